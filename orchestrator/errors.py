@@ -1,0 +1,97 @@
+"""The one exception tree.
+
+An error is for a person: it says what is wrong, where, what would be allowed and how to fix it. The class decides
+the exit code of a job (see `exit_code`), so `jobs/_main.py` and the command line need no table of their own.
+A bad generation is data and never appears here; a broken engine does.
+"""
+
+from collections.abc import Callable
+from typing import ClassVar
+
+
+class OrchestratorError(Exception):
+    """Base of every error this project raises on purpose.
+
+    Args:
+        what: The problem, in one clause.
+        where: The place: `file:line`, a config path such as `train.batch_size`, an adapter id.
+        allowed: What would have been accepted.
+        fix: What the reader can do about it, as an imperative sentence.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(
+        self, what: str, *, where: str | None = None, allowed: str | None = None, fix: str | None = None
+    ) -> None:
+        self.what, self.where, self.allowed, self.fix = what, where, allowed, fix
+        super().__init__(self._message())
+
+    def _message(self) -> str:
+        text = f"{self.where}: {self.what}" if self.where else self.what
+        text = text.rstrip(".") + "."
+        if self.allowed:
+            text += f" Allowed: {self.allowed.rstrip('.')}."
+        if self.fix:
+            text += f" {self.fix.rstrip('.')}."
+        return text
+
+    def __reduce__(self) -> tuple[Callable[..., "OrchestratorError"], tuple[object, ...]]:
+        # Ray pickles exceptions between processes; the default would call __init__ with the message alone.
+        return _rebuild, (type(self), self.what, self.where, self.allowed, self.fix)
+
+
+def _rebuild(
+    cls: type[OrchestratorError], what: str, where: str | None, allowed: str | None, fix: str | None
+) -> OrchestratorError:
+    return cls(what, where=where, allowed=allowed, fix=fix)
+
+
+class InputError(OrchestratorError, ValueError):
+    """What the user gave cannot work: a job that meets one exits 3."""
+
+    exit_code = 3
+
+
+class ConfigError(InputError):
+    """A configuration that is not valid."""
+
+
+class DataError(InputError):
+    """A data file that cannot be read, or that holds nothing usable."""
+
+
+class ModelNotFoundError(InputError):
+    """A base model or tokenizer that is not on this machine and cannot be fetched."""
+
+
+class ResourceError(InputError):
+    """A request for CPUs, GPUs or workers that the cluster can never meet."""
+
+
+class RunConflictError(InputError):
+    """A run directory that belongs to another configuration, or lacks what a stage needs."""
+
+
+class AdapterError(OrchestratorError):
+    """An adapter directory that is incomplete, corrupt, or made for another base."""
+
+
+class TrainingError(OrchestratorError):
+    """A training job that ended without an adapter."""
+
+
+class DivergedError(TrainingError):
+    """The loss stopped being finite."""
+
+
+class SearchError(OrchestratorError):
+    """A search in which no trial produced an adapter."""
+
+
+class EvaluationError(OrchestratorError):
+    """An evaluation engine that broke, or an evaluation that scored nothing."""
+
+
+class SubmissionError(OrchestratorError):
+    """A job that could not be submitted or followed."""

