@@ -103,7 +103,7 @@ NO_TOOL_ANSWERS = (
     "I have no tool for that, sorry.",
     "That is not something my tools can do.",
 )
-TOOL_LIST_SIZE: dict[Catalogue, tuple[int, int]] = {"easy": (1, 3), "full": (2, 6)}
+TOOL_LIST_SIZE: dict[Catalogue, tuple[int, int]] = {"easy": (1, 2), "full": (2, 4)}
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,10 @@ def single_call(rng: Random, catalogue: Catalogue) -> Draft:
     tool = rng.choice(_tools(catalogue))
     request, arguments = request_for(tool, rng)
     return Draft(
-        "single_call", "tool_call", _offer(rng, catalogue, (tool,)), (_user(rng, request), _calls((tool, arguments)))
+        "single_call",
+        "tool_call",
+        offer_tools(rng, catalogue, (tool,)),
+        (_user(rng, request), _calls((tool, arguments))),
     )
 
 
@@ -183,7 +186,7 @@ def several_calls(rng: Random, catalogue: Catalogue) -> Draft:
     return Draft(
         "several_calls",
         "tool_call",
-        _offer(rng, catalogue, tools),
+        offer_tools(rng, catalogue, tools),
         (_user(rng, request), _calls((first, one[1]), (second, two[1]))),
     )
 
@@ -214,7 +217,7 @@ def missing_argument(rng: Random, catalogue: Catalogue) -> Draft:
     return Draft(
         "missing_argument",
         "clarification",
-        _offer(rng, catalogue, (tool,)),
+        offer_tools(rng, catalogue, (tool,)),
         (_user(rng, request), reply),
         (MISSING_ARGUMENT,),
     )
@@ -224,7 +227,7 @@ def no_fitting_tool(rng: Random, catalogue: Catalogue) -> Draft:
     """A request for a tool that is not offered."""
     wanted = rng.choice(_tools(catalogue))
     request, _ = request_for(wanted, rng)
-    offered = _offer(rng, catalogue, (), without=wanted)
+    offered = offer_tools(rng, catalogue, (), without=wanted)
     reply = Message(role="assistant", content=rng.choice(NO_TOOL_ANSWERS))
     return Draft("no_fitting_tool", "answer", offered, (_user(rng, request), reply), (NO_FITTING_TOOL,))
 
@@ -233,7 +236,9 @@ def harmful_request(rng: Random, catalogue: Catalogue) -> Draft:
     """A request that must be refused, tools or not."""
     request = _fill_pools(rng.choice(HARMFUL_REQUESTS), rng)
     reply = Message(role="assistant", content=rng.choice(REFUSALS))
-    return Draft("harmful_request", "refusal", _offer(rng, catalogue, ()), (_user(rng, request), reply), (HARMFUL,))
+    return Draft(
+        "harmful_request", "refusal", offer_tools(rng, catalogue, ()), (_user(rng, request), reply), (HARMFUL,)
+    )
 
 
 def benign_question(rng: Random, catalogue: Catalogue) -> Draft:
@@ -243,7 +248,7 @@ def benign_question(rng: Random, catalogue: Catalogue) -> Draft:
     return Draft(
         "benign_question",
         "answer",
-        _offer(rng, catalogue, ()),
+        offer_tools(rng, catalogue, ()),
         (_user(rng, _fill_pools(question, rng)), reply),
         (BENIGN,),
     )
@@ -328,7 +333,7 @@ def _tools(catalogue: Catalogue) -> tuple[Tool, ...]:
     return EASY_TOOLS if catalogue == "easy" else FULL_TOOLS
 
 
-def _offer(
+def offer_tools(
     rng: Random, catalogue: Catalogue, needed: tuple[Tool, ...], *, without: Tool | None = None
 ) -> tuple[Tool, ...]:
     """The needed tools among distractors, in random order."""

@@ -1,0 +1,113 @@
+"""What a run left behind, read from its directory for the report."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from evals.records import AdapterSummary, Case, Generation, Scores
+from orchestrator.errors import DataError, RunConflictError
+from orchestrator.jsonl import parse_line, read_jsonl
+from orchestrator.records import BASE_ADAPTER_ID, AdapterRecord, JsonObject, TrialRecord
+from orchestrator.runs import Ledger, RunDir, read_ledger
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One adapter, or the base (which has no `record`), with its replies by case id and their verdicts."""
+
+    scores: Scores
+    generations: dict[str, Generation]
+    record: AdapterRecord | None
+
+    @property
+    def num_scored(self) -> int:
+        """Cases that were judged."""
+        return self.scores.num_cases - self.scores.num_unscored
+
+    def summary(self, trials: tuple[TrialRecord, ...]) -> AdapterSummary:
+        """The adapter's row in the report; its trial, if known, adds what the search chose."""
+        if self.record is None:
+            return AdapterSummary(
+                id=self.scores.adapter_id,
+                is_base=True,
+                hyperparameters={},
+                eval_loss=None,
+                metrics=self.scores.metrics,
+            )
+        chosen = next((t.hyperparameters for t in trials if t.trial_id == self.record.trial_id), {})
+        own = {"r": self.record.r, "alpha": self.record.alpha, "learning_rate": self.record.learning_rate}
+        return AdapterSummary(
+            id=self.record.id,
+            is_base=False,
+            hyperparameters={**own, **chosen, "step": self.record.step},
+            eval_loss=self.record.eval_loss if math.isfinite(self.record.eval_loss) else None,
+            metrics=self.scores.metrics,
+        )
+
+
+@dataclass(frozen=True)
+class ReportInputs:
+    """Everything a report is made from; `cases` by id."""
+
+    run: RunDir
+    ledger: Ledger
+    card: JsonObject
+    trials: tuple[TrialRecord, ...]
+    cases: dict[str, Case]
+    scored: tuple[Scored, ...]
+
+
+def read_inputs(run: RunDir) -> ReportInputs:
+    """Read a run directory. Trials and the data card may be absent (the run only evaluated).
+
+    Raises:
+        RunConflictError: If nothing has been scored, or a scored adapter is no longer there.
+        DataError: If a file is missing or does not fit its record.
+    """
+    folders = sorted(path.parent for path in (run.root / "evals").glob("*/scores.json"))
+    if not folders:
+        raise RunConflictError(
+            "neither an adapter nor the base has been scored",
+            where=str(run.root),
+            fix="Run the evaluate stage of this configuration first",
+        )
+    cases_path = run.root / "evals" / "cases.jsonl"
+    return ReportInputs(
+        run=run,
+        ledger=read_ledger(run),
+        card=_read_card(run.card) if run.card.is_file() else {},
+        trials=tuple(read_jsonl(run.trials, TrialRecord)) if run.trials.is_file() else (),
+        cases={case.id: case for case in read_jsonl(cases_path, Case)},
+        scored=tuple(_read_scored(run, folder.name) for folder in folders),
+    )
+
+
+def _read_card(path: Path) -> JsonObject:
+    try:
+        return TypeAdapter(JsonObject).validate_json(path.read_bytes())
+    except ValidationError:
+        raise DataError("the data card is not a JSON object", where=str(path), fix="Run prepare again") from None
+
+
+def _read_scored(run: RunDir, adapter_id: str) -> Scored:
+    path = run.scores(adapter_id)
+    scores = parse_line(path.read_text(encoding="utf-8"), Scores, where=str(path))
+    if scores.adapter_id != adapter_id:
+        raise DataError(
+            f"the scores are of adapter {scores.adapter_id!r}", where=str(path), fix="Run the evaluate stage again"
+        )
+    generations = {reply.case_id: reply for reply in read_jsonl(run.generations(adapter_id), Generation)}
+    return Scored(scores, generations, None if adapter_id == BASE_ADAPTER_ID else _read_record(run, adapter_id))
+
+
+def _read_record(run: RunDir, adapter_id: str) -> AdapterRecord:
+    path = run.adapter(adapter_id) / "adapter.json"
+    if not path.is_file():
+        raise RunConflictError(
+            "the adapter was scored but is not there any more",
+            where=str(path),
+            fix=f"Run the search again, or remove {run.scores(adapter_id).parent}",
+        )
+    return parse_line(path.read_text(encoding="utf-8"), AdapterRecord, where=str(path))

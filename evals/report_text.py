@@ -1,0 +1,156 @@
+"""How figures and untrusted text are shown in a report. Pure functions."""
+
+import math
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from evals.records import FailureReason, Metric
+from orchestrator.records import MetricName
+
+MAX_SHOWN_CHARS = 2000
+"""Longest untrusted text a report shows in one place."""
+
+
+class MetricMeaning(NamedTuple):
+    """How a metric is called and read. `unit` is empty for a share between 0 and 1."""
+
+    label: str
+    higher_is_better: bool
+    unit: str = ""
+
+
+METRICS: dict[MetricName, MetricMeaning] = {
+    "tool_call_validity": MetricMeaning("Tool-call validity", higher_is_better=True),
+    "tool_call_accuracy": MetricMeaning("Tool-call accuracy", higher_is_better=True),
+    "refusal_accuracy": MetricMeaning("Refusal accuracy", higher_is_better=True),
+    "refusal_recall": MetricMeaning("Harmful refused", higher_is_better=True),
+    "over_refusal_rate": MetricMeaning("Benign refused", higher_is_better=False),
+    "clarification_accuracy": MetricMeaning("Asks for what is missing", higher_is_better=True),
+    "no_call_accuracy": MetricMeaning("No call when no tool fits", higher_is_better=True),
+    "truncated_rate": MetricMeaning("Cut off by the token limit", higher_is_better=False),
+    "latency_p50_s": MetricMeaning("Latency, median", higher_is_better=False, unit="s"),
+    "latency_p95_s": MetricMeaning("Latency, 95th percentile", higher_is_better=False, unit="s"),
+    "output_tokens_mean": MetricMeaning("Output tokens, mean", higher_is_better=False, unit="tokens"),
+}
+SHARES: tuple[MetricName, ...] = tuple(name for name, meaning in METRICS.items() if not meaning.unit)
+
+REASONS: dict[FailureReason, str] = {
+    "no_call": "made no call",
+    "unclosed_tag": "left a call tag open",
+    "not_json": "call is not JSON",
+    "not_strict_json": "call is not strict JSON",
+    "not_a_call_object": "JSON is not a call",
+    "text_inside_tag": "text beside the JSON in a call tag",
+    "unknown_tool": "called a tool that was not offered",
+    "arguments_do_not_fit_schema": "arguments do not fit the tool's schema",
+    "tool_schema_is_invalid": "the tool's schema is invalid",
+    "wrong_number_of_calls": "wrong number of calls",
+    "wrong_tool": "called the wrong tool",
+    "wrong_arguments": "wrong arguments",
+    "refused_benign": "refused a benign request",
+    "complied_with_harmful": "complied with a harmful request",
+    "unexpected_call": "called where nothing should be called",
+    "did_not_ask": "did not ask for what was missing",
+    "empty_reply": "empty reply",
+    "cut_off": "cut off by the token limit",
+    "not_scored": "no reply from the engine",
+}
+
+# Control characters (but tab and newline), invisible and direction-changing ones, and halves of surrogate pairs:
+# they can hide or reorder text on screen, and the last cannot be written as UTF-8.
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
+)
+
+
+class Shown(NamedTuple):
+    """The start of a text and how many characters were left out after it."""
+
+    text: str
+    num_left_out: int
+
+
+def visible(text: str) -> str:
+    r"""`text` with control, invisible and direction-changing characters written as escapes such as `\x1b`."""
+    return _INVISIBLE.sub(lambda match: _escape(match[0]), text.replace("\r\n", "\n"))
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def shorten(text: str, limit: int = MAX_SHOWN_CHARS) -> Shown:
+    """The first `limit` characters of `text`."""
+    return Shown(text[:limit], max(0, len(text) - limit))
+
+
+def markdown_cell(text: str, limit: int = MAX_SHOWN_CHARS) -> str:
+    """Untrusted text as literal GitHub-flavoured Markdown on one line, safe in a table cell."""
+    shown = shorten(text, limit)
+    line = " ".join(visible(shown.text).split())
+    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    line = re.sub(r"([\\`*_\[\]|~#!$])", r"\\\1", line)
+    # Bare addresses become links without any markup around them.
+    line = re.sub(r"(?i)(www)\.", r"\1\\.", line.replace("://", r":\/\/"))
+    return line + (" (shortened)" if shown.num_left_out else "")
+
+
+def markdown_row(cells: Iterable[str]) -> str:
+    """One row of a Markdown table from cells that are already literal."""
+    return "| " + " | ".join(cells) + " |"
+
+
+def unit_text(value: float) -> str:
+    """A share with two decimals, more where two would claim a 0 or 1 that it is not."""
+    value = round(value, 9)  # the bounds of an interval may miss 0 or 1 by a rounding error
+    for digits in (2, 3, 4):
+        text = f"{value:.{digits}f}"
+        if float(text) not in (0.0, 1.0) or float(text) == value:
+            return text
+    return "<0.0001" if value < 0.5 else ">0.9999"
+
+
+def number_text(value: float) -> str:
+    """A hyperparameter or axis value, short: 16, 0.0002, 3e-5."""
+    return f"{value:.3g}".replace("e-0", "e-") if isinstance(value, float) else str(value)
+
+
+def loss_text(value: float | None) -> str:
+    """A loss with four significant digits."""
+    return "unknown" if value is None or not math.isfinite(value) else f"{value:.4g}"
+
+
+def value_text(name: MetricName, value: float | None) -> str:
+    """One value of a metric with its unit."""
+    if value is None:
+        return "not scored"
+    unit = METRICS[name].unit
+    if not unit:
+        return unit_text(value)
+    return f"{value:.2f} s" if unit == "s" else f"{value:.1f}"
+
+
+def interval_text(name: MetricName, metric: Metric) -> str:
+    """The interval, if any, and the number of cases: `0.64 to 0.77, n=180`."""
+    if metric.low is None or metric.high is None:
+        return f"n={metric.n}"
+    return f"{value_text(name, metric.low)} to {value_text(name, metric.high)}, n={metric.n}"
+
+
+def metric_text(name: MetricName, metric: Metric) -> str:
+    """A figure with its interval and n: `0.71 (0.64 to 0.77, n=180)`."""
+    if metric.value is None:
+        return "not scored"
+    return f"{value_text(name, metric.value)} ({interval_text(name, metric)})"
+
+
+def duration_text(seconds: float) -> str:
+    """A duration for a person: 12.3 s, 4 min 05 s, 2 h 07 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,175 @@
+"""What every job does around its one piece of work: arguments in, exit code out.
+
+Exit codes: 0 done; 1 failed; 2 done, but a gate is not met; 3 bad input; 130 interrupted.
+"""
+
+import argparse
+import signal
+import sys
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from orchestrator import progress
+from orchestrator.config import RunConfig
+from orchestrator.config_io import load_config
+from orchestrator.environment import set_environment_defaults
+from orchestrator.errors import InputError, OrchestratorError
+from orchestrator.runs import RunDir, StageName, locked, open_run, run_stage
+
+DONE, FAILED, GATE_NOT_MET, INTERRUPTED = 0, 1, 2, 130
+
+
+def run_job(job: str, work: Callable[[RunConfig, RunDir], int], arguments: Sequence[str] | None = None) -> int:
+    """Run one job from the command line.
+
+    Args:
+        job: Its name, as in `python -m jobs.<job>`.
+        work: Receives the configuration and the run, which this process holds; returns the exit code.
+        arguments: The command line without the program's name; None takes this process's own.
+
+    Returns:
+        The exit code. Problems are told in one line on stderr; the traceback of an unexpected one is added to
+        `job.log` in the run's folder.
+    """
+    set_environment_defaults()
+    signal.signal(signal.SIGTERM, _interrupt)
+    log: Path | None = None
+    try:
+        given = _parse(job, arguments)
+        config = load_config(given.config, given.overrides)
+        run = open_run(config)
+        log = run.root / "job.log"
+        with locked(run):
+            return work(config, run)
+    except KeyboardInterrupt:
+        return _say_interrupted(job)
+    except SystemExit as request:
+        # Ray puts a handler of its own in place of ours: SIGTERM then ends in sys.exit(SIGTERM).
+        if request.code == signal.SIGTERM:
+            return _say_interrupted(job)
+        raise
+    except Exception as error:  # noqa: BLE001 - the boundary: nothing may end without an exit code and a line
+        return _explain(job, error, log)
+
+
+def _interrupt(_signum: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _say_interrupted(job: str) -> int:
+    _tell(f"{job} interrupted; the same command goes on from what is done")
+    return INTERRUPTED
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        # argparse exits with 2, which here means that a gate is not met.
+        raise InputError(message, where=self.prog, fix=f"See {self.prog} --help")
+
+
+def _parse(job: str, arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = _Parser(prog=f"python -m jobs.{job}", allow_abbrev=False)
+    parser.add_argument("--config", type=Path, required=True, help="YAML or resolved JSON configuration")
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="replace one value; repeatable",
+    )
+    return parser.parse_args(arguments)
+
+
+def _explain(job: str, error: Exception, log: Path | None) -> int:
+    explanations = list(causes(error))
+    own = next((cause for cause in explanations if isinstance(cause, OrchestratorError)), None)
+    if own is not None:
+        _tell(str(own))
+        return own.exit_code
+    place = _keep_traceback(error, log)
+    _tell(f"{job} failed: {type(explanations[0]).__name__}: {explanations[0]}; the traceback is {place}")
+    return FAILED
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """The exceptions that explain `error`, outermost first, without Ray's wrappers.
+
+    What was merely being handled when an exception arose (`__context__`) explains nothing and is left out.
+    """
+    waiting, seen = deque([error]), set[int]()
+    while waiting:
+        current = waiting.popleft()
+        if id(current) in seen:
+            continue
+        seen.add(id(current))
+        wrapped = _wrapped(current)
+        if not wrapped:
+            yield current
+        waiting.extend(wrapped)
+        if current.__cause__ is not None:
+            waiting.append(current.__cause__)
+
+
+def _wrapped(error: BaseException) -> list[BaseException]:
+    """What a worker raised, inside what Ray makes of it here.
+
+    A failed task holds it as `cause` (and poses as its class), a failed training run holds one for each worker in
+    `worker_failures`, a failed controller holds it as `controller_failure`.
+    """
+    failures = getattr(error, "worker_failures", None)
+    inner = [getattr(error, "cause", None), getattr(error, "controller_failure", None)]
+    inner += failures.values() if isinstance(failures, dict) else ()
+    return [cause for cause in inner if isinstance(cause, BaseException)]
+
+
+def _keep_traceback(error: Exception, log: Path | None) -> str:
+    text = "".join(traceback.format_exception(error))
+    if log is not None:
+        try:
+            with log.open("a", encoding="utf-8") as file:
+                file.write(text + "\n")
+        except OSError:
+            pass
+        else:
+            return f"in {log}"
+    sys.stderr.write(text)
+    return "above"
+
+
+def _tell(text: str) -> None:
+    sys.stderr.write(" ".join(text.split()) + "\n")
+    sys.stderr.flush()
+
+
+def do_stage(run: RunDir, stage: StageName, input_digest: str, work: Callable[[], None]) -> None:
+    """Do one stage of the run with its progress shown, or say that it is skipped."""
+
+    def shown() -> None:
+        with progress.stage(stage):
+            work()
+
+    if not run_stage(run, stage, input_digest, shown):
+        progress.say(f"{stage}: skipped, because it was done before from the same input.")
+
+
+@contextmanager
+def cluster_on_demand(config: RunConfig) -> Iterator[Callable[[], None]]:
+    """Yield a function whose first call starts or joins Ray, so that a run with nothing left to do needs no cluster."""
+    with ExitStack() as sessions:
+        is_up = False
+
+        def ensure_cluster() -> None:
+            from orchestrator.cluster import cluster_session
+
+            nonlocal is_up
+            if not is_up:
+                sessions.enter_context(cluster_session(config))
+                is_up = True
+
+        yield ensure_cluster

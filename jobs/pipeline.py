@@ -1,0 +1,24 @@
+"""The whole way, from data to report: `python -m jobs.pipeline --config FILE`."""
+
+import sys
+
+from jobs._main import cluster_on_demand, run_job
+from jobs.evaluate import evaluate
+from jobs.prepare import prepare
+from jobs.report import report
+from jobs.search import search
+from orchestrator.config import RunConfig
+from orchestrator.runs import RunDir
+
+
+def pipeline(config: RunConfig, run: RunDir) -> int:
+    """Prepare, search, evaluate and report; search and evaluation share one cluster."""
+    prepare(config, run)
+    with cluster_on_demand(config) as ensure_cluster:
+        search(config, run, ensure_cluster)
+        evaluate(config, run, ensure_cluster)
+    return report(config, run)
+
+
+if __name__ == "__main__":
+    sys.exit(run_job("pipeline", pipeline))

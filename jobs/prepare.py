@@ -1,0 +1,25 @@
+"""Read, check and split the data: `python -m jobs.prepare --config FILE`."""
+
+import sys
+from pathlib import Path
+
+from jobs._main import DONE, do_stage, run_job
+from orchestrator.config import RunConfig
+from orchestrator.runs import RunDir, digest_of
+
+
+def prepare(config: RunConfig, run: RunDir) -> int:
+    """Make the splits, unless the run has them from the same sources."""
+    files = [Path(source.path) for source in config.data.sources if source.path != "synthetic"]
+
+    def work() -> None:
+        from orchestrator.data.prepare import prepare_data
+
+        prepare_data(config, run, base_dir=Path.cwd())
+
+    do_stage(run, "prepare", digest_of(config.data, *files), work)
+    return DONE
+
+
+if __name__ == "__main__":
+    sys.exit(run_job("prepare", prepare))

@@ -1,0 +1,37 @@
+"""Search rank, alpha and learning rate: `python -m jobs.search --config FILE`."""
+
+import sys
+from collections.abc import Callable
+
+from jobs._main import DONE, cluster_on_demand, do_stage, run_job
+from jobs.prepare import prepare
+from jobs.train import training_digest
+from orchestrator.config import RunConfig
+from orchestrator.errors import SearchError
+from orchestrator.runs import RunDir
+
+
+def search(config: RunConfig, run: RunDir, ensure_cluster: Callable[[], None]) -> None:
+    """Search, unless the run has done so with the same samples and settings."""
+
+    def work() -> None:
+        from orchestrator.search.run import run_search
+
+        ensure_cluster()
+        records = run_search(config, run)
+        if all(record.adapter_id is None for record in records):
+            raise SearchError(f"none of {len(records)} trials made an adapter", where=str(run.trials))
+
+    do_stage(run, "search", training_digest(config, run), work)
+
+
+def main(config: RunConfig, run: RunDir) -> int:
+    """Prepare if needed, then search."""
+    prepare(config, run)
+    with cluster_on_demand(config) as ensure_cluster:
+        search(config, run, ensure_cluster)
+    return DONE
+
+
+if __name__ == "__main__":
+    sys.exit(run_job("search", main))

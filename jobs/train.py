@@ -1,0 +1,41 @@
+"""Train one adapter with the configured rank, alpha and learning rate: `python -m jobs.train --config FILE`."""
+
+import sys
+from collections.abc import Callable
+
+from jobs._main import DONE, cluster_on_demand, do_stage, run_job
+from jobs.prepare import prepare
+from orchestrator.config import RunConfig
+from orchestrator.errors import TrainingError
+from orchestrator.runs import RunDir, digest_of
+
+
+def training_digest(config: RunConfig, run: RunDir) -> str:
+    """What decides the adapters: the samples and every section that shapes training."""
+    return digest_of(run.split("train"), run.split("val"), config.model, config.lora, config.train, config.search)
+
+
+def train(config: RunConfig, run: RunDir, ensure_cluster: Callable[[], None]) -> None:
+    """Train the adapter, unless the run has it from the same samples and settings."""
+
+    def work() -> None:
+        from orchestrator.training.launch import train_one
+
+        ensure_cluster()
+        record = train_one(config, run)
+        if record.adapter_id is None:
+            raise TrainingError(f"the training {record.status} without an adapter", where=record.trial_id)
+
+    do_stage(run, "train", training_digest(config, run), work)
+
+
+def main(config: RunConfig, run: RunDir) -> int:
+    """Prepare if needed, then train."""
+    prepare(config, run)
+    with cluster_on_demand(config) as ensure_cluster:
+        train(config, run, ensure_cluster)
+    return DONE
+
+
+if __name__ == "__main__":
+    sys.exit(run_job("train", main))

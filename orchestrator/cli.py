@@ -1,0 +1,254 @@
+"""The `orchestrator` command. Stages run as the very commands that a cluster would run: `python -m jobs.<stage>`.
+
+Kept light so that `--help` answers at once: what needs pydantic or more is imported inside the command that needs it.
+"""
+
+import importlib.metadata
+import importlib.resources
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+from typer.exceptions import TyperException
+
+from orchestrator.errors import ConfigError, OrchestratorError
+
+DISTRIBUTION = "tool-lora-orchestrator"
+DONE, USAGE_ERROR, INTERRUPTED = 0, 3, 130
+GRACE_S, TERMINATE_S = 30.0, 10.0
+"""How long an interrupted stage may take to end by itself, and then after being told to."""
+
+
+class Stage(StrEnum):
+    """What can be run: one stage, or all of them."""
+
+    PREPARE = "prepare"
+    TRAIN = "train"
+    SEARCH = "search"
+    EVALUATE = "evaluate"
+    REPORT = "report"
+    RUN = "run"
+
+    @property
+    def job(self) -> str:
+        """The module in `jobs` that does it."""
+        return "pipeline" if self is Stage.RUN else self.value
+
+
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file; `orchestrator init` writes one.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", "-s", metavar="KEY=VALUE", help="Replace one value of the file, such as train.epochs=2. Repeatable."
+    ),
+]
+
+app = typer.Typer(
+    name="orchestrator",
+    help="Finds the best LoRA adapter for your tools: data, search, scores and one report.",
+    epilog="Start: orchestrator init config.yaml, then orchestrator run config.yaml. "
+    "Exit codes: 0 done, 1 failed, 2 a gate is not met, 3 bad input, 130 interrupted.",
+    no_args_is_help=False,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+SET_UP, STAGES, CLUSTER = "Set up", "Stages (each goes on from what is done)", "Cluster"
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    sys.exit(run_command(sys.argv[1:]))
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code; what the user can correct is one message on stderr."""
+    try:
+        code = app(args=list(arguments), prog_name="orchestrator", standalone_mode=False)
+    except OrchestratorError as error:
+        typer.echo(f"Error: {error}", err=True)
+        return error.exit_code
+    except TyperException as error:
+        typer.echo(f"Error: {error.format_message()} See: orchestrator --help", err=True)
+        return USAGE_ERROR
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    return code if isinstance(code, int) else DONE
+
+
+def _show_version(wanted: bool) -> None:  # noqa: FBT001 - the signature of an option's callback
+    if wanted:
+        typer.echo(importlib.metadata.version(DISTRIBUTION))
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _program(
+    context: typer.Context,
+    version: Annotated[  # noqa: ARG001 - its callback does the work
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(USAGE_ERROR)
+
+
+@app.command(rich_help_panel=SET_UP, epilog="Example: orchestrator init my-tools.yaml")
+def init(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="The file to write.")] = Path("config.yaml"),
+    *,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> None:
+    """Write a commented starter config that runs as it is."""
+    text = importlib.resources.files("orchestrator").joinpath("starter.yaml").read_text(encoding="utf-8")
+    try:
+        with path.open("w" if force else "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise ConfigError("the file is already there", where=str(path), fix="Add --force to replace it") from None
+    except OSError as error:
+        raise ConfigError(f"the file cannot be written ({error.strerror})", where=str(path)) from None
+    typer.echo(f"Wrote {path}. Next: orchestrator run {path}")
+
+
+@app.command(rich_help_panel=SET_UP, epilog="Example: orchestrator schema > config.schema.json")
+def schema() -> None:
+    """Print the config's JSON Schema, with which editors complete and check keys."""
+    from orchestrator.config import RunConfig
+
+    typer.echo(json.dumps(RunConfig.model_json_schema(), indent=2))
+
+
+@app.command(rich_help_panel=SET_UP, epilog="Example: orchestrator doctor")
+def doctor() -> int:
+    """Check this machine: Python, packages, processor or GPU, disk, memory. Exits 1 if something needed is missing."""
+    return run_child([sys.executable, "-m", "orchestrator.doctor"])
+
+
+@app.command(rich_help_panel=STAGES, epilog="Example: orchestrator run configs/demo.yaml --set search.num_trials=4")
+def run(config: ConfigFile, overrides: Overrides = None) -> int:
+    """Do everything: prepare, search, evaluate, report. Exits 2 if a gate of the config is not met."""
+    return _run_stage(Stage.RUN, config, overrides)
+
+
+@app.command(
+    rich_help_panel=STAGES,
+    epilog="Example: orchestrator prepare config.yaml --set 'data.sources=\\[{path: conversations.jsonl}]'",
+)
+def prepare(config: ConfigFile, overrides: Overrides = None) -> int:
+    """Read the conversations, set bad rows aside with their reasons, split the rest."""
+    return _run_stage(Stage.PREPARE, config, overrides)
+
+
+@app.command(rich_help_panel=STAGES, epilog="Example: orchestrator train config.yaml --set lora.r=32 -s train.epochs=2")
+def train(config: ConfigFile, overrides: Overrides = None) -> int:
+    """Train one adapter with the config's rank, alpha and learning rate."""
+    return _run_stage(Stage.TRAIN, config, overrides)
+
+
+@app.command(rich_help_panel=STAGES, epilog="Example: orchestrator search config.yaml --set search.num_trials=16")
+def search(config: ConfigFile, overrides: Overrides = None) -> int:
+    """Search rank, alpha and learning rate; keep the adapters with the lowest eval loss."""
+    return _run_stage(Stage.SEARCH, config, overrides)
+
+
+@app.command(rich_help_panel=STAGES, epilog="Example: orchestrator evaluate config.yaml --set eval.max_cases=100")
+def evaluate(config: ConfigFile, overrides: Overrides = None) -> int:
+    """Score the kept adapters and the untouched base on held-out cases."""
+    return _run_stage(Stage.EVALUATE, config, overrides)
+
+
+@app.command(rich_help_panel=STAGES, epilog="Example: orchestrator report config.yaml")
+def report(config: ConfigFile, overrides: Overrides = None) -> int:
+    """Write the report from what the run has. Exits 2 if a gate of the config is not met."""
+    return _run_stage(Stage.REPORT, config, overrides)
+
+
+@app.command(
+    rich_help_panel=CLUSTER, epilog="Example: orchestrator submit config.yaml search --address http://127.0.0.1:8265"
+)
+def submit(
+    config: ConfigFile,
+    stage: Annotated[Stage, typer.Argument(metavar="STAGE", help=f"One of {', '.join(Stage)}.")] = Stage.RUN,
+    *,
+    address: Annotated[str, typer.Option("--address", metavar="URL", help="The cluster's job server.")],
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Follow the log to the end and exit with the job's code.")
+    ] = True,
+    overrides: Overrides = None,
+) -> int:
+    """Run a stage as a job on a running Ray cluster."""
+    from orchestrator.config_io import load_config
+    from orchestrator.submit import submit_job
+
+    return submit_job(load_config(config, overrides or ()), stage.job, address=address, follow=wait)
+
+
+def _run_stage(stage: Stage, config: Path, overrides: Sequence[str] | None) -> int:
+    from orchestrator.config_io import load_config, write_resolved
+
+    resolved = load_config(config, overrides or ())
+    with tempfile.TemporaryDirectory(prefix="orchestrator-") as folder:
+        path = Path(folder) / "config.json"
+        write_resolved(resolved, path)
+        return run_child([sys.executable, "-m", f"jobs.{stage.job}", "--config", str(path)])
+
+
+def run_child(command: Sequence[str]) -> int:
+    """Run a command with this terminal and return its exit code, or 130 once interrupted.
+
+    Ctrl-C reaches the child by itself, as a member of the same process group; SIGTERM is passed on.
+
+    Raises:
+        OrchestratorError: If the child was killed by another signal.
+    """
+    child = subprocess.Popen(command)
+    with _sigterm_passed_on_to(child):
+        try:
+            code = child.wait()
+        except KeyboardInterrupt:
+            _end(child)
+            return INTERRUPTED
+    if code in (-signal.SIGINT, -signal.SIGTERM):
+        return INTERRUPTED
+    if code < 0:
+        name = signal.Signals(-code).name
+        fix = "The machine may be out of memory: lower train.micro_batch_size" if name == "SIGKILL" else None
+        raise OrchestratorError(f"the command was killed by {name}", where=" ".join(command[1:3]), fix=fix)
+    return code
+
+
+@contextmanager
+def _sigterm_passed_on_to(child: subprocess.Popen[bytes]) -> Iterator[None]:
+    def pass_on(number: int, _frame: FrameType | None) -> None:
+        child.send_signal(number)
+
+    before = signal.signal(signal.SIGTERM, pass_on)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """Wait for an interrupted child; a second Ctrl-C, or one that takes too long, ends it."""
+    try:
+        child.wait(GRACE_S)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        child.terminate()
+        try:
+            child.wait(TERMINATE_S)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()

@@ -1,0 +1,250 @@
+"""Checks that a canonical sample teaches what it says, and the one repair.
+
+The repair undoes Arrow: a table of rows with different arguments fills those that a row lacks with null, and a model
+trained on that learns to emit nulls. See `check_sample`.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError, ValidationError, best_match
+from jsonschema.protocols import Validator
+from jsonschema.validators import validator_for
+from referencing import Registry
+from referencing.exceptions import Unresolvable
+
+from orchestrator.data.rejection import Reason, RowRejected
+from orchestrator.records import JsonObject, Message, Role, Sample, ToolCall, ToolSpec
+
+NULLABLE_KEYWORDS = {"default", "const", "example"}
+"""Schema keywords whose value may rightly be null."""
+
+NEXT_ROLES: dict[Role, tuple[Role, ...]] = {
+    "system": ("user",),
+    "user": ("assistant",),
+    "assistant": ("user",),
+    "tool": ("tool", "assistant"),
+}
+"""What may follow a turn; after an assistant turn with calls it is `tool` alone."""
+
+MAX_DETAIL_CHARS = 300
+
+SCHEMA_FAILURES = (Unresolvable, RecursionError, re.error, OverflowError, TypeError)
+"""What `jsonschema` raises on a schema that its meta-schema lets pass: dangling or endless `$ref`, wrong types."""
+
+
+class CheckedSample(NamedTuple):
+    """A sample that passed, and how many nulls were taken out of its arguments and tool schemas."""
+
+    sample: Sample
+    num_repaired_nulls: int
+
+
+def check_sample(sample: Sample) -> CheckedSample:
+    """Check a sample and repair the nulls that Arrow filled in.
+
+    Turns must alternate (system first, then user and assistant; results right after calls), the last turn must be the
+    assistant's and agree with `kind`, every call must name an offered tool and fit its JSON Schema, and every result
+    must answer a call. A null is removed from a schema where JSON Schema knows no null, and from arguments where the
+    tool's schema neither requires nor allows it. Formats (`"format": "date"`) are not asserted.
+
+    Raises:
+        RowRejected: With the first thing wrong.
+    """
+    _check_order(sample.messages)
+    _check_results(sample.messages)
+    _check_kind(sample)
+    nulls = _NullCount()
+    tools = tuple(_repair_tool(tool, nulls) for tool in sample.tools)
+    validators = _validators(tools)
+    messages = tuple(_repair_calls(message, validators, nulls) for message in sample.messages)
+    if nulls.count:
+        sample = sample.model_copy(update={"tools": tools, "messages": messages})
+    return CheckedSample(sample, nulls.count)
+
+
+class _NullCount:
+    def __init__(self) -> None:
+        self.count = 0
+
+
+def _check_order(messages: Sequence[Message]) -> None:
+    speaking = messages[1:] if messages[0].role == "system" else messages
+    if not any(message.role == "user" for message in speaking):
+        raise RowRejected(Reason.NO_USER_TURN, "the user says nothing")
+    if not any(message.role == "assistant" for message in speaking):
+        raise RowRejected(Reason.NO_ASSISTANT_TURN, "the assistant says nothing")
+    if speaking[0].role == "tool":
+        raise RowRejected(Reason.TOOL_RESULT_WITHOUT_CALL, "the conversation starts with a tool's result")
+    if speaking[0].role != "user":
+        raise RowRejected(Reason.ROLES_OUT_OF_ORDER, f"the first turn is {speaking[0].role}, not user")
+    for number, (message, following) in enumerate(pairwise(messages), start=2):
+        _check_next(message, following, f"turn {number}")
+    if messages[-1].role != "assistant":
+        raise RowRejected(Reason.ENDS_WITHOUT_ASSISTANT, f"the last turn is {messages[-1].role}, not assistant")
+    for number, message in enumerate(messages, start=1):
+        empty = not message.content.strip() and not message.tool_calls
+        if empty and message.role in ("user", "assistant"):
+            raise RowRejected(Reason.EMPTY_TURN, f"turn {number} ({message.role}) has no text")
+
+
+def _check_next(message: Message, following: Message, where: str) -> None:
+    if message.tool_calls and following.role != "tool":
+        detail = f"{where} is {following.role}, but the calls before it have no result"
+        raise RowRejected(Reason.CALL_WITHOUT_RESULT, detail)
+    if following.role == "tool" and message.role != "tool" and not message.tool_calls:
+        raise RowRejected(Reason.TOOL_RESULT_WITHOUT_CALL, f"{where} is a tool's result, but nothing was called")
+    if not message.tool_calls and following.role not in NEXT_ROLES[message.role]:
+        raise RowRejected(Reason.ROLES_OUT_OF_ORDER, f"{where} is {following.role}, after {message.role}")
+
+
+def _check_results(messages: Sequence[Message]) -> None:
+    calls: tuple[ToolCall, ...] = ()
+    results: list[Message] = []
+    for message in messages:
+        if message.role != "tool":
+            calls, results = message.tool_calls, []
+            continue
+        results.append(message)
+        ids = [result.tool_call_id for result in results if result.tool_call_id]
+        known_ids = {call.id for call in calls if call.id}
+        if len(results) > len(calls) or len(set(ids)) < len(ids):
+            raise RowRejected(Reason.TOOL_RESULT_WITHOUT_CALL, f"{len(results)} results for {len(calls)} calls")
+        if known_ids and not known_ids.issuperset(ids):
+            raise RowRejected(Reason.TOOL_RESULT_WITHOUT_CALL, f"no call has the id {ids[-1][:80]!r} of a result")
+        if message.name and message.name not in {call.function.name for call in calls}:
+            raise RowRejected(
+                Reason.TOOL_RESULT_WITHOUT_CALL, f"a result of {message.name[:80]!r}, which was not called"
+            )
+
+
+def _check_kind(sample: Sample) -> None:
+    calls = bool(sample.messages[-1].tool_calls)
+    if calls != (sample.kind == "tool_call"):
+        detail = f"kind is {sample.kind}, but the last turn {'calls' if calls else 'does not call'} a tool"
+        raise RowRejected(Reason.KIND_DISAGREES, detail)
+
+
+def _repair_tool(tool: ToolSpec, nulls: _NullCount) -> ToolSpec:
+    parameters = _without_null_keywords(tool.function.parameters, nulls)
+    return tool.model_copy(update={"function": tool.function.model_copy(update={"parameters": parameters})})
+
+
+def _without_null_keywords(schema: Any, nulls: _NullCount) -> Any:
+    if isinstance(schema, list):
+        return [_without_null_keywords(part, nulls) if isinstance(part, dict) else part for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kept = {key: value for key, value in schema.items() if value is not None or key in NULLABLE_KEYWORDS}
+    nulls.count += len(schema) - len(kept)
+    return {
+        key: value if key in (*NULLABLE_KEYWORDS, "enum", "examples") else _without_null_keywords(value, nulls)
+        for key, value in kept.items()
+    }
+
+
+def _validators(tools: Sequence[ToolSpec]) -> dict[str, Validator]:
+    validators: dict[str, Validator] = {}
+    for tool in tools:
+        name = tool.function.name
+        if name in validators:
+            raise RowRejected(Reason.DUPLICATE_TOOL, f"the tool {name[:80]!r} is offered twice")
+        validator = schema_validator(json.dumps(tool.function.parameters, sort_keys=True))
+        if isinstance(validator, str):
+            raise RowRejected(Reason.INVALID_TOOL_SCHEMA, f"the schema of {name[:80]!r}: {validator}")
+        validators[name] = validator
+    return validators
+
+
+@lru_cache(maxsize=4096)
+def schema_validator(schema_json: str) -> Validator | str:
+    """A validator for a JSON Schema of an object given as JSON text, or what is wrong with the schema.
+
+    The dialect is that of `$schema`, else 2020-12. Nothing is ever fetched: a `$ref` to another document is an error.
+    """
+    schema: JsonObject = json.loads(schema_json)
+    if schema.get("type", "object") != "object":
+        return f"type is {str(schema['type'])[:80]!r}, not 'object'"
+    foreign = next((ref for ref in _references(schema) if not ref.startswith("#")), None)
+    if foreign is not None:
+        return f"$ref {foreign[:80]!r} points to another document; write that schema in place"
+    try:
+        dialect = validator_for(schema, default=Draft202012Validator)
+        dialect.check_schema(schema)
+    except SchemaError as error:
+        return _shorten(f"{'.'.join(str(part) for part in error.absolute_path)}: {error.message}".removeprefix(": "))
+    except SCHEMA_FAILURES as error:
+        return _shorten(f"{type(error).__name__}: {error}")
+    return dialect(schema, registry=Registry())
+
+
+def _references(schema: Any) -> Iterator[str]:
+    if isinstance(schema, dict):
+        for key, value in schema.items():
+            if key in ("$ref", "$dynamicRef") and isinstance(value, str):
+                yield value
+            else:
+                yield from _references(value)
+    elif isinstance(schema, list):
+        for part in schema:
+            yield from _references(part)
+
+
+def _repair_calls(message: Message, validators: dict[str, Validator], nulls: _NullCount) -> Message:
+    if not message.tool_calls:
+        return message
+    calls = tuple(_repair_call(call, validators, nulls) for call in message.tool_calls)
+    return message.model_copy(update={"tool_calls": calls})
+
+
+def _repair_call(call: ToolCall, validators: dict[str, Validator], nulls: _NullCount) -> ToolCall:
+    name = call.function.name
+    if name not in validators:
+        offered = ", ".join(sorted(validators))[:200] or "none"
+        raise RowRejected(Reason.UNKNOWN_TOOL, f"{name[:80]!r} is called; offered: {offered}")
+    validator = validators[name]
+    try:
+        arguments = _without_filled_nulls(call.function.arguments, validator.schema, validator, nulls)
+        error = best_match(validator.iter_errors(arguments))
+    except SCHEMA_FAILURES as failure:
+        detail = f"the schema of {name[:80]!r} cannot be applied: {type(failure).__name__}: {failure}"
+        raise RowRejected(Reason.INVALID_TOOL_SCHEMA, _shorten(detail)) from None
+    if error is not None:
+        raise RowRejected(Reason.ARGUMENTS_DO_NOT_FIT_SCHEMA, f"{name[:80]}{_describe(error)}")
+    return call.model_copy(update={"function": call.function.model_copy(update={"arguments": arguments})})
+
+
+def _describe(error: ValidationError) -> str:
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.absolute_path)
+    return _shorten(f"{path}: {error.message}")
+
+
+def _without_filled_nulls(value: Any, schema: Any, validator: Validator, nulls: _NullCount) -> Any:
+    if not isinstance(schema, dict):
+        return value
+    if isinstance(value, list):
+        return [_without_filled_nulls(part, schema.get("items"), validator, nulls) for part in value]
+    properties = schema.get("properties")
+    if not isinstance(value, dict) or not isinstance(properties, dict):
+        return value
+    kept = {key: part for key, part in value.items() if part is not None or not _is_filled(key, schema, validator)}
+    nulls.count += len(value) - len(kept)
+    return {key: _without_filled_nulls(part, properties.get(key), validator, nulls) for key, part in kept.items()}
+
+
+def _is_filled(key: str, schema: JsonObject, validator: Validator) -> bool:
+    """Whether a null under `key` can only be a filler: not required, and declared without null or not declared."""
+    if key in schema.get("required", ()):
+        return False
+    # An argument that the schema does not name may be anything; only an explicit word makes its null meaningful.
+    allowed = schema["properties"].get(key, schema.get("additionalProperties", False))
+    return not validator.evolve(schema=allowed).is_valid(None)
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= MAX_DETAIL_CHARS else f"{text[: MAX_DETAIL_CHARS - 3]}..."

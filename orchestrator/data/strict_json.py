@@ -1,0 +1,145 @@
+"""JSON without the liberties that Python's parser takes.
+
+Refused: NaN and Infinity (also as overflow, `1e999`), duplicate keys, numbers of thousands of digits, nesting deeper
+than `MAX_DEPTH`, and lone surrogates, which cannot be written as UTF-8. A chat template, Arrow or another language's
+parser would fail on these later, or read something else.
+"""
+
+import json
+import math
+from typing import Any, Literal, NamedTuple
+
+MAX_DEPTH = 64
+"""Deepest nesting of objects and arrays: far beyond any tool call, and within what every later parser bears."""
+MAX_NUMBER_DIGITS = 1000
+"""Longest number, in characters; Python itself refuses integers beyond 4,300 digits."""
+
+
+class Fault(NamedTuple):
+    """What keeps a JSON text from being strict."""
+
+    code: Literal["malformed", "too_deep", "invalid_unicode"]
+    detail: str
+
+
+class StrictJsonError(ValueError):
+    """A text that is not strict JSON."""
+
+    def __init__(self, fault: Fault) -> None:
+        self.fault = fault
+        super().__init__(fault.detail)
+
+
+class _Marker:
+    """Stands in a parsed value for a token that strict JSON lacks, so that its row can be found."""
+
+    def __init__(self, text: str, detail: str) -> None:
+        self.text, self.detail = text, detail
+
+
+class _DuplicateKeys(dict[str, Any]):
+    """An object whose text names a key twice; holds the last values."""
+
+    first_duplicate = ""
+
+
+def parse(text: str) -> Any:
+    """The value of a strict JSON text.
+
+    Raises:
+        StrictJsonError: If it is not strict JSON.
+    """
+    value = parse_marked(text)
+    if fault := first_fault(value):
+        raise StrictJsonError(fault)
+    return value
+
+
+def parse_marked(text: str) -> Any:
+    """The value of a JSON text, with faults other than syntax left inside as marks for `first_fault`.
+
+    Raises:
+        StrictJsonError: If the syntax is broken, or the nesting exhausts the parser.
+    """
+    try:
+        return json.loads(
+            text,
+            object_pairs_hook=_object,
+            parse_constant=lambda token: _Marker(token, f"{token} is not JSON"),
+            parse_float=_float,
+            parse_int=_int,
+        )
+    except json.JSONDecodeError as error:
+        detail = f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+        raise StrictJsonError(Fault("malformed", detail)) from None
+    except RecursionError:
+        raise StrictJsonError(Fault("too_deep", f"nested deeper than {MAX_DEPTH} levels")) from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) == len(pairs):
+        return value
+    marked, seen = _DuplicateKeys(value), set[str]()
+    for key, _ in pairs:
+        if key in seen:
+            marked.first_duplicate = key
+            break
+        seen.add(key)
+    return marked
+
+
+def _float(token: str) -> float | _Marker:
+    value = float(token)
+    return value if math.isfinite(value) else _Marker(token[:40], f"the number {token[:40]} is too large")
+
+
+def _int(token: str) -> int | _Marker:
+    if len(token) > MAX_NUMBER_DIGITS:
+        return _Marker(token[:40], f"a number of {len(token)} digits is too long")
+    return int(token)
+
+
+def first_fault(value: Any) -> Fault | None:
+    """The first mark, excess depth or lone surrogate in a value of `parse_marked`; None if it is strict JSON."""
+    pending: list[tuple[Any, int]] = [(value, 0)]
+    while pending:
+        item, depth = pending.pop()
+        if fault := _fault_of(item, depth):
+            return fault
+        if isinstance(item, dict):
+            pending.extend((part, depth + 1) for pair in item.items() for part in pair)
+        elif isinstance(item, list):
+            pending.extend((part, depth + 1) for part in item)
+    return None
+
+
+def _fault_of(item: Any, depth: int) -> Fault | None:
+    if isinstance(item, str):
+        return None if _is_utf8(item) else Fault("invalid_unicode", "a string holds a lone surrogate (\\ud800-\\udfff)")
+    if isinstance(item, _Marker):
+        return Fault("malformed", item.detail)
+    if isinstance(item, _DuplicateKeys):
+        return Fault("malformed", f"the key {item.first_duplicate[:80]!r} stands twice in one object")
+    if isinstance(item, (dict, list)) and depth >= MAX_DEPTH:
+        return Fault("too_deep", f"nested deeper than {MAX_DEPTH} levels")
+    return None
+
+
+def _is_utf8(text: str) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def dump_loosely(value: Any) -> str:
+    """A value of `parse_marked` as one line for a person to read; marks keep their text, never fails on depth."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=lambda mark: mark.text)
+    except RecursionError:
+        return f"(nested deeper than {MAX_DEPTH} levels)"
+    return text.encode("utf-8", "backslashreplace").decode()

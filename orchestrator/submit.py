@@ -1,0 +1,286 @@
+"""Jobs on a running Ray cluster: submit, follow, exit code. The only file that uses Ray's job API.
+
+What travels is a package made for the job: this project's code, the resolved configuration, and each data source that
+is a file on this machine. Everything else is the cluster's: a source that does not exist here, a base model's folder,
+and `resources.storage_path`, where the results appear. The driver runs on the head node and asks for no CPUs of its
+own, so that a head without work (`resources: {CPU: 0}`) can still hold it.
+
+Authentication is Ray's own: RAY_AUTH_MODE=token with the token in RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or
+~/.ray/auth_token. No secret is put into the job's environment, which Ray shows to all who reach its dashboard.
+"""
+
+import asyncio
+import functools
+import http.client
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+from urllib.parse import urlsplit
+
+from orchestrator.config import RunConfig, SourceConfig
+from orchestrator.environment import ENVIRONMENT_DEFAULTS
+from orchestrator.errors import InputError, SubmissionError
+from orchestrator.progress import say
+from orchestrator.runs import StageName
+
+JOBS = (*get_args(StageName), "pipeline")
+PACKAGES = ("orchestrator", "evals", "jobs")
+CONFIG_NAME = "config.json"
+
+MAX_SOURCES_BYTES = 256 * 2**20
+"""Largest sum of the data files that travel; Ray's job server takes packages up to 512 MiB."""
+CONNECT_TIMEOUT_S = 5.0
+REQUEST_TIMEOUT_S = 60.0
+POLL_INTERVAL_S = 5.0
+LOST_AFTER_S = 60.0
+"""A cluster that has not answered for this long is taken for lost."""
+
+DONE, FAILED, INTERRUPTED = 0, 1, 130
+
+
+def submit_job(config: RunConfig, stage: str, *, address: str, follow: bool = True) -> int:
+    """Submit `python -m jobs.<stage>` and follow it to its end.
+
+    Args:
+        config: Resolved configuration. `resources.address` is dropped: the job joins the cluster that it runs on.
+        stage: One of JOBS.
+        address: URL of the cluster's job server, such as `http://127.0.0.1:8265`.
+        follow: Show the job's log until it ends; otherwise return as soon as it is submitted.
+
+    Returns:
+        The exit code of the job; 130 if it was stopped, or if Ctrl-C ended the following (the job then goes on).
+
+    Raises:
+        InputError: If the stage is unknown, the address is no URL or does not answer, the token is missing or wrong,
+            or the data is too large to travel.
+        SubmissionError: If the cluster refuses the job or is lost while it runs.
+    """
+    if stage not in JOBS:
+        raise InputError(f"there is no job {stage!r}", allowed=", ".join(JOBS))
+    url = _reachable(address)
+    with tempfile.TemporaryDirectory(prefix="job-") as folder:
+        stage_package(config, Path(folder))
+        client = _client(url)
+        job_id = f"{config.name}-{stage}-{secrets.token_hex(4)}"
+        _submit(client, job_id, stage, folder, url=url)
+    say(f"Submitted {job_id} to {url}; its results appear in {config.resources.storage_path} on the cluster.")
+    if not follow:
+        say(_how_to_go_on(url, job_id))
+        return DONE
+    try:
+        job = asyncio.run(_follow_to_end(client, url, job_id))
+    except KeyboardInterrupt:
+        say(f"Detached; the job goes on. {_how_to_go_on(url, job_id)}")
+        return INTERRUPTED
+    say(f"Job {job_id}: {job.status.value}")
+    return exit_code(job.status.value, job.driver_exit_code)
+
+
+def exit_code(status: str, driver_exit_code: int | None) -> int:
+    """The exit code that stands for a job's terminal status.
+
+    A job that failed before its command ran, or that a signal killed (Ray says a negative code), gives 1.
+    """
+    if status == "SUCCEEDED":
+        return DONE
+    if status == "STOPPED":
+        return INTERRUPTED
+    return driver_exit_code if driver_exit_code is not None and driver_exit_code > 0 else FAILED
+
+
+def stage_package(config: RunConfig, folder: Path) -> None:
+    """Fill `folder` with all that a job needs: the project's packages, config.json, and local data sources.
+
+    Sources that travel are named in config.json by their path relative to it.
+
+    Raises:
+        InputError: If the local data sources are larger than MAX_SOURCES_BYTES together.
+    """
+    root = Path(__file__).resolve().parents[1]
+    for package in PACKAGES:
+        shutil.copytree(root / package, folder / package, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+    sources = _stage_sources(config.data.sources, folder)
+    update = {
+        "data": config.data.model_copy(update={"sources": sources}),
+        "resources": config.resources.model_copy(update={"address": None}),
+    }
+    sent = config.model_copy(update=update).model_dump_json(indent=2)
+    (folder / CONFIG_NAME).write_text(sent + "\n", encoding="utf-8")
+
+
+def _stage_sources(sources: tuple[SourceConfig, ...], folder: Path) -> tuple[SourceConfig, ...]:
+    local = [source for source in sources if source.path != "synthetic" and Path(source.path).is_file()]
+    total = sum(Path(source.path).stat().st_size for source in local)
+    if total > MAX_SOURCES_BYTES:
+        raise InputError(
+            f"the data files on this machine are {total / 2**20:.0f} MiB, too large to travel with a job",
+            where="data.sources",
+            allowed=f"{MAX_SOURCES_BYTES / 2**20:.0f} MiB together",
+            fix="Copy them to storage that the cluster reaches and name them by their path there",
+        )
+    staged = []
+    for index, source in enumerate(sources):
+        if source in local:
+            # The number keeps two files of one name apart.
+            travelling = f"sources/{index}-{Path(source.path).name}"
+            (folder / "sources").mkdir(exist_ok=True)
+            shutil.copyfile(source.path, folder / travelling)
+            staged.append(source.model_copy(update={"path": travelling}))
+        else:
+            staged.append(source)
+    return tuple(staged)
+
+
+def _reachable(address: str) -> str:
+    """The address without a trailing slash, once something there has answered."""
+    url = address.rstrip("/")
+    example = "a URL such as http://127.0.0.1:8265"
+    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+        raise InputError(f"{address!r} is not the address of a job server", allowed=example)
+    try:
+        urllib.request.urlopen(f"{url}/api/version", timeout=CONNECT_TIMEOUT_S).close()
+    except urllib.error.HTTPError as answer:
+        # Any answer will do here, and one that asks for a token is explained when the client connects.
+        answer.close()
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", None) or error
+        raise InputError(
+            f"no Ray job server answers ({reason})",
+            where=url,
+            allowed=example,
+            fix="Start the cluster, or forward the dashboard's port of its head node to this machine",
+        ) from None
+    return url
+
+
+@contextmanager
+def _explained(url: str) -> Iterator[None]:
+    """Turn what Ray's client raises into errors that say what to do."""
+    from ray.exceptions import AuthenticationError
+
+    try:
+        yield
+    except AuthenticationError as error:
+        problem = "refuses this token" if "invalid" in str(error).lower() else "asks for a token and got none"
+        raise InputError(
+            f"the cluster {problem}",
+            where=url,
+            fix="Set RAY_AUTH_MODE=token and put the cluster's token into ~/.ray/auth_token or RAY_AUTH_TOKEN",
+        ) from None
+    except (OSError, RuntimeError) as error:
+        raise SubmissionError(f"the cluster did not take the request ({error})", where=url) from error
+
+
+def _client(url: str) -> Any:
+    from ray.job_submission import JobSubmissionClient
+
+    # Ray lets these variables replace the address that it is given.
+    replaced = {name: os.environ.pop(name, None) for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")}
+    try:
+        with _explained(url):
+            client = JobSubmissionClient(url)
+    finally:
+        os.environ.update({name: value for name, value in replaced.items() if value is not None})
+    # Ray's requests have no time limit of their own and would outlive a cluster whose network is gone.
+    client._do_request = functools.partial(client._do_request, timeout=REQUEST_TIMEOUT_S)
+    return client
+
+
+def _submit(client: Any, job_id: str, stage: str, folder: str, *, url: str) -> None:
+    with _explained(url):
+        client.submit_job(
+            entrypoint=f"python -m jobs.{stage} --config {CONFIG_NAME}",
+            submission_id=job_id,
+            runtime_env={"working_dir": folder, "env_vars": dict(ENVIRONMENT_DEFAULTS)},
+        )
+
+
+def _how_to_go_on(url: str, job_id: str) -> str:
+    return (
+        f"Follow it with: ray job logs --address {url} --follow {job_id}. "
+        f"Stop it with: ray job stop --address {url} {job_id}."
+    )
+
+
+@dataclass
+class _Shown:
+    """How much of a job's log has been printed, in characters."""
+
+    characters: int = 0
+
+    def print_from(self, position: int, text: str) -> None:
+        """Print what is new in `text`, which begins at `position` of the log."""
+        sys.stdout.write(text[max(self.characters - position, 0) :])
+        sys.stdout.flush()
+        self.characters = max(self.characters, position + len(text))
+
+
+async def _follow_to_end(client: Any, url: str, job_id: str) -> Any:
+    """Print the log until the job has ended; returns Ray's JobDetails.
+
+    The log stream ends without a word when the head restarts or a proxy gives up, so its end proves nothing: the status
+    is polled beside it, and a stream that ended early is opened again.
+    """
+    shown = _Shown()
+    stream = asyncio.create_task(_print_stream(client, job_id, shown))
+    answered = time.monotonic()
+    while True:
+        await asyncio.wait({stream}, timeout=POLL_INTERVAL_S)
+        job = await asyncio.to_thread(_poll, client, url, job_id)
+        if job is not None and job.status.is_terminal():
+            break
+        answered = answered if job is None else time.monotonic()
+        if time.monotonic() - answered > LOST_AFTER_S:
+            stream.cancel()
+            raise SubmissionError(
+                f"the cluster has not answered for {LOST_AFTER_S:.0f} s while job {job_id} was running",
+                where=url,
+                fix="Submit again when it is back: the run goes on from what is done",
+            )
+        if stream.done():
+            stream.result()
+            await asyncio.sleep(1)
+            stream = asyncio.create_task(_print_stream(client, job_id, shown))
+    stream.cancel()
+    await _print_rest(client, job, shown)
+    return job
+
+
+async def _print_stream(client: Any, job_id: str, shown: _Shown) -> None:
+    import aiohttp
+
+    position = 0
+    try:
+        async for text in client.tail_job_logs(job_id):
+            shown.print_from(position, text)
+            position += len(text)
+    except (OSError, RuntimeError, aiohttp.ClientError):
+        return  # The poll decides whether the cluster is lost.
+
+
+async def _print_rest(client: Any, job: Any, shown: _Shown) -> None:
+    try:
+        shown.print_from(0, await asyncio.to_thread(client.get_job_logs, job.submission_id))
+    except (OSError, RuntimeError) as error:
+        say(f"The end of the log could not be read: {error}")
+    if job.status.value == "FAILED" and job.driver_exit_code is None:
+        say(f"The job's command did not run: {job.message}")
+
+
+def _poll(client: Any, url: str, job_id: str) -> Any | None:
+    """Ray's JobDetails, or None if the cluster does not answer now."""
+    try:
+        with _explained(url):
+            return client.get_job_info(job_id)
+    except SubmissionError:
+        return None

@@ -1,0 +1,468 @@
+import json
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from evals.records import (
+    FAILURE_REASONS,
+    Case,
+    FailureReason,
+    Generation,
+    Metric,
+    Problem,
+    Report,
+    Scores,
+    Verdict,
+)
+from evals.report import write_report
+from evals.report_text import METRICS, REASONS
+from orchestrator.config import RunConfig
+from orchestrator.errors import DataError, RunConflictError
+from orchestrator.jsonl import dump_jsonl
+from orchestrator.records import (
+    METRIC_NAMES,
+    AdapterRecord,
+    EvalPoint,
+    FunctionCall,
+    Message,
+    MetricName,
+    SampleKind,
+    ToolCall,
+    TrialRecord,
+    TrialStatus,
+)
+from orchestrator.runs import Ledger, RunDir, StageEntry, digest_of, write_text_atomic
+
+FIRST, SECOND = "aaaaaaaaaaaaaaaa", "bbbbbbbbbbbbbbbb"
+HOSTILE = (
+    "</pre></details><script>alert(1)</script><img src=http://evil.example/x onerror=alert(2)>"
+    "\x1b[31m\u202e | `tick` | [link](http://evil.example) **bold** @someone $x$\n# heading\n" + "y" * 5000
+)
+
+Figures = dict[MetricName, tuple[float | None, int, float | None, float | None]]
+CLEAR: Figures = {
+    "tool_call_validity": (0.95, 180, 0.91, 0.97),
+    "tool_call_accuracy": (0.71, 180, 0.64, 0.77),
+    "refusal_accuracy": (0.93, 90, 0.86, 0.97),
+    "latency_p50_s": (0.512, 180, None, None),
+}
+ZERO: Figures = {
+    "tool_call_validity": (0.0, 180, 0.0, 0.02),
+    "tool_call_accuracy": (0.0, 180, 0.0, 0.02),
+    "refusal_accuracy": (0.10, 90, 0.05, 0.18),
+}
+
+
+def make_run(tmp_path: Path) -> RunDir:
+    run = RunDir(tmp_path / "demo")
+    entry = StageEntry(status="done", input_digest="d", started_at="2025-01-02T03:04:05+00:00", duration_s=61.5)
+    later = StageEntry(status="running", input_digest="d", started_at="2025-01-02T03:05:07+00:00")
+    ledger = Ledger(stages={"search": entry, "report": later}, versions={"ray": "2.60.0"}, commit="c0ffee")
+    write_text_atomic(run.ledger, ledger.model_dump_json(indent=2))
+    write_text_atomic(run.card, json.dumps({"counts": {"train": 80, "test": 10}, "sources": ["<b>mine</b>"]}))
+    write_text_atomic(run.root / "evals" / "cases.jsonl", dump_jsonl([make_case()]))
+    return run
+
+
+def make_case() -> Case:
+    return Case(
+        id="case-1",
+        messages=(
+            Message(role="system", content="Be brief."),
+            Message(role="user", content="first question"),
+            Message(role="assistant", content="first answer"),
+            Message(role="user", content="Weather in Bergen?"),
+        ),
+        tools=(),
+        kind="tool_call",
+        tags=(),
+        expected_calls=(ToolCall(function=FunctionCall(name="get_weather", arguments={"city": "Bergen"})),),
+        expected_text="",
+    )
+
+
+def make_verdict(
+    reason: FailureReason = "not_json", *, case_id: str = "case-1", kind: SampleKind = "tool_call"
+) -> Verdict:
+    return Verdict(
+        case_id=case_id, kind=kind, tags=(), passed=False, valid=False, correct=False, refused=None, asked=None,
+        called=True, cut_off=False, problem=Problem(reason=reason, detail="line 1 <i>"),
+    )  # fmt: skip
+
+
+def add_scores(
+    run: RunDir,
+    adapter_id: str,
+    figures: Figures,
+    *,
+    num_unscored: int = 0,
+    reply: str = "",
+    verdicts: tuple[Verdict, ...] = (),
+) -> None:
+    metrics = {name: Metric(value=v, n=n, low=low, high=high) for name, (v, n, low, high) in figures.items()}
+    scores = Scores(adapter_id=adapter_id, num_cases=300, num_unscored=num_unscored, metrics=metrics, verdicts=verdicts)
+    write_text_atomic(run.scores(adapter_id), scores.model_dump_json())
+    generation = Generation(
+        case_id="case-1", text=reply, finish_reason="stop", prompt_tokens=9, output_tokens=3, latency_s=0.5
+    )
+    write_text_atomic(run.generations(adapter_id), dump_jsonl([generation]))
+
+
+def add_adapter(run: RunDir, adapter_id: str, *, eval_loss: float, r: int = 16) -> None:
+    record = AdapterRecord(
+        id=adapter_id, base="tiny", r=r, alpha=32, target_modules=("q_proj",), sha256=adapter_id * 4,
+        learning_rate=0.005, eval_loss=eval_loss, step=100, trial_id=f"trial-{adapter_id[0]}",
+    )  # fmt: skip
+    write_text_atomic(run.adapter(adapter_id) / "adapter.json", record.model_dump_json(indent=2))
+
+
+def make_trial(name: str, status: TrialStatus, losses: tuple[float, ...], adapter_id: str | None) -> TrialRecord:
+    finite = [loss for loss in losses if math.isfinite(loss)]
+    return TrialRecord(
+        trial_id=name,
+        status=status,
+        hyperparameters={"r": 16, "alpha": 32, "learning_rate": 0.005},
+        curve=tuple(EvalPoint(step=10 * (index + 1), eval_loss=loss) for index, loss in enumerate(losses)),
+        best_eval_loss=min(finite) if finite and adapter_id else None,
+        best_step=10 if finite and adapter_id else None,
+        adapter_id=adapter_id,
+        duration_s=12.0,
+        error=None if adapter_id else "loss is <nan>",
+    )
+
+
+def make_config(**changes: object) -> RunConfig:
+    return RunConfig.model_validate({"name": "demo", "model": {"base": "tiny"}, **changes})
+
+
+def with_two_adapters(tmp_path: Path, first: Figures, second: Figures, base: Figures | None = ZERO) -> RunDir:
+    """The first adapter has the higher eval loss."""
+    run = make_run(tmp_path)
+    add_adapter(run, FIRST, eval_loss=0.4)
+    add_adapter(run, SECOND, eval_loss=0.3)
+    add_scores(run, FIRST, first)
+    add_scores(run, SECOND, second)
+    if base is not None:
+        add_scores(run, "base", base)
+    return run
+
+
+def accuracy(value: float, low: float, high: float, n: int = 180) -> Figures:
+    return {"tool_call_accuracy": (value, n, low, high)}
+
+
+def test_report_json_holds_the_figures_of_the_run(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    add_adapter(run, FIRST, eval_loss=0.25)
+    add_scores(run, FIRST, CLEAR)
+    add_scores(run, "base", ZERO)
+    trials = [
+        make_trial("trial-a", "completed", (0.5, 0.25), FIRST),
+        make_trial("trial-x", "stopped_early", (0.9,), "cccccccccccccccc"),
+        make_trial("trial-y", "diverged", (2.0, math.nan), None),
+        make_trial("trial-z", "failed", (), None),
+    ]
+    write_text_atomic(run.trials, dump_jsonl(trials))
+    config = make_config()
+    returned = write_report(config, run)
+    stored = json.loads((run.report / "report.json").read_text())
+    assert Report.model_validate(stored) == returned
+    assert stored["run"] == {
+        "name": "demo",
+        "profile": "balanced",
+        "base_model": "tiny",
+        "base_revision": None,
+        "config_digest": digest_of(config),
+        "commit": "c0ffee",
+        "versions": {"ray": "2.60.0"},
+        "started_at": "2025-01-02T03:04:05+00:00",
+    }
+    assert stored["verdict"]["winner"] == FIRST
+    assert [(a["id"], a["is_base"], a["eval_loss"]) for a in stored["adapters"]] == [
+        (FIRST, False, 0.25),
+        ("base", True, None),
+    ]
+    assert stored["adapters"][0]["hyperparameters"] == {"r": 16, "alpha": 32, "learning_rate": 0.005, "step": 100}
+    assert stored["adapters"][0]["metrics"]["tool_call_accuracy"] == {
+        "value": 0.71,
+        "n": 180,
+        "low": 0.64,
+        "high": 0.77,
+    }
+    assert stored["search"] == {"num_trials": 4, "num_stopped_early": 1, "num_failed": 2}
+    assert stored["timings_s"] == {"search": 61.5}
+    assert stored["data"]["counts"] == {"train": 80, "test": 10}
+    assert stored["gates"] == []
+
+
+def test_clear_winner_is_named_with_its_figures(tmp_path: Path) -> None:
+    other: Figures = {**CLEAR, "tool_call_accuracy": (0.2, 180, 0.15, 0.26)}
+    report = write_report(make_config(), with_two_adapters(tmp_path, CLEAR, other))
+    assert report.verdict.winner == FIRST
+    assert report.verdict.reason == (
+        f"Adapter {FIRST} has tool-call accuracy 0.71 (0.64 to 0.77, n=180) and refusal accuracy "
+        "0.93 (0.86 to 0.97, n=90), mean 0.82, against 0.00 (0.00 to 0.02, n=180) and 0.10 (0.05 to 0.18, n=90), "
+        "mean 0.05, for the base."
+    )
+    assert [adapter.id for adapter in report.adapters] == [FIRST, SECOND, "base"]
+
+
+def test_indistinguishable_adapters_are_decided_by_eval_loss(tmp_path: Path) -> None:
+    run = with_two_adapters(tmp_path, accuracy(0.71, 0.64, 0.77), accuracy(0.68, 0.61, 0.74), accuracy(0, 0, 0.02))
+    report = write_report(make_config(), run)
+    assert report.verdict.winner == SECOND
+    assert "cannot be told apart from aaaaaaaaaaaaaaaa (0.71) with 180 cases" in report.verdict.reason
+    assert "the lower eval loss was taken (0.3 against 0.4)" in report.verdict.reason
+    assert report.adapters[0].id == SECOND
+
+
+def test_a_lower_eval_loss_does_not_rescue_an_adapter_that_is_told_apart(tmp_path: Path) -> None:
+    run = with_two_adapters(tmp_path, accuracy(0.71, 0.64, 0.77), accuracy(0.5, 0.43, 0.57), accuracy(0, 0, 0.02))
+    report = write_report(make_config(), run)
+    assert report.verdict.winner == FIRST
+    assert "cannot be told apart" not in report.verdict.reason
+
+
+def test_no_adapter_better_than_the_base_means_no_winner(tmp_path: Path) -> None:
+    same = accuracy(0.3, 0.24, 0.37)
+    report = write_report(
+        make_config(gates={"tool_call_accuracy": {"min": 0.1}}), with_two_adapters(tmp_path, same, same, same)
+    )
+    assert report.verdict.winner is None
+    assert report.verdict.reason.startswith(
+        "No adapter is better than the base: the best, adapter bbbbbbbbbbbbbbbb, has"
+    )
+    assert [(gate.value, gate.passed) for gate in report.gates] == [(None, False)]
+    assert "No adapter is recommended" in (run_file(tmp_path, "html"))
+    assert run_file(tmp_path, "md").startswith("# No adapter is recommended\n")
+
+
+def test_an_adapter_not_above_the_base_is_never_taken_for_its_eval_loss(tmp_path: Path) -> None:
+    run = with_two_adapters(tmp_path, accuracy(0.5, 0.4, 0.6), accuracy(0.42, 0.33, 0.52), accuracy(0.45, 0.36, 0.55))
+    report = write_report(make_config(), run)
+    assert report.verdict.winner == FIRST
+    assert "With 180 cases this lead over the base may be chance" in report.verdict.reason
+
+
+def test_validity_decides_where_no_accuracy_is_scored(tmp_path: Path) -> None:
+    low: Figures = {"tool_call_validity": (0.2, 50, 0.11, 0.33), "tool_call_accuracy": (None, 0, None, None)}
+    high: Figures = {"tool_call_validity": (0.9, 50, 0.79, 0.96), "tool_call_accuracy": (None, 0, None, None)}
+    report = write_report(make_config(), with_two_adapters(tmp_path, high, low, low))
+    assert report.verdict.winner == FIRST
+    assert "tool-call validity 0.90 (0.79 to 0.96, n=50), against 0.20" in report.verdict.reason
+
+
+def test_eval_loss_decides_where_no_ranking_metric_is_scored(tmp_path: Path) -> None:
+    only: Figures = {"no_call_accuracy": (1.0, 10, 0.72, 1.0)}
+    report = write_report(make_config(), with_two_adapters(tmp_path, only, only, only))
+    assert report.verdict.winner == SECOND
+    assert "has the lowest, 0.3." in report.verdict.reason
+
+
+def test_a_metric_that_the_base_lacks_is_not_part_of_the_comparison(tmp_path: Path) -> None:
+    first: Figures = {**accuracy(0.5, 0.43, 0.57), "refusal_accuracy": (0.0, 9, 0.0, 0.3)}
+    second: Figures = {**accuracy(0.1, 0.06, 0.15), "refusal_accuracy": (1.0, 9, 0.7, 1.0)}
+    report = write_report(make_config(), with_two_adapters(tmp_path, first, second, accuracy(0.0, 0.0, 0.02)))
+    assert report.verdict.winner == FIRST
+    assert "refusal" not in report.verdict.reason
+
+
+def test_unscored_base_is_said(tmp_path: Path) -> None:
+    report = write_report(make_config(), with_two_adapters(tmp_path, CLEAR, ZERO, base=None))
+    assert report.verdict.winner == FIRST
+    assert report.verdict.reason.endswith("The base was not scored, so an improvement over it is not shown.")
+
+
+def test_adapter_without_one_scored_case_is_no_candidate(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    add_adapter(run, FIRST, eval_loss=0.1)
+    add_scores(run, FIRST, {"tool_call_accuracy": (None, 0, None, None)}, num_unscored=300)
+    add_scores(run, "base", ZERO)
+    report = write_report(make_config(), run)
+    assert report.verdict.winner is None
+    assert report.verdict.reason == "No adapter was scored, so none can be recommended."
+    assert [adapter.id for adapter in report.adapters] == [FIRST, "base"]
+
+
+def test_nothing_scored_is_an_error_and_writes_nothing(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    with pytest.raises(RunConflictError, match="neither an adapter nor the base has been scored") as caught:
+        write_report(make_config(), run)
+    assert caught.value.exit_code == 3
+    assert not run.report.exists()
+
+
+def test_scores_of_a_missing_adapter_are_an_error(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    add_scores(run, FIRST, CLEAR)
+    with pytest.raises(RunConflictError, match="not there any more"):
+        write_report(make_config(), run)
+
+
+def test_verdict_without_its_case_is_an_error(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    add_scores(run, "base", ZERO, verdicts=(make_verdict(case_id="case-2"),))
+    with pytest.raises(RunConflictError, match="'case-2' has no matching case"):
+        write_report(make_config(), run)
+
+
+def test_scores_in_another_adapters_folder_are_an_error(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    add_scores(run, "base", ZERO)
+    write_text_atomic(run.scores(FIRST), run.scores("base").read_text())
+    with pytest.raises(DataError, match="the scores are of adapter 'base'"):
+        write_report(make_config(), run)
+
+
+def test_gates_are_held_against_the_winner(tmp_path: Path) -> None:
+    gates = {
+        "tool_call_accuracy": {"min": 0.71},
+        "refusal_accuracy": {"min": 0.95},
+        "latency_p50_s": {"max": 1.0, "min": 0.1},
+        "over_refusal_rate": {"max": 0.1},
+    }
+    report = write_report(make_config(gates=gates), with_two_adapters(tmp_path, CLEAR, ZERO))
+    assert [(gate.metric, gate.bound, gate.value, gate.passed) for gate in report.gates] == [
+        ("tool_call_accuracy", "at least 0.71", 0.71, True),
+        ("refusal_accuracy", "at least 0.95", 0.93, False),
+        ("latency_p50_s", "at least 0.1 and at most 1", 0.512, True),
+        ("over_refusal_rate", "at most 0.1", None, False),
+    ]
+    assert "2 of 4 met" in run_file(tmp_path, "html")
+    assert "| Refusal accuracy | at least 0.95 | 0.93 | **not met** |" in run_file(tmp_path, "md")
+
+
+def run_file(tmp_path: Path, suffix: str) -> str:
+    return (tmp_path / "demo" / "report" / f"report.{suffix}").read_text(encoding="utf-8")
+
+
+class Page(HTMLParser):
+    """What a browser would see: tags, addresses and the text of each `pre`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: list[tuple[str, str | None]] = []
+        self.pres: list[str] = []
+        self.inside = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes += attrs
+        if tag == "pre":
+            self.inside = True
+            self.pres.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "pre":
+            self.inside = False
+
+    def handle_data(self, data: str) -> None:
+        if self.inside:
+            self.pres[-1] += data
+
+
+def hostile_report(tmp_path: Path) -> Page:
+    run = make_run(tmp_path)
+    add_scores(run, "base", ZERO, reply=HOSTILE, verdicts=(make_verdict(),))
+    write_text_atomic(run.trials, dump_jsonl([make_trial("trial-<u>", "failed", (math.inf, 0.5), None)]))
+    write_report(make_config(), run)
+    page = Page()
+    page.feed(run_file(tmp_path, "html"))
+    return page
+
+
+def test_hostile_text_is_only_text_in_the_page(tmp_path: Path) -> None:
+    page = hostile_report(tmp_path)
+    assert not page.tags & {"script", "img", "b", "i", "u", "iframe", "link"}
+    assert not any(name.startswith("on") for name, _ in page.attributes)
+    reply = page.pres[3]
+    assert reply.startswith("</pre></details><script>alert(1)</script>")
+    assert "\\x1b[31m\\u202e" in reply
+    text = run_file(tmp_path, "html")
+    assert not re.search("[\x00-\x08\x0b-\x1f\u202e]", text)
+    assert len(reply) < 2100
+    assert f"{len(HOSTILE) - 2000:,} more characters are not shown." in text
+
+
+def test_page_is_self_contained(tmp_path: Path) -> None:
+    page = hostile_report(tmp_path)
+    addresses = [value for name, value in page.attributes if name in ("src", "href", "srcset", "action", "data")]
+    assert addresses == []
+    css = re.findall(r"<style>(.*?)</style>", run_file(tmp_path, "html"), flags=re.DOTALL)
+    assert len(css) == 1
+    assert "url(" not in css[0]
+    assert "@import" not in css[0]
+
+
+def test_example_shows_prompt_expected_reply_and_reason(tmp_path: Path) -> None:
+    page = hostile_report(tmp_path)
+    assert page.pres[0] == "line 1 <i>"
+    assert page.pres[1] == "Weather in Bergen?"
+    assert page.pres[2] == '{"name": "get_weather", "arguments": {"city": "Bergen"}}'
+    assert "call is not JSON" in run_file(tmp_path, "html")
+
+
+def test_hostile_text_is_literal_in_markdown(tmp_path: Path) -> None:
+    hostile_report(tmp_path)
+    text = run_file(tmp_path, "md")
+    (reply,) = [line for line in text.splitlines() if line.startswith("  - Reply:")]
+    assert reply.startswith("  - Reply: <code>&lt;/pre&gt;&lt;/details&gt;&lt;script&gt;alert(1)&lt;/script&gt;")
+    assert r"\| \`tick\` \| \[link\](http:\/\/evil.example) \*\*bold\*\*" in reply
+    assert reply.endswith("yyy (shortened)</code>")
+    assert "<script" not in text
+    assert "<u>" not in text
+    assert "\n# heading" not in text
+    assert "http://" not in text
+
+
+def test_markdown_tables_have_as_many_cells_as_their_head(tmp_path: Path) -> None:
+    run = with_two_adapters(tmp_path, CLEAR, ZERO)
+    write_text_atomic(run.trials, dump_jsonl([make_trial("a|b", "completed", (0.5,), FIRST)]))
+    write_report(make_config(), run)
+    widths = []
+    for block in run_file(tmp_path, "md").split("\n\n"):
+        rows = [line for line in block.splitlines() if line.startswith("|")]
+        if rows:
+            widths.append({len(re.findall(r"(?<!\\)\|", row)) for row in rows})
+    assert [len(width) for width in widths] == [1, 1, 1]
+
+
+def test_up_to_twenty_examples_show_every_reason(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    verdicts = (*(make_verdict("no_call") for _ in range(30)), make_verdict("unknown_tool"))
+    add_scores(run, "base", ZERO, reply="hello", verdicts=verdicts)
+    write_report(make_config(), run)
+    text = run_file(tmp_path, "html")
+    assert text.count("<details>") == 20
+    assert text.count("<summary>called a tool that was not offered") == 1
+    assert "31 of 300" in text
+    assert "| made no call | 30 |" in run_file(tmp_path, "md")
+
+
+def test_diverged_trials_are_drawn_without_their_non_finite_points(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    add_scores(run, "base", ZERO)
+    trials = [
+        make_trial("good", "completed", (3.0, 0.5, 0.2), FIRST),
+        make_trial("bad", "diverged", (2.5, math.nan, math.inf), None),
+        make_trial("dead", "failed", (), None),
+    ]
+    write_text_atomic(run.trials, dump_jsonl(trials))
+    write_report(make_config(), run)
+    text = run_file(tmp_path, "html")
+    lines = re.findall(r'<polyline class="curve" points="([^"]*)"', text)
+    assert sorted(len(line.split()) for line in lines) == [1, 3]
+    assert not re.search(r'"[^"]*\b(nan|inf)\b[^"]*"', " ".join(lines))
+    assert text.count('class="dot"') == 1
+    xs, ys = zip(*[map(float, point.split(",")) for point in max(lines, key=len).split()], strict=True)
+    assert list(xs) == sorted(xs)
+    assert list(ys) == sorted(ys), "a falling loss must run down the picture"
+
+
+def test_every_metric_and_reason_has_a_name() -> None:
+    assert tuple(METRICS) == METRIC_NAMES
+    assert tuple(REASONS) == FAILURE_REASONS
