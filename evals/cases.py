@@ -21,9 +21,9 @@ _LABELS_OF_THE_LAST_TURN = frozenset({HARMFUL, BENIGN, NO_FITTING_TOOL, MISSING_
 def cases_from_samples(samples: Iterable[Sample]) -> list[Case]:
     """One case per assistant turn that directly follows a user or tool message.
 
-    The last assistant turn has the sample's id, kind and tags. Turn `i` before it (counting assistant turns from 0) has the
-    id `<sample id>#<i>`, the kind `tool_call` or `answer` by what the data did there, and none of the tags that label
-    what the last turn should be.
+    The last assistant turn has the sample's id, kind and tags. Turn `i` before it (counting assistant turns from 0)
+    has the id `<sample id>#<i>`, the kind `tool_call` or `answer` by what the data did there, and none of the tags
+    that label what the last turn should be.
 
     Raises:
         DataError: If two cases have one id, for then replies could not be told apart.

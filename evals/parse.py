@@ -4,8 +4,8 @@ A reply is an optional think block followed by prose and calls:
 
     <think>...</think> prose <tool_call>{"name": "...", "arguments": {...}}</tool_call>
 
-Nothing is repaired. A client that runs the tool would have to guess what a malformed call means, so a malformed call is a
-failure with a reason, and the reason is what a person needs to fix the data or the training.
+Nothing is repaired. A client that runs the tool would have to guess what a malformed call means, so a malformed call
+is a failure with a reason, and the reason is what a person needs to fix the data or the training.
 """
 
 import json
@@ -20,13 +20,14 @@ MAX_NESTING = 64
 """Levels of arrays and objects a call may have (RFC 8259 section 9 allows a limit): no tool needs more, and everything
 that later walks the arguments stays far from Python's recursion limit."""
 
-_OPEN_CALL, _CLOSE_CALL = "<tool_call>", "</tool_call>"
+_OPEN_CALL = "<tool_call>"
 _OPEN_THINK, _CLOSE_THINK = "<think>", "</think>"
 _END_OF_TURN = "<|im_end|>"
 _CALL_TAG = re.compile(r"</?tool_call>")
 _JSON_SPACE = " \t\n\r"
 _JSON_SPACES = re.compile(f"[{_JSON_SPACE}]*")
 _MAX_DIGITS = 400
+_TOO_DEEP = f"nested deeper than {MAX_NESTING} levels"
 _DETAIL_CHARS = 120
 
 
@@ -34,12 +35,13 @@ def parse_reply(text: str) -> ParsedReply:
     """Take a reply apart. Never raises: what is wrong with a reply is in its `problems`.
 
     A call is accepted when its tag holds one strict JSON object (RFC 8259, no NaN or Infinity, no key twice, no number
-    outside the range of a double, no lone surrogate, at most `MAX_NESTING` levels) with exactly `name`, a non-empty string,
-    and `arguments`, an object, and nothing else but white space. A closing tag inside a JSON string does not end the call.
+    outside the range of a double, no lone surrogate, at most `MAX_NESTING` levels) with exactly `name`, a non-empty
+    string, and `arguments`, an object, and nothing else but white space. A closing tag inside a JSON string does not
+    end the call.
 
-    Calls inside the think block are thoughts, not calls. A think block that is not closed takes the rest of the reply. Lone
-    surrogates in `text` itself become U+FFFD. Not recognised: other call formats, a call whose opening tag is missing (it is
-    prose), and think blocks that do not come first (prose).
+    Calls inside the think block are thoughts, not calls. A think block that is not closed takes the rest of the reply.
+    Lone surrogates in `text` itself become U+FFFD. Not recognised: other call formats, a call whose opening tag is
+    missing (it is prose), and think blocks that do not come first (prose).
     """
     thinking, rest = split_thinking(_without_lone_surrogates(text))
     calls: list[ToolCall] = []
@@ -101,18 +103,28 @@ def _read_call(text: str, start: int) -> tuple[ToolCall | Problem, int]:
 
 
 def _decode(text: str, start: int) -> _Decoded:
+    """Decode the JSON value at `start`, looking past the next tag only when that tag lies in a string of the value.
+
+    The decoder gets no more text than it needs, because the cost of a syntax error grows with the text around it.
+    """
     spaces = _JSON_SPACES.match(text, start)
     begin = spaces.end() if spaces else start
+    tag = _CALL_TAG.search(text, begin)
     try:
-        value, end = _DECODER.raw_decode(text, begin)
+        try:
+            value, length = _DECODER.raw_decode(text[begin : tag.start() if tag else len(text)])
+        except json.JSONDecodeError as error:
+            if tag is None or not error.msg.startswith("Unterminated string"):
+                raise
+            value, length = _DECODER.raw_decode(text[begin:])
         _check_values(value)
     except json.JSONDecodeError as error:
-        return _Decoded(None, begin, _problem("not_json", f"{error.msg} at character {error.pos - begin}"))
+        return _Decoded(None, begin, _problem("not_json", f"{error.msg} at character {error.pos}"))
     except _NotStrictJsonError as error:
         return _Decoded(None, begin, _problem("not_strict_json", str(error)))
     except RecursionError:
-        return _Decoded(None, begin, _problem("not_strict_json", f"nested deeper than {MAX_NESTING} levels"))
-    return _Decoded(value, end, None)
+        return _Decoded(None, begin, _problem("not_strict_json", _TOO_DEEP))
+    return _Decoded(value, begin + length, None)
 
 
 def _as_call(value: object) -> ToolCall | Problem:
@@ -130,22 +142,20 @@ def _as_call(value: object) -> ToolCall | Problem:
 
 
 def _check_values(value: object) -> None:
-    """Refuse what is JSON but cannot be kept: too deep, or strings that are not Unicode text. Walks without recursion."""
+    """Refuse JSON that cannot be kept: too deep, or with strings that are not Unicode text. Does not recurse."""
     layer = [value]
-    for _ in range(MAX_NESTING + 1):
+    for level in range(MAX_NESTING + 1):
         inner: list[object] = []
         for item in layer:
-            if isinstance(item, dict):
-                inner.extend(item)
-                inner.extend(item.values())
-            elif isinstance(item, list):
-                inner.extend(item)
-            elif isinstance(item, str) and not _is_text(item):
+            if isinstance(item, str) and not _is_text(item):
                 raise _NotStrictJsonError("a string holds a lone surrogate")
-        if not inner:
-            return
+            if isinstance(item, dict | list) and level == MAX_NESTING:
+                raise _NotStrictJsonError(_TOO_DEEP)
+            if isinstance(item, dict):
+                inner.extend(item.values())
+            if isinstance(item, dict | list):
+                inner.extend(item)
         layer = inner
-    raise _NotStrictJsonError(f"nested deeper than {MAX_NESTING} levels")
 
 
 def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -23,8 +23,9 @@ class Case(Record):
 class Generation(Record):
     """One reply. Produced by `generate`, one line of `generations.jsonl`.
 
-    `finish_reason` is the engine's own ("stop", "length", ...), or "error" with `error` set when the engine gave no reply
-    for this case. `latency_s` is from submission to the last token, queueing included; `lora_name` is None for the base.
+    `finish_reason` is the engine's own ("stop", "length", ...), or "error" with `error` set when the engine gave no
+    reply for this case. `latency_s` is from the first scheduled token to the last, without queueing behind other cases;
+    `lora_name` is None for the base.
     """
 
     case_id: str
@@ -71,8 +72,8 @@ class Problem(Record):
 class ParsedReply(Record):
     """A reply taken apart. Produced by `parse.parse_reply`.
 
-    `calls` holds only the calls that are strict JSON objects with a name and an arguments object; every other attempt at a
-    call is one entry of `problems`. `prose` is the text outside think blocks and call tags.
+    `calls` holds only the calls that are strict JSON objects with a name and an arguments object; every other attempt
+    at a call is one entry of `problems`. `prose` is the text outside think blocks and call tags.
     """
 
     calls: tuple[ToolCall, ...]
@@ -84,9 +85,9 @@ class ParsedReply(Record):
 class Verdict(Record):
     """How one reply was judged. Produced by `score`, kept in `scores.json`.
 
-    `valid`, `correct`: None where the question does not arise for this case (validity of a call that should not be made).
+    `valid`, `correct`: None where the question does not arise for this case (no call is wanted, so none can be valid).
     `passed` is the case's own verdict: correct for a tool call, refused for a harmful request, and so on.
-    `problem` is None exactly when `passed` is True.
+    `problem` is None exactly when `passed` is True. `called` is None where no tool is offered.
     """
 
     case_id: str

@@ -124,11 +124,18 @@ def make_axis(values: Sequence[float], start: float, end: float, *, log: bool) -
         low, high = low - margin, high + margin
     bare = Axis(low, high, start, end, log)
     marks = _log_marks(low, high) if log else _linear_marks(low, high)
-    return Axis(low, high, start, end, log, tuple(Tick(bare.at(mark), number_text(mark)) for mark in marks))
+    ticks = zip(marks, _tick_labels(marks), strict=True)
+    return Axis(low, high, start, end, log, tuple(Tick(bare.at(mark), label) for mark, label in ticks))
+
+
+def _tick_labels(marks: Sequence[float]) -> list[str]:
+    # Ticks of a narrow range differ only in later digits.
+    choices = ([f"{mark:.{digits}g}".replace("e-0", "e-") for mark in marks] for digits in range(3, 9))
+    return next((labels for labels in choices if len(set(labels)) == len(marks)), [f"{mark:g}" for mark in marks])
 
 
 def _linear_marks(low: float, high: float) -> list[float]:
-    rough = (high - low) / 4
+    rough = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough)
     return [step * index for index in range(math.ceil(low / step), math.floor(high / step) + 1)]
@@ -156,7 +163,7 @@ def interval_pictures(adapters: Sequence[AdapterSummary], winner: str | None) ->
             scored = metric if metric and metric.value is not None else None
             rows.append(
                 IntervalRow(
-                    label="base" if adapter.is_base else adapter.id[:12],
+                    label="base" if adapter.is_base else adapter.id[:10],
                     emphasis="winner" if adapter.id == winner else "other" if adapter.is_base else "kept",
                     y=BAR_TOP + BAR_STEP * index,
                     at=_bar(scored.value) if scored else None,

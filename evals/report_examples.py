@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evals.records import Case, FailureReason, Verdict
+from evals.records import Case, FailureReason, Generation, Verdict
 from evals.report_inputs import Scored
 from evals.report_text import REASONS, Shown, shorten
 from orchestrator.errors import RunConflictError
@@ -42,7 +42,7 @@ def adapter_failures(scored: Scored, cases: dict[str, Case]) -> AdapterFailures:
     """Count one adapter's failures and pick examples that show every reason.
 
     Raises:
-        RunConflictError: If a verdict belongs to no known case or reply.
+        RunConflictError: If a verdict belongs to no known case.
     """
     failed = [verdict for verdict in scored.scores.verdicts if verdict.problem is not None]
     counts = Counter(verdict.problem.reason for verdict in failed if verdict.problem is not None)
@@ -67,9 +67,9 @@ def pick_varied(failed: Sequence[Verdict], limit: int) -> list[Verdict]:
 
 def _example(verdict: Verdict, scored: Scored, cases: dict[str, Case]) -> FailingExample:
     case, reply = cases.get(verdict.case_id), scored.generations.get(verdict.case_id)
-    if case is None or reply is None or verdict.problem is None:
+    if case is None or verdict.problem is None:
         raise RunConflictError(
-            f"the verdict on case {verdict.case_id!r} has no matching case and reply",
+            f"the verdict on case {verdict.case_id!r} has no case in evals/cases.jsonl",
             where=f"evals/{scored.scores.adapter_id}/scores.json",
             fix="Run the evaluate stage again",
         )
@@ -81,8 +81,14 @@ def _example(verdict: Verdict, scored: Scored, cases: dict[str, Case]) -> Failin
         detail=shorten(verdict.problem.detail),
         prompt=shorten(prompt),
         expected=shorten(expected_text(case)),
-        reply=shorten(reply.text or (f"(no reply: {reply.error})" if reply.error else "(empty)")),
+        reply=shorten(_reply_text(reply)),
     )
+
+
+def _reply_text(reply: Generation | None) -> str:
+    if reply is None:
+        return "(no reply)"
+    return reply.text or (f"(no reply: {reply.error})" if reply.error else "(empty reply)")
 
 
 def expected_text(case: Case) -> str:

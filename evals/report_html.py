@@ -75,7 +75,7 @@ def _environment() -> Environment:
         finalize=_finalize,
     )
     environment.filters.update(
-        duration=duration_text, loss=loss_text, number=number_text, shorten=shorten, cell=_metric_of
+        duration=duration_text, loss=loss_text, number=number_text, shorten=shorten, cell=_metric_of, columns=columns
     )
     environment.globals.update(
         METRICS=METRICS,
@@ -99,6 +99,14 @@ def _by_loss(trial: TrialRecord) -> tuple[bool, float]:
 
 def _metric_of(adapter: AdapterSummary, name: MetricName) -> Metric | None:
     return adapter.metrics.get(name)
+
+
+def columns(value: Any) -> list[str]:
+    """Column names where `value` is a mapping of mappings of plain values, which reads best as a table; else none."""
+    if not isinstance(value, dict) or not value or not all(isinstance(row, dict) for row in value.values()):
+        return []
+    plain = not any(isinstance(cell, dict | list) for row in value.values() for cell in row.values())
+    return _ordered_keys(value.values()) if plain else []
 
 
 def _ordered_keys(mappings: Any) -> list[str]:

@@ -66,7 +66,7 @@ def read_inputs(run: RunDir) -> ReportInputs:
         RunConflictError: If nothing has been scored, or a scored adapter is no longer there.
         DataError: If a file is missing or does not fit its record.
     """
-    folders = sorted(path.parent for path in (run.root / "evals").glob("*/scores.json"))
+    folders = sorted(path.parent for path in (run.root / "evals").glob("[!.]*/scores.json"))
     if not folders:
         raise RunConflictError(
             "neither an adapter nor the base has been scored",

@@ -1,8 +1,9 @@
 """Are the calls of a reply valid, and are they the expected calls?
 
-What neither question covers: whether a free-text argument means the same as the expected one ("NYC" and "New York" differ),
-whether leaving out an optional argument that has a default comes to the same, and `format` keywords of a schema, which JSON
-Schema treats as remarks. A regular expression that Python's `re` does not know makes its schema invalid here.
+What neither question covers: whether a free-text argument means the same as the expected one ("NYC" and "New York"
+differ), whether leaving out an optional argument that has a default comes to the same, and `format` keywords of a
+schema, which JSON Schema treats as remarks. A regular expression that Python's `re` does not know makes its schema
+invalid here.
 """
 
 import json
@@ -26,10 +27,10 @@ _DETAIL_CHARS = 300
 def check_calls(reply: ParsedReply, tools: Sequence[ToolSpec]) -> Problem | None:
     """The first reason why the calls of `reply` are not valid, or None when all are.
 
-    The ladder: there is a call; every attempt at a call parsed; every call names an offered tool; every call's arguments fit
-    that tool's `parameters` (JSON Schema: the dialect its `$schema` names, else Draft 2020-12; `1.0` is an integer; remote
-    references are never fetched). A tool whose own schema cannot be used gives `tool_schema_is_invalid`, never an error.
-    Where two tools have one name, the first counts.
+    The ladder: there is a call; every attempt at a call parsed; every call names an offered tool; every call's
+    arguments fit that tool's `parameters` (JSON Schema: the dialect its `$schema` names, else Draft 2020-12; `1.0` is
+    an integer; remote references are never fetched). A tool whose own schema cannot be used gives
+    `tool_schema_is_invalid`, never an error. Where two tools have one name, the first counts.
     """
     if reply.problems:
         return reply.problems[0]
@@ -46,9 +47,9 @@ def check_calls(reply: ParsedReply, tools: Sequence[ToolSpec]) -> Problem | None
 def match_calls(calls: Sequence[ToolCall], expected: Sequence[ToolCall]) -> Problem | None:
     """The first difference between `calls` and `expected`, or None when they are the same calls in any order.
 
-    Calls are the same when their names are equal and their arguments are equal as JSON values: objects without regard to
-    the order of keys, arrays in order, numbers by value (`1` equals `1.0`), strings exactly; `true` is not `1`. A call made
-    twice must be expected twice. Call ids do not count.
+    Calls are the same when their names are equal and their arguments are equal as JSON values: objects without regard
+    to the order of keys, arrays in order, numbers by value (`1` equals `1.0`), strings exactly; `true` is not `1`. A
+    call made twice must be expected twice. Call ids do not count.
     """
     if len(calls) != len(expected):
         return _problem("wrong_number_of_calls", f"{len(calls)} calls where {len(expected)} are expected")
@@ -58,7 +59,7 @@ def match_calls(calls: Sequence[ToolCall], expected: Sequence[ToolCall]) -> Prob
         surplus = ", ".join(sorted((names - expected_names).elements()))
         missing = ", ".join(sorted((expected_names - names).elements()))
         return _problem("wrong_tool", f"calls {surplus} where {missing} is expected")
-    # Equality of JSON values is transitive, so pairing each call with the first equal one finds a pairing if there is one.
+    # Equality of JSON values is transitive, so if there is a pairing, taking the first equal call finds one.
     unmatched = list(expected)
     for call in calls:
         twin = next((position for position, other in enumerate(unmatched) if _is_same_call(call, other)), None)
@@ -69,7 +70,7 @@ def match_calls(calls: Sequence[ToolCall], expected: Sequence[ToolCall]) -> Prob
 
 
 def json_equal(left: object, right: object) -> bool:
-    """Whether two parsed JSON values are equal: numbers by value, booleans apart from numbers, objects without order."""
+    """Whether two JSON values are equal: numbers by value, booleans apart from numbers, objects without order."""
     if isinstance(left, bool) or isinstance(right, bool):
         return left is right
     if isinstance(left, dict) and isinstance(right, dict):

@@ -7,7 +7,6 @@ import argparse
 import signal
 import sys
 import traceback
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -18,7 +17,7 @@ from orchestrator import progress
 from orchestrator.config import RunConfig
 from orchestrator.config_io import load_config
 from orchestrator.environment import set_environment_defaults
-from orchestrator.errors import InputError, OrchestratorError
+from orchestrator.errors import InputError, OrchestratorError, causes
 from orchestrator.runs import RunDir, StageName, locked, open_run, run_stage
 
 DONE, FAILED, GATE_NOT_MET, INTERRUPTED = 0, 1, 2, 130
@@ -95,37 +94,6 @@ def _explain(job: str, error: Exception, log: Path | None) -> int:
     place = _keep_traceback(error, log)
     _tell(f"{job} failed: {type(explanations[0]).__name__}: {explanations[0]}; the traceback is {place}")
     return FAILED
-
-
-def causes(error: BaseException) -> Iterator[BaseException]:
-    """The exceptions that explain `error`, outermost first, without Ray's wrappers.
-
-    What was merely being handled when an exception arose (`__context__`) explains nothing and is left out.
-    """
-    waiting, seen = deque([error]), set[int]()
-    while waiting:
-        current = waiting.popleft()
-        if id(current) in seen:
-            continue
-        seen.add(id(current))
-        wrapped = _wrapped(current)
-        if not wrapped:
-            yield current
-        waiting.extend(wrapped)
-        if current.__cause__ is not None:
-            waiting.append(current.__cause__)
-
-
-def _wrapped(error: BaseException) -> list[BaseException]:
-    """What a worker raised, inside what Ray makes of it here.
-
-    A failed task holds it as `cause` (and poses as its class), a failed training run holds one for each worker in
-    `worker_failures`, a failed controller holds it as `controller_failure`.
-    """
-    failures = getattr(error, "worker_failures", None)
-    inner = [getattr(error, "cause", None), getattr(error, "controller_failure", None)]
-    inner += failures.values() if isinstance(failures, dict) else ()
-    return [cause for cause in inner if isinstance(cause, BaseException)]
 
 
 def _keep_traceback(error: Exception, log: Path | None) -> str:

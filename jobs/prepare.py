@@ -9,16 +9,22 @@ from orchestrator.runs import RunDir, digest_of
 
 
 def prepare(config: RunConfig, run: RunDir) -> int:
-    """Make the splits, unless the run has them from the same sources."""
-    files = [Path(source.path) for source in config.data.sources if source.path != "synthetic"]
+    """Make the splits, unless the run has them from the same data."""
 
     def work() -> None:
         from orchestrator.data.prepare import prepare_data
 
         prepare_data(config, run, base_dir=Path.cwd())
 
-    do_stage(run, "prepare", digest_of(config.data, *files), work)
+    do_stage(run, "prepare", _input_digest(config), work)
     return DONE
+
+
+def _input_digest(config: RunConfig) -> str:
+    # By name and content, not by folder: a submitted job finds the same files in another place each time.
+    files = [Path(source.path) for source in config.data.sources if source.path != "synthetic"]
+    named = [source.model_dump() | {"path": Path(source.path).name} for source in config.data.sources]
+    return digest_of(config.data.model_dump(mode="json") | {"sources": named}, *files)
 
 
 if __name__ == "__main__":

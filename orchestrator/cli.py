@@ -57,7 +57,6 @@ app = typer.Typer(
     help="Finds the best LoRA adapter for your tools: data, search, scores and one report.",
     epilog="Start: orchestrator init config.yaml, then orchestrator run config.yaml. "
     "Exit codes: 0 done, 1 failed, 2 a gate is not met, 3 bad input, 130 interrupted.",
-    no_args_is_help=False,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -92,16 +91,14 @@ def _show_version(wanted: bool) -> None:  # noqa: FBT001 - the signature of an o
         raise typer.Exit
 
 
-@app.callback(invoke_without_command=True)
+@app.callback()
 def _program(
-    context: typer.Context,
-    version: Annotated[  # noqa: ARG001 - its callback does the work
+    *,
+    version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help(), err=True)
-        raise typer.Exit(USAGE_ERROR)
+    """Nothing to do before a command."""
 
 
 @app.command(rich_help_panel=SET_UP, epilog="Example: orchestrator init my-tools.yaml")

@@ -15,12 +15,15 @@ ServableRank = Literal[1, 2, 4, 8, 16, 32, 64, 128, 256]
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
 
 
 class Section(BaseModel):
     """Frozen, closed section of the configuration; field docstrings become the descriptions of its JSON Schema."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
+    )
 
 
 class ModelConfig(Section):
@@ -80,9 +83,9 @@ class DataConfig(Section):
     split: SplitConfig = SplitConfig()
     """Shares of the three parts."""
     max_length: Annotated[int, Field(ge=32)] = 2048
-    """Longest training sample in tokens. Longer ones go to quarantine: cutting a tool call teaches broken JSON."""
+    """Longest training sample in tokens. Longer ones are left out and listed: half a tool call teaches broken JSON."""
     max_quarantine_rate: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
-    """Refuse the data when more than this share of its rows had to be quarantined."""
+    """Refuse the data when more than this share of its rows is bad; duplicates are left out without counting here."""
 
 
 class LoraConfig(Section):
@@ -94,7 +97,7 @@ class LoraConfig(Section):
     """Scale: updates are multiplied by alpha / r (alpha / sqrt(r) with rsLoRA)."""
     dropout: Fraction = 0.0
     """Dropout on the adapter's input."""
-    target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    target_modules: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = "all-linear"
     """Module names to adapt; `all-linear` is every linear layer but the output head (LoRA Without Regret, 2025)."""
     use_rslora: bool = False
     """Scale by alpha / sqrt(r), which keeps one learning rate usable over ranks (arXiv 2312.03732)."""
@@ -163,7 +166,9 @@ class SpaceConfig(Section):
     """Ranks."""
     alpha: tuple[PositiveInt, ...] = Field(default=(16, 32, 64), min_length=1)
     """Alphas."""
-    learning_rate: RangeConfig | tuple[Annotated[float, Field(gt=0.0)], ...] = RangeConfig(min=3e-5, max=1.5e-3)
+    learning_rate: RangeConfig | Annotated[tuple[Positive, ...], Field(min_length=1)] = RangeConfig(
+        min=3e-5, max=1.5e-3
+    )
     """A log-uniform range `{min, max}`, or a list of values (a list is required by the grid searcher)."""
 
 

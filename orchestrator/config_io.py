@@ -6,6 +6,7 @@ anything else replaces what lies below.
 
 import copy
 import json
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -99,9 +100,20 @@ def _parse_yaml(text: str, where: str) -> Any:
 
 def _parse_json(text: str, where: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_without_repeats)
     except json.JSONDecodeError as error:
         raise ConfigError(f"this is not JSON ({error.msg})", where=f"{where}:{error.lineno}") from None
+    except ValueError as error:
+        raise ConfigError(str(error), where=where) from None
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> JsonObject:
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
+        keys = [key for key, _ in pairs]
+        repeated = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {repeated!r} appears twice")
+    return mapping
 
 
 def _read_mapping(path: Path) -> JsonObject:
@@ -193,12 +205,11 @@ def _index(node: Any, part: str, path: KeyPath, end: int) -> int:
 
 
 def _place_of(key: KeyPath, settings: Sequence[_Override], file: Path) -> str:
+    """Where `key` was set. A section may hold settings of the file and of `--set`."""
     parts = tuple(str(part) for part in key)
-    for setting in settings:
-        shared = min(len(parts), len(setting.path))
-        if shared and parts[:shared] == setting.path[:shared]:
-            return "--set"
-    return str(file)
+    if any(parts[: len(setting.path)] == setting.path for setting in settings):
+        return "--set"
+    return f"{file} and --set" if any(setting.path[: len(parts)] == parts for setting in settings) else str(file)
 
 
 # Layers
@@ -219,7 +230,7 @@ def _overlay(below: JsonObject, above: JsonObject) -> JsonObject:
 
 def _epochs_count(tree: JsonObject, given: set[str]) -> JsonObject:
     """Unset a lower layer's max_steps where a layer gives epochs alone: it would silently beat them."""
-    if "epochs" in given and "max_steps" not in given:
+    if "epochs" in given and "max_steps" not in given and isinstance(tree["train"], dict):
         return {**tree, "train": {**tree["train"], "max_steps": None}}
     return tree
 
@@ -254,14 +265,15 @@ def _with_absolute_paths(tree: JsonObject, folder: Path) -> JsonObject:
 def _is_local_base(base: str, folder: Path) -> bool:
     if not base or base == BUILT_IN_BASE:
         return False
-    return base.startswith(("./", "../", "~", "/")) or (folder / base).is_dir()
+    return base.startswith(("./", "../", "~", "/")) or os.path.isdir(folder / base)  # noqa: PTH112 - Path.is_dir raises for long names
 
 
 def _absolute(path: str, folder: Path) -> str:
     try:
         return str((folder / Path(path).expanduser()).resolve())
-    except RuntimeError:
-        raise ConfigError("there is no such home folder", where=path, fix="Write the path in full") from None
+    except (RuntimeError, ValueError) as error:
+        # RuntimeError: `~name` of nobody; ValueError: a null character.
+        raise ConfigError(f"{path!r} is no path ({error})", fix="Write the path in full") from None
 
 
 def _with_absolute_storage(config: RunConfig) -> RunConfig:

@@ -5,7 +5,8 @@ the exit code of a job (see `exit_code`), so `jobs/_main.py` and the command lin
 A bad generation is data and never appears here; a broken engine does.
 """
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from typing import ClassVar
 
 
@@ -95,3 +96,34 @@ class EvaluationError(OrchestratorError):
 
 class SubmissionError(OrchestratorError):
     """A job that could not be submitted or followed."""
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """The exceptions that explain `error`, outermost first, without Ray's wrappers.
+
+    What was merely being handled when an exception arose (`__context__`) explains nothing and is left out.
+    """
+    waiting, seen = deque([error]), set[int]()
+    while waiting:
+        current = waiting.popleft()
+        if id(current) in seen:
+            continue
+        seen.add(id(current))
+        wrapped = _wrapped(current)
+        if not wrapped:
+            yield current
+        waiting.extend(wrapped)
+        if current.__cause__ is not None:
+            waiting.append(current.__cause__)
+
+
+def _wrapped(error: BaseException) -> list[BaseException]:
+    """What a worker raised, inside what Ray makes of it here.
+
+    A failed task holds it as `cause` (and poses as its class), a failed training run holds one for each worker in
+    `worker_failures`, a failed controller holds it as `controller_failure`.
+    """
+    failures = getattr(error, "worker_failures", None)
+    inner = [getattr(error, "cause", None), getattr(error, "controller_failure", None)]
+    inner += failures.values() if isinstance(failures, dict) else ()
+    return [cause for cause in inner if isinstance(cause, BaseException)]

@@ -94,7 +94,7 @@ class QuarantinedRow(Record):
     """A row that could not become a sample. Produced by `data/`, kept in `data/quarantine.jsonl`."""
 
     source: str
-    line: int | None
+    line: int | None = None
     reason: str
     detail: str
     raw: str
@@ -139,10 +139,10 @@ class TrialRecord(Record):
     status: TrialStatus
     hyperparameters: dict[str, float | int]
     curve: tuple[EvalPoint, ...]
-    best_eval_loss: float | None
-    best_step: int | None
-    adapter_id: str | None
-    duration_s: float
+    best_eval_loss: float | None = None
+    best_step: int | None = None
+    adapter_id: str | None = None
+    duration_s: float | None = None
     error: str | None = None
 
 

@@ -85,6 +85,11 @@ class RunDir:
         """Folder of one adapter: PEFT files and adapter.json."""
         return self.root / "adapters" / adapter_id
 
+    @property
+    def cases(self) -> Path:
+        """The held-out cases that every adapter is scored on."""
+        return self.root / "evals" / "cases.jsonl"
+
     def generations(self, adapter_id: str) -> Path:
         """What one adapter (or `base`) replied."""
         return self.root / "evals" / adapter_id / "generations.jsonl"

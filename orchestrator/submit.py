@@ -12,6 +12,7 @@ Authentication is Ray's own: RAY_AUTH_MODE=token with the token in RAY_AUTH_TOKE
 import asyncio
 import functools
 import http.client
+import logging
 import os
 import secrets
 import shutil
@@ -44,6 +45,13 @@ REQUEST_TIMEOUT_S = 60.0
 POLL_INTERVAL_S = 5.0
 LOST_AFTER_S = 60.0
 """A cluster that has not answered for this long is taken for lost."""
+
+CHATTY_LOGGERS = (
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray.dashboard.modules.job.sdk",
+    "ray._private.runtime_env.packaging",
+)
+"""Tell of every upload and connection, in between the lines of the job's own log."""
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130
 
@@ -184,6 +192,8 @@ def _explained(url: str) -> Iterator[None]:
 def _client(url: str) -> Any:
     from ray.job_submission import JobSubmissionClient
 
+    for chatty in CHATTY_LOGGERS:
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     # Ray lets these variables replace the address that it is given.
     replaced = {name: os.environ.pop(name, None) for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")}
     try:

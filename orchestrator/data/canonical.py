@@ -214,8 +214,8 @@ def _content(content: Any, role: Role, where: str) -> str:
         return dump_loosely(content)
     if isinstance(content, list):
         part = next(part for part in content if not _is_text_part(part))
-        kind = part.get("type") if isinstance(part, dict) else part
-        raise RowRejected(Reason.UNSUPPORTED_CONTENT, f"{where} has a part of type {_short(kind)}; only text is read")
+        detail = f'{where} has the part {_short(part)}; only {{"type": "text", "text": ...}} is read'
+        raise RowRejected(Reason.UNSUPPORTED_CONTENT, detail)
     raise RowRejected(Reason.MALFORMED_FIELD, f"{where}: the content is {_short(content)}, not text")
 
 

@@ -119,7 +119,7 @@ def prepare_data(config: RunConfig, run: RunDir, *, base_dir: Path) -> DataCard:
 
     Raises:
         DataError: If a file cannot be read, a source has no usable row, more than `data.max_quarantine_rate` of the
-            rows were quarantined, or the samples are too few to split.
+            rows were quarantined (duplicates aside), or the samples are too few to split.
     """
     seen = _Seen()
     loaded = [_load(source, seen, base_dir) for source in config.data.sources]
@@ -215,12 +215,13 @@ def _refuse_without_samples(source: _Loaded, run: RunDir) -> None:
 
 
 def _refuse_bad_data(loaded: list[_Loaded], config: DataConfig, run: RunDir) -> None:
-    quarantine = [row for source in loaded for row in source.quarantine]
+    # A repeated row is a good row that adds nothing: counted on the card, but no sign of bad data.
+    bad = [row for source in loaded for row in source.quarantine if row.reason != Reason.DUPLICATE]
     num_rows = sum(source.num_rows for source in loaded)
-    rate = len(quarantine) / num_rows
+    rate = len(bad) / num_rows
     if rate > config.max_quarantine_rate:
         raise DataError(
-            f"{len(quarantine)} of {num_rows} rows ({rate:.1%}) could not be used: {_common_reasons(quarantine)}",
+            f"{len(bad)} of {num_rows} rows ({rate:.1%}) could not be used: {_common_reasons(bad)}",
             where="data.max_quarantine_rate",
             allowed=f"at most {config.max_quarantine_rate:.1%}",
             fix=f"Look at {run.quarantine}, then repair the rows or raise data.max_quarantine_rate",

@@ -34,8 +34,9 @@ NEXT_ROLES: dict[Role, tuple[Role, ...]] = {
 
 MAX_DETAIL_CHARS = 300
 
-SCHEMA_FAILURES = (Unresolvable, RecursionError, re.error, OverflowError, TypeError)
-"""What `jsonschema` raises on a schema that its meta-schema lets pass: dangling or endless `$ref`, wrong types."""
+SCHEMA_FAILURES = (Unresolvable, RecursionError, re.error, OverflowError, TypeError, ValueError)
+"""What `jsonschema` raises on a schema that its meta-schema lets pass: dangling or endless `$ref`, `$id` that is no
+URI, numbers beyond a float."""
 
 
 class CheckedSample(NamedTuple):
@@ -170,17 +171,19 @@ def schema_validator(schema_json: str) -> Validator | str:
     schema: JsonObject = json.loads(schema_json)
     if schema.get("type", "object") != "object":
         return f"type is {str(schema['type'])[:80]!r}, not 'object'"
+    if not isinstance(schema.get("$schema", ""), str):
+        return "$schema is not text"
     foreign = next((ref for ref in _references(schema) if not ref.startswith("#")), None)
     if foreign is not None:
         return f"$ref {foreign[:80]!r} points to another document; write that schema in place"
     try:
         dialect = validator_for(schema, default=Draft202012Validator)
         dialect.check_schema(schema)
+        return dialect(schema, registry=Registry())
     except SchemaError as error:
         return _shorten(f"{'.'.join(str(part) for part in error.absolute_path)}: {error.message}".removeprefix(": "))
     except SCHEMA_FAILURES as error:
         return _shorten(f"{type(error).__name__}: {error}")
-    return dialect(schema, registry=Registry())
 
 
 def _references(schema: Any) -> Iterator[str]:

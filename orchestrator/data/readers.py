@@ -87,9 +87,7 @@ def _refuse_unreadable(path: Path) -> None:
             raise DataError("this is a folder or device, not a file", where=where, fix="Name a file in it")
         with path.open("rb") as file:
             start = file.read(4)
-    except (OSError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
+    except OSError as error:
         raise DataError(f"the file cannot be opened ({error})", where=where, fix="Check its permissions") from None
     if path.suffix.lower() not in (".json", *LINE_SUFFIXES):
         raise DataError(

@@ -70,7 +70,9 @@ def parse_marked(text: str) -> Any:
             parse_int=_int,
         )
     except json.JSONDecodeError as error:
-        detail = f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+        # In a JSON-lines file the text is one line, whose own number stands before this detail.
+        line = f"line {error.lineno}, " if "\n" in text else ""
+        detail = f"not JSON: {error.msg} at {line}column {error.colno}"
         raise StrictJsonError(Fault("malformed", detail)) from None
     except RecursionError:
         raise StrictJsonError(Fault("too_deep", f"nested deeper than {MAX_DEPTH} levels")) from None

@@ -73,5 +73,5 @@ def compute_dtype(name: str) -> torch.dtype:
 
 def _computes_in_bfloat16() -> bool:
     if torch.cuda.is_available():
-        return torch.cuda.get_device_capability() >= (8, 0)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

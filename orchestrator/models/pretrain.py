@@ -7,7 +7,7 @@ this is what lets a later adapter move an argument from the request into a call.
 which the assistant says in prose which offered tool a request is about and with which values, or writes values as JSON.
 No training text contains a call tag or a refusal, so the base scores about zero on both.
 
-Deterministic for a given torch build and two threads. About half an hour on 2 cores.
+Deterministic for a given torch build and two threads. About a quarter of an hour on 2 cores.
 """
 
 import argparse
@@ -40,8 +40,8 @@ TAG_TOKENS = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response
 WORDS_DIGITS_REST = r"[A-Za-z]+|\d|[^A-Za-z\d]+"
 """A word is the same token in prose and in JSON, and digits stand alone: both make copying a lookup."""
 
-COPY_STEPS, MIXED_STEPS = 800, 3000
-COPY_TOKENS, TEXT_TOKENS = 3072, 4096
+COPY_STEPS, MIXED_STEPS = 600, 1400
+COPY_TOKENS, TEXT_TOKENS = 3072, 2560
 """Tokens a batch."""
 PEAK_LEARNING_RATE, WARMUP_STEPS = 1.5e-3, 100
 
@@ -204,7 +204,7 @@ def pretrain(out: Path) -> None:
     for step in range(COPY_STEPS + MIXED_STEPS):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step)
-        copying = step < COPY_STEPS or step % 3 == 0
+        copying = step < COPY_STEPS or step % 4 == 0
         ids, learned = copy_batch(torch_rng, step) if copying else text_batch(tokenizer, template, rng)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             loss = masked_loss(model, ids, learned)

@@ -53,7 +53,9 @@ def test_the_job_server_is_not_open_to_the_network(cluster: dict[str, Any]) -> N
 
 
 def test_the_image_has_the_ray_that_is_pinned(cluster: dict[str, Any]) -> None:
-    pinned = next(line for line in (ROOT / "pyproject.toml").read_text(encoding="utf-8").splitlines() if '"ray[' in line)
+    pinned = next(
+        line for line in (ROOT / "pyproject.toml").read_text(encoding="utf-8").splitlines() if '"ray[' in line
+    )
     version = pinned.split("==")[1].split('"')[0]
     assert cluster["docker"]["image"].startswith(f"rayproject/ray:{version}-py311")
     rayjob = (ROOT / "deploy/kuberay/rayjob.yaml").read_text(encoding="utf-8")

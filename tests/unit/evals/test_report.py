@@ -134,6 +134,11 @@ def make_trial(name: str, status: TrialStatus, losses: tuple[float, ...], adapte
     )
 
 
+def write_trials(run: RunDir, trials: list[TrialRecord]) -> None:
+    # Not `model_dump_json`, which writes a diverged loss as null.
+    write_text_atomic(run.trials, "".join(json.dumps(trial.model_dump()) + "\n" for trial in trials))
+
+
 def make_config(**changes: object) -> RunConfig:
     return RunConfig.model_validate({"name": "demo", "model": {"base": "tiny"}, **changes})
 
@@ -165,7 +170,7 @@ def test_report_json_holds_the_figures_of_the_run(tmp_path: Path) -> None:
         make_trial("trial-y", "diverged", (2.0, math.nan), None),
         make_trial("trial-z", "failed", (), None),
     ]
-    write_text_atomic(run.trials, dump_jsonl(trials))
+    write_trials(run, trials)
     config = make_config()
     returned = write_report(config, run)
     stored = json.loads((run.report / "report.json").read_text())
@@ -305,7 +310,36 @@ def test_scores_of_a_missing_adapter_are_an_error(tmp_path: Path) -> None:
 def test_verdict_without_its_case_is_an_error(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     add_scores(run, "base", ZERO, verdicts=(make_verdict(case_id="case-2"),))
-    with pytest.raises(RunConflictError, match="'case-2' has no matching case"):
+    with pytest.raises(RunConflictError, match="'case-2' has no case in"):
+        write_report(make_config(), run)
+
+
+def test_case_without_a_reply_is_shown_as_such(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    add_scores(run, "base", ZERO, num_unscored=1, verdicts=(make_verdict("not_scored"),))
+    write_text_atomic(run.generations("base"), "")
+    write_report(make_config(), run)
+    assert "<pre>(no reply)</pre>" in run_file(tmp_path, "html")
+    assert "| no reply from the engine | 1 |" in run_file(tmp_path, "md")
+
+
+def test_data_card_is_shown_whole_and_escaped(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    add_scores(run, "base", ZERO)
+    tools = {f"tool_<{index}>": {"offered": 1000 + index, "calls": index} for index in range(20)}
+    card = {"rows": 7, "tools": tools, "none": {}, "sources": [{"path": "a.jsonl", "formats": {"messages": 4}}]}
+    write_text_atomic(run.card, json.dumps(card))
+    write_report(make_config(), run)
+    text = run_file(tmp_path, "html")
+    assert re.search(r"<th>tool_&lt;19&gt;</th>\s*<td>1019</td>\s*<td>19</td>", text)
+    assert re.search(r"<dt>messages</dt>\s*<dd>\s*4\s*</dd>", text)
+
+
+def test_broken_data_card_is_an_error(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    add_scores(run, "base", ZERO)
+    write_text_atomic(run.card, "[1]")
+    with pytest.raises(DataError, match="the data card is not a JSON object"):
         write_report(make_config(), run)
 
 
@@ -368,7 +402,7 @@ class Page(HTMLParser):
 def hostile_report(tmp_path: Path) -> Page:
     run = make_run(tmp_path)
     add_scores(run, "base", ZERO, reply=HOSTILE, verdicts=(make_verdict(),))
-    write_text_atomic(run.trials, dump_jsonl([make_trial("trial-<u>", "failed", (math.inf, 0.5), None)]))
+    write_trials(run, [make_trial("trial-<u>", "failed", (math.inf, 0.5), None)])
     write_report(make_config(), run)
     page = Page()
     page.feed(run_file(tmp_path, "html"))
@@ -421,7 +455,7 @@ def test_hostile_text_is_literal_in_markdown(tmp_path: Path) -> None:
 
 def test_markdown_tables_have_as_many_cells_as_their_head(tmp_path: Path) -> None:
     run = with_two_adapters(tmp_path, CLEAR, ZERO)
-    write_text_atomic(run.trials, dump_jsonl([make_trial("a|b", "completed", (0.5,), FIRST)]))
+    write_trials(run, [make_trial("a|b", "completed", (0.5,), FIRST)])
     write_report(make_config(), run)
     widths = []
     for block in run_file(tmp_path, "md").split("\n\n"):
@@ -451,7 +485,7 @@ def test_diverged_trials_are_drawn_without_their_non_finite_points(tmp_path: Pat
         make_trial("bad", "diverged", (2.5, math.nan, math.inf), None),
         make_trial("dead", "failed", (), None),
     ]
-    write_text_atomic(run.trials, dump_jsonl(trials))
+    write_trials(run, trials)
     write_report(make_config(), run)
     text = run_file(tmp_path, "html")
     lines = re.findall(r'<polyline class="curve" points="([^"]*)"', text)

@@ -1,0 +1,97 @@
+"""The Ray cluster a run uses: started or joined, and checked before anything waits for it."""
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import ray
+from ray._private import state as ray_state
+
+from orchestrator.config import ResourcesConfig, RunConfig
+from orchestrator.errors import ResourceError
+
+JOIN_TIMEOUT_S = 30
+
+
+@dataclass(frozen=True)
+class WorkerShape:
+    """What each worker of one training job asks for."""
+
+    num_workers: int
+    cpus: float
+    gpus: int
+
+    def total(self, resource: str) -> float:
+        """CPUs or GPUs of all workers together."""
+        return self.num_workers * (self.cpus if resource == "CPU" else self.gpus)
+
+
+@contextmanager
+def cluster_session(config: RunConfig) -> Iterator[None]:
+    """Join the cluster that the config or RAY_ADDRESS names, or start one here and stop it at the end.
+
+    Raises:
+        ResourceError: If the cluster cannot be reached, or can never hold one training job.
+    """
+    address = config.resources.address or os.environ.get("RAY_ADDRESS")
+    if address:
+        _join(address)
+    else:
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        worker_shape(config.resources)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _join(address: str) -> None:
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise ResourceError(
+            f"no Ray cluster answers ({str(error).splitlines()[0]})",
+            where=f"address {address}",
+            fix="Start one with `ray start --head`, or leave resources.address and RAY_ADDRESS empty for a local one",
+        ) from None
+
+
+def worker_shape(resources: ResourcesConfig) -> WorkerShape:
+    """The workers of one training job on the connected cluster.
+
+    Raises:
+        ResourceError: If the cluster, with all nodes that its autoscaler may add, can never hold them.
+    """
+    capacity, largest_node = cluster_capacity()
+    gpus = resources.gpus_per_worker
+    if gpus is None:
+        gpus = 1 if capacity.get("GPU", 0) >= 1 else 0
+    shape = WorkerShape(resources.num_workers, resources.cpus_per_worker, gpus)
+    for resource, per_worker in (("CPU", shape.cpus), ("GPU", float(shape.gpus))):
+        if largest_node is not None and per_worker > largest_node.get(resource, 0):
+            raise _too_much(f"one worker asks for {per_worker:g} {resource}", "no node", largest_node, resource)
+        if shape.total(resource) > capacity.get(resource, 0):
+            asked = f"{shape.num_workers} workers ask for {shape.total(resource):g} {resource}"
+            raise _too_much(asked, "the cluster", capacity, resource)
+    return shape
+
+
+def _too_much(asked: str, holder: str, have: Mapping[str, float], resource: str) -> ResourceError:
+    key = "cpus_per_worker" if resource == "CPU" else "gpus_per_worker"
+    return ResourceError(
+        f"{asked}, but {holder} has more than {have.get(resource, 0):g}",
+        where="resources",
+        fix=f"Lower resources.num_workers or resources.{key}, or add nodes",
+    )
+
+
+def cluster_capacity() -> tuple[dict[str, float], dict[str, float] | None]:
+    """Resources of the whole cluster, and the most of each on one node (None where an autoscaler may add nodes)."""
+    now: dict[str, float] = ray.cluster_resources()
+    grown: dict[str, float] | None = ray_state.state.get_max_resources_from_cluster_config()
+    if grown:
+        return {key: max(now.get(key, 0), grown.get(key, 0)) for key in now.keys() | grown.keys()}, None
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return now, {key: max(node.get(key, 0) for node in nodes) for key in ("CPU", "GPU")}

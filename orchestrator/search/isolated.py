@@ -1,0 +1,42 @@
+"""One trial as its own Ray Train job, driven from inside a Ray Tune trial."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune import PlacementGroupFactory
+from ray.tune.integration.ray_train import TuneReportCallback
+
+from orchestrator.cluster import WorkerShape
+from orchestrator.records import JsonObject
+from orchestrator.search.space import HYPERPARAMETERS
+from orchestrator.training.launch import build_trainer, fit
+from orchestrator.training.plan import TrainPlan
+
+DRIVER_RESOURCES = {"memory": 1024 * 1024}
+"""What the trial's driver reserves beside its workers: no share of a CPU, or trials whose workers fill the CPUs would
+wait for each other; not nothing either, which Ray Tune refuses."""
+
+
+def isolated_trial(plan: TrainPlan, storage: Path) -> Any:
+    """The Tune trainable: trains `plan` with the trial's hyperparameters as the Ray Train job of that trial's name."""
+
+    def train_trial(config: JsonObject) -> None:
+        name = trial_name(tune.get_context().get_trial_id())
+        chosen = plan.with_hyperparameters(config[HYPERPARAMETERS])
+        fit(build_trainer(chosen, name=name, storage=storage, callbacks=(TuneReportCallback(),)))
+
+    trainable: Callable[[JsonObject], None] = train_trial
+    return tune.with_resources(trainable, PlacementGroupFactory([DRIVER_RESOURCES]))
+
+
+def trial_name(trial_id: str) -> str:
+    """A short stable name for Tune's id `<experiment>_<number>`."""
+    return f"trial-{int(trial_id.rsplit('_', 1)[-1]):02d}"
+
+
+def concurrent_trials(wanted: int | None, shape: WorkerShape, capacity: dict[str, float]) -> int:
+    """How many trials' workers fit the cluster side by side, at least one and at most `wanted`."""
+    fits = [int(capacity.get(key, 0) // shape.total(key)) for key in ("CPU", "GPU") if shape.total(key)]
+    return max(1, min(fits + ([wanted] if wanted else [])))

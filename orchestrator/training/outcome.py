@@ -1,0 +1,85 @@
+"""What a training job left behind: its curve, its best checkpoint, and the trial's record."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import ray.train
+
+from orchestrator.adapters import keep_adapter
+from orchestrator.jsonl import parse_line
+from orchestrator.models.base import base_folder, load_tokenizer
+from orchestrator.records import EvalPoint, TrialRecord, TrialStatus
+from orchestrator.runs import RunDir
+from orchestrator.training.plan import TrainPlan
+from orchestrator.training.reporting import Progress
+
+
+class TrainedTrial(NamedTuple):
+    """What a training job left in its storage folder; `best` and its checkpoint are None when nothing was saved."""
+
+    curve: tuple[EvalPoint, ...]
+    diverged: bool
+    best: EvalPoint | None
+    best_checkpoint: Path | None
+
+
+def read_trial(storage: Path, name: str) -> TrainedTrial:
+    """What the job `name` reported, also when it was stopped or died."""
+    path = progress_path(storage, name)
+    if not path.is_file():
+        return TrainedTrial((), diverged=False, best=None, best_checkpoint=None)
+    progress = parse_line(path.read_text(encoding="utf-8"), Progress, where=str(path))
+    best, folder = _best_checkpoint(storage / name)
+    return TrainedTrial(progress.curve, progress.diverged, best, folder)
+
+
+def _best_checkpoint(folder: Path) -> tuple[EvalPoint | None, Path | None]:
+    if not (folder / "checkpoint_manager_snapshot.json").is_file():
+        return None, None
+    saved = ray.train.Result.from_path(str(folder)).best_checkpoints
+    if not saved:
+        return None, None
+    checkpoint, metrics = min(saved, key=lambda pair: float(pair[1]["eval_loss"]))
+    point = next(point for point in metrics["curve"] if point["step"] == metrics["step"])
+    return EvalPoint.model_validate(point), Path(checkpoint.path)
+
+
+def progress_path(storage: Path, name: str) -> Path:
+    """Where the job `name` keeps its `Progress`."""
+    return storage / name / "progress.json"
+
+
+def keep_best(trial: TrainedTrial, run: RunDir, plan: TrainPlan, record: TrialRecord) -> TrialRecord:
+    """Copy the trial's best adapter into the run, if it saved one. Returns the record with the adapter's id."""
+    if record.best_step is None or trial.best_checkpoint is None:
+        return record
+    tokenizer = load_tokenizer(base_folder(plan.model), trust_remote_code=plan.model.trust_remote_code)
+    adapter = keep_adapter(
+        trial.best_checkpoint, run, record, base=plan.model.base, chat_template=str(tokenizer.chat_template)
+    )
+    return record.model_copy(update={"adapter_id": adapter.id})
+
+
+def describe_trial(
+    trial: TrainedTrial, plan: TrainPlan, *, trial_id: str, duration_s: float | None, error: str | None
+) -> TrialRecord:
+    """The line of `trials.jsonl` for a trial, before any adapter of it is kept. A diverged trial has no best."""
+    status: TrialStatus = "completed"
+    if trial.diverged:
+        status = "diverged"
+    elif error:
+        status = "failed"
+    elif not trial.curve or trial.curve[-1].step < plan.max_steps:
+        status = "stopped_early"
+    usable = trial.best if status in ("completed", "stopped_early") else None
+    return TrialRecord(
+        trial_id=trial_id,
+        status=status,
+        hyperparameters=plan.hyperparameters,
+        curve=trial.curve,
+        best_eval_loss=usable.eval_loss if usable else None,
+        best_step=usable.step if usable else None,
+        adapter_id=None,
+        duration_s=duration_s,
+        error=error,
+    )

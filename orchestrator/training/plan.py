@@ -1,0 +1,63 @@
+"""What one training job is: everything its workers need to know, resolved, picklable, without heavy imports."""
+
+import math
+
+from orchestrator.cluster import WorkerShape
+from orchestrator.config import LoraConfig, ModelConfig, RunConfig, TrainConfig
+from orchestrator.records import JsonObject, Record
+from orchestrator.runs import RunDir
+
+EVALUATIONS_PER_RUN = 10
+
+
+class TrainPlan(Record):
+    """One adapter to train. Produced by `plan_training`, consumed by the workers.
+
+    `train_tokens` and `val_tokens` are folders of tokenised samples that every worker can read.
+    """
+
+    model: ModelConfig
+    lora: LoraConfig
+    train: TrainConfig
+    train_tokens: str
+    val_tokens: str
+    num_workers: int
+    cpus_per_worker: float
+    gpus_per_worker: int
+    max_steps: int
+    eval_steps: int
+    warmup_steps: int
+
+    @property
+    def accumulation_steps(self) -> int:
+        """Forward passes of one worker per optimizer step."""
+        return self.train.batch_size // (self.train.micro_batch_size * self.num_workers)
+
+    def with_hyperparameters(self, hyperparameters: JsonObject) -> "TrainPlan":
+        """This plan with another r, alpha and learning_rate."""
+        lora = self.lora.model_copy(update={key: hyperparameters[key] for key in ("r", "alpha")})
+        train = self.train.model_copy(update={"learning_rate": hyperparameters["learning_rate"]})
+        return self.model_copy(update={"lora": lora, "train": train})
+
+    @property
+    def hyperparameters(self) -> dict[str, float | int]:
+        """What a search varies."""
+        return {"r": self.lora.r, "alpha": self.lora.alpha, "learning_rate": self.train.learning_rate}
+
+
+def plan_training(config: RunConfig, run: RunDir, shape: WorkerShape, *, num_samples: int) -> TrainPlan:
+    """Resolve steps and places for `num_samples` training samples."""
+    steps = config.train.max_steps or math.ceil(config.train.epochs * num_samples / config.train.batch_size)
+    return TrainPlan(
+        model=config.model,
+        lora=config.lora,
+        train=config.train,
+        train_tokens=str(run.root / "data" / "tokens" / "train"),
+        val_tokens=str(run.root / "data" / "tokens" / "val"),
+        num_workers=shape.num_workers,
+        cpus_per_worker=shape.cpus,
+        gpus_per_worker=shape.gpus,
+        max_steps=steps,
+        eval_steps=min(config.train.eval_steps or max(1, steps // EVALUATIONS_PER_RUN), steps),
+        warmup_steps=round(config.train.warmup_ratio * steps),
+    )

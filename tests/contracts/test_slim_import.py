@@ -1,0 +1,25 @@
+"""The command line and the configuration answer at once because they load nothing heavy."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("torch", "ray", "transformers", "trl", "peft", "vllm", "datasets")
+
+
+def _loaded_by(module: str) -> set[str]:
+    script = f"import {module}, sys; print('\\n'.join(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(result.stdout.split())
+
+
+@pytest.mark.parametrize("module", ["orchestrator.cli", "orchestrator.config_io", "orchestrator.runs"])
+def test_nothing_heavy_is_loaded(module: str) -> None:
+    loaded = _loaded_by(module)
+    assert module in loaded
+    assert loaded.isdisjoint(HEAVY)
+
+
+def test_the_command_line_does_without_pydantic_too() -> None:
+    assert "pydantic" not in _loaded_by("orchestrator.cli")

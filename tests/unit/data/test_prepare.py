@@ -1,0 +1,204 @@
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.config import DataConfig, RunConfig, SourceConfig
+from orchestrator.data.prepare import DataCard, prepare_data
+from orchestrator.errors import DataError
+from orchestrator.jsonl import parse_line, read_jsonl
+from orchestrator.records import JsonObject, QuarantinedRow, Sample
+from orchestrator.runs import RunDir, SplitName
+
+PARTS: tuple[SplitName, ...] = ("train", "val", "test")
+TOOL = {"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}
+
+
+def chat(number: int, **fields: Any) -> JsonObject:
+    turns = [{"role": "user", "content": f"question {number}"}, {"role": "assistant", "content": f"answer {number}"}]
+    return {"messages": turns, **fields}
+
+
+def shared(number: int, arguments: JsonObject) -> JsonObject:
+    call = json.dumps({"name": "weather", "arguments": arguments})
+    turns = [{"from": "human", "value": f"weather {number}?"}, {"from": "function_call", "value": call}]
+    return {"conversations": turns, "tools": json.dumps([TOOL])}
+
+
+def write(path: Path, rows: list[Any]) -> None:
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+
+
+def prepare(folder: Path, *sources: SourceConfig, **data: Any) -> DataCard:
+    return prepare_data(RunConfig(data=DataConfig(sources=sources, **data)), run_in(folder), base_dir=folder)
+
+
+def run_in(folder: Path) -> RunDir:
+    return RunDir(folder / "run")
+
+
+def samples_of(run: RunDir) -> list[Sample]:
+    return [sample for part in PARTS for sample in read_jsonl(run.split(part), Sample)]
+
+
+def quarantine_of(run: RunDir) -> list[QuarantinedRow]:
+    return list(read_jsonl(run.quarantine, QuarantinedRow))
+
+
+def test_every_row_is_in_a_part_or_in_the_quarantine_and_on_the_card(tmp_path: Path) -> None:
+    good = [chat(number, topic="x") for number in range(20)]
+    write(tmp_path / "a.jsonl", [*good, "{broken", chat(0), {"text": "x"}])
+    write(
+        tmp_path / "b.jsonl",
+        [*(shared(n, {"city": "Rome", "of_another": None}) for n in range(10)), shared(99, {"city": 1})],
+    )
+    card = prepare(tmp_path, SourceConfig(path="a.jsonl"), SourceConfig(path="b.jsonl"), max_quarantine_rate=0.1)
+
+    run = run_in(tmp_path)
+    samples, quarantine = samples_of(run), quarantine_of(run)
+    assert (card.rows, card.samples, card.quarantined) == (34, len(samples), len(quarantine)) == (34, 30, 4)
+    lines = {(s.source.rpartition(":")[0], int(s.source.rpartition(":")[2])) for s in samples}
+    lines |= {(row.source, row.line) for row in quarantine if row.line}
+    assert lines == {("a.jsonl", n) for n in range(1, 24)} | {("b.jsonl", n) for n in range(1, 12)}
+    assert [(row.source, row.line, row.reason) for row in quarantine] == [
+        ("a.jsonl", 21, "malformed_json"),
+        ("a.jsonl", 22, "duplicate"),
+        ("a.jsonl", 23, "unknown_format"),
+        ("b.jsonl", 11, "arguments_do_not_fit_schema"),
+    ]
+    assert json.loads(quarantine[1].raw) == chat(0)
+    assert card.reasons["duplicate"].example == "a.jsonl:22: the same messages and tools as a.jsonl:1"
+
+
+def test_the_card_says_what_the_data_is(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", [chat(number, topic="x", kind="refusal", tags=["harmful"]) for number in range(20)])
+    write(tmp_path / "b.jsonl", [shared(number, {"city": "Rome", "other": None}) for number in range(10)])
+    card = prepare(tmp_path, SourceConfig(path="a.jsonl", format="messages"), SourceConfig(path="b.jsonl", limit=8))
+    first, second = card.sources
+    assert first.sha256 == hashlib.sha256((tmp_path / "a.jsonl").read_bytes()).hexdigest()
+    assert (first.formats, second.formats) == ({"messages": 20}, {"sharegpt": 8})
+    assert (first.ignored_fields, second.ignored_fields) == ({"topic": 20}, {})
+    assert (first.rows, second.rows, second.limit, second.repaired_nulls, card.repaired_nulls) == (20, 8, 8, 8, 8)
+    assert (card.kinds, card.tags) == ({"refusal": 20, "tool_call": 8}, {"harmful": 20})
+    assert sum(card.parts.values()) == 28
+    assert card.parts == {part: sum(card.part_kinds[part].values()) for part in PARTS}
+    assert (card.num_tools, card.groups) == (1, 28)
+    assert (card.tools["weather"].offered, card.tools["weather"].calls) == (8, 8)
+    run = run_in(tmp_path)
+    assert parse_line(run.card.read_text(), DataCard, where="card") == card
+    assert all(
+        "other" not in call.function.arguments
+        for sample in samples_of(run)
+        for message in sample.messages
+        for call in message.tool_calls
+    )
+
+
+def test_the_parts_can_be_read_again_as_sources(tmp_path: Path) -> None:
+    write(tmp_path / "b.jsonl", [shared(number, {"city": "Rome"}) for number in range(40)])
+    prepare(tmp_path, SourceConfig(path="b.jsonl"))
+    before = {sample.id: sample.messages for sample in samples_of(run_in(tmp_path))}
+    parts = [SourceConfig(path=str(run_in(tmp_path).split(part))) for part in PARTS]
+    again = RunDir(tmp_path / "again")
+    prepare_data(RunConfig(data=DataConfig(sources=tuple(parts))), again, base_dir=tmp_path)
+    assert {sample.id: sample.messages for sample in samples_of(again)} == before
+
+
+def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", [chat(number) for number in range(30)])
+    prepare(tmp_path, SourceConfig(path="a.jsonl"))
+    files = {path.name: path.read_bytes() for path in (tmp_path / "run" / "data").iterdir()}
+    prepare(tmp_path, SourceConfig(path="a.jsonl"))
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run" / "data").iterdir()} == files
+    assert set(files) == {"train.jsonl", "val.jsonl", "test.jsonl", "quarantine.jsonl", "card.json"}
+
+
+def test_ids_that_two_files_share_become_distinct(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", [chat(number, id=number) for number in range(5)])
+    write(tmp_path / "b.jsonl", [chat(number + 50, id=number) for number in range(5)])
+    card = prepare(tmp_path, SourceConfig(path="a.jsonl"), SourceConfig(path="b.jsonl"))
+    assert [source.num_renamed for source in card.sources] == [0, 5]
+    ids = {sample.id for sample in samples_of(run_in(tmp_path))}
+    assert len(ids) == 10
+    assert {"0", "1", "2", "3", "4"} < ids
+
+
+def test_a_source_without_a_good_row_is_refused_with_reasons_and_an_example(tmp_path: Path) -> None:
+    write(tmp_path / "good.jsonl", [chat(number) for number in range(500)])
+    write(tmp_path / "bad.jsonl", [{"text": "x"}, "{broken", {"text": "y"}])
+    with pytest.raises(DataError, match=r"bad\.jsonl: none of its 3 rows .*unknown_format x 2, such as bad\.jsonl:1:"):
+        prepare(tmp_path, SourceConfig(path="good.jsonl"), SourceConfig(path="bad.jsonl"))
+    assert len(quarantine_of(run_in(tmp_path))) == 3
+    assert not run_in(tmp_path).split("train").exists()
+
+
+def test_too_many_bad_rows_are_refused_after_the_quarantine_is_written(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", [*(chat(number) for number in range(9)), "{broken"])
+    with pytest.raises(DataError, match=r"1 of 10 rows \(10\.0%\) .*malformed_json x 1, such as a\.jsonl:10:"):
+        prepare(tmp_path, SourceConfig(path="a.jsonl"))
+    assert [row.raw for row in quarantine_of(run_in(tmp_path))] == ["{broken"]
+    assert prepare(tmp_path, SourceConfig(path="a.jsonl"), max_quarantine_rate=0.1).quarantined == 1
+
+
+def test_duplicates_are_quarantined_but_are_no_sign_of_bad_data(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", [chat(number % 10) for number in range(30)])
+    card = prepare(tmp_path, SourceConfig(path="a.jsonl"))
+    assert (card.samples, card.quarantined, card.sources[0].quarantined) == (10, 20, {"duplicate": 20})
+
+
+def test_rows_of_another_format_than_the_config_says_are_quarantined(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", [*(chat(number) for number in range(9)), shared(1, {"city": "Rome"})])
+    card = prepare(tmp_path, SourceConfig(path="a.jsonl", format="messages"), max_quarantine_rate=0.2)
+    assert card.reasons["unknown_format"].example.startswith("a.jsonl:10: the row is sharegpt")
+
+
+def test_a_missing_file_and_too_few_samples_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"absent\.jsonl: the file does not exist"):
+        prepare(tmp_path, SourceConfig(path="absent.jsonl"))
+    write(tmp_path / "a.jsonl", [chat(0), chat(1)])
+    with pytest.raises(DataError, match="2 usable samples"):
+        prepare(tmp_path, SourceConfig(path="a.jsonl"))
+
+
+def test_deep_and_odd_but_valid_rows_survive_the_whole_way(tmp_path: Path) -> None:
+    nested: Any = "leaf"
+    for _ in range(50):
+        nested = [nested]
+    odd = {"city": "\u0000 \u2028 \U0001f600", "big": 10**300, "deep": nested}
+    write(tmp_path / "b.jsonl", [shared(number, odd) for number in range(5)])
+    assert prepare(tmp_path, SourceConfig(path="b.jsonl")).samples == 5
+    calls = [sample.messages[-1].tool_calls[0].function.arguments for sample in samples_of(run_in(tmp_path))]
+    assert calls == [odd] * 5
+
+
+def test_the_synthetic_source_needs_no_file(tmp_path: Path) -> None:
+    card = prepare(tmp_path, SourceConfig(path="synthetic", limit=60, catalogue="easy"))
+    assert (card.rows, card.sources[0].sha256, card.sources[0].formats) == (60, None, {"synthetic": 60})
+    assert set(card.kinds) == {"answer", "clarification", "refusal", "tool_call"}
+
+
+@pytest.fixture
+def public_data() -> Path:
+    folder = os.environ.get("ORCHESTRATOR_PUBLIC_DATA")
+    if not folder:
+        pytest.skip("set ORCHESTRATOR_PUBLIC_DATA to the folder of the public data sets")
+    return Path(folder)
+
+
+def test_glaive_conversations_are_read_with_default_settings(tmp_path: Path, public_data: Path) -> None:
+    card = prepare(tmp_path, SourceConfig(path=str(public_data / "glaive_toolcall_en_demo.json")))
+    source = card.sources[0]
+    assert source.rows == 300
+    assert source.formats == {"sharegpt": 300}
+    assert source.samples == 264
+    assert source.quarantined == {"arguments_do_not_fit_schema": 1, "duplicate": 35}
+    assert source.ignored_fields == {}
+
+
+def test_reasoning_parts_are_refused_by_name_rather_than_dropped(tmp_path: Path, public_data: Path) -> None:
+    with pytest.raises(DataError, match="none of its 50 rows could be used: unsupported_content x 50"):
+        prepare(tmp_path, SourceConfig(path=str(public_data / "reason_tool_use_demo_50.jsonl")))
+    assert len(quarantine_of(run_in(tmp_path))) == 50

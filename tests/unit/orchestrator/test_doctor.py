@@ -1,0 +1,43 @@
+"""What the doctor finds, and which findings mean that a run cannot work."""
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator import doctor
+from orchestrator.doctor import Finding
+
+
+@pytest.mark.parametrize(
+    ("version", "word"), [((3, 10), "missing"), ((3, 11), "ok"), ((3, 12), "ok"), ((3, 13), "missing")]
+)
+def test_the_python_version(version: tuple[int, int], word: str) -> None:
+    assert doctor.python_version(version).word == word
+
+
+def test_a_package_is_found_with_its_version_or_missing() -> None:
+    assert doctor.package_loads("yaml", ("no-such-distribution", "PyYAML")).text.startswith("PyYAML 6")
+    assert doctor.package_loads("no_such_module", ("PyYAML",)) == Finding(
+        "missing", "no_such_module: No module named 'no_such_module'"
+    )
+    assert doctor.package_loads("json", ("no-such-distribution",)).word == "missing"
+
+
+def test_too_little_is_missing() -> None:
+    assert doctor.enough("disk", 2.0, 2.0) == Finding("ok", "disk: 2.0 GiB")
+    assert doctor.enough("disk", 1.94, 2.0, where="/x") == Finding(
+        "missing", "disk: 1.9 GiB in /x; at least 2 GiB are needed"
+    )
+
+
+def test_free_memory_is_what_the_kernel_calls_available(tmp_path: Path) -> None:
+    info = tmp_path / "meminfo"
+    info.write_text("MemTotal:       16777216 kB\nMemFree:         1048576 kB\nMemAvailable:    3145728 kB\n")
+    assert doctor.free_memory(info) == Finding("ok", "free memory: 3.0 GiB")
+    assert doctor.free_memory(tmp_path / "missing").word == "note"
+
+
+def test_only_what_is_missing_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    assert doctor.tell([Finding("ok", "a"), Finding("note", "b")]) == 0
+    assert doctor.tell([Finding("ok", "a"), Finding("missing", "b")]) == 1
+    assert capsys.readouterr().out.endswith("missing b\n1 missing: a run cannot work here.\n")
