@@ -251,4 +251,5 @@ def trial_tooltip(trial: TrialRecord) -> str:
     settings = ", ".join(f"{name} {number_text(value)}" for name, value in trial.hyperparameters.items())
     status = trial.status.replace("_", " ")
     best = loss_text(trial.best_eval_loss)
-    return f"{trial.trial_id}: {settings}; best eval loss {best}; {status} after {duration_text(trial.duration_s)}"
+    after = "" if trial.duration_s is None else f" after {duration_text(trial.duration_s)}"
+    return f"{trial.trial_id}: {settings}; best eval loss {best}; {status}{after}"

@@ -91,7 +91,7 @@ def _search(report: Report, trials: Sequence[TrialRecord]) -> list[str]:
                 *("" if value is None else number_text(value) for value in chosen),
                 loss_text(trial.best_eval_loss),
                 "" if trial.best_step is None else str(trial.best_step),
-                duration_text(trial.duration_s),
+                "" if trial.duration_s is None else duration_text(trial.duration_s),
                 markdown_cell(trial.error or "", MAX_EXAMPLE_CHARS),
             ]
         )

@@ -42,7 +42,7 @@ def run_job(job: str, work: Callable[[RunConfig, RunDir], int], arguments: Seque
         given = _parse(job, arguments)
         config = load_config(given.config, given.overrides)
         run = open_run(config)
-        log = run.root / "job.log"
+        log = run.log
         with locked(run):
             return work(config, run)
     except KeyboardInterrupt:

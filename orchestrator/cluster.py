@@ -10,9 +10,8 @@ import ray
 from ray._private import state as ray_state
 
 from orchestrator.config import ResourcesConfig, RunConfig
+from orchestrator.environment import ENVIRONMENT_DEFAULTS
 from orchestrator.errors import ResourceError
-
-JOIN_TIMEOUT_S = 30
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ def cluster_session(config: RunConfig) -> Iterator[None]:
     if address:
         _join(address)
     else:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        _start_local()
     try:
         worker_shape(config.resources)
         yield
@@ -47,9 +46,25 @@ def cluster_session(config: RunConfig) -> Iterator[None]:
         ray.shutdown()
 
 
+def _start_local() -> None:
+    try:
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    except Exception as error:  # noqa: BLE001 - Ray raises a bare Exception when its node does not come up
+        raise ResourceError(
+            f"no local Ray cluster could be started ({str(error).splitlines()[0]})",
+            where="this machine",
+            fix="Try again when it is less busy, or look into the latest session's logs under /tmp/ray",
+        ) from None
+
+
 def _join(address: str) -> None:
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env={"env_vars": dict(ENVIRONMENT_DEFAULTS)},
+        )
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ResourceError(
             f"no Ray cluster answers ({str(error).splitlines()[0]})",

@@ -10,6 +10,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shutil
 import subprocess
 import time
 import uuid
@@ -51,6 +52,11 @@ class RunDir:
     def ledger(self) -> Path:
         """The stage ledger."""
         return self.root / "run.json"
+
+    @property
+    def log(self) -> Path:
+        """Tracebacks of unexpected errors."""
+        return self.root / "job.log"
 
     @property
     def quarantine(self) -> Path:
@@ -179,9 +185,11 @@ def _refuse_other_config(run: RunDir, config: RunConfig) -> None:
             "the stored configuration is not JSON", where=str(run.config), fix="Choose another name"
         ) from None
     current = json.loads(config.model_dump_json())
-    for section in FREE_FIELDS:
-        stored.pop(section, None)
-        current.pop(section, None)
+    for content in (stored, current):
+        for section in FREE_FIELDS:
+            content.pop(section, None)
+        for source in content["data"]["sources"]:
+            source["path"] = Path(source["path"]).name  # the folder may differ by machine; the content is checked
     differences = sorted(_differences(stored, current, ()))
     if differences:
         raise RunConflictError(
@@ -271,7 +279,9 @@ def package_versions() -> dict[str, str]:
 
 
 def current_commit() -> str | None:
-    """The git commit of the code that runs, or None outside a checkout."""
+    """The git commit of the code that runs, or None outside a checkout or without git."""
+    if shutil.which("git") is None:
+        return None
     result = subprocess.run(
         ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
     )

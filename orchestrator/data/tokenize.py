@@ -132,7 +132,8 @@ def tokenize_run(config: RunConfig, run: RunDir) -> dict[SplitName, TokenCard]:
             return {part: TokenCard.model_validate(stored[part]) for part in parts}
     max_length = config.data.max_length
     cards = {part: _tokenize_part(run, part, tokenizer, max_length) for part in parts}
-    content = {"digest": digest, **{part: card.model_dump(mode="json") for part, card in cards.items()}}
+    content: JsonObject = {"digest": digest}
+    content.update((part, card.model_dump(mode="json")) for part, card in cards.items())
     write_text_atomic(card_path, json.dumps(content, indent=2) + "\n")
     return cards
 

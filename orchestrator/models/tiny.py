@@ -43,6 +43,7 @@ def tiny_base_folder() -> Path:
 def _put_together(folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".tiny-"))
+    partial.chmod(0o755)
     for name in FILES:
         shutil.copyfile(SHIPPED / name, partial / name)
     write_text_atomic(partial / "chat_template.jinja", qwen3_template())

@@ -14,7 +14,7 @@ from ray import cloudpickle
 from ray.exceptions import RayTaskError
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
-from jobs._main import DONE, INTERRUPTED, causes, do_stage, run_job
+from jobs._main import DONE, INTERRUPTED, do_stage, run_job
 from orchestrator.config import RunConfig
 from orchestrator.errors import (
     AdapterError,
@@ -28,6 +28,7 @@ from orchestrator.errors import (
     SearchError,
     SubmissionError,
     TrainingError,
+    causes,
 )
 from orchestrator.runs import RunDir, read_ledger
 
