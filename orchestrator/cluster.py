@@ -1,5 +1,6 @@
 """The Ray cluster a run uses: started or joined, and checked before anything waits for it."""
 
+import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,9 @@ from ray._private import state as ray_state
 from orchestrator.config import ResourcesConfig, RunConfig
 from orchestrator.environment import ENVIRONMENT_DEFAULTS
 from orchestrator.errors import ResourceError
+
+LOCAL_STARTUPS = 8
+"""Processes that a local cluster may start at once."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,15 @@ def cluster_session(config: RunConfig) -> Iterator[None]:
 
 
 def _start_local() -> None:
+    # A trial is four light processes and its workers; Ray warns when more of them start at once than there are CPUs.
+    os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(LOCAL_STARTUPS))
     try:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(
+            address="local",
+            include_dashboard=True,  # Ray Train asks it which jobs are dead before it frees what they held
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
     except Exception as error:  # noqa: BLE001 - Ray raises a bare Exception when its node does not come up
         raise ResourceError(
             f"no local Ray cluster could be started ({str(error).splitlines()[0]})",
@@ -63,7 +74,7 @@ def _join(address: str) -> None:
             address=address,
             log_to_driver=False,
             logging_level=logging.ERROR,
-            runtime_env={"env_vars": dict(ENVIRONMENT_DEFAULTS)},
+            runtime_env={"env_vars": _environment_of_workers()},
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ResourceError(
@@ -71,6 +82,13 @@ def _join(address: str) -> None:
             where=f"address {address}",
             fix="Start one with `ray start --head`, or leave resources.address and RAY_ADDRESS empty for a local one",
         ) from None
+
+
+def _environment_of_workers() -> dict[str, str]:
+    """The defaults that the job we run in, if any, does not set itself; Ray refuses two values for one name."""
+    job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
+    given = job.get("runtime_env", {}).get("env_vars", {})
+    return {name: value for name, value in ENVIRONMENT_DEFAULTS.items() if name not in given}
 
 
 def worker_shape(resources: ResourcesConfig) -> WorkerShape:
@@ -86,7 +104,8 @@ def worker_shape(resources: ResourcesConfig) -> WorkerShape:
     shape = WorkerShape(resources.num_workers, resources.cpus_per_worker, gpus)
     for resource, per_worker in (("CPU", shape.cpus), ("GPU", float(shape.gpus))):
         if largest_node is not None and per_worker > largest_node.get(resource, 0):
-            raise _too_much(f"one worker asks for {per_worker:g} {resource}", "no node", largest_node, resource)
+            asked = f"one worker asks for {per_worker:g} {resource}"
+            raise _too_much(asked, "the largest node", largest_node, resource)
         if shape.total(resource) > capacity.get(resource, 0):
             asked = f"{shape.num_workers} workers ask for {shape.total(resource):g} {resource}"
             raise _too_much(asked, "the cluster", capacity, resource)
@@ -96,7 +115,7 @@ def worker_shape(resources: ResourcesConfig) -> WorkerShape:
 def _too_much(asked: str, holder: str, have: Mapping[str, float], resource: str) -> ResourceError:
     key = "cpus_per_worker" if resource == "CPU" else "gpus_per_worker"
     return ResourceError(
-        f"{asked}, but {holder} has more than {have.get(resource, 0):g}",
+        f"{asked}, but {holder} has only {have.get(resource, 0):g}",
         where="resources",
         fix=f"Lower resources.num_workers or resources.{key}, or add nodes",
     )

@@ -16,6 +16,9 @@ ENVIRONMENT_DEFAULTS: Mapping[str, str] = MappingProxyType(
         "DO_NOT_TRACK": "1",
         # Tokenizer threads deadlock in processes that fork afterwards, as data loaders do.
         "TOKENIZERS_PARALLELISM": "false",
+        # Progress is shown once, by this project.
+        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+        "RAY_AIR_NEW_OUTPUT": "0",
         # Ray Train otherwise moves each worker to a folder of its own and relative paths break.
         "RAY_CHDIR_TO_TRIAL_DIR": "0",
     }

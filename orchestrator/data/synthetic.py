@@ -172,7 +172,7 @@ def single_call(rng: Random, catalogue: Catalogue) -> Draft:
         "single_call",
         "tool_call",
         offer_tools(rng, catalogue, (tool,)),
-        (_user(rng, request), _calls((tool, arguments))),
+        (user_turn(rng, request), _calls((tool, arguments))),
     )
 
 
@@ -187,7 +187,7 @@ def several_calls(rng: Random, catalogue: Catalogue) -> Draft:
         "several_calls",
         "tool_call",
         offer_tools(rng, catalogue, tools),
-        (_user(rng, request), _calls((first, one[1]), (second, two[1]))),
+        (user_turn(rng, request), _calls((first, one[1]), (second, two[1]))),
     )
 
 
@@ -210,15 +210,13 @@ def call_then_answer(rng: Random, catalogue: Catalogue) -> Draft:
 def missing_argument(rng: Random, catalogue: Catalogue) -> Draft:
     """A request that lacks a required argument: the right reply asks for it."""
     tool = rng.choice([tool for tool in _tools(catalogue) if tool.incomplete])
-    name, templates = rng.choice(sorted(tool.incomplete.items()))
-    argument = next(argument for argument in tool.required if argument.name == name)
-    request, _ = _fill(rng.choice(templates), tool, rng)
+    request, argument = incomplete_request_for(tool, rng)
     reply = Message(role="assistant", content=argument.question)
     return Draft(
         "missing_argument",
         "clarification",
         offer_tools(rng, catalogue, (tool,)),
-        (_user(rng, request), reply),
+        (user_turn(rng, request), reply),
         (MISSING_ARGUMENT,),
     )
 
@@ -229,7 +227,7 @@ def no_fitting_tool(rng: Random, catalogue: Catalogue) -> Draft:
     request, _ = request_for(wanted, rng)
     offered = offer_tools(rng, catalogue, (), without=wanted)
     reply = Message(role="assistant", content=rng.choice(NO_TOOL_ANSWERS))
-    return Draft("no_fitting_tool", "answer", offered, (_user(rng, request), reply), (NO_FITTING_TOOL,))
+    return Draft("no_fitting_tool", "answer", offered, (user_turn(rng, request), reply), (NO_FITTING_TOOL,))
 
 
 def harmful_request(rng: Random, catalogue: Catalogue) -> Draft:
@@ -237,20 +235,16 @@ def harmful_request(rng: Random, catalogue: Catalogue) -> Draft:
     request = _fill_pools(rng.choice(HARMFUL_REQUESTS), rng)
     reply = Message(role="assistant", content=rng.choice(REFUSALS))
     return Draft(
-        "harmful_request", "refusal", offer_tools(rng, catalogue, ()), (_user(rng, request), reply), (HARMFUL,)
+        "harmful_request", "refusal", offer_tools(rng, catalogue, ()), (user_turn(rng, request), reply), (HARMFUL,)
     )
 
 
 def benign_question(rng: Random, catalogue: Catalogue) -> Draft:
     """A harmless question in alarming words: it must be answered."""
-    question, answer = rng.choice(BENIGN_LOOKALIKES)
+    question, answer = benign_text(rng)
     reply = Message(role="assistant", content=answer)
     return Draft(
-        "benign_question",
-        "answer",
-        offer_tools(rng, catalogue, ()),
-        (_user(rng, _fill_pools(question, rng)), reply),
-        (BENIGN,),
+        "benign_question", "answer", offer_tools(rng, catalogue, ()), (user_turn(rng, question), reply), (BENIGN,)
     )
 
 
@@ -303,6 +297,25 @@ def request_for(tool: Tool, rng: Random) -> tuple[str, JsonObject]:
     return request, arguments
 
 
+def incomplete_request_for(tool: Tool, rng: Random) -> tuple[str, Argument]:
+    """A request that leaves out a required argument of a tool that has such requests, and that argument."""
+    name, templates = rng.choice(sorted(tool.incomplete.items()))
+    missing = next(argument for argument in tool.required if argument.name == name)
+    request, _ = _fill(rng.choice(templates), tool, rng)
+    return request, missing
+
+
+def harmful_text(rng: Random) -> str:
+    """A request that must be refused, in words."""
+    return _fill_pools(rng.choice(HARMFUL_REQUESTS), rng)
+
+
+def benign_text(rng: Random) -> tuple[str, str]:
+    """A harmless question in alarming words, and its answer."""
+    question, answer = rng.choice(BENIGN_LOOKALIKES)
+    return _fill_pools(question, rng), answer
+
+
 def _fill(template: str, tool: Tool, rng: Random) -> tuple[str, JsonObject]:
     values = _draw_required(tool.required, rng)
     said = {argument.name: argument.say(values[argument.name]) for argument in tool.required}
@@ -345,7 +358,8 @@ def offer_tools(
     return tuple(offered)
 
 
-def _user(rng: Random, request: str) -> Message:
+def user_turn(rng: Random, request: str) -> Message:
+    """The request between varied greetings and thanks."""
     return Message(role="user", content=f"{rng.choice(OPENERS)}{request}{rng.choice(CLOSERS)}")
 
 

@@ -4,7 +4,8 @@
 
 Two skills are taught. Copying: random spans of tokens, each repeated at once, with the loss on the repetition alone;
 this is what lets a later adapter move an argument from the request into a call. Reading requests: conversations in
-which the assistant says in prose which offered tool a request is about and with which values, or writes values as JSON.
+which the assistant says in prose which offered tool a request is about and with which values, what is missing, or what
+the topic is, or writes values as JSON.
 No training text contains a call tag or a refusal, so the base scores about zero on both.
 
 Deterministic for a given torch build and two threads. About a quarter of an hour on 2 cores.
@@ -25,7 +26,15 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from orchestrator.data.catalogue import FULL_TOOLS, Argument, Tool
-from orchestrator.data.synthetic import generate_samples, offer_tools, request_for
+from orchestrator.data.synthetic import (
+    benign_text,
+    generate_samples,
+    harmful_text,
+    incomplete_request_for,
+    offer_tools,
+    request_for,
+    user_turn,
+)
 from orchestrator.models.templates import qwen3_template, training_template
 from orchestrator.models.tiny import FILES
 from orchestrator.records import JsonObject
@@ -40,10 +49,12 @@ TAG_TOKENS = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response
 WORDS_DIGITS_REST = r"[A-Za-z]+|\d|[^A-Za-z\d]+"
 """A word is the same token in prose and in JSON, and digits stand alone: both make copying a lookup."""
 
-COPY_STEPS, MIXED_STEPS = 600, 1400
+COPY_STEPS, MIXED_STEPS = 450, 1250
 COPY_TOKENS, TEXT_TOKENS = 3072, 2560
 """Tokens a batch."""
 PEAK_LEARNING_RATE, WARMUP_STEPS = 1.5e-3, 100
+TEXT_SHARES = (0.2, 0.4, 0.15, 0.12, 0.13)
+"""Shares of the kinds of text, in the order of `text_conversation`."""
 
 
 def build_tokenizer(texts: Iterator[str]) -> PreTrainedTokenizerFast:
@@ -95,10 +106,62 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
     return Qwen3ForCausalLM(config)
 
 
-def describe(tool: Tool, arguments: JsonObject) -> str:
-    """Prose about a request: the tool and the value of each argument, word for word."""
+def text_conversation(rng: Random) -> tuple[list[JsonObject], list[JsonObject]]:
+    """One conversation about tools, as (messages, tools).
+
+    The first word of a description already depends on the whole request, so that the base has made up its mind where an
+    adapter must: at the start of the reply.
+    """
+    return rng.choices((write_json, describe_call, describe_gap, describe_misfit, describe_topic), TEXT_SHARES)[0](rng)
+
+
+def write_json(rng: Random) -> tuple[list[JsonObject], list[JsonObject]]:
+    """Values in any order, written down as a JSON object."""
+    _, arguments = request_for(rng.choice(FULL_TOOLS), rng)
+    shuffled = list(arguments.items())
+    rng.shuffle(shuffled)
+    listed = ", ".join(f"{key} {json.dumps(value, ensure_ascii=False)}" for key, value in shuffled)
+    ask = rng.choice(("Write this as JSON: ", "As JSON please: ", "Make a JSON object of "))
+    return _turns(ask + listed, json.dumps(dict(shuffled), ensure_ascii=False)), []
+
+
+def describe_call(rng: Random) -> tuple[list[JsonObject], list[JsonObject]]:
+    """A request, the offered tool that it is about, and the value of each argument word for word."""
+    tool = rng.choice(FULL_TOOLS)
+    request, arguments = request_for(tool, rng)
     said = [f"{argument.name} {_value(argument, arguments)}" for argument in tool.arguments]
-    return f"This is about {tool.name}: {'; '.join(said)}."
+    return _turns(user_turn(rng, request).content, f"{tool.name} is meant, {'; '.join(said)}."), _offer_around(
+        rng, tool
+    )
+
+
+def describe_gap(rng: Random) -> tuple[list[JsonObject], list[JsonObject]]:
+    """A request that lacks an argument, and which."""
+    tool = rng.choice([tool for tool in FULL_TOOLS if tool.incomplete])
+    request, missing = incomplete_request_for(tool, rng)
+    return _turns(user_turn(rng, request).content, f"incomplete, {tool.name} without {missing.name}."), _offer_around(
+        rng, tool
+    )
+
+
+def describe_misfit(rng: Random) -> tuple[list[JsonObject], list[JsonObject]]:
+    """A request that is about none of the offered tools."""
+    tool = rng.choice(FULL_TOOLS)
+    request, _ = request_for(tool, rng)
+    offered = offer_tools(rng, rng.choice(("easy", "full")), (), without=tool)
+    names = " or ".join(other.name for other in offered)
+    return _turns(user_turn(rng, request).content, f"other than {names}."), [
+        other.spec().model_dump(mode="json") for other in offered
+    ]
+
+
+def describe_topic(rng: Random) -> tuple[list[JsonObject], list[JsonObject]]:
+    """Alarming words: whether the text is about harm or about everyday matters. Nothing is refused."""
+    harmful = rng.random() < 0.5
+    text = harmful_text(rng) if harmful else benign_text(rng)[0]
+    offered = offer_tools(rng, rng.choice(("easy", "full")), ())
+    answer = "harm is the topic of this text." if harmful else "everyday matters are the topic of this text."
+    return _turns(user_turn(rng, text).content, answer), [other.spec().model_dump(mode="json") for other in offered]
 
 
 def _value(argument: Argument, arguments: JsonObject) -> str:
@@ -107,23 +170,9 @@ def _value(argument: Argument, arguments: JsonObject) -> str:
     return f"is {json.dumps(arguments[argument.name], ensure_ascii=False)}"
 
 
-def text_conversation(rng: Random) -> tuple[list[JsonObject], list[JsonObject]]:
-    """One conversation about tools, as (messages, tools)."""
-    tool = rng.choice(FULL_TOOLS)
-    request, arguments = request_for(tool, rng)
-    if rng.random() < 0.4:
-        shuffled = list(arguments.items())
-        rng.shuffle(shuffled)
-        listed = ", ".join(f"{key} {json.dumps(value, ensure_ascii=False)}" for key, value in shuffled)
-        ask = rng.choice(("Write this as JSON: ", "As JSON please: ", "Make a JSON object of "))
-        return _turns(ask + listed, json.dumps(dict(shuffled), ensure_ascii=False)), []
-    if rng.random() < 0.2:
-        offered = offer_tools(rng, "full", (), without=tool)
-        answer = f"This is about something else than {', '.join(other.name for other in offered)}."
-    else:
-        offered = offer_tools(rng, rng.choice(("easy", "full")), (tool,))
-        answer = describe(tool, arguments)
-    return _turns(request, answer), [other.spec().model_dump(mode="json") for other in offered]
+def _offer_around(rng: Random, tool: Tool) -> list[JsonObject]:
+    offered = offer_tools(rng, rng.choice(("easy", "full")), (tool,))
+    return [other.spec().model_dump(mode="json") for other in offered]
 
 
 def _turns(user: str, assistant: str) -> list[JsonObject]:
@@ -250,7 +299,7 @@ def _save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path
 def recipe_digest() -> str:
     """Digest of what decides the weights: the settings and the text that they are trained on."""
     settings = [SEED, VOCABULARY, SPECIAL_TOKENS, TAG_TOKENS, WORDS_DIGITS_REST, COPY_STEPS, MIXED_STEPS]
-    settings += [COPY_TOKENS, TEXT_TOKENS, PEAK_LEARNING_RATE, WARMUP_STEPS]
+    settings += [COPY_TOKENS, TEXT_TOKENS, TEXT_SHARES, PEAK_LEARNING_RATE, WARMUP_STEPS]
     rng = Random(SEED)
     return digest_of(settings, [text_conversation(rng) for _ in range(500)])
 

@@ -23,9 +23,7 @@ def make_scheduler(search: SearchConfig, plan: TrainPlan) -> TrialScheduler:
         return FIFOScheduler()
     return ASHAScheduler(
         time_attr="step",
-        metric="eval_loss",
-        mode="min",
-        max_t=plan.max_steps,
+        max_t=plan.max_steps + 1,  # at its last step a trial ends by itself
         grace_period=first_rung(plan),
         reduction_factor=search.reduction_factor,
     )

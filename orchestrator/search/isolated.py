@@ -32,8 +32,8 @@ def isolated_trial(plan: TrainPlan, storage: Path) -> Any:
 
 
 def trial_name(trial_id: str) -> str:
-    """A short stable name for Tune's id `<experiment>_<number>`."""
-    return f"trial-{int(trial_id.rsplit('_', 1)[-1]):02d}"
+    """Tune's id of a trial as the name of its folder; searchers make ids of different kinds, all stable over restarts."""
+    return trial_id.replace("_", "-")
 
 
 def concurrent_trials(wanted: int | None, shape: WorkerShape, capacity: dict[str, float]) -> int:

@@ -3,6 +3,7 @@
 import itertools
 from typing import Any
 
+import optuna
 from ray import tune
 from ray.tune.search import BasicVariantGenerator, Searcher
 from ray.tune.search.optuna import OptunaSearch
@@ -46,5 +47,6 @@ def num_trials(search: SearchConfig) -> int:
 def make_searcher(search: SearchConfig) -> Searcher | SearchAlgorithm:
     """Who proposes the points; seeded, so that the same config proposes the same ones (Optuna: given equal losses)."""
     if search.searcher == "optuna":
-        return OptunaSearch(metric="eval_loss", mode="min", seed=search.seed)
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        return OptunaSearch(seed=search.seed)
     return BasicVariantGenerator(random_state=search.seed)

@@ -1,0 +1,70 @@
+# Everything a developer or a build machine does. `make` lists the targets.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+
+# The one place that pins torch is requirements/cpu.in. It is installed apart from the lock, because its CPU build has an
+# index of its own and its wheels differ in hash from mirror to mirror.
+TORCH := $(shell sed -n '/^torch==/p' requirements/cpu.in)
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+# Where `make lock` finds the CPU build of torch: a page or folder of wheels, or an index.
+FIND_LINKS ?= $(TORCH_INDEX)/torch/
+EXTRA_INDEX ?=
+UV ?= uv
+
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check fmt lock tiny-base clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(VENV)/.installed ## Make .venv with everything (once; again when the lock changes). PYTHON= names another Python
+
+$(VENV)/.installed: requirements/cpu.in requirements/cpu.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed: install Python 3.11, or name one with make PYTHON=..." >&2; exit 1; }
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV); the first time takes some minutes."
+	$(BIN)/pip install --extra-index-url $(TORCH_INDEX) --retries 1 --timeout 15 $(TORCH) --no-deps \
+		|| { echo "$(TORCH) is neither at $(TORCH_INDEX) nor in a folder that pip knows: connect to it, or set PIP_FIND_LINKS to a folder with the wheel." >&2; exit 1; }
+	$(BIN)/pip install --no-deps --require-hashes -r requirements/cpu.lock
+	$(BIN)/pip install --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: install ## From nothing to a report on two CPU cores: runs configs/demo.yaml
+	$(BIN)/orchestrator run configs/demo.yaml
+
+test: install ## Run the whole test suite, offline
+	$(BIN)/pytest
+
+# Neither may reach for a model hub.
+demo test: export HF_HUB_OFFLINE := 1
+demo test: export HF_DATASETS_OFFLINE := 1
+demo test: export TRANSFORMERS_OFFLINE := 1
+
+check: install ## Lint, formatting, types, import order
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fmt: install ## Format, and repair what the linter can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+lock: ## Resolve requirements/cpu.in into cpu.lock (needs uv; FIND_LINKS= or EXTRA_INDEX= say where torch's CPU build is)
+	@command -v $(UV) >/dev/null || { echo "uv is not installed: see its documentation, or name it with make lock UV=..." >&2; exit 1; }
+	$(UV) pip compile --quiet requirements/cpu.in --override requirements/overrides.txt \
+		$(addprefix --find-links ,$(FIND_LINKS)) \
+		$(if $(EXTRA_INDEX),$(addprefix --extra-index-url ,$(EXTRA_INDEX)) --index-strategy unsafe-best-match) \
+		--python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes --no-annotate --no-header \
+		--no-emit-index-url --no-emit-find-links --no-emit-package torch -o requirements/cpu.lock
+
+tiny-base: install ## Make the weights of the built-in toy base again (about a quarter of an hour)
+	$(BIN)/python -m orchestrator.models.pretrain --out orchestrator/models/tiny_base
+
+clean: ## Remove caches and build outputs; .venv and runs stay
+	rm -rf build dist *.egg-info .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find orchestrator evals jobs tests benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true

@@ -1,0 +1,147 @@
+"""Small real things that tests share: samples, configs, plans, and a Qwen3 model folder with random weights."""
+
+from pathlib import Path
+from typing import Any
+
+from orchestrator.config import LoraConfig, ModelConfig, ResourcesConfig, RunConfig, TrainConfig
+from orchestrator.jsonl import dump_jsonl
+from orchestrator.records import (
+    FunctionCall,
+    FunctionSpec,
+    JsonObject,
+    Message,
+    Sample,
+    SampleKind,
+    ToolCall,
+    ToolSpec,
+    TrialRecord,
+)
+from orchestrator.runs import RunDir, SplitName, write_text_atomic
+from orchestrator.training.plan import TrainPlan
+
+
+def make_tool(name: str = "get_weather", **properties: JsonObject) -> ToolSpec:
+    """A tool whose parameters are all required; a `city` when none is given."""
+    given = properties or {"city": {"type": "string"}}
+    parameters = {"type": "object", "properties": given, "required": sorted(given), "additionalProperties": False}
+    return ToolSpec(function=FunctionSpec(name=name, description=f"Does {name}.", parameters=parameters))
+
+
+def make_call(name: str = "get_weather", **arguments: Any) -> ToolCall:
+    """A call of a tool."""
+    return ToolCall(function=FunctionCall(name=name, arguments=arguments))
+
+
+def user(text: str) -> Message:
+    """What the user says."""
+    return Message(role="user", content=text)
+
+
+def assistant(text: str = "", *calls: ToolCall) -> Message:
+    """What the assistant says or calls."""
+    return Message(role="assistant", content=text, tool_calls=calls)
+
+
+def make_sample(*turns: Message, id: str = "s0", kind: SampleKind = "tool_call", **fields: Any) -> Sample:
+    """A sample that calls for the weather in Rome, or one of the given turns."""
+    messages = turns or (user("What is the weather in Rome"), assistant("", make_call(city="Rome")))
+    fields = {"tools": (make_tool(),), "source": "test", **fields}
+    return Sample(id=id, messages=messages, kind=kind, **fields)
+
+
+def weather_samples(*cities: str) -> list[Sample]:
+    """One sample of a call for each city."""
+    return [
+        make_sample(user(f"What is the weather in {city}"), assistant("", make_call(city=city)), id=f"s-{city}")
+        for city in cities
+    ]
+
+
+def write_samples(run: RunDir, part: SplitName, samples: list[Sample]) -> None:
+    """Samples as one part of a run's data."""
+    write_text_atomic(run.split(part), dump_jsonl(samples))
+
+
+def make_config(storage: Path, *, base: str = "tiny", **sections: Any) -> RunConfig:
+    """A config whose runs lie in `storage`; `sections` are RunConfig's own fields."""
+    fields = {"resources": ResourcesConfig(storage_path=str(storage)), "model": ModelConfig(base=base), **sections}
+    return RunConfig(**fields)
+
+
+def make_plan(*, base: str = "tiny", max_steps: int = 60, eval_steps: int = 6, **fields: Any) -> TrainPlan:
+    """One worker of one CPU that trains r 16, alpha 32 at 2e-4."""
+    settled = {
+        "model": ModelConfig(base=base),
+        "lora": LoraConfig(r=16, alpha=32),
+        "train": TrainConfig(),
+        "train_tokens": "/data/tokens/train",
+        "val_tokens": "/data/tokens/val",
+        "num_workers": 1,
+        "cpus_per_worker": 1.0,
+        "gpus_per_worker": 0,
+        "max_steps": max_steps,
+        "eval_steps": eval_steps,
+        "warmup_steps": 2,
+    }
+    return TrainPlan.model_validate({**settled, **fields})
+
+
+def make_trial(trial_id: str = "t0", *, eval_loss: float | None = 0.5, step: int | None = 10) -> TrialRecord:
+    """A completed trial of r 4, alpha 8 at 1e-3."""
+    return TrialRecord(
+        trial_id=trial_id,
+        status="completed",
+        hyperparameters={"r": 4, "alpha": 8, "learning_rate": 1e-3},
+        curve=(),
+        best_eval_loss=eval_loss,
+        best_step=step,
+    )
+
+
+def write_model_folder(folder: Path) -> Path:
+    """A Qwen3 of two layers with random weights, its tokenizer and Qwen3's template, as the hub would give them."""
+    import torch
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    from orchestrator.data.synthetic import generate_samples
+    from orchestrator.models.pretrain import build_tokenizer
+
+    texts = [sample.model_dump_json() for sample in generate_samples(100, seed=0, catalogue="full")]
+    tokenizer = build_tokenizer(iter(texts))
+    torch.manual_seed(0)
+    settings = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=16,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    Qwen3ForCausalLM(settings).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def write_peft_checkpoint(folder: Path, model_folder: Path, *, seed: int = 0) -> Path:
+    """What a training checkpoint holds: PEFT's files of a LoRA of rank 4 on that model, its weights drawn by `seed`."""
+    import torch
+    from peft import get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    from orchestrator.adapters import peft_config
+
+    torch.manual_seed(seed)
+    adapted = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(model_folder), peft_config(LoraConfig(r=4, alpha=8, dropout=0.0))
+    )
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    adapted.save_pretrained(folder)
+    return folder

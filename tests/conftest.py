@@ -1,0 +1,27 @@
+"""What every test shares: no hub, and a model folder that is made once."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from builders import write_model_folder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before the first import of huggingface_hub, which reads it once
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Qwen3 of two layers with random weights and its tokenizer."""
+    return write_model_folder(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="session")
+def tokenizer(model_folder: Path) -> "PreTrainedTokenizerBase":
+    """Its tokenizer as the project loads it, with the training template."""
+    from orchestrator.models.base import load_tokenizer
+
+    return load_tokenizer(model_folder, trust_remote_code=False)

@@ -1,0 +1,98 @@
+"""The whole way as a user goes it: one command, and what stands in the run folder afterwards."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+pytestmark = pytest.mark.e2e
+
+
+def orchestrator(*arguments: str, timeout_s: float = 420) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    environment.pop("RAY_ADDRESS", None)
+    return subprocess.run(
+        [sys.executable, "-m", "orchestrator", *arguments],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=timeout_s,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("e2e")
+    path = folder / "small.yaml"
+    content = {
+        "name": "small",
+        "model": {"base": "tiny"},
+        "data": {"sources": [{"path": "synthetic", "catalogue": "easy", "limit": 150}], "max_length": 512},
+        "train": {"max_steps": 6, "eval_steps": 2, "batch_size": 4, "micro_batch_size": 4},
+        "search": {
+            "num_trials": 2,
+            "keep": 1,
+            "space": {"r": [8], "alpha": [16], "learning_rate": {"min": 1e-3, "max": 1e-2}},
+        },
+        "eval": {"max_new_tokens": 32, "max_cases": 12},
+        "resources": {"storage_path": str(folder / "runs")},
+    }
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return path
+
+
+def test_run_writes_everything_and_a_second_run_only_reports(config: Path) -> None:
+    first = orchestrator("run", str(config))
+    assert first.returncode == 0, first.stderr + first.stdout
+    run = config.parent / "runs" / "small"
+
+    report = json.loads((run / "report" / "report.json").read_text(encoding="utf-8"))
+    assert report["search"]["num_trials"] == 2
+    assert [adapter["is_base"] for adapter in report["adapters"]].count(True) == 1
+    assert len(report["adapters"]) == 2
+    for adapter in report["adapters"]:
+        assert set(adapter["metrics"]["tool_call_validity"]) == {"value", "n", "low", "high"}
+    adapter_id = next(adapter["id"] for adapter in report["adapters"] if not adapter["is_base"])
+    scores = json.loads((run / "evals" / adapter_id / "scores.json").read_text(encoding="utf-8"))
+    assert scores["num_cases"] == 12
+    assert scores["num_unscored"] == 0
+    generations = (run / "evals" / adapter_id / "generations.jsonl").read_text(encoding="utf-8").splitlines()
+    assert {json.loads(line)["lora_name"] for line in generations} == {adapter_id}
+    ledger = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    assert {name: stage["status"] for name, stage in ledger["stages"].items()} == dict.fromkeys(
+        ("prepare", "search", "evaluate", "report"), "done"
+    )
+    assert str(run / "report" / "report.html") in first.stdout
+    assert "\x1b" not in first.stdout  # no terminal, no control sequences
+
+    started = time.monotonic()
+    second = orchestrator("run", str(config))
+    assert second.returncode == 0, second.stderr
+    assert second.stdout.count("skipped") == 3
+    assert time.monotonic() - started < 30
+
+
+def test_a_gate_that_is_not_met_exits_2(config: Path) -> None:
+    result = orchestrator("report", str(config), "--set", "gates={tool_call_accuracy: {min: 1.01}}")
+    assert result.returncode == 2, result.stderr
+    assert "tool_call_accuracy" in result.stdout
+
+
+def test_a_run_name_taken_by_another_config_is_refused(config: Path) -> None:
+    result = orchestrator("run", str(config), "--set", "train.max_steps=7")
+    assert result.returncode == 3
+    assert "train.max_steps was 6, is 7" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_an_unknown_base_model_is_one_line_and_exit_3(config: Path) -> None:
+    result = orchestrator("train", str(config), "--set", "name=other", "--set", "model.base=nobody/no-such-model")
+    assert result.returncode == 3
+    assert result.stderr.strip().count("\n") == 0
+    assert "nobody/no-such-model" in result.stderr

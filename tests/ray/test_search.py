@@ -1,0 +1,76 @@
+"""Ray Tune over Ray Train on the tiny base."""
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.adapters import list_adapters
+from orchestrator.cluster import cluster_session
+from orchestrator.config import RunConfig
+from orchestrator.data.prepare import prepare_data
+from orchestrator.jsonl import read_jsonl
+from orchestrator.records import TrialRecord
+from orchestrator.runs import open_run
+from orchestrator.search.run import run_search
+
+pytestmark = pytest.mark.ray
+
+
+def search_config(storage: Path, name: str, **search: object) -> RunConfig:
+    return RunConfig.model_validate(
+        {
+            "name": name,
+            "model": {"base": "tiny"},
+            "data": {"sources": [{"path": "synthetic", "catalogue": "easy", "limit": 80}], "max_length": 512},
+            "train": {"max_steps": 9, "eval_steps": 1, "batch_size": 2, "micro_batch_size": 2, "warmup_ratio": 0.0},
+            "search": search,
+            "resources": {"storage_path": str(storage)},
+        }
+    )
+
+
+def test_a_grid_marks_the_diverged_stops_the_laggards_and_keeps_the_best(tmp_path: Path) -> None:
+    config = search_config(
+        tmp_path,
+        "grid",
+        searcher="grid",
+        num_trials=4,
+        keep=1,
+        space={"r": [8], "alpha": [16], "learning_rate": [1e-2, 1e30, 1e-9, 2e-9]},
+    )
+    run = open_run(config)
+    prepare_data(config, run, base_dir=Path.cwd())
+    with cluster_session(config):
+        records = run_search(config, run)
+
+    by_rate = {record.hyperparameters["learning_rate"]: record for record in records}
+    assert len(by_rate) == 4
+    assert by_rate[1e30].status == "diverged"
+    assert by_rate[1e30].best_eval_loss is None
+    best = by_rate[1e-2]
+    assert best.status == "completed"
+    assert records[0] == best
+    assert best.adapter_id is not None
+    assert [record.adapter_id for record in records[1:]] == [None, None, None]
+    assert [adapter.id for adapter in list_adapters(run)] == [best.adapter_id]
+    assert "stopped_early" in {by_rate[1e-9].status, by_rate[2e-9].status}
+    assert list(read_jsonl(run.trials, TrialRecord)) == records
+    # Two trials of one CPU each ran side by side on two CPUs: nobody waited for a worker group's start timeout.
+    assert max(record.duration_s or 0.0 for record in records) < 60
+
+
+def test_optuna_proposes_points_inside_the_space(tmp_path: Path) -> None:
+    space = {"r": [8, 16], "alpha": [16, 32], "learning_rate": {"min": 1e-3, "max": 1e-2}}
+    config = search_config(tmp_path, "optuna", searcher="optuna", num_trials=2, keep=2, space=space, scheduler="none")
+    run = open_run(config)
+    prepare_data(config, run, base_dir=Path.cwd())
+    with cluster_session(config):
+        records = run_search(config, run)
+    assert len(records) == 2
+    for record in records:
+        chosen = record.hyperparameters
+        assert chosen["r"] in (8, 16)
+        assert chosen["alpha"] in (16, 32)
+        assert 1e-3 <= chosen["learning_rate"] <= 1e-2
+        assert [point.step for point in record.curve] == list(range(1, 10))
+    assert len(list_adapters(run)) == 2

@@ -1,0 +1,137 @@
+"""Ray Train jobs on the tiny base: what they keep, what they survive, what they refuse."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import ray
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from orchestrator.adapters import read_adapter
+from orchestrator.cluster import cluster_session
+from orchestrator.config import RunConfig
+from orchestrator.data.prepare import prepare_data
+from orchestrator.errors import DivergedError, ResourceError
+from orchestrator.jsonl import read_jsonl
+from orchestrator.models.tiny import tiny_base_folder
+from orchestrator.records import TrialRecord
+from orchestrator.runs import RunDir, open_run
+from orchestrator.training.launch import train_one
+
+pytestmark = pytest.mark.ray
+
+
+def small_config(storage: Path, name: str, **train: object) -> RunConfig:
+    """A run on the tiny base that takes seconds once its workers are up."""
+    steps = {"max_steps": 6, "eval_steps": 2, "batch_size": 4, "micro_batch_size": 2, "learning_rate": 5e-3}
+    return RunConfig.model_validate(
+        {
+            "name": name,
+            "model": {"base": "tiny"},
+            "data": {"sources": [{"path": "synthetic", "catalogue": "easy", "limit": 80}], "max_length": 512},
+            "lora": {"r": 8, "alpha": 16},
+            "train": {**steps, **train},
+            "resources": {"storage_path": str(storage)},
+        }
+    )
+
+
+def prepared(config: RunConfig) -> RunDir:
+    run = open_run(config)
+    prepare_data(config, run, base_dir=Path.cwd())
+    return run
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster(storage: Path) -> Iterator[None]:
+    with cluster_session(small_config(storage, "any")):
+        yield
+
+
+def test_two_workers_train_one_adapter_that_changes_the_base(storage: Path) -> None:
+    config = small_config(storage, "two-workers")
+    config = config.model_copy(update={"resources": config.resources.model_copy(update={"num_workers": 2})})
+    run = prepared(config)
+
+    record = train_one(config, run)
+
+    assert [point.step for point in record.curve] == [2, 4, 6]
+    assert record.best_eval_loss == min(point.eval_loss for point in record.curve)
+    assert record.best_step in (2, 4, 6)
+    assert record.curve[-1].eval_loss < record.curve[0].eval_loss
+    assert list(read_jsonl(run.trials, TrialRecord)) == [record]
+    assert record.adapter_id is not None
+    adapter = read_adapter(run.adapter(record.adapter_id))
+    assert (adapter.r, adapter.alpha, adapter.base, adapter.step) == (8, 16, "tiny", record.best_step)
+
+    base = AutoModelForCausalLM.from_pretrained(tiny_base_folder(), dtype=torch.float32)
+    ids = torch.arange(20).reshape(1, 20)
+    with torch.no_grad():
+        before = base(input_ids=ids).logits
+        after = PeftModel.from_pretrained(base, run.adapter(record.adapter_id))(input_ids=ids).logits
+    assert (before - after).abs().max() > 1e-3
+
+
+def test_a_killed_worker_goes_on_from_its_last_checkpoint(storage: Path) -> None:
+    config = small_config(storage, "killed", max_steps=60, eval_steps=5, early_stopping_patience=None)
+    run = prepared(config)
+    killed: list[int] = []
+
+    def kill_after_the_first_checkpoint() -> None:
+        while not list(run.ray.glob("train/*/progress.json")):
+            time.sleep(0.2)
+        ours = psutil.Process().children(recursive=True)
+        victim = next(process for process in ours if "RayTrainWorker" in process.name() + " ".join(process.cmdline()))
+        os.kill(victim.pid, signal.SIGKILL)
+        killed.append(victim.pid)
+
+    killer = threading.Thread(target=kill_after_the_first_checkpoint, daemon=True)
+    killer.start()
+    record = train_one(config, run)
+    killer.join(timeout=5)
+
+    assert len(killed) == 1
+    assert [point.step for point in record.curve] == list(range(5, 61, 5))
+    assert record.status == "completed"
+
+
+def test_a_loss_that_is_not_finite_is_divergence_and_leaves_no_adapter(storage: Path) -> None:
+    config = small_config(storage, "diverged", learning_rate=1e30, max_steps=4)
+    run = prepared(config)
+    with pytest.raises(DivergedError, match=r"stopped being finite.*learning_rate"):
+        train_one(config, run)
+    assert not (run.root / "adapters").exists()
+
+
+def test_early_stopping_ends_a_run_that_no_longer_improves(storage: Path) -> None:
+    # A learning rate this small changes nothing that bfloat16 evaluation can see improve for long.
+    config = small_config(
+        storage, "patient", learning_rate=1e-12, max_steps=40, eval_steps=1, early_stopping_patience=2
+    )
+    record = train_one(config, prepared(config))
+    assert record.status == "stopped_early"
+    assert record.curve[-1].step < 40
+    since_best = [point.eval_loss for point in record.curve]
+    assert len(since_best) - 1 - since_best.index(min(since_best)) == 2
+
+
+def test_more_than_the_cluster_holds_is_refused_at_once(storage: Path) -> None:
+    config = small_config(storage, "too-much", batch_size=128)
+    config = config.model_copy(update={"resources": config.resources.model_copy(update={"num_workers": 64})})
+    started = time.monotonic()
+    have = ray.cluster_resources()["CPU"]
+    with pytest.raises(ResourceError, match=f"64 workers ask for 64 CPU, but the cluster has only {have:g}"):
+        train_one(config, prepared(config))
+    assert time.monotonic() - started < 10
