@@ -90,7 +90,7 @@ def _engine_settings(config: RunConfig, adapters: Sequence[AdapterRecord], *, lo
     kv_cache_bytes = int(kv_cache_gib * 1024**3) if kv_cache_gib else None if on_gpu else CPU_KV_CACHE_BYTES
     return EngineSettings(
         model_folder=str(folder),
-        dtype="bfloat16" if str(compute_dtype(config.model.dtype)) == "torch.bfloat16" else "float32",
+        dtype=compute_dtype(config.model.dtype),
         trust_remote_code=config.model.trust_remote_code,
         on_gpu=on_gpu,
         max_model_len=min(wanted, model.max_position_embeddings),

@@ -97,7 +97,7 @@ def compute_device() -> Finding:
         from orchestrator.models.base import compute_dtype
     except (ImportError, OSError, RuntimeError) as error:
         return Finding("missing", f"no device without torch and transformers: {' '.join(str(error).split())}")
-    dtype = str(compute_dtype("auto")).removeprefix("torch.")
+    dtype = compute_dtype("auto")
     if torch.cuda.is_available():
         names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
         return Finding("ok", f"GPU: {', '.join(names)}; computes in {dtype}")

@@ -1,7 +1,7 @@
 """Loading the frozen base model and its tokenizer: from a folder, the hub, or the built-in toy base."""
 
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import torch
 from huggingface_hub import snapshot_download
@@ -12,6 +12,8 @@ from orchestrator.config import ModelConfig
 from orchestrator.errors import ModelNotFoundError
 from orchestrator.models.templates import training_template
 from orchestrator.models.tiny import TINY, tiny_base_folder
+
+Dtype = Literal["bfloat16", "float32"]
 
 MODEL_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "*.py"]
 
@@ -62,13 +64,11 @@ def load_frozen_base(folder: Path, model: ModelConfig) -> PreTrainedModel:
     return base.requires_grad_(requires_grad=False)
 
 
-def compute_dtype(name: str) -> torch.dtype:
+def compute_dtype(wanted: Literal["auto", "bfloat16", "float32"]) -> Dtype:
     """`auto` is bfloat16 where the GPU, or without one the processor, multiplies in it; else float32."""
-    if name == "auto":
-        return torch.bfloat16 if _computes_in_bfloat16() else torch.float32
-    dtype: Any = getattr(torch, name)
-    assert isinstance(dtype, torch.dtype)
-    return dtype
+    if wanted == "auto":
+        return "bfloat16" if _computes_in_bfloat16() else "float32"
+    return wanted
 
 
 def _computes_in_bfloat16() -> bool:

@@ -47,7 +47,6 @@ def train_worker(settings: dict[str, Any]) -> None:
 def trainer_arguments(plan: TrainPlan, output_dir: str) -> SFTConfig:
     """TRL's settings for a plan; what costs speed for nothing is off."""
     on_gpu = plan.gpus_per_worker > 0
-    in_bfloat16 = compute_dtype(plan.model.dtype) == torch.bfloat16
     return SFTConfig(
         output_dir=output_dir,
         max_steps=plan.max_steps,
@@ -68,7 +67,7 @@ def trainer_arguments(plan: TrainPlan, output_dir: str) -> SFTConfig:
         logging_steps=max(1, plan.eval_steps // LOGS_PER_EVALUATION),
         logging_nan_inf_filter=False,  # a non-finite loss must be seen, not smoothed away
         seed=plan.train.seed,
-        bf16=in_bfloat16,
+        bf16=compute_dtype(plan.model.dtype) == "bfloat16",
         use_cpu=not on_gpu,
         ddp_backend="nccl" if on_gpu else "gloo",
         ddp_find_unused_parameters=False,

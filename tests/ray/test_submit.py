@@ -37,13 +37,14 @@ class Head(Protocol):
     def stop(self) -> None: ...
 
 
-def write_config(folder: Path, name: str, source: str = "synthetic", limit: int = 60) -> Path:
+def write_config(folder: Path, name: str, source: str = "synthetic", limit: int = 60, **sections: object) -> Path:
     """A config on the tiny base, small enough to prepare in seconds; its runs go to `folder`/runs."""
-    config = {
+    config: dict[str, object] = {
         "name": name,
         "model": {"base": "tiny"},
         "data": {"sources": [{"path": source, "limit": limit}]},
         "resources": {"storage_path": str(folder / "runs")},
+        **sections,
     }
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
@@ -97,20 +98,47 @@ def test_a_local_source_travels_with_the_job(ray_head: Head, tmp_path: Path) -> 
     assert path != str(source)
 
 
-def test_the_literal_ray_job_submit_command_works(ray_head: Head, tmp_path: Path) -> None:
-    config = write_config(tmp_path, "literal")
-    command = ["ray", "job", "submit", "--address", ray_head.address, "--working-dir", "."]
-    result = subprocess.run(
-        [*command, "--", "python", "-m", "jobs.prepare", "--config", str(config)],
+def literally_submitted(head: Head, job: str, config: Path) -> subprocess.CompletedProcess[str]:
+    """Ray's own command line, as the README gives it."""
+    command = ["ray", "job", "submit", "--address", head.address, "--working-dir", "."]
+    return subprocess.run(
+        [*command, "--", "python", "-m", f"jobs.{job}", "--config", str(config)],
         cwd=ROOT,
-        env=dict(ray_head.env),
+        env=dict(head.env),
         capture_output=True,
         text=True,
         check=False,
-        timeout=180,
+        timeout=300,
     )
+
+
+def test_the_literal_ray_job_submit_command_works(ray_head: Head, tmp_path: Path) -> None:
+    result = literally_submitted(ray_head, "prepare", write_config(tmp_path, "literal"))
     assert result.returncode == 0, result.stdout + result.stderr
     assert_prepared(tmp_path / "runs" / "literal")
+
+
+def test_training_and_evaluation_run_as_jobs(ray_head: Head, tmp_path: Path) -> None:
+    train = {"max_steps": 4, "eval_steps": 2, "batch_size": 2, "micro_batch_size": 2, "learning_rate": 5e-3}
+    evaluation = {"max_new_tokens": 16, "max_cases": 6}
+    config = write_config(tmp_path, "trained", train=train, eval=evaluation)
+    run = tmp_path / "runs" / "trained"
+
+    result = literally_submitted(ray_head, "train", config)
+    assert result.returncode == 0, result.stdout + result.stderr
+    (adapter,) = (run / "adapters").iterdir()
+    assert {file.name for file in adapter.iterdir()} == {
+        "adapter_model.safetensors",
+        "adapter_config.json",
+        "adapter.json",
+        "chat_template.jinja",
+    }
+
+    code, out, err = submitted(ray_head, config, "evaluate")
+    assert code == 0, out + err
+    for adapter_id in ("base", adapter.name):
+        scores = json.loads((run / "evals" / adapter_id / "scores.json").read_text())
+        assert (scores["num_cases"], scores["num_unscored"]) == (6, 0)
 
 
 def test_a_failing_job_gives_its_own_exit_code(ray_head: Head, tmp_path: Path) -> None:

@@ -116,7 +116,9 @@ def test_no_optional_argument_is_said_without_being_expected(many: list[Sample])
 
 
 def test_every_tool_of_the_full_catalogue_is_called() -> None:
-    called = {call.function.name for sample in generate_samples(1500, seed=0, catalogue="full") for call in calls_of(sample)}
+    called = {
+        call.function.name for sample in generate_samples(1500, seed=0, catalogue="full") for call in calls_of(sample)
+    }
     assert called == {tool.name for tool in FULL_TOOLS}
 
 

@@ -131,7 +131,9 @@ def test_a_prompt_offers_the_tools_and_ends_where_the_reply_starts(tokenizer: Pr
     assert "tools" not in tokenizer.decode(render_prompt(tokenizer, [user("Hi")], []))
 
 
-def test_a_run_is_tokenised_to_arrow_with_a_card(config: RunConfig, run: RunDir, tokenizer: PreTrainedTokenizerBase) -> None:
+def test_a_run_is_tokenised_to_arrow_with_a_card(
+    config: RunConfig, run: RunDir, tokenizer: PreTrainedTokenizerBase
+) -> None:
     cards = tokenize_run(config, run)
     rows = [tokenize_sample(tokenizer, sample) for sample in weather_samples("Rome", "Oslo", "Lima")]
     stored = load_from_disk(str(tokens_folder(run, "train")))
@@ -167,7 +169,9 @@ def test_long_samples_and_samples_without_a_reply_are_left_out_and_listed(config
 def test_a_sample_of_just_the_longest_length_is_trained_on(
     config: RunConfig, run: RunDir, tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    length = max(len(tokenize_sample(tokenizer, sample).input_ids) for sample in weather_samples("Rome", "Oslo", "Lima"))
+    length = max(
+        len(tokenize_sample(tokenizer, sample).input_ids) for sample in weather_samples("Rome", "Oslo", "Lima")
+    )
 
     def left_out(max_length: int) -> int:
         data = config.data.model_copy(update={"max_length": max_length})
@@ -216,12 +220,14 @@ def test_another_length_is_tokenised_again(config: RunConfig, run: RunDir) -> No
     assert stamp(run) != write
 
 
-def test_another_template_is_tokenised_again(config: RunConfig, run: RunDir, model_folder: Path, tmp_path: Path) -> None:
+def test_another_template_is_tokenised_again(
+    config: RunConfig, run: RunDir, model_folder: Path, tmp_path: Path
+) -> None:
     first = tokenize_run(config, run)["train"].tokens
     other = tmp_path / "other"
     shutil.copytree(model_folder, other)
     template = (other / "chat_template.jinja").read_text(encoding="utf-8")
-    marked = '{%- for m in messages %}{{ m.role }}: {% generation %}{{ m.content }}{% endgeneration %}{% endfor %}'
+    marked = "{%- for m in messages %}{{ m.role }}: {% generation %}{{ m.content }}{% endgeneration %}{% endfor %}"
     (other / "chat_template.jinja").write_text(marked, encoding="utf-8")
     assert template != marked
     model = config.model.model_copy(update={"base": str(other)})

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
 from orchestrator.config import ModelConfig
 from orchestrator.errors import ModelNotFoundError
@@ -89,9 +89,8 @@ def test_an_untouched_copy_is_the_same_base(cache: Path, shipped_copy: Path) -> 
 
 def test_transformers_loads_a_qwen3_of_2_to_4_million_parameters(cache: Path) -> None:
     folder = base_folder(ModelConfig(base="tiny"))
-    settings = AutoConfig.from_pretrained(folder)
-    assert (settings.model_type, settings.architectures) == ("qwen3", ["Qwen3ForCausalLM"])
     model, report = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+    assert type(model).__name__ == "Qwen3ForCausalLM"
     assert not report["unexpected_keys"]
     assert set(report["missing_keys"]) <= {"lm_head.weight"}
     assert 2e6 <= sum(parameter.numel() for parameter in model.parameters()) <= 4e6

@@ -1,0 +1,69 @@
+from pathlib import Path
+
+import pytest
+from builders import make_plan, make_trial, write_peft_checkpoint
+
+from orchestrator.adapters import read_adapter
+from orchestrator.models.templates import qwen3_template
+from orchestrator.records import EvalPoint, TrialStatus
+from orchestrator.runs import RunDir, write_text_atomic
+from orchestrator.training.outcome import TrainedTrial, describe_trial, keep_best, progress_path, read_trial
+from orchestrator.training.reporting import Progress
+
+PLAN = make_plan(max_steps=20)
+EARLY, BEST, LAST = (EvalPoint(step=s, eval_loss=v) for s, v in ((5, 0.9), (10, 0.4), (20, 0.5)))
+FOLDER = Path("/checkpoint")
+
+
+@pytest.mark.parametrize(
+    ("trial", "error", "status", "has_best"),
+    [
+        (TrainedTrial((EARLY, BEST, LAST), False, BEST, FOLDER), None, "completed", True),
+        (TrainedTrial((EARLY, BEST), False, BEST, FOLDER), None, "stopped_early", True),
+        (TrainedTrial((), False, None, None), None, "stopped_early", False),
+        (TrainedTrial((EARLY, BEST), True, BEST, FOLDER), None, "diverged", False),
+        (TrainedTrial((EARLY, BEST), True, BEST, FOLDER), "boom", "diverged", False),
+        (TrainedTrial((EARLY, BEST), False, BEST, FOLDER), "boom", "failed", False),
+        (TrainedTrial((EARLY, BEST, LAST), False, BEST, FOLDER), "boom", "failed", False),
+        (TrainedTrial((), False, None, None), "boom", "failed", False),
+    ],
+)
+def test_a_trials_status_and_whether_it_can_be_best(
+    trial: TrainedTrial, error: str | None, status: TrialStatus, has_best: bool
+) -> None:
+    record = describe_trial(trial, PLAN, trial_id="t1", duration_s=3.5, error=error)
+    assert record.status == status
+    assert (record.best_eval_loss, record.best_step) == ((0.4, 10) if has_best else (None, None))
+    assert record.curve == trial.curve
+    assert record.hyperparameters == {"r": 16, "alpha": 32, "learning_rate": 2e-4}
+    assert (record.trial_id, record.duration_s, record.error, record.adapter_id) == ("t1", 3.5, error, None)
+
+
+def test_a_job_that_reported_nothing_left_nothing(tmp_path: Path) -> None:
+    assert read_trial(tmp_path, "t1") == TrainedTrial((), diverged=False, best=None, best_checkpoint=None)
+
+
+def test_a_job_that_saved_nothing_left_its_curve(tmp_path: Path) -> None:
+    progress = Progress(step=10, diverged=True, curve=(EARLY, BEST))
+    assert progress_path(tmp_path, "t1") == tmp_path / "t1" / "progress.json"
+    write_text_atomic(progress_path(tmp_path, "t1"), progress.model_dump_json())
+    assert read_trial(tmp_path, "t1") == TrainedTrial((EARLY, BEST), diverged=True, best=None, best_checkpoint=None)
+
+
+def test_the_best_checkpoint_becomes_an_adapter_of_the_run(model_folder: Path, tmp_path: Path) -> None:
+    run, plan = RunDir(tmp_path / "run"), make_plan(base=str(model_folder))
+    checkpoint = write_peft_checkpoint(tmp_path / "checkpoint", model_folder)
+    record = keep_best(TrainedTrial((BEST,), False, BEST, checkpoint), run, plan, make_trial())
+    assert record.adapter_id is not None
+    adapter = read_adapter(run.adapter(record.adapter_id))
+    assert (adapter.base, adapter.r, adapter.trial_id) == (str(model_folder), 4, "t0")
+    template = (run.adapter(record.adapter_id) / "chat_template.jinja").read_text(encoding="utf-8")
+    assert "generation" in template
+    assert template != qwen3_template()
+
+
+def test_a_trial_without_a_best_keeps_no_adapter(tmp_path: Path) -> None:
+    run, record = RunDir(tmp_path), make_trial(eval_loss=None, step=None)
+    assert keep_best(TrainedTrial((), True, BEST, tmp_path), run, PLAN, record) == record
+    assert keep_best(TrainedTrial((), False, None, None), run, PLAN, make_trial()) == make_trial()
+    assert not (tmp_path / "adapters").exists()
