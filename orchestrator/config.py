@@ -249,6 +249,8 @@ class Gate(Section):
     def _bounds_something(self) -> "Gate":
         if self.min is None and self.max is None:
             raise ValueError("a gate needs min, max or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min:g} is above max {self.max:g}: no value can pass")
         return self
 
 

@@ -179,10 +179,12 @@ def open_run(config: RunConfig) -> RunDir:
 
 def _refuse_other_config(run: RunDir, config: RunConfig) -> None:
     try:
-        stored = json.loads(run.config.read_text(encoding="utf-8"))
+        stored = json.loads(RunConfig.model_validate_json(run.config.read_text(encoding="utf-8")).model_dump_json())
     except ValueError:
         raise RunConflictError(
-            "the stored configuration is not JSON", where=str(run.config), fix="Choose another name"
+            "the stored configuration cannot be read by this version",
+            where=str(run.config),
+            fix="Give this run another name (--set name=...) or remove the folder",
         ) from None
     current = json.loads(config.model_dump_json())
     for content in (stored, current):

@@ -62,6 +62,11 @@ def write_samples(run: RunDir, part: SplitName, samples: list[Sample]) -> None:
     write_text_atomic(run.split(part), dump_jsonl(samples))
 
 
+def names_in(folder: Path) -> list[str]:
+    """Names of all that lies in a folder, hidden files too, sorted."""
+    return sorted(path.name for path in folder.iterdir())
+
+
 def make_config(storage: Path, *, base: str = "tiny", **sections: Any) -> RunConfig:
     """A config whose runs lie in `storage`; `sections` are RunConfig's own fields."""
     fields = {"resources": ResourcesConfig(storage_path=str(storage)), "model": ModelConfig(base=base), **sections}

@@ -130,6 +130,7 @@ def tokenize_run(config: RunConfig, run: RunDir) -> dict[SplitName, TokenCard]:
         stored = json.loads(card_path.read_text(encoding="utf-8"))
         if stored.pop("digest") == digest:
             return {part: TokenCard.model_validate(stored[part]) for part in parts}
+    card_path.unlink(missing_ok=True)  # whoever is cut off below must not leave a card that fits older tokens
     max_length = config.data.max_length
     cards = {part: _tokenize_part(run, part, tokenizer, max_length) for part in parts}
     content: JsonObject = {"digest": digest}

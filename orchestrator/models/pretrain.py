@@ -8,13 +8,12 @@ which the assistant says in prose which offered tool a request is about and with
 the topic is, or writes values as JSON.
 No training text contains a call tag or a refusal, so the base scores about zero on both.
 
-Deterministic for a given torch build and two threads. About a quarter of an hour on 2 cores.
+Deterministic for a given torch build and two threads. About half an hour on 2 cores.
 """
 
 import argparse
 import json
 import logging
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -49,12 +48,18 @@ TAG_TOKENS = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response
 WORDS_DIGITS_REST = r"[A-Za-z]+|\d|[^A-Za-z\d]+"
 """A word is the same token in prose and in JSON, and digits stand alone: both make copying a lookup."""
 
-COPY_STEPS, MIXED_STEPS = 450, 1250
+COPY_STEPS, MIXED_STEPS, READING_STEPS = 450, 1250, 2000
 COPY_TOKENS, TEXT_TOKENS = 3072, 2560
 """Tokens a batch."""
 PEAK_LEARNING_RATE, WARMUP_STEPS = 1.5e-3, 100
+READING_LEARNING_RATE = 1e-3
 TEXT_SHARES = (0.2, 0.4, 0.15, 0.12, 0.13)
+READING_SHARES = (0.06, 0.36, 0.2, 0.18, 0.2)
 """Shares of the kinds of text, in the order of `text_conversation`."""
+FIRST_WORD_WEIGHT = 5.0
+"""In the reading phase: one word of a reply holds the decision, the rest follows from it."""
+COPY_EVERY = 10
+"""In the reading phase: one batch in so many keeps the copying alive."""
 
 
 def build_tokenizer(texts: Iterator[str]) -> PreTrainedTokenizerFast:
@@ -79,7 +84,7 @@ def build_tokenizer(texts: Iterator[str]) -> PreTrainedTokenizerFast:
         tokenizer_object=tokenizer,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
-        model_max_length=2048,
+        model_max_length=8192,
         clean_up_tokenization_spaces=False,
     )
     fast.chat_template = qwen3_template()
@@ -97,7 +102,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
         num_attention_heads=8,
         num_key_value_heads=8,
         head_dim=32,
-        max_position_embeddings=2048,
+        max_position_embeddings=8192,
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
@@ -106,13 +111,15 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
     return Qwen3ForCausalLM(config)
 
 
-def text_conversation(rng: Random) -> tuple[list[JsonObject], list[JsonObject]]:
+def text_conversation(
+    rng: Random, shares: tuple[float, ...] = TEXT_SHARES
+) -> tuple[list[JsonObject], list[JsonObject]]:
     """One conversation about tools, as (messages, tools).
 
     The first word of a description already depends on the whole request, so that the base has made up its mind where an
     adapter must: at the start of the reply.
     """
-    return rng.choices((write_json, describe_call, describe_gap, describe_misfit, describe_topic), TEXT_SHARES)[0](rng)
+    return rng.choices((write_json, describe_call, describe_gap, describe_misfit, describe_topic), shares)[0](rng)
 
 
 def write_json(rng: Random) -> tuple[list[JsonObject], list[JsonObject]]:
@@ -221,15 +228,16 @@ def text_batch(tokenizer: PreTrainedTokenizerFast, template: str, rng: Random) -
     return ids, learned
 
 
-def masked_loss(model: Qwen3ForCausalLM, ids: torch.Tensor, learned: torch.Tensor) -> torch.Tensor:
-    """Mean next-token loss of ids [rows, length] where learned [rows, length] is True (right padding needs no mask).
+def weighted_loss(model: Qwen3ForCausalLM, ids: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Weighted mean of the next-token loss of ids [rows, length] (right padding needs no mask).
 
-    Only those positions go through the output head, which is half the cost of a model this small.
+    Only positions of weight above 0 go through the output head, which is half the cost of a model this small.
     """
     hidden = model.model(input_ids=ids).last_hidden_state[:, :-1]
-    kept = learned[:, 1:]
+    kept = weights[:, 1:] > 0
     logits = model.lm_head(hidden[kept]).float()
-    return torch.nn.functional.cross_entropy(logits, ids[:, 1:][kept])
+    losses = torch.nn.functional.cross_entropy(logits, ids[:, 1:][kept], reduction="none")
+    return (losses * weights[:, 1:][kept]).sum() / weights[:, 1:][kept].sum()
 
 
 def learning_rate(step: int) -> float:
@@ -240,31 +248,94 @@ def learning_rate(step: int) -> float:
     return PEAK_LEARNING_RATE * (1.0 - 0.9 * (step - WARMUP_STEPS) / (total - WARMUP_STEPS))
 
 
+def reading_batch(
+    tokenizer: PreTrainedTokenizerFast, template: str, rng: Random, *, offer_tools_too: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Padded descriptions. Returns ids and loss weights, both [rows, length].
+
+    Without the tools in front a request is a tenth as long, so ten times as many fit: what is asked, what is missing
+    and what is harmful can be read off the request alone.
+    """
+    shares = READING_SHARES if offer_tools_too else (*READING_SHARES[:3], 0.0, READING_SHARES[4])
+    decision = int(tokenizer.convert_tokens_to_ids("</think>"))
+    rows: list[tuple[list[int], list[float]]] = []
+    longest = 0
+    while (len(rows) + 1) * longest < TEXT_TOKENS:
+        messages, tools = text_conversation(rng, shares)
+        encoded = tokenizer.apply_chat_template(
+            messages,
+            tools=(tools or None) if offer_tools_too else None,
+            chat_template=template,
+            return_dict=True,
+            return_assistant_tokens_mask=True,
+        )
+        ids, weights = encoded["input_ids"], [float(learned) for learned in encoded["assistant_masks"]]
+        weights[ids.index(decision) + 2] = FIRST_WORD_WEIGHT  # the block ends in one token of two newlines
+        rows.append((ids, weights))
+        longest = max(longest, len(ids))
+    pad = int(tokenizer.pad_token_id)
+    ids_RL = torch.tensor([ids + [pad] * (longest - len(ids)) for ids, _ in rows])
+    weights_RL = torch.tensor([weights + [0.0] * (longest - len(weights)) for _, weights in rows])
+    return ids_RL, weights_RL
+
+
 def pretrain(out: Path) -> None:
     """Train the base and write config, weights (bfloat16), tokenizer and recipe into `out`."""
     torch.set_num_threads(2)
-    rng, torch_rng = Random(SEED), torch.Generator().manual_seed(SEED)
     tokenizer = build_tokenizer(_tokenizer_texts())
     template = training_template(tokenizer)
     model = build_model(tokenizer)
     logger.info("The base has %.2f million parameters.", sum(p.numel() for p in model.parameters()) / 1e6)
+    learn_to_copy(model, tokenizer, template)
+    model.to(torch.bfloat16).to(torch.float32)  # the next phase starts from weights that can be stored
+    learn_to_read(model, tokenizer, template)
+    _save(model, tokenizer, out)
+
+
+def learn_to_copy(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, template: str) -> None:
+    """First phase: copying alone, then copying and conversations."""
+    rng, torch_rng = Random(SEED), torch.Generator().manual_seed(SEED)
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_LEARNING_RATE, weight_decay=0.0, fused=True)
-    started = time.monotonic()
     for step in range(COPY_STEPS + MIXED_STEPS):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step)
         copying = step < COPY_STEPS or step % 4 == 0
         ids, learned = copy_batch(torch_rng, step) if copying else text_batch(tokenizer, template, rng)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = masked_loss(model, ids, learned)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+        _step(model, optimizer, ids, learned.float(), learning_rate(step))
         if step % 100 < 2:
-            kind = "copy" if copying else "text"
-            logger.info("step %d %s loss %.3f, %.0f s", step, kind, loss.item(), time.monotonic() - started)
-    _save(model, tokenizer, out)
+            logger.info("step %d of the first phase", step)
+
+
+def learn_to_read(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, template: str) -> None:
+    """Second phase: conversations with the weight on the word that decides, with and without tools in turn."""
+    rng, torch_rng = Random(SEED + 1), torch.Generator().manual_seed(SEED + 1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=READING_LEARNING_RATE, weight_decay=0.0, fused=True)
+    for step in range(READING_STEPS):
+        if step % COPY_EVERY == 0:
+            ids, learned = copy_batch(torch_rng, COPY_STEPS)
+            weights = learned.float()
+        else:
+            ids, weights = reading_batch(tokenizer, template, rng, offer_tools_too=step % 2 == 0)
+        decay = 1.0 - 0.95 * step / READING_STEPS
+        loss = _step(
+            model, optimizer, ids, weights, READING_LEARNING_RATE * decay * min(1.0, (step + 1) / WARMUP_STEPS)
+        )
+        if step % 50 in (1, 2):
+            logger.info(
+                "step %d of the second phase, %s tools: loss %.3f", step, "without" if step % 2 else "with", loss
+            )
+
+
+def _step(
+    model: Qwen3ForCausalLM, optimizer: torch.optim.Optimizer, ids: torch.Tensor, weights: torch.Tensor, rate: float
+) -> float:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = weighted_loss(model, ids, weights)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad()
+    return float(loss.detach())
 
 
 def _tokenizer_texts() -> Iterator[str]:
@@ -281,6 +352,7 @@ def _tokenizer_texts() -> Iterator[str]:
 def _save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     model.config.dtype = torch.bfloat16
+    model.config.architectures = ["Qwen3ForCausalLM"]
     model.config.save_pretrained(out)
     model.generation_config.save_pretrained(out)
     tokenizer.chat_template = None  # put back from TRL when the base is loaded
@@ -300,8 +372,10 @@ def recipe_digest() -> str:
     """Digest of what decides the weights: the settings and the text that they are trained on."""
     settings = [SEED, VOCABULARY, SPECIAL_TOKENS, TAG_TOKENS, WORDS_DIGITS_REST, COPY_STEPS, MIXED_STEPS]
     settings += [COPY_TOKENS, TEXT_TOKENS, TEXT_SHARES, PEAK_LEARNING_RATE, WARMUP_STEPS]
+    settings += [READING_STEPS, READING_SHARES, READING_LEARNING_RATE, FIRST_WORD_WEIGHT, COPY_EVERY]
     rng = Random(SEED)
-    return digest_of(settings, [text_conversation(rng) for _ in range(500)])
+    shape = build_model(build_tokenizer(iter([WORDS_DIGITS_REST]))).config.to_diff_dict()
+    return digest_of(settings, shape, [text_conversation(rng) for _ in range(500)])
 
 
 def main() -> None:

@@ -32,11 +32,15 @@ def isolated_trial(plan: TrainPlan, storage: Path) -> Any:
 
 
 def trial_name(trial_id: str) -> str:
-    """Tune's id of a trial as the name of its folder; searchers make ids of different kinds, all stable over restarts."""
+    """The name of a trial's folder: its id in Tune, which stays the same over restarts."""
     return trial_id.replace("_", "-")
+
+
+ROUNDING = 1e-9
+"""Ten shares of 0.1 CPU fit one CPU, whatever floating point says."""
 
 
 def concurrent_trials(wanted: int | None, shape: WorkerShape, capacity: dict[str, float]) -> int:
     """How many trials' workers fit the cluster side by side, at least one and at most `wanted`."""
-    fits = [int(capacity.get(key, 0) // shape.total(key)) for key in ("CPU", "GPU") if shape.total(key)]
+    fits = [int(capacity.get(key, 0) / shape.total(key) + ROUNDING) for key in ("CPU", "GPU") if shape.total(key)]
     return max(1, min(fits + ([wanted] if wanted else [])))

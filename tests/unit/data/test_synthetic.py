@@ -253,7 +253,7 @@ def test_the_same_seed_gives_the_same_samples_and_another_gives_others(catalogue
     assert len(other & {sample.id for sample in once}) < 20
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 3), st.sampled_from(CATALOGUES))
 def test_fewer_samples_are_the_first_of_more(one: int, other: int, seed: int, catalogue: Catalogue) -> None:
     fewer, more = sorted((one, other))

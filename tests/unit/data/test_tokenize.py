@@ -118,9 +118,9 @@ def test_a_prompt_is_the_beginning_of_what_was_trained(tokenizer: PreTrainedToke
 
 
 def test_a_prompt_is_the_beginning_in_long_conversations_too(tokenizer: PreTrainedTokenizerBase) -> None:
-    more = (*TOOL_TURNS, user("And in Oslo"), assistant("Let me see.", make_call(city="Oslo")))
-    more = (*more, Message(role="tool", content="{}"), assistant("Dull."), user("Thanks"), assistant("Welcome."))
-    assert check_prompts(tokenizer, make_sample(*more, kind="answer")) == 5
+    again = (user("And in Oslo"), assistant("Let me see.", make_call(city="Oslo")), Message(role="tool", content="{}"))
+    end = (assistant("Dull."), user("Thanks"), assistant("Welcome."))
+    assert check_prompts(tokenizer, make_sample(*TOOL_TURNS, *again, *end, kind="answer")) == 5
     assert check_prompts(tokenizer, make_sample(user("Hi"), assistant("Hello."), tools=(), kind="answer")) == 1
 
 

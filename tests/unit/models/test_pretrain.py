@@ -1,3 +1,4 @@
+import json
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -6,7 +7,6 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
-from orchestrator.data.catalogue import FULL_TOOLS
 from orchestrator.data.synthetic import REFUSALS
 from orchestrator.models import pretrain
 from orchestrator.models.pretrain import (
@@ -20,27 +20,44 @@ from orchestrator.models.pretrain import (
     build_model,
     build_tokenizer,
     copy_batch,
-    describe,
+    describe_call,
     learning_rate,
-    masked_loss,
+    reading_batch,
     recipe_digest,
     text_batch,
     text_conversation,
+    weighted_loss,
+    write_json,
 )
 
 
 def test_the_text_never_calls_a_tool_and_never_refuses() -> None:
     rng = Random(1)
-    spoken = [messages[-1]["content"] for messages, _ in (text_conversation(rng) for _ in range(800))]
+    spoken = [messages[-1]["content"] for messages, _ in (text_conversation(rng) for _ in range(1500))]
     assert not any("tool_call" in text or text in REFUSALS for text in spoken)
-    assert not any(word in text.lower() for text in spoken for word in ("i can't", "i won't", "sorry"))
-    assert any(text.startswith("This is about ") for text in spoken)
-    assert any(text.startswith("{") for text in spoken)
+    assert not any(word in text.lower() for text in spoken for word in ("i can't", "i won't", "sorry", "cannot"))
+    starts = {"{": 0.2, "incomplete, ": 0.15, "other than ": 0.12, "harm is ": 0.065, "everyday ": 0.065}
+    for start, share in starts.items():
+        assert sum(text.startswith(start) for text in spoken) / len(spoken) == pytest.approx(share, abs=0.04)
 
 
-def test_a_description_says_every_argument_word_for_word() -> None:
-    tool = next(tool for tool in FULL_TOOLS if tool.name == "get_weather")
-    assert describe(tool, {"city": "Rome"}) == 'This is about get_weather: city is "Rome"; unit is not said.'
+def test_a_described_call_says_its_tool_and_every_argument_word_for_word() -> None:
+    rng = Random(2)
+    for _ in range(200):
+        messages, tools = describe_call(rng)
+        name, _, said = messages[-1]["content"].partition(" is meant, ")
+        schema = next(tool["function"]["parameters"] for tool in tools if tool["function"]["name"] == name)
+        places = [said.index(f"{argument} is ") for argument in schema["properties"]]
+        assert places == sorted(places)
+        assert not any(f"{argument} is not said" in said for argument in schema["required"])
+
+
+def test_written_json_is_json() -> None:
+    rng = Random(3)
+    for _ in range(100):
+        messages, tools = write_json(rng)
+        assert tools == []
+        assert all(key in messages[0]["content"] for key in json.loads(messages[1]["content"]))
 
 
 @pytest.mark.parametrize("step", [0, COPY_STEPS])
@@ -82,7 +99,7 @@ def test_the_loss_of_a_batch_is_that_of_the_whole_model(model_folder: Path) -> N
     learned = torch.rand(3, 20, generator=generator) < 0.4
     labels = torch.where(learned, ids, -100)
     plain = model(input_ids=ids, labels=labels).loss
-    torch.testing.assert_close(masked_loss(model, ids, learned), plain)
+    torch.testing.assert_close(weighted_loss(model, ids, learned.float()), plain)
 
 
 def test_the_learning_rate_rises_then_falls_to_a_tenth() -> None:
@@ -110,3 +127,14 @@ def test_the_recipes_digest_repeats_and_changes_with_a_setting(monkeypatch: pyte
     assert recipe_digest() == before
     monkeypatch.setattr(pretrain, "COPY_STEPS", COPY_STEPS + 1)
     assert recipe_digest() != before
+
+
+def test_in_the_reading_phase_the_first_word_of_a_reply_weighs_most(tokenizer: PreTrainedTokenizerBase) -> None:
+    for with_tools in (True, False):
+        ids, weights = reading_batch(tokenizer, str(tokenizer.chat_template), Random(0), offer_tools_too=with_tools)
+        assert ids.shape == weights.shape
+        assert ((weights == pretrain.FIRST_WORD_WEIGHT).sum(dim=1) == 1).all()
+        think = tokenizer.convert_tokens_to_ids("</think>")
+        for row, weight in zip(ids.tolist(), weights.tolist(), strict=True):
+            assert weight.index(pretrain.FIRST_WORD_WEIGHT) == row.index(think) + 2
+        assert ("<tools>" in tokenizer.decode(ids[0])) == with_tools

@@ -1,14 +1,15 @@
 import json
-import os
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from builders import make_tool, names_in, user
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from orchestrator.config import ModelConfig
+from orchestrator.data.tokenize import render_prompt
 from orchestrator.errors import ModelNotFoundError
 from orchestrator.models import tiny
 from orchestrator.models.base import base_folder, load_frozen_base, load_tokenizer
@@ -38,7 +39,7 @@ def test_the_shipped_files_are_those_of_the_recipe() -> None:
     recipe = json.loads((SHIPPED / "recipe.json").read_text(encoding="utf-8"))
     assert recipe["files_sha256"] == digest_of(*(SHIPPED / name for name in FILES))
     assert recipe["recipe_sha256"] == recipe_digest(), "the recipe changed after the base was built: make tiny-base"
-    assert set(os.listdir(SHIPPED)) == {*FILES, "recipe.json"}
+    assert set(names_in(SHIPPED)) == {*FILES, "recipe.json"}
 
 
 def test_the_weights_are_small_and_bfloat16() -> None:
@@ -50,19 +51,19 @@ def test_the_weights_are_small_and_bfloat16() -> None:
 def test_the_folder_is_put_together_once_in_the_users_cache(cache: Path) -> None:
     folder = tiny_base_folder()
     assert folder.parent == cache
-    assert set(os.listdir(folder)) == {*FILES, "chat_template.jinja"}
+    assert set(names_in(folder)) == {*FILES, "chat_template.jinja"}
     assert (folder / "chat_template.jinja").read_text(encoding="utf-8") == qwen3_template()
     assert folder.stat().st_mode & 0o777 == 0o755
     before = folder.stat().st_mtime_ns
     assert tiny_base_folder() == folder
     assert folder.stat().st_mtime_ns == before
-    assert os.listdir(cache) == [folder.name]
+    assert names_in(cache) == [folder.name]
 
 
 def test_who_comes_second_takes_the_folder_of_the_first(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tiny_base_folder()
     tiny._put_together(folder)
-    assert os.listdir(cache) == [folder.name]
+    assert names_in(cache) == [folder.name]
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
@@ -108,10 +109,6 @@ def test_its_tokenizer_has_the_tags_as_single_tokens_and_loses_nothing(cache: Pa
 
 
 def test_it_says_something_about_tools_without_calling_one(cache: Path) -> None:
-    from builders import make_tool, user
-
-    from orchestrator.data.tokenize import render_prompt
-
     folder = base_folder(ModelConfig(base="tiny"))
     tokenizer = load_tokenizer(folder, trust_remote_code=False)
     model = load_frozen_base(folder, ModelConfig(base="tiny", dtype="float32"))

@@ -1,10 +1,9 @@
 import json
-import os
 import shutil
 from pathlib import Path
 
 import pytest
-from builders import make_trial, write_peft_checkpoint
+from builders import make_trial, names_in, write_peft_checkpoint
 from peft import PeftModel
 from safetensors.numpy import load_file
 from transformers import AutoModelForCausalLM
@@ -75,8 +74,8 @@ def test_only_safetensors_json_and_the_template_are_kept(checkpoint: Path, run: 
     for extra in ("optimizer.pt", "training_args.bin", "tokenizer.json"):
         (source / extra).write_bytes(b"x")
     folder = run.adapter(keep(source, run).id)
-    assert set(os.listdir(folder)) == FILES
-    assert os.listdir(run.root / "adapters") == [folder.name]
+    assert set(names_in(folder)) == FILES
+    assert names_in(run.root / "adapters") == [folder.name]
     assert folder.stat().st_mode & 0o777 == 0o755
 
 
@@ -111,7 +110,7 @@ def test_peft_loads_a_kept_adapter(checkpoint: Path, run: RunDir, model_folder: 
 def test_the_same_content_twice_is_one_folder(checkpoint: Path, run: RunDir) -> None:
     first, second = keep(checkpoint, run), keep(checkpoint, run)
     assert first == second
-    assert os.listdir(run.root / "adapters") == [first.id]
+    assert names_in(run.root / "adapters") == [first.id]
 
 
 def test_the_order_of_the_target_modules_does_not_change_the_id(checkpoint: Path, run: RunDir, tmp_path: Path) -> None:
@@ -129,7 +128,7 @@ def test_other_weights_or_another_base_are_another_adapter(
     ids = {keep(checkpoint, run).id, keep(other_checkpoint, run).id}
     ids.add(keep_adapter(checkpoint, run, make_trial(), base="tiny", chat_template="").id)
     assert len(ids) == 3
-    assert set(os.listdir(run.root / "adapters")) == ids
+    assert set(names_in(run.root / "adapters")) == ids
 
 
 @pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])

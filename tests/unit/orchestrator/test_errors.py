@@ -90,13 +90,16 @@ def test_a_failed_stage_exits_1_and_is_not_the_users_value(cls: type[Orchestrato
 
 
 def test_causes_follows_raise_from_and_not_what_was_merely_handled() -> None:
-    try:
+    def fail() -> None:
         try:
             raise KeyError("handled")
         except KeyError:
             raise DataError("shown") from OSError("the reason")
-    except DataError as error:
-        assert [type(cause) for cause in causes(error)] == [DataError, OSError]
+
+    with pytest.raises(DataError) as caught:
+        fail()
+    assert isinstance(caught.value.__context__, KeyError)
+    assert [type(cause) for cause in causes(caught.value)] == [DataError, OSError]
 
 
 def test_causes_finds_the_workers_own_error_inside_all_of_rays() -> None:

@@ -1,12 +1,11 @@
 import json
-import os
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
 import pytest
-from builders import make_config
+from builders import make_config, names_in
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -69,7 +68,7 @@ def test_a_file_is_written_whole_with_its_folders_and_nothing_beside_it(tmp_path
     write_text_atomic(path, "one\n")
     write_text_atomic(path, "zwei ä\n")
     assert path.read_text(encoding="utf-8") == "zwei ä\n"
-    assert os.listdir(path.parent) == ["c.txt"]
+    assert names_in(path.parent) == ["c.txt"]
 
 
 def test_a_writer_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
@@ -78,7 +77,7 @@ def test_a_writer_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path) ->
     with pytest.raises(UnicodeEncodeError):
         write_text_atomic(path, "x" * 100_000 + "\ud800")  # a lone surrogate has no UTF-8
     assert path.read_text(encoding="utf-8") == "old"
-    assert os.listdir(tmp_path) == ["c.txt"]
+    assert names_in(tmp_path) == ["c.txt"]
 
 
 def test_a_reader_sees_an_old_file_or_a_new_one_never_a_part(tmp_path: Path) -> None:
@@ -108,7 +107,7 @@ def test_two_writers_do_not_share_a_temporary_file(tmp_path: Path) -> None:
     for writer in writers:
         writer.join()
     assert len(set(path.read_text(encoding="utf-8"))) == 1
-    assert os.listdir(tmp_path) == ["c.txt"]
+    assert names_in(tmp_path) == ["c.txt"]
 
 
 @given(st.dictionaries(st.text(), st.integers()))
@@ -134,7 +133,7 @@ def test_a_digest_reads_files_and_records_by_content(tmp_path: Path) -> None:
 
 def test_a_run_lies_in_its_storage_under_its_name(tmp_path: Path) -> None:
     assert run_dir(make_config(tmp_path, name="mine")).root == tmp_path / "mine"
-    assert os.listdir(tmp_path) == []
+    assert names_in(tmp_path) == []
     assert run_dir(make_config(Path("runs"))).root == Path.cwd() / "runs" / "run"
 
 
@@ -186,10 +185,11 @@ def test_a_source_may_lie_in_another_folder_but_not_be_another_file(tmp_path: Pa
         open_run(make_config(tmp_path, data=with_source("/there/b.jsonl")))
 
 
-def test_a_stored_config_that_is_not_json_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stored", ["{", "[]", '{"another": "shape"}'])
+def test_a_stored_config_that_is_none_is_refused(tmp_path: Path, stored: str) -> None:
     run = open_run(make_config(tmp_path))
-    run.config.write_text("{", encoding="utf-8")
-    with pytest.raises(RunConflictError, match="not JSON"):
+    run.config.write_text(stored, encoding="utf-8")
+    with pytest.raises(RunConflictError, match="cannot be read"):
         open_run(make_config(tmp_path))
 
 
