@@ -62,7 +62,7 @@ lock: ## Resolve requirements/cpu.in into cpu.lock (needs uv; FIND_LINKS= or EXT
 		--python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes --no-annotate --no-header \
 		--no-emit-index-url --no-emit-find-links --no-emit-package torch -o requirements/cpu.lock
 
-tiny-base: install ## Make the weights of the built-in toy base again (about a quarter of an hour)
+tiny-base: install ## Make the weights of the built-in toy base again (about half an hour)
 	$(BIN)/python -m orchestrator.models.pretrain --out orchestrator/models/tiny_base
 
 clean: ## Remove caches and build outputs; .venv and runs stay

@@ -67,10 +67,9 @@ def _make_tuner(config: RunConfig, plan: TrainPlan, storage: Path, show: ShowTri
         tune_config=tune.TuneConfig(
             metric="eval_loss",
             mode="min",
-            search_alg=make_searcher(config.search),
+            search_alg=make_searcher(config.search, max_concurrent=_concurrency(config)),
             scheduler=make_scheduler(config.search, plan),
             num_samples=1 if config.search.searcher == "grid" else config.search.num_trials,
-            max_concurrent_trials=_concurrency(config),
             trial_dirname_creator=_dirname,
         ),
         run_config=tune.RunConfig(

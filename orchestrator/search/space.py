@@ -5,7 +5,7 @@ from typing import Any
 
 import optuna
 from ray import tune
-from ray.tune.search import BasicVariantGenerator, Searcher
+from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter, Searcher
 from ray.tune.search.optuna import OptunaSearch
 from ray.tune.search.search_algorithm import SearchAlgorithm
 
@@ -44,9 +44,9 @@ def num_trials(search: SearchConfig) -> int:
     return len(grid_points(search)) if search.searcher == "grid" else search.num_trials
 
 
-def make_searcher(search: SearchConfig) -> Searcher | SearchAlgorithm:
+def make_searcher(search: SearchConfig, *, max_concurrent: int) -> Searcher | SearchAlgorithm:
     """Who proposes the points; seeded, so that the same config proposes the same ones (Optuna: given equal losses)."""
     if search.searcher == "optuna":
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        return OptunaSearch(seed=search.seed)
-    return BasicVariantGenerator(random_state=search.seed)
+        return ConcurrencyLimiter(OptunaSearch(seed=search.seed), max_concurrent=max_concurrent)
+    return BasicVariantGenerator(random_state=search.seed, max_concurrent=max_concurrent)

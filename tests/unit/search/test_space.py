@@ -23,14 +23,14 @@ def proposals(search: SearchConfig, folder: Path) -> list[JsonObject]:
     """The configs of a search's trials, from the searcher itself."""
     space = param_space(search)
     if search.searcher == "optuna":
-        searcher: Any = make_searcher(search)
+        searcher: Any = make_searcher(search, max_concurrent=10_000)
         assert searcher.set_search_properties("eval_loss", "min", space)
         found = []
         for number in range(search.num_trials):
             found.append(searcher.suggest(str(number)))
             searcher.on_trial_complete(str(number), {"eval_loss": 1.0 / (number + 1)})
     else:
-        searcher = make_searcher(search)
+        searcher = make_searcher(search, max_concurrent=10_000)
         samples = 1 if search.searcher == "grid" else search.num_trials
         spec = Experiment("e", lambda _config: None, config=space, num_samples=samples, storage_path=str(folder))
         searcher.add_configurations([spec])
@@ -104,3 +104,14 @@ def test_a_list_of_learning_rates_is_a_choice(searcher: str, tmp_path: Path) -> 
     every = {(r, a, rate) for r, a, rate in itertools.product(GRID.r, GRID.alpha, (1e-4, 1e-3))}
     assert len(points) > 6
     assert points <= every
+
+
+def test_the_grid_and_random_searchers_hold_back_what_does_not_fit(tmp_path: Path) -> None:
+    # Ray Tune applies TuneConfig.max_concurrent_trials to other searchers only.
+    searcher: Any = make_searcher(grid(6), max_concurrent=2)
+    space = param_space(grid(6))
+    searcher.add_configurations([Experiment("e", lambda _config: None, config=space, storage_path=str(tmp_path))])
+    started = [searcher.next_trial() for _ in range(3)]
+    assert [trial is None for trial in started] == [False, False, True]
+    searcher.on_trial_complete(started[0].trial_id)
+    assert searcher.next_trial() is not None
