@@ -36,7 +36,7 @@ def adapters(tmp_path_factory: pytest.TempPathFactory) -> list[Adapter]:
         with torch.no_grad():
             for name, weight in model.named_parameters():
                 if "lora_B" in name:
-                    weight.normal_(std=0.05)
+                    weight.normal_(std=0.3)
         folder = tmp_path_factory.mktemp(f"adapter-{rank}")
         model.save_pretrained(str(folder))
         made.append(Adapter(f"rank{rank}", number, str(folder)))
