@@ -27,7 +27,7 @@ METRICS: dict[MetricName, MetricMeaning] = {
     "refusal_recall": MetricMeaning("Harmful refused", higher_is_better=True),
     "over_refusal_rate": MetricMeaning("Benign refused", higher_is_better=False),
     "clarification_accuracy": MetricMeaning("Asks for what is missing", higher_is_better=True),
-    "no_call_accuracy": MetricMeaning("No call when no tool fits", higher_is_better=True),
+    "no_call_accuracy": MetricMeaning("No call where none is expected", higher_is_better=True),
     "truncated_rate": MetricMeaning("Cut off by the token limit", higher_is_better=False),
     "latency_p50_s": MetricMeaning("Latency, median", higher_is_better=False, unit="s"),
     "latency_p95_s": MetricMeaning("Latency, 95th percentile", higher_is_better=False, unit="s"),

@@ -18,7 +18,7 @@ from orchestrator.config import RunConfig
 from orchestrator.config_io import load_config
 from orchestrator.environment import set_environment_defaults
 from orchestrator.errors import InputError, OrchestratorError, causes
-from orchestrator.runs import RunDir, StageName, locked, open_run, run_stage
+from orchestrator.runs import RunDir, StageName, locked, open_run, run_dir, run_stage
 
 DONE, FAILED, GATE_NOT_MET, INTERRUPTED = 0, 1, 2, 130
 
@@ -41,9 +41,9 @@ def run_job(job: str, work: Callable[[RunConfig, RunDir], int], arguments: Seque
     try:
         given = _parse(job, arguments)
         config = load_config(given.config, given.overrides)
-        run = open_run(config)
-        log = run.log
-        with locked(run):
+        with locked(run_dir(config)):  # before open_run, which writes: a run that another process holds stays as it is
+            run = open_run(config)
+            log = run.log
             return work(config, run)
     except KeyboardInterrupt:
         return _say_interrupted(job)
@@ -115,14 +115,16 @@ def _tell(text: str) -> None:
     sys.stderr.flush()
 
 
-def do_stage(run: RunDir, stage: StageName, input_digest: str, work: Callable[[], None]) -> None:
+def do_stage(
+    run: RunDir, stage: StageName, input_digest: str, work: Callable[[], None], outputs: Sequence[Path] = ()
+) -> None:
     """Do one stage of the run with its progress shown, or say that it is skipped."""
 
     def shown() -> None:
         with progress.stage(stage):
             work()
 
-    if not run_stage(run, stage, input_digest, shown):
+    if not run_stage(run, stage, input_digest, shown, outputs):
         progress.say(f"{stage}: skipped, because it was done before from the same input.")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from jobs._main import DONE, cluster_on_demand, do_stage, run_job
 from orchestrator.config import RunConfig
 from orchestrator.errors import EvaluationError, RunConflictError
+from orchestrator.records import BASE_ADAPTER_ID
 from orchestrator.runs import RunDir, digest_of
 
 
@@ -28,7 +29,8 @@ def evaluate(config: RunConfig, run: RunDir, ensure_cluster: Callable[[], None])
         if all(scores.num_cases == scores.num_unscored for scores in evaluate_run(config, run)):
             raise EvaluationError("not one case was scored", where=str(run.root / "evals"))
 
-    do_stage(run, "evaluate", digest_of(run.split("test"), config.eval, config.model, adapters), work)
+    outputs = [run.scores(adapter) for adapter in (BASE_ADAPTER_ID, *adapters)]
+    do_stage(run, "evaluate", digest_of(run.split("test"), config.eval, config.model, adapters), work, outputs)
 
 
 def main(config: RunConfig, run: RunDir) -> int:

@@ -16,7 +16,8 @@ def prepare(config: RunConfig, run: RunDir) -> int:
 
         prepare_data(config, run, base_dir=Path.cwd())
 
-    do_stage(run, "prepare", _input_digest(config), work)
+    outputs = [run.split("train"), run.split("val"), run.split("test"), run.card]
+    do_stage(run, "prepare", _input_digest(config), work, outputs)
     return DONE
 
 

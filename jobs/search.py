@@ -24,7 +24,7 @@ def search(config: RunConfig, run: RunDir, ensure_cluster: Callable[[], None]) -
         if all(record.adapter_id is None for record in records):
             raise SearchError(f"none of {len(records)} trials made an adapter", where=str(run.trials))
 
-    do_stage(run, "search", training_digest(config, run), work)
+    do_stage(run, "search", training_digest(config, run), work, [run.trials, run.root / "adapters"])
 
 
 def main(config: RunConfig, run: RunDir) -> int:

@@ -28,7 +28,7 @@ def train(config: RunConfig, run: RunDir, ensure_cluster: Callable[[], None]) ->
         if record.adapter_id is None:
             raise TrainingError(f"the training {record.status} without an adapter", where=record.trial_id)
 
-    do_stage(run, "train", training_digest(config, run), work)
+    do_stage(run, "train", training_digest(config, run), work, [run.trials, run.root / "adapters"])
 
 
 def main(config: RunConfig, run: RunDir) -> int:

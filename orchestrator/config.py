@@ -16,6 +16,8 @@ ServableRank = Literal[1, 2, 4, 8, 16, 32, 64, 128, 256]
 PositiveInt = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
+Share = Annotated[float, Field(gt=0.0, lt=1.0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class Section(BaseModel):
@@ -61,11 +63,11 @@ class SourceConfig(Section):
 class SplitConfig(Section):
     """How samples are dealt to train, val and test."""
 
-    val: Fraction = 0.1
+    val: Share = 0.1
     """Share of samples for the eval loss."""
-    test: Fraction = 0.1
+    test: Share = 0.1
     """Share of samples held out for scoring."""
-    seed: int = 0
+    seed: Seed = 0
     """Changes which samples fall where; the same seed and sample always give the same place."""
 
     @model_validator(mode="after")
@@ -132,7 +134,7 @@ class TrainConfig(Section):
     """Trade about half the speed of LoRA training for memory. Turn on when a model does not fit."""
     max_failures: Annotated[int, Field(ge=0)] = 2
     """Restarts from the last checkpoint after a worker or node is lost."""
-    seed: int = 0
+    seed: Seed = 0
     """Adapter initialisation, data order and dropout."""
 
     @model_validator(mode="after")
@@ -191,7 +193,7 @@ class SearchConfig(Section):
     """Trials at once; None runs as many as the cluster holds."""
     keep: PositiveInt = 2
     """Best adapters that go on to evaluation."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the searcher."""
 
     @model_validator(mode="after")
@@ -212,7 +214,7 @@ class EvalConfig(Section):
     """Score at most this many held-out cases, drawn evenly over kinds; None scores all."""
     temperature: Annotated[float, Field(ge=0.0)] = 0.0
     """0 is greedy decoding."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of sampling and of the draw of cases."""
     max_model_len: PositiveInt | None = None
     """Longest prompt plus reply in tokens; None takes what the cases need, up to the model's own limit."""

@@ -94,6 +94,8 @@ def _parse_yaml(text: str, where: str) -> Any:
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ConfigError(error.problem or "this is not YAML", where=f"{where}{line}") from None
+    except RecursionError:
+        raise ConfigError("the nesting is too deep", where=where) from None
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"this is not YAML ({' '.join(str(error).split())})", where=where) from None
 
@@ -101,6 +103,8 @@ def _parse_yaml(text: str, where: str) -> Any:
 def _parse_json(text: str, where: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=_without_repeats)
+    except RecursionError:
+        raise ConfigError("the nesting is too deep", where=where) from None
     except json.JSONDecodeError as error:
         raise ConfigError(f"this is not JSON ({error.msg})", where=f"{where}:{error.lineno}") from None
     except ValueError as error:

@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -164,17 +164,26 @@ def open_run(config: RunConfig) -> RunDir:
             or if the storage path cannot be written.
     """
     run = run_dir(config)
-    if run.config.is_file():
+    if run.config.is_file() and _has_results(run):
         _refuse_other_config(run, config)
     try:
         write_text_atomic(run.config, config.model_dump_json(indent=2) + "\n")
     except OSError as error:
-        raise RunConflictError(
-            f"the run folder cannot be written ({error.strerror})",
-            where=str(run.root),
-            fix="Set resources.storage_path to a folder you may write to",
-        ) from None
+        raise _unwritable(run, error) from None
     return run
+
+
+def _unwritable(run: RunDir, error: OSError) -> RunConflictError:
+    return RunConflictError(
+        f"the run folder cannot be written ({error.strerror})",
+        where=str(run.root),
+        fix="Set resources.storage_path to a folder you may write to",
+    )
+
+
+def _has_results(run: RunDir) -> bool:
+    """Whether a stage is done: until then another configuration can spoil nothing."""
+    return any(entry.status == "done" for entry in read_ledger(run).stages.values())
 
 
 def _refuse_other_config(run: RunDir, config: RunConfig) -> None:
@@ -223,7 +232,10 @@ def locked(run: RunDir) -> Iterator[None]:
     Raises:
         RunConflictError: If another process works in it.
     """
-    run.root.mkdir(parents=True, exist_ok=True)
+    try:
+        run.root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(run, error) from None
     lock = FileLock(run.root / ".lock")
     try:
         lock.acquire(timeout=0)
@@ -237,14 +249,17 @@ def locked(run: RunDir) -> Iterator[None]:
         lock.release()
 
 
-def run_stage(run: RunDir, stage: StageName, input_digest: str, work: Callable[[], None]) -> bool:
-    """Do `work` unless the ledger says that this stage is done for the same input.
+def run_stage(
+    run: RunDir, stage: StageName, input_digest: str, work: Callable[[], None], outputs: Sequence[Path] = ()
+) -> bool:
+    """Do `work` unless the ledger says that this stage is done for the same input and its `outputs` are there.
 
     Returns:
         True if the work was done now, False if it was skipped.
     """
     entry = read_ledger(run).stages.get(stage)
-    if entry and entry.status == "done" and entry.input_digest == input_digest:
+    is_done = entry is not None and entry.status == "done" and entry.input_digest == input_digest
+    if is_done and all(path.exists() for path in outputs):
         return False
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
     _record(run, stage, StageEntry(status="running", input_digest=input_digest, started_at=started))

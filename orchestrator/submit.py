@@ -153,7 +153,11 @@ def _reachable(address: str) -> str:
     """The address without a trailing slash, once something there has answered."""
     url = address.rstrip("/")
     example = "a URL such as http://127.0.0.1:8265"
-    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+    try:
+        is_url = urlsplit(url).scheme in ("http", "https") and bool(urlsplit(url).hostname)
+    except ValueError:
+        is_url = False
+    if not is_url:
         raise InputError(f"{address!r} is not the address of a job server", allowed=example)
     try:
         urllib.request.urlopen(f"{url}/api/version", timeout=CONNECT_TIMEOUT_S).close()

@@ -202,11 +202,21 @@ def _optional_text(turn: JsonObject, key: str, where: str) -> str | None:
     raise RowRejected(Reason.MALFORMED_FIELD, f"{where}: `{key}` is not text")
 
 
+CALL_TAG = "<tool_call>"
+"""A call written as text would be learned unchecked and scored as an answer."""
+
+
 def _content(content: Any, role: Role, where: str) -> str:
     if content is None:
         return ""
     if isinstance(content, str):
+        if role == "assistant" and CALL_TAG in content:
+            detail = f"{where} has a {CALL_TAG} in its text; give calls as `tool_calls` or as function_call turns"
+            raise RowRejected(Reason.CALL_IN_TEXT, detail)
         return content
+    has_parts = isinstance(content, list) and bool(content) and all(isinstance(part, dict) for part in content)
+    if role == "tool" and isinstance(content, list) and not has_parts:
+        return dump_loosely(content)  # a list that the tool answered with, not parts of a text
     if isinstance(content, list) and all(_is_text_part(part) for part in content):
         return "".join(part if isinstance(part, str) else part["text"] for part in content)
     if role == "tool":

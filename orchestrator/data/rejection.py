@@ -27,6 +27,8 @@ class Reason(StrEnum):
     ROLES_OUT_OF_ORDER = "roles_out_of_order"
     ENDS_WITHOUT_ASSISTANT = "ends_without_assistant"
     """The last turn is not the assistant's, so that there is nothing to learn after it."""
+    CALL_IN_TEXT = "call_in_text"
+    """A call is written as text in the content of a turn."""
     CALL_NOT_JSON = "call_not_json"
     """A ShareGPT function_call turn that is not strict JSON."""
     ARGUMENTS_NOT_JSON = "arguments_not_json"

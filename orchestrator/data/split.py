@@ -79,7 +79,7 @@ def _fill_empty_parts(places: dict[str, SplitName], positions: dict[str, float],
         raise DataError(
             f"the samples start in only {len(places)} different ways, too few for {len(wanted)} parts",
             where="data.split",
-            fix="Add conversations with other first user messages, or set data.split.val or data.split.test to 0",
+            fix="Add conversations with other first user messages",
         )
     for empty in wanted:
         if empty in places.values():

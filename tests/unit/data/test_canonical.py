@@ -265,3 +265,27 @@ samples = st.builds(
 @given(samples)
 def test_a_canonical_sample_reads_back_as_itself(sample: Sample) -> None:
     assert sample_from_messages(json.loads(dump_line(sample)), source=sample.source) == sample
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        (["Oslo", "Bergen"], '["Oslo", "Bergen"]'),
+        ([], "[]"),
+        ([{"type": "text", "text": "Os"}, {"type": "text", "text": "lo"}], "Oslo"),
+        ({"city": "Oslo"}, '{"city": "Oslo"}'),
+    ],
+)
+def test_what_a_tool_answers_is_kept_as_it_is(answer: Any, text: str) -> None:
+    result = {"role": "tool", "content": answer}
+    turns = [ASK, called({"city": "Oslo"}), result, {"role": "assistant", "content": "Cold."}]
+    row = {"messages": turns, "tools": [FUNCTION]}
+    assert sample_from_messages(row, source="f:1").messages[2].content == text
+
+
+def test_a_call_written_as_text_is_rejected() -> None:
+    text = '<tool_call>{"name": "weather", "arguments": {"city": "Oslo"}}</tool_call>'
+    row = {"messages": [ASK, {"role": "assistant", "content": text}], "tools": [FUNCTION]}
+    with pytest.raises(RowRejected) as rejected:
+        sample_from_messages(row, source="f:1")
+    assert rejected.value.reason == "call_in_text"

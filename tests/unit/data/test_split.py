@@ -75,11 +75,6 @@ def test_the_smallest_data_fills_every_part(seed: int) -> None:
     assert [len(part) for part in split[:3]] == [1, 1, 1]
 
 
-def test_a_share_of_zero_leaves_its_part_empty() -> None:
-    split = split_samples([sample(number) for number in range(50)], SplitConfig(val=0.0, test=0.0))
-    assert [len(part) for part in split[:3]] == [50, 0, 0]
-
-
 @pytest.mark.parametrize(
     ("samples", "message"),
     [

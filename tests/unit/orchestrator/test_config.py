@@ -138,7 +138,7 @@ def test_what_a_batch_must_divide_by_is_said() -> None:
     )
 
 
-@given(st.floats(0, 0.99), st.floats(0, 0.99))
+@given(st.floats(0, 0.99, exclude_min=True), st.floats(0, 0.99, exclude_min=True))
 def test_some_share_is_left_for_training(val: float, test: float) -> None:
     if val + test < 1:
         assert SplitConfig(val=val, test=test).val == val

@@ -220,7 +220,7 @@ def test_a_key_in_the_wrong_section_is_found_in_its_own(folder: Path) -> None:
         ("lora: {r: 7}", "lora.r: 7 is not allowed here. Allowed: 1, 2, 4, 8, 16, 32, 64, 128, 256."),
         ("profile: nope", "profile: 'nope' is not allowed here. Allowed: fast_dev, balanced, max_quality."),
         ("train: {max_steps: 0}", "0 is not allowed here. Allowed: a whole number at least 1, or null."),
-        ("data: {split: {val: 1.5}}", "1.5 is not allowed here. Allowed: a number at least 0 and below 1."),
+        ("data: {split: {val: 1.5}}", "1.5 is not allowed here. Allowed: a number above 0 and below 1."),
         ("lora: {use_rslora: maybe}", "lora.use_rslora: 'maybe' is not allowed here. Allowed: true or false."),
         ("data: {sources: [{path: a, limit: x}]}", "data.sources.0.limit: 'x' is not allowed here."),
         ("data: {sources: [{limit: 1}]}", "data.sources.0.path: this key is required. Allowed: text."),

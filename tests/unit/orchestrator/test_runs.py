@@ -9,7 +9,16 @@ from builders import make_config, names_in
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.config import DataConfig, Gate, LoraConfig, ResourcesConfig, SearchConfig, SourceConfig, TrainConfig
+from orchestrator.config import (
+    DataConfig,
+    Gate,
+    LoraConfig,
+    ResourcesConfig,
+    RunConfig,
+    SearchConfig,
+    SourceConfig,
+    TrainConfig,
+)
 from orchestrator.errors import DataError, RunConflictError
 from orchestrator.records import EvalPoint
 from orchestrator.runs import (
@@ -131,6 +140,30 @@ def test_a_digest_reads_files_and_records_by_content(tmp_path: Path) -> None:
     assert digest_of(EvalPoint(step=1, eval_loss=1)) != digest_of(EvalPoint(step=2, eval_loss=1))
 
 
+def worked_in(config: RunConfig) -> RunDir:
+    """A run in which a stage is done."""
+    run = open_run(config)
+    run_stage(run, "prepare", "digest", lambda: None)
+    return run
+
+
+def test_until_a_stage_is_done_the_configuration_may_change(tmp_path: Path) -> None:
+    run = open_run(make_config(tmp_path, search=SearchConfig(num_trials=4)))
+    changed = make_config(tmp_path, search=SearchConfig(num_trials=5))
+    assert open_run(changed) == run
+    run_stage(run, "prepare", "digest", lambda: None)
+    with pytest.raises(RunConflictError, match="num_trials was 5, is 4"):
+        open_run(make_config(tmp_path, search=SearchConfig(num_trials=4)))
+
+
+def test_a_stage_whose_output_is_gone_is_done_again(tmp_path: Path) -> None:
+    run, output = RunDir(tmp_path), tmp_path / "output"
+    assert run_stage(run, "prepare", "one", output.touch, [output]) is True
+    assert run_stage(run, "prepare", "one", output.touch, [output]) is False
+    output.unlink()
+    assert run_stage(run, "prepare", "one", output.touch, [output]) is True
+
+
 def test_a_run_lies_in_its_storage_under_its_name(tmp_path: Path) -> None:
     assert run_dir(make_config(tmp_path, name="mine")).root == tmp_path / "mine"
     assert names_in(tmp_path) == []
@@ -145,7 +178,7 @@ def test_a_run_keeps_its_config_and_is_taken_up_again(tmp_path: Path) -> None:
 
 
 def test_another_config_is_refused_with_the_fields_that_differ(tmp_path: Path) -> None:
-    open_run(make_config(tmp_path, name="a"))
+    worked_in(make_config(tmp_path, name="a"))
     other = make_config(tmp_path, name="a", lora=LoraConfig(r=64), train=TrainConfig(max_steps=7))
     with pytest.raises(RunConflictError) as caught:
         open_run(other)
@@ -157,13 +190,13 @@ def test_another_config_is_refused_with_the_fields_that_differ(tmp_path: Path) -
 
 
 def test_a_list_that_differs_is_named_whole(tmp_path: Path) -> None:
-    open_run(make_config(tmp_path))
+    worked_in(make_config(tmp_path))
     with pytest.raises(RunConflictError, match=r"data\.sources was \[.*, is \[.*\"limit\": 5"):
         open_run(make_config(tmp_path, data=DataConfig(sources=(SourceConfig(path="synthetic", limit=5),))))
 
 
 def test_resources_and_gates_may_change(tmp_path: Path) -> None:
-    open_run(make_config(tmp_path))
+    worked_in(make_config(tmp_path))
     changed = make_config(
         tmp_path,
         gates={"tool_call_validity": Gate(min=0.9)},
@@ -179,7 +212,7 @@ def test_a_source_may_lie_in_another_folder_but_not_be_another_file(tmp_path: Pa
     def with_source(path: str) -> DataConfig:
         return DataConfig(sources=(SourceConfig(path=path),))
 
-    open_run(make_config(tmp_path, data=with_source("/here/a.jsonl")))
+    worked_in(make_config(tmp_path, data=with_source("/here/a.jsonl")))
     open_run(make_config(tmp_path, data=with_source("/there/a.jsonl")))
     with pytest.raises(RunConflictError, match=r"b\.jsonl"):
         open_run(make_config(tmp_path, data=with_source("/there/b.jsonl")))
@@ -187,7 +220,7 @@ def test_a_source_may_lie_in_another_folder_but_not_be_another_file(tmp_path: Pa
 
 @pytest.mark.parametrize("stored", ["{", "[]", '{"another": "shape"}'])
 def test_a_stored_config_that_is_none_is_refused(tmp_path: Path, stored: str) -> None:
-    run = open_run(make_config(tmp_path))
+    run = worked_in(make_config(tmp_path))
     run.config.write_text(stored, encoding="utf-8")
     with pytest.raises(RunConflictError, match="cannot be read"):
         open_run(make_config(tmp_path))
@@ -314,6 +347,6 @@ def test_the_lock_is_given_back_when_the_work_fails(tmp_path: Path) -> None:
 
 
 def test_a_search_of_another_size_is_another_config(tmp_path: Path) -> None:
-    open_run(make_config(tmp_path, search=SearchConfig(num_trials=4)))
+    worked_in(make_config(tmp_path, search=SearchConfig(num_trials=4)))
     with pytest.raises(RunConflictError, match=r"search\.num_trials was 4, is 5"):
         open_run(make_config(tmp_path, search=SearchConfig(num_trials=5)))
