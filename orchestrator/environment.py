@@ -19,6 +19,8 @@ ENVIRONMENT_DEFAULTS: Mapping[str, str] = MappingProxyType(
         # Progress is shown once, by this project.
         "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
         "RAY_AIR_NEW_OUTPUT": "0",
+        # Samples that are too long are counted and listed; transformers warns of the first one only.
+        "TRANSFORMERS_VERBOSITY": "error",
         # Ray Train otherwise moves each worker to a folder of its own and relative paths break.
         "RAY_CHDIR_TO_TRIAL_DIR": "0",
     }

@@ -12,6 +12,8 @@ from ray.tune.search.search_algorithm import SearchAlgorithm
 from orchestrator.config import RangeConfig, SearchConfig, SpaceConfig
 from orchestrator.records import JsonObject
 
+optuna.logging.set_verbosity(optuna.logging.WARNING)  # also for a study that is restored
+
 HYPERPARAMETERS = "hyperparameters"
 """The one key of every trial's config; its value holds r, alpha and learning_rate."""
 
@@ -47,6 +49,5 @@ def num_trials(search: SearchConfig) -> int:
 def make_searcher(search: SearchConfig, *, max_concurrent: int) -> Searcher | SearchAlgorithm:
     """Who proposes the points; seeded, so that the same config proposes the same ones (Optuna: given equal losses)."""
     if search.searcher == "optuna":
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
         return ConcurrencyLimiter(OptunaSearch(seed=search.seed), max_concurrent=max_concurrent)
     return BasicVariantGenerator(random_state=search.seed, max_concurrent=max_concurrent)
