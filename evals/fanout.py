@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -54,8 +55,10 @@ def evaluate_run(config: RunConfig, run: RunDir) -> list[Scores]:
             "the run has no adapter to evaluate", where=str(run.root), fix="Run `search` or `train` first"
         )
     cases = held_out_cases(config, run)
-    prompts = _render(config, cases)
-    settings = _engine_settings(config, adapters, longest_prompt=max(len(prompt.token_ids) for prompt in prompts))
+    folder = base_folder(config.model)
+    prompts = _render(config, folder, cases)
+    longest = max(len(prompt.token_ids) for prompt in prompts)
+    settings = _engine_settings(config, folder, adapters, longest_prompt=longest)
     served = adapters_for_engine({record.id: run.adapter(record.id) for record in adapters})
     say(f"{len(cases)} held-out cases for the base and {len(adapters)} adapters.")
     with _engine(settings) as engine:
@@ -76,13 +79,14 @@ def held_out_cases(config: RunConfig, run: RunDir) -> list[Case]:
     return cases
 
 
-def _render(config: RunConfig, cases: Sequence[Case]) -> list[Prompt]:
-    tokenizer = load_tokenizer(base_folder(config.model), trust_remote_code=config.model.trust_remote_code)
+def _render(config: RunConfig, folder: Path, cases: Sequence[Case]) -> list[Prompt]:
+    tokenizer = load_tokenizer(folder, trust_remote_code=config.model.trust_remote_code)
     return [Prompt(case.id, render_prompt(tokenizer, case.messages, case.tools)) for case in cases]
 
 
-def _engine_settings(config: RunConfig, adapters: Sequence[AdapterRecord], *, longest_prompt: int) -> EngineSettings:
-    folder = base_folder(config.model)
+def _engine_settings(
+    config: RunConfig, folder: Path, adapters: Sequence[AdapterRecord], *, longest_prompt: int
+) -> EngineSettings:
     model = AutoConfig.from_pretrained(folder, trust_remote_code=config.model.trust_remote_code)
     on_gpu = worker_shape(config.resources).gpus > 0
     wanted = config.eval.max_model_len or longest_prompt + config.eval.max_new_tokens

@@ -114,7 +114,7 @@ def _check_call(call: ToolCall, parameters: dict[str, JsonObject]) -> Problem | 
         error = best_match(_validator(json.dumps(parameters[name])).iter_errors(call.function.arguments))
     except SchemaError as invalid:
         return _problem("tool_schema_is_invalid", f"{name}: {invalid.message}")
-    except Exception as invalid:  # noqa: BLE001
+    except Exception as invalid:  # noqa: BLE001 - foreign schemas, see above
         return _problem("tool_schema_is_invalid", f"{name}: {type(invalid).__name__}: {invalid}")
     if error is None:
         return None
