@@ -1,10 +1,11 @@
 """Ray Tune over Ray Train on the tiny base."""
 
 import itertools
-import json
+import math
 from pathlib import Path
 
 import pytest
+from ray.util.state import list_tasks
 
 from orchestrator.adapters import list_adapters
 from orchestrator.cluster import cluster_session
@@ -44,6 +45,7 @@ def test_a_grid_marks_the_diverged_stops_the_laggards_and_keeps_the_best(tmp_pat
     prepare_data(config, run, base_dir=Path.cwd())
     with cluster_session(config):
         records = run_search(config, run)
+        assert some_trials_ran_side_by_side()
 
     by_rate = {record.hyperparameters["learning_rate"]: record for record in records}
     assert len(by_rate) == 4
@@ -57,17 +59,18 @@ def test_a_grid_marks_the_diverged_stops_the_laggards_and_keeps_the_best(tmp_pat
     assert [adapter.id for adapter in list_adapters(run)] == [best.adapter_id]
     assert "stopped_early" in {by_rate[1e-9].status, by_rate[2e-9].status}
     assert list(read_jsonl(run.trials, TrialRecord)) == records
-    assert some_trials_ran_side_by_side(run.ray)
 
 
-def some_trials_ran_side_by_side(ray_folder: Path) -> bool:
-    """Whether two trials reported in turns, so that neither waited for the CPUs of the other."""
-    spans = []
-    for file in ray_folder.glob("search-*/tune/*/result.json"):
-        times = [json.loads(line)["timestamp"] for line in file.read_text(encoding="utf-8").splitlines()]
-        spans.append((min(times), max(times)))
+def some_trials_ran_side_by_side() -> bool:
+    """Whether the training workers of two trials were alive at once, so that neither waited for the CPUs of the other."""
+    tasks = list_tasks(filters=[("type", "=", "ACTOR_TASK")], detail=True, limit=10_000, raise_on_missing_output=False)
+    spans: dict[str, tuple[float, float]] = {}
+    for task in tasks:
+        if "TrainWorker" in task.func_or_class_name and task.start_time_ms:
+            first, last = spans.get(task.actor_id, (math.inf, 0))
+            spans[task.actor_id] = (min(first, task.start_time_ms), max(last, task.end_time_ms or 0))
     assert len(spans) == 4
-    return any(one[0] <= two[1] and two[0] <= one[1] for one, two in itertools.combinations(spans, 2))
+    return any(one[0] < two[1] and two[0] < one[1] for one, two in itertools.combinations(spans.values(), 2))
 
 
 def test_optuna_proposes_points_inside_the_space(tmp_path: Path) -> None:
