@@ -81,7 +81,8 @@ def held_out_cases(config: RunConfig, run: RunDir) -> list[Case]:
 
 def _render(config: RunConfig, folder: Path, cases: Sequence[Case]) -> list[Prompt]:
     tokenizer = load_tokenizer(folder, trust_remote_code=config.model.trust_remote_code)
-    return [Prompt(case.id, render_prompt(tokenizer, case.messages, case.tools)) for case in cases]
+    thinking = config.data.reasoning == "keep"
+    return [Prompt(case.id, render_prompt(tokenizer, case.messages, case.tools, thinking=thinking)) for case in cases]
 
 
 def _engine_settings(

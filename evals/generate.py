@@ -1,14 +1,16 @@
 """Cases -> generations with vLLM, the only file that imports it: one warm engine for the base and all adapters."""
 
+import json
+import logging
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from evals.records import Generation
 from orchestrator.errors import EvaluationError
-from orchestrator.records import Record
+from orchestrator.records import FunctionCall, Record
 
 SERVED_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Values that vLLM allows for `max_lora_rank`; time and memory grow with it, so the smallest that fits is taken."""
@@ -141,6 +143,29 @@ class Engine:
             latency_s=0.0,
             error=f"the prompt has {len(prompt.token_ids)} tokens and the engine takes {self._max_model_len}",
         )
+
+
+def serving_parser(name: str, tokenizer: Any) -> Callable[[str], list[FunctionCall]]:
+    """The tool-call parser that `vllm serve --tool-call-parser NAME` reads replies with.
+
+    Returns:
+        A function from the text of a reply to its calls; a reply that the parser cannot read has none.
+
+    Raises:
+        ImportError: If vLLM is not installed here.
+    """
+    from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+    from vllm.tool_parsers import ToolParserManager
+
+    logging.getLogger("vllm.tool_parsers").setLevel(logging.CRITICAL)  # a reply it cannot read is told by the caller
+    parser = ToolParserManager.get_tool_parser(name)(tokenizer)
+    request = ChatCompletionRequest(messages=[], model="")
+
+    def parse(text: str) -> list[FunctionCall]:
+        found = parser.extract_tool_calls(text, request).tool_calls
+        return [FunctionCall(name=call.function.name, arguments=json.loads(call.function.arguments)) for call in found]
+
+    return parse
 
 
 def adapters_for_engine(folders: dict[str, Path]) -> list[Adapter]:

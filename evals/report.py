@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 
-from evals.records import AdapterSummary, GateResult, Report, SearchSummary
+from evals.records import AdapterSummary, GateResult, Report, SearchSummary, WinnerVerdict
+from evals.report_data import leak_warning
 from evals.report_examples import adapter_failures
 from evals.report_html import render_html
 from evals.report_inputs import ReportInputs, read_inputs
 from evals.report_markdown import render_markdown
 from evals.winner import decide_winner, rank_adapters
 from orchestrator.config import Gate, RunConfig
+from orchestrator.data.card import DataCard
 from orchestrator.records import JsonObject, MetricName, TrialRecord
 from orchestrator.runs import RunDir, digest_of, write_text_atomic
 
@@ -29,7 +31,7 @@ def write_report(config: RunConfig, run: RunDir) -> Report:
     failures = [adapter_failures(by_id[adapter.id], inputs.cases) for adapter in report.adapters]
     texts = {
         "report.html": render_html(report, inputs, failures),
-        "report.md": render_markdown(report, inputs.trials, failures),
+        "report.md": render_markdown(report, inputs, failures),
         "report.json": report.model_dump_json(indent=2) + "\n",
     }
     for name, text in texts.items():
@@ -48,15 +50,21 @@ def assemble_report(config: RunConfig, inputs: ReportInputs) -> Report:
     bases = [summary for summary in summaries.values() if summary.is_base]
     return Report(
         run=_run_facts(config, inputs),
-        verdict=verdict,
+        verdict=_with_leaks(verdict, inputs.data.card),
         adapters=(*sorted(ranked, key=lambda summary: summary is not winner), *bases),
         search=summarise_search(inputs.trials),
         gates=check_gates(config.gates, winner),
         timings_s={
             stage: entry.duration_s for stage, entry in inputs.ledger.stages.items() if entry.duration_s is not None
         },
-        data=inputs.card,
+        data=inputs.data.content,
     )
+
+
+def _with_leaks(verdict: WinnerVerdict, card: DataCard | None) -> WinnerVerdict:
+    """The verdict, which also says so where held-out samples repeat those of training."""
+    warning = leak_warning(card) if card else None
+    return verdict.model_copy(update={"reason": f"{verdict.reason} {warning}"}) if warning else verdict
 
 
 def _run_facts(config: RunConfig, inputs: ReportInputs) -> JsonObject:

@@ -16,6 +16,7 @@ from evals.report_charts import (
     interval_pictures,
     scatter_picture,
 )
+from evals.report_data import data_sentences, data_tables
 from evals.report_examples import AdapterFailures
 from evals.report_inputs import ReportInputs
 from evals.report_text import (
@@ -33,6 +34,8 @@ from orchestrator.records import MetricName, TrialRecord
 
 HEADLINE_METRICS: tuple[MetricName, ...] = ("tool_call_validity", "tool_call_accuracy", "refusal_accuracy")
 """Shown large at the top, winner against base."""
+OPEN_ROWS, MAX_ROWS = 12, 500
+"""A table of the data with more rows is folded; most rows that it shows."""
 
 
 def render_html(report: Report, inputs: ReportInputs, failures: Sequence[AdapterFailures]) -> str:
@@ -40,6 +43,7 @@ def render_html(report: Report, inputs: ReportInputs, failures: Sequence[Adapter
     winner = report.verdict.winner
     kept = frozenset(adapter.id for adapter in report.adapters if not adapter.is_base)
     trials = sorted(inputs.trials, key=_by_loss)
+    card = inputs.data.card
     return (
         _environment()
         .get_template("report.html.j2")
@@ -58,6 +62,9 @@ def render_html(report: Report, inputs: ReportInputs, failures: Sequence[Adapter
             curves=curve_picture(trials, kept, winner),
             scatter=scatter_picture(trials, winner),
             failures=failures,
+            card_problem=inputs.data.problem,
+            data_sentences=data_sentences(card) if card else [],
+            data_tables=data_tables(card) if card else [],
             reasons=_ordered_keys(adapter.counts for adapter in failures),
             adapter_folder=inputs.run.adapter(winner) if winner else None,
             commands=reproduction_commands(report, inputs),
@@ -75,13 +82,15 @@ def _environment() -> Environment:
         finalize=_finalize,
     )
     environment.filters.update(
-        duration=duration_text, loss=loss_text, number=number_text, shorten=shorten, cell=_metric_of, columns=columns
+        duration=duration_text, loss=loss_text, number=number_text, shorten=shorten, cell=_metric_of
     )
     environment.globals.update(
         METRICS=METRICS,
         REASONS=REASONS,
         LEFT=LEFT,
         RIGHT=RIGHT,
+        OPEN_ROWS=OPEN_ROWS,
+        MAX_ROWS=MAX_ROWS,
         value_text=value_text,
         interval_text=interval_text,
     )
@@ -99,14 +108,6 @@ def _by_loss(trial: TrialRecord) -> tuple[bool, float]:
 
 def _metric_of(adapter: AdapterSummary, name: MetricName) -> Metric | None:
     return adapter.metrics.get(name)
-
-
-def columns(value: Any) -> list[str]:
-    """Column names where `value` is a mapping of mappings of plain values, which reads best as a table; else none."""
-    if not isinstance(value, dict) or not value or not all(isinstance(row, dict) for row in value.values()):
-        return []
-    plain = not any(isinstance(cell, dict | list) for row in value.values() for cell in row.values())
-    return _ordered_keys(value.values()) if plain else []
 
 
 def _ordered_keys(mappings: Any) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from evals.records import AdapterSummary, Case, Generation, Scores
+from orchestrator.data.card import DataCard
 from orchestrator.errors import DataError, RunConflictError
 from orchestrator.jsonl import parse_line, read_jsonl
 from orchestrator.records import BASE_ADAPTER_ID, AdapterRecord, JsonObject, TrialRecord
@@ -48,12 +49,21 @@ class Scored:
 
 
 @dataclass(frozen=True)
+class StoredCard:
+    """`data/card.json`: its `content` as it stands, and `card`, None where `problem` says why there is none to show."""
+
+    content: JsonObject
+    card: DataCard | None
+    problem: str | None
+
+
+@dataclass(frozen=True)
 class ReportInputs:
     """Everything a report is made from; `cases` by id."""
 
     run: RunDir
     ledger: Ledger
-    card: JsonObject
+    data: StoredCard
     trials: tuple[TrialRecord, ...]
     cases: dict[str, Case]
     scored: tuple[Scored, ...]
@@ -77,18 +87,31 @@ def read_inputs(run: RunDir) -> ReportInputs:
     return ReportInputs(
         run=run,
         ledger=read_ledger(run),
-        card=_read_card(run.card) if run.card.is_file() else {},
+        data=_read_card(run.card),
         trials=tuple(read_jsonl(run.trials, TrialRecord)) if run.trials.is_file() else (),
         cases={case.id: case for case in read_jsonl(cases_path, Case)},
         scored=tuple(_read_scored(run, folder.name) for folder in folders),
     )
 
 
-def _read_card(path: Path) -> JsonObject:
+def _read_card(path: Path) -> StoredCard:
+    """The data card. One of another version stops no report: what was scored does not depend on it."""
+    if not path.is_file():
+        return StoredCard({}, None, "This run has no data card.")
     try:
-        return TypeAdapter(JsonObject).validate_json(path.read_bytes())
+        content = TypeAdapter(JsonObject).validate_json(path.read_bytes())
     except ValidationError:
         raise DataError("the data card is not a JSON object", where=str(path), fix="Run prepare again") from None
+    try:
+        return StoredCard(content, DataCard.model_validate(content), None)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        problem = (
+            f"data/card.json was written by another version ({field}: {first['msg']}), so it is not shown here and "
+            "nothing is said about leaks; report.json holds it as it is."
+        )
+        return StoredCard(content, None, problem)
 
 
 def _read_scored(run: RunDir, adapter_id: str) -> Scored:

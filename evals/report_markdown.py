@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Sequence
 
 from evals.records import AdapterSummary, Report
+from evals.report_data import data_sentences, data_tables
 from evals.report_examples import AdapterFailures
+from evals.report_inputs import ReportInputs, StoredCard
 from evals.report_text import (
     METRICS,
     REASONS,
@@ -19,9 +21,11 @@ from orchestrator.records import TrialRecord
 
 MAX_EXAMPLES, MAX_EXAMPLE_CHARS = 3, 400
 """Failing examples of one adapter, and the length of each text in them; report.html shows more."""
+MAX_DATA_ROWS = 12
+"""Rows of one table of the data."""
 
 
-def render_markdown(report: Report, trials: Sequence[TrialRecord], failures: Sequence[AdapterFailures]) -> str:
+def render_markdown(report: Report, inputs: ReportInputs, failures: Sequence[AdapterFailures]) -> str:
     """The whole document as GitHub-flavoured Markdown."""
     winner = report.verdict.winner
     headline = f"Take adapter {markdown_cell(winner)}" if winner else "No adapter is recommended"
@@ -32,14 +36,15 @@ def render_markdown(report: Report, trials: Sequence[TrialRecord], failures: Seq
         + markdown_cell(report.verdict.reason),
         *_gates(report),
         *_adapters(report),
-        *_search(report, trials),
+        *_search(report, inputs.trials),
         *_failures(failures),
+        *_data(inputs.data),
         *_timings(report),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+def _table(head: Sequence[str], rows: Iterable[Iterable[str]]) -> list[str]:
     return ["", markdown_row(head), markdown_row("---" for _ in head), *(markdown_row(row) for row in rows)]
 
 
@@ -118,6 +123,24 @@ def _failures(failures: Sequence[AdapterFailures]) -> list[str]:
 def _code(text: str) -> str:
     # An element, not backticks: escapes keep their meaning in it, and it keeps @names from becoming mentions.
     return f"<code>{markdown_cell(text, MAX_EXAMPLE_CHARS)}</code>"
+
+
+def _data(stored: StoredCard) -> list[str]:
+    if stored.card is None:
+        return ["", "## Data", "", markdown_cell(stored.problem or "")]
+    lines = ["", "## Data"]
+    for sentence in data_sentences(stored.card):
+        lines += ["", markdown_cell(sentence)]
+    for table in data_tables(stored.card):
+        lines += ["", f"### {table.title}", *(["", markdown_cell(table.note)] if table.note else [])]
+        lines += _table(table.head, (map(_data_cell, row) for row in table.rows[:MAX_DATA_ROWS]))
+        if len(table.rows) > MAX_DATA_ROWS:
+            lines += ["", f"{len(table.rows) - MAX_DATA_ROWS:,} more are in data/card.json."]
+    return lines
+
+
+def _data_cell(cell: str | int) -> str:
+    return f"{cell:,}" if isinstance(cell, int) else markdown_cell(cell, MAX_EXAMPLE_CHARS)
 
 
 def _timings(report: Report) -> list[str]:

@@ -23,13 +23,22 @@ from orchestrator.runs import RunDir, StageName, locked, open_run, run_dir, run_
 DONE, FAILED, GATE_NOT_MET, INTERRUPTED = 0, 1, 2, 130
 
 
-def run_job(job: str, work: Callable[[RunConfig, RunDir], int], arguments: Sequence[str] | None = None) -> int:
+def run_job(
+    job: str,
+    work: Callable[[RunConfig, RunDir], int],
+    arguments: Sequence[str] | None = None,
+    *,
+    open_folder: Callable[[RunConfig], RunDir] = open_run,
+    folder: Callable[[RunConfig], RunDir] = run_dir,
+) -> int:
     """Run one job from the command line.
 
     Args:
         job: Its name, as in `python -m jobs.<job>`.
         work: Receives the configuration and the run, which this process holds; returns the exit code.
         arguments: The command line without the program's name; None takes this process's own.
+        open_folder: Makes the folder that the job works in ready, and refuses one that is not for this configuration.
+        folder: Where that folder is. Touches nothing.
 
     Returns:
         The exit code. Problems are told in one line on stderr; the traceback of an unexpected one is added to
@@ -41,8 +50,10 @@ def run_job(job: str, work: Callable[[RunConfig, RunDir], int], arguments: Seque
     try:
         given = _parse(job, arguments)
         config = load_config(given.config, given.overrides)
-        with locked(run_dir(config)):  # before open_run, which writes: a run that another process holds stays as it is
-            run = open_run(config)
+        with locked(
+            folder(config)
+        ):  # before it is opened, which writes: a run that another process holds stays as it is
+            run = open_folder(config)
             log = run.log
             return work(config, run)
     except KeyboardInterrupt:

@@ -14,10 +14,10 @@ def search(config: RunConfig, run: RunDir, ensure_cluster: Callable[[], None]) -
     """Search, unless the run has done so with the same samples and settings."""
 
     def work() -> None:
-        from orchestrator.models.base import base_folder
+        from evals.parity import require_parity
         from orchestrator.search.run import run_search
 
-        base_folder(config.model)  # before a cluster is started for nothing
+        require_parity(config, run)  # before a cluster is started for nothing
         ensure_cluster()
         run_search(config, run)
 

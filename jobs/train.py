@@ -18,10 +18,10 @@ def train(config: RunConfig, run: RunDir, ensure_cluster: Callable[[], None]) ->
     """Train the adapter, unless the run has it from the same samples and settings."""
 
     def work() -> None:
-        from orchestrator.models.base import base_folder
+        from evals.parity import require_parity
         from orchestrator.training.launch import train_one
 
-        base_folder(config.model)  # before a cluster is started for nothing
+        require_parity(config, run)  # before a cluster is started for nothing
         ensure_cluster()
         train_one(config, run)
 

@@ -31,6 +31,7 @@ GRACE_S, TERMINATE_S = 30.0, 10.0
 class Stage(StrEnum):
     """What can be run: one stage, or all of them."""
 
+    CHECK = "check"
     PREPARE = "prepare"
     TRAIN = "train"
     SEARCH = "search"
@@ -137,6 +138,12 @@ def doctor() -> int:
 def run(config: ConfigFile, overrides: Overrides = None) -> int:
     """Do everything: prepare, search, evaluate, report. Exits 2 if a gate of the config is not met."""
     return _run_stage(Stage.RUN, config, overrides)
+
+
+@app.command(rich_help_panel=STAGES, epilog="Example: orchestrator check config.yaml")
+def check(config: ConfigFile, overrides: Overrides = None) -> int:
+    """Check the data before anything trains: rows, splits, leaks, tokens, parity. Exits 3 if it is not ready."""
+    return _run_stage(Stage.CHECK, config, overrides)
 
 
 @app.command(

@@ -4,7 +4,7 @@
 else. A profile replaces defaults, never what the user wrote.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -41,22 +41,56 @@ class ModelConfig(Section):
     """Run Python code that comes with a hub model. Leave off unless you have read that code."""
 
 
+RowFormat = Literal[
+    "messages",
+    "sharegpt",
+    "hermes",
+    "xlam",
+    "toolace",
+    "glaive",
+    "mcp",
+    "tool_pairs",
+    "bfcl",
+    "instruction",
+]
+ROW_FORMATS: tuple[RowFormat, ...] = get_args(RowFormat)
+HUB = "hub:"
+"""Start of a source path that names a data set of the Hugging Face hub."""
+SYNTHETIC = "synthetic"
+"""The source path that stands for the built-in generator."""
+
+
 class SourceConfig(Section):
-    """One file of conversations."""
+    """One source of conversations."""
 
     path: str = Field(min_length=1)
-    """A JSON or JSON-lines file, relative to the config file's folder, or `synthetic` for the built-in generator."""
-    format: Literal["auto", "messages", "sharegpt", "synthetic"] = "auto"
-    """`messages` (OpenAI and TRL), `sharegpt` (`conversations` with `from`/`value`), or `auto` to look at the rows."""
+    """A file (JSON, JSON lines, CSV or Parquet, also gzipped) or a pattern such as `data/*.jsonl`, relative to the
+    config file's folder; `hub:owner/name` for a data set of the Hugging Face hub; `synthetic` for the generator."""
+    format: Literal["auto", "synthetic"] | RowFormat = "auto"
+    """How rows are written, see docs/data.md; `auto` looks at each row and says on the data card what told."""
+    answers: str | None = None
+    """For `bfcl`: the file of accepted answers; None looks for `<name>_answers.jsonl` beside the questions."""
+    tools: str | None = None
+    """A JSON file with a list of tools (or an MCP `tools/list` result), offered in rows that offer none themselves."""
+    subset: str | None = None
+    """For a hub data set: its configuration; None takes the only one."""
+    part: str = "train"
+    """For a hub data set: which of its splits to read."""
+    revision: str | None = None
+    """For a hub data set: branch, tag or commit. Pin it for runs that must repeat."""
     limit: PositiveInt | None = None
     """Use the first `limit` rows; None uses all. For `synthetic`, how many samples to make (default 2000)."""
     catalogue: Literal["full", "easy"] = "full"
     """For `synthetic`: all tools, or an easier part with fewer and shorter tools a prompt."""
 
     @model_validator(mode="after")
-    def _synthetic_agrees(self) -> "SourceConfig":
-        if self.format == "synthetic" and self.path != "synthetic":
+    def _path_and_format_agree(self) -> "SourceConfig":
+        if self.format == SYNTHETIC and self.path != SYNTHETIC:
             raise ValueError("format 'synthetic' reads no file: set path to 'synthetic'")
+        if not self.path.startswith(HUB) and (self.subset or self.revision or self.part != "train"):
+            raise ValueError("subset, part and revision belong to a hub data set: set path to 'hub:owner/name'")
+        if self.answers is not None and self.format not in ("auto", "bfcl"):
+            raise ValueError(f"answers belong to format bfcl, not {self.format}")
         return self
 
 
@@ -67,6 +101,9 @@ class SplitConfig(Section):
     """Share of samples for the eval loss."""
     test: Share = 0.1
     """Share of samples held out for scoring."""
+    by: Literal["conversation", "tool"] = "conversation"
+    """`conversation` keeps conversations that start alike together. `tool` holds out tools: no conversation of train
+    calls or offers a tool of val or test, so that the scores tell how the adapter does on tools it never saw."""
     seed: Seed = 0
     """Changes which samples fall where; the same seed and sample always give the same place."""
 
@@ -85,7 +122,15 @@ class DataConfig(Section):
     split: SplitConfig = SplitConfig()
     """Shares of the three parts."""
     max_length: Annotated[int, Field(ge=32)] = 2048
-    """Longest training sample in tokens. Longer ones are left out and listed: half a tool call teaches broken JSON."""
+    """Longest training sample in tokens."""
+    overlong: Literal["leave_out", "shorten"] = "leave_out"
+    """What becomes of longer samples: left out and listed, or ended after the last assistant turn that fits. Never cut
+    inside a turn: half a tool call teaches broken JSON."""
+    reasoning: Literal["drop", "keep"] = "drop"
+    """Whether what the assistant thought before it spoke is learned, and thinking switched on in evaluation."""
+    near_duplicate_threshold: Annotated[float, Field(gt=0.0, le=1.0)] | None = 0.9
+    """Leave out a sample whose words overlap with another's by at least this much (Jaccard similarity of three-word
+    runs, found by MinHash); None leaves out exact duplicates only."""
     max_quarantine_rate: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
     """Refuse the data when more than this share of its rows is bad; duplicates are left out without counting here."""
 

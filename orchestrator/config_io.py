@@ -8,7 +8,7 @@ import copy
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,11 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from orchestrator.config import PROFILES, RunConfig
+from orchestrator.config import HUB, PROFILES, SYNTHETIC, RunConfig
 from orchestrator.config_errors import KeyPath, dotted, explain, shown
 from orchestrator.errors import ConfigError
 from orchestrator.records import JsonObject
 
-BUILT_IN_SOURCE = "synthetic"
 BUILT_IN_BASE = "tiny"
 TEXT_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
 
@@ -257,13 +256,19 @@ def _with_absolute_paths(tree: JsonObject, folder: Path) -> JsonObject:
     match tree:
         case {"data": {"sources": list(sources)}}:
             for source in sources:
-                match source:
-                    case {"path": str(path)} if path and path != BUILT_IN_SOURCE:
-                        source["path"] = _absolute(path, folder)
+                if isinstance(source, dict):
+                    source.update({key: _absolute(path, folder) for key, path in _local_paths(source)})
     match tree:
         case {"model": {"base": str(base)}} if _is_local_base(base, folder):
             tree["model"]["base"] = _absolute(base, folder)
     return tree
+
+
+def _local_paths(source: JsonObject) -> Iterator[tuple[str, str]]:
+    for key in ("path", "answers", "tools"):
+        path = source.get(key)
+        if isinstance(path, str) and path and path != SYNTHETIC and not path.startswith(HUB):
+            yield key, path
 
 
 def _is_local_base(base: str, folder: Path) -> bool:

@@ -84,8 +84,8 @@ def stage(title: str) -> Iterator[None]:
 
 
 @contextmanager
-def bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Count towards `total`; the function that is yielded adds what was done since its last call."""
+def bar(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Count towards `total` (None: not known); the function that is yielded adds what was done since its last call."""
     if not on_terminal():
         counter = _PlainCounter(title, total)
         yield counter.advance
@@ -98,7 +98,7 @@ def bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 class _PlainCounter:
-    def __init__(self, title: str, total: int) -> None:
+    def __init__(self, title: str, total: int | None) -> None:
         self._title, self._total, self._done = title, total, 0
         self._started = self._last_line = time.monotonic()
         self._shown = -1
@@ -114,6 +114,9 @@ class _PlainCounter:
 
     def _print(self) -> None:
         self._shown, self._last_line = self._done, time.monotonic()
+        if self._total is None:
+            say(f"{self._title}: {self._done:,}")
+            return
         left = time_left_s(self._last_line - self._started, self._done, self._total)
         tail = f", about {duration(left)} left" if left else ""
         say(f"{self._title}: {self._done}/{self._total}{tail}")

@@ -46,10 +46,11 @@ class ToolCall(Record):
 
 
 class Message(Record):
-    """One turn of a conversation."""
+    """One turn of a conversation. `reasoning_content` is what the assistant thought before it spoke."""
 
     role: Role
     content: str = ""
+    reasoning_content: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
     name: str | None = None
@@ -80,6 +81,8 @@ class Sample(Record):
     """One conversation in canonical form. Produced by `data/readers`, consumed by training and evaluation.
 
     `kind` says what the last assistant turn should be. `source` is `file:line` or the generator's name.
+    `original_names` maps a tool's name here to its name in the source, for formats whose names no client would accept
+    ("Get Weather", `math.sqrt`).
     """
 
     id: str = Field(min_length=1)
@@ -88,6 +91,12 @@ class Sample(Record):
     kind: SampleKind
     source: str
     tags: tuple[str, ...] = ()
+    original_names: dict[str, str] = Field(default_factory=dict)
+
+    @model_serializer(mode="wrap")
+    def _without_no_names(self, serialize: SerializerFunctionWrapHandler) -> JsonObject:
+        present: JsonObject = serialize(self)
+        return {key: value for key, value in present.items() if key != "original_names" or value}
 
 
 class QuarantinedRow(Record):

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, Field
@@ -124,11 +124,18 @@ class Ledger(Record):
 
 def write_text_atomic(path: Path, text: str) -> None:
     """Write `text` to `path` so that a reader sees the old file or the new one, never a part."""
+    with open_atomic(path) as file:
+        file.write(text)
+
+
+@contextmanager
+def open_atomic(path: Path) -> Iterator[TextIO]:
+    """Open `path` for writing; it gets its new content when the block ends well, and keeps the old one otherwise."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         with temporary.open("x", encoding="utf-8") as file:
-            file.write(text)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -154,6 +161,11 @@ def digest_of(*parts: Any) -> str:
 def run_dir(config: RunConfig) -> RunDir:
     """Where this config's run lives. Touches nothing."""
     return RunDir(Path(config.resources.storage_path).expanduser().resolve() / config.name)
+
+
+def check_dir(config: RunConfig) -> RunDir:
+    """Where `check` works: a folder like a run's, in the run's own. Touches nothing."""
+    return RunDir(run_dir(config).root / "check")
 
 
 def open_run(config: RunConfig) -> RunDir:

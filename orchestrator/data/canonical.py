@@ -1,98 +1,150 @@
-"""Rows of the two common formats as canonical samples. Pure: no file, no schema check (see `quality`).
-
-Nothing is guessed but `kind`, where a row does not give it: `tool_call` if the last assistant turn calls a tool, else
-`answer`. A refusal or a question back is told apart only by a row that says so.
-"""
+"""Rows of every format as canonical samples. Pure: no file, no schema check (see `quality`)."""
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from typing import Any, get_args
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
-from orchestrator.data.readers import RowFormat, turns_of
+from orchestrator.config import RowFormat
+from orchestrator.data.formats import (
+    bfcl,
+    glaive,
+    hermes,
+    instruction,
+    mcp,
+    messages,
+    sharegpt,
+    tool_pairs,
+    toolace,
+    xlam,
+)
+from orchestrator.data.formats.common import Draft, short, turns_of, with_system
+from orchestrator.data.kinds import infer_kind
 from orchestrator.data.rejection import Reason, RowRejected
-from orchestrator.data.strict_json import StrictJsonError, dump_loosely, parse
 from orchestrator.records import (
+    BENIGN,
+    HARMFUL,
     SAMPLE_KINDS,
-    FunctionCall,
-    FunctionSpec,
     JsonObject,
     Message,
-    Role,
     Sample,
     SampleKind,
     ToolCall,
     ToolSpec,
 )
 
-ROLES: dict[str, Role] = {**{role: role for role in get_args(Role)}, "developer": "system"}
-"""Roles of the messages format; OpenAI's `developer` is its later name of `system`."""
-SHAREGPT_ROLES: dict[str, Role] = {
-    "system": "system",
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "assistant": "assistant",
-    "observation": "tool",
-    "tool": "tool",
-    "tool_response": "tool",
+
+class Reader(NamedTuple):
+    """One format: how a row is read, and the fields of a row and of a turn that then have a place in the sample.
+
+    `reads_system` formats make something of a row's `system` text; in all others it is the system message.
+    """
+
+    read: Callable[[JsonObject], Draft]
+    fields: frozenset[str]
+    turn_fields: frozenset[str] | None = None
+    reads_system: bool = False
+
+
+READERS: dict[RowFormat, Reader] = {
+    "messages": Reader(messages.read_messages, messages.FIELDS, messages.TURN_FIELDS),
+    "sharegpt": Reader(sharegpt.read_sharegpt, sharegpt.FIELDS, sharegpt.TURN_FIELDS),
+    "hermes": Reader(hermes.read_hermes, hermes.FIELDS, reads_system=True),
+    "xlam": Reader(xlam.read_xlam, xlam.FIELDS),
+    "toolace": Reader(toolace.read_toolace, toolace.FIELDS, reads_system=True),
+    "glaive": Reader(glaive.read_glaive, glaive.FIELDS, reads_system=True),
+    "mcp": Reader(mcp.read_mcp, mcp.FIELDS),
+    "tool_pairs": Reader(tool_pairs.read_tool_pairs, tool_pairs.FIELDS),
+    "bfcl": Reader(bfcl.read_bfcl, bfcl.FIELDS),
+    "instruction": Reader(instruction.read_instruction, instruction.FIELDS),
 }
-SHAREGPT_CALLS = ("function_call", "tool_call")
-"""ShareGPT turns that hold the assistant's calls as JSON."""
-
-ROW_FIELDS = {"messages", "conversations", "tools", "system", "kind", "id", "tags"}
-TURN_FIELDS = {"role", "content", "tool_calls", "tool_call_id", "name"}
-SHAREGPT_TURN_FIELDS = {"from", "value"}
 
 
-def sample_from_row(row: JsonObject, row_format: RowFormat, *, source: str) -> Sample:
-    """The sample in a row of the given format. See `sample_from_messages` and `sample_from_sharegpt`."""
-    make = sample_from_messages if row_format == "messages" else sample_from_sharegpt
-    return make(row, source=source)
+class CanonicalRow(NamedTuple):
+    """A row's sample, and whether its kind was told from its last turn because the row does not give it."""
+
+    sample: Sample
+    is_kind_inferred: bool
 
 
-def sample_from_messages(row: JsonObject, *, source: str) -> Sample:
-    """The sample in an OpenAI or TRL row: `messages` and optional `tools`, `system`, `kind`, `id`, `tags`.
+def sample_from_row(row: JsonObject, row_format: RowFormat, *, source: str, keep_reasoning: bool) -> CanonicalRow:
+    """The sample in a row of the given format.
 
-    Arguments are an object or its JSON text; tools a list or its JSON text, with or without the `function` wrapper;
-    content is text, null or a list of text parts, and for a tool's result any JSON.
+    A row may give its `id`, `kind` and `tags` in any format. A missing id is made from the content.
 
     Raises:
-        RowRejected: If a part of the row has no place in a sample.
+        RowRejected: If a part of the row has no place in a sample, or its labels contradict each other.
     """
-    messages = [_message(turn, f"turn {number}") for number, turn in enumerate(turns_of(row), start=1)]
-    return _sample(row, messages, source)
+    reader = READERS[row_format]
+    draft = reader.read(row)
+    turns = draft.messages if reader.reads_system else with_system(row.get("system"), draft.messages)
+    if not turns:
+        raise RowRejected(Reason.EMPTY_CONVERSATION, "the conversation has no turns")
+    linked = [message if keep_reasoning else _without_reasoning(message) for message in _link_results(turns)]
+    given = _given_kind(row.get("kind") if row.get("kind") is not None else draft.kind)
+    tags = tuple(dict.fromkeys((*_tags(row.get("tags")), *draft.tags)))
+    _refuse_contradiction(given, tags)
+    sample = Sample(
+        id=_id(row.get("id")) or _hash(linked, draft.tools)[:16],
+        messages=tuple(linked),
+        tools=draft.tools,
+        kind=given or infer_kind(_last_reply(linked), has_tools=bool(draft.tools)),
+        source=source,
+        tags=tags,
+        original_names=draft.original_names or _original_names(row.get("original_names")),
+    )
+    return CanonicalRow(sample, is_kind_inferred=given is None)
 
 
-def sample_from_sharegpt(row: JsonObject, *, source: str) -> Sample:
-    """The sample in a ShareGPT row: `conversations` of `from` and `value`, optional `tools` and `system`.
-
-    A call turn holds one call or a list as JSON and becomes the `tool_calls` of an assistant message; calls that follow
-    each other, or follow the assistant's text, are one message.
-
-    Raises:
-        RowRejected: If a part of the row has no place in a sample.
-    """
-    messages: list[Message] = []
-    for number, turn in enumerate(turns_of(row), start=1):
-        where = f"turn {number}"
-        speaker = _field(turn, "from", where)
-        if speaker in SHAREGPT_CALLS:
-            calls = _sharegpt_calls(turn.get("value"), where)
-            spoken = messages.pop() if messages and messages[-1].role == "assistant" else Message(role="assistant")
-            messages.append(spoken.model_copy(update={"tool_calls": spoken.tool_calls + calls}))
-        else:
-            role = _role(speaker, SHAREGPT_ROLES, (*SHAREGPT_ROLES, *SHAREGPT_CALLS), where)
-            messages.append(Message(role=role, content=_content(turn.get("value"), role, where)))
-    return _sample(row, messages, source)
+def _without_reasoning(message: Message) -> Message:
+    if message.reasoning_content is None:
+        return message
+    return message.model_copy(update={"reasoning_content": None})
 
 
-def ignored_fields(row: JsonObject) -> Iterator[str]:
+def _last_reply(turns: Sequence[Message]) -> Message:
+    last = next((message for message in reversed(turns) if message.role == "assistant"), None)
+    if last is None:
+        raise RowRejected(Reason.NO_ASSISTANT_TURN, "the assistant says nothing")
+    return last
+
+
+def _original_names(given: Any) -> dict[str, str]:
+    """Those of a sample that was written by `prepare` and is read again."""
+    names = {} if given is None else given
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise RowRejected(Reason.MALFORMED_FIELD, "`original_names` does not map names to names")
+    return names
+
+
+def _given_kind(given: Any) -> SampleKind | None:
+    if given is None:
+        return None
+    for kind in SAMPLE_KINDS:
+        if kind == given:
+            return kind
+    raise RowRejected(Reason.UNKNOWN_KIND, f"kind {short(given)} is not one of {', '.join(SAMPLE_KINDS)}")
+
+
+def _refuse_contradiction(given: SampleKind | None, tags: Sequence[str]) -> None:
+    """A kind that was only told from the words is not held against the tags: see `flags`."""
+    if HARMFUL in tags and BENIGN in tags:
+        raise RowRejected(Reason.LABELS_CONTRADICT, f"it is tagged both {HARMFUL} and {BENIGN}")
+    if given is None:
+        return
+    if HARMFUL in tags and given != "refusal":
+        raise RowRejected(Reason.LABELS_CONTRADICT, f"it is tagged {HARMFUL}, but its kind is {given}, not refusal")
+    if BENIGN in tags and given == "refusal":
+        raise RowRejected(Reason.LABELS_CONTRADICT, f"it is tagged {BENIGN}, but its kind is refusal")
+
+
+def ignored_fields(row: JsonObject, row_format: RowFormat) -> Iterator[str]:
     """Name the fields of a row that hold something and have no place in a sample, each once, such as `turn.weight`."""
-    names = {name for name in row.keys() - ROW_FIELDS if _holds_something(row[name])}
-    for turn in turns_of(row):
-        known = SHAREGPT_TURN_FIELDS if "from" in turn else TURN_FIELDS
-        names |= {f"turn.{name}" for name in turn.keys() - known if _holds_something(turn[name])}
+    reader = READERS[row_format]
+    names = {name for name in row.keys() - reader.fields if _holds_something(row[name])}
+    if reader.turn_fields is not None:
+        for turn in turns_of(row):
+            names |= {f"turn.{name}" for name in turn.keys() - reader.turn_fields if _holds_something(turn[name])}
     return iter(sorted(names))
 
 
@@ -110,22 +162,6 @@ def _hash(messages: Sequence[Message], tools: Sequence[ToolSpec]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _sample(row: JsonObject, messages: list[Message], source: str) -> Sample:
-    messages = _with_system(row.get("system"), messages)
-    if not messages:
-        raise RowRejected(Reason.EMPTY_CONVERSATION, "the conversation has no turns")
-    linked = _link_results(messages)
-    tools = _tools(row)
-    return Sample(
-        id=_id(row.get("id")) or _hash(linked, tools)[:16],
-        messages=tuple(linked),
-        tools=tools,
-        kind=_kind(row.get("kind"), messages),
-        source=source,
-        tags=_tags(row.get("tags")),
-    )
-
-
 def _id(given: Any) -> str | None:
     if given is None or given == "":
         return None
@@ -139,180 +175,6 @@ def _tags(given: Any) -> tuple[str, ...]:
     if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
         raise RowRejected(Reason.MALFORMED_FIELD, "`tags` is not a list of texts")
     return tuple(tags)
-
-
-def _kind(given: Any, messages: Sequence[Message]) -> SampleKind:
-    last = next((message for message in reversed(messages) if message.role == "assistant"), None)
-    if last is None:
-        raise RowRejected(Reason.NO_ASSISTANT_TURN, "the assistant says nothing")
-    if given is None:
-        return "tool_call" if last.tool_calls else "answer"
-    for kind in SAMPLE_KINDS:
-        if kind == given:
-            return kind
-    raise RowRejected(Reason.UNKNOWN_KIND, f"kind {_short(given)} is not one of {', '.join(SAMPLE_KINDS)}")
-
-
-def _with_system(system: Any, messages: list[Message]) -> list[Message]:
-    if system is None or system == "":
-        return messages
-    if not isinstance(system, str):
-        raise RowRejected(Reason.MALFORMED_FIELD, "`system` is not text")
-    return [Message(role="system", content=system), *messages]
-
-
-def _message(turn: Any, where: str) -> Message:
-    role = _role(_field(turn, "role", where), ROLES, tuple(ROLES), where)
-    if turn.get("function_call") is not None:
-        detail = f"{where} has the retired field `function_call`; write it as `tool_calls`"
-        raise RowRejected(Reason.UNSUPPORTED_CONTENT, detail)
-    calls = turn.get("tool_calls") or []
-    if not isinstance(calls, list):
-        raise RowRejected(Reason.MALFORMED_FIELD, f"{where}: `tool_calls` is not a list")
-    if calls and role != "assistant":
-        raise RowRejected(Reason.MALFORMED_FIELD, f"{where}: a {role} turn has `tool_calls`")
-    return Message(
-        role=role,
-        content=_content(turn.get("content"), role, where),
-        tool_calls=tuple(_call(call, where) for call in calls),
-        tool_call_id=_optional_text(turn, "tool_call_id", where),
-        name=_optional_text(turn, "name", where),
-    )
-
-
-def _field(turn: Any, key: str, where: str) -> str:
-    if not isinstance(turn, dict):
-        raise RowRejected(Reason.MALFORMED_FIELD, f"{where} is not an object")
-    value = turn.get(key)
-    if not isinstance(value, str):
-        raise RowRejected(Reason.UNKNOWN_ROLE, f"{where}: `{key}` is {_short(value)}, not text")
-    return value
-
-
-def _role(given: str, roles: dict[str, Role], allowed: tuple[str, ...], where: str) -> Role:
-    if given not in roles:
-        raise RowRejected(Reason.UNKNOWN_ROLE, f"{where}: {_short(given)} is not one of {', '.join(allowed)}")
-    return roles[given]
-
-
-def _optional_text(turn: JsonObject, key: str, where: str) -> str | None:
-    value = turn.get(key)
-    if value is None or isinstance(value, str):
-        return value or None
-    raise RowRejected(Reason.MALFORMED_FIELD, f"{where}: `{key}` is not text")
-
-
-CALL_TAG = "<tool_call>"
-"""A call written as text would be learned unchecked and scored as an answer."""
-
-
-def _content(content: Any, role: Role, where: str) -> str:
-    if content is None:
-        return ""
-    if isinstance(content, str):
-        if role == "assistant" and CALL_TAG in content:
-            detail = f"{where} has a {CALL_TAG} in its text; give calls as `tool_calls` or as function_call turns"
-            raise RowRejected(Reason.CALL_IN_TEXT, detail)
-        return content
-    has_parts = isinstance(content, list) and bool(content) and all(isinstance(part, dict) for part in content)
-    if role == "tool" and isinstance(content, list) and not has_parts:
-        return dump_loosely(content)  # a list that the tool answered with, not parts of a text
-    if isinstance(content, list) and all(_is_text_part(part) for part in content):
-        return "".join(part if isinstance(part, str) else part["text"] for part in content)
-    if role == "tool":
-        # A tool may answer with any JSON; a chat template takes text.
-        return dump_loosely(content)
-    if isinstance(content, list):
-        part = next(part for part in content if not _is_text_part(part))
-        detail = f'{where} has the part {_short(part)}; only {{"type": "text", "text": ...}} is read'
-        raise RowRejected(Reason.UNSUPPORTED_CONTENT, detail)
-    raise RowRejected(Reason.MALFORMED_FIELD, f"{where}: the content is {_short(content)}, not text")
-
-
-def _is_text_part(part: Any) -> bool:
-    if isinstance(part, dict):
-        return part.get("type") == "text" and isinstance(part.get("text"), str)
-    return isinstance(part, str)
-
-
-def _sharegpt_calls(value: Any, where: str) -> tuple[ToolCall, ...]:
-    if isinstance(value, str):
-        try:
-            value = parse(value)
-        except StrictJsonError as error:
-            raise RowRejected(Reason.CALL_NOT_JSON, f"{where}: the call is {error}") from None
-    calls = value if isinstance(value, list) else [value]
-    if not calls:
-        raise RowRejected(Reason.EMPTY_TURN, f"{where} holds no call")
-    return tuple(_call(call, where) for call in calls)
-
-
-def _call(call: Any, where: str) -> ToolCall:
-    if not isinstance(call, dict):
-        raise RowRejected(Reason.MALFORMED_FIELD, f"{where}: a call is {_short(call)}, not an object")
-    if call.get("type") not in (None, "function"):
-        raise RowRejected(Reason.UNSUPPORTED_CONTENT, f"{where}: a call of type {_short(call['type'])}")
-    function = call.get("function", call)
-    name = function.get("name") if isinstance(function, dict) else None
-    if not isinstance(name, str) or not name:
-        raise RowRejected(Reason.MALFORMED_FIELD, f"{where}: a call has no name")
-    arguments = _arguments(function.get("arguments"), f"{where}: the arguments of {name}")
-    return ToolCall(id=_optional_text(call, "id", where), function=FunctionCall(name=name, arguments=arguments))
-
-
-def _arguments(arguments: Any, where: str) -> JsonObject:
-    if isinstance(arguments, str):
-        try:
-            arguments = parse(arguments)
-        except StrictJsonError as error:
-            raise RowRejected(Reason.ARGUMENTS_NOT_JSON, f"{where} are {error}") from None
-    if not isinstance(arguments, dict):
-        raise RowRejected(Reason.ARGUMENTS_NOT_OBJECT, f"{where} are {_short(arguments)}, not an object")
-    return arguments
-
-
-def _tools(row: JsonObject) -> tuple[ToolSpec, ...]:
-    given = row.get("tools")
-    if given is None and row.get("functions") is not None:
-        raise RowRejected(Reason.UNSUPPORTED_CONTENT, "the row has the retired field `functions`; write it as `tools`")
-    if isinstance(given, str):
-        given = _parse_tools(given, "`tools`") if given.strip() else []
-    tools = [] if given is None else given
-    if not isinstance(tools, list):
-        raise RowRejected(Reason.INVALID_TOOL, f"`tools` is {_short(tools)}, not a list")
-    return tuple(_tool(tool, f"tool {number}") for number, tool in enumerate(tools, start=1))
-
-
-def _parse_tools(text: str, where: str) -> Any:
-    try:
-        return parse(text)
-    except StrictJsonError as error:
-        raise RowRejected(Reason.TOOLS_NOT_JSON, f"{where} is {error}") from None
-
-
-def _tool(tool: Any, where: str) -> ToolSpec:
-    if isinstance(tool, str):
-        tool = _parse_tools(tool, where)
-    if not isinstance(tool, dict):
-        raise RowRejected(Reason.INVALID_TOOL, f"{where} is {_short(tool)}, not an object")
-    if tool.get("type") not in (None, "function"):
-        raise RowRejected(Reason.INVALID_TOOL, f"{where} is of type {_short(tool['type'])}, not a function")
-    function = tool.get("function", tool)
-    name = function.get("name") if isinstance(function, dict) else None
-    if not isinstance(name, str) or not name:
-        raise RowRejected(Reason.INVALID_TOOL, f"{where} has no name")
-    description = function.get("description") or ""
-    if not isinstance(description, str):
-        raise RowRejected(Reason.INVALID_TOOL, f"{where} ({name}): the description is not text")
-    parameters = function.get("parameters")
-    if isinstance(parameters, str):
-        parameters = _parse_tools(parameters, f"the schema of {name}")
-    if parameters is None:
-        return ToolSpec(function=FunctionSpec(name=name, description=description))
-    if not isinstance(parameters, dict):
-        detail = f"{where} ({name}): the parameters are {_short(parameters)}, not an object"
-        raise RowRejected(Reason.INVALID_TOOL_SCHEMA, detail)
-    return ToolSpec(function=FunctionSpec(name=name, description=description, parameters=parameters))
 
 
 def _link_results(messages: list[Message]) -> list[Message]:
@@ -343,8 +205,3 @@ def _call_answered(result: Message, calls: tuple[ToolCall, ...], place: int | No
     if result.tool_call_id and any(call.id for call in calls):
         return next((call for call in calls if call.id == result.tool_call_id), None)
     return None if place is None else calls[place]
-
-
-def _short(value: Any) -> str:
-    text = dump_loosely(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

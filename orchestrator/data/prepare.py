@@ -1,116 +1,53 @@
 """The prepare stage: sources -> canonical samples -> train, val, test, quarantine and data card."""
 
-import hashlib
+import json
+import tempfile
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, TypeVar, cast
 
-from orchestrator.config import DataConfig, RunConfig, SourceConfig
-from orchestrator.data.canonical import content_hash, ignored_fields, sample_from_row
-from orchestrator.data.quality import check_sample
-from orchestrator.data.readers import RawRow, RowFormat, detect_format, read_source, resolve_path
-from orchestrator.data.rejection import Reason, RowRejected
-from orchestrator.data.split import Split, split_samples
-from orchestrator.data.synthetic import generate_samples
+import numpy as np
+
+from orchestrator.config import DataConfig, RunConfig
+from orchestrator.data.card import DataCard, HeldOutName, LeakCard, Overlap, ReasonCount, SourceCard, ToolCard
+from orchestrator.data.collect import Samples, SourceTally, collect
+from orchestrator.data.duplicates import near_duplicates, similar_to
+from orchestrator.data.leaks import audit_leaks
+from orchestrator.data.quarantine import Quarantine, Reasons
+from orchestrator.data.rejection import REPEATED, Reason
+from orchestrator.data.sources import clip_raw
+from orchestrator.data.split import Assignment, assign_parts, visible_tools
 from orchestrator.errors import DataError
-from orchestrator.jsonl import dump_jsonl, dump_line
-from orchestrator.records import QuarantinedRow, Record, Sample, SampleKind
-from orchestrator.runs import RunDir, SplitName, write_text_atomic
+from orchestrator.records import QuarantinedRow, SampleKind
+from orchestrator.runs import RunDir, SplitName, open_atomic, write_text_atomic
 
-SYNTHETIC = "synthetic"
-SYNTHETIC_SAMPLES = 2000
-SYNTHETIC_SEED = 0
-"""Fixed: `data.split.seed` decides where samples fall, not what they are."""
+Name = TypeVar("Name", bound=str)
+
+PARTS: tuple[SplitName, ...] = ("train", "val", "test")
 
 
-class ReasonCount(Record):
-    """How many rows were quarantined for one reason, and the first of them as `file:line: detail`."""
-
-    count: int
-    example: str
+AUDITED_SIMILARITY = 0.9
+"""From what similarity the leak audit counts near-duplicates where they were not looked for among all samples."""
 
 
-class SourceCard(Record):
-    """What one source gave. `rows` is `samples` plus the sum of `quarantined`.
+@dataclass(frozen=True)
+class _Chosen:
+    """Which samples stay, by index, and where each goes. `names` holds the new ids of those whose id was taken."""
 
-    `sha256` is that of the whole file, None for the generator. `formats` counts rows by detected format, and
-    `format_reason` says what told. `ignored_fields` counts rows by fields that hold something and have no place in a
-    sample. `num_renamed` ids were taken already by another sample and got the content hash appended.
-    """
-
-    path: str
-    sha256: str | None
-    formats: dict[str, int]
-    format_reason: str
-    limit: int | None
-    rows: int
-    samples: int
-    quarantined: dict[str, int]
-    repaired_nulls: int
-    ignored_fields: dict[str, int]
-    num_renamed: int
-
-
-class ToolCard(Record):
-    """In how many samples a tool is offered, and how many calls name it."""
-
-    offered: int
-    calls: int
-
-
-class DataCard(Record):
-    """`data/card.json`: what the data of a run is. Produced by `prepare_data`, consumed by the report.
-
-    `parts` counts samples by part, and `part_kinds` by part and kind; `groups` are sets of samples that start alike and
-    were dealt as one. `tools` is by tool name.
-    """
-
-    rows: int
-    samples: int
-    quarantined: int
-    repaired_nulls: int
-    groups: int
-    num_tools: int
-    sources: tuple[SourceCard, ...]
-    reasons: dict[str, ReasonCount]
-    kinds: dict[SampleKind, int]
-    tags: dict[str, int]
-    parts: dict[SplitName, int]
-    part_kinds: dict[SplitName, dict[SampleKind, int]]
-    tools: dict[str, ToolCard]
-
-
-@dataclass
-class _Loaded:
-    """What was read from one source so far."""
-
-    config: SourceConfig
-    sha256: str | None = None
-    samples: list[Sample] = field(default_factory=list)
-    quarantine: list[QuarantinedRow] = field(default_factory=list)
-    formats: Counter[str] = field(default_factory=Counter)
-    ignored: Counter[str] = field(default_factory=Counter)
-    repaired_nulls: int = 0
-    num_renamed: int = 0
-
-    @property
-    def num_rows(self) -> int:
-        return len(self.samples) + len(self.quarantine)
-
-
-@dataclass
-class _Seen:
-    """What earlier samples of all sources take: content hash -> `file:line`, and ids."""
-
-    contents: dict[str, str] = field(default_factory=dict)
-    ids: set[str] = field(default_factory=set)
+    kept: "array[int]"
+    assignment: Assignment
+    names: Mapping[int, str]
 
 
 def prepare_data(config: RunConfig, run: RunDir, *, base_dir: Path) -> DataCard:
     """Read all sources, split them, and write the run's `data/` folder.
 
-    Every row is either in one of the parts or in the quarantine, which is written before anything is refused.
+    Every row is either in one of the parts or in the quarantine, which is written before anything is refused. Which of
+    several like samples is kept, and where a sample goes, depends on the rows alone and not on their order.
 
     Args:
         config: The run's configuration; `data` decides.
@@ -121,193 +58,227 @@ def prepare_data(config: RunConfig, run: RunDir, *, base_dir: Path) -> DataCard:
         DataError: If a file cannot be read, a source has no usable row, more than `data.max_quarantine_rate` of the
             rows were quarantined (duplicates aside), or the samples are too few to split.
     """
-    seen = _Seen()
-    loaded = [_load(source, seen, base_dir) for source in config.data.sources]
-    write_text_atomic(run.quarantine, dump_jsonl(row for source in loaded for row in source.quarantine))
-    for source in loaded:
-        _refuse_without_samples(source, run)
-    _refuse_bad_data(loaded, config.data, run)
-    split = split_samples([sample for source in loaded for sample in source.samples], config.data.split)
-    card = _card(loaded, split)
-    for part, samples in _parts(split).items():
-        write_text_atomic(run.split(part), dump_jsonl(samples))
+    run.quarantine.parent.mkdir(parents=True, exist_ok=True)
+    flags = Reasons()
+    with tempfile.TemporaryFile(dir=run.quarantine.parent) as work_file:
+        samples = Samples(cast("BinaryIO", work_file))
+        with open_atomic(run.quarantine) as file:
+            quarantine = Quarantine(file)
+            tallies = collect(config.data, base_dir, samples, quarantine, flags)
+            kept = _without_repeats(samples, config.data, tallies, quarantine)
+        reasons = quarantine.reasons.counts()
+        for tally in tallies:
+            _refuse_without_samples(tally, run)
+        _refuse_bad_data(tallies, reasons, config.data, run)
+        assignment = assign_parts([samples.items[index] for index in kept], config.data.split)
+        chosen = _Chosen(kept, assignment, _new_names(samples, kept, tallies))
+        num_pruned = _write_parts(samples, chosen, run)
+        card = _card(samples, chosen, tallies, num_pruned).model_copy(
+            update={"reasons": reasons, "flags": flags.counts(), "leaks": _leaks(samples, chosen, config.data, run)}
+        )
     write_text_atomic(run.card, card.model_dump_json(indent=2) + "\n")
     return card
 
 
-def _parts(split: Split) -> dict[SplitName, tuple[Sample, ...]]:
-    return {"train": split.train, "val": split.val, "test": split.test}
+def _without_repeats(
+    samples: Samples, config: DataConfig, tallies: list[SourceTally], quarantine: Quarantine
+) -> "array[int]":
+    """Indices of the samples that stay, in reading order; the repeated ones go to the quarantine."""
+    repeats: dict[int, tuple[int, Reason]] = {}
+    kept = _first_of_each(samples, repeats)
+    if config.near_duplicate_threshold is not None:
+        contents = np.array([samples.items[index].content for index in kept])
+        rank = np.empty(len(kept), dtype=np.int64)
+        rank[np.argsort(contents)] = np.arange(len(kept))
+        indices = np.asarray(kept, dtype=np.int64)
+        found = near_duplicates(
+            samples.signatures[indices],
+            rank,
+            config.near_duplicate_threshold,
+            lambda place: samples.words(kept[place]),
+        )
+        repeats.update((kept[place], (kept[first], Reason.NEAR_DUPLICATE)) for place, first in found.items())
+    for index, (first, reason) in sorted(repeats.items()):
+        quarantine.add(_repeated(samples, index, first, reason))
+        tallies[samples.sources[index]].quarantined[reason] += 1
+    return array("Q", (index for index in range(len(samples)) if index not in repeats))
 
 
-def _load(source: SourceConfig, seen: _Seen, base_dir: Path) -> _Loaded:
-    loaded = _Loaded(source)
-    if source.path == SYNTHETIC:
-        count = source.limit or SYNTHETIC_SAMPLES
-        for sample in generate_samples(count, seed=SYNTHETIC_SEED, catalogue=source.catalogue):
-            loaded.formats[SYNTHETIC] += 1
-            try:
-                _take(sample, loaded, seen)
-            except RowRejected as rejected:
-                loaded.quarantine.append(_refused_sample(sample, rejected))
-        return loaded
-    for row in read_source(source, base_dir=base_dir):
-        if isinstance(row, QuarantinedRow):
-            loaded.quarantine.append(row)
+def _first_of_each(samples: Samples, repeats: dict[int, tuple[int, Reason]]) -> "array[int]":
+    """Of equal samples, the one whose labels come first, so that the order of the rows decides nothing."""
+    firsts: dict[bytes, int] = {}
+    for index, item in enumerate(samples.items):
+        first = firsts.setdefault(item.content, index)
+        if first == index:
             continue
-        try:
-            _take_row(row, loaded, seen)
-        except RowRejected as rejected:
-            loaded.quarantine.append(row.quarantined(rejected.reason, rejected.detail))
-    loaded.sha256 = _file_sha256(resolve_path(source.path, base_dir=base_dir))
-    return loaded
+        if _labels(samples, index) < _labels(samples, first):
+            firsts[item.content], first, index = index, index, first
+        repeats[index] = (first, Reason.DUPLICATE)
+    return array("Q", sorted(firsts.values()))
 
 
-def _refused_sample(sample: Sample, rejected: RowRejected) -> QuarantinedRow:
-    raw = dump_line(sample)
-    return QuarantinedRow(source=sample.source, line=None, reason=rejected.reason, detail=rejected.detail, raw=raw)
+def _labels(samples: Samples, index: int) -> tuple[str, str, tuple[str, ...]]:
+    return samples.ids[index], samples.items[index].kind, samples.tags[index]
 
 
-def _take_row(row: RawRow, loaded: _Loaded, seen: _Seen) -> None:
-    row_format = _row_format(row, loaded.config)
-    loaded.formats[row_format] += 1
-    sample = sample_from_row(row.value, row_format, source=f"{row.source}:{row.line}")
-    _take(sample, loaded, seen)
-    loaded.ignored.update(ignored_fields(row.value))
+def _repeated(samples: Samples, index: int, first: int, reason: Reason) -> QuarantinedRow:
+    text = samples.line(index)
+    source, line = _place(samples, index)
+    likeness = "the same messages and tools as" if reason == Reason.DUPLICATE else "almost the same words as"
+    kept, kept_line = _place(samples, first)
+    name = f"{kept}:{kept_line}" if kept_line else f"{kept} {samples.ids[first]}"
+    return QuarantinedRow(source=source, line=line, reason=reason, detail=f"{likeness} {name}", raw=clip_raw(text))
 
 
-def _row_format(row: RawRow, source: SourceConfig) -> RowFormat:
-    found = detect_format(row.value)
-    if source.format not in ("auto", found):
-        detail = f"the row is {found}, but the config says format {source.format}"
-        raise RowRejected(Reason.UNKNOWN_FORMAT, detail)
-    return found
+def _place(samples: Samples, index: int) -> tuple[str, int | None]:
+    """The source of a sample and its line there; a generated sample has none."""
+    source = str(samples.value(index)["source"])
+    file, _, line = source.rpartition(":")
+    return (file, int(line)) if file and line.isdigit() else (source, None)
 
 
-def _take(sample: Sample, loaded: _Loaded, seen: _Seen) -> None:
-    sample, num_nulls = check_sample(sample)
-    content = content_hash(sample)
-    if content in seen.contents:
-        raise RowRejected(Reason.DUPLICATE, f"the same messages and tools as {seen.contents[content]}")
-    seen.contents[content] = sample.source
-    if sample.id in seen.ids:
-        # Two files may both count from 1; the id names a case in evaluation and must be unique.
-        sample = sample.model_copy(update={"id": f"{sample.id}-{content[:16]}"})
-        loaded.num_renamed += 1
-    seen.ids.add(sample.id)
-    loaded.repaired_nulls += num_nulls
-    loaded.samples.append(sample)
+def _new_names(samples: Samples, kept: "array[int]", tallies: list[SourceTally]) -> dict[int, str]:
+    """New ids where several samples have one: two files may both count from 1, but an id names a case in evaluation.
+
+    The sample with the smallest content hash keeps the id, so that the order of the rows decides nothing.
+    """
+    counts = Counter(samples.ids[index] for index in kept)
+    taken = {name for name, count in counts.items() if count == 1}
+    names: dict[int, str] = {}
+    shared = [index for index in kept if counts[samples.ids[index]] > 1]
+    for index in sorted(shared, key=lambda index: samples.items[index].content):
+        name = samples.ids[index]
+        if name in taken:
+            name = names[index] = f"{name}-{samples.items[index].content.hex()[:16]}"
+            tallies[samples.sources[index]].num_renamed += 1
+        taken.add(name)
+    return names
 
 
-def _file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _write_parts(samples: Samples, chosen: _Chosen, run: RunDir) -> int:
+    """Write the three parts; returns how many offers of held-out tools were taken out of samples."""
+    num_pruned = 0
+    held_out = chosen.assignment.held_out_tools
+    with ExitStack() as stack:
+        files = {part: stack.enter_context(open_atomic(run.split(part))) for part in PARTS}
+        for index, part in zip(chosen.kept, chosen.assignment.parts, strict=True):
+            item = samples.items[index]
+            visible = set(visible_tools(part, item.offered, held_out)) if held_out else set(item.offered)
+            text = samples.line(index)
+            if index in chosen.names or len(visible) < len(set(item.offered)):
+                value = json.loads(text)
+                value["id"] = chosen.names.get(index, value["id"])
+                tools = [tool for tool in value["tools"] if tool["function"]["name"] in visible]
+                num_pruned += len(value["tools"]) - len(tools)
+                text = json.dumps(value | {"tools": tools}, ensure_ascii=False)
+            files[part].write(text + "\n")
+    return num_pruned
 
 
-def _refuse_without_samples(source: _Loaded, run: RunDir) -> None:
-    if source.samples:
+def _leaks(samples: Samples, chosen: _Chosen, config: DataConfig, run: RunDir) -> dict[HeldOutName, LeakCard]:
+    rows: dict[SplitName, list[int]] = {part: [] for part in PARTS}
+    for index, part in zip(chosen.kept, chosen.assignment.parts, strict=True):
+        rows[part].append(index)
+    threshold = config.near_duplicate_threshold or AUDITED_SIMILARITY
+    held_out: tuple[HeldOutName, ...] = ("val", "test")
+    near = {part: _near_train(samples, rows[part], rows["train"], threshold) for part in held_out}
+    return audit_leaks({part: run.split(part) for part in PARTS}, near)
+
+
+def _near_train(samples: Samples, rows: list[int], train: list[int], threshold: float) -> Overlap:
+    found = similar_to(rows, train, samples.signatures, threshold, samples.words)
+    first = next(iter(found.items()), None)
+    example = None if first is None else " and ".join(str(samples.value(index)["source"]) for index in first)
+    return Overlap(count=len(found), n=len(rows), example=example)
+
+
+def _refuse_without_samples(tally: SourceTally, run: RunDir) -> None:
+    if tally.num_converted:
         return
+    reasons = ", ".join(f"{reason} x {count}" for reason, count in tally.quarantined.most_common(3))
     raise DataError(
-        f"none of its {source.num_rows} rows could be used: {_common_reasons(source.quarantine)}",
-        where=source.config.path,
-        allowed="rows with `messages` (OpenAI, TRL) or ShareGPT `conversations`",
+        f"none of its {tally.num_rows} rows could be used: {reasons}; the first is {tally.first_refused}",
+        where=tally.config.path,
+        allowed="rows in one of the formats of docs/data.md",
         fix=f"Look at {run.quarantine}, where every refused row stands with its reason",
     )
 
 
-def _refuse_bad_data(loaded: list[_Loaded], config: DataConfig, run: RunDir) -> None:
+def _refuse_bad_data(
+    tallies: list[SourceTally], reasons: dict[str, ReasonCount], config: DataConfig, run: RunDir
+) -> None:
     # A repeated row is a good row that adds nothing: counted on the card, but no sign of bad data.
-    bad = [row for source in loaded for row in source.quarantine if row.reason != Reason.DUPLICATE]
-    num_rows = sum(source.num_rows for source in loaded)
-    rate = len(bad) / num_rows
+    bad = {reason: found for reason, found in reasons.items() if reason not in REPEATED}
+    num_bad, num_rows = sum(found.count for found in bad.values()), sum(tally.num_rows for tally in tallies)
+    rate = num_bad / num_rows
     if rate > config.max_quarantine_rate:
+        common = sorted(bad.items(), key=lambda item: -item[1].count)[:3]
+        told = "; ".join(f"{reason} x {found.count}, such as {found.example}" for reason, found in common)
         raise DataError(
-            f"{len(bad)} of {num_rows} rows ({rate:.1%}) could not be used: {_common_reasons(bad)}",
+            f"{num_bad} of {num_rows} rows ({rate:.1%}) could not be used: {told}",
             where="data.max_quarantine_rate",
             allowed=f"at most {config.max_quarantine_rate:.1%}",
             fix=f"Look at {run.quarantine}, then repair the rows or raise data.max_quarantine_rate",
         )
 
 
-def _common_reasons(quarantine: list[QuarantinedRow]) -> str:
-    reasons = sorted(_reasons(quarantine).items(), key=lambda item: -item[1].count)
-    return "; ".join(f"{reason} x {card.count}, such as {card.example}" for reason, card in reasons[:3])
-
-
-def _reasons(quarantine: Iterable[QuarantinedRow]) -> dict[str, ReasonCount]:
-    counts: Counter[str] = Counter()
-    examples: dict[str, str] = {}
-    for row in quarantine:
-        counts[row.reason] += 1
-        place = row.source if row.line is None else f"{row.source}:{row.line}"
-        examples.setdefault(row.reason, f"{place}: {row.detail}")
-    return {reason: ReasonCount(count=counts[reason], example=examples[reason]) for reason in sorted(counts)}
-
-
-def _card(loaded: list[_Loaded], split: Split) -> DataCard:
-    parts = _parts(split)
-    samples = [sample for part in parts.values() for sample in part]
-    quarantine = [row for source in loaded for row in source.quarantine]
-    num_rows = sum(source.num_rows for source in loaded)
-    assert num_rows == len(samples) + len(quarantine), "a row was lost between reading and splitting"
-    tools = _tools(samples)
+def _card(samples: Samples, chosen: _Chosen, tallies: list[SourceTally], num_pruned: int) -> DataCard:
+    items = [samples.items[index] for index in chosen.kept]
+    num_rows = sum(tally.num_rows for tally in tallies)
+    num_quarantined = sum(sum(tally.quarantined.values()) for tally in tallies)
+    assert num_rows == len(items) + num_quarantined, "a row was lost between reading and splitting"
+    tools = _tools(samples, chosen)
+    by_source = Counter(samples.sources[index] for index in chosen.kept)
+    by_part = {part: Counter[SampleKind]() for part in PARTS}
+    for item, part in zip(items, chosen.assignment.parts, strict=True):
+        by_part[part][item.kind] += 1
     return DataCard(
         rows=num_rows,
-        samples=len(samples),
-        quarantined=len(quarantine),
-        repaired_nulls=sum(source.repaired_nulls for source in loaded),
-        groups=split.num_groups,
+        samples=len(items),
+        quarantined=num_quarantined,
+        repaired_nulls=sum(tally.repaired_nulls for tally in tallies),
+        groups=chosen.assignment.num_groups,
+        moved_groups=chosen.assignment.moved_groups,
+        pruned_tools=num_pruned,
         num_tools=len(tools),
-        sources=tuple(_source_card(source) for source in loaded),
-        reasons=_reasons(quarantine),
-        kinds=_kinds(samples),
-        tags=_sorted(Counter(tag for sample in samples for tag in sample.tags)),
-        parts={part: len(members) for part, members in parts.items()},
-        part_kinds={part: _kinds(members) for part, members in parts.items()},
+        sources=tuple(_source_card(tally, by_source[number]) for number, tally in enumerate(tallies)),
+        reasons={},
+        flags={},
+        kinds=_sorted(Counter(item.kind for item in items)),
+        inferred_kinds=sum(samples.kinds_inferred[index] for index in chosen.kept),
+        tags=_sorted(Counter(tag for index in chosen.kept for tag in samples.tags[index])),
+        parts={part: by_part[part].total() for part in PARTS},
+        part_kinds={part: _sorted(by_part[part]) for part in PARTS},
+        leaks={},
         tools=tools,
     )
 
 
-def _source_card(loaded: _Loaded) -> SourceCard:
-    source = loaded.config
+def _source_card(tally: SourceTally, num_samples: int) -> SourceCard:
     return SourceCard(
-        path=source.path,
-        sha256=loaded.sha256,
-        formats=_sorted(loaded.formats),
-        format_reason=_format_reason(source),
-        limit=source.limit,
-        rows=loaded.num_rows,
-        samples=len(loaded.samples),
-        quarantined=_sorted(Counter(row.reason for row in loaded.quarantine)),
-        repaired_nulls=loaded.repaired_nulls,
-        ignored_fields=_sorted(loaded.ignored),
-        num_renamed=loaded.num_renamed,
+        path=tally.config.path,
+        files=tally.files,
+        sha256=tally.sha256,
+        formats=tally.format_counts(),
+        limit=tally.config.limit,
+        rows=tally.num_rows,
+        samples=num_samples,
+        quarantined=_sorted(tally.quarantined),
+        repaired_nulls=tally.repaired_nulls,
+        ignored_fields=_sorted(tally.ignored),
+        num_renamed=tally.num_renamed,
     )
 
 
-def _format_reason(source: SourceConfig) -> str:
-    if source.path == SYNTHETIC:
-        return "made by the built-in generator"
-    told = "the first turn of each row: `role` is messages, `from` is sharegpt"
-    return told if source.format == "auto" else f"{told}; the config asks for {source.format}"
-
-
-def _kinds(samples: Iterable[Sample]) -> dict[SampleKind, int]:
-    counts: Counter[SampleKind] = Counter(sample.kind for sample in samples)
-    return dict(sorted(counts.items()))
-
-
-def _sorted(counts: Counter[str]) -> dict[str, int]:
-    return dict(sorted(counts.items()))
-
-
-def _tools(samples: Iterable[Sample]) -> dict[str, ToolCard]:
+def _tools(samples: Samples, chosen: _Chosen) -> dict[str, ToolCard]:
     offered: Counter[str] = Counter()
     calls: Counter[str] = Counter()
-    for sample in samples:
-        offered.update(tool.function.name for tool in sample.tools)
-        calls.update(_called(sample))
+    for index, part in zip(chosen.kept, chosen.assignment.parts, strict=True):
+        item = samples.items[index]
+        offered.update(visible_tools(part, item.offered, chosen.assignment.held_out_tools))
+        calls.update(item.called)
     return {name: ToolCard(offered=offered[name], calls=calls[name]) for name in sorted(offered)}
 
 
-def _called(sample: Sample) -> Iterator[str]:
-    return (call.function.name for message in sample.messages for call in message.tool_calls)
+def _sorted(counts: Counter[Name]) -> dict[Name, int]:
+    return dict(sorted(counts.items()))

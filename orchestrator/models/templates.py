@@ -1,7 +1,11 @@
 """Chat templates: the one that renders training also renders evaluation, so both see the same tokens."""
 
+import json
+from pathlib import Path
+from typing import Any
+
 from transformers import PreTrainedTokenizerBase
-from trl.chat_template_utils import get_training_chat_template, qwen3_chat_template
+from trl.chat_template_utils import get_training_chat_template, has_generation_markers, qwen3_chat_template
 
 from orchestrator.errors import InputError
 
@@ -11,24 +15,57 @@ def qwen3_template() -> str:
     return str(qwen3_chat_template)
 
 
-def training_template(tokenizer: PreTrainedTokenizerBase) -> str:
-    """The tokenizer's own template, or its training variant: prefix-preserving, assistant turns marked.
+def own_template(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The template that the tokenizer came with; of several named ones, the one for tools.
 
     Raises:
-        InputError: If the tokenizer has no chat template, or one for which no marked variant is known.
+        InputError: If it has none.
     """
-    if not tokenizer.chat_template:
+    templates = tokenizer.chat_template
+    own = templates.get("tool_use", templates.get("default")) if isinstance(templates, dict) else templates
+    if not own:
         raise InputError(
             "the tokenizer has no chat template",
             where=str(tokenizer.name_or_path),
             fix="Use an instruction-tuned model as model.base",
         )
+    return str(own)
+
+
+def training_template(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The tokenizer's own template, or its training variant where one is known.
+
+    A training variant marks the assistant's turns and shows a turn alike whatever follows it.
+
+    Raises:
+        InputError: If the tokenizer has no chat template.
+    """
+    given, own = tokenizer.chat_template, own_template(tokenizer)
+    tokenizer.chat_template = own  # one text, which is compared with the known ones
     try:
-        return str(get_training_chat_template(tokenizer) or tokenizer.chat_template)
-    except ValueError:
-        raise InputError(
-            "the chat template does not mark the assistant's turns and no marked variant of it is known",
-            where=str(tokenizer.name_or_path),
-            allowed="templates with {% generation %} markers, and those of Qwen 2.5 and 3, Llama 3, Gemma and others",
-            fix="Put {% generation %} and {% endgeneration %} around the assistant's text in the tokenizer's template",
-        ) from None
+        return str(get_training_chat_template(tokenizer) or own)
+    except Exception:  # noqa: BLE001  an unknown template may fail in any way on the messages it is tried with
+        return own
+    finally:
+        tokenizer.chat_template = given
+
+
+def is_marked(template: str) -> bool:
+    """Whether the template says which of its output is the assistant's."""
+    return bool(has_generation_markers(template))
+
+
+def stop_token_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Tokens at which vLLM ends a reply: the tokenizer's end of sequence and those of the model's generation config.
+
+    The model's folder is where the tokenizer was loaded from. A model without a generation config names them in its
+    own config, as vLLM reads it.
+    """
+    found: list[Any] = [tokenizer.eos_token_id]
+    folder = Path(tokenizer.name_or_path)
+    for name in ("generation_config.json", "config.json"):
+        if tokenizer.name_or_path and (folder / name).is_file():
+            given = json.loads((folder / name).read_text(encoding="utf-8")).get("eos_token_id")
+            found += given if isinstance(given, list) else [given]
+            break
+    return frozenset(token for token in found if isinstance(token, int))

@@ -42,8 +42,12 @@ def _tell_left_out(cards: dict[SplitName, TokenCard]) -> None:
             first = card.left_out[0]
             say(
                 f"{len(card.left_out)} of {card.samples + len(card.left_out)} samples of {part} are left out; "
-                f"the first, {first.id} from {first.source}, {first.reason}. All are listed in data/tokens/card.json."
+                f"the first, {first.id} from {first.source}: {first.detail}. All are listed in data/tokens/card.json."
             )
+        if card.shortened:
+            say(f"{card.shortened} of {card.samples} samples of {part} end at an earlier turn so that they fit.")
+        if card.unlearned_turns:
+            say(f"{card.unlearned_turns} earlier turns of {part} are not learned: the chat template rewrites them.")
 
 
 def build_trainer(

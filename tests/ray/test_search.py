@@ -62,7 +62,7 @@ def test_a_grid_marks_the_diverged_stops_the_laggards_and_keeps_the_best(tmp_pat
 
 
 def some_trials_ran_side_by_side() -> bool:
-    """Whether the training workers of two trials were alive at once, so that neither waited for the CPUs of the other."""
+    """Whether the training workers of two trials were alive at once: neither waited for the CPUs of the other."""
     tasks = list_tasks(filters=[("type", "=", "ACTOR_TASK")], detail=True, limit=10_000, raise_on_missing_output=False)
     spans: dict[str, tuple[float, float]] = {}
     for task in tasks:

@@ -1,26 +1,50 @@
 import json
 import shutil
+import time
+from collections import Counter
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
+import trl
 from builders import (
     assistant,
     make_call,
     make_config,
     make_sample,
     make_tool,
+    names_in,
     user,
     weather_samples,
     write_model_folder,
     write_samples,
 )
-from datasets import load_from_disk
+from datasets import Features, List, Value, load_from_disk
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
 from orchestrator.config import DataConfig, RunConfig
+from orchestrator.data.card import KindTokens, LeftOut
+from orchestrator.data.render import chat_format
 from orchestrator.data.synthetic import generate_samples
-from orchestrator.data.tokenize import IGNORED, TokenRow, render_prompt, tokenize_run, tokenize_sample, tokens_folder
+from orchestrator.data.token_ledger import LedgerRow, histogram
+from orchestrator.data.tokenize import (
+    BATCH,
+    IGNORED,
+    TokenRow,
+    ledger_path,
+    render_prompt,
+    tokenize_run,
+    tokenize_sample,
+    tokenize_samples,
+    tokens_folder,
+)
 from orchestrator.errors import DataError, ModelNotFoundError
+from orchestrator.jsonl import read_jsonl
+from orchestrator.models.base import load_tokenizer
+from orchestrator.models.tiny import tiny_base_folder
 from orchestrator.records import Message, Sample
 from orchestrator.runs import RunDir, open_run
 
@@ -66,7 +90,7 @@ def test_a_label_is_its_own_token_or_ignored(tokenizer: PreTrainedTokenizerBase)
 
 def test_a_call_and_its_end_of_turn_are_learned_and_nothing_else(tokenizer: PreTrainedTokenizerBase) -> None:
     row = tokenize_sample(tokenizer, make_sample())
-    assert learned_text(tokenizer, row) == f"{WEATHER_CALL}<|im_end|>\n"
+    assert learned_text(tokenizer, row) == f"{WEATHER_CALL}<|im_end|>"
     text = tokenizer.decode(row.input_ids)
     assert "<think>" in text
     assert '"name": "get_weather", "description"' in text
@@ -74,7 +98,7 @@ def test_a_call_and_its_end_of_turn_are_learned_and_nothing_else(tokenizer: PreT
 
 def test_every_assistant_turn_is_learned_and_the_tools_result_is_not(tokenizer: PreTrainedTokenizerBase) -> None:
     row = tokenize_sample(tokenizer, make_sample(*TOOL_TURNS, kind="answer"))
-    assert learned_text(tokenizer, row) == f"{WEATHER_CALL}<|im_end|>\nIt is blue in Rome.<|im_end|>\n"
+    assert learned_text(tokenizer, row) == f"{WEATHER_CALL}<|im_end|>It is blue in Rome.<|im_end|>"
     result = tokenizer.decode([t for t, label in zip(row.input_ids, row.labels, strict=True) if label == IGNORED])
     assert '<tool_response>\n{"sky": "blue"}\n</tool_response>' in result
 
@@ -93,9 +117,82 @@ def test_null_arguments_are_learned_as_null_and_absent_ones_are_absent(tokenizer
     assert "unit" not in learned_text(tokenizer, row)
 
 
-def test_a_real_think_block_of_the_data_is_learned(tokenizer: PreTrainedTokenizerBase) -> None:
-    row = tokenize_sample(tokenizer, make_sample(user("x"), assistant("<think>\nHm.\n</think>\n\nYes."), kind="answer"))
-    assert learned_text(tokenizer, row) == "<think>\nHm.\n</think>\n\nYes.<|im_end|>\n"
+THOUGHTFUL = Message(role="assistant", content="Yes.", reasoning_content="Hm, well.")
+
+
+def test_reasoning_is_dropped_unless_thinking_is_on(tokenizer: PreTrainedTokenizerBase) -> None:
+    sample = make_sample(user("x"), THOUGHTFUL, user("y"), THOUGHTFUL, kind="answer")
+    assert learned_text(tokenizer, tokenize_sample(tokenizer, sample)) == "Yes.<|im_end|>Yes.<|im_end|>"
+    kept = tokenize_sample(tokenizer, sample, thinking=True)
+    assert learned_text(tokenizer, kept) == "<think>\nHm, well.\n</think>\n\nYes.<|im_end|>" * 2
+    assert "Hm" not in tokenizer.decode(render_prompt(tokenizer, sample.messages[:3], sample.tools))
+    assert "Hm" in tokenizer.decode(render_prompt(tokenizer, sample.messages[:3], sample.tools, thinking=True))
+
+
+def test_with_thinking_the_prompt_leaves_the_block_to_the_assistant(tokenizer: PreTrainedTokenizerBase) -> None:
+    prompt = render_prompt(tokenizer, [user("x")], [], thinking=True)
+    assert tokenizer.decode(prompt).endswith("<|im_start|>assistant\n")
+    row = tokenize_sample(tokenizer, make_sample(user("x"), THOUGHTFUL, tools=(), kind="answer"), thinking=True)
+    assert row.input_ids[: row.spans[0].start] == prompt
+
+
+def test_a_sample_that_cannot_be_shown_is_an_error_with_its_reason(tokenizer: PreTrainedTokenizerBase) -> None:
+    with pytest.raises(DataError, match=r"sample s0: nothing_to_learn: the assistant says nothing"):
+        tokenize_sample(tokenizer, make_sample(user("x"), kind="answer"))
+
+
+PROSE = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=30)
+REPLIES = st.builds(
+    lambda text, cities: assistant(text, *(make_call(city=city) for city in cities)), PROSE, st.lists(PROSE, max_size=2)
+)
+TURNS = st.tuples(PROSE.map(user), REPLIES)
+
+
+@given(st.lists(TURNS, min_size=1, max_size=3), st.none() | PROSE, st.booleans())
+def test_tokens_are_those_of_the_template_and_the_mask_is_its_marks_less_prefix_and_separator(
+    tokenizer: PreTrainedTokenizerBase, pairs: list[tuple[Message, Message]], system: str | None, thinking: bool
+) -> None:
+    turns = [turn for pair in pairs for turn in pair]
+    messages = [Message(role="system", content=system), *turns] if system is not None else turns
+    sample = make_sample(*messages)
+    form = chat_format(tokenizer, thinking=thinking)
+    row = next(tokenize_samples(form, [sample], max_length=None)).row
+    encoded = tokenizer.apply_chat_template(
+        form.plain(messages),
+        tools=[make_tool().model_dump()],
+        return_dict=True,
+        return_assistant_tokens_mask=True,
+        enable_thinking=thinking,
+    )
+    if isinstance(row, LeftOut):
+        is_empty = not messages[-1].content.strip("\n") and not messages[-1].tool_calls
+        assert row.reason in ("prompt_differs", "control_token_in_text", *(["nothing_to_learn"] if is_empty else ()))
+        return
+    assert row.input_ids == encoded["input_ids"]
+    assert learned_spans(row) == [span[1:] for span in row.spans]
+    marked = [place for place, mark in enumerate(encoded["assistant_masks"]) if mark]
+    learned = [place for span in row.spans for place in range(span.start, span.end)]
+    assert set(learned) <= set(marked)
+    if len(row.spans) == row.num_turns:
+        prefix = [] if thinking else form.encode("<think>\n\n</think>\n\n")
+        rest = [row.input_ids[place] for place in sorted(set(marked) - set(learned))]
+        assert rest == (prefix + form.encode("\n")) * row.num_turns
+
+
+def test_a_reply_that_would_melt_into_its_prompt_is_left_out() -> None:
+    # Qwen2.5's template takes a leading line break of the reply as it is, and two line breaks are one token.
+    other = load_tokenizer(tiny_base_folder(), trust_remote_code=False)
+    other.chat_template = (Path(trl.__file__).parent / "chat_templates/qwen2_5.jinja").read_text(encoding="utf-8")
+    form = chat_format(other, thinking=False)
+    assert form.encode("\n\n") != form.encode("\n") * 2
+    row = next(tokenize_samples(form, [make_sample(user("x"), assistant("\nYes."))], max_length=None)).row
+    assert isinstance(row, LeftOut)
+    assert row.reason == "prompt_differs"
+    assert row.detail == "turn 2: its first token would begin inside the prompt before it"
+    earlier = make_sample(user("x"), assistant("\nYes."), user("y"), assistant("No."), kind="answer")
+    row = next(tokenize_samples(form, [earlier], max_length=None)).row
+    assert isinstance(row, TokenRow)
+    assert ([span.place for span in row.spans], row.num_turns) == ([3], 2)
 
 
 def check_prompts(tokenizer: PreTrainedTokenizerBase, sample: Sample) -> int:
@@ -138,6 +235,7 @@ def test_a_run_is_tokenised_to_arrow_with_a_card(
     rows = [tokenize_sample(tokenizer, sample) for sample in weather_samples("Rome", "Oslo", "Lima")]
     stored = load_from_disk(str(tokens_folder(run, "train")))
     assert stored.column_names == ["input_ids", "labels"]
+    assert stored.features == Features(input_ids=List(Value("int32")), labels=List(Value("int32")))
     assert stored["input_ids"][:] == [row.input_ids for row in rows]
     assert stored["labels"][:] == [row.labels for row in rows]
     assert set(cards) == {"train", "val"}
@@ -147,6 +245,18 @@ def test_a_run_is_tokenised_to_arrow_with_a_card(
     assert card.longest == max(len(row.input_ids) for row in rows)
     assert card.learned_tokens == sum(label != IGNORED for row in rows for label in row.labels)
     assert 0 < card.learned_tokens < card.tokens
+    assert card.by_kind == {"tool_call": KindTokens(samples=3, tokens=card.tokens, learned_tokens=card.learned_tokens)}
+    assert card.histogram == ((384, 3),)
+    assert (card.mask, card.shortened, card.unlearned_turns) == ("marked template", 0, 0)
+    ledger = list(read_jsonl(ledger_path(run, "train"), LedgerRow))
+    assert [entry.id for entry in ledger] == ["s-Rome", "s-Oslo", "s-Lima"]
+    assert ledger[0] == LedgerRow(
+        id="s-Rome",
+        kind="tool_call",
+        tokens=len(rows[0].input_ids),
+        learned_tokens=sum(label != IGNORED for label in rows[0].labels),
+        turns=(1,),
+    )
     written = json.loads((run.root / "data" / "tokens" / "card.json").read_text(encoding="utf-8"))
     assert written["val"]["samples"] == 1
     assert "digest" in written
@@ -158,11 +268,13 @@ def test_long_samples_and_samples_without_a_reply_are_left_out_and_listed(config
     write_samples(run, "train", [long, *weather_samples("Rome"), silent])
     card = tokenize_run(config, run)["train"]
     assert card.samples == 1
-    assert [(out.id, out.source) for out in card.left_out] == [("long", "a.jsonl:7"), ("silent", "test")]
-    tokens = card.left_out[0].tokens
-    assert tokens > 400
-    assert card.left_out[0].reason == f"has {tokens} tokens, more than data.max_length 400"
-    assert card.left_out[1].reason == "has no token of the assistant to learn"
+    first, second = card.left_out
+    assert (first.id, first.source, first.reason) == ("long", "a.jsonl:7", "too_long")
+    assert first.tokens is not None
+    assert first.tokens > 400
+    assert first.detail == f"has {first.tokens} tokens, more than data.max_length 400"
+    assert (second.id, second.source, second.reason) == ("silent", "test", "nothing_to_learn")
+    assert second.detail == "the assistant says nothing"
     assert load_from_disk(str(tokens_folder(run, "train"))).num_rows == 1
 
 
@@ -183,7 +295,9 @@ def test_a_sample_of_just_the_longest_length_is_trained_on(
 
 def test_a_part_without_a_usable_sample_is_an_error(config: RunConfig, run: RunDir) -> None:
     write_samples(run, "val", [make_sample(user("word " * 500), assistant("Yes."), kind="answer")])
-    with pytest.raises(DataError, match="no sample of val can be trained on; the first is left out because it has"):
+    with pytest.raises(
+        DataError, match=r"no sample of val can be trained on: too_long x 1; the first, s0: has \d+ tokens"
+    ):
         tokenize_run(config, run)
     write_samples(run, "val", [])
     with pytest.raises(DataError, match="val holds no sample"):
@@ -227,11 +341,120 @@ def test_another_template_is_tokenised_again(
     other = tmp_path / "other"
     shutil.copytree(model_folder, other)
     template = (other / "chat_template.jinja").read_text(encoding="utf-8")
-    marked = "{%- for m in messages %}{{ m.role }}: {% generation %}{{ m.content }}{% endgeneration %}{% endfor %}"
-    (other / "chat_template.jinja").write_text(marked, encoding="utf-8")
-    assert template != marked
+    shorter = template.replace("You may call one or more functions to assist with the user query.", "")
+    (other / "chat_template.jinja").write_text(shorter, encoding="utf-8")
+    assert template != shorter
     model = config.model.model_copy(update={"base": str(other)})
     assert tokenize_run(config.model_copy(update={"model": model}), run)["train"].tokens < first
+
+
+LONG_TALK = make_sample(
+    user("What is the weather in Rome"),
+    assistant("", make_call(city="Rome")),
+    Message(role="tool", content="sunny"),
+    assistant("Sunny."),
+    user("And " + "then " * 300),
+    assistant("Rain."),
+    id="talk",
+    kind="answer",
+)
+
+
+def with_data(config: RunConfig, **changes: Any) -> RunConfig:
+    return config.model_copy(update={"data": config.data.model_copy(update=changes)})
+
+
+def test_a_long_conversation_ends_after_the_last_reply_that_fits(
+    config: RunConfig, run: RunDir, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    write_samples(run, "train", [LONG_TALK, *weather_samples("Oslo")])
+    card = tokenize_run(with_data(config, overlong="shorten"), run)["train"]
+    assert (card.samples, card.shortened, card.left_out) == (2, 1, ())
+    up_to_sunny = tokenize_sample(tokenizer, LONG_TALK.model_copy(update={"messages": LONG_TALK.messages[:4]}))
+    stored = load_from_disk(str(tokens_folder(run, "train")))
+    assert stored["input_ids"][0] == up_to_sunny.input_ids
+    assert stored["labels"][0] == up_to_sunny.labels
+    assert tokenizer.decode(stored["input_ids"][0]).endswith("Sunny.<|im_end|>\n")
+    barely = with_data(config, overlong="shorten", max_length=len(up_to_sunny.input_ids) - 1)
+    tokenize_run(barely, run)
+    shorter = load_from_disk(str(tokens_folder(run, "train")))["input_ids"][0]
+    assert tokenizer.decode(shorter).endswith("</tool_call><|im_end|>\n")
+    assert next(read_jsonl(ledger_path(run, "train"), LedgerRow)).kind == "tool_call"
+
+
+def test_a_conversation_of_which_no_reply_fits_is_left_out(config: RunConfig, run: RunDir) -> None:
+    write_samples(run, "train", [LONG_TALK, *weather_samples("Oslo")])
+    shortest = with_data(config, overlong="shorten", max_length=200)
+    with pytest.raises(DataError, match=r"too_long x 2.*not even its first reply fits"):
+        tokenize_run(shortest, run)
+    assert tokenize_run(with_data(config, overlong="leave_out"), run)["train"].left_out[0].reason == "too_long"
+
+
+@pytest.mark.parametrize("overlong", ["leave_out", "shorten"])
+def test_a_talk_of_thousands_of_turns_takes_no_longer_than_it_must(
+    config: RunConfig, run: RunDir, overlong: str
+) -> None:
+    endless = make_sample(*[user("Hi"), assistant("Hello.")] * 4000, id="endless", kind="answer")
+    write_samples(run, "train", [endless, *weather_samples("Oslo")])
+    started = time.monotonic()
+    card = tokenize_run(with_data(config, overlong=overlong), run)["train"]
+    assert time.monotonic() - started < 20
+    assert (card.shortened, len(card.left_out)) == ((1, 0) if overlong == "shorten" else (0, 1))
+    assert card.longest <= 400
+
+
+def test_reasoning_that_is_kept_is_tokenised_again(config: RunConfig, run: RunDir) -> None:
+    write_samples(run, "train", [make_sample(user("x"), THOUGHTFUL, kind="answer")])
+    dropped = tokenize_run(config, run)["train"].learned_tokens
+    assert tokenize_run(with_data(config, reasoning="keep"), run)["train"].learned_tokens > dropped
+
+
+def test_a_text_with_a_control_token_is_left_out_with_its_turn(config: RunConfig, run: RunDir) -> None:
+    forged = make_sample(user("x<|im_end|>"), assistant("Yes."), id="forged", kind="answer")
+    write_samples(run, "train", [forged, *weather_samples("Oslo")])
+    (left_out,) = tokenize_run(config, run)["train"].left_out
+    assert (left_out.id, left_out.reason, left_out.tokens) == ("forged", "control_token_in_text", None)
+    assert left_out.detail == "turn 1: '<|im_end|>' stands in its text"
+
+
+def test_more_rows_than_one_batch_keep_their_order(config: RunConfig, run: RunDir) -> None:
+    num_rows = 4 * BATCH + 3
+    write_samples(run, "train", [make_sample(id=f"s{number}") for number in range(num_rows)])
+    assert tokenize_run(config, run)["train"].samples == num_rows
+    ledger = read_jsonl(ledger_path(run, "train"), LedgerRow)
+    assert [entry.id for entry in ledger] == [f"s{number}" for number in range(num_rows)]
+    assert load_from_disk(str(tokens_folder(run, "train"))).num_rows == num_rows
+
+
+def test_stored_tokens_are_replaced_and_not_written_over(config: RunConfig, run: RunDir, tmp_path: Path) -> None:
+    tokenize_run(config, run)
+    (stored,) = tokens_folder(run, "train").glob("*.arrow")
+    linked = tmp_path / "linked.arrow"
+    linked.hardlink_to(stored)
+    content = linked.read_bytes()
+    write_samples(run, "train", weather_samples("Quito"))
+    tokenize_run(config, run)
+    assert linked.read_bytes() == content
+    assert names_in(tokens_folder(run, "train").parent) == [
+        "card.json",
+        "train",
+        "train.ledger.jsonl",
+        "val",
+        "val.ledger.jsonl",
+    ]
+
+
+@given(st.dictionaries(st.integers(1, 10**6), st.integers(1, 50), min_size=1))
+def test_a_histogram_counts_every_length_once_in_a_dozen_bins(lengths: dict[int, int]) -> None:
+    bins = histogram(Counter(lengths))
+    assert sum(count for _, count in bins) == sum(lengths.values())
+    assert 1 <= len(bins) <= 12
+    assert all(second / first in (1.5, 4 / 3) for (first, _), (second, _) in pairwise(bins))
+    assert bins[-1][0] / 1.5 < max(max(lengths), 32) <= bins[-1][0]
+
+
+def test_the_bins_of_a_few_lengths() -> None:
+    assert histogram(Counter({5: 1, 32: 1, 33: 2, 70: 3})) == ((32, 2), (48, 2), (64, 0), (96, 3))
 
 
 def test_a_base_that_is_not_there_is_an_error(config: RunConfig, run: RunDir) -> None:

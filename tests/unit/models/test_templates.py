@@ -1,12 +1,16 @@
+import json
+from pathlib import Path
+
 import pytest
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from trl.chat_template_utils import is_chat_template_prefix_preserving
 
 from orchestrator.errors import InputError
 from orchestrator.models.pretrain import build_tokenizer
-from orchestrator.models.templates import qwen3_template, training_template
+from orchestrator.models.templates import is_marked, qwen3_template, stop_token_ids, training_template
 
 MARKED = "{% for m in messages %}{{ m.role }}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}"
+UNMARKED = "{% for m in messages %}{{ m.content }}{% endfor %}"
 
 
 @pytest.fixture
@@ -45,8 +49,47 @@ def test_no_template_is_an_error(fresh: PreTrainedTokenizerBase, template: str |
         training_template(fresh)
 
 
-def test_an_unknown_template_without_marks_is_an_error(fresh: PreTrainedTokenizerBase) -> None:
-    fresh.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
-    with pytest.raises(InputError, match="does not mark the assistant's turns") as caught:
-        training_template(fresh)
-    assert "{% generation %}" in str(caught.value.fix)
+def test_an_unknown_template_without_marks_is_kept(fresh: PreTrainedTokenizerBase) -> None:
+    fresh.chat_template = UNMARKED
+    assert training_template(fresh) == UNMARKED
+    assert not is_marked(UNMARKED)
+    assert is_marked(MARKED)
+
+
+def test_a_template_that_fails_on_what_it_is_tried_with_is_kept(fresh: PreTrainedTokenizerBase) -> None:
+    fresh.chat_template = "{{ raise_exception('no') }}"
+    assert training_template(fresh) == "{{ raise_exception('no') }}"
+
+
+def test_of_several_named_templates_the_one_for_tools_is_taken(fresh: PreTrainedTokenizerBase) -> None:
+    named = {"default": UNMARKED, "tool_use": MARKED}
+    fresh.chat_template = named
+    assert training_template(fresh) == MARKED
+    assert fresh.chat_template == named
+    fresh.chat_template = {"default": qwen3_template()}
+    assert is_marked(training_template(fresh))
+
+
+@pytest.mark.parametrize(
+    ("files", "names"),
+    [
+        ({}, {"<|im_end|>"}),
+        ({"generation_config.json": ["<|endoftext|>", "<|im_end|>"]}, {"<|im_end|>", "<|endoftext|>"}),
+        ({"generation_config.json": "<|im_start|>", "config.json": "<|endoftext|>"}, {"<|im_end|>", "<|im_start|>"}),
+        ({"config.json": "<|endoftext|>"}, {"<|im_end|>", "<|endoftext|>"}),
+        ({"generation_config.json": None, "config.json": "<|endoftext|>"}, {"<|im_end|>"}),
+    ],
+)
+def test_the_tokens_at_which_an_engine_stops(
+    fresh: PreTrainedTokenizerBase, tmp_path: Path, files: dict[str, str | list[str] | None], names: set[str]
+) -> None:
+    fresh.save_pretrained(tmp_path)
+    for name, tokens in files.items():
+        given = fresh.convert_tokens_to_ids(tokens) if tokens else None
+        (tmp_path / name).write_text(json.dumps({"eos_token_id": given}), encoding="utf-8")
+    loaded = PreTrainedTokenizerFast.from_pretrained(tmp_path)
+    assert stop_token_ids(loaded) == {fresh.convert_tokens_to_ids(name) for name in names}
+
+
+def test_a_tokenizer_of_no_folder_stops_at_its_own_end(fresh: PreTrainedTokenizerBase) -> None:
+    assert stop_token_ids(fresh) == {fresh.eos_token_id}

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from orchestrator.data.tokenize import LeftOut, TokenCard
+from orchestrator.data.card import KindTokens, LeftOut, TokenCard
 from orchestrator.errors import DataError
 from orchestrator.jsonl import dump_jsonl, dump_line, parse_line, read_jsonl
 from orchestrator.records import AdapterRecord, EvalPoint, Message, QuarantinedRow, Sample, ToolCall, TrialRecord
@@ -66,7 +66,12 @@ RECORDS: list[BaseModel] = [
         tokens=5,
         learned_tokens=2,
         longest=5,
-        left_out=(LeftOut(id="a", source="s", tokens=9, reason="is long"),),
+        shortened=1,
+        unlearned_turns=2,
+        by_kind={"answer": KindTokens(samples=1, tokens=5, learned_tokens=2)},
+        histogram=((32, 1),),
+        left_out=(LeftOut(id="a", source="s", tokens=9, reason="too_long", detail="is long"),),
+        mask="derived",
     ),
 ]
 JSON_VALUES = st.recursive(

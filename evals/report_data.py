@@ -1,0 +1,180 @@
+"""What a report says about the data: sentences and tables from the data card. Pure functions.
+
+Names and examples come from the data: whoever draws a table or prints a sentence escapes it.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from orchestrator.data.card import DataCard, HeldOutName, LeakCard, Overlap, ReasonCount, SourceCard
+from orchestrator.records import SAMPLE_KINDS
+from orchestrator.runs import SplitName
+
+PARTS: tuple[SplitName, ...] = ("train", "val", "test")
+MAX_FIELDS = 8
+"""Most unused fields that a report names; the card has all."""
+SHA256_DIGITS = 12
+"""Digits of a source's hash that a report shows; the card has all."""
+
+HOW_TO_READ_LEAKS = (
+    "Shared prompts and near-duplicates make scores too good; shared tools are expected in a split by conversation, "
+    "while a split by tool shows scores on tools never seen in training; "
+    "text arguments, such as the names of cities, may recur in any split."
+)
+
+Cell = str | int
+
+
+class DataTable(NamedTuple):
+    """A table; every row has as many cells as `head`. `note` says how to read it, empty where that is plain."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    note: str = ""
+
+
+def data_sentences(card: DataCard) -> list[str]:
+    """What happened to the rows, in whole sentences."""
+    sentences = [
+        f"{card.rows:,} rows became {card.samples:,} samples; {_share(card.quarantined, card.rows)} were set aside."
+    ]
+    if card.inferred_kinds:
+        sentences.append(
+            f"The kind of {_share(card.inferred_kinds, card.samples)} samples was told from the last turn."
+        )
+    if card.repaired_nulls:
+        sentences.append(f"{card.repaired_nulls:,} nulls that a table had filled in were taken out.")
+    renamed = sum(source.num_renamed for source in card.sources)
+    if renamed:
+        sentences.append(f"{renamed:,} samples got a new id because theirs was taken.")
+    if card.moved_groups:
+        sentences.append(
+            f"{card.moved_groups:,} of {card.groups:,} groups of samples that start alike were moved to another part, "
+            "so that no part lacks a kind."
+        )
+    if card.pruned_tools:
+        sentences.append(
+            f"{card.pruned_tools:,} offers of held-out tools were taken out of samples of parts that must not see them."
+        )
+    ignored = sum((Counter(source.ignored_fields) for source in card.sources), Counter[str]())
+    if ignored:
+        fields = ", ".join(f"{name} ({count:,} rows)" for name, count in ignored.most_common(MAX_FIELDS))
+        more = f" and {len(ignored) - MAX_FIELDS:,} more" if len(ignored) > MAX_FIELDS else ""
+        sentences.append(f"Fields that hold something and were not used: {fields}{more}.")
+    return sentences
+
+
+def data_tables(card: DataCard) -> list[DataTable]:
+    """All tables with at least one row, in reading order."""
+    tables = [
+        _sources(card.sources),
+        _kinds(card),
+        _leaks(card.leaks),
+        _first_shared(card.leaks),
+        _reasons("Set aside", card.reasons),
+        _reasons("Kept, but look at these", card.flags),
+        _tools(card),
+        DataTable("Tags", ("Tag", "Samples"), tuple(Counter(card.tags).most_common())),
+    ]
+    return [table for table in tables if table.rows]
+
+
+def leak_warning(card: DataCard) -> str | None:
+    """One sentence if the test part repeats training, so that its scores promise too much; else None."""
+    leak = card.leaks.get("test")
+    if leak is None:
+        return None
+    findings = [
+        *_finding(leak.prompts, ("repeats a prompt of training", "repeat a prompt of training")),
+        *_finding(leak.near_duplicates, ("nearly repeats a sample of training", "nearly repeat a sample of training")),
+    ]
+    return f"{' and '.join(findings)}: the scores may be too good." if findings else None
+
+
+def _finding(overlap: Overlap, verb: tuple[str, str]) -> Iterable[str]:
+    if overlap.count:
+        samples = "held-out sample" if overlap.n == 1 else "held-out samples"
+        yield f"{overlap.count:,} of {overlap.n:,} {samples} {verb[overlap.count > 1]}"
+
+
+def _sources(sources: Iterable[SourceCard]) -> DataTable:
+    rows = tuple(
+        (
+            source.path if source.limit is None else f"{source.path} (at most {source.limit:,} rows)",
+            _formats(source),
+            source.rows,
+            source.samples,
+            sum(source.quarantined.values()),
+            (source.sha256 or "")[:SHA256_DIGITS],
+        )
+        for source in sources
+    )
+    return DataTable(
+        "Sources", ("Source", "Format, and what told", "Rows", "Samples", "Set aside", "SHA-256 begins with"), rows
+    )
+
+
+def _formats(source: SourceCard) -> str:
+    found = source.formats.items()
+    if len(found) == 1:
+        return "; ".join(f"{name} ({count.why})" for name, count in found)
+    return "; ".join(f"{name}, {count.rows:,} rows ({count.why})" for name, count in found)
+
+
+def _kinds(card: DataCard) -> DataTable:
+    rows: list[tuple[Cell, ...]] = [
+        (kind.replace("_", " "), *(card.part_kinds.get(part, {}).get(kind, 0) for part in PARTS), card.kinds[kind])
+        for kind in SAMPLE_KINDS
+        if kind in card.kinds
+    ]
+    rows.append(("all", *(card.parts.get(part, 0) for part in PARTS), card.samples))
+    return DataTable("Samples by kind and part", ("Kind", *PARTS, "all"), tuple(rows))
+
+
+def _leaks(leaks: Mapping[HeldOutName, LeakCard]) -> DataTable:
+    rows = tuple((part, *(_overlap(overlap) for overlap in _overlaps(leak).values())) for part, leak in leaks.items())
+    head = ("Part", "Prompts", "Near-duplicates", "Text arguments", "Tools")
+    return DataTable("Shared with training", head, rows, HOW_TO_READ_LEAKS)
+
+
+def _first_shared(leaks: Mapping[HeldOutName, LeakCard]) -> DataTable:
+    rows = tuple(
+        (part, what, overlap.example)
+        for part, leak in leaks.items()
+        for what, overlap in _overlaps(leak).items()
+        if overlap.count and overlap.example is not None
+    )
+    return DataTable("What is shared", ("Part", "Shared", "The first"), rows)
+
+
+def _overlaps(leak: LeakCard) -> dict[str, Overlap]:
+    return {
+        "prompt": leak.prompts,
+        "near-duplicate": leak.near_duplicates,
+        "text argument": leak.arguments,
+        "tool": leak.tools,
+    }
+
+
+def _overlap(overlap: Overlap) -> str:
+    return f"{overlap.count:,} of {overlap.n:,}"
+
+
+def _reasons(title: str, reasons: Mapping[str, ReasonCount]) -> DataTable:
+    ordered = sorted(reasons.items(), key=lambda item: (-item[1].count, item[0]))
+    rows = tuple((reason, found.count, found.example) for reason, found in ordered)
+    return DataTable(title, ("Reason", "Rows", "The first"), rows)
+
+
+def _tools(card: DataCard) -> DataTable:
+    called = sorted(card.tools.items(), key=lambda tool: (-tool[1].calls, -tool[1].offered, tool[0]))
+    never = sum(not tool.calls for tool in card.tools.values())
+    note = f"{never:,} of {card.num_tools:,} tools are offered and never called." if never else ""
+    rows = tuple((name, tool.offered, tool.calls) for name, tool in called)
+    return DataTable("Tools", ("Tool", "Offered in samples", "Calls"), rows, note)
+
+
+def _share(count: int, total: int) -> str:
+    return f"{count:,} ({count / total:.1%})" if total else f"{count:,}"

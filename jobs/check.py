@@ -1,0 +1,23 @@
+"""Check the data of a config before anything trains: `python -m jobs.check --config FILE`."""
+
+import sys
+from pathlib import Path
+
+from jobs._main import DONE, run_job
+from orchestrator.config import RunConfig
+from orchestrator.errors import InputError
+from orchestrator.runs import RunDir, check_dir
+
+
+def check(config: RunConfig, folder: RunDir) -> int:
+    """Check and show the findings; exits 3 if the data is not ready."""
+    from evals.check import check_data
+    from evals.check_text import show_check
+
+    card = check_data(config, folder, base_dir=Path.cwd())
+    show_check(card, folder)
+    return InputError.exit_code if card.not_ready else DONE
+
+
+if __name__ == "__main__":
+    sys.exit(run_job("check", check, folder=check_dir, open_folder=check_dir))

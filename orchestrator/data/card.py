@@ -1,0 +1,161 @@
+"""`data/card.json`: what the data of a run is. Produced by `prepare`, read by `check` and the report."""
+
+from typing import Literal
+
+from orchestrator.records import Record, SampleKind
+from orchestrator.runs import SplitName
+
+HeldOutName = Literal["val", "test"]
+
+
+class ReasonCount(Record):
+    """How often something was found, and the first of it as `file:line: detail`."""
+
+    count: int
+    example: str
+
+
+class FormatCount(Record):
+    """How many rows of a source were read as one format, and what told the first of them."""
+
+    rows: int
+    why: str
+
+
+class SourceCard(Record):
+    """What one source gave. `rows` is `samples` plus the sum of `quarantined`.
+
+    `files` are its file names; `sha256` is that of their bytes in this order, None for the generator and the hub.
+    `ignored_fields` counts rows by fields that hold something and have no place in a sample. `num_renamed` ids were
+    taken already by another sample and got the content hash appended.
+    """
+
+    path: str
+    files: tuple[str, ...]
+    sha256: str | None
+    formats: dict[str, FormatCount]
+    limit: int | None
+    rows: int
+    samples: int
+    quarantined: dict[str, int]
+    repaired_nulls: int
+    ignored_fields: dict[str, int]
+    num_renamed: int
+
+
+class ToolCard(Record):
+    """In how many samples a tool is offered, and how many calls name it."""
+
+    offered: int
+    calls: int
+
+
+class Overlap(Record):
+    """How many of `n` different things of a held-out part also occur in train, and one of them."""
+
+    count: int
+    n: int
+    example: str | None = None
+
+
+class LeakCard(Record):
+    """What a held-out part shares with train.
+
+    `prompts` are samples whose last user message is also one of train (letter case and spaces aside);
+    `arguments` are different text values in calls; `tools` are names of offered tools; `near_duplicates` are samples
+    whose words overlap with one of train by `data.near_duplicate_threshold` (0.9 where that is off). Shared tools are
+    expected in a split by conversation, and shared arguments in any: they are shown so that scores can be read rightly.
+    """
+
+    prompts: Overlap
+    arguments: Overlap
+    tools: Overlap
+    near_duplicates: Overlap
+
+
+class DataCard(Record):
+    """What the data of a run is.
+
+    `reasons` are those of the quarantine; `flags` are findings in rows that were kept. `parts` counts samples by part,
+    and `part_kinds` by part and kind; `inferred_kinds` is how many samples' kind was told from their last turn.
+    `groups` are sets of samples that start alike and were dealt as one; `moved_groups` of them were moved so that no
+    part lacks a kind. `pruned_tools` are held-out tools taken out of the offers of training samples (split by tool).
+    `tools` is by tool name.
+    """
+
+    rows: int
+    samples: int
+    quarantined: int
+    repaired_nulls: int
+    groups: int
+    moved_groups: int
+    pruned_tools: int
+    num_tools: int
+    sources: tuple[SourceCard, ...]
+    reasons: dict[str, ReasonCount]
+    flags: dict[str, ReasonCount]
+    kinds: dict[SampleKind, int]
+    inferred_kinds: int
+    tags: dict[str, int]
+    parts: dict[SplitName, int]
+    part_kinds: dict[SplitName, dict[SampleKind, int]]
+    leaks: dict[HeldOutName, LeakCard]
+    tools: dict[str, ToolCard]
+
+
+LeftOutReason = Literal[
+    "too_long",
+    "nothing_to_learn",
+    "control_token_in_text",
+    "prompt_differs",
+    "no_end_of_turn",
+    "template_refuses",
+]
+"""Why a good sample cannot be trained on.
+
+`too_long`: more tokens than `data.max_length`, and no shorter end where `data.overlong` is `shorten`.
+`nothing_to_learn`: the assistant says nothing that carries loss.
+`control_token_in_text`: a text holds a token that the template or a parser would read as structure.
+`prompt_differs`: the row does not begin with the tokens that evaluation would send for its last turn.
+`no_end_of_turn`: the last turn holds no token at which vLLM stops.
+`template_refuses`: the chat template raised an error, such as roles that must alternate.
+"""
+
+
+class LeftOut(Record):
+    """A sample that is not trained on, and why; `tokens` is None where it was left out before it was tokenised."""
+
+    id: str
+    source: str
+    reason: LeftOutReason
+    detail: str
+    tokens: int | None = None
+
+
+class KindTokens(Record):
+    """Token counts of the samples of one kind."""
+
+    samples: int
+    tokens: int
+    learned_tokens: int
+
+
+class TokenCard(Record):
+    """Token counts of one part of the split. Produced by `tokenize_run`; `learned_tokens` carry the loss.
+
+    `shortened` samples end at an earlier turn of the assistant so that they fit. `unlearned_turns` are earlier turns of
+    the assistant in trained samples that carry no loss, because the template shows them otherwise once the conversation
+    goes on. `histogram` holds (up_to, samples) in two bins a doubling; each begins after the one before it.
+    `mask` says whether the template marks where an assistant's turn ends, or that was found by rendering prefixes.
+    """
+
+    samples: int
+    tokens: int
+    learned_tokens: int
+    longest: int
+    shortened: int
+    unlearned_turns: int
+    by_kind: dict[SampleKind, KindTokens]
+    histogram: tuple[tuple[int, int], ...]
+    left_out: tuple[LeftOut, ...]
+    mask: Literal["marked template", "derived"]

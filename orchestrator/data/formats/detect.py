@@ -1,0 +1,203 @@
+"""Which format a row is in, told by its fields and, where formats share fields, by what its turns hold."""
+
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from typing import Any, NamedTuple
+
+from orchestrator.config import RowFormat
+from orchestrator.data.formats import mcp
+from orchestrator.data.formats.common import ROLES, TURN_LISTS, short, turns_of
+from orchestrator.data.formats.glaive import TURN_START
+from orchestrator.data.formats.hermes import OPEN_CALL, OPEN_TOOLS, offers_tools
+from orchestrator.data.formats.instruction import MATERIALS, REPLIES, REQUESTS
+from orchestrator.data.formats.sharegpt import SHAREGPT_CALLS, SHAREGPT_ROLES, is_pair
+from orchestrator.data.pythonic import opens_like_calls
+from orchestrator.data.rejection import Reason, RowRejected
+from orchestrator.records import JsonObject
+
+RPC_MARKS = ('"jsonrpc"', '"tools/call"')
+"""What JSON-RPC in a text is told by."""
+TOOLACE_MARKS = ("[func_name1(", "composing functions")
+"""What the system texts of ToolACE say about calls; a row without a call is told by them alone."""
+
+FIELDS_OF_FORMATS: dict[RowFormat, tuple[str, ...]] = {
+    "messages": ("messages",),
+    "sharegpt": ("conversations",),
+    "xlam": ("query", "answers", "tools"),
+    "glaive": ("chat", "system"),
+    "mcp": ("tools", "request"),
+    "tool_pairs": ("tool", "arguments", "input"),
+    "bfcl": ("question", "function"),
+    "instruction": ("instruction", "output"),
+}
+"""The fields to name when a row has none of them right."""
+_MAX_KEYS_COMPARED = 20
+
+
+class Detected(NamedTuple):
+    """The format of a row, and the clause that tells a person why."""
+
+    format: RowFormat
+    why: str
+
+
+def detect_format(row: JsonObject) -> Detected:
+    """Tell a row's format.
+
+    Raises:
+        RowRejected: UNKNOWN_FORMAT with the row's keys and the nearest format, if it is in none of them;
+            MALFORMED_FIELD, if its turns are no list.
+    """
+    if row.get("session") is not None or row.get("jsonrpc") is not None:
+        return Detected("mcp", f"the row has `{'session' if row.get('session') is not None else 'jsonrpc'}`")
+    if any(row.get(key) is not None for key in TURN_LISTS):
+        return _by_turns(row, turns_of(row))
+    detected = _by_fields(row)
+    if detected is None:
+        raise RowRejected(Reason.UNKNOWN_FORMAT, _nearest(row))
+    return detected
+
+
+def _by_fields(row: JsonObject) -> Detected | None:
+    has = {key for key, value in row.items() if value is not None}
+    chat = row.get("chat")
+    if isinstance(chat, str) and TURN_START.search(chat):
+        return Detected("glaive", "`chat` is a text with USER: and ASSISTANT:")
+    if {"query", "answers"} <= has:
+        return Detected("xlam", "the row has `query` and `answers`")
+    if {"question", "function"} <= has:
+        return Detected("bfcl", "the row has `question` and `function`")
+    if (why := _mcp_call(row)) is not None:
+        return Detected("mcp", why)
+    if {"tool", "arguments"} <= has:
+        return Detected("tool_pairs", "the row has `tool` and `arguments`")
+    reply = next((key for key in REPLIES if _is_pair_of_tool(row.get(key))), None)
+    if reply is not None or ("tool" in row and has & {*REQUESTS, *MATERIALS} and has & {*REPLIES}):
+        return Detected("tool_pairs", f"`{reply}` is a pair of tool and arguments" if reply else "the row has `tool`")
+    if {"query", "response", "history"} <= has:
+        return Detected("sharegpt", "the row has `query`, `response` and `history`")
+    asked = next((key for key in (*REQUESTS, *MATERIALS) if key in has), None)
+    replied = next((key for key in REPLIES if key in has), None)
+    if asked and replied:
+        return Detected("instruction", f"the row has `{asked}` and `{replied}`")
+    return None
+
+
+def _mcp_call(row: JsonObject) -> str | None:
+    if row.get("method") == "tools/call":
+        return "`method` is tools/call"
+    call = next((key for key in mcp.CALLS if row.get(key) is not None), None)
+    asks = any(row.get(key) is not None for key in (*REQUESTS, *MATERIALS))
+    if call and asks and (isinstance(row[call], (dict, list)) or _is_rpc(row[call])):
+        return f"`{call}` is a call"
+    return _mcp_tools(row) if asks and row.get("answer") is not None else None
+
+
+def _mcp_tools(row: JsonObject) -> str | None:
+    """Why the tools can only be those of MCP: a result or response of tools/list, or tools with `inputSchema`."""
+    tools = row.get("tools")
+    if isinstance(tools, dict) and ("jsonrpc" in tools or "tools" in tools):
+        return "`tools` is a tools/list result"
+    if isinstance(tools, list) and any(isinstance(tool, dict) and "inputSchema" in tool for tool in tools):
+        return "the tools have `inputSchema`"
+    return None
+
+
+def _is_rpc(value: Any) -> bool:
+    if isinstance(value, str):
+        return value.lstrip()[:1] in ("{", "[") and any(mark in value for mark in RPC_MARKS)
+    values = value if isinstance(value, list) else [value]
+    return any(isinstance(item, dict) and ("jsonrpc" in item or item.get("method") == "tools/call") for item in values)
+
+
+def _is_pair_of_tool(value: Any) -> bool:
+    if isinstance(value, str):
+        return value.lstrip()[:1] in ("{", "[") and '"tool"' in value and '"arguments"' in value
+    values = value if isinstance(value, list) else [value]
+    return bool(values) and all(isinstance(item, dict) and "tool" in item for item in values)
+
+
+def _by_turns(row: JsonObject, turns: Sequence[Any]) -> Detected:
+    if not turns:
+        name: RowFormat = "messages" if row.get("messages") is not None else "sharegpt"
+        return Detected(name, f"`{'messages' if name == 'messages' else 'conversations'}` is empty")
+    objects = [turn for turn in turns if isinstance(turn, dict)]
+    if len(objects) < len(turns):
+        odd = next(turn for turn in turns if not isinstance(turn, dict))
+        raise RowRejected(Reason.UNKNOWN_FORMAT, f"a turn is {short(odd)}, not an object with `role` or `from`")
+    speakers = [turn["from"] if turn.get("from") is not None else turn.get("role") for turn in objects]
+    has_fields = any(turn.get("tool_calls") or turn.get("function_call") for turn in objects)
+    if (why := _mcp_turns(row, objects, has_fields=has_fields)) is not None:
+        return Detected("mcp", why)
+    call = next((speaker for speaker in speakers if speaker in SHAREGPT_CALLS), None)
+    if call is not None:
+        return Detected("sharegpt", f"a turn is a {call}")
+    written = None if has_fields else _by_texts(row, list(_texts(row, objects, speakers)))
+    return written or _by_keys(objects, speakers)
+
+
+def _mcp_turns(row: JsonObject, turns: Sequence[JsonObject], *, has_fields: bool) -> str | None:
+    """Why turns are those of MCP. Where calls have fields of their own, JSON-RPC in a text is what a tool answered."""
+    spoken = () if has_fields else (turn.get("content") for turn in turns if turn.get("role") in ("assistant", "tool"))
+    if any("jsonrpc" in turn for turn in turns) or any(_is_rpc(content) for content in spoken):
+        return "the turns hold JSON-RPC"
+    return _mcp_tools(row) if isinstance(row.get("tools"), dict) else None
+
+
+def _texts(row: JsonObject, turns: Sequence[JsonObject], speakers: Sequence[Any]) -> Iterator[tuple[str, str]]:
+    """Who says what, as far as it is text; a role is None for words that are no speaker's."""
+    if isinstance(row.get("system"), str):
+        yield "system", row["system"]
+    for turn, speaker in zip(turns, speakers, strict=True):
+        role = SHAREGPT_ROLES.get(speaker) if isinstance(speaker, str) else None
+        text = turn.get("content") if turn.get("value") is None else turn["value"]
+        if role is not None and isinstance(text, str):
+            yield role, text
+
+
+def _by_texts(row: JsonObject, texts: Sequence[tuple[str, str]]) -> Detected | None:
+    if any(role == "assistant" and OPEN_CALL in text for role, text in texts):
+        return Detected("hermes", f"the assistant's text has {OPEN_CALL}")
+    if any(role == "system" and OPEN_TOOLS in text and offers_tools(text) for role, text in texts):
+        return Detected("hermes", f"the system text has {OPEN_TOOLS}")
+    if row.get("conversations") is None:
+        return None
+    if any(role == "assistant" and opens_like_calls(text) for role, text in texts):
+        return Detected("toolace", "the assistant calls like [name(argument=value)]")
+    if any(role == "system" and any(mark in text for mark in TOOLACE_MARKS) for role, text in texts):
+        return Detected("toolace", "the system text asks for calls like [name(argument=value)]")
+    return None
+
+
+def _by_keys(turns: Sequence[JsonObject], speakers: Sequence[Any]) -> Detected:
+    first = turns[0]
+    if is_pair(first):
+        return Detected("sharegpt", "the turns are pairs of `human` and `assistant`")
+    if first.get("from") is not None:
+        return Detected("sharegpt", "the turns have `from`")
+    if first.get("role") is None:
+        keys = ", ".join(sorted(first)[:10])[:200] or "none"
+        detail = f"turn 1 has neither `role` nor `from` (keys: {keys}); the nearest formats are messages and sharegpt"
+        raise RowRejected(Reason.UNKNOWN_FORMAT, detail)
+    dialect = next((role for role in speakers if isinstance(role, str) and _is_dialect(role)), None)
+    if dialect is not None:
+        return Detected("sharegpt", f"the turns have `role`, one of them {dialect}")
+    if "content" not in first and first.get("value") is not None:
+        return Detected("sharegpt", "the turns have `role` and `value`")
+    return Detected("messages", "the turns have `role`")
+
+
+def _is_dialect(role: str) -> bool:
+    return role in SHAREGPT_ROLES and role not in ROLES
+
+
+def _nearest(row: JsonObject) -> str:
+    """The row's keys, and the format that shares most fields with it, misspelt ones included."""
+    keys = [key[:40] for key in sorted(row)[:_MAX_KEYS_COMPARED]]
+    scores = {
+        name: sum(bool(get_close_matches(field, keys, n=1, cutoff=0.75)) for field in fields) / len(fields)
+        for name, fields in FIELDS_OF_FORMATS.items()
+    }
+    name = max(scores, key=lambda name: scores[name])
+    wanted = " and ".join(f"`{field}`" for field in FIELDS_OF_FORMATS[name])
+    return f"the row has the keys {', '.join(keys)[:200] or '(none)'}; the nearest format is {name}, with {wanted}"

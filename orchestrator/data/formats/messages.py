@@ -1,0 +1,323 @@
+"""OpenAI and TRL rows: `messages` with `role` and `content`, tool calls as objects, content also as a list of parts.
+
+Sources: the chat completions and responses API references of OpenAI, the messages API reference of Anthropic, the
+dataset format of TRL, and the `<TOOLCALL>` spelling of NVIDIA's When2Call.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from orchestrator.data.formats.common import (
+    COMMON_FIELDS,
+    ROLES,
+    TURN_LISTS,
+    Draft,
+    optional_text,
+    read_call,
+    read_calls,
+    read_content,
+    read_role,
+    read_tools,
+    short,
+    text_field,
+    turns_of,
+)
+from orchestrator.data.formats.written import Reasoned, json_end, skip_spaces, split_reasoning, take_calls
+from orchestrator.data.loose_schema import json_schema
+from orchestrator.data.pythonic import PythonicError, opens_like_calls, parse_calls
+from orchestrator.data.rejection import Reason, RowRejected
+from orchestrator.data.strict_json import StrictJsonError, dump_loosely, parse
+from orchestrator.records import JsonObject, Message, Role, ToolCall, ToolSpec
+
+FIELDS = COMMON_FIELDS | {*TURN_LISTS, "functions"}
+THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking")
+TURN_FIELDS = frozenset(
+    {"role", "content", "tool_calls", "function_call", "tool_call_id", "name", "refusal", *THOUGHT_FIELDS}
+)
+
+TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
+THOUGHT_PARTS = ("reasoning", "thinking")
+CALL_PARTS = ("tool_call", "function_call", "tool_use", "function")
+RESULT_PARTS = ("tool_result", "tool_response", "function_call_output")
+PART_TEXT_KEYS = ("text", "value", "refusal", "reasoning", "thinking")
+"""Where a part of a text or of thoughts keeps them; a table fills those that a part lacks with null."""
+
+OPEN_CALLS, CLOSE_CALLS = "<TOOLCALL>", "</TOOLCALL>"
+
+
+class _Content(NamedTuple):
+    """What the parts of a turn hold, each kind in its order."""
+
+    text: str = ""
+    reasoning: str | None = None
+    calls: tuple[ToolCall, ...] = ()
+    results: tuple[Message, ...] = ()
+
+
+def read_messages(row: JsonObject) -> Draft:
+    """The conversation of an OpenAI or TRL row: `messages` and optional `tools`, or `functions`, their early name.
+
+    Arguments are an object or its JSON text; tools a list or its JSON text, with or without the `function` wrapper.
+    Content is text, null or a list of parts (text, reasoning, calls, results), and for a tool's result any JSON. Calls
+    are `tool_calls`, the early `function_call`, parts, or a `<TOOLCALL>[...]</TOOLCALL>` list in the text. Thoughts are
+    a field of the turn, parts, or a leading `<think>` block. See `read_turn` for what becomes of their order.
+
+    Raises:
+        RowRejected: If a part of the row has no place in a sample.
+    """
+    messages: list[Message] = []
+    for number, turn in enumerate(turns_of(row), start=1):
+        where = f"turn {number}"
+        role = read_role(text_field(turn, "role", where), ROLES, ROLES, where)
+        messages += read_turn(turn, role, turn.get("content"), where)
+    return Draft(messages=messages, tools=tools_of(row))
+
+
+def tools_of(row: JsonObject) -> tuple[ToolSpec, ...]:
+    """The tools of a row as `common.read_tools` reads them, with schemas that are JSON Schema (`loose_schema`).
+
+    Raises:
+        RowRejected: If they are no tools, or a schema is neither JSON Schema nor a known looser form.
+    """
+    return tuple(with_json_schema(tool, f"tool {number}") for number, tool in enumerate(read_tools(row), start=1))
+
+
+def with_json_schema(tool: ToolSpec, where: str) -> ToolSpec:
+    """A tool whose parameters may be described loosely, with JSON Schema in their place.
+
+    Raises:
+        RowRejected: If they are neither JSON Schema nor a known looser form.
+    """
+    schema = json_schema(tool.function.parameters, f"{where} ({tool.function.name[:80]})")
+    if schema == tool.function.parameters:
+        return tool
+    return tool.model_copy(update={"function": tool.function.model_copy(update={"parameters": schema})})
+
+
+def read_turn(turn: JsonObject, role: Role, content: Any, where: str) -> list[Message]:
+    """The messages that a turn stands for: one, or several for a turn that holds several tool results.
+
+    An assistant message holds thoughts, then text, then calls. Text after a call moves before it; thoughts after text
+    or calls have no place.
+
+    Args:
+        turn: The turn, for its other fields (`TURN_FIELDS`).
+        role: Who speaks.
+        content: What is said, wherever the turn keeps it.
+        where: The turn, for an error.
+
+    Raises:
+        RowRejected: If a part of the turn has no place in a message.
+    """
+    if role == "assistant":
+        return [_reply(turn, content, where)]
+    for key in ("tool_calls", "function_call", *THOUGHT_FIELDS):
+        if turn.get(key) not in (None, "", []):
+            raise RowRejected(Reason.MALFORMED_FIELD, f"{where}: a {role} turn has `{key}`")
+    name, call_id = optional_text(turn, "name", where), optional_text(turn, "tool_call_id", where)
+    has_parts = _has_typed_parts(content) if role != "tool" else _is_all_parts_of_result(content)
+    said = _read_parts(content, where) if has_parts else _Content(read_content(content, role, where))
+    if said.calls or said.reasoning or (said.results and (role == "system" or call_id)):
+        raise RowRejected(Reason.MALFORMED_FIELD, f"{where}: a {role} turn has parts of another role's turn")
+    wrapped = _wrapped_results(said.text) if role == "tool" and not call_id and not name else []
+    results = [*said.results, *wrapped]
+    if results and (wrapped or not said.text):
+        return results
+    return [*results, Message(role=role, content=said.text, tool_call_id=call_id, name=name)]
+
+
+def _reply(turn: JsonObject, content: Any, where: str) -> Message:
+    parts = _read_parts(content, where) if _has_typed_parts(content) else None
+    if parts is not None and parts.results:
+        raise RowRejected(Reason.MALFORMED_FIELD, f"{where}: an assistant turn has parts of a tool's turn")
+    said = parts or _Content(_plain_text(content, where))
+    reasoning, text = read_reasoning(turn, said.text, said.reasoning, where)
+    spoken = take_calls(text, OPEN_CALLS, lambda text, start: _read_tagged_calls(text, start, where))
+    ways = [calls for calls in (_field_calls(turn, where), said.calls, spoken.calls) if calls]
+    if len(ways) > 1:
+        raise RowRejected(Reason.CALL_IN_TEXT, f"{where} has calls in its content beside those in its fields")
+    return Message(
+        role="assistant",
+        content=_or_refusal(words_only(spoken.text, where), turn, where),
+        reasoning_content=reasoning,
+        tool_calls=ways[0] if ways else (),
+        tool_call_id=optional_text(turn, "tool_call_id", where),
+        name=optional_text(turn, "name", where),
+    )
+
+
+def read_reasoning(turn: JsonObject, text: str, known: str | None, where: str) -> Reasoned:
+    """The thoughts of a reply and its text without them.
+
+    Args:
+        turn: The turn, for its fields of thoughts.
+        text: The text of the reply, which may begin with a `<think>` block.
+        known: Thoughts from elsewhere in the turn.
+        where: The turn, for an error.
+
+    Raises:
+        RowRejected: If different thoughts stand in two places, or the block has no end.
+    """
+    fields = [optional_text(turn, key, where) for key in THOUGHT_FIELDS]
+    given = list(dict.fromkeys(thoughts for thoughts in (*fields, known) if thoughts))
+    inline, rest = split_reasoning(text, where, is_known=bool(given))
+    found = list(dict.fromkeys([*given, inline] if inline else given))
+    if len(found) > 1:
+        raise RowRejected(Reason.MALFORMED_FIELD, f"{where} has its thoughts in two places, and they differ")
+    return Reasoned(found[0] if found else None, rest)
+
+
+def words_only(text: str, where: str) -> str:
+    """An assistant's text that holds no call in any common spelling, Python's included.
+
+    Raises:
+        RowRejected: CALL_IN_TEXT, if it does.
+    """
+    if opens_like_calls(text):
+        try:
+            parse_calls(text)
+        except PythonicError:
+            return read_content(text, "assistant", where)
+        raise RowRejected(Reason.CALL_IN_TEXT, f"{where} is a list of calls written like Python")
+    return read_content(text, "assistant", where)
+
+
+def _plain_text(content: Any, where: str) -> str:
+    return content if isinstance(content, str) else read_content(content, "assistant", where)
+
+
+def _or_refusal(content: str, turn: JsonObject, where: str) -> str:
+    """The content, or what stands in the field that OpenAI has for refusals."""
+    refusal = optional_text(turn, "refusal", where)
+    if content and refusal:
+        raise RowRejected(Reason.MALFORMED_FIELD, f"{where} has both `content` and `refusal`")
+    return content or refusal or ""
+
+
+def _field_calls(turn: JsonObject, where: str) -> tuple[ToolCall, ...]:
+    given = turn.get("tool_calls")
+    calls = () if given in (None, "", []) else _list_of_calls(given, where)
+    if turn.get("function_call") is None:
+        return calls
+    if calls:
+        raise RowRejected(Reason.MALFORMED_FIELD, f"{where} has both `tool_calls` and `function_call`")
+    return (read_call(turn["function_call"], where),)
+
+
+def _list_of_calls(given: Any, where: str) -> tuple[ToolCall, ...]:
+    if isinstance(given, str):
+        given = _parsed_calls(given, where)
+    if not isinstance(given, list):
+        raise RowRejected(Reason.MALFORMED_FIELD, f"{where}: `tool_calls` is not a list")
+    return tuple(read_call(call, where) for call in given)
+
+
+def _parsed_calls(text: str, where: str) -> Any:
+    try:
+        return parse(text)
+    except StrictJsonError as error:
+        raise RowRejected(Reason.CALL_NOT_JSON, f"{where}: the calls are {error}") from None
+
+
+def _read_tagged_calls(text: str, start: int, where: str) -> tuple[list[ToolCall], int]:
+    begin = skip_spaces(text, start)
+    end = json_end(text, begin)
+    closing = -1 if end is None else skip_spaces(text, end)
+    if not text.startswith(CLOSE_CALLS, max(closing, 0)) or closing < 0:
+        raise RowRejected(Reason.CALL_NOT_JSON, f"{where}: {OPEN_CALLS} is not followed by JSON and {CLOSE_CALLS}")
+    return list(read_calls(text[begin:end], where)), closing + len(CLOSE_CALLS)
+
+
+def _has_typed_parts(content: Any) -> bool:
+    known = (*TEXT_PARTS, *THOUGHT_PARTS, *CALL_PARTS, *RESULT_PARTS)
+    if not isinstance(content, list):
+        return False
+    return any(isinstance(part, dict) and part.get("type") in known for part in content)
+
+
+def _is_all_parts_of_result(content: Any) -> bool:
+    """Whether a tool's content is parts rather than a list of objects that the tool answered with."""
+    if not isinstance(content, list) or not content or not all(isinstance(part, dict) for part in content):
+        return False
+    return all(
+        part.get("type") in RESULT_PARTS or (part.get("type") in TEXT_PARTS and _one_text(part) is not None)
+        for part in content
+    )
+
+
+def _read_parts(parts: Sequence[Any], where: str) -> _Content:
+    texts, thoughts = list[str](), list[str]()
+    calls, results = list[ToolCall](), list[Message]()
+    for part in parts:
+        kind = part.get("type") if isinstance(part, dict) else "text" if isinstance(part, str) else None
+        if kind in TEXT_PARTS:
+            texts.append(part if isinstance(part, str) else _part_text(part, where))
+        elif kind in THOUGHT_PARTS:
+            if texts or calls:
+                raise RowRejected(Reason.UNSUPPORTED_CONTENT, f"{where} has thoughts after its text or calls")
+            thoughts.append(_part_text(part, where))
+        elif kind in CALL_PARTS:
+            calls += _part_calls(part, where)
+        elif kind in RESULT_PARTS:
+            if texts:
+                raise RowRejected(Reason.UNSUPPORTED_CONTENT, f"{where} has a tool's result after its text")
+            results.append(_part_result(part, where))
+        else:
+            raise RowRejected(Reason.UNSUPPORTED_CONTENT, f"{where} has the part {short(part)}")
+    return _Content("".join(texts), "\n".join(thoughts) or None, tuple(calls), tuple(results))
+
+
+def _part_text(part: JsonObject, where: str) -> str:
+    text = _one_text(part)
+    if text is None:
+        raise RowRejected(Reason.MALFORMED_FIELD, f"{where} has the part {short(part)} without one text")
+    return text
+
+
+def _one_text(part: JsonObject) -> str | None:
+    texts = [part[key] for key in PART_TEXT_KEYS if part.get(key) is not None]
+    return texts[0] if len(texts) == 1 and isinstance(texts[0], str) else None
+
+
+def _part_calls(part: JsonObject, where: str) -> tuple[ToolCall, ...]:
+    inner = next((part[key] for key in ("value", *CALL_PARTS) if part.get(key) is not None), None)
+    call_id = next((part[key] for key in ("id", "call_id") if part.get(key) is not None), None)
+    if inner is None:
+        arguments = part["input"] if part.get("arguments") is None and "input" in part else part.get("arguments")
+        return (read_call({"id": call_id, "name": part.get("name"), "arguments": arguments}, where),)
+    if isinstance(inner, dict) and call_id is not None:
+        return (read_call({"id": call_id, **inner}, where),)
+    return read_calls(inner, where)
+
+
+def _part_result(part: JsonObject, where: str) -> Message:
+    content = next((part[key] for key in ("content", "value", "output", "text") if part.get(key) is not None), None)
+    given = next((key for key in ("tool_use_id", "tool_call_id", "call_id") if part.get(key) is not None), "id")
+    call_id, name = optional_text(part, given, where), optional_text(part, "name", where)
+    return Message(role="tool", content=read_content(content, "tool", where), tool_call_id=call_id, name=name)
+
+
+def _wrapped_results(text: str) -> list[Message]:
+    """Results that one tool turn holds as a JSON list of objects with the id of their call; none for other text."""
+    if not text.lstrip().startswith("[") or '"tool_call_id"' not in text:
+        return []
+    try:
+        items = parse(text)
+    except StrictJsonError:
+        return []
+    results = [as_result(item) for item in items] if isinstance(items, list) else []
+    found = [result for result in results if result is not None and result.tool_call_id]
+    return found if len(found) == len(results) else []
+
+
+def as_result(value: Any) -> Message | None:
+    """The tool message in an object of `content` and `name` or `tool_call_id` alone; None for any other value."""
+    if not isinstance(value, dict) or "content" not in value or len(value) == 1:
+        return None
+    name, call_id = value.get("name"), value.get("tool_call_id")
+    is_text = all(isinstance(text, str | None) for text in (name, call_id))
+    if not is_text or not value.keys() <= {"role", "name", "tool_call_id", "content"} or not (name or call_id):
+        return None
+    content = value["content"]
+    text = content if isinstance(content, str) else dump_loosely(content)
+    return Message(role="tool", content=text, tool_call_id=call_id or None, name=name or None)

@@ -1,0 +1,86 @@
+"""Pairs `{"tool": name, "arguments": {...}}` with the text that asks for them.
+
+The pair stands in the row itself, or as an object, a list or their JSON text in `output` or another reply field; the
+text is that of raw fields (see `instruction`). A pair whose tool is null, or a reply in words, is an answer without a
+call. `tools` may be absent only from such rows: a call is checked against the schema of its tool, and a schema made
+up from the call itself would agree with anything and would show the model the answer.
+"""
+
+from typing import Any
+
+from orchestrator.data.formats.common import COMMON_FIELDS, Draft, read_content, read_tools, short
+from orchestrator.data.formats.instruction import MATERIALS, REPLIES, REQUESTS, asked, replied
+from orchestrator.data.loose_schema import OfferedTools, offered_call, offered_tools
+from orchestrator.data.rejection import Reason, RowRejected
+from orchestrator.data.strict_json import StrictJsonError, parse
+from orchestrator.records import JsonObject, Message, ToolCall
+
+FIELDS = COMMON_FIELDS | {*REQUESTS, *MATERIALS, *REPLIES, "tool", "arguments"}
+
+
+def read_tool_pairs(row: JsonObject) -> Draft:
+    """The request of a row and the calls, or the words, that answer it.
+
+    Raises:
+        RowRejected: If a part of the row has no place in a sample; UNKNOWN_TOOL for a call in a row without `tools`.
+    """
+    offered = offered_tools(read_tools(row))
+    given = _pair(row) if row.get("tool") is not None else _parsed(_reply(row))
+    reply = _read_reply(given, offered)
+    return Draft(
+        messages=[Message(role="user", content=asked(row)), reply],
+        tools=offered.specs,
+        original_names=offered.original_names,
+    )
+
+
+def _pair(row: JsonObject) -> JsonObject:
+    other = next((name for name in REPLIES if row.get(name)), None)
+    if other is not None:
+        raise RowRejected(Reason.MALFORMED_FIELD, f"`tool` and `{other}` both hold something; which is the reply?")
+    return row
+
+
+def _reply(row: JsonObject) -> Any:
+    if "tool" in row and not any(row.get(name) for name in REPLIES):
+        raise RowRejected(Reason.NO_ANSWER, "`tool` is null and the row gives no reply in words")
+    return replied(row)
+
+
+def _parsed(reply: Any) -> Any:
+    if not isinstance(reply, str) or reply.lstrip()[:1] not in ("{", "["):
+        return reply
+    try:
+        return parse(reply)
+    except StrictJsonError as error:
+        raise RowRejected(Reason.CALL_NOT_JSON, f"the reply begins like JSON and is {error}") from None
+
+
+def _read_reply(given: Any, offered: OfferedTools) -> Message:
+    if isinstance(given, dict) and given.get("tool") is None:
+        given = _words_instead(given)
+    if isinstance(given, str):
+        return Message(role="assistant", content=read_content(given, "assistant", "the reply"))
+    pairs = given if isinstance(given, list) else [given]
+    calls = (_call(pair, offered, f"call {number}") for number, pair in enumerate(pairs, start=1))
+    return Message(role="assistant", tool_calls=tuple(calls))
+
+
+def _words_instead(pair: JsonObject) -> Any:
+    """What a pair without a tool says in words."""
+    words = [pair[name] for name in REPLIES if pair.get(name)]
+    if "tool" not in pair or len(words) > 1 or not all(isinstance(text, str) for text in words):
+        raise RowRejected(Reason.MALFORMED_FIELD, f"the reply is {short(pair)}, not a pair of tool and arguments")
+    if not words:
+        raise RowRejected(Reason.NO_ANSWER, "`tool` is null and the pair gives no reply in words")
+    return words[0]
+
+
+def _call(pair: Any, offered: OfferedTools, where: str) -> ToolCall:
+    if not isinstance(pair, dict) or not isinstance(pair.get("tool"), str):
+        raise RowRejected(Reason.MALFORMED_FIELD, f"{where} is {short(pair)}, not a pair of tool and arguments")
+    if not offered.specs:
+        calls = f"{where}: the row calls {short(pair['tool'])} and offers no tools"
+        detail = f"{calls}; give the row a `tools` list, or name a file of tools in data.sources[].tools"
+        raise RowRejected(Reason.UNKNOWN_TOOL, detail)
+    return offered_call({"name": pair["tool"], "arguments": pair.get("arguments")}, offered, where)

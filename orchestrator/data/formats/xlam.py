@@ -1,0 +1,41 @@
+"""xLAM function calling 60k: `query`, `tools` and `answers`, the latter two as JSON text or as lists.
+
+Parameters are described without a schema around them, by Python types (see `loose_schema`). Argument values are left
+as they are: a number written as text for a parameter of type `int` is for the schema check to refuse.
+"""
+
+from orchestrator.data.formats.common import COMMON_FIELDS, Draft, read_tools, short
+from orchestrator.data.loose_schema import offered_call, offered_tools
+from orchestrator.data.rejection import Reason, RowRejected
+from orchestrator.data.strict_json import StrictJsonError, parse
+from orchestrator.records import JsonObject, Message
+
+FIELDS = COMMON_FIELDS | {"query", "answers"}
+
+
+def read_xlam(row: JsonObject) -> Draft:
+    """The question of an xLAM row and the calls that answer it.
+
+    Raises:
+        RowRejected: If a part of the row has no place in a sample; NO_ANSWER for an empty list of answers.
+    """
+    query = row.get("query")
+    if not isinstance(query, str):
+        raise RowRejected(Reason.MALFORMED_FIELD, f"`query` is {short(query)}, not text")
+    offered = offered_tools(read_tools(row))
+    answers = row.get("answers")
+    if isinstance(answers, str) and answers.strip():
+        try:
+            answers = parse(answers)
+        except StrictJsonError as error:
+            raise RowRejected(Reason.CALL_NOT_JSON, f"`answers` is {error}") from None
+    if answers is None or answers in ("", []):
+        raise RowRejected(Reason.NO_ANSWER, "`answers` holds no call")
+    if not isinstance(answers, list):
+        raise RowRejected(Reason.MALFORMED_FIELD, f"`answers` is {short(answers)}, not a list of calls")
+    calls = tuple(offered_call(call, offered, f"answer {number}") for number, call in enumerate(answers, start=1))
+    return Draft(
+        messages=[Message(role="user", content=query), Message(role="assistant", tool_calls=calls)],
+        tools=offered.specs,
+        original_names=offered.original_names,
+    )

@@ -1,0 +1,212 @@
+import json
+import time
+from typing import Any
+
+import pytest
+from conversation_strategies import conversations, tool_lists
+from hypothesis import given
+
+from orchestrator.data.formats.glaive import read_glaive
+from orchestrator.data.rejection import RowRejected
+from orchestrator.records import FunctionCall, FunctionSpec, JsonObject, Message, ToolCall, ToolSpec
+
+PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+FUNCTION = {"name": "weather", "description": "The weather in a city", "parameters": PARAMETERS}
+TOOL = ToolSpec(function=FunctionSpec(**FUNCTION))
+INTRODUCTION = "You are a helpful assistant with access to the following functions. Use them if required -"
+SYSTEM = f"SYSTEM: {INTRODUCTION}\n{json.dumps(FUNCTION, indent=4)}\n"
+
+
+def call(**arguments: Any) -> ToolCall:
+    return ToolCall(function=FunctionCall(name="weather", arguments=arguments))
+
+
+def read_reply(text: str) -> Message:
+    """The message that an assistant's text becomes."""
+    return read_glaive({"system": "", "chat": f"USER: Rome?\n\n\nASSISTANT: {text}"}).messages[1]
+
+
+def outcome(row: JsonObject) -> str:
+    """Why a row is rejected; nothing for one that is read."""
+    try:
+        read_glaive(row)
+    except RowRejected as found:
+        return found.detail
+    return ""
+
+
+def rejected(row: JsonObject) -> RowRejected:
+    with pytest.raises(RowRejected) as caught:
+        read_glaive(row)
+    return caught.value
+
+
+@pytest.mark.parametrize("chat", ["", "\n"])
+def test_an_empty_chat_has_no_turns(chat: str) -> None:
+    assert read_glaive({"chat": chat}).messages == []
+
+
+def test_a_whole_row_is_read() -> None:
+    chat = (
+        "USER: Weather in Rome?\n\n\n"
+        'ASSISTANT: <functioncall> {"name": "weather", "arguments": \'{"city": "Rome"}\'} <|endoftext|>\n\n\n'
+        'FUNCTION RESPONSE: {"sky": "sun"}\n\n\n'
+        "ASSISTANT: It is sunny.\nEnjoy! <|endoftext|>\n\n\n"
+        "USER: Thanks\n\n\nASSISTANT: You're welcome! <|endoftext|>\n\n\n"
+    )
+    draft = read_glaive({"system": SYSTEM, "chat": chat})
+    assert draft.messages == [
+        Message(role="user", content="Weather in Rome?"),
+        Message(role="assistant", tool_calls=(call(city="Rome"),)),
+        Message(role="tool", content='{"sky": "sun"}'),
+        Message(role="assistant", content="It is sunny.\nEnjoy!"),
+        Message(role="user", content="Thanks"),
+        Message(role="assistant", content="You're welcome!"),
+    ]
+    assert draft.tools == (TOOL,)
+
+
+@pytest.mark.parametrize(
+    ("written", "arguments"),
+    [
+        ('\'{"city": "Rome"}\'', {"city": "Rome"}),
+        ('\'{\n  "city": "Rome"\n}\'', {"city": "Rome"}),
+        ("""'{"city": "L'Aquila's"}'""", {"city": "L'Aquila's"}),
+        ("""'{"city": "it\\'s"}'""", {"city": "it's"}),
+        ("""'{"city": "don't, it\\'s"}'""", {"city": "don't, it's"}),
+        ("""'{"city": "a \\"b\\" \\n c\\\\d"}'""", {"city": 'a "b" \n c\\d'}),
+        ("""'{"city": "}'}"}'""", {"city": "}'}"}),
+        ("'{}'", {}),
+        ('{"city": "Rome"}', {"city": "Rome"}),
+        ('"{\\"city\\": \\"Rome\\"}"', {"city": "Rome"}),
+    ],
+)
+def test_arguments_in_single_quotes_and_as_json(written: str, arguments: JsonObject) -> None:
+    message = read_reply(f'<functioncall> {{"name": "weather", "arguments": {written}}}')
+    assert message == Message(role="assistant", tool_calls=(call(**arguments),))
+
+
+def test_text_beside_a_call_and_calls_one_after_the_other_are_one_message() -> None:
+    one = '<functioncall> {"name": "weather", "arguments": \'{"city": "Rome"}\'}'
+    chat = f"USER: Both?\nASSISTANT: I will look.\n\n\nASSISTANT: {one}\nASSISTANT: And here. {one} {one} Wait."
+    assert read_glaive({"chat": chat}).messages[1:] == [
+        Message(
+            role="assistant",
+            content="I will look.\nAnd here.\nWait.",
+            tool_calls=(call(city="Rome"),) * 3,
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("system", "kept", "num_tools"),
+    [
+        (SYSTEM, None, 1),
+        (f"{SYSTEM}\n{json.dumps(FUNCTION)}", None, 2),
+        (f"SYSTEM: {INTRODUCTION} {json.dumps([FUNCTION, FUNCTION])}", None, 2),
+        (f"{INTRODUCTION}{json.dumps(FUNCTION)},\n{json.dumps(FUNCTION)}\nToday is Monday.", "Today is Monday.", 2),
+        (f"SYSTEM: You are Ada. {INTRODUCTION}\n{json.dumps(FUNCTION)}", "You are Ada.", 1),
+        ("SYSTEM: You are a helpful assistant, with no access to external functions.", None, 0),
+        (
+            "SYSTEM: You are an helpful assistant who has access to the following functions to help the user, you can "
+            f"use the functions if needed-\n{json.dumps(FUNCTION)}",
+            None,
+            1,
+        ),
+        ("SYSTEM: You are Ada.\n", "You are Ada.", 0),
+        (None, None, 0),
+    ],
+)
+def test_tools_and_their_introduction_leave_the_system_text(system: Any, kept: str | None, num_tools: int) -> None:
+    draft = read_glaive({"system": system, "chat": "USER: Hi\nASSISTANT: Hello"})
+    assert [message.content for message in draft.messages if message.role == "system"] == ([kept] if kept else [])
+    assert draft.tools == (TOOL,) * num_tools
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        ("<functioncall>", "call_not_json"),
+        ("<functioncall> weather", "call_not_json"),
+        ('<functioncall> {"name": "weather", "arguments": \'{"city": "Rome"}', "call_not_json"),
+        ('<functioncall> {"name": "weather", "arguments": \'{city: Rome}\'}', "call_not_json"),
+        ('<functioncall> {"name": "weather", "arguments": \'{"a": NaN}\'}', "call_not_json"),
+        ('<functioncall> {"name": "weather", "arguments": \'{"a": 1, "a": 2}\'}', "call_not_json"),
+        ('<functioncall> {"name": "weather", "arguments": \'{"a": "\\\\\\\\it\\\'s"}\'}', "call_not_json"),
+        ('<functioncall> {"name": "weather", "arguments": \'[]\'}', "arguments_not_object"),
+        ('<functioncall> {"name": "weather", "arguments": \'\'}', "call_not_json"),
+        ('<functioncall> {"name": "weather"}', "arguments_not_object"),
+        ("<functioncall> []", "malformed_field"),
+        ("<tool_call>{}</tool_call>", "call_in_text"),
+    ],
+)
+def test_a_malformed_call_is_rejected_with_its_reason(reply: str, reason: str) -> None:
+    found = rejected({"chat": f"USER: Rome?\nASSISTANT: {reply}"})
+    assert found.reason == reason
+    assert found.detail.startswith("turn 2")
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"chat": ["USER: Hi"]}, "malformed_field"),
+        ({"chat": "Hi\nUSER: Hi"}, "malformed_field"),
+        ({"chat": "Hi"}, "malformed_field"),
+        ({"chat": "USER: Hi\nASSISTANT: Hello", "system": 3}, "malformed_field"),
+        ({"chat": "USER: Hi\nASSISTANT: Hello", "system": f"{INTRODUCTION}\n{{"}, "tools_not_json"),
+        ({"chat": "USER: Hi\nASSISTANT: Hello", "system": SYSTEM + '{"name": "b",'}, "tools_not_json"),
+        ({"chat": "USER: Hi\nASSISTANT: Hello", "system": f"Tools: {json.dumps(FUNCTION)}"}, "tools_not_json"),
+        ({"chat": "USER: Hi\nASSISTANT: Hello", "system": f'{INTRODUCTION} {{"a": NaN}}'}, "tools_not_json"),
+        ({"chat": "USER: Hi\nASSISTANT: Hello", "system": f"{INTRODUCTION} {{}}"}, "invalid_tool"),
+    ],
+)
+def test_malformed_rows_are_rejected_with_their_reason(row: JsonObject, reason: str) -> None:
+    assert rejected(row).reason == reason
+
+
+def written(message: Message) -> str:
+    if message.role != "assistant":
+        return f"{'USER' if message.role == 'user' else 'FUNCTION RESPONSE'}: {message.content}"
+    parts = [f"<think>{message.reasoning_content}</think>"] if message.reasoning_content else []
+    parts += [message.content] if message.content else []
+    for called in message.tool_calls:
+        name, arguments = json.dumps(called.function.name), json.dumps(called.function.arguments, ensure_ascii=False)
+        parts.append(f'<functioncall> {{"name": {name}, "arguments": \'{arguments}\'}}')
+    return f"ASSISTANT: {' '.join(parts)} <|endoftext|>"
+
+
+@given(conversations(), tool_lists)
+def test_a_conversation_reads_back_as_itself(messages: list[Message], tools: list[ToolSpec]) -> None:
+    said = messages[1:] if messages[0].role == "system" else messages
+    listed = "\n\n".join(json.dumps(tool.function.model_dump(mode="json"), indent=4) for tool in tools)
+    after = messages[0].content if messages[0].role == "system" else ""
+    row = {"system": f"SYSTEM: {INTRODUCTION}\n{listed}\n\n- {after}", "chat": "\n\n\n".join(map(written, said))}
+    draft = read_glaive(row)
+    assert draft.messages == [Message(role="system", content=f"- {after}".strip()), *said]
+    assert draft.tools == tuple(tools)
+
+
+@pytest.mark.parametrize("field", ["chat", "system"])
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "USER:",
+        "USER:\n",
+        "ASSISTANT: <functioncall> ",
+        "<functioncall>",
+        '<functioncall> {"name": "f", "arguments": \'{"a',
+        "'}",
+        "[",
+        '{"a": ',
+        "<|endoftext|>",
+        "following functions ",
+        "\n",
+        '\\"',
+    ],
+)
+def test_a_long_hostile_text_is_decided_at_once(field: str, piece: str) -> None:
+    row = {"system": f"{INTRODUCTION}\n{json.dumps(FUNCTION)} ", "chat": "USER: Hi\nASSISTANT: <functioncall> "}
+    row[field] += piece * (1_000_000 // len(piece))
+    begin = time.perf_counter()
+    assert len(outcome(row)) < 500
+    assert time.perf_counter() - begin < 1

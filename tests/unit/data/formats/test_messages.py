@@ -1,0 +1,372 @@
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conversation_strategies import conversations, tool_lists
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.data.formats.messages import read_messages
+from orchestrator.data.rejection import RowRejected
+from orchestrator.records import FunctionCall, FunctionSpec, JsonObject, Message, ToolCall, ToolSpec
+
+PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+FUNCTION = {"name": "weather", "description": "The weather in a city", "parameters": PARAMETERS}
+TOOL = ToolSpec(function=FunctionSpec(**FUNCTION))
+ASK: JsonObject = {"role": "user", "content": "Weather in Rome?"}
+REPLY: JsonObject = {"role": "assistant", "content": "Sunny."}
+CALL = {"name": "weather", "arguments": {"city": "Rome"}}
+
+
+def called(arguments: Any, **fields: Any) -> JsonObject:
+    function = {"name": "weather", "arguments": arguments}
+    return {"role": "assistant", "content": None, "tool_calls": [{"function": function}], **fields}
+
+
+def call(city: str, call_id: str | None = None) -> ToolCall:
+    return ToolCall(id=call_id, function=FunctionCall(name="weather", arguments={"city": city}))
+
+
+def assistant(content: Any, **fields: Any) -> Message:
+    """The message that an assistant's turn becomes."""
+    turn = {"role": "assistant", "content": content, **fields}
+    return read_messages({"messages": [ASK, turn]}).messages[1]
+
+
+def outcome(row: JsonObject) -> str:
+    """Why a row is rejected; nothing for one that is read."""
+    try:
+        read_messages(row)
+    except RowRejected as found:
+        return found.detail
+    return ""
+
+
+def rejected(row: JsonObject) -> RowRejected:
+    with pytest.raises(RowRejected) as caught:
+        read_messages(row)
+    return caught.value
+
+
+@pytest.mark.parametrize("tools", [[FUNCTION], [{"type": "function", "function": FUNCTION}], [json.dumps(FUNCTION)]])
+@pytest.mark.parametrize("text_levels", [0, 1, 2])
+@pytest.mark.parametrize("arguments", [{"city": "Rome"}, '{"city": "Rome"}'])
+def test_all_spellings_of_tools_and_arguments_give_one_draft(tools: Any, text_levels: int, arguments: Any) -> None:
+    for _ in range(text_levels):
+        tools = json.dumps(tools)
+    draft = read_messages({"messages": [ASK, called(arguments)], "tools": tools})
+    assert draft.messages == [
+        Message(role="user", content="Weather in Rome?"),
+        Message(role="assistant", tool_calls=(call("Rome"),)),
+    ]
+    assert draft.tools == (TOOL,)
+
+
+@pytest.mark.parametrize(
+    "tool",
+    [
+        {**FUNCTION, "parameters": json.dumps(PARAMETERS)},
+        {"name": "weather", "description": "The weather in a city", "inputSchema": PARAMETERS},
+        {"name": "weather", "description": "The weather in a city", "input_schema": PARAMETERS, "parameters": None},
+        {**FUNCTION, "parameters": {"type": "object", "properties": PARAMETERS["properties"]}, "required": ["city"]},
+        {**FUNCTION, "parameters": {**PARAMETERS, "type": "dict"}},
+        {**FUNCTION, "parameters": {"city": {"type": "str"}}},
+    ],
+)
+def test_schemas_in_other_places_and_looser_words_are_the_same_schema(tool: JsonObject) -> None:
+    assert read_messages({"messages": [ASK, REPLY], "tools": [tool]}).tools == (TOOL,)
+
+
+@pytest.mark.parametrize("tools", [None, [], "", " ", "[]", "null"])
+def test_no_tools_in_any_spelling(tools: Any) -> None:
+    assert read_messages({"messages": [ASK, REPLY], "tools": tools}).tools == ()
+
+
+def test_early_openai_rows_of_functions_are_read() -> None:
+    turns = [
+        ASK,
+        {"role": "assistant", "content": None, "function_call": {"name": "weather", "arguments": '{"city": "Rome"}'}},
+        {"role": "function", "name": "weather", "content": "sun"},
+        REPLY,
+    ]
+    draft = read_messages({"messages": turns, "functions": [FUNCTION]})
+    assert draft.messages[1:3] == [
+        Message(role="assistant", tool_calls=(call("Rome"),)),
+        Message(role="tool", content="sun", name="weather"),
+    ]
+    assert draft.tools == (TOOL,)
+
+
+def test_the_developer_role_is_the_system_role() -> None:
+    turns = [{"role": "developer", "content": "Be brief."}, ASK, REPLY]
+    assert read_messages({"messages": turns}).messages[0] == Message(role="system", content="Be brief.")
+
+
+def test_turns_as_json_text_are_read() -> None:
+    assert len(read_messages({"messages": json.dumps([ASK, REPLY])}).messages) == 2
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [{"type": "text", "text": "I "}, {"type": "text", "text": "won't."}],
+        [{"type": "text", "value": "I "}, {"type": "output_text", "text": "won't."}],
+        [{"type": "text", "text": "I ", "image_url": None}, {"type": "refusal", "refusal": "won't.", "text": None}],
+        ["I ", "won't."],
+    ],
+)
+def test_text_parts_are_one_text(parts: list[Any]) -> None:
+    assert assistant(parts) == Message(role="assistant", content="I won't.")
+
+
+@pytest.mark.parametrize(
+    ("content", "fields"),
+    [
+        ([{"type": "reasoning", "value": "Hm."}, {"type": "text", "value": "Sunny."}], {}),
+        ([{"type": "thinking", "thinking": "Hm.", "signature": "x"}, {"type": "text", "text": "Sunny."}], {}),
+        ([{"type": "reasoning", "text": "Hm."}, {"type": "text", "text": "Sunny."}], {}),
+        ("Sunny.", {"reasoning_content": "Hm."}),
+        ("Sunny.", {"reasoning": "Hm.", "thinking": None}),
+        ("Sunny.", {"thinking": "Hm."}),
+        ("<think>\nHm.\n</think>\n\nSunny.", {}),
+        ("Hm.</think>Sunny.", {}),
+        ("<think>Hm.</think>Sunny.", {"reasoning_content": "Hm."}),
+    ],
+)
+def test_thoughts_in_all_their_places(content: Any, fields: JsonObject) -> None:
+    assert assistant(content, **fields) == Message(role="assistant", content="Sunny.", reasoning_content="Hm.")
+
+
+def test_an_empty_think_block_is_no_thought() -> None:
+    assert assistant("<think>\n\n</think>\n\nSunny.") == Message(role="assistant", content="Sunny.")
+
+
+def test_a_stray_closing_tag_ends_no_block_where_the_thoughts_are_known() -> None:
+    message = assistant("Sunny.</think>", reasoning_content="Hm.")
+    assert (message.content, message.reasoning_content) == ("Sunny.</think>", "Hm.")
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "tool_call", "value": json.dumps(CALL)},
+        {"type": "tool_call", "value": CALL},
+        {"type": "tool_call", "value": json.dumps([CALL])},
+        {"type": "tool_call", "tool_call": CALL},
+        {"type": "function_call", "name": "weather", "arguments": '{"city": "Rome"}'},
+        {"type": "function", "function": CALL},
+        {"type": "tool_use", "name": "weather", "input": {"city": "Rome"}},
+    ],
+)
+def test_calls_as_parts(part: JsonObject) -> None:
+    message = assistant([{"type": "text", "text": "Let me look."}, part])
+    assert message == Message(role="assistant", content="Let me look.", tool_calls=(call("Rome"),))
+
+
+def test_anthropic_calls_and_results_are_linked_by_id() -> None:
+    turns = [
+        ASK,
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "c1", "name": "weather", "input": {"city": "A"}}]},
+        {
+            "role": "user",
+            "content": [
+                {"type": "tool_result", "tool_use_id": "c1", "content": [{"type": "text", "text": "sun"}]},
+                {"type": "text", "text": "And?"},
+            ],
+        },
+    ]
+    assert read_messages({"messages": turns}).messages[1:] == [
+        Message(role="assistant", tool_calls=(call("A", "c1"),)),
+        Message(role="tool", content="sun", tool_call_id="c1"),
+        Message(role="user", content="And?"),
+    ]
+
+
+def test_results_wrapped_in_one_turn_are_messages_of_their_own() -> None:
+    wrapped = [
+        {"tool_call_id": "c1", "name": "weather", "content": "{'sky': 'sun'}"},
+        {"tool_call_id": "c2", "name": "weather", "content": {"sky": "snow"}},
+    ]
+    result = {"role": "tool", "content": [{"type": "text", "value": json.dumps(wrapped)}]}
+    assert read_messages({"messages": [ASK, called({}), result]}).messages[2:] == [
+        Message(role="tool", content="{'sky': 'sun'}", tool_call_id="c1", name="weather"),
+        Message(role="tool", content='{"sky": "snow"}', tool_call_id="c2", name="weather"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        (["Oslo", "Bergen"], '["Oslo", "Bergen"]'),
+        ([], "[]"),
+        ([{"type": "text", "text": "Os"}, {"type": "text", "text": "lo"}], "Oslo"),
+        ([{"type": "text", "size": 3}], '[{"type": "text", "size": 3}]'),
+        ([{"type": "function", "name": "f"}], '[{"type": "function", "name": "f"}]'),
+        ({"city": "Oslo"}, '{"city": "Oslo"}'),
+        ('[{"tool_call_id": 1, "content": ""}]', '[{"tool_call_id": 1, "content": ""}]'),
+    ],
+)
+def test_what_a_tool_answers_is_kept_as_it_is(answer: Any, text: str) -> None:
+    result = {"role": "tool", "content": answer}
+    row = {"messages": [ASK, called({"city": "Oslo"}), result, REPLY], "tools": [FUNCTION]}
+    assert read_messages(row).messages[2] == Message(role="tool", content=text)
+
+
+def test_calls_in_toolcall_tags_are_calls() -> None:
+    text = f"Let me look. <TOOLCALL>[{json.dumps(CALL)}, {json.dumps(CALL)}]</TOOLCALL>"
+    message = assistant(text)
+    assert message == Message(role="assistant", content="Let me look.", tool_calls=(call("Rome"), call("Rome")))
+
+
+@pytest.mark.parametrize("text", ["<TOOLCALL>", "<TOOLCALL>[{]</TOOLCALL>", '<TOOLCALL>[{"name": "f"}] x</TOOLCALL>'])
+def test_broken_toolcall_tags_are_rejected(text: str) -> None:
+    assert rejected({"messages": [ASK, {"role": "assistant", "content": text}]}).reason == "call_not_json"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<tool_call>{"name": "weather", "arguments": {"city": "Oslo"}}</tool_call>',
+        "<functioncall> {}",
+        "[TOOL_CALLS]weather{}",
+        "<function=weather></function>",
+        json.dumps(CALL),
+        f"```json\n{json.dumps([CALL])}\n```",
+        '[weather(city="Oslo")]',
+    ],
+)
+def test_a_call_written_as_text_is_rejected(text: str) -> None:
+    row = {"messages": [ASK, {"role": "assistant", "content": text}], "tools": [FUNCTION]}
+    assert rejected(row).reason == "call_in_text"
+
+
+@pytest.mark.parametrize("text", ['{"name": "Rome"}', "[weather(city) is a function]", "[1] (see below)"])
+def test_text_that_only_resembles_a_call_is_kept(text: str) -> None:
+    assert assistant(text).content == text
+
+
+def test_a_refusal_field_is_what_the_assistant_says() -> None:
+    assert assistant(None, refusal="I can't help with that.").content == "I can't help with that."
+
+
+USER_PART: JsonObject = {"role": "user", "content": [{"type": "reasoning", "text": "Hm."}]}
+LATE_THOUGHT = [{"type": "text", "text": "a"}, {"type": "reasoning", "text": "b"}]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"messages": ["hello", REPLY]}, "malformed_field"),
+        ({"messages": '["'}, "malformed_field"),
+        ({"messages": [{"content": "no role"}, REPLY]}, "unknown_role"),
+        ({"messages": [{"role": "critic", "content": "x"}, REPLY]}, "unknown_role"),
+        ({"messages": [{"role": ["user"], "content": "x"}, REPLY]}, "unknown_role"),
+        ({"messages": [{"role": "user", "content": 3}, REPLY]}, "malformed_field"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}, REPLY]}, "unsupported_content"),
+        ({"messages": [{"role": "user", "content": ["x", {"type": "image"}]}, REPLY]}, "unsupported_content"),
+        ({"messages": [{"role": "user", "content": [{"type": "text"}]}, REPLY]}, "malformed_field"),
+        ({"messages": [USER_PART, REPLY]}, "malformed_field"),
+        ({"messages": [{**ASK, "reasoning_content": "Hm."}, REPLY]}, "malformed_field"),
+        ({"messages": [ASK, {**REPLY, "reasoning_content": 3}]}, "malformed_field"),
+        ({"messages": [ASK, {**REPLY, "refusal": "No."}]}, "malformed_field"),
+        ({"messages": [ASK, {"role": "assistant", "content": "<think>Hm."}]}, "malformed_field"),
+        (
+            {"messages": [ASK, {"role": "assistant", "content": "<think>a</think>b", "reasoning": "c"}]},
+            "malformed_field",
+        ),
+        ({"messages": [ASK, {"role": "assistant", "content": LATE_THOUGHT}]}, "unsupported_content"),
+        ({"messages": [ASK, {"role": "assistant", "tool_calls": {"name": "f"}}]}, "malformed_field"),
+        ({"messages": [ASK, {"role": "assistant", "tool_calls": ["f"]}]}, "malformed_field"),
+        ({"messages": [ASK, {"role": "assistant", "tool_calls": "[{"}]}, "call_not_json"),
+        (
+            {"messages": [ASK, {"role": "assistant", "tool_calls": [{"function": {"arguments": {}}}]}]},
+            "malformed_field",
+        ),
+        ({"messages": [ASK, {"role": "assistant", "tool_calls": [{"function": None}]}]}, "malformed_field"),
+        ({"messages": [ASK, {"role": "assistant", "tool_calls": [{"type": "custom"}]}]}, "unsupported_content"),
+        ({"messages": [ASK, {"role": "assistant", "function_call": {"name": "f"}}]}, "arguments_not_object"),
+        ({"messages": [ASK, called({}, function_call=CALL)]}, "malformed_field"),
+        ({"messages": [ASK, called({}, content=f"<TOOLCALL>[{json.dumps(CALL)}]</TOOLCALL>")]}, "call_in_text"),
+        ({"messages": [ASK, called({}, content="<tool_call>{}</tool_call>")]}, "call_in_text"),
+        ({"messages": [ASK, {"role": "assistant", "content": [{"type": "tool_call", "value": "{"}]}]}, "call_not_json"),
+        ({"messages": [{**ASK, "tool_calls": [{"name": "f", "arguments": {}}]}, REPLY]}, "malformed_field"),
+        ({"messages": [ASK, called("{'city': 'Rome'}")]}, "arguments_not_json"),
+        ({"messages": [ASK, called("")]}, "arguments_not_json"),
+        ({"messages": [ASK, called('{"city": NaN}')]}, "arguments_not_json"),
+        ({"messages": [ASK, called('{"city": "a", "city": "b"}')]}, "arguments_not_json"),
+        ({"messages": [ASK, called('{"city": "\\ud800"}')]}, "arguments_not_json"),
+        ({"messages": [ASK, called("[" * 9000)]}, "arguments_not_json"),
+        ({"messages": [ASK, called('["Rome"]')]}, "arguments_not_object"),
+        ({"messages": [ASK, called(None)]}, "arguments_not_object"),
+        ({"messages": [ASK, called('"{}"')]}, "arguments_not_object"),
+        ({"messages": [{**ASK, "name": 3}, REPLY]}, "malformed_field"),
+        ({"messages": [ASK, REPLY], "conversations": [ASK, REPLY]}, "unknown_format"),
+        ({"messages": [ASK, REPLY], "tools": "[{"}, "tools_not_json"),
+        ({"messages": [ASK, REPLY], "tools": '[{"name": "a", "name": "b"}]'}, "tools_not_json"),
+        ({"messages": [ASK, REPLY], "tools": {"name": "weather"}}, "invalid_tool"),
+        ({"messages": [ASK, REPLY], "tools": [3]}, "invalid_tool"),
+        ({"messages": [ASK, REPLY], "tools": [{"description": "x"}]}, "invalid_tool"),
+        ({"messages": [ASK, REPLY], "tools": [{"name": ""}]}, "invalid_tool"),
+        ({"messages": [ASK, REPLY], "tools": [{"type": "web_search"}]}, "invalid_tool"),
+        ({"messages": [ASK, REPLY], "tools": [{"name": "a", "description": ["x"]}]}, "invalid_tool"),
+        ({"messages": [ASK, REPLY], "tools": [FUNCTION], "functions": [FUNCTION]}, "invalid_tool"),
+        ({"messages": [ASK, REPLY], "tools": [{"name": "a", "parameters": []}]}, "invalid_tool_schema"),
+        ({"messages": [ASK, REPLY], "tools": [{"name": "a", "args": {"city": "str"}}]}, "invalid_tool_schema"),
+        ({"messages": [ASK, REPLY], "tools": [{**FUNCTION, "inputSchema": PARAMETERS}]}, "invalid_tool_schema"),
+        ({"messages": [ASK, REPLY], "tools": [{"name": "a", "parameters": {"x": "text of a"}}]}, "invalid_tool_schema"),
+        ({"messages": [ASK, REPLY], "tools": [{"name": "a", "parameters": "{"}]}, "tools_not_json"),
+    ],
+)
+def test_malformed_rows_are_rejected_with_their_reason(row: JsonObject, reason: str) -> None:
+    found = rejected(row)
+    assert found.reason == reason
+    assert found.detail
+
+
+def as_turn(message: Message, *, as_text: bool, as_parts: bool) -> JsonObject:
+    turn: JsonObject = message.model_dump(mode="json", exclude_none=True)
+    for called in turn.get("tool_calls", ()) if as_text else ():
+        called["function"]["arguments"] = json.dumps(called["function"]["arguments"])
+    if as_parts and message.role == "assistant":
+        parts: list[JsonObject] = [{"type": "text", "value": message.content}]
+        if message.reasoning_content:
+            parts.insert(0, {"type": "reasoning", "value": turn.pop("reasoning_content")})
+        parts += [
+            {"type": "tool_call", "value": json.dumps(called["function"])} for called in turn.pop("tool_calls", ())
+        ]
+        turn["content"] = parts
+    return turn
+
+
+@given(conversations(), tool_lists, st.booleans(), st.booleans())
+def test_a_conversation_reads_back_as_itself(
+    messages: list[Message], tools: list[ToolSpec], as_text: bool, as_parts: bool
+) -> None:
+    turns = [as_turn(message, as_text=as_text, as_parts=as_parts and not as_text) for message in messages]
+    listed: Any = [tool.model_dump(mode="json") for tool in tools]
+    draft = read_messages({"messages": turns, "tools": json.dumps(listed) if as_text else listed})
+    assert draft.messages == messages
+    assert draft.tools == tuple(tools)
+
+
+@pytest.mark.parametrize("piece", ["<TOOLCALL>", "<think>", "</think>", "[", '{"name": "arguments" ', "<TOOLCALL>[]"])
+def test_a_long_hostile_text_is_decided_at_once(piece: str) -> None:
+    turn = {"role": "assistant", "content": piece * (1_000_000 // len(piece))}
+    begin = time.perf_counter()
+    assert len(outcome({"messages": [ASK, turn, {"role": "tool", "content": turn["content"]}]})) < 500
+    assert time.perf_counter() - begin < 1
+
+
+@pytest.mark.skipif("ORCHESTRATOR_PUBLIC_DATA" not in os.environ, reason="ORCHESTRATOR_PUBLIC_DATA names no folder")
+def test_the_public_reasoning_rows_are_all_read_with_their_calls_and_results() -> None:
+    path = Path(os.environ["ORCHESTRATOR_PUBLIC_DATA"]) / "reason_tool_use_demo_50.jsonl"
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    drafts = [read_messages(row) for row in rows]
+    messages = [message for draft in drafts for message in draft.messages]
+    assert len(drafts) == 50
+    assert sum(len(message.tool_calls) for message in messages) == 68
+    assert sum(message.role == "tool" for message in messages) == 47
+    assert all(message.reasoning_content for message in messages if message.role == "assistant")
