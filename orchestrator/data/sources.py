@@ -192,7 +192,7 @@ def _read_hub(source: SourceConfig) -> Iterator[RawRow | QuarantinedRow]:
     except DataError:
         raise
     # Many libraries stand behind a data set, each with exceptions of its own.
-    except (OSError, ValueError, LookupError, TypeError, RuntimeError, NotImplementedError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RuntimeError) as error:
         raise _hub_error(source, error) from None
     except (DatasetsError, httpx.HTTPError, httpx.InvalidURL, pa.ArrowException) as error:
         raise _hub_error(source, error) from None

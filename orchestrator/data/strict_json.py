@@ -72,7 +72,7 @@ def parse_marked(text: str) -> Any:
     except json.JSONDecodeError as error:
         # In a JSON-lines file the text is one line, whose own number stands before this detail.
         line = f"line {error.lineno}, " if "\n" in text else ""
-        detail = f"not JSON: {error.msg} at {line}column {error.colno}"
+        detail = f"not JSON: {error.msg.removesuffix(' at')} at {line}column {error.colno}"
         raise StrictJsonError(Fault("malformed", detail)) from None
     except RecursionError:
         raise StrictJsonError(Fault("too_deep", f"nested deeper than {MAX_DEPTH} levels")) from None

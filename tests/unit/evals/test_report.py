@@ -323,18 +323,6 @@ def test_case_without_a_reply_is_shown_as_such(tmp_path: Path) -> None:
     assert "| no reply from the engine | 1 |" in run_file(tmp_path, "md")
 
 
-def test_data_card_is_shown_whole_and_escaped(tmp_path: Path) -> None:
-    run = make_run(tmp_path)
-    add_scores(run, "base", ZERO)
-    tools = {f"tool_<{index}>": {"offered": 1000 + index, "calls": index} for index in range(20)}
-    card = {"rows": 7, "tools": tools, "none": {}, "sources": [{"path": "a.jsonl", "formats": {"messages": 4}}]}
-    write_text_atomic(run.card, json.dumps(card))
-    write_report(make_config(), run)
-    text = run_file(tmp_path, "html")
-    assert re.search(r"<th>tool_&lt;19&gt;</th>\s*<td>1019</td>\s*<td>19</td>", text)
-    assert re.search(r"<dt>messages</dt>\s*<dd>\s*4\s*</dd>", text)
-
-
 def test_broken_data_card_is_an_error(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     add_scores(run, "base", ZERO)
