@@ -70,7 +70,7 @@ def _findings(
     try:
         data = prepare_data(config, folder, base_dir=base_dir)
         # Transformers and vLLM take seconds to load: not before the data is known to be good.
-        from orchestrator.data.tokenize import tokenize_run
+        from orchestrator.data.token_store import tokenize_run
 
         tokens = tokenize_run(config, folder)
         from evals.parity import check_parity

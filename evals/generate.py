@@ -154,6 +154,7 @@ def serving_parser(name: str, tokenizer: Any) -> Callable[[str], list[FunctionCa
     Raises:
         ImportError: If vLLM is not installed here.
     """
+    logging.getLogger("vllm").setLevel(logging.ERROR)  # what it says of GPUs on import means nothing to a parser
     from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
     from vllm.tool_parsers import ToolParserManager
 

@@ -16,7 +16,8 @@ from evals.records import ParityCard, ParityProblem, ParityProblemCode
 from orchestrator.config import RunConfig
 from orchestrator.data.card import LeftOut
 from orchestrator.data.render import ChatFormat, RowLeftOut, Span, chat_format, plain_tools
-from orchestrator.data.tokenize import render_prompt, tokenize_run, tokens_digest
+from orchestrator.data.token_store import tokenize_run, tokens_digest
+from orchestrator.data.tokenize import render_prompt
 from orchestrator.errors import DataError
 from orchestrator.jsonl import parse_line
 from orchestrator.models.base import base_folder, load_tokenizer

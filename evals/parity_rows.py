@@ -11,7 +11,8 @@ from datasets import load_from_disk
 from orchestrator.data.card import LeftOut
 from orchestrator.data.render import ChatFormat, Span
 from orchestrator.data.token_ledger import LedgerRow
-from orchestrator.data.tokenize import IGNORED, ledger_path, tokenize_samples, tokens_folder
+from orchestrator.data.token_store import ledger_path, tokens_folder
+from orchestrator.data.tokenize import IGNORED, tokenize_samples
 from orchestrator.errors import DataError
 from orchestrator.jsonl import read_jsonl
 from orchestrator.records import Sample

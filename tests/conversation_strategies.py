@@ -2,12 +2,17 @@
 
 from hypothesis import strategies as st
 
+from orchestrator.data.formats.written import call_mark
 from orchestrator.records import FunctionCall, FunctionSpec, Message, ToolCall, ToolSpec
 
 # Surrogates cannot be written as UTF-8; rows that hold them are refused where files are read.
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
-words = texts.map(str.strip).filter(bool)
-"""Text that text formats can write: nothing around it is significant."""
+MARKS = ("think>", "<tools>", "<tool_response>", "<|endoftext|>", "USER:", "ASSISTANT:", "FUNCTION RESPONSE:", "<|im_")
+"""What means something in a text format; Hypothesis also draws the texts that stand in the code under test."""
+words = texts.map(str.strip).filter(
+    lambda text: text and not call_mark(text) and not any(mark in text for mark in MARKS)
+)
+"""Text that text formats can write: nothing in or around it is significant."""
 names = st.text("abc_-é", min_size=1, max_size=6)
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,

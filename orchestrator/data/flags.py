@@ -4,9 +4,15 @@ import re
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-from orchestrator.records import BENIGN, HARMFUL, Sample
+from orchestrator.records import BENIGN, HARMFUL, JsonObject, Sample
 
-FlagCode = Literal["secret", "harmful_not_refused", "benign_refused"]
+FlagCode = Literal["secret", "harmful_not_refused", "benign_refused", "undeclared_argument", "control_token"]
+
+OPEN_KEYWORDS = frozenset(
+    {"additionalProperties", "patternProperties", "unevaluatedProperties", "propertyNames", "$ref", "$dynamicRef"}
+    | {"allOf", "anyOf", "oneOf", "if", "dependentSchemas"}
+)
+"""Schema keywords that may allow an argument which `properties` does not name."""
 
 
 class _Secret(NamedTuple):
@@ -34,6 +40,9 @@ _SECRETS = (
 )
 """Passwords and keys without a form of their own are missed. The literal is looked for first: it is far faster."""
 
+_CONTROL = re.compile(r"<\|\w{1,40}\|>")
+"""How most tokenizers write the tokens that divide turns."""
+
 
 class Flag(NamedTuple):
     """One finding and what it is, without repeating a secret."""
@@ -55,3 +64,23 @@ def find_flags(sample: Sample, text: str, *, is_kind_inferred: bool) -> Iterator
         yield Flag("harmful_not_refused", f"it is tagged harmful, but the last turn reads as {sample.kind}")
     if is_kind_inferred and BENIGN in sample.tags and sample.kind == "refusal":
         yield Flag("benign_refused", "it is tagged benign, but the last turn reads as a refusal")
+    if "<|" in text and (control := _CONTROL.search(text)):
+        yield Flag("control_token", f"it holds {control[0]}, which a tokenizer may read as the border of a turn")
+    undeclared = next(_undeclared_arguments(sample), None)
+    if undeclared:
+        detail = f"{undeclared[:160]} is given, which the tool's schema does not name; is it misspelt or made up?"
+        yield Flag("undeclared_argument", detail)
+
+
+def _undeclared_arguments(sample: Sample) -> Iterator[str]:
+    """Arguments that fit their schema only because JSON Schema allows whatever it does not name."""
+    named: dict[str, JsonObject] = {
+        tool.function.name: tool.function.parameters.get("properties", {})
+        for tool in sample.tools
+        if not OPEN_KEYWORDS & tool.function.parameters.keys()
+    }
+    for message in sample.messages:
+        for call in message.tool_calls:
+            known = named.get(call.function.name)
+            if known is not None:
+                yield from (f"{call.function.name}.{key}" for key in call.function.arguments if key not in known)

@@ -1,50 +1,37 @@
 """JSON Schema and legal names from the looser tool descriptions that public data sets use.
 
-Three looser ways are read, at any depth: parameters without the schema around them (`{"city": {"type": "str"}}`, as in
-xLAM), type words of Python, Java and JavaScript (`dict`, `float`, `ArrayList`, as in BFCL and ToolACE), and Python
-type expressions (`List[int]`, `Optional[float]`, `str, optional`). A word that is none of these is refused.
+Four looser ways are read, at any depth: parameters without the schema around them (`{"city": {"type": "str"}}`, as in
+xLAM), type words of Python, Java and JavaScript (`dict`, `float`, `ArrayList`, as in BFCL and ToolACE), Python type
+expressions (`List[int]`, `Optional[float]`, `str, optional`), and `enum` values of a boolean or a number that stand as
+text (`"True"`, `"3"`). A type word that is none of these is refused; an empty one says nothing.
 """
 
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 from orchestrator.data.formats.common import read_call, short
+from orchestrator.data.pythonic import first_called
 from orchestrator.data.rejection import Reason, RowRejected
-from orchestrator.data.strict_json import MAX_DEPTH
+from orchestrator.data.strict_json import MAX_DEPTH, StrictJsonError, parse
+from orchestrator.data.type_words import JSON_TYPES, LooseType, parse_type, union_of
 from orchestrator.records import JsonObject, ToolCall, ToolSpec
 
-JSON_TYPES = frozenset({"string", "number", "integer", "boolean", "array", "object", "null"})
-
-_WORDS_OF_TYPE = {
-    # A function is written as its source text: JSON has no other place for it.
-    "string": "str string char character text callable function lambda",
-    "integer": "int integer long short byte bigint biginteger int32 int64",
-    "number": "float double number decimal bigdecimal float32 float64",
-    "boolean": "bool boolean",
-    "array": "list array tuple set frozenset sequence iterable ndarray arraylist linkedlist hashset queue stack",
-    "object": "dict dictionary object map mapping hashmap hashtable",
-    "null": "none null nonetype",
-}
-TYPE_WORDS = {word: json_type for json_type, words in _WORDS_OF_TYPE.items() for word in words.split()}
-"""JSON types by the words of Python, Java and JavaScript, in lower case. `any` is not here: it allows every value."""
-
-_CALLABLES = ("callable", "function")
 _SCHEMA_KEYWORDS = frozenset(
     {"items", "additionalProperties", "additionalItems", "contains", "propertyNames", "not", "if", "then", "else"}
 )
 _SCHEMA_LIST_KEYWORDS = frozenset({"anyOf", "oneOf", "allOf", "prefixItems"})
 _SCHEMA_MAP_KEYWORDS = frozenset({"$defs", "definitions", "patternProperties", "dependentSchemas"})
 _ANNOTATIONS = frozenset({"title", "description", "examples"})
+_OPEN_KEYWORDS = frozenset(
+    {"additionalProperties", "patternProperties", "unevaluatedProperties", "anyOf", "oneOf", "allOf", "if", "$ref"}
+)
+"""Keywords of an object that may allow, or rule on, properties beside those of `properties`."""
 
-_TOKEN = re.compile(r"\s*+(?:([A-Za-z_][\w.]*+)|(\.\.\.|[\[\]<>,|()]))")
 _ILLEGAL = re.compile(r"[^a-zA-Z0-9_-]")
 MAX_NAME_CHARS = 64
 """Longest name of a function that common clients and servers accept."""
-MAX_TYPE_CHARS = 500
-"""Longest type expression: far beyond any that a person writes."""
 
 
 class OfferedTools(NamedTuple):
@@ -57,6 +44,16 @@ class OfferedTools(NamedTuple):
     def original_names(self) -> dict[str, str]:
         """The changed names only, as `Draft.original_names`: legal name to the name in the row."""
         return {legal: name for name, legal in self.legal_names.items() if legal != name}
+
+    @property
+    def parameter_names(self) -> dict[str, frozenset[str]]:
+        """The names in the row with the parameters that their tools declare."""
+        declared = {spec.function.name: _properties(spec.function.parameters) for spec in self.specs}
+        return {name: frozenset(declared[legal]) for name, legal in self.legal_names.items()}
+
+    def parameters_of(self, legal_name: str) -> JsonObject:
+        """The schema of the arguments of a tool."""
+        return next(spec.function.parameters for spec in self.specs if spec.function.name == legal_name)
 
 
 def offered_tools(specs: Iterable[ToolSpec]) -> OfferedTools:
@@ -91,6 +88,51 @@ def offered_call(call: Any, offered: OfferedTools, where: str) -> ToolCall:
     if legal == name:
         return read
     return read.model_copy(update={"function": read.function.model_copy(update={"name": legal})})
+
+
+def declared_call(call: Any, offered: OfferedTools, where: str) -> ToolCall:
+    """`offered_call` where parameters are those of a function, as in xLAM, ToolACE and BFCL: there are no others.
+
+    Raises:
+        RowRejected: As `offered_call`; ARGUMENTS_DO_NOT_FIT_SCHEMA for an argument that the tool does not declare.
+    """
+    read = offered_call(call, offered, where)
+    parameters = offered.parameters_of(read.function.name)
+    for name, value in read.function.arguments.items():
+        # A null may have been filled in by a table; the schema check takes it out.
+        if value is not None and not is_declared(name, parameters):
+            raise undeclared(name, parameters, where)
+    return read
+
+
+def words_only(text: str, offered: OfferedTools, where: str) -> str:
+    """A reply that calls no tool of the row as `[name(...)]` or `name(...)`, which would be learned as words.
+
+    Raises:
+        RowRejected: CALL_IN_TEXT, if it does.
+    """
+    called = first_called(text, offered.legal_names)
+    if called is not None:
+        raise RowRejected(Reason.CALL_IN_TEXT, f"{where} calls {short(called)} in a text that is no list of calls")
+    return text
+
+
+def is_declared(name: str, parameters: JsonObject) -> bool:
+    """Whether a function with these parameters takes an argument of this name."""
+    is_open = "properties" not in parameters or not _OPEN_KEYWORDS.isdisjoint(parameters)
+    return is_open or name in _properties(parameters)
+
+
+def undeclared(name: str, parameters: JsonObject, where: str) -> RowRejected:
+    """The refusal of an argument that the tool does not declare."""
+    names = ", ".join(_properties(parameters))[:200] or "none"
+    detail = f"{where}: the tool has no parameter {short(name)}; declared: {names}"
+    return RowRejected(Reason.ARGUMENTS_DO_NOT_FIT_SCHEMA, detail)
+
+
+def _properties(parameters: JsonObject) -> JsonObject:
+    properties = parameters.get("properties")
+    return properties if isinstance(properties, dict) else {}
 
 
 def legal_names(names: Iterable[str]) -> dict[str, str]:
@@ -168,7 +210,7 @@ def _is_required(description: Any, where: str) -> bool:
     if "default" in description or description.get("required") is False or description.get("optional") is True:
         return False
     words = description.get("type")
-    return not (isinstance(words, str) and _read_type(words, where).is_optional)
+    return not (isinstance(words, str) and words.strip() and _read_type(words, where).is_optional)
 
 
 def _schema(schema: Any, where: str, depth: int) -> Any:
@@ -188,7 +230,22 @@ def _schema(schema: Any, where: str, depth: int) -> Any:
             converted |= {name: part for name, part in derived.items() if name == "type" or name not in schema}
         else:
             converted[key] = _keyword(key, value, f"{where}.{key}", depth + 1)
+    if isinstance(converted.get("enum"), list):
+        converted["enum"] = [_enum_value(value, converted.get("type")) for value in converted["enum"]]
     return _with_lifted_required(converted, schema)
+
+
+def _enum_value(value: Any, json_type: Any) -> Any:
+    """One of the values of an `enum`; text cannot be meant where the type is no text, only what it spells."""
+    if not isinstance(value, str) or json_type not in ("boolean", "integer", "number"):
+        return value
+    if json_type == "boolean":
+        return {"true": True, "false": False}.get(value.lower(), value)
+    try:
+        number = parse(value)
+    except StrictJsonError:
+        return value
+    return number if isinstance(number, (int, float)) and not isinstance(number, bool) else value
 
 
 def _keyword(key: str, value: Any, where: str, depth: int) -> Any:
@@ -225,160 +282,20 @@ def _json_type(given: Any, where: str) -> JsonObject:
     if given is None or (isinstance(given, str) and given in JSON_TYPES):
         return {"type": given}
     if isinstance(given, str):
-        return _read_type(given, where).schema
+        return _read_type(given, where).schema if given.strip() else {}
     if isinstance(given, list) and all(isinstance(word, str) for word in given):
         if JSON_TYPES.issuperset(given):
             return {"type": given}
-        return _union([_read_type(word, where).schema for word in given])
+        return union_of([_read_type(word, where).schema for word in given])
     raise _invalid(f"{where}: the type is {short(given)}, not a word")
 
 
-class _LooseType(NamedTuple):
-    schema: JsonObject
-    is_optional: bool
-
-
-def _read_type(text: str, where: str) -> _LooseType:
+def _read_type(text: str, where: str) -> LooseType:
     try:
-        return _parse_type(text)
+        return parse_type(text)
     except ValueError as error:
         raise _invalid(f"{where}: the type {short(text)} {error}") from None
 
 
 def _invalid(detail: str) -> RowRejected:
     return RowRejected(Reason.INVALID_TOOL_SCHEMA, detail)
-
-
-@lru_cache(maxsize=4096)
-def _parse_type(text: str) -> _LooseType:
-    """A type expression; the caller must not change the schema. ValueError says what is wrong with it."""
-    if len(text) > MAX_TYPE_CHARS:
-        raise ValueError(f"is longer than {MAX_TYPE_CHARS} characters")
-    reader = _TypeReader(text)
-    schema = reader.union(0)
-    is_optional = _allows_null(schema) or reader.ends_with_optional()
-    if reader.tokens[reader.place] != "":
-        raise ValueError("is followed by more than a type")
-    return _LooseType(schema, is_optional)
-
-
-def _allows_null(schema: JsonObject) -> bool:
-    alternatives = schema.get("anyOf", [])
-    return "null" in schema.get("type", ()) or {"type": "null"} in alternatives
-
-
-class _TypeReader:
-    """Recursive descent over the words and brackets of a type expression."""
-
-    def __init__(self, text: str) -> None:
-        self.tokens: list[str] = []
-        place = 0
-        text = text.strip()
-        while place < len(text):
-            match = _TOKEN.match(text, place)
-            if match is None:
-                raise ValueError("is not known")
-            self.tokens.append(match[1] or match[2])
-            place = match.end()
-        self.tokens.append("")
-        self.place = 0
-
-    def take(self, *expected: str) -> bool:
-        """Step over these tokens if they come next."""
-        end = self.place + len(expected)
-        if tuple(token.lower() for token in self.tokens[self.place : end]) != expected:
-            return False
-        self.place = end
-        return True
-
-    def ends_with_optional(self) -> bool:
-        return self.take(",", "optional") or self.take("(", "optional", ")")
-
-    def union(self, depth: int) -> JsonObject:
-        if depth > MAX_DEPTH:
-            raise ValueError(f"is nested deeper than {MAX_DEPTH} levels")
-        alternatives = [self.one(depth)]
-        while self.take("|"):
-            alternatives.append(self.one(depth))
-        return _union(alternatives)
-
-    def one(self, depth: int) -> JsonObject:
-        word = self.tokens[self.place].rpartition(".")[2].lower()
-        self.place += bool(word)
-        if word in _CALLABLES and self.tokens[self.place] == "[":
-            self.skip_brackets()
-            schema: JsonObject = {"type": "string"}
-        elif self.tokens[self.place : self.place + 2] != ["[", "]"] and (self.take("[") or self.take("<")):
-            closing = {"[": "]", "<": ">"}[self.tokens[self.place - 1]]
-            schema = _generic(word, self.arguments(closing, depth + 1))
-        elif word == "any":
-            schema = {}
-        elif word in TYPE_WORDS:
-            schema = {"type": TYPE_WORDS[word]}
-        else:
-            raise ValueError("is not known")
-        while self.take("[", "]"):
-            depth += 1
-            schema = _array_of(schema)
-        if depth > MAX_DEPTH:
-            raise ValueError(f"is nested deeper than {MAX_DEPTH} levels")
-        return schema
-
-    def arguments(self, closing: str, depth: int) -> list[JsonObject | None]:
-        """The types between brackets; None stands for `...`."""
-        given: list[JsonObject | None] = []
-        while True:
-            given.append(None if self.take("...") else self.union(depth))
-            if self.take(closing):
-                return given
-            if not self.take(","):
-                raise ValueError("has a bracket that does not close")
-
-    def skip_brackets(self) -> None:
-        open_brackets = 0
-        while True:
-            token = self.tokens[self.place]
-            if token == "":
-                raise ValueError("has a bracket that does not close")
-            open_brackets += (token == "[") - (token == "]")
-            self.place += 1
-            if open_brackets == 0:
-                return
-
-
-def _generic(word: str, arguments: list[JsonObject | None]) -> JsonObject:
-    """The schema of `word[arguments]`."""
-    types = [part for part in arguments if part is not None]
-    if word == "tuple" and len(arguments) == 2 and arguments[1] is None and types:
-        return _array_of(types[0])
-    if len(types) < len(arguments):
-        raise ValueError("is not known")
-    if word == "optional" and len(types) == 1:
-        return _union([types[0], {"type": "null"}])
-    if word == "union":
-        return _union(types)
-    if word == "tuple":
-        items = {"items": types[0]} if all(part == types[0] for part in types) else {"prefixItems": types}
-        return {"type": "array", **items, "minItems": len(types), "maxItems": len(types)}
-    if TYPE_WORDS.get(word) == "array" and len(types) == 1:
-        return _array_of(types[0])
-    if TYPE_WORDS.get(word) == "object" and len(types) == 2:
-        return {"type": "object", **({"additionalProperties": types[1]} if types[1] else {})}
-    raise ValueError("is not known")
-
-
-def _array_of(items: JsonObject) -> JsonObject:
-    return {"type": "array", **({"items": items} if items else {})}
-
-
-def _union(alternatives: list[JsonObject]) -> JsonObject:
-    if {} in alternatives:
-        return {}
-    distinct = [part for index, part in enumerate(alternatives) if part not in alternatives[:index]]
-    if {"type": "number"} in distinct:
-        distinct = [part for part in distinct if part != {"type": "integer"}]
-    if len(distinct) == 1:
-        return distinct[0]
-    if all(part.keys() == {"type"} and isinstance(part["type"], str) for part in distinct):
-        return {"type": [part["type"] for part in distinct]}
-    return {"anyOf": distinct}

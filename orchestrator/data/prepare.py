@@ -15,6 +15,7 @@ import numpy as np
 from orchestrator.config import DataConfig, RunConfig
 from orchestrator.data.card import DataCard, HeldOutName, LeakCard, Overlap, ReasonCount, SourceCard, ToolCard
 from orchestrator.data.collect import Samples, SourceTally, collect
+from orchestrator.data.contradictions import contradictions
 from orchestrator.data.duplicates import near_duplicates, similar_to
 from orchestrator.data.leaks import audit_leaks
 from orchestrator.data.quarantine import Quarantine, Reasons
@@ -72,6 +73,9 @@ def prepare_data(config: RunConfig, run: RunDir, *, base_dir: Path) -> DataCard:
         _refuse_bad_data(tallies, reasons, config.data, run)
         assignment = assign_parts([samples.items[index] for index in kept], config.data.split)
         chosen = _Chosen(kept, assignment, _new_names(samples, kept, tallies))
+        for index, first in contradictions(samples, kept):
+            detail = f"another reply to the same conversation as {_named(samples, first)}"
+            flags.add("contradiction", f"{_named(samples, index)}: {detail}")
         num_pruned = _write_parts(samples, chosen, run)
         card = _card(samples, chosen, tallies, num_pruned).model_copy(
             update={"reasons": reasons, "flags": flags.counts(), "leaks": _leaks(samples, chosen, config.data, run)}
@@ -125,9 +129,13 @@ def _repeated(samples: Samples, index: int, first: int, reason: Reason) -> Quara
     text = samples.line(index)
     source, line = _place(samples, index)
     likeness = "the same messages and tools as" if reason == Reason.DUPLICATE else "almost the same words as"
-    kept, kept_line = _place(samples, first)
-    name = f"{kept}:{kept_line}" if kept_line else f"{kept} {samples.ids[first]}"
+    name = _named(samples, first)
     return QuarantinedRow(source=source, line=line, reason=reason, detail=f"{likeness} {name}", raw=clip_raw(text))
+
+
+def _named(samples: Samples, index: int) -> str:
+    source, line = _place(samples, index)
+    return f"{source}:{line}" if line else f"{source} {samples.ids[index]}"
 
 
 def _place(samples: Samples, index: int) -> tuple[str, int | None]:

@@ -1,12 +1,14 @@
 """Calls written like Python: `[Get Weather(city="Oslo", days=3), other.name()]`, as in ToolACE and BFCL.
 
-Read by hand, not evaluated: names may hold spaces and dots, arguments are keywords with literal values. Time is linear
-in the text, nesting is bounded.
+Read by hand, not evaluated: names may hold spaces and dots, arguments are keywords with literal values. Names that
+hold brackets, commas or quotes themselves are read where the caller says which names there are. Time is linear in the
+text, nesting is bounded.
 """
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from orchestrator.data.strict_json import MAX_DEPTH, MAX_NUMBER_DIGITS
@@ -23,7 +25,14 @@ _STRING = re.compile(r"'[^'\\]*+(?:\\.[^'\\]*+)*+'|\"[^\"\\]*+(?:\\.[^\"\\]*+)*+
 _NUMBER = re.compile(r"[+-]?+(?:(?:0|[1-9]\d*+)(?:\.\d*+)?+|\.\d++)(?:[eE][+-]?+\d++)?+(?![\w.])")
 _WORD = re.compile(r"[^\W\d]\w*+")
 _ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[0-7]{1,3}|.)", re.DOTALL)
+_BRACKET = re.compile(r"\[\s*+")
 _OPENING = re.compile(r'\[\s*+([^()\[\]{}=,"\n]++)\(')
+
+_NOTHING_KNOWN: Mapping[str, Collection[str]] = MappingProxyType({})
+MAX_KNOWN_NAME_CHARS = 300
+"""Longest known name that is looked for; those of public data sets end at about 100."""
+_MAX_MARKS_TRIED = 8
+"""So many brackets a known name may hold itself, so that a text of brackets alone costs no more than another."""
 
 
 class PythonicError(ValueError):
@@ -34,27 +43,59 @@ class PythonicError(ValueError):
         super().__init__(f"{problem} at character {position + 1}")
 
 
-def opens_like_calls(text: str) -> bool:
-    """Whether a text begins with `[name(`, so that it must be a list of calls and can be nothing else."""
-    return _OPENING.match(text.lstrip()) is not None
+def opens_like_calls(text: str, names: Collection[str] = ()) -> bool:
+    """Whether a text begins with `[name(`, so that it must be a list of calls and can be nothing else.
+
+    `names` are known ones, which may hold any character.
+    """
+    text = text.lstrip()
+    return _OPENING.match(text) is not None or (text.startswith("[") and _known(text, 1, names, "(") is not None)
 
 
-def names_opened(text: str) -> Iterator[str]:
-    """Every `name` that stands as `[name(` anywhere in a text."""
-    return (match[1].strip() for match in _OPENING.finditer(text))
+def first_called(text: str, names: Collection[str]) -> str | None:
+    """The first of some names that is called in a text: as `[name(` anywhere, or as all of it, `name(...)`."""
+    text = text.strip()
+    if text.endswith(")") and (found := _known(text, 0, names, "(")):
+        return found[0]
+    # A text may be of brackets alone; what begins like no name is passed over.
+    firsts = {name[:1] for name in names}
+    places = (bracket.end() for bracket in _BRACKET.finditer(text) if text[bracket.end() : bracket.end() + 1] in firsts)
+    openings = (_known(text, place, names, "(") for place in places)
+    return next((found[0] for found in openings if found), None)
 
 
-def parse_calls(text: str) -> list[tuple[str, dict[str, Any]]]:
+def _known(text: str, place: int, names: Collection[str], mark: str) -> tuple[str, int] | None:
+    """The longest of some names that stands at a place with `mark` after it, and the place after the mark."""
+    found = None
+    limit = min(len(text), place + MAX_KNOWN_NAME_CHARS) if names else 0
+    end = place
+    for _ in range(_MAX_MARKS_TRIED):
+        end = text.find(mark, end, limit) + 1
+        if end == 0:
+            break
+        name = text[place : end - 1].strip()
+        if name in names:
+            found = name, end
+    return found
+
+
+def parse_calls(text: str, known: Mapping[str, Collection[str]] = _NOTHING_KNOWN) -> list[tuple[str, dict[str, Any]]]:
     """The calls in `[name(argument=literal, ...), ...]`, in order, as pairs of name and arguments.
 
     Literals are texts in single or double quotes with Python's escapes, decimal numbers, True, False, None, true,
-    false, null, lists, dicts with text keys, and tuples, which become lists.
+    false, null, lists, dicts with text keys, and tuples, which become lists. `known` names may hold any character, and
+    so may their arguments: `[Lookup (by id)(filter[type]="x")]`.
+
+    Args:
+        text: The whole list, with nothing before or after it.
+        known: The names of tools with those of their arguments. Others are read too, if they hold no bracket, comma,
+            quote or `=`.
 
     Raises:
         PythonicError: For anything else: positional or repeated arguments, other values (NaN, names, sums), duplicate
             keys, nesting deeper than `MAX_DEPTH`, and text before or after the list.
     """
-    reader = _Reader(text)
+    reader = _Reader(text, known)
     reader.expect("[")
     calls: list[tuple[str, dict[str, Any]]] = []
     while not reader.take("]"):
@@ -71,8 +112,8 @@ def parse_calls(text: str) -> list[tuple[str, dict[str, Any]]]:
 class _Reader:
     """Recursive descent over one text; each character is looked at a bounded number of times."""
 
-    def __init__(self, text: str) -> None:
-        self.text, self.place = text, 0
+    def __init__(self, text: str, known: Mapping[str, Collection[str]]) -> None:
+        self.text, self.place, self.known = text, 0, known
 
     def error(self, problem: str) -> PythonicError:
         return PythonicError(problem, self.place)
@@ -98,26 +139,31 @@ class _Reader:
             raise self.error(f"no `{token}`")
 
     def call(self) -> tuple[str, dict[str, Any]]:
-        self.skip_space()
-        found = self.match(_NAME)
-        name = found[1].strip() if found else ""
+        name = self.name(self.known, _NAME, "(")
         if not name:
             raise self.error("no name with a `(` after it")
         arguments: dict[str, Any] = {}
         while not self.take(")"):
-            keyword = self.keyword(arguments)
+            keyword = self.keyword(arguments, self.known.get(name, ()))
             arguments[keyword] = self.value(1)
             if not self.take(","):
                 self.expect(")")
                 break
         return name, arguments
 
-    def keyword(self, given: dict[str, Any]) -> str:
+    def name(self, known: Collection[str], pattern: re.Pattern[str], mark: str) -> str:
+        """The name that comes next, with the mark after it: a known one, else one of the pattern; empty if none."""
         self.skip_space()
-        found = self.match(_KEYWORD)
-        if found is None:
+        if found := _known(self.text, self.place, known, mark):
+            self.place = found[1]
+            return found[0]
+        matched = self.match(pattern)
+        return matched[1].strip() if matched else ""
+
+    def keyword(self, given: dict[str, Any], known: Collection[str]) -> str:
+        keyword = self.name(known, _KEYWORD, "=")
+        if not keyword:
             raise self.error("no `argument=`; arguments without a name cannot be read")
-        keyword = found[1].rstrip()
         if keyword in given:
             raise self.error(f"the argument {keyword[:80]!r} is given twice")
         return keyword

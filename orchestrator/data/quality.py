@@ -12,12 +12,11 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError, ValidationError, best_match
-from jsonschema.protocols import Validator
+from jsonschema.exceptions import SchemaError, ValidationError
 from jsonschema.validators import validator_for
-from referencing import Registry
 from referencing.exceptions import Unresolvable
 
+from orchestrator.data.bounded_schema import BoundedSchema
 from orchestrator.data.rejection import Reason, RowRejected
 from orchestrator.records import JsonObject, Message, Role, Sample, ToolCall, ToolSpec
 
@@ -36,7 +35,7 @@ MAX_DETAIL_CHARS = 300
 
 SCHEMA_FAILURES = (Unresolvable, RecursionError, re.error, OverflowError, TypeError, ValueError)
 """What `jsonschema` raises on a schema that its meta-schema lets pass: dangling or endless `$ref`, `$id` that is no
-URI, numbers beyond a float."""
+URI, numbers beyond a float. A check that would take too long is a ValueError."""
 
 
 class CheckedSample(NamedTuple):
@@ -149,8 +148,8 @@ def _without_null_keywords(schema: Any, nulls: _NullCount) -> Any:
     }
 
 
-def _validators(tools: Sequence[ToolSpec]) -> dict[str, Validator]:
-    validators: dict[str, Validator] = {}
+def _validators(tools: Sequence[ToolSpec]) -> dict[str, BoundedSchema]:
+    validators: dict[str, BoundedSchema] = {}
     for tool in tools:
         name = tool.function.name
         if name in validators:
@@ -163,7 +162,7 @@ def _validators(tools: Sequence[ToolSpec]) -> dict[str, Validator]:
 
 
 @lru_cache(maxsize=4096)
-def schema_validator(schema_json: str) -> Validator | str:
+def schema_validator(schema_json: str) -> BoundedSchema | str:
     """A validator for a JSON Schema of an object given as JSON text, or what is wrong with the schema.
 
     The dialect is that of `$schema`, else 2020-12. Nothing is ever fetched: a `$ref` to another document is an error.
@@ -176,10 +175,10 @@ def schema_validator(schema_json: str) -> Validator | str:
     foreign = next((ref for ref in _references(schema) if not ref.startswith("#")), None)
     if foreign is not None:
         return f"$ref {foreign[:80]!r} points to another document; write that schema in place"
+    if '"unevaluatedProperties"' in schema_json and '"patternProperties"' in schema_json:
+        return "patternProperties beside unevaluatedProperties, which cannot be checked in bounded time"
     try:
-        dialect = validator_for(schema, default=Draft202012Validator)
-        dialect.check_schema(schema)
-        return dialect(schema, registry=Registry())
+        return BoundedSchema(schema, validator_for(schema, default=Draft202012Validator))
     except SchemaError as error:
         return _shorten(f"{'.'.join(str(part) for part in error.absolute_path)}: {error.message}".removeprefix(": "))
     except SCHEMA_FAILURES as error:
@@ -198,14 +197,14 @@ def _references(schema: Any) -> Iterator[str]:
             yield from _references(part)
 
 
-def _repair_calls(message: Message, validators: dict[str, Validator], nulls: _NullCount) -> Message:
+def _repair_calls(message: Message, validators: dict[str, BoundedSchema], nulls: _NullCount) -> Message:
     if not message.tool_calls:
         return message
     calls = tuple(_repair_call(call, validators, nulls) for call in message.tool_calls)
     return message.model_copy(update={"tool_calls": calls})
 
 
-def _repair_call(call: ToolCall, validators: dict[str, Validator], nulls: _NullCount) -> ToolCall:
+def _repair_call(call: ToolCall, validators: dict[str, BoundedSchema], nulls: _NullCount) -> ToolCall:
     name = call.function.name
     if name not in validators:
         offered = ", ".join(sorted(validators))[:200] or "none"
@@ -213,7 +212,7 @@ def _repair_call(call: ToolCall, validators: dict[str, Validator], nulls: _NullC
     validator = validators[name]
     try:
         arguments = _without_filled_nulls(call.function.arguments, validator.schema, validator, nulls)
-        error = best_match(validator.iter_errors(arguments))
+        error = validator.error(arguments)
     except SCHEMA_FAILURES as failure:
         detail = f"the schema of {name[:80]!r} cannot be applied: {type(failure).__name__}: {failure}"
         raise RowRejected(Reason.INVALID_TOOL_SCHEMA, _shorten(detail)) from None
@@ -227,7 +226,7 @@ def _describe(error: ValidationError) -> str:
     return _shorten(f"{path}: {error.message}")
 
 
-def _without_filled_nulls(value: Any, schema: Any, validator: Validator, nulls: _NullCount) -> Any:
+def _without_filled_nulls(value: Any, schema: Any, validator: BoundedSchema, nulls: _NullCount) -> Any:
     if not isinstance(schema, dict):
         return value
     if isinstance(value, list):
@@ -240,13 +239,13 @@ def _without_filled_nulls(value: Any, schema: Any, validator: Validator, nulls: 
     return {key: _without_filled_nulls(part, properties.get(key), validator, nulls) for key, part in kept.items()}
 
 
-def _is_filled(key: str, schema: JsonObject, validator: Validator) -> bool:
+def _is_filled(key: str, schema: JsonObject, validator: BoundedSchema) -> bool:
     """Whether a null under `key` can only be a filler: not required, and declared without null or not declared."""
     if key in schema.get("required", ()):
         return False
     # An argument that the schema does not name may be anything; only an explicit word makes its null meaningful.
     allowed = schema["properties"].get(key, schema.get("additionalProperties", False))
-    return not validator.evolve(schema=allowed).is_valid(None)
+    return not validator.is_valid(None, part=allowed)
 
 
 def _shorten(text: str) -> str:

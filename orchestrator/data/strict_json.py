@@ -1,6 +1,6 @@
 """JSON without the liberties that Python's parser takes.
 
-Refused: NaN and Infinity (also as overflow, `1e999`), duplicate keys, numbers of thousands of digits, nesting deeper
+Refused: NaN and Infinity (also as overflow, `1e999`), duplicate keys, integers of hundreds of digits, nesting deeper
 than `MAX_DEPTH`, and lone surrogates, which cannot be written as UTF-8. A chat template, Arrow or another language's
 parser would fail on these later, or read something else.
 """
@@ -11,8 +11,8 @@ from typing import Any, Literal, NamedTuple
 
 MAX_DEPTH = 64
 """Deepest nesting of objects and arrays: far beyond any tool call, and within what every later parser bears."""
-MAX_NUMBER_DIGITS = 1000
-"""Longest number, in characters; Python itself refuses integers beyond 4,300 digits."""
+MAX_NUMBER_DIGITS = 308
+"""Longest integer, in characters: a longer one may be beyond a double, which is what most parsers read."""
 
 
 class Fault(NamedTuple):

@@ -12,7 +12,8 @@ from ray.train.torch import TorchTrainer
 
 from orchestrator.cluster import worker_shape
 from orchestrator.config import RunConfig
-from orchestrator.data.tokenize import TokenCard, tokenize_run
+from orchestrator.data.card import TokenCard
+from orchestrator.data.token_store import tokenize_run
 from orchestrator.errors import DivergedError, OrchestratorError, TrainingError, causes
 from orchestrator.jsonl import dump_jsonl, parse_line
 from orchestrator.progress import TrialBoard, say

@@ -47,10 +47,33 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def test_check_says_ready_and_costs_nothing_the_second_time(config: Path) -> None:
+    first = orchestrator("check", str(config))
+    assert first.returncode == 0, first.stderr + first.stdout
+    assert first.stdout.rstrip().splitlines()[-1].startswith("READY")
+    assert "No problem." in first.stdout
+    again = orchestrator("check", str(config))
+    assert again.returncode == 0
+    assert again.stdout.endswith(first.stdout[first.stdout.index("150 rows became") :])
+    assert "Reading rows" not in again.stdout
+
+
+def test_check_of_bad_data_names_the_reasons_and_exits_3(config: Path) -> None:
+    bad = config.parent / "bad.jsonl"
+    bad.write_text('{"messages": [{"role": "user", "content": "hi"}, {"role": "oracle", "content": "x"}]}\n{broken\n')
+    result = orchestrator("check", str(config), "--set", f"data.sources=[{{path: {bad}}}]", "--set", "name=bad")
+    assert result.returncode == 3
+    assert "unknown_role" in result.stdout
+    assert "malformed_json" in result.stdout
+    assert result.stdout.rstrip().splitlines()[-1].startswith("NOT READY")
+    assert "Traceback" not in result.stderr
+
+
 def test_run_writes_everything_and_a_second_run_only_reports(config: Path) -> None:
     first = orchestrator("run", str(config))
     assert first.returncode == 0, first.stderr + first.stdout
     run = config.parent / "runs" / "small"
+    assert (run / "data" / "train.jsonl").samefile(run / "check" / "data" / "train.jsonl")
 
     report = json.loads((run / "report" / "report.json").read_text(encoding="utf-8"))
     assert report["search"]["num_trials"] == 2

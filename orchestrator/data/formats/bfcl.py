@@ -2,7 +2,8 @@
 
 An answer is a list of `{function: {parameter: [accepted values]}}`, one for each call. An accepted value "" says that
 the parameter may be absent; in an object that is accepted, each value again is a list of accepted ones. The executable
-categories give calls as text instead (`"f(n=20)"`). Java and JavaScript types are read like the Python ones.
+categories give calls as text instead (`"f(n=20)"`). Java and JavaScript types are read like the Python ones; a variable
+or expression as text (`"System.out"`) is an argument only where the parameter's type allows text.
 """
 
 import json
@@ -11,7 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.data.formats.common import COMMON_FIELDS, Draft, read_content, read_role, read_tool, short, text_field
-from orchestrator.data.loose_schema import OfferedTools, offered_call, offered_tools
+from orchestrator.data.loose_schema import (
+    OfferedTools,
+    declared_call,
+    is_declared,
+    offered_call,
+    offered_tools,
+    undeclared,
+)
 from orchestrator.data.pythonic import PythonicError, parse_calls
 from orchestrator.data.quality import SCHEMA_FAILURES, schema_validator
 from orchestrator.data.rejection import Reason, RowRejected
@@ -33,13 +41,15 @@ def answers_path(questions: Path) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def load_answers(path: Path) -> dict[str, list[Any]]:
+def load_answers(path: Path) -> dict[str, Any]:
     """The accepted answers by the id of their question, from JSON lines of `id` and `ground_truth`.
+
+    An answer that is no list of calls, such as the result of a web request, is for `read_bfcl` to refuse.
 
     Raises:
         DataError: With `file:line`, if the file is missing or a line is not an answer or repeats an id.
     """
-    answers: dict[str, list[Any]] = {}
+    answers: dict[str, Any] = {}
     try:
         with path.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, start=1):
@@ -53,21 +63,20 @@ def load_answers(path: Path) -> dict[str, list[Any]]:
     return answers
 
 
-def _answer(line: str, *, where: str) -> tuple[str, list[Any]]:
+def _answer(line: str, *, where: str) -> tuple[str, Any]:
     try:
         answer = parse(line)
     except StrictJsonError as error:
         raise DataError(f"the answer is {error}", where=where) from None
+    allowed = '{"id": ..., "ground_truth": [...]} on each line'
     if not isinstance(answer, dict) or not isinstance(answer.get("id"), str):
-        raise DataError(
-            "the answer has no `id`", where=where, allowed='{"id": ..., "ground_truth": [...]} on each line'
-        )
-    if not isinstance(answer.get("ground_truth"), list):
-        raise DataError("`ground_truth` is not a list", where=where)
+        raise DataError("the answer has no `id`", where=where, allowed=allowed)
+    if "ground_truth" not in answer:
+        raise DataError("the answer has no `ground_truth`", where=where, allowed=allowed)
     return answer["id"], answer["ground_truth"]
 
 
-def with_answer(row: JsonObject, answers: Mapping[str, list[Any]]) -> JsonObject:
+def with_answer(row: JsonObject, answers: Mapping[str, Any]) -> JsonObject:
     """The row with the accepted answers of its id as `ground_truth`; unchanged if it has its own or there are none."""
     identifier = row.get("id")
     if row.get("ground_truth") is not None or not isinstance(identifier, str) or identifier not in answers:
@@ -131,19 +140,18 @@ def _call(answer: Any, offered: OfferedTools, where: str) -> ToolCall:
     if not isinstance(accepted, dict):
         raise RowRejected(Reason.MALFORMED_FIELD, f"{where}: the parameters of {short(name)} are no object")
     empty = offered_call({"name": name, "arguments": {}}, offered, where)
-    schema = next(spec.function.parameters for spec in offered.specs if spec.function.name == empty.function.name)
-    arguments = _arguments(accepted, schema, where)
+    arguments = _arguments(accepted, offered.parameters_of(empty.function.name), where)
     return empty.model_copy(update={"function": empty.function.model_copy(update={"arguments": arguments})})
 
 
 def _written_call(answer: str, offered: OfferedTools, where: str) -> ToolCall:
     try:
-        calls = parse_calls(f"[{answer}]")
+        calls = parse_calls(f"[{answer}]", offered.parameter_names)
     except PythonicError as error:
         raise RowRejected(Reason.CALL_NOT_PYTHONIC, f"{where}: {error}") from None
     if len(calls) != 1:
         raise RowRejected(Reason.CALL_NOT_PYTHONIC, f"{where} is {short(answer)}, not one call")
-    return offered_call({"name": calls[0][0], "arguments": calls[0][1]}, offered, where)
+    return declared_call({"name": calls[0][0], "arguments": calls[0][1]}, offered, where)
 
 
 def _arguments(accepted: JsonObject, schema: JsonObject, where: str) -> JsonObject:
@@ -153,6 +161,10 @@ def _arguments(accepted: JsonObject, schema: JsonObject, where: str) -> JsonObje
         if not isinstance(values, list) or not values:
             detail = f"{where}: {short(name)} has {short(values)}, not a list of accepted values"
             raise RowRejected(Reason.MALFORMED_FIELD, detail)
+        if not is_declared(name, schema):
+            if MAY_BE_ABSENT in values:
+                continue
+            raise undeclared(name, schema, where)
         given = [choice for value in values if value != MAY_BE_ABSENT for choice in _choices(value)]
         fitting = [value for value in given if _fits(value, name, schema)]
         may_be_absent = MAY_BE_ABSENT in values and name not in required
@@ -188,7 +200,7 @@ def _resolved(value: Any, depth: int) -> Any:
 def _fits(value: Any, name: str, schema: JsonObject) -> bool:
     properties = schema.get("properties")
     if not isinstance(properties, dict) or name not in properties:
-        return True
+        return True  # an object that may hold anything beside what it declares
     validator = schema_validator(json.dumps({"type": "object", "properties": {name: properties[name]}}, sort_keys=True))
     try:
         return not isinstance(validator, str) and validator.is_valid({name: value})

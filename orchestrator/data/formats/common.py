@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
-from orchestrator.data.formats.written import CALL_MARKS
+from orchestrator.data.formats.when2call import choice_turns, is_choice
+from orchestrator.data.formats.written import call_mark
 from orchestrator.data.rejection import Reason, RowRejected
 from orchestrator.data.strict_json import StrictJsonError, dump_loosely, parse
 from orchestrator.records import (
@@ -25,7 +26,10 @@ ROLES: dict[str, Role] = {**{role: role for role in get_args(Role)}, "developer"
 """Roles of the messages format; OpenAI's `developer` is its later name of `system`, `function` its early one of
 `tool`."""
 
-COMMON_FIELDS = frozenset({"id", "kind", "tags", "system", "tools", "functions", "source", "original_names"})
+TOOL_LISTS = ("tools", "functions", "available_tools", "tools_json")
+"""Fields that hold a row's tools: OpenAI's name and its early one, Toucan's, and that of sets made into JSON text."""
+
+COMMON_FIELDS = frozenset({"id", "kind", "tags", "system", "source", "original_names", *TOOL_LISTS})
 """Fields that every format may have beside its own."""
 
 TURN_LISTS = ("messages", "conversations", "conversation")
@@ -38,6 +42,12 @@ MISNAMED_SCHEMAS = ("args", "arguments", "params", "properties", "schema", "inpu
 
 MAX_TEXT_LEVELS = 3
 """How often a list of tools may be wrapped as JSON text; tools that went through two tables are text in text."""
+
+MEDIA_FIELDS = ("images", "image", "videos", "video", "audios", "audio")
+"""Where rows keep what the place holders in their texts stand for."""
+
+LEARNING_FLAGS = ("weight", "train", "training", "loss", "loss_scale")
+"""Where turns say whether they are to be learned: OpenAI's name, those of axolotl and ms-swift."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +90,29 @@ def with_calls(messages: list[Message], said: Message) -> list[Message]:
     calls = last.tool_calls + said.tool_calls
     joined = last.model_copy(update={"content": content, "reasoning_content": reasoning, "tool_calls": calls})
     return [*messages[:-1], joined]
+
+
+def refuse_media(row: JsonObject) -> None:
+    """Refuse a row that is not text alone; the words of such a row would be learned without what they speak of.
+
+    Raises:
+        RowRejected: If the row has images, videos or sound.
+    """
+    media = next((key for key in MEDIA_FIELDS if row.get(key) not in (None, "", [], {}, False)), None)
+    if media is not None:
+        raise RowRejected(Reason.UNSUPPORTED_CONTENT, f"the row has `{media}`; only text is read")
+
+
+def refuse_unlearned(turn: JsonObject, where: str) -> None:
+    """Refuse an assistant's turn that says that it is not to be learned, or less than others: all of them are.
+
+    Raises:
+        RowRejected: If one of `LEARNING_FLAGS` holds something other than true or 1.
+    """
+    for key in LEARNING_FLAGS:
+        if turn.get(key) not in (None, "", 1, [1]):
+            detail = f"{where}: `{key}` is {short(turn[key])}, but no turn can be left out; end the row before it"
+            raise RowRejected(Reason.UNSUPPORTED_CONTENT, detail)
 
 
 def text_field(turn: Any, key: str, where: str) -> str:
@@ -151,9 +184,9 @@ def _is_text_part(part: Any) -> bool:
 
 
 def _without_calls(text: str, where: str) -> str:
-    mark = next((mark for mark in CALL_MARKS if mark in text), None)
+    mark = call_mark(text)
     if mark is not None or _is_bare_call(text):
-        what = "is a call as JSON" if mark is None else f"has a {mark} in its text"
+        what = "is a call as JSON" if mark is None else f"has `{mark}` in its text"
         raise RowRejected(Reason.CALL_IN_TEXT, f"{where} {what}; give calls as `tool_calls` or as function_call turns")
     return text
 
@@ -161,18 +194,25 @@ def _without_calls(text: str, where: str) -> str:
 def _is_bare_call(text: str) -> bool:
     """Whether a whole reply is one call, or a list of calls, as JSON that was never put where calls belong."""
     bare = text.strip().removeprefix("```json").removeprefix("```").removesuffix("```").strip()
-    if not bare.startswith(("{", "[")) or '"name"' not in bare or '"arguments"' not in bare:
+    is_likely = '"name"' in bare and ('"arguments"' in bare or '"parameters"' in bare)
+    if not bare.startswith(("{", "[")) or not is_likely:
         return False
     try:
         value = parse(bare)
     except StrictJsonError:
         return False
     calls = value if isinstance(value, list) else [value]
-    return bool(calls) and all(isinstance(call, dict) and {"name", "arguments"} <= call.keys() for call in calls)
+    return bool(calls) and all(isinstance(call, dict) and _is_call(call) for call in calls)
+
+
+def _is_call(value: JsonObject) -> bool:
+    return {"name", "arguments"} <= value.keys() or value.keys() == {"name", "parameters"}
 
 
 def read_call(call: Any, where: str) -> ToolCall:
     """A call as an object with `name` and `arguments`, with or without the `function` wrapper and an `id`.
+
+    Llama's `parameters` in place of `arguments` are read where they cannot be a tool's schema.
 
     Raises:
         RowRejected: If it is no such object, or its arguments are not an object or the JSON text of one.
@@ -185,8 +225,15 @@ def read_call(call: Any, where: str) -> ToolCall:
     name = function.get("name") if isinstance(function, dict) else None
     if not isinstance(name, str) or not name:
         raise RowRejected(Reason.MALFORMED_FIELD, f"{where}: a call has no name")
-    arguments = read_arguments(function.get("arguments"), f"{where}: the arguments of {name[:80]}")
+    given = function.get("parameters") if _has_parameters(function) else function.get("arguments")
+    arguments = read_arguments(given, f"{where}: the arguments of {name[:80]}")
     return ToolCall(id=optional_text(call, "id", where), function=FunctionCall(name=name, arguments=arguments))
+
+
+def _has_parameters(function: JsonObject) -> bool:
+    parameters = function.get("parameters")
+    is_tool = "description" in function or (isinstance(parameters, dict) and "properties" in parameters)
+    return "arguments" not in function and parameters is not None and not is_tool
 
 
 def read_calls(value: Any, where: str) -> tuple[ToolCall, ...]:
@@ -223,14 +270,14 @@ def read_arguments(arguments: Any, where: str) -> JsonObject:
 
 
 def read_tools(row: JsonObject) -> tuple[ToolSpec, ...]:
-    """The tools of a row's `tools`, or of `functions`, its early name: a list of tools, or its JSON text.
+    """The tools in one of a row's `TOOL_LISTS`: a list of tools, or its JSON text.
 
     Raises:
-        RowRejected: If they are something else, or both fields hold tools.
+        RowRejected: If they are something else, or two fields hold tools.
     """
-    named = [key for key in ("tools", "functions") if row.get(key) not in (None, "", [])]
+    named = [key for key in TOOL_LISTS if row.get(key) not in (None, "", [])]
     if len(named) > 1:
-        raise RowRejected(Reason.INVALID_TOOL, "the row has both `tools` and `functions`")
+        raise RowRejected(Reason.INVALID_TOOL, f"the row has both `{named[0]}` and `{named[1]}`")
     given = row[named[0]] if named else []
     for _ in range(MAX_TEXT_LEVELS):
         if isinstance(given, str):
@@ -308,12 +355,17 @@ def short(value: Any) -> str:
 
 
 def turns_of(row: JsonObject) -> list[Any]:
-    """The turns of a row: its list of turns, the JSON text of one, or ms-swift's `query`, `response` and `history`.
+    """The turns of a row: its list of turns, the JSON text of one, or what stands in other fields.
+
+    Those are ms-swift's `query`, `response` and `history`, and the question and right reply of When2Call. Where a row
+    prefers one reply to another, its `chosen_response` is the last turn.
 
     Raises:
         RowRejected: If there is none, or two.
     """
     named = [key for key in TURN_LISTS if row.get(key) is not None]
+    if not named and is_choice(row):
+        return choice_turns(row)
     if not named and row.get("query") is not None and row.get("response") is not None:
         return _turns_of_query(row)
     if len(named) != 1:
@@ -329,7 +381,7 @@ def turns_of(row: JsonObject) -> list[Any]:
             raise RowRejected(Reason.MALFORMED_FIELD, f"`{named[0]}` is {error}") from None
     if not isinstance(turns, list):
         raise RowRejected(Reason.MALFORMED_FIELD, f"`{named[0]}` is not a list")
-    return turns
+    return turns if row.get("chosen_response") is None else [*turns, row["chosen_response"]]
 
 
 def _turns_of_query(row: JsonObject) -> list[Any]:

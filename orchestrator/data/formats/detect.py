@@ -7,10 +7,12 @@ from typing import Any, NamedTuple
 from orchestrator.config import RowFormat
 from orchestrator.data.formats import mcp
 from orchestrator.data.formats.common import ROLES, TURN_LISTS, short, turns_of
-from orchestrator.data.formats.glaive import TURN_START
+from orchestrator.data.formats.glaive import CALL_SPEAKER, TURN_START
+from orchestrator.data.formats.glaive import OPEN_CALL as OPEN_GLAIVE_CALL
 from orchestrator.data.formats.hermes import OPEN_CALL, OPEN_TOOLS, offers_tools
 from orchestrator.data.formats.instruction import MATERIALS, REPLIES, REQUESTS
 from orchestrator.data.formats.sharegpt import SHAREGPT_CALLS, SHAREGPT_ROLES, is_pair
+from orchestrator.data.formats.when2call import is_choice
 from orchestrator.data.pythonic import opens_like_calls
 from orchestrator.data.rejection import Reason, RowRejected
 from orchestrator.records import JsonObject
@@ -63,6 +65,8 @@ def _by_fields(row: JsonObject) -> Detected | None:
     chat = row.get("chat")
     if isinstance(chat, str) and TURN_START.search(chat):
         return Detected("glaive", "`chat` is a text with USER: and ASSISTANT:")
+    if is_choice(row):
+        return Detected("messages", "the row has `question`, `answers` and `correct_answer`")
     if {"query", "answers"} <= has:
         return Detected("xlam", "the row has `query` and `answers`")
     if {"question", "function"} <= has:
@@ -129,6 +133,8 @@ def _by_turns(row: JsonObject, turns: Sequence[Any]) -> Detected:
     has_fields = any(turn.get("tool_calls") or turn.get("function_call") for turn in objects)
     if (why := _mcp_turns(row, objects, has_fields=has_fields)) is not None:
         return Detected("mcp", why)
+    if CALL_SPEAKER in speakers:
+        return Detected("glaive", f"a turn is a {CALL_SPEAKER}")
     call = next((speaker for speaker in speakers if speaker in SHAREGPT_CALLS), None)
     if call is not None:
         return Detected("sharegpt", f"a turn is a {call}")
@@ -150,7 +156,7 @@ def _texts(row: JsonObject, turns: Sequence[JsonObject], speakers: Sequence[Any]
         yield "system", row["system"]
     for turn, speaker in zip(turns, speakers, strict=True):
         role = SHAREGPT_ROLES.get(speaker) if isinstance(speaker, str) else None
-        text = turn.get("content") if turn.get("value") is None else turn["value"]
+        text = next((turn[key] for key in ("value", "content", "text") if turn.get(key) is not None), None)
         if role is not None and isinstance(text, str):
             yield role, text
 
@@ -160,6 +166,8 @@ def _by_texts(row: JsonObject, texts: Sequence[tuple[str, str]]) -> Detected | N
         return Detected("hermes", f"the assistant's text has {OPEN_CALL}")
     if any(role == "system" and OPEN_TOOLS in text and offers_tools(text) for role, text in texts):
         return Detected("hermes", f"the system text has {OPEN_TOOLS}")
+    if any(role == "assistant" and OPEN_GLAIVE_CALL in text for role, text in texts):
+        return Detected("glaive", f"the assistant's text has {OPEN_GLAIVE_CALL}")
     if row.get("conversations") is None:
         return None
     if any(role == "assistant" and opens_like_calls(text) for role, text in texts):
@@ -182,8 +190,9 @@ def _by_keys(turns: Sequence[JsonObject], speakers: Sequence[Any]) -> Detected:
     dialect = next((role for role in speakers if isinstance(role, str) and _is_dialect(role)), None)
     if dialect is not None:
         return Detected("sharegpt", f"the turns have `role`, one of them {dialect}")
-    if "content" not in first and first.get("value") is not None:
-        return Detected("sharegpt", "the turns have `role` and `value`")
+    said = next((key for key in ("value", "text") if first.get(key) is not None), None)
+    if "content" not in first and said is not None:
+        return Detected("sharegpt", f"the turns have `role` and `{said}`")
     return Detected("messages", "the turns have `role`")
 
 

@@ -1,29 +1,44 @@
 """Glaive function calling v2: `chat` as one text, tools as JSON objects in `system`, arguments in single quotes.
 
-Source: the glaive-function-calling-v2 set.
+Sets that were made of it as lists of turns are read too: their calls still stand in the assistant's text after
+`<functioncall>`, or in turns of a `function-call`, and their tools in the system text.
+
+Source: the glaive-function-calling-v2 set and its conversions to ShareGPT and ChatML.
 """
 
 import re
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from orchestrator.data.formats import messages as openai
 from orchestrator.data.formats.common import (
     COMMON_FIELDS,
+    TURN_LISTS,
     Draft,
     read_call,
+    read_content,
+    read_role,
     read_tool,
+    refuse_media,
+    refuse_unlearned,
+    turns_of,
     with_calls,
 )
+from orchestrator.data.formats.sharegpt import SHAREGPT_CALLS, SHAREGPT_ROLES, Turn, read_turns
 from orchestrator.data.formats.written import json_end, json_values, skip_spaces, split_reasoning, take_calls
 from orchestrator.data.rejection import Reason, RowRejected
 from orchestrator.data.strict_json import Fault, StrictJsonError, parse
 from orchestrator.records import JsonObject, Message, Role, ToolCall, ToolSpec
 
-FIELDS = COMMON_FIELDS | {"chat", "functions"}
+FIELDS = COMMON_FIELDS | {"chat", *TURN_LISTS}
 
 SPEAKERS: dict[str, Role] = {"USER": "user", "ASSISTANT": "assistant", "FUNCTION RESPONSE": "tool"}
-OPEN_CALL = "<functioncall>"
+OPEN_CALL, CLOSE_CALL = "<functioncall>", "</functioncall>"
 END_OF_TEXT = "<|endoftext|>"
+
+CALL_SPEAKER = "function-call"
+TURN_ROLES: dict[str, Role] = {**SHAREGPT_ROLES, CALL_SPEAKER: "assistant", "function-response": "tool"}
+"""Speakers in lists of turns."""
 
 TURN_START = re.compile(rf"^(?:{'|'.join(SPEAKERS)}):", re.MULTILINE)
 _SYSTEM_START = re.compile(r"\s*+SYSTEM:")
@@ -33,33 +48,77 @@ _TOOLS_FOLLOW = re.compile(
 )
 _SENTENCE_ENDS = ".!?\n"
 _NO_TOOLS_SENTENCE = re.compile(r"You are an? (?:helpful )?assistant,? with no access to external functions\.?")
-_CALL_HEAD = re.compile(r'\{\s*+"name"\s*+:\s*+("(?:[^"\\]++|\\.)*+")\s*+,\s*+"arguments"\s*+:\s*+\'')
+_NAME = r'"name"\s*+:\s*+("(?:[^"\\]++|\\.)*+")'
+_NAME_FIRST = re.compile(rf'\{{\s*+{_NAME}\s*+,\s*+"arguments"\s*+:\s*+\'')
+_ARGUMENTS_FIRST = re.compile(r'\{\s*+"arguments"\s*+:\s*+\'')
 _CALL_END = re.compile(r"\s*+'\s*+\}")
+_CALL_END_WITH_NAME = re.compile(rf"\s*+'\s*+,\s*+{_NAME}\s*+\}}")
+_LEFT_OVER = "}]'\","
+"""What cannot begin words after a call, but ends one that has a bracket or quote too many."""
+
+
+class _Said(NamedTuple):
+    """A turn of the row's `chat` or list; `is_call` where the text is a call without its mark."""
+
+    role: Role
+    text: str
+    where: str
+    is_call: bool = False
 
 
 def read_glaive(row: JsonObject) -> Draft:
     """The conversation of a Glaive row. The row's `system` is in the draft's messages as far as it is kept.
 
-    Turns begin at a line with `USER:`, `ASSISTANT:` or `FUNCTION RESPONSE:`. The tools in `system` become tools, and
-    the sentence that introduces them, or says that there are none, is removed: a model's chat template has its own.
-    Calls of the assistant, alone or after a text, are one message with the assistant's turn before them.
+    Turns begin at a line with `USER:`, `ASSISTANT:` or `FUNCTION RESPONSE:`, or are a list. The tools in `system`
+    become tools, and the sentence that introduces them, or says that there are none, is removed: a model's chat
+    template has its own. Calls of the assistant, alone or after a text, are one message with the assistant's turn
+    before them.
 
     Raises:
-        RowRejected: If a part of the row has no place in a sample.
+        RowRejected: If a part of the row has no place in a sample, or a turn is cut or broken apart: see `_turns`.
     """
+    refuse_media(row)
+    messages: list[Message] = []
+    written: list[ToolSpec] = []
+    for said in _said(row):
+        if isinstance(said, Message):
+            messages.append(said)
+        elif said.role == "system":
+            text, tools = _read_system(said.text)
+            messages += [Message(role="system", content=text)] if text else []
+            written += tools
+        else:
+            message = _message(said)
+            messages = with_calls(messages, message) if message.tool_calls else [*messages, message]
+    return Draft(messages=messages, tools=openai.with_tools(openai.tools_of(row), written))
+
+
+def _said(row: JsonObject) -> Iterator[_Said | Message]:
     chat, system = row.get("chat"), row.get("system")
-    if not isinstance(chat, str):
-        raise RowRejected(Reason.MALFORMED_FIELD, "`chat` is not text")
     if system is not None and not isinstance(system, str):
         raise RowRejected(Reason.MALFORMED_FIELD, "`system` is not text")
-    text, written = _read_system(system or "")
-    messages = [Message(role="system", content=text)] if text else []
-    for number, (role, said) in enumerate(_turns(chat), start=1):
-        message = _message(role, said, f"turn {number}")
-        messages = with_calls(messages, message) if message.tool_calls else [*messages, message]
-    given = openai.tools_of(row)
-    names = {tool.function.name for tool in given}
-    return Draft(messages=messages, tools=(*given, *(tool for tool in written if tool.function.name not in names)))
+    yield _Said("system", system or "", "`system`")
+    if chat is None and any(row.get(key) is not None for key in TURN_LISTS):
+        for turn in read_turns(turns_of(row)):
+            yield from _listed(turn)
+        return
+    if not isinstance(chat, str):
+        raise RowRejected(Reason.MALFORMED_FIELD, "`chat` is not text")
+    yield from _turns(chat)
+
+
+def _listed(turn: Turn) -> Iterator[_Said | Message]:
+    if turn.speaker in SHAREGPT_CALLS or any(turn.fields.get(key) for key in ("tool_calls", "function_call")):
+        raise RowRejected(Reason.CALL_IN_TEXT, f"{turn.where} is a call beside calls that are written as text")
+    role = read_role(turn.speaker, TURN_ROLES, TURN_ROLES, turn.where)
+    if role in ("user", "tool"):
+        yield from openai.read_turn(turn.fields, role, turn.value, turn.where)
+        return
+    if role == "assistant":
+        refuse_unlearned(turn.fields, turn.where)
+    # Read like a user's text, because the calls are still in it.
+    text = turn.value if isinstance(turn.value, str) else read_content(turn.value, "user", turn.where)
+    yield _Said(role, _without_end(role, text, turn.where), turn.where, turn.speaker == CALL_SPEAKER)
 
 
 def _read_system(text: str) -> tuple[str, list[ToolSpec]]:
@@ -84,25 +143,52 @@ def _read_system(text: str) -> tuple[str, list[ToolSpec]]:
     return kept, [openai.with_json_schema(spec, "`system`") for spec in specs]
 
 
-def _turns(chat: str) -> list[tuple[Role, str]]:
+def _turns(chat: str) -> Iterator[_Said]:
+    """The turns of a chat.
+
+    In the set, every `AI:` within a text was replaced by a mark of a new turn, and long rows are cut off. A turn is
+    therefore refused that begins without the empty line that divides the others, that has an end of text inside, or
+    that is words without the end of text that the row has elsewhere.
+    """
     starts = list(TURN_START.finditer(chat))
     before = chat[: starts[0].start()] if starts else chat
     if before.strip():
         raise RowRejected(Reason.MALFORMED_FIELD, "`chat` has text before the first USER: or ASSISTANT:")
     ends = [*(start.start() for start in starts), len(chat)][1:]
-    return [
-        (SPEAKERS[start[0][:-1]], chat[start.end() : end].replace(END_OF_TEXT, "").strip())
-        for start, end in zip(starts, ends, strict=True)
-    ]
+    has_ends, is_divided = END_OF_TEXT in chat, None
+    for number, (start, end) in enumerate(zip(starts, ends, strict=True), start=1):
+        role, where = SPEAKERS[start[0][:-1]], f"turn {number}"
+        raw = chat[start.end() : end]
+        text = raw.strip()
+        if has_ends and role == "assistant" and not text.endswith(END_OF_TEXT) and OPEN_CALL not in text:
+            raise RowRejected(Reason.MALFORMED_FIELD, f"{where} is cut off: it has no {END_OF_TEXT}, as others have")
+        yield _Said(role, _without_end(role, text, where), where)
+        divides = raw[len(raw.rstrip()) :].count("\n") > 1
+        if number < len(starts) and is_divided not in (None, divides):
+            detail = f"turn {number + 1} begins in the middle of a text, without the empty line that divides others"
+            raise RowRejected(Reason.MALFORMED_FIELD, detail)
+        is_divided = divides
 
 
-def _message(role: Role, text: str, where: str) -> Message:
-    if role != "assistant":
-        return Message(role=role, content=text)
-    reasoning, reply = split_reasoning(text, where)
-    spoken = take_calls(reply, OPEN_CALL, lambda text, start: _read_function_call(text, start, where))
-    content = openai.words_only(spoken.text, where)
-    return Message(role=role, content=content, reasoning_content=reasoning, tool_calls=spoken.calls)
+def _without_end(role: Role, text: str, where: str) -> str:
+    """A turn's text without the mark of its end."""
+    body = text.strip().removesuffix(END_OF_TEXT).strip()
+    if END_OF_TEXT in body:
+        raise RowRejected(Reason.MALFORMED_FIELD, f"{where} ({role}) has a {END_OF_TEXT} in the middle")
+    return body
+
+
+def _message(said: _Said) -> Message:
+    if said.role != "assistant":
+        return Message(role=said.role, content=said.text)
+    reasoning, reply = split_reasoning(said.text, said.where)
+    if said.is_call:
+        reply = OPEN_CALL + reply
+    spoken = take_calls(reply, OPEN_CALL, lambda text, start: _read_function_call(text, start, said.where))
+    if said.is_call and spoken.text:
+        raise RowRejected(Reason.CALL_NOT_JSON, f"{said.where}: there is text after the call")
+    content = openai.words_only(spoken.text, said.where)
+    return Message(role=said.role, content=content, reasoning_content=reasoning, tool_calls=spoken.calls)
 
 
 def _read_function_call(text: str, start: int, where: str) -> tuple[list[ToolCall], int]:
@@ -112,7 +198,10 @@ def _read_function_call(text: str, start: int, where: str) -> tuple[list[ToolCal
         call, end = _quoted_call(text, begin) if end is None else (parse(text[begin:end]), end)
     except StrictJsonError as error:
         raise RowRejected(Reason.CALL_NOT_JSON, f"{where}: the call is {error}") from None
-    return [read_call(call, where)], end
+    after = skip_spaces(text, end)
+    if text[after : after + 1] and text[after] in _LEFT_OVER:
+        raise RowRejected(Reason.CALL_NOT_JSON, f"{where}: a {text[after]} is left over after the call")
+    return [read_call(call, where)], after + len(CLOSE_CALL) if text.startswith(CLOSE_CALL, after) else end
 
 
 class _QuotedCall(NamedTuple):
@@ -129,9 +218,9 @@ def _quoted_call(text: str, begin: int) -> _QuotedCall:
     Raises:
         StrictJsonError: If there is no such call.
     """
-    head = _CALL_HEAD.match(text, begin)
+    head = _NAME_FIRST.match(text, begin)
     if head is None:
-        return _QuotedCall(parse(text[begin:]), len(text))
+        return _call_with_name_last(text, begin)
     arguments = head.end()
     end = json_end(text, arguments)
     closing = None if end is None else _CALL_END.match(text, end)
@@ -140,6 +229,16 @@ def _quoted_call(text: str, begin: int) -> _QuotedCall:
     else:
         written, after = _escaped_arguments(text, arguments)
     return _QuotedCall({"name": parse(head[1]), "arguments": parse(written)}, after)
+
+
+def _call_with_name_last(text: str, begin: int) -> _QuotedCall:
+    head = _ARGUMENTS_FIRST.match(text, begin)
+    end = None if head is None else json_end(text, head.end())
+    closing = None if end is None else _CALL_END_WITH_NAME.match(text, end)
+    if head is None or closing is None:
+        return _QuotedCall(parse(text[begin:]), len(text))
+    arguments = parse(text[head.end() : closing.start()])
+    return _QuotedCall({"name": parse(closing[1]), "arguments": arguments}, closing.end())
 
 
 def _escaped_arguments(text: str, start: int) -> tuple[str, int]:

@@ -18,6 +18,8 @@ from orchestrator.data.formats.common import (
     read_content,
     read_role,
     read_tool,
+    refuse_media,
+    refuse_unlearned,
     short,
     turns_of,
     with_system,
@@ -36,7 +38,7 @@ from orchestrator.data.rejection import Reason, RowRejected
 from orchestrator.data.strict_json import StrictJsonError, parse
 from orchestrator.records import JsonObject, Message, ToolCall, ToolSpec
 
-FIELDS = COMMON_FIELDS | {*TURN_LISTS, "functions"}
+FIELDS = COMMON_FIELDS | {*TURN_LISTS, "chosen_response"}
 
 OPEN_CALL, CLOSE_CALL = "<tool_call>", "</tool_call>"
 OPEN_RESULT, CLOSE_RESULT = "<tool_response>", "</tool_response>"
@@ -47,6 +49,9 @@ _PREAMBLE_SENTENCES = (
     r"\# Tools",
     r"You are a function calling AI model\.",
     r"You are provided with function signatures within <tools>\s*+</tools>(?: XML tags)?[.:]",
+    r"You are also provided with the json schema to output extracted information in the function signatures within XML"
+    r" tags <tools>\s*+</tools>\.",
+    r"Don't make assumptions about what values to plug into json schema\.",
     r"You may call one or more functions to assist with the user query\.",
     r"If available tools are not relevant in assisting with user query, just respond in natural conversational"
     r" language\.",
@@ -59,8 +64,10 @@ _PREAMBLE_SENTENCES = (
     rf"\s*+{_SCHEMA}",
     r"(?:For each|Each) function call,? (?:return a json object|should be enclosed)"
     r"(?: with function name and arguments)? within"
-    r" <tool_call>\s*+</tool_call>(?: XML tags)?(?: as follows| with the following schema)?[.:]?",
-    r"<tool_call>\s*+\{[^{}\n]*+\}\s*+</tool_call>",
+    r" <tool_call>\s*+</tool_call>(?:(?: XML)? tags)?(?: as follows| with the following schema)?[.:]?",
+    r"For each extraction function call return a json object with function name and arguments followed by a <tool_call>"
+    r" tag with the following schema:",
+    r"(?:Example:\s*+)?+<tool_call>\s*+\{[^{}\n]*+\}\s*+</tool_call>",
 )
 _PREAMBLE = re.compile(
     "|".join(rf"(?:{sentence})\s*+" for sentence in _PREAMBLE_SENTENCES).replace(" ", r"\s++"), re.IGNORECASE
@@ -86,6 +93,7 @@ def read_hermes(row: JsonObject) -> Draft:
     Raises:
         RowRejected: If a part of the row has no place in a sample.
     """
+    refuse_media(row)
     messages: list[Message] = []
     written: list[ToolSpec] = []
     for turn in _turns(row):
@@ -102,9 +110,7 @@ def read_hermes(row: JsonObject) -> Draft:
             messages += _read_results(turn)
         else:
             messages += _read_user(turn)
-    given = openai.tools_of(row)
-    names = {tool.function.name for tool in given}
-    return Draft(messages=messages, tools=(*given, *(tool for tool in written if tool.function.name not in names)))
+    return Draft(messages=messages, tools=openai.with_tools(openai.tools_of(row), written))
 
 
 def _turns(row: JsonObject) -> Iterator[Turn]:
@@ -163,6 +169,7 @@ def _parse_literals(text: str) -> list[Any]:
 
 
 def _read_reply(turn: Turn) -> Message:
+    refuse_unlearned(turn.fields, turn.where)
     # Read like a user's text, because the calls are still in it.
     given = turn.value if isinstance(turn.value, str) else read_content(turn.value, "user", turn.where)
     reasoning, text = openai.read_reasoning(turn.fields, given, None, turn.where)

@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestrator.data.formats.common import COMMON_FIELDS, Draft, read_content, read_tools, short
 from orchestrator.data.formats.messages import read_messages
-from orchestrator.data.loose_schema import OfferedTools, offered_call, offered_tools
+from orchestrator.data.loose_schema import OfferedTools, offered_call, offered_tools, words_only
 from orchestrator.data.rejection import Reason, RowRejected
 from orchestrator.data.strict_json import StrictJsonError, parse
 from orchestrator.records import JsonObject, Message
@@ -89,7 +89,8 @@ def _reply(given: Any, offered: OfferedTools) -> Message:
         return Message(role="assistant", tool_calls=tuple(read))
     if not isinstance(given, str):
         raise RowRejected(Reason.MALFORMED_FIELD, f"the reply is {short(given)}, not text")
-    return Message(role="assistant", content=read_content(given, "assistant", "the reply"))
+    content = read_content(given, "assistant", "the reply")
+    return Message(role="assistant", content=words_only(content, offered, "the reply"))
 
 
 def _written_calls(given: Any) -> list[Any] | None:

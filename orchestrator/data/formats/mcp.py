@@ -7,7 +7,8 @@ Three kinds of rows are read; `tools` is a list of tools, a `tools/list` result 
 2. A session, `{"session": [...]}`, or a conversation whose turns are JSON-RPC messages as they went over the wire,
    with turns of text between them. The request of the user is such a turn or a text field of the row (as in
    `instruction`), the last words of the assistant are a turn or the row's `answer`. Tools may come from a
-   `tools/list` response inside. The handshake, pings and notifications say nothing of a conversation and are passed.
+   `tools/list` response inside. What says nothing of a conversation is passed: the handshake, pings, notifications,
+   lists of prompts and resources (`PASSED_METHODS`).
 3. A single pair: a text field and the call in `request`, `call` or `expected`, as a request or as its `params`.
    The row itself may be the request. Without a call, `answer` is what the assistant says.
 
@@ -35,6 +36,20 @@ from orchestrator.data.loose_schema import OfferedTools, offered_call, offered_t
 from orchestrator.data.rejection import Reason, RowRejected
 from orchestrator.data.strict_json import StrictJsonError, dump_loosely, parse
 from orchestrator.records import JsonObject, Message, Role, ToolCall
+
+PASSED_METHODS = frozenset(
+    {
+        "initialize",
+        "ping",
+        "logging/setLevel",
+        "completion/complete",
+        "roots/list",
+        "server/discover",
+        *(f"{kind}/list" for kind in ("tools", "prompts", "resources", "resources/templates")),
+        *(f"resources/{what}" for what in ("subscribe", "unsubscribe")),
+    }
+)
+"""Requests whose answers no model reads. Prompts and resources that are fetched it may have read: those are refused."""
 
 TURN_LISTS = ("messages", "session")
 CALLS = ("request", "call", "expected")
@@ -192,7 +207,7 @@ def _key(message: JsonObject, where: str) -> RequestId:
 
 
 class _Session:
-    """Reads turns in order and remembers which request each response answers."""
+    """Reads turns in order and remembers the requests that wait for their answer."""
 
     def __init__(self) -> None:
         self.methods: dict[RequestId, str] = {}
@@ -244,7 +259,7 @@ class _Session:
         elif message["method"] == "tools/call":
             self.remember(message, where)
             yield _request(message, where)
-        elif message["method"] in ("initialize", "ping", "tools/list", "logging/setLevel"):
+        elif isinstance(message["method"], str) and message["method"] in PASSED_METHODS:
             self.remember(message, where)
         elif not str(message["method"]).startswith("notifications/"):
             raise RowRejected(Reason.UNSUPPORTED_CONTENT, f"{where}: the method {short(message['method'])}")
@@ -252,16 +267,18 @@ class _Session:
     def remember(self, message: JsonObject, where: str) -> None:
         key = _key(message, where)
         if key in self.methods:
-            raise RowRejected(Reason.MALFORMED_FIELD, f"{where}: two requests have the id {short(key[1])}")
+            detail = f"{where}: an earlier request with the id {short(key[1])} has no answer yet"
+            raise RowRejected(Reason.MALFORMED_FIELD, detail)
         self.methods[key] = message["method"]
 
     def response(self, message: JsonObject, where: str) -> Iterator[Event]:
         key = _key(message, where)
         result = message.get("result")
         lists_tools = isinstance(result, dict) and isinstance(result.get("tools"), list)
-        method = self.methods.get(key, "tools/list" if lists_tools else None)
+        # Freed by its answer: both sides count their own requests, so that an id may come twice.
+        method = self.methods.pop(key, "tools/list" if lists_tools else None)
         if method is None:
-            detail = f"{where}: no request before it has the id {short(key[1])}"
+            detail = f"{where}: no request that waits for an answer has the id {short(key[1])}"
             raise RowRejected(Reason.TOOL_RESULT_WITHOUT_CALL, detail)
         if method == "tools/call":
             yield _Result(key, _result_text(message, where))

@@ -1,7 +1,7 @@
 """OpenAI and TRL rows: `messages` with `role` and `content`, tool calls as objects, content also as a list of parts.
 
 Sources: the chat completions and responses API references of OpenAI, the messages API reference of Anthropic, the
-dataset format of TRL, and the `<TOOLCALL>` spelling of NVIDIA's When2Call.
+dataset format of TRL, the rows of NVIDIA's When2Call, the message lists of Qwen-Agent, and Toucan's tool declarations.
 """
 
 from collections.abc import Sequence
@@ -17,19 +17,33 @@ from orchestrator.data.formats.common import (
     read_calls,
     read_content,
     read_role,
+    read_tool,
     read_tools,
+    refuse_media,
+    refuse_unlearned,
     short,
     text_field,
     turns_of,
+    with_calls,
 )
-from orchestrator.data.formats.written import Reasoned, json_end, skip_spaces, split_reasoning, take_calls
+from orchestrator.data.formats.when2call import FIELDS as CHOICE_FIELDS
+from orchestrator.data.formats.when2call import choice_labels
+from orchestrator.data.formats.written import (
+    CLOSE_THINK,
+    Reasoned,
+    json_end,
+    json_values,
+    skip_spaces,
+    split_reasoning,
+    take_calls,
+)
 from orchestrator.data.loose_schema import json_schema
 from orchestrator.data.pythonic import PythonicError, opens_like_calls, parse_calls
 from orchestrator.data.rejection import Reason, RowRejected
 from orchestrator.data.strict_json import StrictJsonError, dump_loosely, parse
 from orchestrator.records import JsonObject, Message, Role, ToolCall, ToolSpec
 
-FIELDS = COMMON_FIELDS | {*TURN_LISTS, "functions"}
+FIELDS = COMMON_FIELDS | CHOICE_FIELDS | {*TURN_LISTS, "chosen_response"}
 THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking")
 TURN_FIELDS = frozenset(
     {"role", "content", "tool_calls", "function_call", "tool_call_id", "name", "refusal", *THOUGHT_FIELDS}
@@ -43,6 +57,8 @@ PART_TEXT_KEYS = ("text", "value", "refusal", "reasoning", "thinking")
 """Where a part of a text or of thoughts keeps them; a table fills those that a part lacks with null."""
 
 OPEN_CALLS, CLOSE_CALLS = "<TOOLCALL>", "</TOOLCALL>"
+OPEN_DECLARATION, CLOSE_DECLARATION = "<|im_system|>tool_declare<|im_middle|>", "<|im_end|>"
+"""Around the tools in a system text of Toucan, which is a prompt as Kimi's template renders it."""
 
 
 class _Content(NamedTuple):
@@ -55,22 +71,56 @@ class _Content(NamedTuple):
 
 
 def read_messages(row: JsonObject) -> Draft:
-    """The conversation of an OpenAI or TRL row: `messages` and optional `tools`, or `functions`, their early name.
+    """The conversation of an OpenAI or TRL row: its `messages` and optional `tools`, or a question of When2Call.
 
     Arguments are an object or its JSON text; tools a list or its JSON text, with or without the `function` wrapper.
     Content is text, null or a list of parts (text, reasoning, calls, results), and for a tool's result any JSON. Calls
     are `tool_calls`, the early `function_call`, parts, or a `<TOOLCALL>[...]</TOOLCALL>` list in the text. Thoughts are
     a field of the turn, parts, or a leading `<think>` block. See `read_turn` for what becomes of their order.
+    Turns of one `function_call` each, and the words before them, are one reply where they follow each other. A system
+    text that only declares tools, in the tags of a template, becomes tools; those of the row come first.
 
     Raises:
         RowRejected: If a part of the row has no place in a sample.
     """
+    refuse_media(row)
     messages: list[Message] = []
+    declared: list[ToolSpec] = []
     for number, turn in enumerate(turns_of(row), start=1):
         where = f"turn {number}"
         role = read_role(text_field(turn, "role", where), ROLES, ROLES, where)
-        messages += read_turn(turn, role, turn.get("content"), where)
-    return Draft(messages=messages, tools=tools_of(row))
+        tools = _declared_tools(turn.get("content"), where) if role == "system" else None
+        if tools is not None:
+            declared += tools
+        elif role == "assistant" and turn.get("function_call") is not None:
+            messages = with_calls(messages, _reply(turn, turn.get("content"), where))
+        else:
+            messages += read_turn(turn, role, turn.get("content"), where)
+    labels = choice_labels(row)
+    return Draft(messages=messages, tools=with_tools(tools_of(row), declared), kind=labels.kind, tags=labels.tags)
+
+
+def with_tools(given: tuple[ToolSpec, ...], written: Sequence[ToolSpec]) -> tuple[ToolSpec, ...]:
+    """The tools of a row and those that are written in its texts, without those whose names the row has itself."""
+    names = {tool.function.name for tool in given}
+    return (*given, *(tool for tool in written if tool.function.name not in names))
+
+
+def _declared_tools(content: Any, where: str) -> list[ToolSpec] | None:
+    """The tools that a system text declares and nothing else; None for any other text."""
+    text = content.strip() if isinstance(content, str) else ""
+    if not text.startswith(OPEN_DECLARATION) or text.find(CLOSE_DECLARATION) != len(text) - len(CLOSE_DECLARATION):
+        return None
+    inner = text[len(OPEN_DECLARATION) : -len(CLOSE_DECLARATION)]
+    try:
+        values, end = json_values(inner, 0)
+    except StrictJsonError as error:
+        raise RowRejected(Reason.TOOLS_NOT_JSON, f"{where}: the tools are {error}") from None
+    if inner[end:].strip():
+        raise RowRejected(Reason.TOOLS_NOT_JSON, f"{where}: the declared tools are not JSON")
+    tools = [tool for value in values for tool in (value if isinstance(value, list) else [value])]
+    specs = [read_tool(tool, f"{where}: tool {number}") for number, tool in enumerate(tools, start=1)]
+    return [with_json_schema(spec, where) for spec in specs]
 
 
 def tools_of(row: JsonObject) -> tuple[ToolSpec, ...]:
@@ -127,6 +177,7 @@ def read_turn(turn: JsonObject, role: Role, content: Any, where: str) -> list[Me
 
 
 def _reply(turn: JsonObject, content: Any, where: str) -> Message:
+    refuse_unlearned(turn, where)
     parts = _read_parts(content, where) if _has_typed_parts(content) else None
     if parts is not None and parts.results:
         raise RowRejected(Reason.MALFORMED_FIELD, f"{where}: an assistant turn has parts of a tool's turn")
@@ -156,7 +207,7 @@ def read_reasoning(turn: JsonObject, text: str, known: str | None, where: str) -
         where: The turn, for an error.
 
     Raises:
-        RowRejected: If different thoughts stand in two places, or the block has no end.
+        RowRejected: If different thoughts stand in two places, the block has no end, or another end stands in the rest.
     """
     fields = [optional_text(turn, key, where) for key in THOUGHT_FIELDS]
     given = list(dict.fromkeys(thoughts for thoughts in (*fields, known) if thoughts))
@@ -164,6 +215,8 @@ def read_reasoning(turn: JsonObject, text: str, known: str | None, where: str) -
     found = list(dict.fromkeys([*given, inline] if inline else given))
     if len(found) > 1:
         raise RowRejected(Reason.MALFORMED_FIELD, f"{where} has its thoughts in two places, and they differ")
+    if CLOSE_THINK in rest and (found or rest != text):
+        raise RowRejected(Reason.MALFORMED_FIELD, f"{where} has a {CLOSE_THINK} in its text, after its thoughts")
     return Reasoned(found[0] if found else None, rest)
 
 

@@ -14,6 +14,8 @@ from orchestrator.data.formats.common import (
     Draft,
     read_calls,
     read_role,
+    refuse_media,
+    refuse_unlearned,
     text_field,
     turns_of,
     with_calls,
@@ -41,8 +43,8 @@ SHAREGPT_ROLES: dict[str, Role] = {
 SHAREGPT_CALLS = ("function_call", "tool_call", "tool_calls")
 """Speakers of turns that hold the assistant's calls as JSON."""
 
-FIELDS = COMMON_FIELDS | {*TURN_LISTS, "functions", "query", "response", "history"}
-TURN_FIELDS = openai.TURN_FIELDS | {"from", "value", "human", "assistant"}
+FIELDS = COMMON_FIELDS | {*TURN_LISTS, "query", "response", "history", "chosen_response"}
+TURN_FIELDS = openai.TURN_FIELDS | {"from", "value", "text", "human", "assistant"}
 
 
 class Turn(NamedTuple):
@@ -63,6 +65,7 @@ def read_sharegpt(row: JsonObject) -> Draft:
     Raises:
         RowRejected: If a part of the row has no place in a sample.
     """
+    refuse_media(row)
     messages: list[Message] = []
     for turn in read_turns(turns_of(row)):
         if turn.speaker in SHAREGPT_CALLS:
@@ -74,7 +77,7 @@ def read_sharegpt(row: JsonObject) -> Draft:
 
 
 def read_turns(turns: Sequence[Any]) -> list[Turn]:
-    """Turns written with `from` or `role` and `value` or `content`, or as pairs of `human` and `assistant`.
+    """Turns written with `from` or `role` and `value`, `content` or `text`, or as pairs of `human` and `assistant`.
 
     Raises:
         RowRejected: If a turn is not an object, names no speaker, or has two different contents.
@@ -86,10 +89,10 @@ def read_turns(turns: Sequence[Any]) -> list[Turn]:
             read += [Turn(speaker, turn[speaker], {}, where) for speaker in ("human", "assistant")]
             continue
         speaker = text_field(turn, "from" if isinstance(turn, dict) and turn.get("from") is not None else "role", where)
-        given = [turn[key] for key in ("value", "content") if turn.get(key) is not None]
+        given = [turn[key] for key in ("value", "content") if turn.get(key) is not None] or [turn.get("text")]
         if len(given) == 2 and given[0] != given[1]:
             raise RowRejected(Reason.MALFORMED_FIELD, f"{where} has both `value` and `content`")
-        read.append(Turn(speaker, given[0] if given else None, turn, where))
+        read.append(Turn(speaker, given[0], turn, where))
     return read
 
 
@@ -99,8 +102,9 @@ def is_pair(turn: Any) -> bool:
 
 
 def _calling(turn: Turn) -> Message:
+    refuse_unlearned(turn.fields, turn.where)
     reasoning, calls = None, turn.value
-    if isinstance(calls, str):
+    if isinstance(calls, str) and calls.lstrip()[:1] not in ("{", "["):  # a tag inside the JSON ends no thoughts
         reasoning, calls = split_reasoning(calls, turn.where)
     for key in ("tool_calls", "function_call", *openai.THOUGHT_FIELDS):
         if turn.fields.get(key) not in (None, "", []):

@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestrator.data.formats.common import COMMON_FIELDS, Draft, read_content, read_tools, short
 from orchestrator.data.formats.instruction import MATERIALS, REPLIES, REQUESTS, asked, replied
-from orchestrator.data.loose_schema import OfferedTools, offered_call, offered_tools
+from orchestrator.data.loose_schema import OfferedTools, offered_call, offered_tools, words_only
 from orchestrator.data.rejection import Reason, RowRejected
 from orchestrator.data.strict_json import StrictJsonError, parse
 from orchestrator.records import JsonObject, Message, ToolCall
@@ -60,7 +60,8 @@ def _read_reply(given: Any, offered: OfferedTools) -> Message:
     if isinstance(given, dict) and given.get("tool") is None:
         given = _words_instead(given)
     if isinstance(given, str):
-        return Message(role="assistant", content=read_content(given, "assistant", "the reply"))
+        content = read_content(given, "assistant", "the reply")
+        return Message(role="assistant", content=words_only(content, offered, "the reply"))
     pairs = given if isinstance(given, list) else [given]
     calls = (_call(pair, offered, f"call {number}") for number, pair in enumerate(pairs, start=1))
     return Message(role="assistant", tool_calls=tuple(calls))

@@ -20,8 +20,8 @@ from orchestrator.data.formats.common import (
     text_field,
     turns_of,
 )
-from orchestrator.data.loose_schema import OfferedTools, offered_call, offered_tools
-from orchestrator.data.pythonic import PythonicError, names_opened, opens_like_calls, parse_calls
+from orchestrator.data.loose_schema import OfferedTools, declared_call, offered_tools, words_only
+from orchestrator.data.pythonic import PythonicError, opens_like_calls, parse_calls
 from orchestrator.data.rejection import Reason, RowRejected
 from orchestrator.data.strict_json import StrictJsonError, dump_loosely, parse
 from orchestrator.records import JsonObject, Message, Role, ToolCall, ToolSpec
@@ -60,7 +60,8 @@ class _System(NamedTuple):
 def read_toolace(row: JsonObject) -> Draft:
     """The conversation of a ToolACE row. The row's `system` is in the draft's messages as far as it is kept.
 
-    A turn of the assistant that begins like a list of calls must be one. A tool turn is a JSON list with a result for
+    A turn of the assistant that begins like a list of calls must be one; names are those of the offered tools, which
+    may hold brackets and commas of their own (`Number (short) Lookup`). A tool turn is a JSON list with a result for
     each call, by name and in any order, or the one result of the one call.
 
     Raises:
@@ -150,20 +151,17 @@ def _read_turn(turn: Any, before: Sequence[Message], offered: OfferedTools, wher
     content = read_content(value, role, where)
     if role != "assistant":
         return [Message(role=role, content=content)]
-    if opens_like_calls(content):
+    if opens_like_calls(content, offered.legal_names):
         return [Message(role=role, tool_calls=_calls(content, offered, where))]
-    quoted = next((name for name in names_opened(content) if name in offered.legal_names), None)
-    if quoted is not None:
-        raise RowRejected(Reason.CALL_IN_TEXT, f"{where} calls {short(quoted)} in the middle of a text")
-    return [Message(role=role, content=content)]
+    return [Message(role=role, content=words_only(content, offered, where))]
 
 
 def _calls(text: str, offered: OfferedTools, where: str) -> tuple[ToolCall, ...]:
     try:
-        calls = parse_calls(text)
+        calls = parse_calls(text, offered.parameter_names)
     except PythonicError as error:
         raise RowRejected(Reason.CALL_NOT_PYTHONIC, f"{where}: {error}") from None
-    return tuple(offered_call({"name": name, "arguments": given}, offered, where) for name, given in calls)
+    return tuple(declared_call({"name": name, "arguments": given}, offered, where) for name, given in calls)
 
 
 def _results(value: Any, before: Sequence[Message], offered: OfferedTools, where: str) -> list[Message]:

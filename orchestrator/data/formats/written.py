@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from orchestrator.data.rejection import Reason, RowRejected
-from orchestrator.data.strict_json import MAX_DEPTH, StrictJsonError, first_fault, parse
+from orchestrator.data.strict_json import MAX_DEPTH, MAX_NUMBER_DIGITS, StrictJsonError, first_fault, parse
 from orchestrator.records import ToolCall
 
 OPEN_THINK, CLOSE_THINK = "<think>", "</think>"
@@ -28,12 +28,17 @@ CALL_MARKS = (
     "<|python_tag|>",
     "<|tool_call",
     "<\uff5ctool\u2581call",
+    "<invoke name=",
+    "<start_function_call>",
+    "\u273fFUNCTION\u273f",
+    "to=functions.",
 )
 """How models write calls into text. A call left in the text would be learned unchecked and scored as an answer."""
+REACT_MARKS = ("Action:", "Action Input:")
+"""What stands before the name and the arguments of a call in ReAct prompts."""
 
 MAX_LITERAL_CHARS = 100_000
 """Longest Python literal that is read: its tokens are taken apart one by one, far slower than JSON."""
-_MAX_NUMBER_CHARS = 400
 
 _JSON = json.JSONDecoder()
 _LITERAL_NAMES = {"True": True, "False": False, "None": None}
@@ -83,6 +88,15 @@ def split_reasoning(text: str, where: str, *, is_known: bool = False) -> Reasone
         return Reasoned(None, text)
     thoughts = thoughts.lstrip().removeprefix(OPEN_THINK).strip()
     return Reasoned(thoughts or None, text[closing + len(CLOSE_THINK) :].lstrip())
+
+
+def call_mark(text: str) -> str | None:
+    """The mark of a call that stands in a text, in whatever spelling; None for a text without one."""
+    mark = next((mark for mark in CALL_MARKS if mark in text), None)
+    if mark is not None:
+        return mark
+    action = text.find(REACT_MARKS[0])
+    return REACT_MARKS[1] if action >= 0 and text.find(REACT_MARKS[1], action) >= 0 else None
 
 
 def take_calls(text: str, opening: str, read: CallReader) -> Spoken:
@@ -156,7 +170,7 @@ def _check_tokens(text: str) -> None:
         is_text = token.type == tokenize.STRING and token.string[0] in "'\""
         is_operator = token.type == tokenize.OP and token.string in _LITERAL_OPERATORS
         is_name = token.type == tokenize.NAME and token.string in _LITERAL_NAMES
-        is_number = token.type == tokenize.NUMBER and len(token.string) <= _MAX_NUMBER_CHARS
+        is_number = token.type == tokenize.NUMBER and len(token.string) <= MAX_NUMBER_DIGITS
         if not (is_text or is_operator or is_name or is_number):
             raise NotALiteralError(f"{token.string[:20]!r} has no place in a literal")
         if (is_text and previous == "text") or (token.string == "-" and previous == "-"):

@@ -5,7 +5,7 @@ as they are: a number written as text for a parameter of type `int` is for the s
 """
 
 from orchestrator.data.formats.common import COMMON_FIELDS, Draft, read_tools, short
-from orchestrator.data.loose_schema import offered_call, offered_tools
+from orchestrator.data.loose_schema import declared_call, offered_tools
 from orchestrator.data.rejection import Reason, RowRejected
 from orchestrator.data.strict_json import StrictJsonError, parse
 from orchestrator.records import JsonObject, Message
@@ -31,9 +31,10 @@ def read_xlam(row: JsonObject) -> Draft:
             raise RowRejected(Reason.CALL_NOT_JSON, f"`answers` is {error}") from None
     if answers is None or answers in ("", []):
         raise RowRejected(Reason.NO_ANSWER, "`answers` holds no call")
-    if not isinstance(answers, list):
+    if not isinstance(answers, (list, dict)):
         raise RowRejected(Reason.MALFORMED_FIELD, f"`answers` is {short(answers)}, not a list of calls")
-    calls = tuple(offered_call(call, offered, f"answer {number}") for number, call in enumerate(answers, start=1))
+    given = [answers] if isinstance(answers, dict) else answers
+    calls = tuple(declared_call(call, offered, f"answer {number}") for number, call in enumerate(given, start=1))
     return Draft(
         messages=[Message(role="user", content=query), Message(role="assistant", tool_calls=calls)],
         tools=offered.specs,

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.data.loose_schema import (
-    JSON_TYPES,
+    declared_call,
     json_schema,
     legal_name,
     legal_names,
@@ -14,6 +14,7 @@ from orchestrator.data.loose_schema import (
     offered_tools,
 )
 from orchestrator.data.rejection import Reason, RowRejected
+from orchestrator.data.type_words import JSON_TYPES
 from orchestrator.records import FunctionSpec, ToolSpec
 
 
@@ -68,7 +69,6 @@ def test_type_expressions_become_json_types(words: str, schema: Any) -> None:
         "List[int] int",
         "Dict[str]",
         "str, required",
-        "",
         "int[3]",
         "List[...]",
         "a+b",
@@ -79,12 +79,12 @@ def test_type_expressions_become_json_types(words: str, schema: Any) -> None:
     ],
 )
 def test_an_unknown_type_is_refused(words: str) -> None:
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(RowRejected) as rejected:
         of_type(words)
     assert rejected.value.reason is Reason.INVALID_TOOL_SCHEMA
     assert 'parameter "p"' in rejected.value.detail
-    assert time.monotonic() - start < 1
+    assert time.process_time() - start < 1
 
 
 def test_bare_parameters_are_required_without_default_or_optional() -> None:
@@ -244,10 +244,10 @@ def test_collisions_get_numbers_and_legal_names_stay() -> None:
 
 
 def test_many_colliding_names_take_no_quadratic_time() -> None:
-    start = time.monotonic()
+    start = time.process_time()
     names = legal_names(f"tool{chr(0x4E00 + number)}" for number in range(20_000))
     assert len(set(names.values())) == 20_000
-    assert time.monotonic() - start < 1
+    assert time.process_time() - start < 1
 
 
 def tool(name: str, **parameters: Any) -> ToolSpec:
@@ -269,3 +269,55 @@ def test_a_call_by_the_legal_name_of_another_tool_is_unknown() -> None:
         offered_call({"name": "math_sqrt", "arguments": {}}, offered, "answer 1")
     assert rejected.value.reason is Reason.UNKNOWN_TOOL
     assert "math.sqrt" in rejected.value.detail
+
+
+@pytest.mark.parametrize(
+    ("parameter", "enum"),
+    [
+        ({"type": "boolean", "enum": ["True", "False", "dontcare"]}, [True, False, "dontcare"]),
+        ({"type": "int", "enum": ["1", "2", 3, "many", "true"]}, [1, 2, 3, "many", "true"]),
+        ({"type": "float", "enum": ["0.5", "1"]}, [0.5, 1]),
+        ({"type": "string", "enum": ["True", "1"]}, ["True", "1"]),
+        ({"enum": ["True", 1]}, ["True", 1]),
+    ],
+)
+def test_values_of_an_enum_are_of_its_type(parameter: dict[str, Any], enum: list[Any]) -> None:
+    assert json_schema({"p": parameter})["properties"]["p"]["enum"] == enum
+
+
+def test_an_empty_type_says_nothing() -> None:
+    schema = json_schema({"p": {"type": "", "description": "Anything."}})
+    assert schema == {"type": "object", "properties": {"p": {"description": "Anything."}}, "required": ["p"]}
+
+
+def finder(parameters: dict[str, Any]) -> ToolSpec:
+    return ToolSpec(function=FunctionSpec(name="find it", description="", parameters=parameters))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "arguments"),
+    [
+        ({"city": "str"}, {"city": "Oslo"}),
+        ({"city": "str"}, {"city": "Oslo", "filled_in": None}),
+        ({"type": "dict", "properties": {"city": {"type": "str"}}, "additionalProperties": True}, {"town": "Oslo"}),
+        ({"type": "dict"}, {"town": "Oslo"}),
+        ({"type": "dict", "anyOf": [{"required": ["town"]}], "properties": {}}, {"town": "Oslo"}),
+    ],
+)
+def test_arguments_of_a_function(parameters: dict[str, Any], arguments: dict[str, Any]) -> None:
+    offered = offered_tools([finder(parameters)])
+    call = declared_call({"name": "find it", "arguments": arguments}, offered, "answer 1")
+    assert (call.function.name, call.function.arguments) == ("find_it", arguments)
+
+
+@pytest.mark.parametrize("parameters", [{}, {"city": "str"}, {"type": "dict", "properties": {"city": {"type": "str"}}}])
+def test_a_function_takes_no_other_arguments(parameters: dict[str, Any]) -> None:
+    offered = offered_tools([finder(parameters)])
+    with pytest.raises(RowRejected, match='answer 1: the tool has no parameter "town"') as rejected:
+        declared_call({"name": "find it", "arguments": {"town": "Oslo"}}, offered, "answer 1")
+    assert rejected.value.reason is Reason.ARGUMENTS_DO_NOT_FIT_SCHEMA
+
+
+def test_the_names_that_a_row_uses() -> None:
+    offered = offered_tools([finder({"city": "str", "days": "int, optional"})])
+    assert offered.parameter_names == {"find it": frozenset({"city", "days"})}

@@ -30,17 +30,8 @@ from orchestrator.data.card import KindTokens, LeftOut
 from orchestrator.data.render import chat_format
 from orchestrator.data.synthetic import generate_samples
 from orchestrator.data.token_ledger import LedgerRow, histogram
-from orchestrator.data.tokenize import (
-    BATCH,
-    IGNORED,
-    TokenRow,
-    ledger_path,
-    render_prompt,
-    tokenize_run,
-    tokenize_sample,
-    tokenize_samples,
-    tokens_folder,
-)
+from orchestrator.data.token_store import ledger_path, tokenize_run, tokens_folder
+from orchestrator.data.tokenize import BATCH, IGNORED, TokenRow, render_prompt, tokenize_sample, tokenize_samples
 from orchestrator.errors import DataError, ModelNotFoundError
 from orchestrator.jsonl import read_jsonl
 from orchestrator.models.base import load_tokenizer

@@ -19,7 +19,8 @@ import evals.parity as parity
 from evals.parity import check_parity, require_parity
 from evals.records import ParityCard
 from orchestrator.config import DataConfig, RunConfig
-from orchestrator.data.tokenize import IGNORED, tokenize_run, tokens_folder
+from orchestrator.data.token_store import tokenize_run, tokens_folder
+from orchestrator.data.tokenize import IGNORED
 from orchestrator.errors import DataError
 from orchestrator.models.base import load_tokenizer
 from orchestrator.records import FunctionCall, Message, Sample

@@ -9,7 +9,7 @@ from orchestrator.data.formats.bfcl import answers_path, load_answers, read_bfcl
 from orchestrator.data.quality import check_sample
 from orchestrator.data.rejection import Reason, RowRejected
 from orchestrator.errors import DataError
-from orchestrator.records import Sample
+from orchestrator.records import JsonObject, Sample
 
 FUNCTION: dict[str, Any] = {
     "name": "geo.area",
@@ -23,6 +23,7 @@ FUNCTION: dict[str, Any] = {
             "box": {"type": "dict", "properties": {"name": {"type": "string"}, "at": {"type": "array"}}},
             "level": {"type": "integer"},
             "note": {"type": "string"},
+            "unknown": {"type": "any"},
         },
         "required": ["base", "note"],
     },
@@ -159,7 +160,7 @@ def test_answers_come_from_their_own_file(tmp_path: Path) -> None:
         (b'{"id": "a", "ground_truth": [1]}\n{"id": "a"', "answers.jsonl:2"),
         (b'{"id": "a", "ground_truth": [1]}\n{"id": "a", "ground_truth": [1]}', "two answers"),
         (b'{"ground_truth": [1]}', "no `id`"),
-        (b'{"id": "a", "ground_truth": {}}', "not a list"),
+        (b'{"id": "a", "answer": []}', "no `ground_truth`"),
         (b"[1]", "no `id`"),
         (b"\xff\xfe", "cannot be read"),
     ],
@@ -202,3 +203,61 @@ def test_all_public_rows_are_read_and_fit_their_schemas(name: str, num_rows: int
                 key: value for key, value in call.function.arguments.items() if not isinstance(value, (dict, list))
             }
             assert all(value in accepted[key] for key, value in plain.items())
+
+
+def test_an_answer_that_is_a_result_is_refused_with_its_row(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    path.write_text('{"id": "simple_1", "ground_truth": "{\\"zone\\": 1}"}\n')
+    given = with_answer(row(None), load_answers(path))
+    with pytest.raises(RowRejected, match="not a list of calls") as rejected:
+        read_bfcl(given)
+    assert rejected.value.reason is Reason.MALFORMED_FIELD
+
+
+def test_parameters_that_the_function_does_not_have() -> None:
+    assert arguments(base=[4], note=["x"], colour=["", "red"]) == {"base": 4, "note": "x"}
+    with pytest.raises(RowRejected, match='no parameter "colour"') as rejected:
+        arguments(base=[4], note=["x"], colour=["red"])
+    assert rejected.value.reason is Reason.ARGUMENTS_DO_NOT_FIT_SCHEMA
+
+
+def java_call(parameter: dict[str, Any], accepted: list[Any]) -> JsonObject:
+    """The checked arguments of a function with one parameter `p`."""
+    function = {"name": "Api.run", "parameters": {"type": "dict", "properties": {"p": parameter}, "required": ["p"]}}
+    draft = read_bfcl(row([{"Api.run": {"p": accepted}}], function=[function]))
+    sample = Sample(id="1", messages=tuple(draft.messages), tools=draft.tools, kind="tool_call", source="x")
+    return check_sample(sample).sample.messages[-1].tool_calls[0].function.arguments
+
+
+@pytest.mark.parametrize(
+    ("parameter", "accepted", "expected"),
+    [
+        ({"type": "any"}, ["new Path('/tmp/a')"], "new Path('/tmp/a')"),
+        ({"type": "ArrayList", "items": {"type": "long"}}, [[1, 2]], [1, 2]),
+        ({"type": "Array", "items": {"type": "any"}}, [["a", 1, True]], ["a", 1, True]),
+        ({"type": "HashMap"}, [{"limit": [5], "unit": "cm"}], {"limit": 5, "unit": "cm"}),
+        ({"type": "boolean", "enum": ["True", "False"]}, [False], False),
+        ({"type": "dict", "properties": {"issuer": {"type": ""}}}, [{"issuer": ["me"]}], {"issuer": "me"}),
+        (
+            {"type": "array", "items": {"type": "dict", "properties": {"name": {"type": "String"}}}},
+            [[{"name": ["a", "b"]}, {"name": ["c"]}]],
+            [{"name": "a"}, {"name": "c"}],
+        ),
+    ],
+)
+def test_types_and_values_of_other_languages(parameter: dict[str, Any], accepted: list[Any], expected: Any) -> None:
+    assert java_call(parameter, accepted) == {"p": expected}
+
+
+@pytest.mark.parametrize(
+    ("parameter", "variable"),
+    [
+        ({"type": "HashMap"}, "settingsMap"),
+        ({"type": "Array", "items": {"type": "String"}}, "testArguments"),
+        ({"type": "integer"}, "Level.HIGH"),
+    ],
+)
+def test_a_variable_in_place_of_a_value_does_not_fit(parameter: dict[str, Any], variable: str) -> None:
+    with pytest.raises(RowRejected, match="is not of type") as rejected:
+        java_call(parameter, [variable])
+    assert rejected.value.reason is Reason.ARGUMENTS_DO_NOT_FIT_SCHEMA

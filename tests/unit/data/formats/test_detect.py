@@ -68,6 +68,28 @@ DETECTED: list[tuple[JsonObject, str, str]] = [
         "hermes",
         "the system text has <tools>",
     ),
+    ({"conversations": said(*HI, speaker="role", text="text")}, "sharegpt", "the turns have `role` and `text`"),
+    (
+        {"messages": said(("user", "Hi."), ("assistant", TAGGED), speaker="role", text="text")},
+        "hermes",
+        "the assistant's text has <tool_call>",
+    ),
+    ({"conversations": said(("human", "Hi."), ("function-call", "{}"))}, "glaive", "a turn is a function-call"),
+    (
+        {"conversations": said(("human", "Hi."), ("gpt", "<functioncall> {}"))},
+        "glaive",
+        "the assistant's text has <functioncall>",
+    ),
+    (
+        {"messages": chat(("user", "Hi."), ("assistant", "Yes. <functioncall> {}"))},
+        "glaive",
+        "the assistant's text has <functioncall>",
+    ),
+    (
+        {"question": "Rome?", "correct_answer": "direct", "answers": {"direct": "Sunny."}, "tools": []},
+        "messages",
+        "the row has `question`, `answers` and `correct_answer`",
+    ),
     ({"query": "Rome?", "answers": "[]", "tools": "[]"}, "xlam", "the row has `query` and `answers`"),
     (
         {

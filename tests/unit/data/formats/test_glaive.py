@@ -86,9 +86,25 @@ def test_arguments_in_single_quotes_and_as_json(written: str, arguments: JsonObj
     assert message == Message(role="assistant", tool_calls=(call(**arguments),))
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        """{"arguments": '{"city": "Rome"}', "name": "weather"}""",
+        """{ "arguments" : '{"city":
+ "Rome"}' , "name" : "weather" }""",
+        '{"arguments": {"city": "Rome"}, "name": "weather"}',
+        '{"name": "weather", "parameters": {"city": "Rome"}}',
+        """{"name": "weather", "arguments": '{"city": "Rome"}'} </functioncall>""",
+    ],
+)
+def test_other_spellings_of_a_call(written: str) -> None:
+    expected = Message(role="assistant", content="Here.", tool_calls=(call(city="Rome"),))
+    assert read_reply(f"<functioncall> {written} Here.") == expected
+
+
 def test_text_beside_a_call_and_calls_one_after_the_other_are_one_message() -> None:
     one = '<functioncall> {"name": "weather", "arguments": \'{"city": "Rome"}\'}'
-    chat = f"USER: Both?\nASSISTANT: I will look.\n\n\nASSISTANT: {one}\nASSISTANT: And here. {one} {one} Wait."
+    chat = f"USER: Both?\nASSISTANT: I will look.\nASSISTANT: {one}\nASSISTANT: And here. {one} {one} Wait."
     assert read_glaive({"chat": chat}).messages[1:] == [
         Message(
             role="assistant",
@@ -137,6 +153,10 @@ def test_tools_and_their_introduction_leave_the_system_text(system: Any, kept: s
         ('<functioncall> {"name": "weather", "arguments": \'\'}', "call_not_json"),
         ('<functioncall> {"name": "weather"}', "arguments_not_object"),
         ("<functioncall> []", "malformed_field"),
+        ("""<functioncall> {"arguments": '{"city": "Rome"}'}""", "call_not_json"),
+        ("""<functioncall> {"arguments": '{"city": NaN}', "name": "weather"}""", "call_not_json"),
+        ("""<functioncall> {"name": "weather", "arguments": '{"city": "Rome"}'}}""", "call_not_json"),
+        ('<functioncall> {"name": "weather", "arguments": {}}\n]', "call_not_json"),
         ("<tool_call>{}</tool_call>", "call_in_text"),
     ],
 )
@@ -152,6 +172,13 @@ def test_a_malformed_call_is_rejected_with_its_reason(reply: str, reason: str) -
         ({"chat": ["USER: Hi"]}, "malformed_field"),
         ({"chat": "Hi\nUSER: Hi"}, "malformed_field"),
         ({"chat": "Hi"}, "malformed_field"),
+        ({"chat": 'USER: By "\nASSISTANT: Ada".\n\n\nASSISTANT: Yes.'}, "malformed_field"),
+        ({"chat": "USER: Hi\n\nASSISTANT: One.\nUSER: And?\n\nASSISTANT: Two."}, "malformed_field"),
+        ({"chat": "USER: Hi\nASSISTANT: One <|endoftext|> two <|endoftext|>"}, "malformed_field"),
+        ({"chat": "USER: Hi <|endoftext|> there\nASSISTANT: Yes."}, "malformed_field"),
+        ({"chat": "USER: Hi\nASSISTANT: Yes. <|endoftext|>\nUSER: So?\nASSISTANT: It was only"}, "malformed_field"),
+        ({"chat": "USER: Hi\nASSISTANT: Yes.", "images": ["a.png"]}, "unsupported_content"),
+        ({"chat": None, "messages": [{"role": "critic", "content": "x"}]}, "unknown_role"),
         ({"chat": "USER: Hi\nASSISTANT: Hello", "system": 3}, "malformed_field"),
         ({"chat": "USER: Hi\nASSISTANT: Hello", "system": f"{INTRODUCTION}\n{{"}, "tools_not_json"),
         ({"chat": "USER: Hi\nASSISTANT: Hello", "system": SYSTEM + '{"name": "b",'}, "tools_not_json"),
@@ -162,6 +189,54 @@ def test_a_malformed_call_is_rejected_with_its_reason(reply: str, reason: str) -
 )
 def test_malformed_rows_are_rejected_with_their_reason(row: JsonObject, reason: str) -> None:
     assert rejected(row).reason == reason
+
+
+SHAREGPT = [
+    {"from": "system", "value": f"{INTRODUCTION}{json.dumps(FUNCTION)}"},
+    {"from": "human", "value": "Rome?"},
+    {"from": "function-call", "value": """{"name": "weather", "arguments": '{"city": "L'Aquila"}'}"""},
+    {"from": "function-response", "value": '{"sky": "sun"}'},
+    {"from": "gpt", "value": "Sunny. <|endoftext|>"},
+]
+CHATML = [
+    {"role": "system", "content": f"{INTRODUCTION}\n{json.dumps(FUNCTION, indent=2)}"},
+    {"role": "user", "content": [{"type": "text", "text": "Rome?"}]},
+    {
+        "role": "assistant",
+        "content": """<functioncall> {"name": "weather", "arguments": '{"city": "L'Aquila"}'} <|endoftext|>""",
+    },
+    {"role": "function", "content": {"sky": "sun"}},
+    {"role": "assistant", "content": "Sunny."},
+]
+
+
+@pytest.mark.parametrize("row", [{"conversations": SHAREGPT}, {"messages": CHATML}, {"conversations": CHATML}])
+def test_lists_of_turns_that_were_made_of_the_set_are_read(row: JsonObject) -> None:
+    draft = read_glaive(row)
+    assert draft.messages == [
+        Message(role="user", content="Rome?"),
+        Message(role="assistant", tool_calls=(call(city="L'Aquila"),)),
+        Message(role="tool", content='{"sky": "sun"}'),
+        Message(role="assistant", content="Sunny."),
+    ]
+    assert draft.tools == (TOOL,)
+
+
+@pytest.mark.parametrize(
+    ("turn", "reason"),
+    [
+        ({"from": "function-call", "value": '{"name": "weather", "arguments": {}} Done.'}, "call_not_json"),
+        ({"from": "function-call", "value": "Done."}, "call_not_json"),
+        ({"from": "function_call", "value": '{"name": "weather", "arguments": {}}'}, "call_in_text"),
+        ({"from": "gpt", "value": "Yes.", "tool_calls": [{"name": "weather"}]}, "call_in_text"),
+        ({"from": "gpt", "value": "Yes.", "train": False}, "unsupported_content"),
+        ({"from": "gpt", "value": "One <|endoftext|> two"}, "malformed_field"),
+        ({"from": "gpt", "value": {"a": 1}}, "malformed_field"),
+    ],
+)
+def test_malformed_turns_of_a_list_are_rejected(turn: JsonObject, reason: str) -> None:
+    found = rejected({"conversations": [SHAREGPT[1], turn]})
+    assert (found.reason, found.detail[:6]) == (reason, "turn 2")
 
 
 def written(message: Message) -> str:

@@ -32,6 +32,11 @@ QWEN_PREAMBLE = (
     "object with function name and arguments within <tool_call></tool_call> XML tags:\n"
     '<tool_call>\n{"name": <function-name>, "arguments": <args-json-object>}\n</tool_call>'
 )
+SHORT_PREAMBLE = (
+    "You are provided with function signatures within <tools> </tools> XML tags.\n<tools>\n{tools}\n</tools>\nFor each "
+    "function call return a json object with function name and arguments within <tool_call> </tool_call> tags with the "
+    "following schema:\nExample:\n<tool_call>\n{'arguments': <args-dict>, 'name': <function-name>}\n</tool_call>"
+)
 
 
 def call(city: str) -> ToolCall:
@@ -87,7 +92,7 @@ def test_a_whole_row_is_read(keys: tuple[str, str]) -> None:
     assert draft.tools == (TOOL,)
 
 
-@pytest.mark.parametrize("preamble", [HERMES_PREAMBLE, QWEN_PREAMBLE])
+@pytest.mark.parametrize("preamble", [HERMES_PREAMBLE, QWEN_PREAMBLE, SHORT_PREAMBLE])
 @pytest.mark.parametrize(
     "tools",
     [
@@ -104,6 +109,18 @@ def test_a_known_preamble_goes_whole_and_other_words_stay(preamble: str, tools: 
     draft = read_hermes(conversation(("system", system), ("human", "Hi."), ("gpt", "Hello.")))
     assert draft.messages[0] == Message(role="system", content="You are Ada.\n\nToday is Monday.\n    indented")
     assert draft.tools == (TOOL,)
+
+
+def test_turns_that_are_not_to_be_learned_and_rows_with_images_are_refused() -> None:
+    row = conversation(("human", "Rome?"), ("gpt", CALL))
+    row["conversations"][1]["weight"] = 0
+    assert rejected(row).detail.startswith("turn 2: `weight` is 0")
+    assert rejected(conversation(("human", "Rome?"), ("gpt", CALL), images=["a.png"])).reason == "unsupported_content"
+
+
+def test_an_end_of_thoughts_after_the_thoughts_is_refused() -> None:
+    found = rejected(conversation(("human", "Rome?"), ("gpt", f"<think>Hm.</think>{CALL}</think>")))
+    assert found.detail == "turn 2 has a </think> in its text, after its thoughts"
 
 
 def test_several_tools_stand_one_after_the_other_or_by_line() -> None:

@@ -82,3 +82,13 @@ def test_rejections(row: dict[str, Any], reason: Reason) -> None:
     with pytest.raises(RowRejected) as rejected:
         read_instruction(row)
     assert rejected.value.reason is reason
+
+
+@pytest.mark.parametrize(
+    "reply", ['[get_weather(city="Oslo")]', "Sure. [get_weather(city='Oslo')]", "get_weather(city='Oslo')"]
+)
+def test_a_call_written_like_python_is_not_an_answer(reply: str) -> None:
+    tools = [{"name": "get_weather", "parameters": {"city": {"type": "str"}}}]
+    with pytest.raises(RowRejected, match='calls "get_weather"') as rejected:
+        read_instruction({"instruction": "Weather?", "output": reply, "tools": tools})
+    assert rejected.value.reason is Reason.CALL_IN_TEXT

@@ -143,6 +143,22 @@ def test_results(result: dict[str, Any], content: str) -> None:
     assert draft.messages[2].content == content
 
 
+def rpc(method: str, identifier: int) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": identifier, "method": method, "params": {}}
+
+
+def test_what_a_client_asks_beside_tools_is_passed_and_both_sides_count_their_ids() -> None:
+    lists = ("prompts/list", "resources/list", "resources/templates/list", "roots/list")
+    passed = [part for method in lists for part in (rpc(method, 1), {"jsonrpc": "2.0", "id": 1, "result": {}})]
+    turns = [*passed, ASKED, request(path="a"), response("x"), rpc("roots/list", 1), words("assistant", "y")]
+    messages = read_mcp({"tools": TOOLS, "session": turns}).messages
+    assert [(message.role, message.content) for message in messages[1:]] == [
+        ("assistant", ""),
+        ("tool", "x"),
+        ("assistant", "y"),
+    ]
+
+
 def test_a_protocol_error_is_what_the_model_sees() -> None:
     answer = {"jsonrpc": "2.0", "id": 1, "error": {"code": -32602, "message": "Unknown tool"}}
     draft = read_mcp({"tools": TOOLS, "session": [ASKED, request(path="a"), answer, words("assistant", "x")]})
@@ -169,6 +185,8 @@ IMAGE = {"jsonrpc": "2.0", "id": 1, "result": {"content": [{"type": "image", "da
         ([request("fs_read_file", path="a")], Reason.UNKNOWN_TOOL),
         ([request(path="a"), request(path="b")], Reason.MALFORMED_FIELD),
         ([response("x")], Reason.TOOL_RESULT_WITHOUT_CALL),
+        ([request(path="a"), response("x"), response("y")], Reason.TOOL_RESULT_WITHOUT_CALL),
+        ([request(path="a") | {"method": ["ping"]}], Reason.UNSUPPORTED_CONTENT),
         ([request(path="a"), response("x", identifier="1")], Reason.TOOL_RESULT_WITHOUT_CALL),
         ([request(path="a"), IMAGE], Reason.UNSUPPORTED_CONTENT),
         ([request(path="a"), {"jsonrpc": "2.0", "id": 1, "result": "x"}], Reason.MALFORMED_FIELD),

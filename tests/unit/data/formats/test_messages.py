@@ -144,9 +144,19 @@ def test_an_empty_think_block_is_no_thought() -> None:
     assert assistant("<think>\n\n</think>\n\nSunny.") == Message(role="assistant", content="Sunny.")
 
 
-def test_a_stray_closing_tag_ends_no_block_where_the_thoughts_are_known() -> None:
-    message = assistant("Sunny.</think>", reasoning_content="Hm.")
-    assert (message.content, message.reasoning_content) == ("Sunny.</think>", "Hm.")
+@pytest.mark.parametrize(
+    ("content", "fields"),
+    [
+        ("Sunny.</think>", {"reasoning_content": "Hm."}),
+        ("I see.\n</think>\nSunny.", {"reasoning": "Hm."}),
+        ([{"type": "reasoning", "text": "Hm."}, {"type": "text", "text": "Sunny.\n</think>"}], {}),
+        ("<think>Hm.</think>Sunny.<think>Or not.</think>", {}),
+        ("<think></think>Sunny.</think>", {}),
+    ],
+)
+def test_an_end_of_thoughts_after_the_thoughts_is_refused(content: Any, fields: JsonObject) -> None:
+    found = rejected({"messages": [ASK, {"role": "assistant", "content": content, **fields}]})
+    assert (found.reason, found.detail) == ("malformed_field", "turn 2 has a </think> in its text, after its thoughts")
 
 
 @pytest.mark.parametrize(
@@ -326,6 +336,184 @@ def test_malformed_rows_are_rejected_with_their_reason(row: JsonObject, reason: 
     assert found.detail
 
 
+QUESTION: JsonObject = {
+    "question": "Weather tomorrow?",
+    "answers": {
+        "direct": "Sunny, I guess.",
+        "tool_call": json.dumps(CALL),
+        "request_for_info": "In which city?",
+        "cannot_answer": "I have no tool for that.",
+    },
+    "tools": [json.dumps(FUNCTION | {"parameters": PARAMETERS | {"type": "dict"}})],
+}
+
+
+@pytest.mark.parametrize(
+    ("right", "kind", "tags"),
+    [
+        ("direct", "answer", ()),
+        ("request_for_info", "clarification", ("missing_argument",)),
+        ("cannot_answer", "answer", ("no_fitting_tool",)),
+    ],
+)
+def test_the_right_reply_of_a_when2call_question_is_the_assistants(
+    right: str, kind: str, tags: tuple[str, ...]
+) -> None:
+    draft = read_messages({**QUESTION, "correct_answer": right})
+    assert draft.messages == [
+        Message(role="user", content="Weather tomorrow?"),
+        Message(role="assistant", content=QUESTION["answers"][right]),
+    ]
+    assert (draft.kind, draft.tags, draft.tools) == (kind, tags, (TOOL,))
+
+
+@pytest.mark.parametrize("written", [json.dumps(CALL), json.dumps([CALL])])
+def test_the_right_call_of_a_when2call_question_is_a_call(written: str) -> None:
+    row = {**QUESTION, "correct_answer": "tool_call", "answers": {"tool_call": written}}
+    draft = read_messages(row)
+    assert draft.messages[1] == Message(role="assistant", tool_calls=(call("Rome"),))
+    assert (draft.kind, draft.tags) == ("tool_call", ())
+
+
+@pytest.mark.parametrize("tools", [None, [], "[]"])
+def test_a_when2call_question_without_tools_is_not_one_that_no_tool_fits(tools: Any) -> None:
+    assert read_messages({**QUESTION, "tools": tools, "correct_answer": "cannot_answer"}).tags == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"correct_answer": "guess"}, "unknown_kind"),
+        ({"correct_answer": ["direct"]}, "unknown_kind"),
+        ({"correct_answer": "direct", "answers": {"direct": " "}}, "no_answer"),
+        ({"correct_answer": "direct", "answers": ["Sunny."]}, "no_answer"),
+        ({"correct_answer": "tool_call", "answers": {"tool_call": "weather(Rome)"}}, "call_not_json"),
+        ({"correct_answer": "tool_call", "answers": {"tool_call": "3"}}, "malformed_field"),
+        ({"correct_answer": "direct", "question": 3}, "malformed_field"),
+        ({"correct_answer": "direct", "answers": {"direct": json.dumps(CALL)}}, "call_in_text"),
+    ],
+)
+def test_broken_when2call_questions_are_refused(changes: JsonObject, reason: str) -> None:
+    assert rejected({**QUESTION, **changes}).reason == reason
+
+
+def test_a_chosen_response_is_the_last_turn() -> None:
+    row = {"messages": [ASK], "chosen_response": REPLY, "rejected_response": called({"city": "Oslo"})}
+    assert read_messages(row).messages[1].content == "Sunny."
+    assert rejected({**row, "chosen_response": "Sunny."}).reason == "malformed_field"
+
+
+def early(city: str, **fields: Any) -> JsonObject:
+    function = {"name": "weather", "arguments": json.dumps({"city": city})}
+    return {"role": "assistant", "content": "", "function_call": function, **fields}
+
+
+def test_turns_of_one_early_call_each_and_the_words_before_them_are_one_reply() -> None:
+    look = {"role": "assistant", "content": "I will look.", "reasoning_content": "Two cities."}
+    results = [{"role": "function", "name": "weather", "content": sky} for sky in ("sun", "rain")]
+    turns = [ASK, look, early("Rome"), early("Oslo"), *results, REPLY]
+    assert read_messages({"messages": turns}).messages[1:4] == [
+        Message(
+            role="assistant",
+            content="I will look.",
+            reasoning_content="Two cities.",
+            tool_calls=(call("Rome"), call("Oslo")),
+        ),
+        Message(role="tool", content="sun", name="weather"),
+        Message(role="tool", content="rain", name="weather"),
+    ]
+
+
+@pytest.mark.parametrize("field", ["tools", "functions", "available_tools", "tools_json"])
+@pytest.mark.parametrize("as_text", [False, True])
+def test_tools_stand_in_any_of_the_known_fields(field: str, as_text: bool) -> None:
+    draft = read_messages({"messages": [ASK, REPLY], field: json.dumps([FUNCTION]) if as_text else [FUNCTION]})
+    assert draft.tools == (TOOL,)
+
+
+def test_tools_that_a_system_text_only_declares_leave_it() -> None:
+    other = {"name": "now", "parameters": {"type": "dict", "properties": {}}}
+    text = f"<|im_system|>tool_declare<|im_middle|>{json.dumps([FUNCTION, other])}<|im_end|>"
+    row = {"messages": [{"role": "system", "content": text}, ASK, REPLY]}
+    assert [message.role for message in read_messages(row).messages] == ["user", "assistant"]
+    assert [tool.function.name for tool in read_messages(row).tools] == ["weather", "now"]
+    given = read_messages({**row, "available_tools": [{**FUNCTION, "description": "Mine"}]}).tools
+    assert [tool.function.description for tool in given] == ["Mine", ""]
+    assert given[1].function.parameters["type"] == "object"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("<|im_system|>tool_declare<|im_middle|># Tools\n[]<|im_end|>", "tools_not_json"),
+        ('<|im_system|>tool_declare<|im_middle|>[{"name": NaN}]<|im_end|>', "tools_not_json"),
+        ("<|im_system|>tool_declare<|im_middle|>[{}]<|im_end|>", "invalid_tool"),
+    ],
+)
+def test_declared_tools_that_are_none_are_refused(text: str, reason: str) -> None:
+    assert rejected({"messages": [{"role": "system", "content": text}, ASK, REPLY]}).reason == reason
+
+
+def test_a_declaration_beside_other_words_stays_a_system_text() -> None:
+    text = "<|im_system|>tool_declare<|im_middle|>[]<|im_end|><|im_system|>system<|im_middle|>Be brief.<|im_end|>"
+    assert read_messages({"messages": [{"role": "system", "content": text}, ASK, REPLY]}).messages[0].content == text
+
+
+@pytest.mark.parametrize(
+    "flag", [{"weight": 0}, {"train": False}, {"training": 0.5}, {"loss": False}, {"loss_scale": 2}]
+)
+def test_a_turn_that_is_not_to_be_learned_is_refused(flag: JsonObject) -> None:
+    found = rejected({"messages": [ASK, {**REPLY, **flag}]})
+    assert found.reason == "unsupported_content"
+    assert next(iter(flag)) in found.detail
+    assert "turn 2" in found.detail
+
+
+@pytest.mark.parametrize("flag", [{"weight": 1}, {"weight": 1.0}, {"train": True}, {"loss": None}])
+def test_a_turn_that_is_to_be_learned_says_nothing_new(flag: JsonObject) -> None:
+    assert read_messages({"messages": [{**ASK, "weight": 0}, {**REPLY, **flag}]}).messages[1].content == "Sunny."
+
+
+@pytest.mark.parametrize("field", ["images", "videos", "audio"])
+def test_a_row_with_more_than_text_is_refused(field: str) -> None:
+    assert rejected({"messages": [ASK, REPLY], field: ["a.bin"]}).reason == "unsupported_content"
+    assert read_messages({"messages": [ASK, REPLY], field: []}).messages[1].content == "Sunny."
+
+
+def test_parameters_in_place_of_arguments_are_those_of_the_call() -> None:
+    given = {"name": "weather", "parameters": {"city": "Rome"}}
+    assert read_messages({"messages": [ASK, {"role": "assistant", "tool_calls": [given]}]}).messages[1].tool_calls == (
+        call("Rome"),
+    )
+
+
+@pytest.mark.parametrize("extra", [{"description": "x"}, {"parameters": PARAMETERS}, {"arguments": None}])
+def test_a_tool_in_place_of_a_call_is_refused(extra: JsonObject) -> None:
+    given = {"name": "weather", "parameters": {"city": "Rome"}, **extra}
+    row = {"messages": [ASK, {"role": "assistant", "tool_calls": [given]}]}
+    assert rejected(row).reason == "arguments_not_object"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Thought: I need it. Action: weather Action Input: {}",
+        "Thought: x\nAction: weather\nAction Input: {}\nObservation: sun\nFinal Answer: Sunny.",
+        '{"name": "weather", "parameters": {"city": "Rome"}}',
+        '<invoke name="weather">',
+        "\u273fFUNCTION\u273f: weather",
+        "<|channel|>commentary to=functions.weather {}",
+    ],
+)
+def test_calls_in_the_spelling_of_other_prompts_are_refused(text: str) -> None:
+    assert rejected({"messages": [ASK, {"role": "assistant", "content": text}]}).reason == "call_in_text"
+
+
+@pytest.mark.parametrize("text", ["Action: press the button.", "Action Input: none. Action: none."])
+def test_words_about_actions_are_words(text: str) -> None:
+    assert assistant(text).content == text
+
+
 def as_turn(message: Message, *, as_text: bool, as_parts: bool) -> JsonObject:
     turn: JsonObject = message.model_dump(mode="json", exclude_none=True)
     for called in turn.get("tool_calls", ()) if as_text else ():
@@ -361,12 +549,13 @@ def test_a_long_hostile_text_is_decided_at_once(piece: str) -> None:
 
 
 @pytest.mark.skipif("ORCHESTRATOR_PUBLIC_DATA" not in os.environ, reason="ORCHESTRATOR_PUBLIC_DATA names no folder")
-def test_the_public_reasoning_rows_are_all_read_with_their_calls_and_results() -> None:
+def test_the_public_reasoning_rows_are_read_with_their_calls_and_results() -> None:
     path = Path(os.environ["ORCHESTRATOR_PUBLIC_DATA"]) / "reason_tool_use_demo_50.jsonl"
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    drafts = [read_messages(row) for row in rows]
-    messages = [message for draft in drafts for message in draft.messages]
-    assert len(drafts) == 50
-    assert sum(len(message.tool_calls) for message in messages) == 68
-    assert sum(message.role == "tool" for message in messages) == 47
+    assert {number: outcome(row) for number, row in enumerate(rows, start=1) if outcome(row)} == {
+        number: f"turn {turn} has a </think> in its text, after its thoughts" for number, turn in ((6, 3), (7, 5))
+    }
+    messages = [message for row in rows if not outcome(row) for message in read_messages(row).messages]
+    assert sum(len(message.tool_calls) for message in messages) == 66
+    assert sum(message.role == "tool" for message in messages) == 46
     assert all(message.reasoning_content for message in messages if message.role == "assistant")

@@ -50,6 +50,24 @@ def test_calls_become_one_assistant_message() -> None:
     assert draft.tools == (TOOL,)
 
 
+def test_a_turn_may_keep_its_words_as_text() -> None:
+    turns = [{"role": "user", "text": "Hi."}, {"role": "assistant", "text": "Hello.", "value": None}]
+    assert [message.content for message in read_sharegpt({"messages": turns}).messages] == ["Hi.", "Hello."]
+
+
+@pytest.mark.parametrize("speaker", ["gpt", "function_call"])
+def test_turns_that_are_not_to_be_learned_are_refused(speaker: str) -> None:
+    row = conversation(("human", "Hi."), (speaker, '{"name": "weather", "arguments": {"city": "Rome"}}'))
+    row["conversations"][1]["loss"] = False
+    with pytest.raises(RowRejected, match="turn 2: `loss` is false"):
+        read_sharegpt(row)
+
+
+def test_a_row_with_images_is_refused() -> None:
+    with pytest.raises(RowRejected, match="the row has `images`"):
+        read_sharegpt(conversation(("human", "<image> What is it?"), ("gpt", "A cat."), images=["a.png"]))
+
+
 @pytest.mark.parametrize(
     ("user", "calls", "result", "assistant"),
     [

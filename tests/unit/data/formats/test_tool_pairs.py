@@ -85,3 +85,11 @@ def test_rejections(row: dict[str, Any], reason: Reason) -> None:
 def test_a_missing_list_of_tools_says_what_to_do() -> None:
     with pytest.raises(RowRejected, match="give the row a `tools` list"):
         read_tool_pairs({"input": "a", **PAIR})
+
+
+@pytest.mark.parametrize("reply", ["Sure. [get_weather(city='Oslo')]", "get_weather(city='Oslo')"])
+def test_a_call_written_like_python_is_not_an_answer(reply: str) -> None:
+    tools = [{"name": "get_weather", "parameters": {"city": {"type": "str"}}}]
+    with pytest.raises(RowRejected, match='calls "get_weather"') as rejected:
+        read_tool_pairs({"input": "Weather?", "output": reply, "tools": tools})
+    assert rejected.value.reason is Reason.CALL_IN_TEXT

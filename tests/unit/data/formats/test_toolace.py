@@ -158,16 +158,69 @@ def test_tools_in_both_places_must_agree() -> None:
 
 @pytest.mark.parametrize("system", ["[{" * 500_000, '[{"a":' * 200_000])
 def test_hostile_lists_are_refused_quickly(system: str) -> None:
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(RowRejected) as rejected:
         read_toolace(row(ASKED, ("assistant", "No."), system=system))
     assert rejected.value.reason is Reason.TOOLS_NOT_JSON
-    assert time.monotonic() - start < 1
+    assert time.process_time() - start < 1
 
 
 @pytest.mark.parametrize("text", ["a. " * 300_000, "\n \n" * 300_000, "[" * 1_000_000, "[a" * 500_000])
 def test_hostile_texts_are_read_quickly(text: str) -> None:
-    start = time.monotonic()
+    start = time.process_time()
     draft = read_toolace(row(ASKED, ("assistant", text), system=BEFORE + text))
     assert draft.messages[-1].content == text
-    assert time.monotonic() - start < 1
+    assert time.process_time() - start < 1
+
+
+ODD_TOOLS = [
+    {
+        "name": "Plate Number (PN) Lookup, v2",
+        "description": "Looks [up] (plates).",
+        "parameters": {
+            "type": "dict",
+            "properties": {"state": {"type": "string"}, "filter[kind]": {"type": "string"}},
+            "required": ["state"],
+        },
+        "required": None,
+    },
+    {"name": "Shop's Goods", "description": "", "parameters": {"type": "dict", "properties": {}, "required": []}},
+    {"name": "plates/get-2.5", "description": "", "parameters": {"type": "dict", "properties": {}, "required": []}},
+]
+
+
+def odd_row(reply: str) -> dict[str, Any]:
+    return row(ASKED, ("assistant", reply), system=BEFORE + json.dumps(ODD_TOOLS) + AFTER)
+
+
+def test_names_with_brackets_commas_and_quotes() -> None:
+    calls = '[Plate Number (PN) Lookup, v2(state="CA", filter[kind]="car"), Shop\'s Goods(), plates/get-2.5()]'
+    draft = read_toolace(odd_row(calls))
+    assert [(call.function.name, call.function.arguments) for call in draft.messages[-1].tool_calls] == [
+        ("Plate_Number__PN__Lookup__v2", {"state": "CA", "filter[kind]": "car"}),
+        ("Shop_s_Goods", {}),
+        ("plates_get-2_5", {}),
+    ]
+    assert draft.original_names["Plate_Number__PN__Lookup__v2"] == "Plate Number (PN) Lookup, v2"
+    assert [message.role for message in draft.messages] == ["user", "assistant"]
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        ('Let me see. [Plate Number (PN) Lookup, v2(state="CA")]', Reason.CALL_IN_TEXT),
+        ('Plate Number (PN) Lookup, v2(state="CA")', Reason.CALL_IN_TEXT),
+        ("Shop's Goods()", Reason.CALL_IN_TEXT),
+        ('[Plate Number (PN) Lookup, v2(state="CA", country="US")]', Reason.ARGUMENTS_DO_NOT_FIT_SCHEMA),
+        ('[Plate Number (PN) Lookup, v2(state="CA")] This looks the plate up.', Reason.CALL_NOT_PYTHONIC),
+    ],
+)
+def test_calls_that_are_not_quite_calls(reply: str, reason: Reason) -> None:
+    with pytest.raises(RowRejected) as rejected:
+        read_toolace(odd_row(reply))
+    assert rejected.value.reason is reason
+
+
+def test_links_and_names_in_brackets_are_words() -> None:
+    reply = "See [Shop's Goods](https://example.com) or [the list] (short)."
+    assert read_toolace(odd_row(reply)).messages[-1].content == reply

@@ -61,7 +61,8 @@ def test_tools_and_answers_as_lists_or_as_json_text(*, as_text: bool) -> None:
         ({"answers": None}, Reason.NO_ANSWER),
         ({"answers": "I cannot do that."}, Reason.CALL_NOT_JSON),
         ({"answers": '[{"name": "math.sqrt", "arguments": {"x": NaN}}]'}, Reason.CALL_NOT_JSON),
-        ({"answers": {"name": "math.sqrt"}}, Reason.MALFORMED_FIELD),
+        ({"answers": 4}, Reason.MALFORMED_FIELD),
+        ({"answers": [{"name": "math.sqrt", "arguments": {"y": 4}}]}, Reason.ARGUMENTS_DO_NOT_FIT_SCHEMA),
         ({"answers": [{"name": "other", "arguments": {}}]}, Reason.UNKNOWN_TOOL),
         ({"answers": [{"name": "math.sqrt", "arguments": [1]}]}, Reason.ARGUMENTS_NOT_OBJECT),
         ({"answers": ["math.sqrt(1)"]}, Reason.MALFORMED_FIELD),
@@ -76,3 +77,8 @@ def test_rejections(changes: dict[str, Any], reason: Reason) -> None:
     with pytest.raises(RowRejected) as rejected:
         read_xlam(row(**changes))
     assert rejected.value.reason is reason
+
+
+def test_one_answer_without_a_list() -> None:
+    draft = read_xlam(row(answers='{"name": "math.sqrt", "arguments": {"x": 4}}'))
+    assert [call.function.arguments for call in draft.messages[1].tool_calls] == [{"x": 4}]
