@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 from typing import Any, NamedTuple
 
 from orchestrator.config import RowFormat
@@ -178,30 +180,35 @@ def _tags(given: Any) -> tuple[str, ...]:
 
 
 def _link_results(messages: list[Message]) -> list[Message]:
-    """Name each tool result after its call: by `tool_call_id`, else by place where there are as many as calls."""
+    """Name each tool result after its call: by `tool_call_id`, else by its name, else by place if none is missing."""
     linked: list[Message] = []
     calls: tuple[ToolCall, ...] = ()
-    place = 0
-    for index, message in enumerate(messages):
-        if message.role != "tool":
-            linked.append(message)
-            calls, place = message.tool_calls, 0
-            continue
-        call = _call_answered(message, calls, place if _num_results(messages, index - place) == len(calls) else None)
-        place += 1
-        if call:
-            link = {"tool_call_id": message.tool_call_id or call.id, "name": message.name or call.function.name}
-            message = message.model_copy(update=link)
-        linked.append(message)
+    for is_result, group in groupby(messages, key=lambda message: message.role == "tool"):
+        turns = list(group)
+        if is_result:
+            linked += _linked(turns, calls)
+        else:
+            linked += turns
+            calls = turns[-1].tool_calls
     return linked
 
 
-def _num_results(messages: Sequence[Message], start: int) -> int:
-    others = (index for index in range(start, len(messages)) if messages[index].role != "tool")
-    return next(others, len(messages)) - start
-
-
-def _call_answered(result: Message, calls: tuple[ToolCall, ...], place: int | None) -> ToolCall | None:
-    if result.tool_call_id and any(call.id for call in calls):
-        return next((call for call in calls if call.id == result.tool_call_id), None)
-    return None if place is None else calls[place]
+def _linked(results: Sequence[Message], calls: tuple[ToolCall, ...]) -> Iterator[Message]:
+    by_id = {call.id: call for call in calls if call.id}
+    by_name: dict[str, deque[ToolCall]] = {}
+    for call in calls:
+        by_name.setdefault(call.function.name, deque()).append(call)
+    for place, result in enumerate(results):
+        answered: ToolCall | None = None
+        if result.tool_call_id and by_id:
+            answered = by_id.get(result.tool_call_id)
+        elif result.name:
+            named = by_name.get(result.name)
+            answered = named.popleft() if named else None
+        elif len(results) == len(calls):
+            answered = calls[place]
+        if answered is None:
+            yield result
+        else:
+            link = {"tool_call_id": result.tool_call_id or answered.id, "name": result.name or answered.function.name}
+            yield result.model_copy(update=link)

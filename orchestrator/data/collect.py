@@ -21,7 +21,7 @@ from orchestrator.data.convert import Converted, ConvertSettings, Refused, conve
 from orchestrator.data.duplicates import NUM_PERM, shingles
 from orchestrator.data.formats.bfcl import answers_path, load_answers
 from orchestrator.data.quarantine import Quarantine, Reasons
-from orchestrator.data.sources import file_name, read_source, resolve_path, source_files
+from orchestrator.data.sources import file_name, named_files, read_source, resolve_path, source_files
 from orchestrator.data.split import SplitItem
 from orchestrator.data.strict_json import StrictJsonError, parse
 from orchestrator.data.synthetic import generate_samples
@@ -143,6 +143,7 @@ def collect(
 
 
 def _opened(source: SourceConfig, base_dir: Path) -> SourceTally:
+    named_files(source, base_dir=base_dir)
     files = source_files(source, base_dir=base_dir)
     names = tuple(file_name(file, source, base_dir=base_dir) for file in files)
     return SourceTally(source, files=names, sha256=_sha256(files) if files else None)

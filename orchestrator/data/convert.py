@@ -10,6 +10,7 @@ from orchestrator.data.canonical import content_hash, ignored_fields, sample_fro
 from orchestrator.data.duplicates import shingles, signature
 from orchestrator.data.flags import Flag, find_flags
 from orchestrator.data.formats.bfcl import with_answer
+from orchestrator.data.formats.common import TOOL_LISTS
 from orchestrator.data.formats.detect import Detected, detect_format
 from orchestrator.data.quality import check_sample
 from orchestrator.data.rejection import RowRejected
@@ -18,7 +19,7 @@ from orchestrator.data.split import SplitItem, group_key
 from orchestrator.jsonl import dump_line
 from orchestrator.records import QuarantinedRow, Sample
 
-TOOL_FIELDS = ("tools", "functions", "function")
+TOOL_FIELDS = (*TOOL_LISTS, "function")
 """Fields under which a row of any format offers tools."""
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from orchestrator.config import DataConfig, ModelConfig
 from orchestrator.data.formats.bfcl import answers_path
-from orchestrator.data.sources import resolve_path, source_files
+from orchestrator.data.sources import named_files, source_files
 from orchestrator.runs import digest_of
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
@@ -23,8 +23,8 @@ def data_digest(config: DataConfig, *, base_dir: Path) -> str:
     for source in config.sources:
         questions = source_files(source, base_dir=base_dir)
         found = [answers_path(path) for path in questions]
-        given = [resolve_path(path, base_dir=base_dir) for path in (source.answers, source.tools) if path]
-        files += [*questions, *(path for path in found if path is not None), *given]
+        files += [*questions, *(path for path in found if path is not None)]
+        files += named_files(source, base_dir=base_dir)
     named = [source.model_dump() | {"path": Path(source.path).name} for source in config.sources]
     return digest_of(
         config.model_dump(mode="json") | {"sources": named}, [file.name for file in files], *files, _own_version()

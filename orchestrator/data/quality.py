@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any, NamedTuple
 
 from jsonschema import Draft202012Validator
@@ -33,6 +33,10 @@ NEXT_ROLES: dict[Role, tuple[Role, ...]] = {
 
 MAX_DETAIL_CHARS = 300
 
+_NAMED = re.compile(r'"(?:name|tool|tool_name|function|function_name|action)"\s*+:\s*+"([^"\\]++)"')
+_GIVEN = re.compile(r'"(?:arguments|parameters|args|input|action_input)"\s*+:')
+"""How JSON that was meant as a call names its tool and what the tool is given."""
+
 SCHEMA_FAILURES = (Unresolvable, RecursionError, re.error, OverflowError, TypeError, ValueError)
 """What `jsonschema` raises on a schema that its meta-schema lets pass: dangling or endless `$ref`, `$id` that is no
 URI, numbers beyond a float. A check that would take too long is a ValueError."""
@@ -49,9 +53,10 @@ def check_sample(sample: Sample) -> CheckedSample:
     """Check a sample and repair the nulls that Arrow filled in.
 
     Turns must alternate (system first, then user and assistant; results right after calls), the last turn must be the
-    assistant's and agree with `kind`, every call must name an offered tool and fit its JSON Schema, and every result
-    must answer a call. A null is removed from a schema where JSON Schema knows no null, and from arguments where the
-    tool's schema neither requires nor allows it. Formats (`"format": "date"`) are not asserted.
+    assistant's and agree with `kind`, every call must name an offered tool and fit its JSON Schema, none may stand in
+    a text, and every result must answer a call. A null is removed from a schema where JSON Schema knows no null, and
+    from arguments where the tool's schema neither requires nor allows it. Formats (`"format": "date"`) are not
+    asserted.
 
     Raises:
         RowRejected: With the first thing wrong.
@@ -59,6 +64,7 @@ def check_sample(sample: Sample) -> CheckedSample:
     _check_order(sample.messages)
     _check_results(sample.messages)
     _check_kind(sample)
+    _check_words(sample)
     nulls = _NullCount()
     tools = tuple(_repair_tool(tool, nulls) for tool in sample.tools)
     validators = _validators(tools)
@@ -105,22 +111,26 @@ def _check_next(message: Message, following: Message, where: str) -> None:
 
 def _check_results(messages: Sequence[Message]) -> None:
     calls: tuple[ToolCall, ...] = ()
-    results: list[Message] = []
-    for message in messages:
-        if message.role != "tool":
-            calls, results = message.tool_calls, []
-            continue
-        results.append(message)
-        ids = [result.tool_call_id for result in results if result.tool_call_id]
-        known_ids = {call.id for call in calls if call.id}
-        if len(results) > len(calls) or len(set(ids)) < len(ids):
-            raise RowRejected(Reason.TOOL_RESULT_WITHOUT_CALL, f"{len(results)} results for {len(calls)} calls")
-        if known_ids and not known_ids.issuperset(ids):
-            raise RowRejected(Reason.TOOL_RESULT_WITHOUT_CALL, f"no call has the id {ids[-1][:80]!r} of a result")
-        if message.name and message.name not in {call.function.name for call in calls}:
-            raise RowRejected(
-                Reason.TOOL_RESULT_WITHOUT_CALL, f"a result of {message.name[:80]!r}, which was not called"
-            )
+    for is_result, group in groupby(messages, key=lambda message: message.role == "tool"):
+        turns = list(group)
+        if is_result:
+            _check_answers(turns, calls)
+        else:
+            calls = turns[-1].tool_calls
+
+
+def _check_answers(results: Sequence[Message], calls: Sequence[ToolCall]) -> None:
+    ids = [result.tool_call_id for result in results if result.tool_call_id]
+    if len(results) > len(calls) or len(set(ids)) < len(ids):
+        raise RowRejected(Reason.TOOL_RESULT_WITHOUT_CALL, f"{len(results)} results for {len(calls)} calls")
+    known_ids = {call.id for call in calls if call.id}
+    unknown_id = next((given for given in ids if given not in known_ids), None) if known_ids else None
+    if unknown_id is not None:
+        raise RowRejected(Reason.TOOL_RESULT_WITHOUT_CALL, f"no call has the id {unknown_id[:80]!r} of a result")
+    names = {call.function.name for call in calls}
+    unknown = next((result.name for result in results if result.name and result.name not in names), None)
+    if unknown is not None:
+        raise RowRejected(Reason.TOOL_RESULT_WITHOUT_CALL, f"a result of {unknown[:80]!r}, which was not called")
 
 
 def _check_kind(sample: Sample) -> None:
@@ -128,6 +138,19 @@ def _check_kind(sample: Sample) -> None:
     if calls != (sample.kind == "tool_call"):
         detail = f"kind is {sample.kind}, but the last turn {'calls' if calls else 'does not call'} a tool"
         raise RowRejected(Reason.KIND_DISAGREES, detail)
+
+
+def _check_words(sample: Sample) -> None:
+    """Refuse a text that calls an offered tool, as JSON or like Python: it would be learned unchecked, as an answer."""
+    names = {tool.function.name for tool in sample.tools}.union(sample.original_names.values())
+    for number, message in enumerate(sample.messages, start=1):
+        if message.role == "assistant" and message.content and names:
+            text = message.content.strip().strip("`").strip()
+            opening = text.partition("(")[0] if text.endswith(")") else ""
+            named = _NAMED.findall(text) if _GIVEN.search(text) else []
+            found = next((name for name in (opening, *named) if name in names), None)
+            if found is not None:
+                raise RowRejected(Reason.CALL_IN_TEXT, f"turn {number} calls {found[:80]!r} in its text")
 
 
 def _repair_tool(tool: ToolSpec, nulls: _NullCount) -> ToolSpec:

@@ -89,6 +89,18 @@ def source_files(source: SourceConfig, *, base_dir: Path) -> list[Path]:
     return files
 
 
+def named_files(source: SourceConfig, *, base_dir: Path) -> list[Path]:
+    """The files of answers and of tools that a source names beside its rows.
+
+    Raises:
+        DataError: If one is missing, no regular file, empty or plainly not UTF-8.
+    """
+    files = [resolve_path(path, base_dir=base_dir) for path in (source.answers, source.tools) if path]
+    for file in files:
+        refuse_unreadable(file, is_text=True)
+    return files
+
+
 def file_name(file: Path, source: SourceConfig, *, base_dir: Path) -> str:
     """One of a source's files as a user would name it: as in the config, or relative to `base_dir` for a pattern."""
     if file == resolve_path(source.path, base_dir=base_dir):

@@ -89,7 +89,7 @@ def read_glaive(row: JsonObject) -> Draft:
             written += tools
         else:
             message = _message(said)
-            messages = with_calls(messages, message) if message.tool_calls else [*messages, message]
+            messages[-1:] = with_calls(messages[-1:], message) if message.tool_calls else [*messages[-1:], message]
     return Draft(messages=messages, tools=openai.with_tools(openai.tools_of(row), written))
 
 
@@ -118,7 +118,7 @@ def _listed(turn: Turn) -> Iterator[_Said | Message]:
         refuse_unlearned(turn.fields, turn.where)
     # Read like a user's text, because the calls are still in it.
     text = turn.value if isinstance(turn.value, str) else read_content(turn.value, "user", turn.where)
-    yield _Said(role, _without_end(role, text, turn.where), turn.where, turn.speaker == CALL_SPEAKER)
+    yield _Said(role, text, turn.where, turn.speaker == CALL_SPEAKER)
 
 
 def _read_system(text: str) -> tuple[str, list[ToolSpec]]:
@@ -155,39 +155,39 @@ def _turns(chat: str) -> Iterator[_Said]:
     if before.strip():
         raise RowRejected(Reason.MALFORMED_FIELD, "`chat` has text before the first USER: or ASSISTANT:")
     ends = [*(start.start() for start in starts), len(chat)][1:]
-    has_ends, is_divided = END_OF_TEXT in chat, None
-    for number, (start, end) in enumerate(zip(starts, ends, strict=True), start=1):
-        role, where = SPEAKERS[start[0][:-1]], f"turn {number}"
-        raw = chat[start.end() : end]
-        text = raw.strip()
+    turns = [(SPEAKERS[start[0][:-1]], chat[start.end() : end]) for start, end in zip(starts, ends, strict=True)]
+    has_ends = any(role == "assistant" and raw.rstrip().endswith(END_OF_TEXT) for role, raw in turns)
+    is_divided: bool | None = None
+    for number, (role, raw) in enumerate(turns, start=1):
+        where, text = f"turn {number}", raw.strip()
         if has_ends and role == "assistant" and not text.endswith(END_OF_TEXT) and OPEN_CALL not in text:
             raise RowRejected(Reason.MALFORMED_FIELD, f"{where} is cut off: it has no {END_OF_TEXT}, as others have")
-        yield _Said(role, _without_end(role, text, where), where)
+        yield _Said(role, text, where)
         divides = raw[len(raw.rstrip()) :].count("\n") > 1
-        if number < len(starts) and is_divided not in (None, divides):
+        if number < len(turns) and is_divided not in (None, divides):
             detail = f"turn {number + 1} begins in the middle of a text, without the empty line that divides others"
             raise RowRejected(Reason.MALFORMED_FIELD, detail)
         is_divided = divides
 
 
-def _without_end(role: Role, text: str, where: str) -> str:
-    """A turn's text without the mark of its end."""
-    body = text.strip().removesuffix(END_OF_TEXT).strip()
-    if END_OF_TEXT in body:
-        raise RowRejected(Reason.MALFORMED_FIELD, f"{where} ({role}) has a {END_OF_TEXT} in the middle")
-    return body
+def _whole(text: str, said: _Said) -> str:
+    """The words of a turn, in which no other turn ends."""
+    if END_OF_TEXT in text:
+        raise RowRejected(Reason.MALFORMED_FIELD, f"{said.where} ({said.role}) has a {END_OF_TEXT} in the middle")
+    return text
 
 
 def _message(said: _Said) -> Message:
+    body = said.text.strip().removesuffix(END_OF_TEXT).strip()
     if said.role != "assistant":
-        return Message(role=said.role, content=said.text)
-    reasoning, reply = split_reasoning(said.text, said.where)
+        return Message(role=said.role, content=_whole(body, said))
+    reasoning, reply = split_reasoning(body, said.where)
     if said.is_call:
         reply = OPEN_CALL + reply
     spoken = take_calls(reply, OPEN_CALL, lambda text, start: _read_function_call(text, start, said.where))
     if said.is_call and spoken.text:
         raise RowRejected(Reason.CALL_NOT_JSON, f"{said.where}: there is text after the call")
-    content = openai.words_only(spoken.text, said.where)
+    content = openai.words_only(_whole(spoken.text, said), said.where)
     return Message(role=said.role, content=content, reasoning_content=reasoning, tool_calls=spoken.calls)
 
 

@@ -336,7 +336,7 @@ def _messages(events: list[Event], offered: OfferedTools) -> list[Message]:
             call = _tool_call(event, offered)
             if event.key is not None:
                 names[event.key] = call.function.name
-            messages = with_calls(messages, Message(role="assistant", tool_calls=(call,)))
+            messages[-1:] = with_calls(messages[-1:], Message(role="assistant", tool_calls=(call,)))
         elif isinstance(event, _Result):
             link = {} if event.key is None else {"tool_call_id": str(event.key[1]), "name": names[event.key]}
             messages.append(Message(role="tool", content=event.text, **link))

@@ -93,7 +93,7 @@ def read_messages(row: JsonObject) -> Draft:
         if tools is not None:
             declared += tools
         elif role == "assistant" and turn.get("function_call") is not None:
-            messages = with_calls(messages, _reply(turn, turn.get("content"), where))
+            messages[-1:] = with_calls(messages[-1:], _reply(turn, turn.get("content"), where))
         else:
             messages += read_turn(turn, role, turn.get("content"), where)
     labels = choice_labels(row)

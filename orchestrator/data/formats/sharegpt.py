@@ -69,7 +69,7 @@ def read_sharegpt(row: JsonObject) -> Draft:
     messages: list[Message] = []
     for turn in read_turns(turns_of(row)):
         if turn.speaker in SHAREGPT_CALLS:
-            messages = with_calls(messages, _calling(turn))
+            messages[-1:] = with_calls(messages[-1:], _calling(turn))
         else:
             role = read_role(turn.speaker, SHAREGPT_ROLES, (*SHAREGPT_ROLES, *SHAREGPT_CALLS), turn.where)
             messages += openai.read_turn(turn.fields, role, turn.value, turn.where)

@@ -1,4 +1,5 @@
 import json
+import time
 from typing import Any
 
 import pytest
@@ -200,3 +201,23 @@ samples = st.builds(
 def test_a_canonical_sample_reads_back_as_itself(sample: Sample) -> None:
     row = json.loads(dump_line(sample))
     assert sample_from_row(row, "messages", source=sample.source, keep_reasoning=True).sample == sample
+
+
+def test_results_in_another_order_are_linked_to_the_calls_of_their_name() -> None:
+    calls = [{"id": name[0], "function": {"name": name, "arguments": {}}} for name in ("alpha", "beta", "alpha")]
+    results = [{"role": "tool", "name": name, "content": text} for name, text in (("beta", "2"), ("alpha", "1"))]
+    turns = [{"role": "user", "content": "go"}, {"role": "assistant", "tool_calls": calls}, *results]
+    row = {"messages": [*turns, {"role": "assistant", "content": "done"}]}
+    messages = sample_from_row(row, "messages", source="f:1", keep_reasoning=False).sample.messages
+    assert [(message.tool_call_id, message.content) for message in messages[2:4]] == [("b", "2"), ("a", "1")]
+
+
+def test_many_results_are_linked_at_once() -> None:
+    calls = [{"function": {"name": "ping", "arguments": {}}} for _ in range(20_000)]
+    results = [{"role": "tool", "content": "pong"} for _ in range(20_000)]
+    turns = [{"role": "user", "content": "go"}, {"role": "assistant", "tool_calls": calls}, *results]
+    row = {"messages": [*turns, {"role": "assistant", "content": "done"}]}
+    started = time.process_time()
+    messages = sample_from_row(row, "messages", source="f:1", keep_reasoning=False).sample.messages
+    assert all(message.name == "ping" for message in messages[2:-1])
+    assert time.process_time() - started < 10

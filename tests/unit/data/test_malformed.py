@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from orchestrator.config import DataConfig, RunConfig, SourceConfig
 from orchestrator.data.card import DataCard, LeftOut
 from orchestrator.data.file_bytes import FREE_EXPANDED_BYTES
+from orchestrator.data.fingerprint import data_digest
 from orchestrator.data.prepare import prepare_data
 from orchestrator.data.rejection import Reason
 from orchestrator.data.render import chat_format
@@ -223,6 +224,10 @@ BAD_ROWS = [
     ),
     BadRow("call_as_text", chat(user(), said(CALL)), R.CALL_IN_TEXT, "turn 2 is a call as JSON"),
     BadRow("call_as_python", chat(user(), said("[weather(city='Oslo')]")), R.CALL_IN_TEXT, "written like Python"),
+    BadRow("call_as_a_function", chat(user(), said("weather(city='Oslo')")), R.CALL_IN_TEXT, "turn 2 calls 'weather'"),
+    BadRow("call_as_a_pair", chat(user(), said('{"tool": "weather", "args": {}}')), R.CALL_IN_TEXT, "calls 'weather'"),
+    BadRow("call_after_words", chat(user(), said(f"Sure: {CALL}")), R.CALL_IN_TEXT, "turn 2 calls 'weather'"),
+    BadRow("calls_in_a_wrapper", chat(user(), said(f'{{"tool_calls": [{CALL}]}}')), R.CALL_IN_TEXT, "calls 'weather'"),
     # Tools.
     BadRow("tools_text_x4", chat(user(), said("x"), tools='"\\"\\\\\\"[]\\\\\\"\\""'), R.INVALID_TOOL, "not a list"),
     BadRow("tools_an_object", chat(user(), said("x"), tools={"a": 1}), R.INVALID_TOOL, '`tools` is {"a": 1}'),
@@ -514,6 +519,8 @@ class StrangeRow(NamedTuple):
 
 
 STRANGE_ROWS = [
+    StrangeRow("words_like_a_call", chat(user(), said("weather (in Oslo) is cold (4 C)")), ""),
+    StrangeRow("json_of_another_thing", chat(user(), said('{"name": "Ann", "likes": "weather", "input": 1}')), ""),
     StrangeRow("recursive_schema", call_of(TREE, {**OSLO, "parts": [{**OSLO, "parts": []}]}), ""),
     StrangeRow("tools_text_x3", chat(user(), said("x"), tools=json.dumps(json.dumps(json.dumps([tool()])))), ""),
     StrangeRow("turns_as_text", {"messages": json.dumps([user(), said("x")])}, ""),
@@ -551,3 +558,37 @@ def test_a_strange_row_is_trained_on_as_it_stands_or_left_out_by_name(
     left_out = [f"{row.reason}: {row.detail}" for row in rows.values() if isinstance(row, LeftOut)]
     assert len(left_out) == bool(case.left_out)
     assert not left_out or (case.left_out in left_out[0] and isinstance(rows["strange.jsonl:1"], LeftOut))
+
+
+@pytest.mark.parametrize("field", ["tools", "answers"])
+@pytest.mark.parametrize(
+    ("make", "error"),
+    [
+        (Path.absolute, "the file does not exist"),
+        (Path.mkdir, "a folder, not a file"),
+        (os.mkfifo, "a device or pipe, not a file"),
+        (holds(b""), "the file is empty"),
+        (holds(b'[{"name": '), "not JSON"),
+        (holds(b"[]"), "this holds no tools|the answer has no `id`"),
+        (holds(b"\xff\xfe"), "the text is not UTF-8"),
+        (holds(b'{"id": "a", "ground_truth": "\xe9"}'), "cannot be read"),
+    ],
+)
+def test_a_bad_file_beside_the_rows_is_one_clear_error(
+    field: str, make: Callable[[Path], object], error: str, tmp_path: Path
+) -> None:
+    make(tmp_path / "beside.json")
+    (tmp_path / "rows.jsonl").write_bytes(b"\n".join(map(as_line, good_rows(9))))
+    source = SourceConfig.model_validate({"path": "rows.jsonl", field: "beside.json"})
+    config = RunConfig(data=DataConfig(sources=(source,)))
+    with pytest.raises(DataError, match=error) as caught:
+        prepare_data(config, RunDir(tmp_path / "run"), base_dir=tmp_path)
+    assert "beside.json" in str(caught.value)
+
+
+def test_the_digest_of_the_data_waits_for_no_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "rows.jsonl").write_bytes(b"\n".join(map(as_line, good_rows(9))))
+    data = DataConfig(sources=(SourceConfig(path="rows.jsonl", tools="pipe.json"),))
+    with pytest.raises(DataError, match="a device or pipe"):
+        data_digest(data, base_dir=tmp_path)

@@ -241,7 +241,7 @@ def has_marks(turns: Any) -> bool:
 
 
 @pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS)
-@settings(max_examples=1200)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_a_sample_written_in_any_dialect_is_read_as_itself(dialect: Dialect, data: st.DataObject) -> None:
     sample = data.draw(dialect.samples)
@@ -271,7 +271,7 @@ def is_left_out(form: ChatFormat, sample: Sample) -> bool:
     return False
 
 
-@settings(max_examples=3000)
+@settings(max_examples=200)
 @given(sample=samples())
 def test_what_is_learned_is_parsed_as_the_calls_and_words_of_the_data(form: ChatFormat, sample: Sample) -> None:
     if is_left_out(form, sample):

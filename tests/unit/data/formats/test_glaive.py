@@ -41,6 +41,14 @@ def rejected(row: JsonObject) -> RowRejected:
     return caught.value
 
 
+def test_the_end_mark_inside_a_call_is_no_end_of_a_turn() -> None:
+    written = """<functioncall> {"name": "weather", "arguments": '{"city": "a <|endoftext|>"}'}"""
+    chat = f"USER: Rome?\n\nASSISTANT: {written}\n\nFUNCTION RESPONSE: sun\n\nASSISTANT: Sunny."
+    messages = read_glaive({"chat": chat}).messages
+    assert messages[1].tool_calls == (call(city="a <|endoftext|>"),)
+    assert messages[3].content == "Sunny."
+
+
 @pytest.mark.parametrize("chat", ["", "\n"])
 def test_an_empty_chat_has_no_turns(chat: str) -> None:
     assert read_glaive({"chat": chat}).messages == []
@@ -77,6 +85,7 @@ def test_a_whole_row_is_read() -> None:
         ("""'{"city": "a \\"b\\" \\n c\\\\d"}'""", {"city": 'a "b" \n c\\d'}),
         ("""'{"city": "}'}"}'""", {"city": "}'}"}),
         ("'{}'", {}),
+        ("""'{"city": "<|endoftext|>"}'""", {"city": "<|endoftext|>"}),
         ('{"city": "Rome"}', {"city": "Rome"}),
         ('"{\\"city\\": \\"Rome\\"}"', {"city": "Rome"}),
     ],
