@@ -155,8 +155,15 @@ def _holds_something(value: Any) -> bool:
 
 
 def content_hash(sample: Sample) -> str:
-    """SHA-256, in hex, of a sample's messages and tools: equal for exact duplicates."""
-    return _hash(sample.messages, sample.tools)
+    """SHA-256, in hex, of a sample's messages and tools: equal for exact duplicates, whatever their calls' ids."""
+    return _hash([_without_ids(message) for message in sample.messages], sample.tools)
+
+
+def _without_ids(message: Message) -> Message:
+    if not message.tool_calls and message.tool_call_id is None:
+        return message
+    calls = tuple(call.model_copy(update={"id": None}) for call in message.tool_calls)
+    return message.model_copy(update={"tool_calls": calls, "tool_call_id": None})
 
 
 def _hash(messages: Sequence[Message], tools: Sequence[ToolSpec]) -> str:

@@ -254,12 +254,14 @@ def read_calls(value: Any, where: str) -> tuple[ToolCall, ...]:
 
 
 def read_arguments(arguments: Any, where: str) -> JsonObject:
-    """The arguments of a call: an object or the strict JSON text of one.
+    """The arguments of a call: an object or the strict JSON text of one; an empty text is a call without arguments.
 
     Raises:
         RowRejected: If they are something else.
     """
     if isinstance(arguments, str):
+        if not arguments.strip():
+            return {}
         try:
             arguments = parse(arguments)
         except StrictJsonError as error:

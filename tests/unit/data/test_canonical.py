@@ -221,3 +221,15 @@ def test_many_results_are_linked_at_once() -> None:
     messages = sample_from_row(row, "messages", source="f:1", keep_reasoning=False).sample.messages
     assert all(message.name == "ping" for message in messages[2:-1])
     assert time.process_time() - started < 10
+
+
+def test_samples_that_differ_in_the_ids_of_calls_alone_are_equal() -> None:
+    def sample(id: str) -> Sample:
+        call = {"id": id, "function": {"name": "ping", "arguments": ""}}
+        result = {"role": "tool", "tool_call_id": id, "content": "pong"}
+        turns = [{"role": "user", "content": "go"}, {"role": "assistant", "tool_calls": [call]}, result]
+        row = {"messages": [*turns, {"role": "assistant", "content": "done"}]}
+        return sample_from_row(row, "messages", source="f:1", keep_reasoning=False).sample
+
+    assert sample("a").messages[1].tool_calls[0].function.arguments == {}
+    assert content_hash(sample("a")) == content_hash(sample("b"))
