@@ -15,6 +15,8 @@ Result = TypeVar("Result")
 
 CHUNKS_AHEAD = 2
 """Chunks waiting for each process: enough that none idles, few enough that a fast reader does not fill the memory."""
+MAX_PROCESSES = 8
+"""Each holds its own libraries, up to half a GiB; beyond so many, reading and writing in this one set the pace."""
 INLINE_CHUNKS = 4
 """Work of at most this many chunks is done here: starting processes would take longer."""
 
@@ -24,13 +26,14 @@ def map_chunks(
 ) -> Iterator[list[Result]]:
     """Apply `work` to lists of `chunk_size` items and yield its results in the order of the items.
 
-    Many chunks are spread over processes, one for each processor that this process may use; few are done in this one.
-    `work` and what it takes and gives must be picklable. What `work` raises is raised here.
+    Many chunks are spread over processes, one for each processor that this process may use and at most
+    `MAX_PROCESSES`; few are done in this one. `work` and what it takes and gives must be picklable. What `work` raises is raised here.
     """
     source = iter(items)
     chunks = iter(lambda: list(islice(source, chunk_size)), [])
     first = list(islice(chunks, INLINE_CHUNKS + 1))
-    num_processes = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    num_processes = min(num_cores, MAX_PROCESSES)
     if len(first) <= INLINE_CHUNKS or num_processes < 2:
         for chunk in chain(first, chunks):
             yield work(chunk)
