@@ -27,7 +27,8 @@ def map_chunks(
     """Apply `work` to lists of `chunk_size` items and yield its results in the order of the items.
 
     Many chunks are spread over processes, one for each processor that this process may use and at most
-    `MAX_PROCESSES`; few are done in this one. `work` and what it takes and gives must be picklable. What `work` raises is raised here.
+    `MAX_PROCESSES`; few are done in this one. `work` and what it takes and gives must be picklable. What `work` raises
+    is raised here.
     """
     source = iter(items)
     chunks = iter(lambda: list(islice(source, chunk_size)), [])
