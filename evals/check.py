@@ -41,8 +41,8 @@ def check_data(config: RunConfig, folder: RunDir, *, base_dir: Path) -> CheckCar
     made_from = data_digest(config.data, base_dir=base_dir)
     digest = digest_of(made_from, tokenizer_digest(config.model))
     stored = read_check(folder)
-    if stored is not None and stored.digest == digest:
-        return stored
+    if stored is not None and stored.digest == digest and stored.parity is not None:
+        return stored  # one that was not done to its end may fare better now: a hub that answers, a base that is there
     check_path(folder).unlink(missing_ok=True)  # whoever is cut off below must not leave a card of other data
     started = time.monotonic()
     data, tokens, parity, not_ready = _findings(config, folder, base_dir)

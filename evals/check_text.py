@@ -28,7 +28,8 @@ def show_check(card: CheckCard, folder: RunDir) -> None:
         show_leaks(card.data)
     if card.parity is not None:
         show_parity(card.parity)
-    say(f"\nAll of it, with every row that was set aside and its reason: {folder.root}")
+    if folder.quarantine.is_file():
+        say(f"\nAll of it, with every row that was set aside and its reason: {folder.quarantine.parent}")
     for reason in card.not_ready:
         say(f"- {reason}")
     say(f"{'NOT READY' if card.not_ready else 'READY'} (checked in {duration(card.duration_s)})")

@@ -122,3 +122,15 @@ def test_a_check_that_is_not_ready_is_not_taken_over(config: RunConfig, tmp_path
     write(tmp_path / "a.jsonl", [call_for(city) for city in (*CITIES, 1, 2, 3)])
     card = check_data(config, check_dir(config), base_dir=tmp_path)
     assert not take_over_check(check_dir(config), run_dir(config), card.data_digest)
+
+
+def test_a_check_that_was_not_done_to_its_end_is_made_again(config: RunConfig, tmp_path: Path) -> None:
+    absent = config.model_copy(update={"model": config.model.model_copy(update={"base": str(tmp_path / "base")})})
+    (tmp_path / "base").mkdir()
+    first = check_data(absent, check_dir(absent), base_dir=tmp_path)
+    assert first.data is not None
+    assert first.parity is None
+    assert "config.json is missing" in first.not_ready[0]
+    (tmp_path / "base").rmdir()
+    shutil.copytree(config.model.base, tmp_path / "base")
+    assert check_data(absent, check_dir(absent), base_dir=tmp_path).not_ready == ()
