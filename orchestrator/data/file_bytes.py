@@ -64,7 +64,7 @@ def refuse_unreadable(path: Path, *, is_text: bool) -> None:
     where = str(path)
     try:
         if not path.exists():
-            fix = "Correct data.sources[].path: relative to the config file's folder, or hub:owner/name for a hub data set"
+            fix = "Correct data.sources[].path: relative to the config file's folder, or hub:owner/name on the hub"
             raise DataError("the file does not exist", where=where, fix=fix)
         if path.is_dir():
             raise DataError("this is a folder, not a file", where=where, fix="Name a file in it, or a pattern of files")
