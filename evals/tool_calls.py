@@ -2,23 +2,16 @@
 
 What neither question covers: whether a free-text argument means the same as the expected one ("NYC" and "New York"
 differ), whether leaving out an optional argument that has a default comes to the same, and `format` keywords of a
-schema, which JSON Schema treats as remarks. A regular expression that Python's `re` does not know makes its schema
-invalid here.
+schema, which JSON Schema treats as remarks. A regular expression that cannot be searched for in bounded time makes its
+schema invalid here, as it does in the data.
 """
 
 import json
 from collections import Counter
 from collections.abc import Sequence
-from functools import lru_cache
-from typing import Any
-
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError, best_match
-from jsonschema.protocols import Validator
-from jsonschema.validators import validator_for
-from referencing import Registry
 
 from evals.records import FailureReason, ParsedReply, Problem
+from orchestrator.data.quality import schema_validator
 from orchestrator.records import JsonObject, ToolCall, ToolSpec
 
 _DETAIL_CHARS = 300
@@ -28,9 +21,9 @@ def check_calls(reply: ParsedReply, tools: Sequence[ToolSpec]) -> Problem | None
     """The first reason why the calls of `reply` are not valid, or None when all are.
 
     The ladder: there is a call; every attempt at a call parsed; every call names an offered tool; every call's
-    arguments fit that tool's `parameters` (JSON Schema: the dialect its `$schema` names, else Draft 2020-12; `1.0` is
-    an integer; remote references are never fetched). A tool whose own schema cannot be used gives
-    `tool_schema_is_invalid`, never an error. Where two tools have one name, the first counts.
+    arguments fit that tool's `parameters`, by the same validator that checked the data (`schema_validator`: the dialect
+    that `$schema` names, else Draft 2020-12; `1.0` is an integer; nothing is ever fetched). A tool whose own schema
+    cannot be used gives `tool_schema_is_invalid`, never an error. Where two tools have one name, the first counts.
     """
     if reply.problems:
         return reply.problems[0]
@@ -108,27 +101,18 @@ def _check_call(call: ToolCall, parameters: dict[str, JsonObject]) -> Problem | 
     if name not in parameters:
         offered = ", ".join(sorted(parameters)) or "none"
         return _problem("unknown_tool", f"{name!r} is not offered; offered: {offered}")
-    # A schema is foreign data, and a reference in it can lead the validator anywhere (a loop, a non-schema, a host):
-    # whatever it raises says that this schema cannot be used, and must not end the evaluation of the other cases.
+    validator = schema_validator(json.dumps(parameters[name], sort_keys=True))
+    if isinstance(validator, str):
+        return _problem("tool_schema_is_invalid", f"{name}: {validator}")
+    # A schema is foreign data, and a reference in it can lead the validator anywhere (a loop, a non-schema): whatever
+    # it raises says that this schema cannot be used, and must not end the evaluation of the other cases.
     try:
-        error = best_match(_validator(json.dumps(parameters[name])).iter_errors(call.function.arguments))
-    except SchemaError as invalid:
-        return _problem("tool_schema_is_invalid", f"{name}: {invalid.message}")
+        error = validator.error(call.function.arguments)
     except Exception as invalid:  # noqa: BLE001 - foreign schemas, see above
         return _problem("tool_schema_is_invalid", f"{name}: {type(invalid).__name__}: {invalid}")
     if error is None:
         return None
     return _problem("arguments_do_not_fit_schema", f"{name}{error.json_path[1:]}: {error.message}")
-
-
-@lru_cache(maxsize=1024)
-def _validator(schema_json: str) -> Validator:
-    schema: dict[str, Any] = json.loads(schema_json)
-    dialect = validator_for(schema, default=Draft202012Validator)
-    dialect.check_schema(schema)
-    # A registry of its own keeps the library from its default, which fetches remote references.
-    validator: Validator = dialect(schema, registry=Registry())
-    return validator
 
 
 def _problem(reason: FailureReason, detail: str) -> Problem:
