@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -54,18 +55,42 @@ def _start_local() -> None:
     # A trial is four light processes and its workers; Ray warns when more of them start at once than there are CPUs.
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(LOCAL_STARTUPS))
     try:
-        ray.init(
-            address="local",
-            include_dashboard=True,  # Ray Train asks it which jobs are dead before it frees what they held
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        with _named_address():
+            ray.init(
+                address="local",
+                include_dashboard=True,  # Ray Train asks it which jobs are dead before it frees what they held
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
     except Exception as error:  # noqa: BLE001 - Ray raises a bare Exception when its node does not come up
         raise ResourceError(
             f"no local Ray cluster could be started ({str(error).splitlines()[0]})",
             where="this machine",
             fix="Try again when it is less busy, or look into the latest session's logs under /tmp/ray",
         ) from None
+
+
+@contextmanager
+def _named_address() -> Iterator[None]:
+    """Let the processes of a cluster that starts now inherit its address.
+
+    What Ray Train starts to free the CPUs of a stopped trial looks for its cluster by RAY_ADDRESS or among the
+    processes of the machine, and gives up where it finds two clusters; the CPUs would then never be free again.
+    """
+    with socket.socket() as free:
+        free.bind(("", 0))
+        port = free.getsockname()[1]
+    named = {"RAY_GCS_SERVER_PORT": str(port), "RAY_ADDRESS": f"{ray.util.get_node_ip_address()}:{port}"}
+    before = {name: os.environ.get(name) for name in named}
+    os.environ.update(named)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _join(address: str) -> None:

@@ -2,9 +2,14 @@
 
 import itertools
 import math
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import ray
 from ray.util.state import list_tasks
 
 from orchestrator.adapters import list_adapters
@@ -32,6 +37,20 @@ def search_config(storage: Path, name: str, **search: object) -> RunConfig:
     )
 
 
+@pytest.fixture
+def another_cluster() -> Iterator[None]:
+    """A cluster of somebody else on this machine, in which Ray's own helpers must not lose their way."""
+    start = "ray.init(address='local', num_cpus=1, include_dashboard=False)"
+    script = f"import ray; {start}; print('up', flush=True); input()"
+    command, pipe = [sys.executable, "-c", script], subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        assert any(line == "up\n" for line in process.stdout)
+        yield
+        process.communicate("\n")
+
+
+@pytest.mark.usefixtures("another_cluster")
 def test_a_grid_marks_the_diverged_stops_the_laggards_and_keeps_the_best(tmp_path: Path) -> None:
     config = search_config(
         tmp_path,
@@ -46,6 +65,7 @@ def test_a_grid_marks_the_diverged_stops_the_laggards_and_keeps_the_best(tmp_pat
     with cluster_session(config):
         records = run_search(config, run)
         assert some_trials_ran_side_by_side()
+        wait_until_all_is_free()
 
     by_rate = {record.hyperparameters["learning_rate"]: record for record in records}
     assert len(by_rate) == 4
@@ -61,9 +81,20 @@ def test_a_grid_marks_the_diverged_stops_the_laggards_and_keeps_the_best(tmp_pat
     assert list(read_jsonl(run.trials, TrialRecord)) == records
 
 
+def wait_until_all_is_free() -> None:
+    """Evaluation needs the CPUs that stopped trials held; Ray frees them some seconds after it noticed."""
+    deadline = time.monotonic() + 60
+    while ray.available_resources().get("CPU", 0) < ray.cluster_resources()["CPU"]:
+        assert time.monotonic() < deadline, ray.available_resources()
+        time.sleep(0.5)
+
+
 def some_trials_ran_side_by_side() -> bool:
     """Whether the training workers of two trials were alive at once: neither waited for the CPUs of the other."""
-    tasks = list_tasks(filters=[("type", "=", "ACTOR_TASK")], detail=True, limit=10_000, raise_on_missing_output=False)
+    address = ray.get_runtime_context().gcs_address
+    tasks = list_tasks(
+        address, filters=[("type", "=", "ACTOR_TASK")], detail=True, limit=10_000, raise_on_missing_output=False
+    )
     spans: dict[str, tuple[float, float]] = {}
     for task in tasks:
         if "TrainWorker" in task.func_or_class_name and task.start_time_ms:
