@@ -34,11 +34,13 @@ def check_data(config: RunConfig, folder: RunDir, *, base_dir: Path) -> CheckCar
     """Prepare, tokenise and compare the data of `config` in `folder`, unless a check of the same is there.
 
     What a run would refuse is in the card's `not_ready`, not raised.
-
-    Raises:
-        DataError: If a source is not there.
     """
-    made_from = data_digest(config.data, base_dir=base_dir)
+    try:
+        made_from = data_digest(config.data, base_dir=base_dir)
+    except InputError as error:
+        return CheckCard(
+            digest="", data_digest="", data=None, tokens={}, parity=None, not_ready=(str(error),), duration_s=0.0
+        )
     digest = digest_of(made_from, tokenizer_digest(config.model))
     stored = read_check(folder)
     if stored is not None and stored.digest == digest and stored.parity is not None:
@@ -70,9 +72,10 @@ def _findings(
     try:
         data = prepare_data(config, folder, base_dir=base_dir)
         # Transformers and vLLM take seconds to load: not before the data is known to be good.
-        from orchestrator.data.token_store import tokenize_run
+        from orchestrator.data.token_store import refuse_left_out, tokenize_run
 
         tokens = tokenize_run(config, folder)
+        refuse_left_out(config, tokens)
         from evals.parity import check_parity
 
         parity = check_parity(config, folder)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from evals.records import CheckCard, ParityCard
 from orchestrator.data.card import DataCard, LeakCard, Overlap, ReasonCount, TokenCard
 from orchestrator.data.quarantine import Reasons
+from orchestrator.data.rejection import REPEATED
 from orchestrator.jsonl import read_jsonl
 from orchestrator.progress import duration, say, show_table
 from orchestrator.records import SAMPLE_KINDS, QuarantinedRow
@@ -16,8 +17,8 @@ MAX_TOOLS = 12
 """Most tools that the table of tools names; the card has all."""
 
 
-def show_check(card: CheckCard, folder: RunDir) -> None:
-    """Print a check that was made in `folder`."""
+def show_check(card: CheckCard, folder: RunDir, *, is_new: bool, conflict: str | None) -> None:
+    """Print a check that was made in `folder`, now or earlier; `conflict` is why a run of this config is refused."""
     if card.data is not None:
         show_data(card.data)
     elif folder.quarantine.is_file():
@@ -32,12 +33,17 @@ def show_check(card: CheckCard, folder: RunDir) -> None:
         say(f"\nAll of it, with every row that was set aside and its reason: {folder.quarantine.parent}")
     for reason in card.not_ready:
         say(f"- {reason}")
-    say(f"{'NOT READY' if card.not_ready else 'READY'} (checked in {duration(card.duration_s)})")
+    if conflict:
+        say(f"Note: the data was checked, but a run of this configuration would be refused: {conflict}")
+    took = duration(card.duration_s)
+    how = f"checked in {took}" if is_new else f"by an earlier check of the same data, which took {took}"
+    say(f"{'NOT READY' if card.not_ready else 'READY'} ({how})")
 
 
 def show_data(card: DataCard) -> None:
     """Sources, kinds, tools and what was set aside."""
-    say(f"\n{card.rows:,} rows became {card.samples:,} samples; {_share(card.quarantined, card.rows)} were set aside.")
+    aside = f"{_share(card.quarantined, card.rows)} were set aside{_repeats(card)}"
+    say(f"\n{card.rows:,} rows became {card.samples:,} samples; {aside}.")
     sources = [
         [source.path, _formats(source.formats.items()), f"{source.rows:,}", f"{source.samples:,}"]
         for source in card.sources
@@ -60,6 +66,11 @@ def show_data(card: DataCard) -> None:
     if ignored:
         fields = ", ".join(f"{name} ({count:,} rows)" for name, count in ignored.most_common(8))
         say(f"Fields that hold something and were not used: {fields}.")
+
+
+def _repeats(card: DataCard) -> str:
+    count = sum(found.count for reason, found in card.reasons.items() if reason in REPEATED)
+    return f", {count:,} of these because they repeat others" if count else ""
 
 
 def _formats(formats: Iterable[tuple[str, object]]) -> str:

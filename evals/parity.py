@@ -16,7 +16,7 @@ from evals.records import ParityCard, ParityProblem, ParityProblemCode
 from orchestrator.config import RunConfig
 from orchestrator.data.card import LeftOut
 from orchestrator.data.render import ChatFormat, RowLeftOut, Span, chat_format, plain_tools
-from orchestrator.data.token_store import tokenize_run, tokens_digest
+from orchestrator.data.token_store import refuse_left_out, tokenize_run, tokens_digest
 from orchestrator.data.tokenize import render_prompt
 from orchestrator.errors import DataError
 from orchestrator.jsonl import parse_line
@@ -49,8 +49,9 @@ def require_parity(config: RunConfig, run: RunDir) -> ParityCard:
     """The card of `check_parity`, if it found nothing.
 
     Raises:
-        DataError: With the first problem, its sample and what to do.
+        DataError: With the first problem, its sample and what to do; if too many samples cannot be trained on.
     """
+    refuse_left_out(config, tokenize_run(config, run))
     card = check_parity(config, run)
     if card.problems:
         first = card.problems[0]

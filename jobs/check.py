@@ -6,16 +6,17 @@ from pathlib import Path
 from jobs._main import DONE, run_job
 from orchestrator.config import RunConfig
 from orchestrator.errors import InputError
-from orchestrator.runs import RunDir, check_dir
+from orchestrator.runs import RunDir, check_dir, conflict_with_run
 
 
 def check(config: RunConfig, folder: RunDir) -> int:
     """Check and show the findings; exits 3 if the data is not ready."""
-    from evals.check import check_data
+    from evals.check import check_data, read_check
     from evals.check_text import show_check
 
+    before = read_check(folder)
     card = check_data(config, folder, base_dir=Path.cwd())
-    show_check(card, folder)
+    show_check(card, folder, is_new=card != before, conflict=conflict_with_run(config))
     return InputError.exit_code if card.not_ready else DONE
 
 

@@ -117,7 +117,7 @@ def init(
         raise ConfigError("the file is already there", where=str(path), fix="Add --force to replace it") from None
     except OSError as error:
         raise ConfigError(f"the file cannot be written ({error.strerror})", where=str(path)) from None
-    typer.echo(f"Wrote {path}. Next: orchestrator run {path}")
+    typer.echo(f"Wrote {path}. Next: orchestrator check {path}")
 
 
 @app.command(rich_help_panel=SET_UP, epilog="Example: orchestrator schema > config.schema.json")

@@ -89,6 +89,10 @@ class SourceConfig(Section):
             raise ValueError("format 'synthetic' reads no file: set path to 'synthetic'")
         if not self.path.startswith(HUB) and (self.subset or self.revision or self.part != "train"):
             raise ValueError("subset, part and revision belong to a hub data set: set path to 'hub:owner/name'")
+        if self.path.startswith(HUB) and not self.path.removeprefix(HUB).strip("/"):
+            raise ValueError("path 'hub:' names no data set: write hub:owner/name")
+        if self.catalogue != "full" and self.path != SYNTHETIC:
+            raise ValueError("catalogue belongs to the generator: set path to 'synthetic'")
         if self.answers is not None and self.format not in ("auto", "bfcl"):
             raise ValueError(f"answers belong to format bfcl, not {self.format}")
         return self

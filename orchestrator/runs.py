@@ -185,6 +185,17 @@ def open_run(config: RunConfig) -> RunDir:
     return run
 
 
+def conflict_with_run(config: RunConfig) -> str | None:
+    """Why `open_run` would refuse this config, None where it would not. Touches nothing."""
+    run = run_dir(config)
+    try:
+        if run.config.is_file() and _has_results(run):
+            _refuse_other_config(run, config)
+    except RunConflictError as error:
+        return str(error)
+    return None
+
+
 def _unwritable(run: RunDir, error: OSError) -> RunConflictError:
     return RunConflictError(
         f"the run folder cannot be written ({error.strerror})",
@@ -212,7 +223,8 @@ def _refuse_other_config(run: RunDir, config: RunConfig) -> None:
         for section in FREE_FIELDS:
             content.pop(section, None)
         for source in content["data"]["sources"]:
-            source["path"] = Path(source["path"]).name  # the folder may differ by machine; the content is checked
+            for key in ("path", "answers", "tools"):  # the folder may differ by machine; the content is checked
+                source[key] = source[key] and Path(source[key]).name
     differences = sorted(_differences(stored, current, ()))
     if differences:
         raise RunConflictError(

@@ -127,6 +127,7 @@ class LeftOut(Record):
 
     id: str
     source: str
+    kind: SampleKind
     reason: LeftOutReason
     detail: str
     tokens: int | None = None

@@ -64,7 +64,7 @@ def refuse_unreadable(path: Path, *, is_text: bool) -> None:
     where = str(path)
     try:
         if not path.exists():
-            fix = "Correct data.sources[].path: relative to the config file's folder, or hub:owner/name on the hub"
+            fix = "Correct data.sources: paths in the file start at its folder; a hub data set is hub:owner/name"
             raise DataError("the file does not exist", where=where, fix=fix)
         if path.is_dir():
             raise DataError("this is a folder, not a file", where=where, fix="Name a file in it, or a pattern of files")

@@ -8,6 +8,8 @@ from orchestrator.data.formats.bfcl import answers_path
 from orchestrator.data.sources import named_files, source_files
 from orchestrator.runs import digest_of
 
+PATHS = ("path", "answers", "tools")
+"""Fields of a source that name files."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
 
 
@@ -25,10 +27,14 @@ def data_digest(config: DataConfig, *, base_dir: Path) -> str:
         found = [answers_path(path) for path in questions]
         files += [*questions, *(path for path in found if path is not None)]
         files += named_files(source, base_dir=base_dir)
-    named = [source.model_dump() | {"path": Path(source.path).name} for source in config.sources]
+    named = [source.model_dump() | {key: _name(getattr(source, key)) for key in PATHS} for source in config.sources]
     return digest_of(
         config.model_dump(mode="json") | {"sources": named}, [file.name for file in files], *files, _own_version()
     )
+
+
+def _name(path: str | None) -> str | None:
+    return path and Path(path).name
 
 
 def tokenizer_digest(model: ModelConfig) -> str:

@@ -5,7 +5,7 @@ import json
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple, TextIO
@@ -76,6 +76,28 @@ def tokenize_run(config: RunConfig, run: RunDir) -> dict[SplitName, TokenCard]:
     content.update((part, card.model_dump(mode="json")) for part, card in cards.items())
     write_text_atomic(card_path, json.dumps(content, indent=2) + "\n")
     return cards
+
+
+def refuse_left_out(config: RunConfig, cards: Mapping[SplitName, TokenCard]) -> None:
+    """Refuse tokens that lack a large share of the samples, or all samples of a kind.
+
+    Raises:
+        DataError: If more than `data.max_quarantine_rate` of the samples of a part were left out, or all of one kind.
+    """
+    for part, card in cards.items():
+        total, lost = card.samples + len(card.left_out), Counter(row.kind for row in card.left_out)
+        gone = sorted(kind for kind in lost if kind not in card.by_kind)
+        if not gone and len(card.left_out) <= config.data.max_quarantine_rate * total:
+            continue
+        reasons = ", ".join(f"{r} x {n}" for r, n in Counter(row.reason for row in card.left_out).most_common())
+        whole = f", among them every sample of kind {', '.join(gone)}" if gone else ""
+        raise DataError(
+            f"{len(card.left_out)} of {total} samples of {part} cannot be trained on ({reasons}){whole}; "
+            f"the first, {card.left_out[0].source}: {card.left_out[0].detail}",
+            where="data.max_quarantine_rate",
+            allowed=f"at most {config.data.max_quarantine_rate:.1%}, and some of every kind",
+            fix="Raise data.max_length, set data.overlong to shorten, or leave such conversations out of the data",
+        )
 
 
 def tokens_digest(

@@ -152,7 +152,8 @@ def _length(form: ChatFormat, sample: Sample, num_messages: int) -> int:
 
 def _left_out(sample: Sample, problem: RowLeftOut, tokens: int | None) -> Tokenized:
     reason, detail = problem.reason, problem.detail
-    return Tokenized(sample, LeftOut(id=sample.id, source=sample.source, reason=reason, detail=detail, tokens=tokens))
+    row = LeftOut(id=sample.id, source=sample.source, kind=sample.kind, reason=reason, detail=detail, tokens=tokens)
+    return Tokenized(sample, row)
 
 
 def _encoded(form: ChatFormat, batch: _Batch, limit: _Limit) -> Iterator[Tokenized]:

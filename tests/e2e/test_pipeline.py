@@ -54,7 +54,9 @@ def test_check_says_ready_and_costs_nothing_the_second_time(config: Path) -> Non
     assert "No problem." in first.stdout
     again = orchestrator("check", str(config))
     assert again.returncode == 0
-    assert again.stdout.endswith(first.stdout[first.stdout.index("150 rows became") :])
+    told = first.stdout[first.stdout.index("150 rows became") : first.stdout.rindex("READY")]
+    assert told in again.stdout
+    assert "by an earlier check" in again.stdout.rstrip().splitlines()[-1]
     assert "Reading rows" not in again.stdout
 
 

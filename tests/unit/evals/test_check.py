@@ -9,7 +9,6 @@ from evals.check import check_data, check_path, read_check, take_over_check
 from evals.check_text import show_check
 from orchestrator.config import RunConfig
 from orchestrator.data.token_store import tokens_folder
-from orchestrator.errors import DataError
 from orchestrator.records import JsonObject
 from orchestrator.runs import RunDir, check_dir, run_dir
 
@@ -52,8 +51,10 @@ def test_good_data_is_ready_and_the_card_has_every_part(
     assert card.parity is not None
     assert (card.parity.calls, card.parity.num_problems) == (len(CITIES), 0)
     assert read_check(folder) == card
-    show_check(card, folder)
+    show_check(card, folder, is_new=False, conflict="it is taken")
     shown = capsys.readouterr().out
+    assert "would be refused: it is taken" in shown
+    assert "by an earlier check" in shown
     assert "12 rows became 12 samples" in shown
     assert "weather  12" in shown
     assert shown.rstrip().splitlines()[-1].startswith("READY")
@@ -78,7 +79,7 @@ def test_bad_data_is_not_ready_with_every_reason_shown(
     card = check_data(config, folder, base_dir=tmp_path)
     assert len(card.not_ready) == 1
     assert "3 of 15 rows (20.0%) could not be used: arguments_do_not_fit_schema x 3" in card.not_ready[0]
-    show_check(card, folder)
+    show_check(card, folder, is_new=True, conflict=None)
     shown = capsys.readouterr().out
     assert "arguments_do_not_fit_schema  3     a.jsonl:13: weather.city: 1 is not of type 'string'" in shown
     assert shown.rstrip().splitlines()[-1].startswith("NOT READY")
@@ -100,10 +101,24 @@ def test_a_template_that_drops_tools_is_not_ready(config: RunConfig, tmp_path: P
     assert any(reason.startswith("tools_dropped") for reason in card.not_ready), card.not_ready
 
 
-def test_a_missing_file_is_one_error(config: RunConfig, tmp_path: Path) -> None:
+def test_a_missing_file_is_not_ready(config: RunConfig, tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").unlink()
-    with pytest.raises(DataError, match=r"a\.jsonl: the file does not exist"):
-        check_data(config, check_dir(config), base_dir=tmp_path)
+    card = check_data(config, check_dir(config), base_dir=tmp_path)
+    assert "a.jsonl: the file does not exist" in card.not_ready[0]
+    assert read_check(check_dir(config)) is None
+
+
+def test_a_kind_that_cannot_be_trained_on_is_not_ready(config: RunConfig, tmp_path: Path) -> None:
+    long = [
+        {"messages": [{"role": "user", "content": f"Tell {n}"}, {"role": "assistant", "content": "so it was " * 200}]}
+        for n in range(3)
+    ]
+    write(tmp_path / "a.jsonl", [call_for(city) for city in CITIES] + long)
+    limits = {"max_length": 400, "max_quarantine_rate": 0.5, "near_duplicate_threshold": 1.0}
+    data = config.data.model_copy(update=limits)
+    card = check_data(config.model_copy(update={"data": data}), check_dir(config), base_dir=tmp_path)
+    assert "among them every sample of kind answer" in card.not_ready[0]
+    assert "too_long" in card.not_ready[0]
 
 
 def test_a_run_takes_over_the_files_of_a_check_of_the_same_data_alone(config: RunConfig, tmp_path: Path) -> None:

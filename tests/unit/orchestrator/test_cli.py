@@ -195,7 +195,7 @@ def test_init_writes_a_config_that_loads_and_never_replaces_one_unasked(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert cli.run_command(["init", "mine.yaml"]) == 0
-    assert "orchestrator run mine.yaml" in capsys.readouterr().out
+    assert "orchestrator check mine.yaml" in capsys.readouterr().out
     assert load_config(Path("mine.yaml")).name == "my-first-run"
     Path("mine.yaml").write_text("name: precious\n")
     assert cli.run_command(["init", "mine.yaml"]) == 3

@@ -70,7 +70,7 @@ RECORDS: list[BaseModel] = [
         unlearned_turns=2,
         by_kind={"answer": KindTokens(samples=1, tokens=5, learned_tokens=2)},
         histogram=((32, 1),),
-        left_out=(LeftOut(id="a", source="s", tokens=9, reason="too_long", detail="is long"),),
+        left_out=(LeftOut(kind="answer", id="a", source="s", tokens=9, reason="too_long", detail="is long"),),
         mask="derived",
     ),
 ]
