@@ -40,7 +40,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "keep": 1,
             "space": {"r": [8], "alpha": [16], "learning_rate": {"min": 1e-3, "max": 1e-2}},
         },
-        "eval": {"max_new_tokens": 32, "max_cases": 12},
+        "eval": {"max_new_tokens": 32, "max_cases": 8},
         "resources": {"storage_path": str(folder / "runs")},
     }
     path.write_text(yaml.safe_dump(content), encoding="utf-8")
@@ -85,7 +85,7 @@ def test_run_writes_everything_and_a_second_run_only_reports(config: Path) -> No
         assert set(adapter["metrics"]["tool_call_validity"]) == {"value", "n", "low", "high"}
     adapter_id = next(adapter["id"] for adapter in report["adapters"] if not adapter["is_base"])
     scores = json.loads((run / "evals" / adapter_id / "scores.json").read_text(encoding="utf-8"))
-    assert scores["num_cases"] == 12
+    assert scores["num_cases"] == 8
     assert scores["num_unscored"] == 0
     generations = (run / "evals" / adapter_id / "generations.jsonl").read_text(encoding="utf-8").splitlines()
     assert {json.loads(line)["lora_name"] for line in generations} == {adapter_id}

@@ -120,7 +120,7 @@ def test_the_literal_ray_job_submit_command_works(ray_head: Head, tmp_path: Path
 
 def test_training_and_evaluation_run_as_jobs(ray_head: Head, tmp_path: Path) -> None:
     train = {"max_steps": 4, "eval_steps": 2, "batch_size": 2, "micro_batch_size": 2, "learning_rate": 5e-3}
-    evaluation = {"max_new_tokens": 16, "max_cases": 6}
+    evaluation = {"max_new_tokens": 16, "max_cases": 4}
     config = write_config(tmp_path, "trained", train=train, eval=evaluation)
     run = tmp_path / "runs" / "trained"
 
@@ -138,7 +138,7 @@ def test_training_and_evaluation_run_as_jobs(ray_head: Head, tmp_path: Path) -> 
     assert code == 0, out + err
     for adapter_id in ("base", adapter.name):
         scores = json.loads((run / "evals" / adapter_id / "scores.json").read_text())
-        assert (scores["num_cases"], scores["num_unscored"]) == (6, 0)
+        assert (scores["num_cases"], scores["num_unscored"]) == (4, 0)
 
 
 def test_a_failing_job_gives_its_own_exit_code(ray_head: Head, tmp_path: Path) -> None:
