@@ -79,25 +79,27 @@ def tokenize_run(config: RunConfig, run: RunDir) -> dict[SplitName, TokenCard]:
 
 
 def refuse_left_out(config: RunConfig, cards: Mapping[SplitName, TokenCard]) -> None:
-    """Refuse tokens that lack a large share of the samples, or all samples of a kind.
+    """Refuse tokens of train that lack all samples of a kind, or a large share that no longer length would save.
 
     Raises:
-        DataError: If more than `data.max_quarantine_rate` of the samples of a part were left out, or all of one kind.
+        DataError: If all samples of a kind were left out of train, or more than `data.max_quarantine_rate` for another
+            reason than their length, which `data.max_length` decides and the card counts.
     """
-    for part, card in cards.items():
-        total, lost = card.samples + len(card.left_out), Counter(row.kind for row in card.left_out)
-        gone = sorted(kind for kind in lost if kind not in card.by_kind)
-        if not gone and len(card.left_out) <= config.data.max_quarantine_rate * total:
-            continue
-        reasons = ", ".join(f"{r} x {n}" for r, n in Counter(row.reason for row in card.left_out).most_common())
-        whole = f", among them every sample of kind {', '.join(gone)}" if gone else ""
-        raise DataError(
-            f"{len(card.left_out)} of {total} samples of {part} cannot be trained on ({reasons}){whole}; "
-            f"the first, {card.left_out[0].source}: {card.left_out[0].detail}",
-            where="data.max_quarantine_rate",
-            allowed=f"at most {config.data.max_quarantine_rate:.1%}, and some of every kind",
-            fix="Raise data.max_length, set data.overlong to shorten, or leave such conversations out of the data",
-        )
+    card = cards["train"]
+    total, lost = card.samples + len(card.left_out), Counter(row.kind for row in card.left_out)
+    gone = sorted(kind for kind in lost if kind not in card.by_kind)
+    num_bad = sum(row.reason != "too_long" for row in card.left_out)
+    if not gone and num_bad <= config.data.max_quarantine_rate * total:
+        return
+    reasons = ", ".join(f"{reason} x {n}" for reason, n in Counter(row.reason for row in card.left_out).most_common())
+    whole = f", among them every sample of kind {', '.join(gone)}" if gone else ""
+    raise DataError(
+        f"{len(card.left_out)} of {total} samples of train cannot be trained on ({reasons}){whole}; "
+        f"the first, {card.left_out[0].source}: {card.left_out[0].detail}",
+        where="data.max_length" if gone and not num_bad else "data.max_quarantine_rate",
+        allowed=f"some of every kind, and at most {config.data.max_quarantine_rate:.1%} beside those that are too long",
+        fix="Raise data.max_length, set data.overlong to shorten, or leave such conversations out of the data",
+    )
 
 
 def tokens_digest(
