@@ -44,7 +44,9 @@ def training_template(tokenizer: PreTrainedTokenizerBase) -> str:
     tokenizer.chat_template = own  # one text, which is compared with the known ones
     try:
         return str(get_training_chat_template(tokenizer) or own)
-    except Exception:  # noqa: BLE001  an unknown template may fail in any way on the messages it is tried with
+    # An unknown template may fail in any way on the messages it is tried with; its own is then proven like any other
+    # (data/template_proof, and data/render row by row), and refused by name if it cannot be.
+    except Exception:  # noqa: BLE001 - see above
         return own
     finally:
         tokenizer.chat_template = given

@@ -3,32 +3,14 @@ import json
 from pathlib import Path
 
 import pytest
+from raw_rows import parsed, raw, read
 
 from orchestrator.config import SourceConfig
-from orchestrator.data.rejection import RowRejected
-from orchestrator.data.sources import RawRow, parse_row, quarantined, read_source
+from orchestrator.data.sources import read_source
 from orchestrator.errors import DataError
 from orchestrator.records import JsonObject, QuarantinedRow
 
 ROWS: list[JsonObject] = [{"messages": [{"role": "user", "content": f"é {number}"}]} for number in range(3)]
-
-
-def parsed(row: RawRow | QuarantinedRow) -> JsonObject | QuarantinedRow:
-    """What becomes of a row once it is parsed."""
-    if isinstance(row, QuarantinedRow):
-        return row
-    try:
-        return parse_row(row)
-    except RowRejected as rejected:
-        return quarantined(row, rejected.reason, rejected.detail)
-
-
-def read(path: Path, *, limit: int | None = None) -> list[JsonObject | QuarantinedRow]:
-    return [parsed(row) for row in raw(path, limit=limit)]
-
-
-def raw(path: Path, *, limit: int | None = None) -> list[RawRow | QuarantinedRow]:
-    return list(read_source(SourceConfig(path=path.name, limit=limit), base_dir=path.parent))
 
 
 def lines(rows: list[JsonObject]) -> str:

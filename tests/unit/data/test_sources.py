@@ -9,39 +9,21 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
+from raw_rows import parsed, raw, read
 
 from orchestrator.config import SourceConfig
-from orchestrator.data.rejection import Reason, RowRejected
+from orchestrator.data.rejection import Reason
 from orchestrator.data.sources import (
     MAX_RAW_CHARS,
     RawRow,
     file_name,
-    parse_row,
     quarantined,
     read_source,
     resolve_path,
     source_files,
 )
 from orchestrator.errors import DataError
-from orchestrator.records import JsonObject, QuarantinedRow
-
-
-def parsed(row: RawRow | QuarantinedRow) -> JsonObject | QuarantinedRow:
-    """What becomes of a row once it is parsed."""
-    if isinstance(row, QuarantinedRow):
-        return row
-    try:
-        return parse_row(row)
-    except RowRejected as rejected:
-        return quarantined(row, rejected.reason, rejected.detail)
-
-
-def read(path: Path, *, limit: int | None = None) -> list[JsonObject | QuarantinedRow]:
-    return [parsed(row) for row in raw(path, limit=limit)]
-
-
-def raw(path: Path, *, limit: int | None = None) -> list[RawRow | QuarantinedRow]:
-    return list(read_source(SourceConfig(path=path.name, limit=limit), base_dir=path.parent))
+from orchestrator.records import QuarantinedRow
 
 
 def test_line_numbers_count_blank_lines_and_limit_counts_rows(tmp_path: Path) -> None:
