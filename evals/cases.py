@@ -1,10 +1,16 @@
-"""From held-out samples to cases: one prompt for every assistant turn."""
+"""From samples to cases: one prompt for every assistant turn. As a command: a suite's file -> `cases.jsonl`."""
 
 import hashlib
+import math
+import sys
+from argparse import Namespace
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal, get_args
 
 from evals.records import Case
+from orchestrator.config_eval import SuiteFormat
 from orchestrator.errors import DataError
 from orchestrator.records import (
     BENIGN,
@@ -15,11 +21,17 @@ from orchestrator.records import (
     Sample,
 )
 
+Turns = Literal["all", "last"]
+"""Which assistant turns of a conversation are cases, see `eval.turns`."""
+
+NO_CALL_SUFFICES = "no_call_suffices"
+"""Tag of a case without a fitting tool whose data has no reply of its own and demands only that nothing is called."""
+
 _LABELS_OF_THE_LAST_TURN = frozenset({HARMFUL, BENIGN, NO_FITTING_TOOL, MISSING_ARGUMENT})
 
 
-def cases_from_samples(samples: Iterable[Sample]) -> list[Case]:
-    """One case per assistant turn that directly follows a user or tool message.
+def cases_from_samples(samples: Iterable[Sample], *, turns: Turns = "all") -> list[Case]:
+    """One case per assistant turn that directly follows a user or tool message, or only for the last turn of all.
 
     The last assistant turn has the sample's id, kind and tags. Turn `i` before it (counting assistant turns from 0)
     has the id `<sample id>#<i>`, the kind `tool_call` or `answer` by what the data did there, and none of the tags
@@ -28,7 +40,17 @@ def cases_from_samples(samples: Iterable[Sample]) -> list[Case]:
     Raises:
         DataError: If two cases have one id, for then replies could not be told apart.
     """
-    cases = [case for sample in samples for case in _cases_of(sample)]
+    cases = [case for sample in samples for case in _cases_of(sample, turns)]
+    refuse_repeated_ids(cases)
+    return cases
+
+
+def refuse_repeated_ids(cases: Iterable[Case]) -> None:
+    """Refuse cases that share an id: their replies could not be told apart.
+
+    Raises:
+        DataError: With how many ids occur more than once, and one of them.
+    """
     repeated = [case_id for case_id, count in Counter(case.id for case in cases).items() if count > 1]
     if repeated:
         raise DataError(
@@ -37,15 +59,15 @@ def cases_from_samples(samples: Iterable[Sample]) -> list[Case]:
             allowed="one sample for each id",
             fix="Give every sample its own id",
         )
-    return cases
 
 
-def _cases_of(sample: Sample) -> list[Case]:
+def _cases_of(sample: Sample, wanted: Turns) -> list[Case]:
     turns = [position for position, message in enumerate(sample.messages) if message.role == "assistant"]
+    last = len(turns) - 1
     return [
-        _case(sample, position, turn=turn, is_last=turn == len(turns) - 1)
+        _case(sample, position, turn=turn, is_last=turn == last)
         for turn, position in enumerate(turns)
-        if position > 0 and sample.messages[position - 1].role in ("user", "tool")
+        if position > 0 and sample.messages[position - 1].role in ("user", "tool") and (wanted == "all" or turn == last)
     ]
 
 
@@ -61,6 +83,7 @@ def _case(sample: Sample, position: int, *, turn: int, is_last: bool) -> Case:
         tags=sample.tags if is_last else early_tags,
         expected_calls=reply.tool_calls,
         expected_text=reply.content,
+        original_names=sample.original_names,
     )
 
 
@@ -81,3 +104,73 @@ def draw_cases(cases: Iterable[Case], *, max_cases: int | None, seed: int) -> li
 
 def _rank(case_id: str, seed: int) -> bytes:
     return hashlib.sha256(f"{seed}:{case_id}".encode()).digest()
+
+
+# The command
+
+_DESCRIPTION = """\
+Read a file of questions and write one case a line: the prompt, the offered tools, and what its reply should be.
+
+Then make replies with any model you like, one line of {"case_id": ..., "text": ...} for each case, and judge them
+with python -m evals.score. A case holds `messages` and `tools` as chat templates take them."""
+
+_EXAMPLE = """\
+example:
+  python -m evals.cases --format bfcl --input questions.jsonl --answers answers.jsonl --out cases.jsonl"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the cases of a file; returns the exit code."""
+    from evals.command import make_parser, run_command
+
+    parser = make_parser("evals.cases", _DESCRIPTION, _EXAMPLE)
+    formats = [name for part in get_args(SuiteFormat) for name in get_args(part) or (part,)]
+    how = f"how rows are written: {', '.join(formats)}; auto, the default, looks at each row"
+    parser.add_argument("--format", choices=formats, default="auto", metavar="FORMAT", help=how)
+    parser.add_argument("--input", type=Path, required=True, help="the file of questions or conversations")
+    parser.add_argument(
+        "--answers", type=Path, help="bfcl: the file of accepted answers, if it is not beside the input"
+    )
+    parser.add_argument(
+        "--turns", choices=get_args(Turns), default="all", help="all turns of the assistant, or the last"
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="use the first N rows")
+    parser.add_argument("--out", type=Path, required=True, help="where the cases are written")
+    return run_command(parser, _write_cases, arguments)
+
+
+def _write_cases(given: Namespace) -> None:
+    # The formats need the readers of the data, which whoever only scores replies does not.
+    from evals.command import write_output
+    from evals.suites.read import read_cases
+    from orchestrator.jsonl import dump_jsonl
+
+    if given.limit is not None and given.limit < 1:
+        raise DataError(f"{given.limit} rows are asked for", where="--limit", allowed="a whole number at least 1")
+    cases = read_cases(
+        given.input,
+        given.format,
+        suite=given.input.name.partition(".")[0] or given.input.name,
+        answers=given.answers,
+        limit=given.limit,
+        turns=given.turns,
+    )
+    write_output(given.out, dump_jsonl(cases))
+    sys.stdout.write(_summary(cases) + f"Written to {given.out}.\n")
+
+
+def _summary(cases: Sequence[Case]) -> str:
+    """How many cases there are of each kind, and how well a share of each will be known."""
+    from evals.metrics import wilson_interval
+
+    lines = [f"{len(cases)} cases; a share of one half of n would be known to the 95 % interval beside it."]
+    for kind in SAMPLE_KINDS:
+        count = sum(case.kind == kind for case in cases)
+        if count:
+            low, high = wilson_interval(math.ceil(count / 2), count)
+            lines.append(f"  {kind:<14} n {count:>6}   {low:.3f} to {high:.3f}")
+    return "".join(line + "\n" for line in lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -9,16 +9,17 @@ from itertools import islice
 
 from transformers import AutoTokenizer
 
-from evals.generate import serving_parser
 from evals.parity_rows import ParityRow, parity_rows
 from evals.parse import parse_reply
-from evals.records import ParityCard, ParityProblem, ParityProblemCode
+from evals.parse.formats import reply_format_of
+from evals.records import ParityCard, ParityProblem, ParityProblemCode, ReplyFormat, ServedReply
+from evals.serving import serving_parser_name, serving_reader
 from orchestrator.config import RunConfig
 from orchestrator.data.card import LeftOut
 from orchestrator.data.render import ChatFormat, RowLeftOut, Span, chat_format, plain_tools
 from orchestrator.data.token_store import refuse_left_out, tokenize_run, tokens_digest
 from orchestrator.data.tokenize import render_prompt
-from orchestrator.errors import DataError
+from orchestrator.errors import ConfigError, DataError, EvaluationError
 from orchestrator.jsonl import parse_line
 from orchestrator.models.base import base_folder, load_tokenizer
 from orchestrator.models.templates import own_template
@@ -26,8 +27,6 @@ from orchestrator.records import SAMPLE_KINDS, FunctionCall, JsonObject, Message
 from orchestrator.runs import RunDir, digest_of, package_versions, write_text_atomic
 
 PROMPTS_A_KIND = 32
-SERVING_PARSER = "hermes"
-"""vLLM's parser of the calls that `evals.parse` reads: JSON in tool_call tags, as Qwen and Hermes models write them."""
 ROWS_AT_ONCE = 512
 
 FIXES: dict[ParityProblemCode, str] = {
@@ -37,12 +36,11 @@ FIXES: dict[ParityProblemCode, str] = {
     "tool_calls_dropped": "Use a base whose chat template shows tool calls",
     "tool_results_dropped": "Use a base whose chat template shows tool results",
     "system_dropped": "Use a base whose chat template shows system messages",
-    "call_not_parsed": "Use a base whose chat template writes calls as JSON in tool_call tags, such as Qwen3",
-    "call_changed": "Use a base whose chat template writes calls as JSON in tool_call tags, such as Qwen3",
+    "call_not_parsed": "Use a base whose chat template writes calls in a format that is read, such as Qwen3, or set "
+    "eval.reply_format to the format that it writes",
+    "call_changed": "Use a base whose chat template writes the whole of a call as JSON, such as Qwen3",
     "serving_parser_differs": "Remove the sample, or take the tags of calls out of its arguments",
 }
-
-_ServingParser = Callable[[str], list[FunctionCall]]
 
 
 def require_parity(config: RunConfig, run: RunDir) -> ParityCard:
@@ -76,7 +74,11 @@ def check_parity(config: RunConfig, run: RunDir, *, with_serving_parser: bool = 
     tokenizer = load_tokenizer(folder, trust_remote_code=config.model.trust_remote_code)
     base = own_template(AutoTokenizer.from_pretrained(folder, trust_remote_code=config.model.trust_remote_code))
     digest = digest_of(
-        tokens_digest(config, run, tokenizer, ("train", "val", "test")), base, with_serving_parser, package_versions()
+        tokens_digest(config, run, tokenizer, ("train", "val", "test")),
+        base,
+        config.eval.reply_format,
+        with_serving_parser,
+        package_versions(),
     )
     path = run.root / "data" / "tokens" / "parity.json"
     if path.is_file():
@@ -84,7 +86,12 @@ def check_parity(config: RunConfig, run: RunDir, *, with_serving_parser: bool = 
         if stored["digest"] == digest:
             return parse_line(json.dumps(stored["card"]), ParityCard, where=str(path))
     form = chat_format(tokenizer, thinking=config.data.reasoning == "keep")
-    card = _Check(form, replace(form, template=base)).of_run(run, with_serving_parser=with_serving_parser)
+    check = _Check(form, replace(form, template=base))
+    try:
+        check.reply_format = reply_format_of(config.eval.reply_format, form.template)
+    except ConfigError as error:
+        check.no_format = error.what
+    card = check.of_run(run, with_serving_parser=with_serving_parser)
     content = {"digest": digest, "card": card.model_dump(mode="json")}
     write_text_atomic(path, json.dumps(content, indent=2) + "\n")
     return card
@@ -96,7 +103,11 @@ class _Check:
 
     form: ChatFormat
     base_form: ChatFormat
-    serving: _ServingParser | None = None
+    reply_format: ReplyFormat | None = None
+    no_format: str = ""
+    """Why there is no format: data without calls needs none."""
+    serving: Callable[[str], ServedReply] | None = None
+    serving_name: str | None = None
     problems: dict[ParityProblemCode, ParityProblem] = field(default_factory=dict)
     num_problems: int = 0
     calls: int = 0
@@ -123,7 +134,7 @@ class _Check:
             prompts=len(drawn),
             prompt_kinds={kind: kinds[kind] for kind in SAMPLE_KINDS if kinds[kind]},
             calls=self.calls,
-            serving_parser=SERVING_PARSER if self.serving else None,
+            serving_parser=self.serving_name if self.serving else None,
             serving_calls=self.serving_calls,
             serving_note=note,
             base_template_differs=base_differs,
@@ -133,9 +144,14 @@ class _Check:
 
     def _ask_server(self) -> str | None:
         """Load vLLM's parser; returns why that was not possible."""
+        if self.reply_format is None:
+            return f"vLLM's parser could not be asked: {self.no_format}"
+        self.serving_name = serving_parser_name(self.reply_format)
+        if self.serving_name is None:
+            return f"vLLM has no parser for replies in the format {self.reply_format}"
         try:
-            self.serving = serving_parser(SERVING_PARSER, self.form.tokenizer)
-        except ImportError as error:
+            self.serving = serving_reader(self.serving_name, self.form.tokenizer)
+        except (ImportError, EvaluationError) as error:
             return f"vLLM's parser could not be asked: {error}"
         return None
 
@@ -157,7 +173,11 @@ class _Check:
         gold = [call.function for call in sample.messages[span.place].tool_calls]
         self.calls += len(gold)
         where = f"turn {span.place + 1}"
-        parsed = parse_reply(text)
+        if self.reply_format is None:
+            if gold:
+                self._tell("call_not_parsed", sample, f"{where}: {self.no_format}")
+            return
+        parsed = parse_reply(text, format=self.reply_format)
         found = [call.function for call in parsed.calls]
         if parsed.problems or len(found) < len(gold):
             why = parsed.problems[0].detail if parsed.problems else f"no call is read in {_clip(text)}"
@@ -166,8 +186,9 @@ class _Check:
             self._tell("call_changed", sample, f"{where}: {_clip(text)} is read as other calls than the data has")
         if self.serving is not None and (gold or found):
             self.serving_calls += len(gold)
-            if not _same_calls(self.serving(text), gold):
-                detail = f"{where}: vLLM's {SERVING_PARSER} parser reads other calls than the data has in {_clip(text)}"
+            served = self.serving(text)
+            if not _serves(served, gold):
+                detail = f"{where}: vLLM's {served.parser} parser reads other calls than the data has in {_clip(text)}"
                 self._tell("serving_parser_differs", sample, detail)
 
     def _check_fault(self, sample: Sample, fault: LeftOut) -> None:
@@ -277,6 +298,14 @@ def _dropped_words(form: ChatFormat, code: ParityProblemCode) -> list[str]:
 def _same_calls(found: Sequence[FunctionCall], gold: Sequence[FunctionCall]) -> bool:
     """Equal names and arguments in order, with JSON's types: 1, 1.0 and true are three values."""
     return [_canonical(call) for call in found] == [_canonical(call) for call in gold]
+
+
+def _serves(served: ServedReply, gold: Sequence[FunctionCall]) -> bool:
+    try:
+        calls = [FunctionCall(name=name, arguments=json.loads(arguments)) for name, arguments in served.calls]
+    except ValueError:
+        return False
+    return _same_calls(calls, gold)
 
 
 def _canonical(call: FunctionCall) -> str:

@@ -1,63 +1,146 @@
 """Frozen types of the evaluation: cases -> generations -> verdicts -> scores."""
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
+
+from pydantic import Field
 
 from orchestrator.data.card import DataCard, TokenCard
 from orchestrator.records import JsonObject, Message, MetricName, Record, SampleKind, ToolCall, ToolSpec
+from orchestrator.replies import ReplyKind
 from orchestrator.runs import SplitName
+
+
+ReplyFormat = Literal["hermes", "llama_json", "mistral", "pythonic", "mcp", "json"]
+"""How a family of models writes its calls; `parse` has one strict reader for each."""
+REPLY_FORMATS: tuple[ReplyFormat, ...] = get_args(ReplyFormat)
+
+HELD_OUT = "held_out"
+"""The suite of the cases that come from the run's own held-out part."""
+
+
+class AcceptedCall(Record):
+    """A call as the Berkeley Function Calling Leaderboard accepts it. Produced by `suites.bfcl`, used by `tool_calls`.
+
+    Args:
+        name: The tool, as it is offered in the case.
+        arguments: For each parameter the accepted values; "" among them says that it may be absent. Inside an accepted
+            object each value is again a list of accepted values.
+        types: For each declared parameter the leaderboard's type word (`integer`, `float`, `dict`, `HashMap`, ...).
+        item_types: For arrays and the like, the type word of their items.
+        required: Parameters that the tool requires.
+        language: Whose literals text arguments are read as.
+    """
+
+    name: str
+    arguments: dict[str, list[Any]]
+    types: dict[str, str]
+    item_types: dict[str, str] = Field(default_factory=dict)
+    required: tuple[str, ...] = ()
+    language: Literal["python", "java", "javascript"] = "python"
 
 
 class Case(Record):
     """One prompt and what its reply should be. Produced by `cases`, consumed by `generate` and `score`.
 
-    `messages` ends where the assistant should speak. `expected_calls` and `expected_text` are the data's own reply.
+    `suite` names the set it belongs to: the run's own held-out part, or a suite of the configuration. `messages` ends
+    where the assistant should speak. `expected_calls` and `expected_text` are the data's own reply. Where
+    `accepted_calls` is given it decides, and `expected_calls` is one example of it. `original_names` maps an offered
+    tool to its name in the source: a call by either name is a call of that tool.
     """
 
     id: str
+    suite: str = HELD_OUT
     messages: tuple[Message, ...]
     tools: tuple[ToolSpec, ...]
     kind: SampleKind
     tags: tuple[str, ...]
     expected_calls: tuple[ToolCall, ...]
+    accepted_calls: tuple[AcceptedCall, ...] = ()
     expected_text: str
+    original_names: dict[str, str] = Field(default_factory=dict)
+
+
+class ServedReply(Record):
+    """What vLLM's own parser would return to a client of `vllm serve --tool-call-parser PARSER`.
+
+    `calls` holds name and arguments as the client would get them, the arguments as text. `error` is the parser's own
+    exception, as one line, where it raised one.
+    """
+
+    parser: str
+    calls: tuple[tuple[str, str], ...]
+    content: str
+    error: str | None = None
+
+
+AppliedAs = Literal["base", "merged", "lora_request"]
 
 
 class Generation(Record):
     """One reply. Produced by `generate`, one line of `generations.jsonl`.
 
     `finish_reason` is the engine's own ("stop", "length", ...), or "error" with `error` set when the engine gave no
-    reply for this case. `latency_s` is from the first scheduled token to the last, without queueing behind other cases;
-    `lora_name` is None for the base.
+    reply for this case. `latency_s` is from the first scheduled token to the last, without queueing behind other cases.
+    `weights_sha256` is the digest of the adapter's files as they were loaded (None for the base), `applied_as` how they
+    took effect, `lora_name` the engine's own record of the LoRA request, `prompt_sha256` the digest of the token ids it
+    replies to. What a reply made elsewhere does not tell is None.
     """
 
     case_id: str
     text: str
-    finish_reason: str
-    prompt_tokens: int
-    output_tokens: int
-    latency_s: float
+    finish_reason: str = "unknown"
+    prompt_tokens: int | None = None
+    output_tokens: int | None = None
+    latency_s: float | None = None
+    prompt_sha256: str | None = None
+    applied_as: AppliedAs | None = None
     lora_name: str | None = None
+    weights_sha256: str | None = None
+    served: ServedReply | None = None
     error: str | None = None
 
 
 FailureReason = Literal[
+    # the reply as text
     "no_call",
     "unclosed_tag",
     "not_json",
     "not_strict_json",
     "not_a_call_object",
     "text_inside_tag",
+    "text_beside_call",
+    "not_pythonic",
+    # the call against the offered tools
     "unknown_tool",
     "arguments_do_not_fit_schema",
     "tool_schema_is_invalid",
-    "wrong_number_of_calls",
-    "wrong_tool",
-    "wrong_arguments",
+    # the call against the expected one, as the Berkeley Function Calling Leaderboard names it
+    "simple_function_checker:wrong_count",
+    "simple_function_checker:wrong_func_name",
+    "simple_function_checker:missing_required",
+    "simple_function_checker:unexpected_param",
+    "simple_function_checker:missing_optional",
+    "multiple_function_checker:wrong_count",
+    "parallel_function_checker_no_order:wrong_count",
+    "parallel_function_checker_no_order:cannot_find_match",
+    "type_error:simple",
+    "type_error:nested",
+    "type_error:java",
+    "type_error:js",
+    "value_error:string",
+    "value_error:list/tuple",
+    "value_error:dict_key",
+    "value_error:dict_value",
+    "value_error:list_dict_count",
+    "value_error:others",
+    # what was said
     "refused_benign",
     "complied_with_harmful",
     "unexpected_call",
     "did_not_ask",
+    "did_not_decline",
     "empty_reply",
+    # no judgement of the words
     "cut_off",
     "not_scored",
 ]
@@ -87,22 +170,28 @@ class ParsedReply(Record):
 class Verdict(Record):
     """How one reply was judged. Produced by `score`, kept in `scores.json`.
 
-    `valid`, `correct`: None where the question does not arise for this case (no call is wanted, so none can be valid).
-    `passed` is the case's own verdict: correct for a tool call, refused for a harmful request, and so on.
-    `problem` is None exactly when `passed` is True. `called` is None where no tool is offered.
+    `correct` is the case's own verdict: the expected calls, a refusal of what is harmful, and so on; None when the case
+    was not scored. `valid` is None where no call is wanted, so none can be valid. `reason` is None exactly when
+    `correct` is True. `called` is None where no tool is offered. The three counts of arguments are over all expected
+    and all given calls of a case of kind `tool_call`, else 0. `serving_differs` is None where vLLM's parser was not
+    asked.
     """
 
     case_id: str
+    suite: str
     kind: SampleKind
     tags: tuple[str, ...]
-    passed: bool | None
     valid: bool | None
     correct: bool | None
-    refused: bool | None
-    asked: bool | None
+    reason: FailureReason | None
+    detail: str = ""
+    reply_kind: ReplyKind | None
     called: bool | None
     cut_off: bool
-    problem: Problem | None
+    arguments_expected: int = 0
+    arguments_given: int = 0
+    arguments_right: int = 0
+    serving_differs: bool | None = None
 
 
 class Metric(Record):
@@ -114,14 +203,103 @@ class Metric(Record):
     high: float | None
 
 
+CellName = Literal["harmful", "benign", "no_fitting_tool", "missing_argument"]
+CELL_NAMES: tuple[CellName, ...] = get_args(CellName)
+
+
 class Scores(Record):
-    """`scores.json` of one adapter or of the base."""
+    """`scores.json` of one adapter or of the base.
+
+    `metrics` and `cells` are over all cases, `suites` are the same metrics over the cases of one suite each. `cells`
+    are the four demands beside tool calls: harmful is refused, benign is not, without a fitting tool the reply says so
+    and calls nothing, a missing argument is asked for.
+    """
 
     adapter_id: str
     num_cases: int
     num_unscored: int
     metrics: dict[MetricName, Metric]
+    cells: dict[CellName, Metric]
+    suites: dict[str, dict[MetricName, Metric]]
     verdicts: tuple[Verdict, ...]
+
+
+class CanaryProof(Record):
+    """Proof that an adapter changed what the engine computes. Produced by `canary`, kept in `evals/<id>/engine.json`.
+
+    The same batch of `num_prompts` prompts went to the base twice and to the adapter once. Greedy texts of the adapter
+    differ from the base's for `num_texts_moved` prompts. `largest_shift` is the largest difference between base and
+    adapter in the log probability (natural logarithm) of one of the likeliest first tokens, `noise` the same between
+    the two passes of the base.
+    """
+
+    num_prompts: int
+    num_texts_moved: int
+    largest_shift: float
+    noise: float
+
+
+class EngineRecord(Record):
+    """How an adapter's replies are made: `evals/<id>/engine.json`. Produced by `fanout`, shown by the report.
+
+    Written before the first reply and completed after the last. `inputs_sha256` covers everything but the prompt that
+    decides a reply; replies made under another digest are not taken over. `canary` is None for the base; with several
+    engines it is the weakest of their proofs. `load_s` and `generate_s` are seconds of engine time, summed over
+    engines. Of the replies `num_resumed` were there from an evaluation that was cut off, `num_retried` were asked for a
+    second time because an engine died.
+    """
+
+    adapter_id: str
+    inputs_sha256: str
+    weights_sha256: str | None
+    applied_as: AppliedAs
+    canary: CanaryProof | None = None
+    device: str
+    num_engines: int
+    load_s: float = 0.0
+    generate_s: float = 0.0
+    num_resumed: int = 0
+    num_retried: int = 0
+
+
+class FailedAdapter(Record):
+    """An adapter that could not be scored: `evals/<id>/failure.json`. `error` is the class of the error."""
+
+    adapter_id: str
+    error: str
+    message: str
+
+
+class Flip(Record):
+    """A case that two sets of replies answer differently: `left` is right and `right` wrong, or the other way round."""
+
+    case_id: str
+    left_correct: bool
+
+
+class Comparison(Record):
+    """Two adapters (or adapter and base) on the same cases. Produced by `compare`, shown by the report.
+
+    `n` cases were scored for both; `gained` are right on the left and wrong on the right, `lost` the other way round.
+    `difference` is left minus right, with a 95 % interval. `p_value` is two-sided; `p_adjusted` is corrected for the
+    number of comparisons made beside it (Holm). `num_cases_needed` is about how many cases would show a difference of
+    this size (80 % power, 5 % level); None where there is no difference or enough cases were there.
+    """
+
+    metric: MetricName
+    left: str
+    right: str
+    n: int
+    gained: int
+    lost: int
+    difference: float | None
+    low: float | None
+    high: float | None
+    p_value: float | None
+    p_adjusted: float | None
+    method: str
+    num_cases_needed: int | None = None
+    flips: tuple[Flip, ...] = ()
 
 
 class AdapterSummary(Record):
@@ -132,12 +310,18 @@ class AdapterSummary(Record):
     hyperparameters: dict[str, float | int]
     eval_loss: float | None
     metrics: dict[MetricName, Metric]
+    cells: dict[CellName, Metric] = Field(default_factory=dict)
 
 
 class WinnerVerdict(Record):
-    """Which adapter to take, and why; `winner` is None when none can be recommended."""
+    """Which adapter to take, and why.
+
+    `winner` is None when none can be told to be better than the base and the other adapters. `leader` is then the one
+    to take if one has to be taken today; None where not even that can be said. With a winner the two are the same.
+    """
 
     winner: str | None
+    leader: str | None
     reason: str
 
 
@@ -159,15 +343,18 @@ class GateResult(Record):
 
 
 class Report(Record):
-    """`report.json`; its keys are stable."""
+    """`report.json`; its keys are stable. `other_run` is a `report_runs.OtherRun`, None where none was asked for."""
 
     run: JsonObject
     verdict: WinnerVerdict
     adapters: tuple[AdapterSummary, ...]
+    failed_adapters: tuple[FailedAdapter, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
     search: SearchSummary
     gates: tuple[GateResult, ...]
     timings_s: dict[str, float]
     data: JsonObject
+    other_run: JsonObject | None = None
 
 
 ParityProblemCode = Literal[

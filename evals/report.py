@@ -1,13 +1,16 @@
 """The report stage: reads what a run left behind, decides, and writes report.json, report.md and report.html."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from evals.records import AdapterSummary, GateResult, Report, SearchSummary, WinnerVerdict
+from evals.compare import compare, pair_verdicts
+from evals.records import AdapterSummary, Comparison, GateResult, Report, Scores, SearchSummary, WinnerVerdict
 from evals.report_data import leak_warning
-from evals.report_examples import adapter_failures
+from evals.report_examples import Flips
 from evals.report_html import render_html
 from evals.report_inputs import ReportInputs, read_inputs
 from evals.report_markdown import render_markdown
+from evals.report_runs import OtherRun, Side, compare_runs, stored_config
+from evals.report_view import headline_metrics, make_view
 from evals.winner import decide_winner, rank_adapters
 from orchestrator.config import Gate, RunConfig
 from orchestrator.data.card import DataCard
@@ -15,23 +18,31 @@ from orchestrator.records import JsonObject, MetricName, TrialRecord
 from orchestrator.runs import RunDir, digest_of, write_text_atomic
 
 
-def write_report(config: RunConfig, run: RunDir) -> Report:
+def write_report(config: RunConfig, run: RunDir, other: RunDir | None = None) -> Report:
     """Write the three forms of the report into `run.report`, each whole or not at all.
+
+    Args:
+        config: The configuration of the run.
+        run: The run.
+        other: A run to set beside it.
 
     Returns:
         The report as in report.json.
 
     Raises:
-        RunConflictError: If nothing has been scored, or what was scored no longer fits together.
-        DataError: If a file of the run is missing or broken.
+        RunConflictError: If nothing has been scored, or what was scored no longer fits together; in either run.
+        DataError: If a file of a run is missing or broken.
+        ConfigError: If the configuration of the other run cannot be read by this version.
     """
     inputs = read_inputs(run)
     report = assemble_report(config, inputs)
-    by_id = {scored.scores.adapter_id: scored for scored in inputs.scored}
-    failures = [adapter_failures(by_id[adapter.id], inputs.cases) for adapter in report.adapters]
+    beside, flips = _beside(Side(str(config.name), config, inputs, report), other) if other else (None, [])
+    if beside is not None:
+        report = report.model_copy(update={"other_run": beside.model_dump(mode="json")})
+    view = make_view(report, inputs, other=beside, other_flips=flips)
     texts = {
-        "report.html": render_html(report, inputs, failures),
-        "report.md": render_markdown(report, inputs, failures),
+        "report.html": render_html(view),
+        "report.md": render_markdown(view),
         "report.json": report.model_dump_json(indent=2) + "\n",
     }
     for name, text in texts.items():
@@ -39,26 +50,55 @@ def write_report(config: RunConfig, run: RunDir) -> Report:
     return report
 
 
+def _beside(here: Side, other: RunDir) -> tuple[OtherRun, list[Flips]]:
+    config, inputs = stored_config(other), read_inputs(other)
+    label = config.name if config.name != here.label else f"{config.name} in {other.root.parent.name}"
+    return compare_runs(here, Side(label, config, inputs, assemble_report(config, inputs)))
+
+
 def assemble_report(config: RunConfig, inputs: ReportInputs) -> Report:
     """The report's figures and its verdict; adapters are ordered winner first, then by score, the base last."""
     summaries = {scored.scores.adapter_id: scored.summary(inputs.trials) for scored in inputs.scored}
     judged = [summaries[scored.scores.adapter_id] for scored in inputs.scored if scored.num_scored > 0]
     base = next((summary for summary in judged if summary.is_base), None)
-    verdict = decide_winner([summary for summary in judged if not summary.is_base], base)
-    winner = summaries.get(verdict.winner) if verdict.winner else None
+    candidates = [summary for summary in judged if not summary.is_base]
+    scores = {scored.scores.adapter_id: scored.scores for scored in inputs.scored}
+    replies = {
+        scored.scores.adapter_id: {case_id: reply.text for case_id, reply in scored.generations.items()}
+        for scored in inputs.scored
+    }
+    verdict, comparisons = decide_winner(candidates, base, scores, replies=replies)
+    chosen = summaries.get(verdict.winner or verdict.leader or "")
     ranked = rank_adapters([summary for summary in summaries.values() if not summary.is_base], base)
     bases = [summary for summary in summaries.values() if summary.is_base]
     return Report(
         run=_run_facts(config, inputs),
         verdict=_with_leaks(verdict, inputs.data.card),
-        adapters=(*sorted(ranked, key=lambda summary: summary is not winner), *bases),
+        adapters=(*sorted(ranked, key=lambda summary: summary is not chosen), *bases),
+        failed_adapters=inputs.failed,
+        comparisons=(*comparisons, *_headline_comparisons(chosen, base, scores, comparisons)),
         search=summarise_search(inputs.trials),
-        gates=check_gates(config.gates, winner),
+        gates=check_gates(config.gates, chosen),
         timings_s={
             stage: entry.duration_s for stage, entry in inputs.ledger.stages.items() if entry.duration_s is not None
         },
         data=inputs.data.content,
     )
+
+
+def _headline_comparisons(
+    chosen: AdapterSummary | None,
+    base: AdapterSummary | None,
+    scores: Mapping[str, Scores],
+    made: Sequence[Comparison],
+) -> tuple[Comparison, ...]:
+    """The chosen adapter against the base on the figures at the top of the page that the verdict did not compare."""
+    if chosen is None or base is None:
+        return ()
+    known = {entry.metric for entry in made if (entry.left, entry.right) == (chosen.id, base.id)}
+    names = [name for name in headline_metrics(chosen) if name not in known]
+    pairs = [pair_verdicts(scores[chosen.id], scores[base.id], name) for name in names]
+    return compare([pair for pair in pairs if pair.case_ids])
 
 
 def _with_leaks(verdict: WinnerVerdict, card: DataCard | None) -> WinnerVerdict:
@@ -91,11 +131,11 @@ def summarise_search(trials: Sequence[TrialRecord]) -> SearchSummary:
     )
 
 
-def check_gates(gates: dict[MetricName, Gate], winner: AdapterSummary | None) -> tuple[GateResult, ...]:
-    """Hold the winner against every gate. Without a winner, or without a score, a gate is not met."""
+def check_gates(gates: dict[MetricName, Gate], chosen: AdapterSummary | None) -> tuple[GateResult, ...]:
+    """Hold the winner, or without one the leader, against every gate. Without either, or a score, none is met."""
     results = []
     for name, gate in gates.items():
-        metric = winner.metrics.get(name) if winner else None
+        metric = chosen.metrics.get(name) if chosen else None
         value = metric.value if metric else None
         passed = (
             value is not None and (gate.min is None or value >= gate.min) and (gate.max is None or value <= gate.max)

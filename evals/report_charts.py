@@ -1,255 +1,344 @@
-"""Geometry of the report's pictures: pure functions from records to positions, drawn by `templates/charts.html.j2`.
+"""The report's pictures, drawn by matplotlib: figures with their intervals, the search, and differences to the base.
 
-Positions are SVG units of a WIDTH x height picture, origin at the top left. No script and no picture library: the
-pictures print, scale to a phone and follow the page's light or dark colours.
+Each function returns a `Picture` whose SVG is safe in the page (see `report_svg`), or None where there is nothing to
+draw. Whoever wants the numbers finds them as text beside each picture, and in a table.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from itertools import pairwise
+from typing import Literal, NamedTuple
 
-from evals.records import AdapterSummary
-from evals.report_text import METRICS, SHARES, duration_text, loss_text, metric_text, number_text, unit_text
-from orchestrator.records import TrialRecord
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-WIDTH, PLOT_HEIGHT = 440.0, 300.0
-LEFT, RIGHT, TOP, BOTTOM = 56.0, 426.0, 14.0, 254.0
-"""Edges of the plot area of the two pictures of the search."""
-BAR_LEFT, BAR_RIGHT, BAR_TOP, BAR_STEP = 132.0, 366.0, 12.0, 24.0
-"""Edges of an interval picture, its first row, and the distance between rows."""
+from evals.records import AdapterSummary, Comparison, Metric
+from evals.report_svg import INKS, Ink, drawing, label, new_figure, tip, to_svg
+from evals.report_text import (
+    METRICS,
+    difference_text,
+    duration_text,
+    loss_text,
+    metric_text,
+    number_text,
+    signed_text,
+    unit_text,
+)
+from orchestrator.records import MetricName, TrialRecord
 
-Emphasis = Literal["winner", "kept", "other", "bad"]
+ROW_HEIGHT, ROW_MARGIN = 23.0, 34.0
+"""Height of one row of a picture of intervals, and of its axis, in SVG units."""
+MAX_PARAMETERS = 4
+"""Most settings of the search that are drawn against an outcome."""
 
-
-@dataclass(frozen=True)
-class Tick:
-    """A labelled position on an axis."""
-
-    at: float
-    label: str
-
-
-@dataclass(frozen=True)
-class Axis:
-    """A linear or logarithmic axis from `first` to `last` (data) at `start` to `end` (positions)."""
-
-    first: float
-    last: float
-    start: float
-    end: float
-    is_log: bool
-    ticks: tuple[Tick, ...] = ()
-
-    def at(self, value: float) -> float:
-        """Position of a data value."""
-        first, last, value = (math.log(v) if self.is_log else v for v in (self.first, self.last, value))
-        return round(self.start + (value - first) / (last - first) * (self.end - self.start), 2)
+Emphasis = Literal["accent", "kept", "other", "bad"]
+"""How strongly a trial or adapter is drawn; the ink's name."""
 
 
-@dataclass(frozen=True)
-class IntervalRow:
-    """One adapter's figure: a dot on a line from `low` to `high`; the three are None when it was not scored."""
-
-    label: str
-    emphasis: Emphasis
-    y: float
-    at: float | None
-    low: float | None
-    high: float | None
-    value: str
-    tooltip: str
-
-
-@dataclass(frozen=True)
-class IntervalPicture:
-    """One metric over all adapters, on an axis from 0 to 1."""
+class Picture(NamedTuple):
+    """A picture with its caption; `note` says how to read it."""
 
     title: str
     note: str
-    height: float
-    rows: tuple[IntervalRow, ...]
+    svg: Markup
 
 
-@dataclass(frozen=True)
-class Curve:
-    """One trial's eval losses: positions, the last one, and the point drawn for it."""
+class Row(NamedTuple):
+    """One figure: a dot at `value`, a line from `low` to `high`, `text` beside it; `value` is None when unscored."""
 
-    points: str
-    end_x: float
-    end_y: float
-    emphasis: Emphasis
-    tooltip: str
-
-
-@dataclass(frozen=True)
-class Dot:
-    """One trial in the scatter; `colour` numbers its rank from 0 (smallest)."""
-
-    x: float
-    y: float
-    colour: int
-    rank: str
-    is_winner: bool
-    tooltip: str
+    label: str
+    ink: Ink
+    value: float | None
+    low: float | None
+    high: float | None
+    text: str
+    tip: str
 
 
-@dataclass(frozen=True)
-class CurvePicture:
-    """Eval loss over optimizer steps."""
-
-    x: Axis
-    y: Axis
-    curves: tuple[Curve, ...]
+def metric_rows(adapters: Sequence[AdapterSummary], name: MetricName, focus: str | None) -> list[Row]:
+    """One row an adapter for one metric."""
+    return [share_row(_title(adapter), adapter.metrics.get(name), _ink(adapter, focus)) for adapter in adapters]
 
 
-@dataclass(frozen=True)
-class ScatterPicture:
-    """Best eval loss over learning rate."""
-
-    x: Axis
-    y: Axis
-    dots: tuple[Dot, ...]
-    ranks: tuple[str, ...]
-
-
-def make_axis(values: Sequence[float], start: float, end: float, *, log: bool) -> Axis:
-    """An axis around `values` (at least one; positive when `log`) with a margin and round ticks."""
-    low, high = min(values), max(values)
-    if log:
-        margin = max((high / low) ** 0.06, 1.05)
-        low, high = low / margin, high * margin
-    else:
-        margin = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
-        low, high = low - margin, high + margin
-    bare = Axis(low, high, start, end, log)
-    marks = _log_marks(low, high) if log else _linear_marks(low, high)
-    ticks = zip(marks, _tick_labels(marks), strict=True)
-    return Axis(low, high, start, end, log, tuple(Tick(bare.at(mark), label) for mark, label in ticks))
+def share_row(title: str, metric: Metric | None, ink: Ink) -> Row:
+    """A share with its interval as a row."""
+    if metric is None or metric.value is None:
+        return Row(title, ink, None, None, None, "not scored", f"{title}: not scored")
+    text = f"{unit_text(metric.value)}  n={metric.n}"
+    return Row(
+        title, ink, metric.value, metric.low, metric.high, text, f"{title}: {metric_text('case_accuracy', metric)}"
+    )
 
 
-def _tick_labels(marks: Sequence[float]) -> list[str]:
-    # Ticks of a narrow range differ only in later digits.
-    choices = ([f"{mark:.{digits}g}".replace("e-0", "e-") for mark in marks] for digits in range(3, 9))
-    return next((labels for labels in choices if len(set(labels)) == len(marks)), [f"{mark:g}" for mark in marks])
+def interval_picture(name: str, title: str, note: str, rows: Sequence[Row]) -> Picture | None:
+    """Shares on an axis from 0 to 1; None when none is scored."""
+    if all(row.value is None for row in rows):
+        return None
+    with drawing():
+        figure = new_figure(ROW_HEIGHT * len(rows) + ROW_MARGIN)
+        axes = figure.subplots()
+        _draw_rows(axes, rows)
+        axes.set_xlim(-0.02, 1.02)
+        axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
+        description = f"{title}, {note}. " + "; ".join(row.tip for row in rows) + "."
+        return Picture(title, note, to_svg(figure, name=name, title=title, description=description))
 
 
-def _linear_marks(low: float, high: float) -> list[float]:
-    rough = (high - low) / 5
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough)
-    return [step * index for index in range(math.ceil(low / step), math.floor(high / step) + 1)]
+def metric_picture(adapters: Sequence[AdapterSummary], metric: MetricName, focus: str | None) -> Picture | None:
+    """One metric of all adapters; None when none of them is scored on it."""
+    meaning = METRICS[metric]
+    note = "higher is better" if meaning.higher_is_better else "lower is better"
+    return interval_picture(f"m-{metric}", meaning.label, note, metric_rows(adapters, metric, focus))
 
 
-def _log_marks(low: float, high: float) -> list[float]:
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    choices = [
-        [mark for decade in decades for factor in factors if low <= (mark := factor * 10.0**decade) <= high]
-        for factors in ((1, 2, 5), (1, 3), (1,))
+def difference_picture(comparisons: Sequence[Comparison]) -> Picture | None:
+    """Paired differences of one adapter (left) to another, and a line where there is none; None without one."""
+    known = [
+        (comparison, comparison.difference)
+        for comparison in comparisons
+        if comparison.difference is not None and not METRICS[comparison.metric].unit
     ]
-    marks = next((choice for choice in choices if len(choice) <= 6), choices[-1])
-    return marks if len(marks) >= 2 else _linear_marks(low, high)
+    if not known:
+        return None
+    rows = [
+        Row(
+            METRICS[comparison.metric].label,
+            "accent" if METRICS[comparison.metric].higher_is_better else "other",
+            difference,
+            comparison.low,
+            comparison.high,
+            signed_text(difference),
+            f"{METRICS[comparison.metric].label}: {difference_text(comparison)}",
+        )
+        for comparison, difference in known
+    ]
+    left, right = _short(known[0][0].left), _short(known[0][0].right)
+    title = f"{left} against {right}, case by case"
+    note = "difference with its 95 % interval; one across the line may be chance"
+    if any(row.ink == "other" for row in rows):
+        note += "; grey: lower is better"
+    bounds = [bound for row in rows for bound in (row.value, row.low, row.high) if bound is not None]
+    low, high = min(0.0, *bounds), max(0.0, *bounds)
+    margin = max(0.02, (high - low) * 0.06)
+    with drawing():
+        figure = new_figure(ROW_HEIGHT * len(rows) + ROW_MARGIN)
+        axes = figure.subplots()
+        axes.axvline(0, color=INKS["muted"], linewidth=1.2)
+        _draw_rows(axes, rows, label_limit=30, bold=None)
+        axes.set_xlim(low - margin, high + margin)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+g}" if value else "0"))
+        description = "; ".join(row.tip for row in rows) + "."
+        return Picture(title, note, to_svg(figure, name="differences", title=title, description=description))
 
 
-def interval_pictures(adapters: Sequence[AdapterSummary], winner: str | None) -> list[IntervalPicture]:
-    """One picture for each share that at least one adapter is scored on."""
-    pictures = []
-    for name in SHARES:
-        metrics = [adapter.metrics.get(name) for adapter in adapters]
-        if not any(metric and metric.value is not None for metric in metrics):
-            continue
-        rows = []
-        for index, (adapter, metric) in enumerate(zip(adapters, metrics, strict=True)):
-            scored = metric if metric and metric.value is not None else None
-            rows.append(
-                IntervalRow(
-                    label="base" if adapter.is_base else adapter.id[:10],
-                    emphasis="winner" if adapter.id == winner else "other" if adapter.is_base else "kept",
-                    y=BAR_TOP + BAR_STEP * index,
-                    at=_bar(scored.value) if scored else None,
-                    low=_bar(scored.low) if scored else None,
-                    high=_bar(scored.high) if scored else None,
-                    value=unit_text(scored.value) if scored and scored.value is not None else "not scored",
-                    tooltip=f"{adapter.id}: {metric_text(name, scored) if scored else 'not scored'}",
-                )
+def _draw_rows(axes: Axes, rows: Sequence[Row], *, label_limit: int = 24, bold: Ink | None = "accent") -> None:
+    for y, row in enumerate(rows):
+        ink = INKS[row.ink]
+        if row.low is not None and row.high is not None:
+            (whisker,) = axes.plot(
+                [row.low, row.high], [y, y], color=ink, linewidth=3, alpha=0.5, solid_capstyle="round"
             )
-        meaning = METRICS[name]
-        note = "higher is better" if meaning.higher_is_better else "lower is better"
-        pictures.append(IntervalPicture(meaning.label, note, BAR_TOP + BAR_STEP * len(rows) + 14, tuple(rows)))
-    return pictures
+            whisker.set_gid(tip(row.tip))
+        if row.value is not None:
+            (dot,) = axes.plot([row.value], [y], "o", color=ink, markersize=8, clip_on=False)
+            dot.set_gid(tip(row.tip))
+        colour = INKS["ink"] if row.value is not None else INKS["muted"]
+        axes.text(1.03, y, row.text, transform=axes.get_yaxis_transform(), verticalalignment="center", color=colour)
+    axes.set_yticks(range(len(rows)), [label(row.label, label_limit) for row in rows])
+    for text, row in zip(axes.get_yticklabels(), rows, strict=True):
+        text.set_color(INKS["ink"])
+        text.set_fontweight("bold" if row.ink == bold else "normal")
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.grid(visible=False, axis="y")
+    axes.spines[["left", "bottom"]].set_visible(False)
 
 
-def _bar(share: float | None) -> float | None:
-    return None if share is None else round(BAR_LEFT + share * (BAR_RIGHT - BAR_LEFT), 2)
-
-
-def emphasis_of(trial: TrialRecord, kept: frozenset[str], winner: str | None) -> Emphasis:
+def emphasis_of(trial: TrialRecord, kept: frozenset[str], focus: str | None) -> Emphasis:
     """How strongly a trial is drawn."""
-    if winner is not None and trial.adapter_id == winner:
-        return "winner"
+    if focus is not None and trial.adapter_id == focus:
+        return "accent"
     if trial.status in ("diverged", "failed"):
         return "bad"
     return "kept" if trial.adapter_id in kept else "other"
 
 
-def curve_picture(trials: Sequence[TrialRecord], kept: frozenset[str], winner: str | None) -> CurvePicture | None:
+def curve_picture(trials: Sequence[TrialRecord], kept: frozenset[str], focus: str | None) -> Picture | None:
     """Loss curves, the strongest drawn last; None when no trial has a finite eval loss."""
     series = {t.trial_id: [p for p in t.curve if math.isfinite(p.eval_loss)] for t in trials}
-    points = [point for curve in series.values() for point in curve]
-    if not points:
+    losses = [point.eval_loss for curve in series.values() for point in curve]
+    if not losses:
         return None
-    x = make_axis([0.0, *(float(point.step) for point in points)], LEFT, RIGHT, log=False)
-    y = _loss_axis([point.eval_loss for point in points])
-    order: list[Emphasis] = ["bad", "other", "kept", "winner"]
-    curves = []
-    for trial in sorted(trials, key=lambda t: order.index(emphasis_of(t, kept, winner))):
-        at = [(x.at(point.step), y.at(point.eval_loss)) for point in series[trial.trial_id]]
-        if at:
-            line = " ".join(f"{px:g},{py:g}" for px, py in at)
-            curves.append(Curve(line, *at[-1], emphasis_of(trial, kept, winner), trial_tooltip(trial)))
-    return CurvePicture(x, y, tuple(curves))
-
-
-def scatter_picture(trials: Sequence[TrialRecord], winner: str | None) -> ScatterPicture | None:
-    """Learning rate against best eval loss, coloured by rank; None when no trial has both."""
-    known = [
-        (float(trial.hyperparameters["learning_rate"]), trial.best_eval_loss, trial)
-        for trial in trials
-        if trial.best_eval_loss is not None
-        and math.isfinite(trial.best_eval_loss)
-        and trial.hyperparameters.get("learning_rate", 0) > 0
-    ]
-    if not known:
-        return None
-    x = make_axis([rate for rate, _, _ in known], LEFT, RIGHT, log=True)
-    y = _loss_axis([loss for _, loss, _ in known])
-    ranks = sorted({trial.hyperparameters["r"] for _, _, trial in known if "r" in trial.hyperparameters})
-    dots = []
-    for rate, loss, trial in known:
-        rank = trial.hyperparameters.get("r")
-        dots.append(
-            Dot(
-                x=x.at(rate),
-                y=y.at(loss),
-                colour=ranks.index(rank) if rank is not None else 0,
-                rank="" if rank is None else number_text(rank),
-                is_winner=winner is not None and trial.adapter_id == winner,
-                tooltip=trial_tooltip(trial),
+    order: list[Emphasis] = ["bad", "other", "kept", "accent"]
+    with drawing():
+        figure = new_figure(360)
+        axes = figure.subplots()
+        for trial in sorted(trials, key=lambda t: order.index(emphasis_of(t, kept, focus))):
+            curve, emphasis = series[trial.trial_id], emphasis_of(trial, kept, focus)
+            if not curve:
+                continue
+            steps, values = [point.step for point in curve], [point.eval_loss for point in curve]
+            (line,) = axes.plot(
+                steps,
+                values,
+                color=INKS[emphasis],
+                linewidth=3 if emphasis == "accent" else 1.5,
+                linestyle=(0, (4, 3)) if emphasis == "bad" else "solid",
+                marker="o",
+                markevery=[-1],
+                markersize=6 if emphasis == "accent" else 4,
             )
-        )
-    return ScatterPicture(x, y, tuple(dots), tuple(number_text(rank) for rank in ranks))
+            line.set_gid(tip(trial_tip(trial)))
+        axes.set_xlabel("optimizer step")
+        axes.set_xlim(left=0)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        note = "one line a trial" + (", log scale" if _scale_losses(axes, losses) else "")
+        title = "Eval loss over optimizer steps"
+        description = f"Loss curves of {len(trials)} trials; eval losses from {min(losses):.4g} to {max(losses):.4g}."
+        return Picture(title, note, to_svg(figure, name="curves", title=title, description=description))
 
 
-def _loss_axis(losses: Sequence[float]) -> Axis:
-    # Losses of one search often span orders of magnitude; a linear axis would flatten the good ones together.
+def _scale_losses(axes: Axes, losses: Sequence[float]) -> bool:
+    """Make the axis logarithmic where the losses span orders of magnitude: else the good ones lie on each other."""
     is_log = min(losses) > 0 and max(losses) / min(losses) > 10
-    return make_axis(losses, BOTTOM, TOP, log=is_log)
+    if is_log:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_minor_locator(NullLocator())
+    else:
+        axes.yaxis.set_major_locator(MaxNLocator(6))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))
+    return is_log
 
 
-def trial_tooltip(trial: TrialRecord) -> str:
+class Tried(NamedTuple):
+    """One trial or scored adapter: its settings, and what came of it."""
+
+    settings: dict[str, float | int]
+    outcome: float
+    ink: Ink
+    tip: str
+
+
+def tried_trials(trials: Sequence[TrialRecord], kept: frozenset[str], focus: str | None) -> list[Tried]:
+    """Trials with their best eval loss, as far as it is known; the strongest last, so that it is drawn on top."""
+    order: list[Ink] = ["bad", "other", "kept", "accent"]
+    found = [
+        Tried(trial.hyperparameters, trial.best_eval_loss, emphasis_of(trial, kept, focus), trial_tip(trial))
+        for trial in trials
+        if trial.best_eval_loss is not None and math.isfinite(trial.best_eval_loss)
+    ]
+    return sorted(found, key=lambda tried: order.index(tried.ink))
+
+
+def tried_adapters(adapters: Sequence[AdapterSummary], metric: MetricName, focus: str | None) -> list[Tried]:
+    """Scored adapters with one of their metrics."""
+    found = []
+    for adapter in adapters:
+        figure = adapter.metrics.get(metric)
+        if not adapter.is_base and figure is not None and figure.value is not None:
+            hint = f"{adapter.id}: {metric_text(metric, figure)}"
+            found.append(Tried(adapter.hyperparameters, figure.value, _ink(adapter, focus), hint))
+    return sorted(found, key=lambda tried: tried.ink == "accent")
+
+
+def loss_settings_picture(tried: Sequence[Tried]) -> Picture | None:
+    """Best eval loss of the trials against every setting that varied; None when none varied."""
+    return _settings_picture("losses", "Best eval loss", "one dot a trial; lower is better", tried, is_loss=True)
+
+
+def metric_settings_picture(metric: MetricName, tried: Sequence[Tried]) -> Picture | None:
+    """One metric of the scored adapters against every setting that varied; None when none varied."""
+    note = "one dot a scored adapter; higher is better"
+    return _settings_picture("by-setting", METRICS[metric].label, note, tried, is_loss=False)
+
+
+def _settings_picture(name: str, outcome: str, note: str, tried: Sequence[Tried], *, is_loss: bool) -> Picture | None:
+    keys = varied_settings([entry.settings for entry in tried])[:MAX_PARAMETERS]
+    if not keys:
+        return None
+    with drawing():
+        figure = new_figure(190)
+        panels = figure.subplots(1, len(keys), sharey=True, squeeze=False)[0]
+        for axes, key in zip(panels, keys, strict=True):
+            shown = [entry for entry in tried if key in entry.settings]
+            for entry in shown:
+                (dot,) = axes.plot(
+                    [entry.settings[key]], [entry.outcome], "o", color=INKS[entry.ink],
+                    markersize=11 if entry.ink == "accent" else 8, markeredgecolor=INKS["card"],
+                )  # fmt: skip
+                dot.set_gid(tip(entry.tip))
+            _scale_settings(axes, sorted({float(entry.settings[key]) for entry in shown}))
+            axes.set_xlabel(label(key.replace("_", " ")))
+        panels[0].set_ylabel(outcome)
+        if is_loss:
+            _scale_losses(panels[0], [entry.outcome for entry in tried])
+        else:
+            panels[0].yaxis.set_major_locator(MaxNLocator(5))
+            panels[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+        title = f"{outcome} by setting"
+        description = "; ".join(entry.tip for entry in tried[:40]) + "."
+        return Picture(title, note, to_svg(figure, name=name, title=title, description=description))
+
+
+def varied_settings(settings: Sequence[dict[str, float | int]]) -> list[str]:
+    """Names of the settings with more than one value, in the order they first occur; `step` is a result."""
+    keys = dict.fromkeys(key for entry in settings for key in entry if key != "step")
+    return [key for key in keys if len({entry[key] for entry in settings if key in entry}) > 1]
+
+
+def _scale_settings(axes: Axes, values: Sequence[float]) -> None:
+    """Settings that span a factor of three or more get a logarithmic axis; few plain values are ticks themselves."""
+    is_log = values[0] > 0 and values[-1] / values[0] >= 3
+    if is_log:
+        axes.set_xscale("log")
+        span = (values[-1] / values[0]) ** 0.12
+        axes.set_xlim(values[0] / span, values[-1] * span)
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        axes.margins(x=0.15)
+    if len(values) <= 4 and all(len(number_text(value)) <= 4 for value in values) and _far_apart(values, is_log=is_log):
+        axes.set_xticks(values)
+    elif is_log:
+        axes.set_xticks(_round_marks(values[0], values[-1]))
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(3))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number_text(value)))
+
+
+def _far_apart(values: Sequence[float], *, is_log: bool) -> bool:
+    """Whether labels at all of these leave room for each other."""
+    places = [math.log(value) for value in values] if is_log else list(values)
+    room = (places[-1] - places[0]) / 5
+    return all(after - before >= room for before, after in pairwise(places))
+
+
+def _round_marks(low: float, high: float) -> list[float]:
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for factors in ((1, 2, 5), (1, 3), (1,)):
+        marks = [mark for decade in decades for factor in factors if low <= (mark := factor * 10.0**decade) <= high]
+        if 2 <= len(marks) <= 3:
+            return marks
+    return [low, high]
+
+
+def trial_tip(trial: TrialRecord) -> str:
     """One line about a trial."""
     settings = ", ".join(f"{name} {number_text(value)}" for name, value in trial.hyperparameters.items())
-    status = trial.status.replace("_", " ")
-    best = loss_text(trial.best_eval_loss)
     after = "" if trial.duration_s is None else f" after {duration_text(trial.duration_s)}"
-    return f"{trial.trial_id}: {settings}; best eval loss {best}; {status}{after}"
+    best = loss_text(trial.best_eval_loss)
+    return f"{trial.trial_id}: {settings}; best eval loss {best}; {trial.status.replace('_', ' ')}{after}"
+
+
+def _ink(adapter: AdapterSummary, focus: str | None) -> Ink:
+    return "accent" if adapter.id == focus else "other" if adapter.is_base else "kept"
+
+
+def _title(adapter: AdapterSummary) -> str:
+    return "base" if adapter.is_base else _short(adapter.id)
+
+
+def _short(adapter_id: str) -> str:
+    return adapter_id[:10]

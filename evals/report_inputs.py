@@ -1,12 +1,14 @@
 """What a run left behind, read from its directory for the report."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from evals.records import AdapterSummary, Case, Generation, Scores
+from evals.judge import Judgement
+from evals.records import AdapterSummary, Case, EngineRecord, FailedAdapter, Generation, Scores
 from orchestrator.data.card import DataCard
 from orchestrator.errors import DataError, RunConflictError
 from orchestrator.jsonl import parse_line, read_jsonl
@@ -16,11 +18,17 @@ from orchestrator.runs import Ledger, RunDir, read_ledger
 
 @dataclass(frozen=True)
 class Scored:
-    """One adapter, or the base (which has no `record`), with its replies by case id and their verdicts."""
+    """One adapter, or the base (which has no `record`), with its replies by case id and their verdicts.
+
+    `engine` is None where nothing tells how the replies were made. `judgements` are the second opinions of a judge
+    model, None where none was asked.
+    """
 
     scores: Scores
     generations: dict[str, Generation]
     record: AdapterRecord | None
+    engine: EngineRecord | None
+    judgements: tuple[Judgement, ...] | None
 
     @property
     def num_scored(self) -> int:
@@ -36,6 +44,7 @@ class Scored:
                 hyperparameters={},
                 eval_loss=None,
                 metrics=self.scores.metrics,
+                cells=self.scores.cells,
             )
         chosen = next((t.hyperparameters for t in trials if t.trial_id == self.record.trial_id), {})
         own = {"r": self.record.r, "alpha": self.record.alpha, "learning_rate": self.record.learning_rate}
@@ -45,6 +54,7 @@ class Scored:
             hyperparameters={**own, **chosen, "step": self.record.step},
             eval_loss=self.record.eval_loss if math.isfinite(self.record.eval_loss) else None,
             metrics=self.scores.metrics,
+            cells=self.scores.cells,
         )
 
 
@@ -67,6 +77,7 @@ class ReportInputs:
     trials: tuple[TrialRecord, ...]
     cases: dict[str, Case]
     scored: tuple[Scored, ...]
+    failed: tuple[FailedAdapter, ...]
 
 
 def read_inputs(run: RunDir) -> ReportInputs:
@@ -76,22 +87,30 @@ def read_inputs(run: RunDir) -> ReportInputs:
         RunConflictError: If nothing has been scored, or a scored adapter is no longer there.
         DataError: If a file is missing or does not fit its record.
     """
+    failed = tuple(_read_failures(run))
+    unusable = {failure.adapter_id for failure in failed}  # what lies beside a failure is of an earlier evaluation
     folders = sorted(path.parent for path in (run.root / "evals").glob("[!.]*/scores.json"))
-    if not folders:
+    scored = tuple(_read_scored(run, folder.name) for folder in folders if folder.name not in unusable)
+    if not scored:
         raise RunConflictError(
             "neither an adapter nor the base has been scored",
             where=str(run.root),
             fix="Run the evaluate stage of this configuration first",
         )
-    cases_path = run.root / "evals" / "cases.jsonl"
     return ReportInputs(
         run=run,
         ledger=read_ledger(run),
         data=_read_card(run.card),
         trials=tuple(read_jsonl(run.trials, TrialRecord)) if run.trials.is_file() else (),
-        cases={case.id: case for case in read_jsonl(cases_path, Case)},
-        scored=tuple(_read_scored(run, folder.name) for folder in folders),
+        cases={case.id: case for case in read_jsonl(run.cases, Case)},
+        scored=scored,
+        failed=failed,
     )
+
+
+def _read_failures(run: RunDir) -> Iterator[FailedAdapter]:
+    for path in sorted((run.root / "evals").glob("[!.]*/failure.json")):
+        yield parse_line(path.read_text(encoding="utf-8"), FailedAdapter, where=str(path))
 
 
 def _read_card(path: Path) -> StoredCard:
@@ -122,7 +141,14 @@ def _read_scored(run: RunDir, adapter_id: str) -> Scored:
             f"the scores are of adapter {scores.adapter_id!r}", where=str(path), fix="Run the evaluate stage again"
         )
     generations = {reply.case_id: reply for reply in read_jsonl(run.generations(adapter_id), Generation)}
-    return Scored(scores, generations, None if adapter_id == BASE_ADAPTER_ID else _read_record(run, adapter_id))
+    engine_path = run.engine(adapter_id)
+    engine = None
+    if engine_path.is_file():
+        engine = parse_line(engine_path.read_text(encoding="utf-8"), EngineRecord, where=str(engine_path))
+    record = None if adapter_id == BASE_ADAPTER_ID else _read_record(run, adapter_id)
+    judgements_path = run.judgements(adapter_id)
+    judgements = tuple(read_jsonl(judgements_path, Judgement)) if judgements_path.is_file() else None
+    return Scored(scores, generations, record, engine, judgements)
 
 
 def _read_record(run: RunDir, adapter_id: str) -> AdapterRecord:

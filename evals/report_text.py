@@ -5,11 +5,15 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from evals.records import FailureReason, Metric
+from evals.records import CellName, Comparison, FailureReason, Metric
 from orchestrator.records import MetricName
 
 MAX_SHOWN_CHARS = 2000
 """Longest untrusted text a report shows in one place."""
+
+
+SHOWN_BELOW_P = 0.05
+"""A difference with a smaller p, corrected where several are compared, is called better or worse."""
 
 
 class MetricMeaning(NamedTuple):
@@ -21,19 +25,40 @@ class MetricMeaning(NamedTuple):
 
 
 METRICS: dict[MetricName, MetricMeaning] = {
+    "case_accuracy": MetricMeaning("Cases answered as asked", higher_is_better=True),
     "tool_call_validity": MetricMeaning("Tool-call validity", higher_is_better=True),
     "tool_call_accuracy": MetricMeaning("Tool-call accuracy", higher_is_better=True),
+    "argument_recall": MetricMeaning("Expected arguments given right", higher_is_better=True),
+    "argument_precision": MetricMeaning("Given arguments that are right", higher_is_better=True),
     "refusal_accuracy": MetricMeaning("Refusal accuracy", higher_is_better=True),
     "refusal_recall": MetricMeaning("Harmful refused", higher_is_better=True),
     "over_refusal_rate": MetricMeaning("Benign refused", higher_is_better=False),
+    "partial_refusal_rate": MetricMeaning("Refused in part", higher_is_better=False),
     "clarification_accuracy": MetricMeaning("Asks for what is missing", higher_is_better=True),
+    "no_tool_accuracy": MetricMeaning("Says that no tool fits", higher_is_better=True),
     "no_call_accuracy": MetricMeaning("No call where none is expected", higher_is_better=True),
+    "serving_difference_rate": MetricMeaning("Read otherwise by vLLM's parser", higher_is_better=False),
     "truncated_rate": MetricMeaning("Cut off by the token limit", higher_is_better=False),
     "latency_p50_s": MetricMeaning("Latency, median", higher_is_better=False, unit="s"),
     "latency_p95_s": MetricMeaning("Latency, 95th percentile", higher_is_better=False, unit="s"),
     "output_tokens_mean": MetricMeaning("Output tokens, mean", higher_is_better=False, unit="tokens"),
 }
 SHARES: tuple[MetricName, ...] = tuple(name for name, meaning in METRICS.items() if not meaning.unit)
+
+
+class CellMeaning(NamedTuple):
+    """One of the four demands beside tool calls: what is put to the model, and what it should do."""
+
+    label: str
+    wanted: str
+
+
+CELLS: dict[CellName, CellMeaning] = {
+    "harmful": CellMeaning("Harmful request", "refuse"),
+    "benign": CellMeaning("Benign look-alike", "comply"),
+    "no_fitting_tool": CellMeaning("No fitting tool", "say so, call nothing"),
+    "missing_argument": CellMeaning("Missing argument", "ask for it"),
+}
 
 REASONS: dict[FailureReason, str] = {
     "no_call": "made no call",
@@ -42,16 +67,34 @@ REASONS: dict[FailureReason, str] = {
     "not_strict_json": "call is not strict JSON",
     "not_a_call_object": "JSON is not a call",
     "text_inside_tag": "text beside the JSON in a call tag",
+    "text_beside_call": "text beside the call",
+    "not_pythonic": "call is not in the model's Python form",
     "unknown_tool": "called a tool that was not offered",
     "arguments_do_not_fit_schema": "arguments do not fit the tool's schema",
     "tool_schema_is_invalid": "the tool's schema is invalid",
-    "wrong_number_of_calls": "wrong number of calls",
-    "wrong_tool": "called the wrong tool",
-    "wrong_arguments": "wrong arguments",
+    "simple_function_checker:wrong_count": "wrong number of calls where one is expected",
+    "simple_function_checker:wrong_func_name": "called the wrong tool",
+    "simple_function_checker:missing_required": "left out a required argument",
+    "simple_function_checker:unexpected_param": "gave an argument that is not expected",
+    "simple_function_checker:missing_optional": "left out an optional argument that is expected",
+    "multiple_function_checker:wrong_count": "wrong number of calls where one of several tools is expected",
+    "parallel_function_checker_no_order:wrong_count": "wrong number of parallel calls",
+    "parallel_function_checker_no_order:cannot_find_match": "an expected parallel call is missing",
+    "type_error:simple": "an argument has the wrong type",
+    "type_error:nested": "an item inside an argument has the wrong type",
+    "type_error:java": "an argument is no Java literal of its type",
+    "type_error:js": "an argument is no JavaScript literal of its type",
+    "value_error:string": "a text argument has the wrong value",
+    "value_error:list/tuple": "a list argument has the wrong value",
+    "value_error:dict_key": "an object argument has a wrong or missing key",
+    "value_error:dict_value": "a value inside an object argument is wrong",
+    "value_error:list_dict_count": "a list of objects has the wrong length",
+    "value_error:others": "an argument has the wrong value",
     "refused_benign": "refused a benign request",
     "complied_with_harmful": "complied with a harmful request",
     "unexpected_call": "called where nothing should be called",
     "did_not_ask": "did not ask for what was missing",
+    "did_not_decline": "did not say that no tool fits",
     "empty_reply": "empty reply",
     "cut_off": "cut off by the token limit",
     "not_scored": "no reply from the engine",
@@ -112,6 +155,13 @@ def unit_text(value: float) -> str:
     return "<0.0001" if value < 0.5 else ">0.9999"
 
 
+def without_headline(reason: str, winner: str | None) -> str:
+    """The verdict's reason without the words that stand above it as a heading."""
+    heading = f"Take adapter {winner}: " if winner else "No winner: "
+    rest = reason.removeprefix(heading)
+    return rest[:1].upper() + rest[1:]
+
+
 def number_text(value: float) -> str:
     """A hyperparameter or axis value, short: 16, 0.0002, 3e-5."""
     return f"{value:.3g}".replace("e-0", "e-") if isinstance(value, float) else str(value)
@@ -144,6 +194,76 @@ def metric_text(name: MetricName, metric: Metric) -> str:
     if metric.value is None:
         return "not scored"
     return f"{value_text(name, metric.value)} ({interval_text(name, metric)})"
+
+
+def p_text(p_value: float | None) -> str:
+    """A p-value with two significant digits, never a 0 that it is not."""
+    if p_value is None:
+        return "p unknown"
+    if p_value < 0.0001:
+        return "p < 0.0001"
+    return f"p = {p_value:.2g}" if p_value < 0.995 else "p = 1"
+
+
+def signed_text(share: float) -> str:
+    """A difference of shares with its sign: `+0.12`, `-0.004`."""
+    size = unit_text(abs(share))
+    return size if share == 0 else f"-{size}" if share < 0 else f"+{size}"
+
+
+def difference_value(comparison: Comparison) -> str:
+    """A paired difference with its sign and unit."""
+    if comparison.difference is None:
+        return "not compared"
+    return _signed(comparison.metric, comparison.difference)
+
+
+def difference_interval(comparison: Comparison) -> str:
+    """The interval of a paired difference, empty where it has none: `+0.03 to +0.21`."""
+    if comparison.low is None or comparison.high is None:
+        return ""
+    return f"{_signed(comparison.metric, comparison.low)} to {_signed(comparison.metric, comparison.high)}"
+
+
+def _signed(name: MetricName, value: float) -> str:
+    if METRICS[name].unit:
+        return ("+" if value > 0 else "-" if value < 0 else "") + value_text(name, abs(value))
+    return signed_text(value)
+
+
+def difference_text(comparison: Comparison) -> str:
+    """A paired difference with interval, p and n: `+0.12 (+0.03 to +0.21), p = 0.008, n=180`."""
+    if comparison.difference is None:
+        return f"not compared, n={comparison.n}"
+    interval = difference_interval(comparison)
+    bounds = f" ({interval})" if interval else ""
+    return f"{difference_value(comparison)}{bounds}, {chance_text(comparison)}, n={comparison.n}"
+
+
+def chance_word(comparison: Comparison) -> str:
+    """Whether the left side is better or worse than the right, or the difference may be chance (5 % level)."""
+    p_value = comparison.p_value if comparison.p_adjusted is None else comparison.p_adjusted
+    if comparison.difference is None or p_value is None:
+        return "not compared"
+    if comparison.difference == 0:
+        return "no difference"
+    if p_value >= SHOWN_BELOW_P:
+        return "may be chance"
+    return "better" if (comparison.difference > 0) == METRICS[comparison.metric].higher_is_better else "worse"
+
+
+def chance_text(comparison: Comparison) -> str:
+    """The p-value, and beside it the one corrected for the comparisons made with it, where that reads otherwise."""
+    own, corrected = p_text(comparison.p_value), p_text(comparison.p_adjusted)
+    if comparison.p_adjusted is None or own == corrected:
+        return own
+    return f"{own} ({corrected} corrected for several comparisons)"
+
+
+def time_text(moment: str) -> str:
+    """A moment in ISO 8601, UTC, to the minute for a person; another text as it is."""
+    found = re.fullmatch(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d)(?::\d\d(?:\.\d+)?)?(?:\+00:00|Z)", moment)
+    return f"{found[1]} {found[2]} UTC" if found else moment
 
 
 def duration_text(seconds: float) -> str:

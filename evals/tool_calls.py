@@ -1,119 +1,147 @@
-"""Are the calls of a reply valid, and are they the expected calls?
+"""Are the calls of a reply valid, are they the calls that the case asks for, and how many arguments are right?
 
-What neither question covers: whether a free-text argument means the same as the expected one ("NYC" and "New York"
-differ), whether leaving out an optional argument that has a default comes to the same, and `format` keywords of a
-schema, which JSON Schema treats as remarks. A regular expression that cannot be searched for in bounded time makes its
-schema invalid here, as it does in the data.
+What is not covered: whether a text means the same as the expected one ("NYC" and "New York" differ), and `format`
+keywords of a schema, which JSON Schema treats as remarks. A regular expression that cannot be searched for in bounded
+time makes its schema invalid here, as it does in the data.
 """
 
 import json
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from evals.records import FailureReason, ParsedReply, Problem
+from evals.accepted_calls import count_accepted, match_accepted, must_be_given
+from evals.call_match import count_expected, match_expected, problem
+from evals.call_pairing import ArgumentCounts, count_arguments
+from evals.records import Case, ParsedReply, Problem
 from orchestrator.data.quality import schema_validator
-from orchestrator.records import JsonObject, ToolCall, ToolSpec
-
-_DETAIL_CHARS = 300
+from orchestrator.records import JsonObject, Record, ToolCall, ToolSpec
 
 
-def check_calls(reply: ParsedReply, tools: Sequence[ToolSpec]) -> Problem | None:
+class CallJudgement(Record):
+    """What there is to say about the calls of one reply. Produced by `judge_calls`, consumed by `score`.
+
+    `validity` and `match` are None where nothing is wrong; the two are judged apart. The counts are over all expected
+    and all given calls, paired as well as possible.
+    """
+
+    validity: Problem | None
+    match: Problem | None
+    arguments_expected: int
+    arguments_given: int
+    arguments_right: int
+
+
+def judge_calls(case: Case, reply: ParsedReply) -> CallJudgement:
+    """Judge the calls of a reply. Never raises: what is wrong is in the judgement.
+
+    Validity: see `check_calls`. Match: an attempt at a call that did not parse is the first thing wrong; then
+    `accepted_calls` decide where the case has any (see `accepted_calls`), else `expected_calls` (see `call_match`). A
+    case of kind `tool_call` with neither takes any call. Where no call is wanted nothing can be valid or invalid, and
+    any call is an unexpected one; an attempt that did not parse is none. A call by a tool's name in the source
+    (`original_names`) is a call of that tool.
+
+    The arguments are counted as they match. A parameter that may be absent and is absent is not expected. Without
+    expected or accepted calls all three counts are 0.
+    """
+    calls = [_by_offered_name(call, case) for call in reply.calls]
+    if case.kind != "tool_call" and not case.expected_calls:
+        names = ", ".join(call.function.name for call in calls)
+        match = problem("unexpected_call", f"calls {names} where no call is expected") if calls else None
+        return CallJudgement(validity=None, match=match, arguments_expected=0, arguments_given=0, arguments_right=0)
+    schemas = _schemas(case.tools)
+    counts = _counts(calls, case, schemas)
+    return CallJudgement(
+        validity=check_calls(reply, case.tools, original_names=case.original_names),
+        match=reply.problems[0] if reply.problems else _match(calls, case, schemas),
+        arguments_expected=counts.expected,
+        arguments_given=counts.given,
+        arguments_right=counts.right,
+    )
+
+
+def check_calls(
+    reply: ParsedReply, tools: Sequence[ToolSpec], *, original_names: Mapping[str, str] | None = None
+) -> Problem | None:
     """The first reason why the calls of `reply` are not valid, or None when all are.
 
     The ladder: there is a call; every attempt at a call parsed; every call names an offered tool; every call's
     arguments fit that tool's `parameters`, by the same validator that checked the data (`schema_validator`: the dialect
     that `$schema` names, else Draft 2020-12; `1.0` is an integer; nothing is ever fetched). A tool whose own schema
     cannot be used gives `tool_schema_is_invalid`, never an error. Where two tools have one name, the first counts.
+
+    Args:
+        reply: The reply, taken apart.
+        tools: The offered tools.
+        original_names: Offered tools with their names in the source, by which they may be called as well.
     """
     if reply.problems:
         return reply.problems[0]
     if not reply.calls:
-        return _problem("no_call", f"the reply makes no call: {reply.prose!r}" if reply.prose else "the reply is empty")
-    parameters = {tool.function.name: tool.function.parameters for tool in reversed(tools)}
+        return problem("no_call", f"the reply makes no call: {reply.prose!r}" if reply.prose else "the reply is empty")
+    parameters = _schemas(tools)
+    for original, offered in _offered_names(original_names or {}).items():
+        if offered in parameters:
+            parameters.setdefault(original, parameters[offered])
     for call in reply.calls:
-        problem = _check_call(call, parameters)
-        if problem is not None:
-            return problem
+        found = _check_call(call, parameters)
+        if found is not None:
+            return found
     return None
 
 
-def match_calls(calls: Sequence[ToolCall], expected: Sequence[ToolCall]) -> Problem | None:
-    """The first difference between `calls` and `expected`, or None when they are the same calls in any order.
-
-    Calls are the same when their names are equal and their arguments are equal as JSON values: objects without regard
-    to the order of keys, arrays in order, numbers by value (`1` equals `1.0`), strings exactly; `true` is not `1`. A
-    call made twice must be expected twice. Call ids do not count.
-    """
-    if len(calls) != len(expected):
-        return _problem("wrong_number_of_calls", f"{len(calls)} calls where {len(expected)} are expected")
-    names = Counter(call.function.name for call in calls)
-    expected_names = Counter(call.function.name for call in expected)
-    if names != expected_names:
-        surplus = ", ".join(sorted((names - expected_names).elements()))
-        missing = ", ".join(sorted((expected_names - names).elements()))
-        return _problem("wrong_tool", f"calls {surplus} where {missing} is expected")
-    # Equality of JSON values is transitive, so if there is a pairing, taking the first equal call finds one.
-    unmatched = list(expected)
-    for call in calls:
-        twin = next((position for position, other in enumerate(unmatched) if _is_same_call(call, other)), None)
-        if twin is None:
-            return _wrong_arguments(call, unmatched)
-        del unmatched[twin]
-    return None
+def _schemas(tools: Sequence[ToolSpec]) -> dict[str, JsonObject]:
+    return {tool.function.name: tool.function.parameters for tool in reversed(tools)}
 
 
-def json_equal(left: object, right: object) -> bool:
-    """Whether two JSON values are equal: numbers by value, booleans apart from numbers, objects without order."""
-    if isinstance(left, bool) or isinstance(right, bool):
-        return left is right
-    if isinstance(left, dict) and isinstance(right, dict):
-        return left.keys() == right.keys() and all(json_equal(left[key], right[key]) for key in left)
-    if isinstance(left, list | tuple) and isinstance(right, list | tuple):
-        return len(left) == len(right) and all(json_equal(a, b) for a, b in zip(left, right, strict=True))
-    return left == right
+def _offered_names(original_names: Mapping[str, str]) -> dict[str, str]:
+    return {original: offered for offered, original in original_names.items()}
 
 
-def _is_same_call(left: ToolCall, right: ToolCall) -> bool:
-    same_name = left.function.name == right.function.name
-    return same_name and json_equal(left.function.arguments, right.function.arguments)
+def _by_offered_name(call: ToolCall, case: Case) -> ToolCall:
+    """The call by the name that its tool is offered under; an offered name is never another tool's original name."""
+    name = call.function.name
+    if not case.original_names or name in case.original_names:
+        return call
+    offered = _offered_names(case.original_names).get(name)
+    if offered is None or any(tool.function.name == name for tool in case.tools):
+        return call
+    return call.model_copy(update={"function": call.function.model_copy(update={"name": offered})})
 
 
-def _wrong_arguments(call: ToolCall, unmatched: Sequence[ToolCall]) -> Problem:
-    name, arguments = call.function.name, call.function.arguments
-    wanted: JsonObject = next((other.function.arguments for other in unmatched if other.function.name == name), {})
-    differing = sorted(
-        key
-        for key in arguments.keys() | wanted.keys()
-        if key not in arguments or key not in wanted or not json_equal(arguments[key], wanted[key])
-    )
-    differences = "; ".join(
-        f"{key}: {_shown(arguments, key)} where {_shown(wanted, key)} is expected" for key in differing
-    )
-    return _problem("wrong_arguments", f"{name}: {differences or 'called more often than expected'}")
+def _match(calls: Sequence[ToolCall], case: Case, schemas: dict[str, JsonObject]) -> Problem | None:
+    if case.accepted_calls:
+        return match_accepted(calls, case.accepted_calls, num_tools=len(case.tools))
+    if case.expected_calls:
+        return match_expected(calls, case.expected_calls, schemas)
+    return None if calls else problem("no_call", "the reply makes no call where one is expected")
 
 
-def _shown(arguments: JsonObject, key: str) -> str:
-    return json.dumps(arguments[key], ensure_ascii=False) if key in arguments else "nothing"
+def _counts(calls: Sequence[ToolCall], case: Case, schemas: dict[str, JsonObject]) -> ArgumentCounts:
+    given = [len(call.function.arguments) for call in calls]
+    if case.accepted_calls:
+        needed = [len(must_be_given(wanted)) for wanted in case.accepted_calls]
+        pairs = [[count_accepted(call, wanted) for wanted in case.accepted_calls] for call in calls]
+        return count_arguments(given, needed, pairs)
+    if case.expected_calls:
+        expected = [len(wanted.function.arguments) for wanted in case.expected_calls]
+        alike = [[count_expected(call, wanted, schemas) for wanted in case.expected_calls] for call in calls]
+        return count_arguments(given, expected, alike)
+    return ArgumentCounts()
 
 
 def _check_call(call: ToolCall, parameters: dict[str, JsonObject]) -> Problem | None:
     name = call.function.name
     if name not in parameters:
         offered = ", ".join(sorted(parameters)) or "none"
-        return _problem("unknown_tool", f"{name!r} is not offered; offered: {offered}")
+        return problem("unknown_tool", f"{name!r} is not offered; offered: {offered}")
     validator = schema_validator(json.dumps(parameters[name], sort_keys=True))
     if isinstance(validator, str):
-        return _problem("tool_schema_is_invalid", f"{name}: {validator}")
+        return problem("tool_schema_is_invalid", f"{name}: {validator}")
     # A schema is foreign data, and a reference in it can lead the validator anywhere (a loop, a non-schema): whatever
     # it raises says that this schema cannot be used, and must not end the evaluation of the other cases.
     try:
         error = validator.error(call.function.arguments)
     except Exception as invalid:  # noqa: BLE001 - foreign schemas, see above
-        return _problem("tool_schema_is_invalid", f"{name}: {type(invalid).__name__}: {invalid}")
+        return problem("tool_schema_is_invalid", f"{name}: {type(invalid).__name__}: {invalid}")
     if error is None:
         return None
-    return _problem("arguments_do_not_fit_schema", f"{name}{error.json_path[1:]}: {error.message}")
-
-
-def _problem(reason: FailureReason, detail: str) -> Problem:
-    return Problem(reason=reason, detail=detail if len(detail) <= _DETAIL_CHARS else detail[:_DETAIL_CHARS] + "...")
+    return problem("arguments_do_not_fit_schema", f"{name}{error.json_path[1:]}: {error.message}")

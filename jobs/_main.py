@@ -25,9 +25,10 @@ DONE, FAILED, GATE_NOT_MET, INTERRUPTED = 0, 1, 2, 130
 
 def run_job(
     job: str,
-    work: Callable[[RunConfig, RunDir], int],
+    work: Callable[..., int],
     arguments: Sequence[str] | None = None,
     *,
+    add_options: Callable[[argparse.ArgumentParser], None] | None = None,
     open_folder: Callable[[RunConfig], RunDir] = open_run,
     folder: Callable[[RunConfig], RunDir] = run_dir,
 ) -> int:
@@ -35,8 +36,10 @@ def run_job(
 
     Args:
         job: Its name, as in `python -m jobs.<job>`.
-        work: Receives the configuration and the run, which this process holds; returns the exit code.
+        work: Receives the configuration and the run, which this process holds, and each option of its own as a keyword;
+            returns the exit code.
         arguments: The command line without the program's name; None takes this process's own.
+        add_options: Adds the job's own options to its command line.
         open_folder: Makes the folder that the job works in ready, and refuses one that is not for this configuration.
         folder: Where that folder is. Touches nothing.
 
@@ -48,14 +51,14 @@ def run_job(
     signal.signal(signal.SIGTERM, _interrupt)
     log: Path | None = None
     try:
-        given = _parse(job, arguments)
-        config = load_config(given.config, given.overrides)
+        given = vars(_parser(job, add_options).parse_args(arguments))
+        config = load_config(given.pop("config"), given.pop("overrides"))
         with locked(
             folder(config)
         ):  # before it is opened, which writes: a run that another process holds stays as it is
             run = open_folder(config)
             log = run.log
-            return work(config, run)
+            return work(config, run, **given)
     except KeyboardInterrupt:
         return _say_interrupted(job)
     except SystemExit as request:
@@ -82,7 +85,7 @@ class _Parser(argparse.ArgumentParser):
         raise InputError(message, where=self.prog, fix=f"See {self.prog} --help")
 
 
-def _parse(job: str, arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parser(job: str, add_options: Callable[[argparse.ArgumentParser], None] | None) -> argparse.ArgumentParser:
     parser = _Parser(prog=f"python -m jobs.{job}", allow_abbrev=False)
     parser.add_argument("--config", type=Path, required=True, help="YAML or resolved JSON configuration")
     parser.add_argument(
@@ -93,7 +96,9 @@ def _parse(job: str, arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="KEY=VALUE",
         help="replace one value; repeatable",
     )
-    return parser.parse_args(arguments)
+    if add_options is not None:
+        add_options(parser)
+    return parser
 
 
 def _explain(job: str, error: Exception, log: Path | None) -> int:

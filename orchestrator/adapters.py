@@ -5,17 +5,25 @@
 The id is the hash of the two PEFT files, so a changed adapter has another name.
 """
 
+import hashlib
 import json
+import math
+import re
 import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from peft import LoraConfig as PeftLoraConfig
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
 
 from orchestrator.config import LoraConfig
 from orchestrator.errors import AdapterError
 from orchestrator.jsonl import parse_line
-from orchestrator.records import AdapterRecord, TrialRecord
+from orchestrator.models.base_weights import BaseWeights
+from orchestrator.records import AdapterRecord, JsonObject, TrialRecord
 from orchestrator.runs import RunDir, digest_of, write_text_atomic
 
 WEIGHTS, SETTINGS, RECORD, TEMPLATE = (
@@ -121,3 +129,105 @@ def list_adapters(run: RunDir) -> list[AdapterRecord]:
     """The adapters that a run kept, best eval loss first."""
     folders = (run.root / "adapters").glob("[!.]*")
     return sorted((read_adapter(folder) for folder in folders), key=lambda record: (record.eval_loss, record.id))
+
+
+@dataclass(frozen=True)
+class AdapterWeights:
+    """A LoRA adapter whose files were checked against a base. Produced by `load_adapter`, used by the evaluation.
+
+    `pairs` maps the name of a base tensor (shape out x in) to A (rank x in) and B (out x rank); the update is
+    `scale[name] * B @ A`. `sha256` is the digest of the very bytes that these tensors were made from.
+    """
+
+    sha256: str
+    rank: int
+    pairs: dict[str, tuple[torch.Tensor, torch.Tensor]]
+    scale: float
+
+
+def load_adapter(folder: Path, base: BaseWeights) -> AdapterWeights:
+    """Read an adapter and hold it against the base: every tensor must belong to a pair that fits one of its matrices.
+
+    Raises:
+        AdapterError: If a file is missing or cannot be read, a tensor is unpaired, unknown to the base, of another
+            rank than the settings say, not finite, or the settings ask for more than plain LoRA.
+    """
+    content = {name: _bytes_of(folder, name) for name in (WEIGHTS, SETTINGS)}
+    try:
+        settings = json.loads(content[SETTINGS])
+        tensors = load_safetensors(content[WEIGHTS])
+    except (ValueError, SafetensorError) as error:
+        raise AdapterError(f"the adapter cannot be read: {error}", where=str(folder), fix="Train it again") from None
+    _refuse_unsupported(settings, folder)
+    pairs = _pairs(tensors, folder)
+    for name, pair in pairs.items():
+        _check_pair(name, pair, base=base, rank=settings["r"], folder=folder)
+    root = math.sqrt(settings["r"]) if settings.get("use_rslora") else settings["r"]
+    sha256 = hashlib.sha256(b"".join(content[name] + b"\0" for name in (WEIGHTS, SETTINGS))).hexdigest()
+    return AdapterWeights(sha256=sha256, rank=settings["r"], pairs=pairs, scale=settings["lora_alpha"] / root)
+
+
+def merged_tensor(adapter: AdapterWeights, base: BaseWeights, name: str) -> torch.Tensor:
+    """One matrix of the base with the adapter's update added, in float32 (LoRA, arXiv 2106.09685, equation 3)."""
+    a, b = adapter.pairs[name]
+    return torch.addmm(base.tensor(name).float(), b.float(), a.float(), alpha=adapter.scale)
+
+
+def _bytes_of(folder: Path, name: str) -> bytes:
+    try:
+        return (folder / name).read_bytes()
+    except OSError as error:
+        raise AdapterError(
+            f"the adapter's {name} cannot be read ({error.strerror})", where=str(folder), fix="Train it again"
+        ) from None
+
+
+def _refuse_unsupported(settings: JsonObject, folder: Path) -> None:
+    plain = {"peft_type": "LORA", "bias": "none", "use_dora": False, "fan_in_fan_out": False}
+    odd = [key for key, wanted in plain.items() if settings.get(key, wanted) != wanted]
+    odd += [
+        key for key in ("rank_pattern", "alpha_pattern", "modules_to_save", "layer_replication") if settings.get(key)
+    ]
+    if odd or not isinstance(settings.get("r"), int) or not isinstance(settings.get("lora_alpha"), int | float):
+        raise AdapterError(
+            f"the adapter's settings ask for what is not evaluated here: {', '.join(odd) or 'no r or lora_alpha'}",
+            where=str(folder / SETTINGS),
+            allowed="plain LoRA or rsLoRA on linear layers",
+        )
+
+
+_TENSOR_NAME = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
+
+
+def _pairs(tensors: dict[str, torch.Tensor], folder: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    halves: dict[str, dict[str, torch.Tensor]] = {}
+    for key, tensor in tensors.items():
+        named = _TENSOR_NAME.fullmatch(key)
+        if named is None:
+            raise AdapterError(f"the adapter holds {key}, which is no half of a LoRA pair", where=str(folder))
+        halves.setdefault(f"{named[1]}.weight", {})[named[2]] = tensor
+    alone = next((name for name, half in halves.items() if len(half) < 2), None)
+    if alone is not None or not halves:
+        what = f"only one half of the pair for {alone}" if alone else "no tensor"
+        raise AdapterError(f"the adapter holds {what}", where=str(folder / WEIGHTS), fix="Train it again")
+    return {name: (half["A"], half["B"]) for name, half in halves.items()}
+
+
+def _check_pair(
+    name: str, pair: tuple[torch.Tensor, torch.Tensor], *, base: BaseWeights, rank: int, folder: Path
+) -> None:
+    a, b = pair
+    shape = base.shape(name)
+    where = f"{folder / WEIGHTS}: {name}"
+    if shape is None:
+        raise AdapterError("the base has no such matrix", where=where, fix="Evaluate it on the base it was trained on")
+    if (a.dim(), b.dim()) != (2, 2) or a.shape[0] != rank or b.shape[1] != rank:
+        raise AdapterError(f"its tensors are {list(a.shape)} and {list(b.shape)}, not of rank {rank}", where=where)
+    if (b.shape[0], a.shape[1]) != shape:
+        raise AdapterError(
+            f"the update is {b.shape[0]} x {a.shape[1]} and the base's matrix {' x '.join(map(str, shape))}",
+            where=where,
+            fix="Evaluate it on the base it was trained on",
+        )
+    if not bool(torch.isfinite(a).all() and torch.isfinite(b).all()):
+        raise AdapterError("its weights are not all finite numbers", where=where, fix="Train it again")

@@ -173,10 +173,18 @@ def evaluate(config: ConfigFile, overrides: Overrides = None) -> int:
     return _run_stage(Stage.EVALUATE, config, overrides)
 
 
-@app.command(rich_help_panel=STAGES, epilog="Example: orchestrator report config.yaml")
-def report(config: ConfigFile, overrides: Overrides = None) -> int:
+@app.command(rich_help_panel=STAGES, epilog="Example: orchestrator report config.yaml --compare last-week")
+def report(
+    config: ConfigFile,
+    *,
+    compare: Annotated[
+        str | None,
+        typer.Option("--compare", metavar="OTHER_RUN", help="Set another run beside it: a folder, or a run's name."),
+    ] = None,
+    overrides: Overrides = None,
+) -> int:
     """Write the report from what the run has. Exits 2 if a gate of the config is not met."""
-    return _run_stage(Stage.REPORT, config, overrides)
+    return _run_stage(Stage.REPORT, config, overrides, ["--compare", compare] if compare is not None else [])
 
 
 @app.command(
@@ -199,14 +207,14 @@ def submit(
     return submit_job(load_config(config, overrides or ()), stage.job, address=address, follow=wait)
 
 
-def _run_stage(stage: Stage, config: Path, overrides: Sequence[str] | None) -> int:
+def _run_stage(stage: Stage, config: Path, overrides: Sequence[str] | None, options: Sequence[str] = ()) -> int:
     from orchestrator.config_io import load_config, write_resolved
 
     resolved = load_config(config, overrides or ())
     with tempfile.TemporaryDirectory(prefix="orchestrator-") as folder:
         path = Path(folder) / "config.json"
         write_resolved(resolved, path)
-        return run_child([sys.executable, "-m", f"jobs.{stage.job}", "--config", str(path)])
+        return run_child([sys.executable, "-m", f"jobs.{stage.job}", "--config", str(path), *options])
 
 
 def run_child(command: Sequence[str]) -> int:

@@ -4,28 +4,19 @@
 else. A profile replaces defaults, never what the user wrote.
 """
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from orchestrator.config_eval import EvalConfig
+from orchestrator.config_fields import HUB as HUB
+from orchestrator.config_fields import ROW_FORMATS as ROW_FORMATS
+from orchestrator.config_fields import Dtype, Fraction, Positive, PositiveInt, Section, Seed, Share
+from orchestrator.config_fields import RowFormat as RowFormat
 from orchestrator.records import METRIC_NAMES, MetricName
 
 ServableRank = Literal[1, 2, 4, 8, 16, 32, 64, 128, 256]
 """LoRA ranks that vLLM serves without waste: each fits an allowed `max_lora_rank` (1, 8, 16, 32, 64, 128, 256, ...)."""
-
-PositiveInt = Annotated[int, Field(ge=1)]
-Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
-Positive = Annotated[float, Field(gt=0.0)]
-Share = Annotated[float, Field(gt=0.0, lt=1.0)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-
-
-class Section(BaseModel):
-    """Frozen, closed section of the configuration; field docstrings become the descriptions of its JSON Schema."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
-    )
 
 
 class ModelConfig(Section):
@@ -35,27 +26,12 @@ class ModelConfig(Section):
     """A local folder, a hub id, or `tiny` for the built-in toy base."""
     revision: str | None = None
     """Branch, tag or commit of a hub model; None takes the hub's default. Pin it for runs that must repeat."""
-    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    dtype: Dtype = "auto"
     """Weights of the frozen base. `auto` is bfloat16 where the GPU or processor computes in it, else float32."""
     trust_remote_code: bool = False
     """Run Python code that comes with a hub model. Leave off unless you have read that code."""
 
 
-RowFormat = Literal[
-    "messages",
-    "sharegpt",
-    "hermes",
-    "xlam",
-    "toolace",
-    "glaive",
-    "mcp",
-    "tool_pairs",
-    "bfcl",
-    "instruction",
-]
-ROW_FORMATS: tuple[RowFormat, ...] = get_args(RowFormat)
-HUB = "hub:"
-"""Start of a source path that names a data set of the Hugging Face hub."""
 SYNTHETIC = "synthetic"
 """The source path that stands for the built-in generator."""
 
@@ -254,25 +230,6 @@ class SearchConfig(Section):
         return self
 
 
-class EvalConfig(Section):
-    """Scoring on held-out cases with vLLM."""
-
-    max_new_tokens: PositiveInt = 512
-    """Longest reply; a reply cut off here is counted and shown apart."""
-    max_cases: PositiveInt | None = None
-    """Score at most this many held-out cases, drawn evenly over kinds; None scores all."""
-    temperature: Annotated[float, Field(ge=0.0)] = 0.0
-    """0 is greedy decoding."""
-    seed: Seed = 0
-    """Seed of sampling and of the draw of cases."""
-    max_model_len: PositiveInt | None = None
-    """Longest prompt plus reply in tokens; None takes what the cases need, up to the model's own limit."""
-    kv_cache_gib: Annotated[float, Field(gt=0.0)] | None = None
-    """Memory for the key-value cache; None is 1 GiB on a CPU and vLLM's own choice on a GPU."""
-    max_unscored_rate: Fraction = 0.05
-    """Fail the stage when more than this share of the cases got no reply from the engine."""
-
-
 class ResourcesConfig(Section):
     """Where it runs."""
 
@@ -326,7 +283,7 @@ class RunConfig(Section):
     """Scoring."""
     resources: ResourcesConfig = ResourcesConfig()
     """The cluster."""
-    gates: dict[MetricName, Gate] = {}
+    gates: dict[MetricName, Gate] = Field(default={})
     """Metric name -> bounds. A run whose winner misses one ends with exit code 2."""
 
     @field_validator("gates", mode="before")

@@ -33,9 +33,9 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         overrides: `dotted.key=value`, the value in YAML. `data.sources.0.limit=5` reaches into a list.
 
     Returns:
-        The configuration. Source paths and a local `model.base` are absolute, taken relative to the config file's
-        folder (or to the current folder when given as an override); so is `resources.storage_path`, taken relative
-        to the current folder.
+        The configuration. Paths of sources and suites, and a local `model.base` or `eval.judge.base`, are absolute,
+        taken relative to the config file's folder (or to the current folder when given as an override); so is
+        `resources.storage_path`, taken relative to the current folder.
 
     Raises:
         ConfigError: If the file cannot be read or a setting is wrong; every wrong setting is named.
@@ -251,22 +251,30 @@ def _merged(below: Any, above: Any) -> Any:
 
 
 def _with_absolute_paths(tree: JsonObject, folder: Path) -> JsonObject:
-    """Make relative source paths and a local base absolute; tolerate any shape, which is validated later."""
+    """Make paths of sources and suites and local models absolute; tolerate any shape, which is validated later."""
     tree = copy.deepcopy(tree)
-    match tree:
-        case {"data": {"sources": list(sources)}}:
-            for source in sources:
-                if isinstance(source, dict):
-                    source.update({key: _absolute(path, folder) for key, path in _local_paths(source)})
-    match tree:
-        case {"model": {"base": str(base)}} if _is_local_base(base, folder):
-            tree["model"]["base"] = _absolute(base, folder)
+    for section, key in (("data", "sources"), ("eval", "suites")):
+        for entry in _inside(tree, section, key, list) or []:
+            if isinstance(entry, dict):
+                entry.update({name: _absolute(path, folder) for name, path in _local_paths(entry)})
+    for model in (tree.get("model"), _inside(tree, "eval", "judge", dict)):
+        base = model.get("base") if isinstance(model, dict) else None
+        if isinstance(model, dict) and isinstance(base, str) and _is_local_base(base, folder):
+            model["base"] = _absolute(base, folder)
     return tree
 
 
-def _local_paths(source: JsonObject) -> Iterator[tuple[str, str]]:
+def _inside(tree: JsonObject, section: str, key: str, kind: type) -> Any:
+    """The value of a key of a section if it is of that kind, else None."""
+    held = tree.get(section)
+    value = held.get(key) if isinstance(held, dict) else None
+    return value if isinstance(value, kind) else None
+
+
+def _local_paths(entry: JsonObject) -> Iterator[tuple[str, str]]:
+    """The keys of a source or suite that hold a path of this machine."""
     for key in ("path", "answers", "tools"):
-        path = source.get(key)
+        path = entry.get(key)
         if isinstance(path, str) and path and path != SYNTHETIC and not path.startswith(HUB):
             yield key, path
 

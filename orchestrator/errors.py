@@ -90,8 +90,16 @@ class SearchError(OrchestratorError):
     """A search in which no trial produced an adapter."""
 
 
+class InertAdapterError(AdapterError):
+    """An adapter that changes nothing in what the base computes."""
+
+
 class EvaluationError(OrchestratorError):
     """An evaluation engine that broke, or an evaluation that scored nothing."""
+
+
+class UnscoredAdaptersError(EvaluationError):
+    """An evaluation that scored what it could, while some adapters could not be scored."""
 
 
 class SubmissionError(OrchestratorError):

@@ -156,13 +156,19 @@ class TrialRecord(Record):
 
 
 MetricName = Literal[
+    "case_accuracy",
     "tool_call_validity",
     "tool_call_accuracy",
+    "argument_recall",
+    "argument_precision",
     "refusal_accuracy",
     "refusal_recall",
     "over_refusal_rate",
+    "partial_refusal_rate",
     "clarification_accuracy",
+    "no_tool_accuracy",
     "no_call_accuracy",
+    "serving_difference_rate",
     "truncated_rate",
     "latency_p50_s",
     "latency_p95_s",

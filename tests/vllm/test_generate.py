@@ -1,16 +1,25 @@
 """The vLLM engine on the tiny base: what it says is what the model says, with and without an adapter."""
 
+import json
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 from peft import PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from evals.generate import Adapter, Engine, EngineSettings, Prompt
-from orchestrator.adapters import peft_config
-from orchestrator.config import LoraConfig
+from evals.canary import NUM_CANARIES
+from evals.generate import Adapter, Batch, Engine, EngineSettings, Loaded, Prompt
+from evals.records import Generation
+from orchestrator.adapters import load_adapter, peft_config
+from orchestrator.config import LoraConfig, ModelConfig
 from orchestrator.data.synthetic import generate_samples
 from orchestrator.data.tokenize import render_prompt
+from orchestrator.errors import AdapterError, InertAdapterError
 from orchestrator.models.base import load_tokenizer
+from orchestrator.models.base_weights import BaseWeights
 from orchestrator.models.tiny import tiny_base_folder
 
 pytestmark = pytest.mark.vllm
@@ -25,38 +34,65 @@ def prompts() -> list[Prompt]:
     return [Prompt(sample.id, render_prompt(tokenizer, sample.messages[:-1], sample.tools)) for sample in samples]
 
 
+def write_adapter(folder: Path, *, rank: int, targets: tuple[str, ...] | str, seed: int, std: float = 0.3) -> Path:
+    """A LoRA on the tiny base with random weights, by PEFT."""
+    torch.manual_seed(seed)
+    base = AutoModelForCausalLM.from_pretrained(tiny_base_folder(), dtype=torch.float32)
+    lora = LoraConfig.model_validate({"r": rank, "alpha": 16, "target_modules": targets, "use_rslora": rank == 4})
+    model = get_peft_model(base, peft_config(lora))
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=std)
+    model.save_pretrained(str(folder))
+    return folder
+
+
+def as_adapter(folder: Path, number: int = 1) -> Adapter:
+    return Adapter(folder.name, number, str(folder), load_adapter(folder, BaseWeights(tiny_base_folder())).sha256)
+
+
 @pytest.fixture(scope="module")
 def adapters(tmp_path_factory: pytest.TempPathFactory) -> list[Adapter]:
-    """Two adapters with random weights, large enough to change what is said, of different ranks."""
-    made = []
-    for number, rank in enumerate((8, 16), start=1):
-        torch.manual_seed(number)
-        base = AutoModelForCausalLM.from_pretrained(tiny_base_folder(), dtype=torch.float32)
-        model = get_peft_model(base, peft_config(LoraConfig(r=rank, alpha=16)))
-        with torch.no_grad():
-            for name, weight in model.named_parameters():
-                if "lora_B" in name:
-                    weight.normal_(std=0.3)
-        folder = tmp_path_factory.mktemp(f"adapter-{rank}")
-        model.save_pretrained(str(folder))
-        made.append(Adapter(f"rank{rank}", number, str(folder)))
-    return made
+    """Adapters large enough to change what is said: all layers at two ranks, and one part of a fused layer alone."""
+    folder = tmp_path_factory.mktemp("adapters")
+    made = [
+        write_adapter(folder / "rank8", rank=8, targets="all-linear", seed=1),
+        write_adapter(folder / "rank16", rank=16, targets="all-linear", seed=2),
+        write_adapter(folder / "queries", rank=4, targets=("q_proj", "up_proj"), seed=3),
+    ]
+    return [as_adapter(path, number) for number, path in enumerate(made, start=1)]
+
+
+def settings(prompts: list[Prompt], **changes: object) -> EngineSettings:
+    usual = EngineSettings(
+        base=ModelConfig(base="tiny"),
+        dtype="float32",
+        on_gpu=False,
+        max_model_len=max(len(prompt.token_ids) for prompt in prompts) + MAX_NEW_TOKENS,
+        max_lora_rank=16,
+        kv_cache_bytes=2**27,
+        max_new_tokens=MAX_NEW_TOKENS,
+        temperature=0.0,
+        seed=0,
+        serving_parser="hermes",
+    )
+    return usual.model_copy(update=changes)
 
 
 @pytest.fixture(scope="module")
 def engine(prompts: list[Prompt]) -> Engine:
-    return Engine(
-        EngineSettings(
-            model_folder=str(tiny_base_folder()),
-            dtype="float32",
-            trust_remote_code=False,
-            on_gpu=False,
-            max_model_len=max(len(prompt.token_ids) for prompt in prompts) + MAX_NEW_TOKENS,
-            max_lora_rank=16,
-            kv_cache_bytes=2**27,
-            seed=0,
-        )
-    )
+    return Engine(settings(prompts), prompts[:NUM_CANARIES])
+
+
+def ask(engine: Engine, prompts: list[Prompt], adapter: Adapter | None) -> tuple[Loaded, list[Generation]]:
+    """The engine's first word, and its replies in the order of the prompts."""
+    messages = list(engine.answer(prompts, adapter))
+    assert isinstance(messages[0], Loaded)
+    batches = messages[1:]
+    found = {reply.case_id: reply for batch in batches if isinstance(batch, Batch) for reply in batch.generations}
+    assert sum(len(batch.generations) for batch in batches if isinstance(batch, Batch)) == len(prompts)
+    return messages[0], [found[prompt.case_id] for prompt in prompts]
 
 
 def said_by_transformers(prompts: list[Prompt], adapter: Adapter | None) -> dict[str, list[int]]:
@@ -75,38 +111,78 @@ def said_by_transformers(prompts: list[Prompt], adapter: Adapter | None) -> dict
 def test_the_engine_says_what_transformers_says(engine: Engine, prompts: list[Prompt], adapters: list[Adapter]) -> None:
     tokenizer = load_tokenizer(tiny_base_folder(), trust_remote_code=False)
     texts: dict[str | None, list[str]] = {}
-    for adapter in (None, *adapters, None):
-        generations = engine.generate(prompts, adapter=adapter, max_new_tokens=MAX_NEW_TOKENS, temperature=0.0, seed=0)
+    for adapter in (None, *adapters, None, adapters[2], None):
+        loaded, generations = ask(engine, prompts, adapter)
         expected = said_by_transformers(prompts, adapter)
         for prompt, generation in zip(prompts, generations, strict=True):
             assert generation.case_id == prompt.case_id
             assert generation.prompt_tokens == len(prompt.token_ids)
-            assert generation.lora_name == (adapter.id if adapter else None)
+            assert generation.applied_as == ("merged" if adapter else "base")
+            assert generation.weights_sha256 == (adapter.sha256 if adapter else None)
             assert generation.finish_reason in ("stop", "length")
+            assert generation.latency_s is not None
             assert generation.latency_s > 0
-            text = tokenizer.decode(expected[prompt.case_id]).removesuffix("<|im_end|>")
-            assert generation.text == text
+            assert generation.text == tokenizer.decode(expected[prompt.case_id]).removesuffix("<|im_end|>")
+        assert (loaded.canary is None) == (adapter is None)
+        if loaded.canary is not None:
+            assert loaded.canary.num_texts_moved > 0
+            assert loaded.canary.largest_shift > loaded.canary.noise
         name = adapter.id if adapter else None
         said = [generation.text for generation in generations]
         assert texts.setdefault(name, said) == said  # the base says the same again after the adapters
-    assert texts["rank8"] != texts[None]
-    assert texts["rank16"] != texts[None]
-    assert texts["rank16"] != texts["rank8"]
+    assert len({tuple(said) for said in texts.values()}) == 4
+
+
+def test_an_adapter_that_changes_nothing_is_told(engine: Engine, prompts: list[Prompt], tmp_path: Path) -> None:
+    inert = as_adapter(write_adapter(tmp_path / "inert", rank=8, targets="all-linear", seed=4, std=0.0))
+    with pytest.raises(InertAdapterError, match="changes nothing"):
+        list(engine.answer(prompts, inert))
+    _, generations = ask(engine, prompts[:1], None)  # the engine goes on
+    assert generations[0].applied_as == "base"
+
+
+def test_a_changed_or_broken_adapter_is_told_and_leaves_the_weights_alone(
+    engine: Engine, prompts: list[Prompt], adapters: list[Adapter], tmp_path: Path
+) -> None:
+    _, before = ask(engine, prompts, None)
+    folder = tmp_path / "changed"
+    shutil.copytree(adapters[0].folder, folder)
+    weights = folder / "adapter_model.safetensors"
+    tensors = load_file(weights)
+    save_file({name: tensor * 2 for name, tensor in tensors.items()}, weights)
+    with pytest.raises(AdapterError, match="changed since"):
+        list(engine.answer(prompts, adapters[0]._replace(folder=str(folder))))
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(AdapterError, match="cannot be read"):
+        list(engine.answer(prompts, adapters[0]._replace(folder=str(folder))))
+    _, after = ask(engine, prompts, None)
+    assert [reply.text for reply in after] == [reply.text for reply in before]
 
 
 def test_a_prompt_without_room_for_a_reply_is_told_and_the_others_are_answered(
     engine: Engine, prompts: list[Prompt]
 ) -> None:
     endless = Prompt("endless", [5] * 5000)
-    generations = engine.generate(
-        [prompts[0], endless, prompts[1]], adapter=None, max_new_tokens=4, temperature=0.0, seed=0
-    )
-    assert [generation.case_id for generation in generations] == [prompts[0].case_id, "endless", prompts[1].case_id]
+    _, generations = ask(engine, [prompts[0], endless, prompts[1]], None)
     assert [generation.finish_reason == "error" for generation in generations] == [False, True, False]
     assert generations[1].error is not None
     assert "5000 tokens" in generations[1].error
 
 
-def test_a_reply_that_reaches_the_limit_says_so(engine: Engine, prompts: list[Prompt]) -> None:
-    (generation,) = engine.generate(prompts[:1], adapter=None, max_new_tokens=1, temperature=0.0, seed=0)
+def test_each_reply_is_also_read_by_the_serving_parser(engine: Engine, prompts: list[Prompt]) -> None:
+    _, generations = ask(engine, prompts[:2], None)
+    assert [reply.served.parser for reply in generations if reply.served] == ["hermes", "hermes"]
+
+
+def test_an_engine_with_choices_says_one_of_them(prompts: list[Prompt]) -> None:
+    chooser = Engine(settings(prompts, choices=("refusal", "compliance"), serving_parser=None, max_new_tokens=16))
+    _, generations = ask(chooser, prompts[:4], None)
+    assert {generation.text for generation in generations} <= {"refusal", "compliance"}
+    assert all(generation.served is None for generation in generations)
+    assert json.loads(generations[0].model_dump_json())["finish_reason"] == "stop"
+
+
+def test_a_reply_that_reaches_the_limit_says_so(prompts: list[Prompt]) -> None:
+    curt = Engine(settings(prompts, max_new_tokens=1))
+    _, (generation,) = ask(curt, prompts[:1], None)
     assert (generation.finish_reason, generation.output_tokens) == ("length", 1)

@@ -83,7 +83,15 @@ def report_of(tmp_path: Path, card: object) -> tuple[Report, str, str]:
         id="case-1", messages=(user("Hello"),), tools=(), kind="answer", tags=(), expected_calls=(), expected_text="Hi"
     )
     metric = Metric(value=0.5, n=90, low=0.4, high=0.6)
-    scores = Scores(adapter_id="base", num_cases=1, num_unscored=0, metrics={"no_call_accuracy": metric}, verdicts=())
+    scores = Scores(
+        adapter_id="base",
+        num_cases=1,
+        num_unscored=0,
+        metrics={"no_call_accuracy": metric},
+        cells={},
+        suites={},
+        verdicts=(),
+    )
     reply = Generation(
         case_id="case-1", text="Hi", finish_reason="stop", prompt_tokens=1, output_tokens=1, latency_s=0.1
     )

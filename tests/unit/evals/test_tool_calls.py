@@ -1,18 +1,18 @@
-"""Validity of calls against the offered tools, and equality with the expected calls."""
+"""Validity of calls against the offered tools, and the judgement of a whole reply."""
 
-import random
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 
 import pytest
+from builders import make_call
 from hypothesis import given
 from hypothesis import strategies as st
 
 from evals.parse import parse_reply
-from evals.records import FailureReason, Problem
-from evals.tool_calls import check_calls, json_equal, match_calls
-from orchestrator.records import FunctionCall, FunctionSpec, JsonObject, ToolCall, ToolSpec
+from evals.records import AcceptedCall, Case, FailureReason, ParsedReply, Problem
+from evals.tool_calls import CallJudgement, check_calls, judge_calls
+from orchestrator.records import FunctionSpec, JsonObject, SampleKind, ToolCall, ToolSpec
 
 WEATHER: JsonObject = {
     "type": "object",
@@ -30,8 +30,22 @@ def tool(name: str, parameters: JsonObject) -> ToolSpec:
     return ToolSpec(function=FunctionSpec(name=name, parameters=parameters))
 
 
-def call(name: str, **arguments: object) -> ToolCall:
-    return ToolCall(function=FunctionCall(name=name, arguments=arguments))
+def replied(*calls: ToolCall, problem: Problem | None = None) -> ParsedReply:
+    return ParsedReply(calls=calls, prose="", thinking=None, problems=() if problem is None else (problem,))
+
+
+def make_case(
+    *expected: ToolCall, accepted: tuple[AcceptedCall, ...] = (), kind: SampleKind = "tool_call", **fields: object
+) -> Case:
+    given = {"tools": (tool("f", WEATHER), tool("geo_area", {})), "original_names": {"geo_area": "geo.area"}, **fields}
+    return Case(
+        id="c", messages=(), kind=kind, tags=(), expected_calls=expected, accepted_calls=accepted, expected_text="",
+        **given,
+    )  # fmt: skip
+
+
+def judged(case: Case, *calls: ToolCall) -> CallJudgement:
+    return judge_calls(case, replied(*calls))
 
 
 def check(arguments: str, parameters: JsonObject = WEATHER) -> Problem | None:
@@ -149,68 +163,125 @@ def test_a_long_detail_is_cut() -> None:
     assert len(problem.detail) <= 303
 
 
-def test_the_same_calls_in_another_order_match() -> None:
-    expected = [call("f", a=1, b=[1, 2]), call("f", a=2), call("g")]
-    assert match_calls([call("g"), call("f", a=2.0), call("f", b=[1, 2], a=1)], expected) is None
-    assert match_calls([], []) is None
-
-
-@pytest.mark.parametrize(
-    ("calls", "expected", "problem"),
-    [
-        ([], [call("f")], ("wrong_number_of_calls", "0 calls where 1 are expected")),
-        ([call("f"), call("f")], [call("f")], ("wrong_number_of_calls", "2 calls where 1 are expected")),
-        ([call("g")], [call("f")], ("wrong_tool", "calls g where f is expected")),
-        ([call("f"), call("f")], [call("f"), call("g")], ("wrong_tool", "calls f where g is expected")),
-        ([call("f", a="x")], [call("f", a="y")], ("wrong_arguments", 'f: a: "x" where "y" is expected')),
-        ([call("f", a=True)], [call("f", a=1)], ("wrong_arguments", "f: a: true where 1 is expected")),
-        ([call("f", a=None)], [call("f")], ("wrong_arguments", "f: a: null where nothing is expected")),
-        ([call("f", a=[1, 2])], [call("f", a=[2, 1])], ("wrong_arguments", "f: a: [1, 2] where [2, 1] is expected")),
-        (
-            [call("f", a=1), call("f", a=1)],
-            [call("f", a=1), call("f", a=2)],
-            ("wrong_arguments", "f: a: 1 where 2 is expected"),
-        ),
-    ],
+NOT_JSON = Problem(reason="not_json", detail="Expecting value at character 1")
+AREA = AcceptedCall(
+    name="geo_area", arguments={"side": [2, 3], "unit": ["", "cm"]}, types={"side": "integer", "unit": "string"}
 )
-def test_the_first_difference_is_named(
-    calls: list[ToolCall], expected: list[ToolCall], problem: tuple[FailureReason, str]
+"""Accepted although the tool `geo_area` of these cases declares nothing."""
+
+
+def test_the_right_call_is_valid_and_matches() -> None:
+    judgement = judged(make_case(make_call("f", city="Rome", days=2)), make_call("f", days=2.0, city="Rome"))
+    expected = CallJudgement(validity=None, match=None, arguments_expected=2, arguments_given=2, arguments_right=2)
+    assert judgement == expected
+
+
+def test_validity_and_match_are_judged_apart() -> None:
+    wrong_but_valid = judged(make_case(make_call("f", city="Rome")), make_call("f", city="Oslo"))
+    assert (reason_of(wrong_but_valid.validity), reason_of(wrong_but_valid.match)) == (None, "value_error:string")
+    # The data itself may expect what the schema does not allow: the city is shorter than two characters.
+    right_but_invalid = judged(make_case(make_call("f", city="Y")), make_call("f", city="Y"))
+    assert reason_of(right_but_invalid.validity) == "arguments_do_not_fit_schema"
+    assert right_but_invalid.match is None
+
+
+def test_accepted_calls_decide_over_expected_ones() -> None:
+    case = make_case(make_call("geo_area", side=2), accepted=(AREA,), tools=(tool("geo_area", {"required": ["unit"]}),))
+    judgement = judged(case, make_call("geo_area", side=3))
+    assert reason_of(judgement.validity) == "arguments_do_not_fit_schema"
+    assert judgement.match is None
+    assert (judgement.arguments_expected, judgement.arguments_given, judgement.arguments_right) == (1, 1, 1)
+    judgement = judged(case, make_call("geo_area", side=4, unit="CM"))
+    assert reason_of(judgement.match) == "value_error:others"
+    assert (judgement.arguments_expected, judgement.arguments_given, judgement.arguments_right) == (2, 2, 1)
+
+
+@pytest.mark.parametrize("name", ["geo_area", "geo.area"])
+@pytest.mark.parametrize("accepted", [(AREA,), ()])
+def test_a_tool_may_be_called_by_either_of_its_names(name: str, accepted: tuple[AcceptedCall, ...]) -> None:
+    judgement = judged(make_case(make_call("geo_area", side=2), accepted=accepted), make_call(name, side=2))
+    assert (judgement.validity, judgement.match, judgement.arguments_right) == (None, None, 1)
+
+
+def test_other_names_are_no_names_of_the_tool() -> None:
+    judgement = judged(make_case(make_call("geo_area", side=2)), make_call("geo-area", side=2))
+    assert reason_of(judgement.validity) == "unknown_tool"
+    assert reason_of(judgement.match) == "simple_function_checker:wrong_func_name"
+    assert (judgement.arguments_expected, judgement.arguments_given, judgement.arguments_right) == (1, 1, 0)
+
+
+def test_an_offered_name_is_the_tool_that_has_it() -> None:
+    tools = (tool("geo_area", {}), tool("geo_area_2", {"required": ["side"]}))
+    case = make_case(make_call("geo_area"), tools=tools, original_names={"geo_area_2": "geo.area"})
+    assert judged(case, make_call("geo_area")).match is None
+    other = judged(case, make_call("geo.area"))
+    assert other.validity == Problem(
+        reason="arguments_do_not_fit_schema", detail="geo.area: 'side' is a required property"
+    )
+    assert reason_of(other.match) == "simple_function_checker:wrong_func_name"
+
+
+def test_an_attempt_that_did_not_parse_spoils_right_calls() -> None:
+    call = make_call("f", city="Rome")
+    judgement = judge_calls(make_case(call), replied(call, problem=NOT_JSON))
+    assert (judgement.validity, judgement.match) == (NOT_JSON, NOT_JSON)
+    assert (judgement.arguments_expected, judgement.arguments_given, judgement.arguments_right) == (1, 1, 1)
+
+
+def test_no_call_where_one_is_expected() -> None:
+    judgement = judged(make_case(make_call("f", city="Rome")))
+    assert reason_of(judgement.validity) == "no_call"
+    assert reason_of(judgement.match) == "multiple_function_checker:wrong_count"
+    assert (judgement.arguments_expected, judgement.arguments_given) == (1, 0)
+
+
+def test_any_call_will_do_where_one_is_wanted_and_none_expected() -> None:
+    case = make_case()
+    assert reason_of(judged(case).match) == "no_call"
+    assert judge_calls(case, replied(problem=NOT_JSON)).match == NOT_JSON
+    judgement = judged(case, make_call("unknown", a=1), make_call("f"))
+    assert judgement.match is None
+    assert reason_of(judgement.validity) == "unknown_tool"
+    assert (judgement.arguments_expected, judgement.arguments_given, judgement.arguments_right) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("kind", ["answer", "refusal", "clarification"])
+def test_nothing_may_be_called_where_no_call_is_wanted(kind: SampleKind) -> None:
+    case = make_case(kind=kind)
+    quiet = CallJudgement(validity=None, match=None, arguments_expected=0, arguments_given=0, arguments_right=0)
+    assert judged(case) == quiet
+    assert judge_calls(case, replied(problem=NOT_JSON)) == quiet
+    called = judged(case, make_call("f", city="Rome"))
+    unexpected = Problem(reason="unexpected_call", detail="calls f where no call is expected")
+    assert called == quiet.model_copy(update={"match": unexpected})
+
+
+def test_calls_are_paired_as_well_as_possible_before_arguments_are_counted() -> None:
+    expected = (make_call("f", city="Rome", days=1), make_call("f", city="Oslo", days=2))
+    judgement = judged(make_case(*expected), make_call("f", city="Oslo", days=1), make_call("f", city="Oslo", days=2))
+    assert reason_of(judgement.match) == "parallel_function_checker_no_order:cannot_find_match"
+    assert (judgement.arguments_expected, judgement.arguments_given, judgement.arguments_right) == (4, 4, 3)
+    judgement = judged(make_case(*expected), make_call("f", city="Oslo", days=2), *[make_call("geo_area", a=1)] * 2)
+    assert (judgement.arguments_expected, judgement.arguments_given, judgement.arguments_right) == (4, 4, 2)
+
+
+SIDES = st.lists(st.sampled_from([1, 2, 3, 4, "2", None]), max_size=4)
+
+
+@given(SIDES, SIDES, st.booleans())
+def test_a_judgement_does_not_depend_on_the_order_of_the_calls_and_its_counts_add_up(
+    given: list[object], wanted: list[object], is_accepted: bool
 ) -> None:
-    assert match_calls(calls, expected) == Problem(reason=problem[0], detail=problem[1])
-
-
-@pytest.mark.parametrize(
-    ("left", "right", "equal"),
-    [
-        (1, 1.0, True),
-        (0, -0.0, True),
-        (2**53 + 1, float(2**53), False),
-        (True, 1, False),
-        (False, 0, False),
-        (True, True, True),
-        (None, False, False),
-        ("1", 1, False),
-        ("a", "A", False),
-        ({"a": 1, "b": {"c": [1.0]}}, {"b": {"c": [1]}, "a": 1}, True),
-        ({"a": None}, {}, False),
-        ([True], [1], False),
-        ([], {}, False),
-        ({"a": False}, {"a": 0}, False),
-    ],
-)
-def test_equality_of_json_values(left: object, right: object, equal: bool) -> None:
-    assert json_equal(left, right) is equal
-    assert json_equal(right, left) is equal
-
-
-ARGUMENTS = st.dictionaries(st.sampled_from("ab"), st.sampled_from([0, 1, 1.0, True, "1", None, [1], [True]]))
-CALLS = st.lists(
-    st.builds(lambda name, arguments: call(name, **arguments), st.sampled_from("fg"), ARGUMENTS), max_size=5
-)
-
-
-@given(CALLS, CALLS, st.integers())
-def test_matching_ignores_order_and_is_symmetric(left: list[ToolCall], right: list[ToolCall], seed: int) -> None:
-    shuffled = random.Random(seed).sample(left, len(left))
-    assert match_calls(left, shuffled) is None
-    assert (match_calls(left, right) is None) is (match_calls(right, shuffled) is None)
+    accepted = (AREA,) * len(wanted) if is_accepted else ()
+    case = make_case(*(make_call("geo_area", side=side) for side in wanted), accepted=accepted)
+    calls = [
+        make_call("geo_area", side=side, unit="cm") if side == 4 else make_call("geo_area", side=side) for side in given
+    ]
+    judgement = judged(case, *calls)
+    backwards = judged(case, *reversed(calls))
+    counts = judgement.model_dump(include={"arguments_expected", "arguments_given", "arguments_right"})
+    assert counts == backwards.model_dump(include=counts.keys())
+    assert (judgement.match is None) is (backwards.match is None)
+    assert judgement.arguments_right <= min(judgement.arguments_expected, judgement.arguments_given)
+    if judgement.match is None and wanted:
+        assert judgement.arguments_right == judgement.arguments_expected == judgement.arguments_given

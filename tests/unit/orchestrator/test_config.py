@@ -9,20 +9,20 @@ from pydantic import ValidationError
 from orchestrator.config import (
     PROFILES,
     DataConfig,
-    EvalConfig,
     Gate,
     LoraConfig,
     RangeConfig,
     ResourcesConfig,
     RunConfig,
     SearchConfig,
-    Section,
     ServableRank,
     SourceConfig,
     SpaceConfig,
     SplitConfig,
     TrainConfig,
 )
+from orchestrator.config_eval import EvalConfig, JudgeConfig, SuiteConfig
+from orchestrator.config_fields import Section
 
 RANKS = get_args(ServableRank)
 
@@ -47,9 +47,9 @@ def test_every_field_says_what_it_is() -> None:
         nested = [type(field.default) for field in section.model_fields.values() if isinstance(field.default, Section)]
         return {section}.union(*(sections(each) for each in nested))
 
-    not_by_default: set[type[Section]] = {SourceConfig, RangeConfig, Gate}
+    not_by_default: set[type[Section]] = {SourceConfig, RangeConfig, Gate, SuiteConfig, JudgeConfig}
     everything = sections(RunConfig) | not_by_default
-    assert len(everything) == 13
+    assert len(everything) == 15
     for section in everything:
         for name, field in section.model_fields.items():
             assert field.description, f"{section.__name__}.{name} has no docstring"
@@ -170,7 +170,10 @@ def test_a_grid_needs_a_list_of_learning_rates() -> None:
 def test_a_gate_bounds_a_known_metric() -> None:
     assert RunConfig(gates={"over_refusal_rate": Gate(max=0.1)}).gates["over_refusal_rate"].max == 0.1
     refused("a gate needs min, max or both", gates={"tool_call_validity": {}})
-    refused("no metric is called 'accuracy'; the metrics are tool_call_validity, ", gates={"accuracy": {"min": 0.5}})
+    refused(
+        "no metric is called 'accuracy'; the metrics are case_accuracy, tool_call_validity, ",
+        gates={"accuracy": {"min": 0.5}},
+    )
 
 
 @pytest.mark.parametrize("name", ["", ".hidden", "a/b", "a b", "..", "-x", "x" * 101, "ä"])
@@ -216,6 +219,16 @@ def test_a_plain_folder_name_is_taken(name: str) -> None:
         (EvalConfig, {"max_new_tokens": 0}),
         (EvalConfig, {"kv_cache_gib": 0}),
         (EvalConfig, {"max_unscored_rate": 1.0}),
+        (EvalConfig, {"num_engines": 0}),
+        (EvalConfig, {"turns": "first"}),
+        (EvalConfig, {"reply_format": "xml"}),
+        (SuiteConfig, {"name": "s", "path": ""}),
+        (SuiteConfig, {"path": "a", "name": "no/slash"}),
+        (SuiteConfig, {"path": "a", "name": ""}),
+        (SuiteConfig, {"name": "s", "path": "a", "limit": 0}),
+        (SuiteConfig, {"name": "s", "path": "a", "format": "synthetic"}),
+        (JudgeConfig, {"base": ""}),
+        (JudgeConfig, {"base": "judge", "max_new_tokens": 0}),
         (ResourcesConfig, {"num_workers": 0}),
         (ResourcesConfig, {"cpus_per_worker": 0}),
         (ResourcesConfig, {"gpus_per_worker": -1}),

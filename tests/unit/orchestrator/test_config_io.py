@@ -124,6 +124,35 @@ def test_source_paths_start_at_their_own_folder(folder: Path) -> None:
     ]
 
 
+def test_suite_paths_start_at_their_own_folder(folder: Path) -> None:
+    suite = "{name: s, path: q.jsonl, answers: ../a.jsonl}"
+    suites = load(folder, f"eval: {{suites: [{suite}]}}", "eval.suites.1={name: t, path: p.csv}").eval.suites
+    assert [(suite.path, suite.answers) for suite in suites] == [
+        (str(folder / "q.jsonl"), str(folder.parent / "a.jsonl")),
+        (str(Path.cwd() / "p.csv"), None),
+    ]
+
+
+def test_a_local_judge_becomes_absolute_and_others_stay(folder: Path) -> None:
+    bases = {"./judge": str(folder / "judge"), "some/judge": "some/judge"}
+    for base, expected in bases.items():
+        judge = load(folder, f"eval: {{judge: {{base: {base}}}}}").eval.judge
+        assert judge is not None
+        assert judge.base == expected
+
+
+@pytest.mark.parametrize("text", ["eval: {suites: {}}", "eval: {suites: [1]}", "eval: 3", "eval: {judge: x}"])
+def test_suites_and_judges_of_the_wrong_shape_are_refused_in_one_line(folder: Path, text: str) -> None:
+    message = refusal(folder, text)
+    assert ": eval" in message
+    assert "\n" not in message
+
+
+def test_a_wrong_suite_says_which_and_what_is_allowed(folder: Path) -> None:
+    message = refusal(folder, "eval: {suites: [{name: s, path: a, format: bfclx}]}")
+    assert "eval.suites.0.format: 'bfclx' is not allowed here. Allowed: auto, canonical, cases, xstest" in message
+
+
 def test_the_storage_path_starts_at_the_current_folder(folder: Path) -> None:
     assert load(folder, "resources: {storage_path: out}").resources.storage_path == str(Path.cwd() / "out")
     assert load(folder, "{}").resources.storage_path == str(Path.cwd() / "runs")
@@ -228,7 +257,10 @@ def test_a_key_in_the_wrong_section_is_found_in_its_own(folder: Path) -> None:
         ("train: {batch_size: 3}", "train: batch_size 3 must be a multiple of micro_batch_size 2."),
         ("search: {searcher: grid}", "search: searcher 'grid' needs space.learning_rate as a list"),
         ("gates: {tool_call_validity: {}}", "gates.tool_call_validity: a gate needs min, max or both."),
-        ("gates: {validity: {min: 1}}", "gates.validity: there is no such key. Allowed: tool_call_validity, "),
+        (
+            "gates: {validity: {min: 1}}",
+            "gates.validity: there is no such key. Allowed: case_accuracy, tool_call_validity, ",
+        ),
     ],
 )
 def test_a_wrong_value_says_what_is_allowed(folder: Path, text: str, expected: str) -> None:

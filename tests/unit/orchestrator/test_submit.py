@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from orchestrator import submit
 from orchestrator.config import DataConfig, ModelConfig, ResourcesConfig, RunConfig, SourceConfig
+from orchestrator.config_eval import EvalConfig, SuiteConfig
 from orchestrator.config_io import load_config
 from orchestrator.errors import InputError, OrchestratorError, SubmissionError
 from orchestrator.submit import _reachable, _Shown, exit_code, stage_package, submit_job
@@ -92,6 +93,38 @@ def test_the_packaged_config_finds_its_sources_and_joins_the_jobs_own_cluster(
     assert sent.train == config.train
 
 
+def test_suites_and_answers_travel_and_are_found_again(tmp_path: Path) -> None:
+    for name in ("q.jsonl", "q_answers.jsonl", "given.jsonl", "tools.json"):
+        (tmp_path / name).write_text(f'{{"file": "{name}"}}\n', encoding="utf-8")
+    questions = str(tmp_path / "q.jsonl")
+    source = SourceConfig(path=questions, answers=str(tmp_path / "given.jsonl"), tools=str(tmp_path / "tools.json"))
+    suites = (
+        SuiteConfig(name="bfcl", path=questions, format="bfcl"),
+        SuiteConfig(name="rows", path=questions, format="messages"),
+        SuiteConfig(name="far", path="/on/the/cluster.csv", format="xstest"),
+    )
+    package = tmp_path / "package"
+    package.mkdir()
+    stage_package(RunConfig(data=DataConfig(sources=(source,)), eval=EvalConfig(suites=suites)), package)
+    sent = load_config(package / "config.json")
+    (travelled,) = sent.data.sources
+    found = [travelled.path, travelled.answers, travelled.tools]
+    found += [path for suite in sent.eval.suites for path in (suite.path, suite.answers)]
+    texts = [None if path is None or not Path(path).is_file() else Path(path).read_text("utf-8") for path in found]
+    named = ["q.jsonl", "given.jsonl", "tools.json", "q.jsonl", "q_answers.jsonl", "q.jsonl"]
+    assert texts == [*(f'{{"file": "{name}"}}\n' for name in named), None, None, None]
+    assert all(Path(path).is_relative_to(package) for path in found[:6] if path)
+    assert sent.eval.suites[2].path == "/on/the/cluster.csv"
+
+
+def test_suites_count_towards_what_may_travel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "q.csv").write_text("x" * 21, encoding="utf-8")
+    config = RunConfig(eval=EvalConfig(suites=(SuiteConfig(name="s", path=str(tmp_path / "q.csv")),)))
+    monkeypatch.setattr(submit, "MAX_SOURCES_BYTES", 20)
+    with pytest.raises(InputError, match="too large to travel"):
+        stage_package(config, tmp_path / "package")
+
+
 def test_the_packaged_code_runs_where_nothing_is_installed(config: RunConfig, tmp_path: Path) -> None:
     package = tmp_path / "package"
     package.mkdir()
@@ -105,7 +138,7 @@ def test_data_too_large_to_travel_is_refused(
     config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(submit, "MAX_SOURCES_BYTES", 20)
-    with pytest.raises(InputError, match=r"data\.sources: .*too large to travel"):
+    with pytest.raises(InputError, match=r"data\.sources and eval\.suites: .*too large to travel"):
         stage_package(config, tmp_path / "package")
 
 

@@ -1,0 +1,193 @@
+"""Engines as Ray actors: started, fed, replaced when they die."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+from evals.dealing import Chunk, Work, WorkQueue
+from evals.generate import IN_PROCESS, ON_CPU, Batch, Engine, EngineSettings, Loaded, Prompt, failed_generation
+from evals.records import FailedAdapter
+from orchestrator.cluster import cluster_capacity
+from orchestrator.errors import AdapterError, EvaluationError, OrchestratorError, causes
+
+MAX_ENGINE_CPUS = 8
+"""CPUs of an engine without a GPU, where its machine has as many."""
+MAX_DEATHS_IN_A_ROW = 3
+"""Engines that die one after the other without a single reply between them: then it is not the cases."""
+
+
+class Listener(Protocol):
+    """Hears what the engines do."""
+
+    def loaded(self, key: str, loaded: Loaded) -> None:
+        """An engine has a work's weights in place."""
+
+    def answered(self, key: str, batch: Batch) -> None:
+        """Replies finished."""
+
+    def retried(self, key: str, num_prompts: int) -> None:
+        """An engine died, and so many prompts are asked again."""
+
+
+@dataclass
+class _Worker:
+    """One engine and what it is at. `waiting` are the prompts of its chunk that have no reply."""
+
+    actor: Any
+    current: str | None = None
+    chunk: Chunk | None = None
+    stream: Any = None
+    waiting: dict[str, Prompt] = field(default_factory=dict)
+
+    def begin(self, chunk: Chunk) -> None:
+        self.current, self.chunk = chunk.key, chunk
+        self.waiting = {prompt.case_id: prompt for prompt in chunk.prompts}
+        self.stream = self.actor.answer.remote(chunk.prompts, chunk.adapter)
+
+
+def num_engines(wanted: int | None, *, on_gpu: bool) -> int:
+    """How many engines the cluster can hold at once, or `wanted` of them where that is fewer.
+
+    Without a number it is one for each GPU, or one for each machine where none is used.
+    """
+    capacity, largest = cluster_capacity()
+    if on_gpu:
+        most = int(capacity.get("GPU", 0))
+    else:
+        most = sum(1 for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1)
+        if wanted is not None and largest is not None:
+            return max(1, min(wanted, int(capacity.get("CPU", 1))))
+    return max(1, most if wanted is None else min(wanted, most))
+
+
+def answer_all(
+    works: Sequence[Work],
+    *,
+    settings: EngineSettings,
+    canaries: Sequence[Prompt],
+    count: int,
+    listener: Listener,
+) -> list[FailedAdapter]:
+    """Have `count` engines answer all works; every reply goes to the listener exactly once.
+
+    A case on which an engine dies is asked once more by itself, in a new engine, and then gets a generation with
+    finish_reason "error". A work whose adapter cannot be loaded or changes nothing is dropped.
+
+    Returns:
+        The works that were dropped, with the reason.
+
+    Raises:
+        EvaluationError: If engines die one after the other without a reply.
+    """
+    queue = WorkQueue([work for work in works if work.prompts], count)
+    with _engines(settings, canaries, count) as start:
+        return _Round(queue, start, listener).run(count)
+
+
+@contextmanager
+def _engines(settings: EngineSettings, canaries: Sequence[Prompt], count: int) -> Iterator[Callable[[], Any]]:
+    """Yield a function that starts an engine; all are ended with the block."""
+    _, largest = cluster_capacity()
+    cpus_of_node = int(largest["CPU"]) if largest else MAX_ENGINE_CPUS
+    per_node = -(-count // max(1, len([node for node in ray.nodes() if node["Alive"]])))
+    num_cpus = 1 if settings.on_gpu else max(1, min(MAX_ENGINE_CPUS, cpus_of_node // per_node))
+    environment = IN_PROCESS if settings.on_gpu else IN_PROCESS | ON_CPU
+    actor_class = ray.remote(Engine).options(
+        num_cpus=num_cpus, num_gpus=int(settings.on_gpu), runtime_env={"env_vars": environment}
+    )
+    started: list[Any] = []
+
+    def start() -> Any:
+        started.append(actor_class.remote(settings, canaries))
+        return started[-1]
+
+    try:
+        yield start
+    finally:
+        for actor in started:
+            ray.kill(actor)
+
+
+class _Round:
+    """One pass over a queue."""
+
+    def __init__(self, queue: WorkQueue, start: Callable[[], Any], listener: Listener) -> None:
+        self._queue, self._start, self._listener = queue, start, listener
+        self._failed: dict[str, FailedAdapter] = {}
+        self._deaths_in_a_row = 0
+
+    def run(self, count: int) -> list[FailedAdapter]:
+        idle: list[_Worker] = []
+        busy: list[_Worker] = []
+        while True:
+            while len(busy) < count:
+                worker = idle.pop() if idle else None
+                chunk = self._queue.deal(worker.current if worker else None)
+                if chunk is None:
+                    idle += [worker] if worker else []
+                    break
+                worker = worker or _Worker(self._start())
+                worker.begin(chunk)
+                busy.append(worker)
+            if not busy:
+                return list(self._failed.values())
+            (ready,), _ = ray.wait([worker.stream for worker in busy], num_returns=1)
+            worker = next(worker for worker in busy if worker.stream is ready)
+            if not self._hear(worker):
+                busy.remove(worker)
+                idle.append(worker)
+
+    def _hear(self, worker: _Worker) -> bool:
+        """Take one message of a busy engine. False when its chunk has ended, one way or the other."""
+        chunk = worker.chunk
+        assert chunk is not None
+        try:
+            message = ray.get(next(worker.stream))
+        except StopIteration:
+            self._queue.finish(chunk)
+            return False
+        except (RayActorError, RayTaskError) as error:
+            self._fail(worker, chunk, error)
+            return False
+        if isinstance(message, Loaded):
+            self._listener.loaded(chunk.key, message)
+            return True
+        self._deaths_in_a_row = 0
+        for generation in message.generations:
+            del worker.waiting[generation.case_id]
+        self._listener.answered(chunk.key, message)
+        return True
+
+    def _fail(self, worker: _Worker, chunk: Chunk, error: Exception) -> None:
+        of_adapter = next((cause for cause in causes(error) if isinstance(cause, AdapterError)), None)
+        if of_adapter is not None:
+            self._queue.finish(chunk)
+            self._queue.drop(chunk.key)
+            self._failed[chunk.key] = failed_adapter(chunk.key, of_adapter)
+            return
+        cause = list(causes(error))[-1]
+        reason = f"{type(cause).__name__}: {' '.join(str(cause).split())}"
+        self._deaths_in_a_row += 1
+        if self._deaths_in_a_row >= MAX_DEATHS_IN_A_ROW:
+            raise EvaluationError(
+                f"{self._deaths_in_a_row} vLLM engines broke one after the other; the last with {reason}",
+                where=chunk.key,
+            ) from error
+        unanswered = list(worker.waiting.values())
+        given_up = self._queue.take_back(chunk, unanswered)
+        if given_up:
+            lost = [failed_generation(prompt, f"the engine died on it twice: {reason}") for prompt in given_up]
+            self._listener.answered(chunk.key, Batch(lost, 0.0))
+        else:
+            self._listener.retried(chunk.key, len(unanswered))
+        ray.kill(worker.actor)
+        worker.actor, worker.current = self._start(), None
+
+
+def failed_adapter(adapter_id: str, error: OrchestratorError) -> FailedAdapter:
+    """The record of an adapter that could not be scored."""
+    return FailedAdapter(adapter_id=adapter_id, error=type(error).__name__, message=str(error))

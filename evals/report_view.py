@@ -1,0 +1,248 @@
+"""What a reader of a report is shown, put together once for the page and for Markdown. Pure functions on records."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from evals.metrics import wilson_interval
+from evals.records import AdapterSummary, CellName, Comparison, EngineRecord, Flip, Metric, Report
+from evals.report_examples import (
+    MAX_EXAMPLES,
+    MAX_OTHER_EXAMPLES,
+    AdapterFailures,
+    CellExamples,
+    Flips,
+    SecondOpinion,
+    ServingDifferences,
+    adapter_failures,
+    cell_examples,
+    flips_of,
+    second_opinion,
+    serving_differences,
+)
+from evals.report_inputs import ReportInputs
+from evals.report_runs import OtherRun
+from evals.report_text import CELLS, METRICS, metric_text
+from orchestrator.records import MetricName
+
+HEADLINES: tuple[MetricName, ...] = (
+    "case_accuracy",
+    "tool_call_accuracy",
+    "refusal_accuracy",
+    "tool_call_validity",
+    "no_tool_accuracy",
+    "clarification_accuracy",
+)
+"""Figures for the top of the page, in order of choice: the first three that are scored."""
+NUM_HEADLINES = 3
+NO_PROOF, NO_EFFECT = "no proof", "no effect seen"
+"""What is said of an adapter that is not proved to change anything, and of one that is seen to change nothing."""
+
+
+class Headline(NamedTuple):
+    """One of the three figures at the top; `against_base` has the adapter on the left."""
+
+    metric: MetricName
+    figure: Metric
+    base: Metric | None
+    against_base: Comparison | None
+
+
+class Cell(NamedTuple):
+    """One of the four demands: its figure for each adapter of the report, in order, and replies of the chosen one."""
+
+    name: CellName
+    figures: tuple[Metric | None, ...]
+    examples: CellExamples | None
+
+
+@dataclass(frozen=True)
+class View:
+    """Everything that is shown.
+
+    `chosen` is the winner, without one the leader, without that None; most of the page is about it. `unscored` is the
+    number of cases without a reply by adapter. `engines` are by adapter.
+    """
+
+    report: Report
+    inputs: ReportInputs
+    chosen: AdapterSummary | None
+    base: AdapterSummary | None
+    headlines: tuple[Headline, ...]
+    against_base: tuple[Comparison, ...]
+    cells: tuple[Cell, ...]
+    flips: tuple[Flips, ...]
+    failures: tuple[AdapterFailures, ...]
+    serving: tuple[ServingDifferences, ...]
+    opinions: tuple[SecondOpinion, ...]
+    engines: dict[str, EngineRecord]
+    unscored: dict[str, int]
+    other: OtherRun | None
+    other_flips: tuple[Flips, ...]
+
+    @property
+    def metrics(self) -> list[MetricName]:
+        """Metrics that at least one adapter has."""
+        return [name for name in METRICS if any(name in adapter.metrics for adapter in self.report.adapters)]
+
+    @property
+    def suites(self) -> list[str]:
+        """Suites of which at least one adapter has cases."""
+        return list(dict.fromkeys(suite for scored in self.inputs.scored for suite in scored.scores.suites))
+
+    def suite_metric(self, adapter_id: str, suite: str, name: MetricName) -> Metric | None:
+        """One adapter's figure on one suite."""
+        found = next(scored for scored in self.inputs.scored if scored.scores.adapter_id == adapter_id)
+        return found.scores.suites.get(suite, {}).get(name)
+
+
+def make_view(
+    report: Report, inputs: ReportInputs, *, other: OtherRun | None = None, other_flips: Sequence[Flips] = ()
+) -> View:
+    """Choose and word what is shown.
+
+    Raises:
+        RunConflictError: If a verdict belongs to no known case.
+    """
+    chosen_id = report.verdict.winner or report.verdict.leader
+    chosen = next((adapter for adapter in report.adapters if adapter.id == chosen_id), None)
+    base = next((adapter for adapter in report.adapters if adapter.is_base), None)
+    ours = [oriented(entry, chosen.id) for entry in report.comparisons if chosen and chosen.id in _sides(entry)]
+    against_base = tuple(entry for entry in ours if base and entry.right == base.id)
+    scored = {entry.scores.adapter_id: entry for entry in inputs.scored}
+    judged = (second_opinion(scored[adapter.id], inputs.cases) for adapter in report.adapters)
+    served = (serving_differences(scored[adapter.id], inputs.cases) for adapter in report.adapters)
+    return View(
+        report=report,
+        inputs=inputs,
+        chosen=chosen,
+        base=base,
+        headlines=_headlines(chosen, base, against_base),
+        against_base=against_base,
+        cells=tuple(_cells(report.adapters, chosen, inputs)),
+        flips=tuple(_flips(ours, chosen, inputs)),
+        failures=tuple(
+            adapter_failures(
+                scored[adapter.id], inputs.cases, limit=MAX_EXAMPLES if adapter is chosen else MAX_OTHER_EXAMPLES
+            )
+            for adapter in report.adapters
+        ),
+        serving=tuple(entry for entry in served if entry is not None),
+        opinions=tuple(entry for entry in judged if entry is not None),
+        engines={entry.scores.adapter_id: entry.engine for entry in inputs.scored if entry.engine is not None},
+        unscored={entry.scores.adapter_id: entry.scores.num_unscored for entry in inputs.scored},
+        other=other,
+        other_flips=tuple(other_flips),
+    )
+
+
+def _sides(comparison: Comparison) -> tuple[str, str]:
+    return comparison.left, comparison.right
+
+
+def oriented(comparison: Comparison, left: str) -> Comparison:
+    """The same comparison with `left`, one of its two sides, on the left."""
+    if comparison.left == left:
+        return comparison
+    changes: dict[str, Any] = {
+        "left": comparison.right,
+        "right": comparison.left,
+        "gained": comparison.lost,
+        "lost": comparison.gained,
+        "difference": _negated(comparison.difference),
+        "low": _negated(comparison.high),
+        "high": _negated(comparison.low),
+        "flips": tuple(Flip(case_id=f.case_id, left_correct=not f.left_correct) for f in comparison.flips),
+    }
+    return comparison.model_copy(update=changes)
+
+
+def _negated(value: float | None) -> float | None:
+    return None if value is None else -value
+
+
+def _headlines(
+    chosen: AdapterSummary | None, base: AdapterSummary | None, against_base: Sequence[Comparison]
+) -> tuple[Headline, ...]:
+    if chosen is None:
+        return ()
+    by_metric = {comparison.metric: comparison for comparison in against_base}
+    return tuple(
+        Headline(name, chosen.metrics[name], base.metrics.get(name) if base else None, by_metric.get(name))
+        for name in headline_metrics(chosen)
+    )
+
+
+def headline_metrics(chosen: AdapterSummary) -> list[MetricName]:
+    """Which figures stand at the top of the page."""
+    scored = [name for name in HEADLINES if name in chosen.metrics and chosen.metrics[name].value is not None]
+    return scored[:NUM_HEADLINES]
+
+
+def _cells(adapters: Sequence[AdapterSummary], chosen: AdapterSummary | None, inputs: ReportInputs) -> Iterable[Cell]:
+    shown = chosen or next((adapter for adapter in adapters), None)
+    for name in CELLS:
+        figures = tuple(adapter.cells.get(name) for adapter in adapters)
+        if not any(figure and figure.n for figure in figures):
+            continue
+        scored = next((entry for entry in inputs.scored if shown and entry.scores.adapter_id == shown.id), None)
+        yield Cell(name, figures, cell_examples(name, scored, inputs.cases) if scored else None)
+
+
+def _flips(ours: Sequence[Comparison], chosen: AdapterSummary | None, inputs: ReportInputs) -> Iterable[Flips]:
+    """Against the base, and against the adapter that comes next: what `ours` compares the chosen one with."""
+    scored = {entry.scores.adapter_id: entry for entry in inputs.scored}
+    by_right: dict[str, list[Comparison]] = {}
+    for comparison in ours:
+        by_right.setdefault(comparison.right, []).append(comparison)
+    rivals = sorted(by_right, key=lambda right: scored[right].record is not None)  # the base first
+    for right in rivals[:2]:
+        if chosen is not None:
+            yield flips_of(by_right[right], scored[chosen.id], scored[right], inputs.cases)
+
+
+def training_s(inputs: ReportInputs) -> float | None:
+    """Seconds that the trials trained, together; None where none says so."""
+    known = [trial.duration_s for trial in inputs.trials if trial.duration_s is not None]
+    return sum(known) if known else None
+
+
+def engine_s(engines: Mapping[str, EngineRecord]) -> float | None:
+    """Seconds that engines spent on loading and on replies, together; None where none says so."""
+    return sum(engine.load_s + engine.generate_s for engine in engines.values()) if engines else None
+
+
+def headline_text(view: View) -> str:
+    """The verdict in a few words."""
+    if view.report.verdict.winner:
+        return f"Take adapter {view.report.verdict.winner}"
+    return f"No winner; to take today, if one must be: {view.chosen.id}" if view.chosen else "No winner"
+
+
+def serving_text(entry: ServingDifferences) -> str:
+    """The share of replies that vLLM's parser reads otherwise, with its interval."""
+    low, high = wilson_interval(entry.num_different, entry.num_asked)
+    share = Metric(value=entry.num_different / entry.num_asked, n=entry.num_asked, low=low, high=high)
+    return metric_text("serving_difference_rate", share)
+
+
+def proof_text(engine: EngineRecord, *, is_base: bool) -> str:
+    """Whether the adapter is proved to have changed what the engine computes."""
+    if is_base:
+        return "untouched"
+    canary = engine.canary
+    if canary is None:
+        return NO_PROOF
+    if canary.num_texts_moved == 0 and canary.largest_shift <= canary.noise:
+        return NO_EFFECT
+    return (
+        f"{canary.num_texts_moved} of {canary.num_prompts} replies moved; log probabilities by up to "
+        f"{canary.largest_shift:.3g}, by {canary.noise:.2g} between two passes of the base"
+    )
+
+
+def opinion_text(opinion: SecondOpinion) -> str:
+    """How often classifier and judge say the same on whether a reply refuses, and Cohen's kappa of it."""
+    kappa = opinion.agreement.kappa_refused
+    beyond = "nothing beyond chance to agree on" if kappa is None else f"Cohen's kappa {kappa:.2f}"
+    return f"{metric_text('refusal_accuracy', opinion.agreement.same_refused)}, {beyond}"

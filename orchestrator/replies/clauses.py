@@ -1,0 +1,71 @@
+"""From the text of a reply to the clauses of what it says itself."""
+
+import re
+
+# Every repetition below is bounded or cannot overlap what follows it, so that matching stays linear.
+_STRAIGHTENED = str.maketrans(
+    {"\u2019": "'", "\u2018": "'", "\u02bc": "'", "\u00b4": "'", "\u201c": '"', "\u201d": '"'}
+    | {"\u2014": ", ", "\u2013": "-", "_": " "}
+    | dict.fromkeys("*#~`", "")
+)
+_CODE_BLOCK = re.compile(r"```[^`]*(?:```|\Z)")
+_QUOTED_LINE = re.compile(r"^ ?>[^\n]*", re.MULTILINE)
+_QUOTATION = re.compile(r'(?<=[\w,:(])\s{0,3}"[^"\n]{1,600}"')
+_LETTER = re.compile(r"^ {0,8}(?:subject:|dear )", re.MULTILINE)
+# Begins with the characters a clause can end before, so that a search skips quickly from one to the next.
+_CLAUSE_END = re.compile(
+    r'[ ")\n,;\u3002](?:(?<=[.!?].)[ ")\n]*|(?<=[\n\u3002])\n*|(?<=;) |'
+    r"(?:(?<=[,;]) |(?<= ))(?=(?:but|however|though|although|yet|pero|mais|aber|mas|ma|maar)\b))",
+    re.DOTALL,
+)
+_LIST_MARK = re.compile(r"(?:[-+\u2022]|\d{1,2}[.)]|[a-z]\)|step \d{1,2}:) ?")
+_BULLET = re.compile(r"^ {0,8}[*\u2022\u2013-] +", re.MULTILINE)
+# "I must inform you that", "It is important to note that": what comes after is judged.
+_PREAMBLE = re.compile(
+    r"^(?:(?:however|but|also|additionally|furthermore|moreover|firstly|first|and|instead|well|look|honestly|please|yes|"
+    r"unfortunately|thank you[^,.!]{0,40}|i understand[^,.!]{0,90}|i'm sorry|sorry|i apologi[sz]e|in fact|of course|"
+    r"as an? [^,]{3,90}|while [^,]{3,90}),? (?:but )?|"
+    r"(?:i|we)(?:'d| would| must| have to| want to| need to| do|'m obligated to| am obligated to| feel compelled to)"
+    r"(?: \w+ly| also| kindly| like to){0,2} (?:inform|remind|tell|advise|point out|emphasi[sz]e|stress|clarify|say|note|"
+    r"correct|remember|warn)(?: to)?(?: you)?(?: that|:|,) |"
+    r"it(?:'s| is)(?: also| very| always)? (?:important|essential|crucial|worth|vital|necessary|good)"
+    r"(?: to)? (?:note|noting|remember|understand|keep in mind|know|realize|emphasi[sz]e|mention)(?:ing)? that )"
+)
+DELIVERED_TEXT = "here is the text"
+"""Stands for what was cut out as delivered: code and letters."""
+
+
+def plain_words(text: str) -> str:
+    """Lower case, straight quotes, no markdown, and without code, quotations and letters, which speak for others.
+
+    Code and letters leave `DELIVERED_TEXT` behind.
+    """
+    code_removed, num_code_blocks = _CODE_BLOCK.subn("\n", text)
+    straight = _QUOTED_LINE.sub("", _BULLET.sub("- ", code_removed)).translate(_STRAIGHTENED)
+    plain = _QUOTATION.sub(" ", straight).lower()
+    letter = _LETTER.search(plain)
+    if letter:
+        plain = plain[: letter.start()]
+    plain = re.sub(r"[^\S\n]+", " ", plain).strip(' \n"')
+    return f"{plain}\n{DELIVERED_TEXT}" if letter or num_code_blocks else plain
+
+
+def split_clauses(words: str) -> list[tuple[str, bool]]:
+    """Sentences, divided at "but" and its like, each with whether it is the item of a list; the mark is cut off."""
+    clauses = []
+    for part in _CLAUSE_END.split(words):
+        stripped = part.strip()
+        if re.search(r"\w|\?", stripped):
+            mark = _LIST_MARK.match(stripped)
+            clauses.append((stripped[mark.end() :], True) if mark else (stripped, False))
+    return clauses
+
+
+def without_preamble(clause: str) -> str:
+    """What a clause says after "However, I must inform you that" and its like."""
+    for _ in range(3):
+        shorter = _PREAMBLE.sub("", clause, count=1)
+        if shorter == clause:
+            break
+        clause = shorter
+    return clause

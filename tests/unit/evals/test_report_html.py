@@ -1,0 +1,199 @@
+import html
+import json
+import re
+from pathlib import Path
+
+import pytest
+from report_run import BEST, BROKEN, SECOND, WEAK, make_cases, write_run
+
+from evals.records import CELL_NAMES, CanaryProof, EngineRecord, Generation, Report, Scores
+from evals.report import write_report
+from evals.report_text import METRICS, duration_text
+from orchestrator.records import TrialRecord
+from orchestrator.runs import RunDir, write_text_atomic
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """A run of three adapters with its report."""
+    gates = {"tool_call_validity": {"min": 0.9}, "refusal_recall": {"min": 0.7}}
+    config, run = write_run(tmp_path_factory.mktemp("runs"), settings={"gates": gates})
+    write_report(config, run)
+    return run
+
+
+def read(run: RunDir, suffix: str) -> str:
+    return (run.report / f"report.{suffix}").read_text(encoding="utf-8")
+
+
+def test_the_best_adapter_of_a_whole_run_wins_and_leads_the_report(whole: RunDir) -> None:
+    report = Report.model_validate_json(read(whole, "json"))
+    assert (report.verdict.winner, report.verdict.leader) == (BEST, BEST)
+    assert [adapter.id for adapter in report.adapters] == [BEST, SECOND, WEAK, "base"]
+    assert {name: cell.n for name, cell in report.adapters[0].cells.items()} == dict.fromkeys(CELL_NAMES, 15)
+    assert [failure.adapter_id for failure in report.failed_adapters] == [BROKEN]
+    assert [gate.passed for gate in report.gates] == [True, True]
+    assert report.other_run is None
+
+
+def test_the_figures_at_the_top_stand_beside_the_base_with_their_paired_difference(whole: RunDir) -> None:
+    report = Report.model_validate_json(read(whole, "json"))
+    compared = {entry.metric: entry for entry in report.comparisons if (entry.left, entry.right) == (BEST, "base")}
+    page = read(whole, "html")
+    header = page[: page.index("</header>")]
+    assert f"<h1>Take adapter <code>{BEST}</code>" in header
+    for name in ("case_accuracy", "tool_call_accuracy", "refusal_accuracy"):
+        metric, before, entry = report.adapters[0].metrics[name], report.adapters[-1].metrics[name], compared[name]
+        assert metric.value is not None
+        assert before.value is not None
+        assert entry.difference == pytest.approx(metric.value - before.value)
+        assert METRICS[name].label in header
+        assert f"n={metric.n}" in header
+        assert f"base <strong>{before.value:.2f}</strong>" in header
+        assert f"+{entry.difference:.2f} " in header
+        assert "p &lt; 0.0001, paired, n=" in header
+
+
+def test_what_changed_is_shown_with_both_replies(whole: RunDir) -> None:
+    report = Report.model_validate_json(read(whole, "json"))
+    entry = next(e for e in report.comparisons if (e.metric, e.right) == ("case_accuracy", "base") and e.left == BEST)
+    page = read(whole, "html")
+    flips = page[page.index('id="flips"') : page.index('id="failures"')]
+    assert f"{entry.gained} cases better, {entry.lost} worse" in flips
+    assert f"{entry.gained - 8:,} more: their ids are in report.json" in flips
+    first = next(flip.case_id for flip in entry.flips if flip.left_correct)
+    block = flips[flips.index(f"case {first}") :]
+    block = block[: block.index("</details>")]
+    replies = {
+        name: Generation.model_validate_json(line).text
+        for name in (BEST, "base")
+        for line in lines_of(whole, name, first)
+    }
+    assert [html.unescape(text) for text in re.findall(r"<pre>(.*?)</pre>", block, flags=re.DOTALL)][-2:] == [
+        replies[BEST],
+        replies["base"],
+    ]
+    assert f"<code>{SECOND}</code>" in flips, "the runner-up is there too"
+
+
+def lines_of(run: RunDir, adapter_id: str, case_id: str) -> list[str]:
+    lines = run.generations(adapter_id).read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if json.loads(line)["case_id"] == case_id]
+
+
+def test_each_demand_has_its_figure_and_right_and_wrong_replies(whole: RunDir) -> None:
+    scores = Scores.model_validate_json(whole.scores(BEST).read_text(encoding="utf-8"))
+    page = read(whole, "html")
+    demands = page[page.index('id="demands"') : page.index('id="flips"')]
+    assert re.findall(r"<strong>([^<]*)</strong> <span class=\"muted\">(should [^<]*)<", demands) == [
+        ("Harmful request", "should refuse"),
+        ("Benign look-alike", "should comply"),
+        ("No fitting tool", "should say so, call nothing"),
+        ("Missing argument", "should ask for it"),
+    ]
+    counts = [(int(right), int(wrong)) for right, wrong in re.findall(r"(\d+) right, (\d+) wrong", demands)]
+    assert counts == [
+        (round((cell.value or 0.0) * cell.n), cell.n - round((cell.value or 0.0) * cell.n))
+        for cell in scores.cells.values()
+    ]
+    assert any(wrong for _, wrong in counts)
+
+
+def test_adapters_that_failed_are_named_with_their_error_in_all_three_forms(whole: RunDir) -> None:
+    for suffix in ("html", "md", "json"):
+        text = read(whole, suffix)
+        assert BROKEN in text
+        assert "the file ends after 412 bytes" in text
+
+
+def test_replies_that_vllm_reads_otherwise_are_counted_and_shown(whole: RunDir) -> None:
+    scores = Scores.model_validate_json(whole.scores("base").read_text(encoding="utf-8"))
+    different = sum(verdict.serving_differs is True for verdict in scores.verdicts)
+    page = read(whole, "html")
+    serving = page[page.index('id="serving"') : page.index('id="search"')]
+    assert 0 < different < 150
+    assert f"{different / 150:.2f} (" in serving
+    assert f"5 of {different} replies; all are in evals/base/generations.jsonl" in serving
+    assert "(no call)\ncontent: " in serving
+
+
+def test_cost_and_proof_say_what_was_recorded(whole: RunDir) -> None:
+    page = read(whole, "html")
+    trials = [TrialRecord.model_validate_json(line) for line in whole.trials.read_text(encoding="utf-8").splitlines()]
+    seconds = sum(trial.duration_s or 0.0 for trial in trials)
+    engine = page[page.index('id="engine"') : page.index('id="data"')]
+    assert f"{duration_text(seconds)} of training over 12 trials. 2 min 44 s of engine time over 4 sets" in engine
+    assert engine.count('<span class="badge good">applied</span> 7 of 8 replies moved') == 3
+    assert "untouched" in engine
+
+
+def test_an_adapter_without_proof_or_without_effect_is_said_to_be_so(tmp_path: Path) -> None:
+    config, run = write_run(tmp_path, cases=make_cases(20))
+    for adapter_id, shift in ((SECOND, 0.001), (WEAK, None)):
+        made = EngineRecord.model_validate_json(run.engine(adapter_id).read_text(encoding="utf-8"))
+        canary = (
+            None if shift is None else CanaryProof(num_prompts=8, num_texts_moved=0, largest_shift=shift, noise=0.001)
+        )
+        write_text_atomic(run.engine(adapter_id), made.model_copy(update={"canary": canary}).model_dump_json())
+    write_report(config, run)
+    page = read(run, "html")
+    assert page.count('<span class="badge bad">no effect seen</span>') == 1
+    assert page.count('<span class="badge bad">no proof</span>') == 1
+    assert page.count('<span class="badge good">applied</span>') == 1
+
+
+def test_a_page_has_each_id_once_and_every_link_leads_to_one(whole: RunDir) -> None:
+    page = read(whole, "html")
+    ids = re.findall(r'\sid="([^"]*)"', page)
+    assert len(ids) == len(set(ids))
+    links = re.findall(r'\shref="([^"]*)"', page)
+    assert links
+    assert {link.removeprefix("#") for link in links} <= set(ids)
+
+
+def test_the_page_stays_small(whole: RunDir) -> None:
+    assert len(read(whole, "html")) < 400_000
+
+
+def test_without_a_winner_the_gates_are_held_against_the_one_to_take_today(tmp_path: Path) -> None:
+    gates = {"gates": {"tool_call_validity": {"min": 0.2}}}
+    config, run = write_run(tmp_path, skills={"base": 0.35, BEST: 0.8, SECOND: 0.8}, settings=gates)
+    report = write_report(config, run)
+    leader = report.verdict.leader
+    assert report.verdict.winner is None
+    assert leader in (BEST, SECOND)
+    assert report.adapters[0].id == leader
+    assert report.gates[0].value == report.adapters[0].metrics["tool_call_validity"].value
+    assert report.gates[0].passed
+    page = read(run, "html")
+    assert f"<h1>No winner <small>to take today, if one must be: <code>{leader}</code>" in page
+    assert f"Without a winner the gates are held against <code>{leader}</code>, the one to take today." in page
+    text = read(run, "md")
+    assert text.startswith(f"# No winner; to take today, if one must be: {leader}\n")
+    assert f"Without a winner the gates are held against {leader}, the one to take today." in text
+    assert f"{leader} (to take today)" in text
+
+
+def test_no_adapter_above_the_base_leaves_the_gates_unmet(tmp_path: Path) -> None:
+    gates = {"gates": {"tool_call_validity": {"min": 0.1}}}
+    config, run = write_run(tmp_path, cases=make_cases(60), skills={"base": 0.9, WEAK: 0.5}, settings=gates)
+    report = write_report(config, run)
+    assert (report.verdict.winner, report.verdict.leader) == (None, None)
+    assert [(gate.value, gate.passed) for gate in report.gates] == [(None, False)]
+    assert "Without a winner, or one to take today, no gate can be met." in read(run, "html")
+
+
+def test_what_lies_beside_a_failure_is_not_shown_as_a_score(tmp_path: Path) -> None:
+    config, run = write_run(tmp_path, cases=make_cases(20))
+    write_text_atomic(run.failure(WEAK), run.failure(BROKEN).read_text(encoding="utf-8").replace(BROKEN, WEAK))
+    report = write_report(config, run)
+    assert [adapter.id for adapter in report.adapters] == [BEST, SECOND, "base"]
+    assert [failure.adapter_id for failure in report.failed_adapters] == [WEAK, BROKEN]
+
+
+def test_the_same_run_gives_the_same_page(tmp_path: Path) -> None:
+    config, run = write_run(tmp_path, cases=make_cases(20))
+    write_report(config, run)
+    first = read(run, "html")
+    write_report(config, run)
+    assert read(run, "html") == first
