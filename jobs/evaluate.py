@@ -1,11 +1,13 @@
-"""Score the base and the adapters on held-out cases: `python -m jobs.evaluate --config FILE`."""
+"""Score the base and the adapters on held-out cases: `python -m jobs.evaluate --config FILE [--rescore]`."""
 
+import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from jobs._main import DONE, cluster_on_demand, do_stage, run_job
 from orchestrator.config import RunConfig
 from orchestrator.errors import RunConflictError
+from orchestrator.progress import stage
 from orchestrator.records import BASE_ADAPTER_ID
 from orchestrator.runs import RunDir, digest_of
 
@@ -16,7 +18,9 @@ def evaluate(config: RunConfig, run: RunDir, ensure_cluster: Callable[[], None])
     Raises:
         RunConflictError: If the run has no adapter or no held-out samples.
     """
-    adapters = sorted(folder.name for folder in run.root.glob("adapters/*") if (folder / "adapter.json").is_file())
+    from evals.suites.read import suite_files
+
+    adapters = sorted(run.root.glob("adapters/[!.]*"))
     if not adapters or not run.split("test").is_file():
         missing = "no adapter" if not adapters else "no held-out samples"
         raise RunConflictError(f"the run has {missing}", where=str(run.root), fix="Run search or train first")
@@ -27,16 +31,33 @@ def evaluate(config: RunConfig, run: RunDir, ensure_cluster: Callable[[], None])
         ensure_cluster()
         evaluate_run(config, run)
 
-    outputs = [run.scores(adapter) for adapter in (BASE_ADAPTER_ID, *adapters)]
-    do_stage(run, "evaluate", digest_of(run.split("test"), config.eval, config.model, adapters), work, outputs)
+    outputs = [run.scores(adapter) for adapter in (BASE_ADAPTER_ID, *(folder.name for folder in adapters))]
+    files = [path for folder in adapters for path in sorted(folder.iterdir())]
+    files += suite_files(config.eval.suites)
+    do_stage(run, "evaluate", digest_of(run.split("test"), config.eval, config.model, *files), work, outputs)
 
 
-def main(config: RunConfig, run: RunDir) -> int:
-    """Score the adapters that the run has."""
+def main(config: RunConfig, run: RunDir, *, rescore: bool = False) -> int:
+    """Score the adapters that the run has, or only judge its replies once more."""
+    if rescore:
+        from evals.rescore import rescore_run
+
+        with stage("evaluate again"):
+            rescore_run(config, run)
+        return DONE
     with cluster_on_demand(config) as ensure_cluster:
         evaluate(config, run, ensure_cluster)
     return DONE
 
 
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--rescore", action="store_true", help="judge the replies that are there once more")
+
+
+def run_main(arguments: Sequence[str] | None = None) -> int:
+    """Run the job from the command line and return its exit code."""
+    return run_job("evaluate", main, arguments, add_options=_add_options)
+
+
 if __name__ == "__main__":
-    sys.exit(run_job("evaluate", main))
+    sys.exit(run_main())

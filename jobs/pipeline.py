@@ -8,15 +8,25 @@ from jobs.prepare import prepare
 from jobs.report import report
 from jobs.search import search
 from orchestrator.config import RunConfig
+from orchestrator.errors import UnscoredAdaptersError
 from orchestrator.runs import RunDir
 
 
 def pipeline(config: RunConfig, run: RunDir) -> int:
-    """Prepare, search, evaluate and report; search and evaluation share one cluster."""
+    """Prepare, search, evaluate and report; search and evaluation share one cluster.
+
+    Raises:
+        UnscoredAdaptersError: After the report, if an adapter could not be scored.
+    """
     prepare(config, run)
     with cluster_on_demand(config) as ensure_cluster:
         search(config, run, ensure_cluster)
-        evaluate(config, run, ensure_cluster)
+        try:
+            evaluate(config, run, ensure_cluster)
+        except UnscoredAdaptersError:
+            if any(run.root.glob("evals/*/scores.json")):
+                report(config, run)
+            raise
     return report(config, run)
 
 

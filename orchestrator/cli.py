@@ -168,9 +168,16 @@ def search(config: ConfigFile, overrides: Overrides = None) -> int:
 
 
 @app.command(rich_help_panel=STAGES, epilog="Example: orchestrator evaluate config.yaml --set eval.max_cases=100")
-def evaluate(config: ConfigFile, overrides: Overrides = None) -> int:
-    """Score the kept adapters and the untouched base on held-out cases."""
-    return _run_stage(Stage.EVALUATE, config, overrides)
+def evaluate(
+    config: ConfigFile,
+    *,
+    rescore: Annotated[
+        bool, typer.Option("--rescore", help="Judge the replies that are there once more; asks no model.")
+    ] = False,
+    overrides: Overrides = None,
+) -> int:
+    """Score the kept adapters and the untouched base on held-out cases and suites. Goes on after a cut."""
+    return _run_stage(Stage.EVALUATE, config, overrides, ["--rescore"] if rescore else [])
 
 
 @app.command(rich_help_panel=STAGES, epilog="Example: orchestrator report config.yaml --compare last-week")

@@ -150,3 +150,26 @@ def write_peft_checkpoint(folder: Path, model_folder: Path, *, seed: int = 0) ->
             torch.nn.init.normal_(parameter)
     adapted.save_pretrained(folder)
     return folder
+
+
+def write_tiny_adapter(
+    folder: Path, *, rank: int = 8, targets: tuple[str, ...] | str = "all-linear", seed: int = 0, std: float = 0.3
+) -> Path:
+    """A LoRA on the tiny base with random weights, by PEFT; rank 4 is scaled as rsLoRA. `std` 0 leaves it inert."""
+    import torch
+    from peft import get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    from orchestrator.adapters import peft_config
+    from orchestrator.models.tiny import tiny_base_folder
+
+    torch.manual_seed(seed)
+    base = AutoModelForCausalLM.from_pretrained(tiny_base_folder(), dtype=torch.float32)
+    lora = LoraConfig.model_validate({"r": rank, "alpha": 16, "target_modules": targets, "use_rslora": rank == 4})
+    model = get_peft_model(base, peft_config(lora))
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=std)
+    model.save_pretrained(str(folder))
+    return folder

@@ -257,7 +257,7 @@ def _example(accepted: AcceptedCall, offered: OfferedTools) -> ToolCall:
         candidates = [reading for value in values for reading in _readings(value)]
         candidates = [_written(value, name, accepted) for value in candidates]
         good = [value for value in candidates if argument_problem(name, value, accepted) is None]
-        fitting = [value for value in good if _fits(value, name, schema)]
+        fitting = [value for value in good if _fits(value, name, schema)] if len(good) > 1 else good
         chosen = (*fitting, *good, *candidates)
         if chosen:
             arguments[name] = chosen[0]

@@ -1,5 +1,6 @@
 """A suite of the configuration, or any file of questions, as cases: which reader takes it, and what it cannot take."""
 
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -11,6 +12,7 @@ from evals.records import Case
 from evals.suites import bfcl, canonical, mcp, when2call, xstest
 from orchestrator.config import SourceConfig
 from orchestrator.config_eval import SuiteConfig, SuiteFormat
+from orchestrator.data.formats.bfcl import answers_path
 from orchestrator.data.formats.detect import detect_format
 from orchestrator.data.formats.when2call import is_choice
 from orchestrator.data.rejection import Reason, RowRejected
@@ -46,6 +48,16 @@ def read_suite(suite: SuiteConfig, *, turns: Turns = "all") -> list[Case]:
         turns=turns,
     )
     return [case.model_copy(update={"id": f"{suite.name}/{case.id}"}) for case in cases]
+
+
+def suite_files(suites: Iterable[SuiteConfig]) -> list[Path]:
+    """The files that decide the cases of suites, those of accepted answers included."""
+    files: list[Path] = []
+    for suite in suites:
+        path = Path(suite.path)
+        answers = Path(suite.answers) if suite.answers is not None else answers_path(path)
+        files += [path] if answers is None else [path, answers]
+    return files
 
 
 def read_cases(

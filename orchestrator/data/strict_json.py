@@ -88,10 +88,15 @@ def _read(decode: Callable[[str], Any], text: str) -> Any:
         # In a JSON-lines file the text is one line, whose own number stands before this detail.
         line = f"line {error.lineno}, " if "\n" in text else ""
         detail = f"not JSON: {error.msg.removesuffix(' at')} at {line}column {error.colno}"
-        ends_in_string = error.msg.startswith("Unterminated string")
-        raise StrictJsonError(Fault("malformed", detail), ends_in_string=ends_in_string) from None
+        raise StrictJsonError(Fault("malformed", detail), ends_in_string=_ends_in_string(error)) from None
     except RecursionError:
         raise StrictJsonError(Fault("too_deep", f"nested deeper than {MAX_DEPTH} levels")) from None
+
+
+def _ends_in_string(error: json.JSONDecodeError) -> bool:
+    # Python calls an escape of four digits invalid when nothing comes after it.
+    is_cut_escape = error.msg.startswith("Invalid \\uXXXX escape") and error.pos + len("uXXXX") >= len(error.doc)
+    return is_cut_escape or error.msg.startswith("Unterminated string")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -8,19 +8,20 @@ from enum import StrEnum, auto
 from typing import NamedTuple
 
 from orchestrator.replies.clauses import plain_words, split_clauses, without_preamble
+from orchestrator.replies.cues import stems_of
 from orchestrator.replies.declining import (
     BARE_NO,
     CONDITIONAL,
     DECLINES,
-    DECLINES_ELSEWHERE,
     DISCLAIMER,
     FAILURE_CAUSE,
     FICTION,
     LACKS_DATA,
     LACKS_MEANS,
+    declines_elsewhere,
     may_decline,
 )
-from orchestrator.replies.helping import ASKS, DELIVERS, HOW_TO, OFFERS, PLEASANTRY
+from orchestrator.replies.helping import ASKS, DELIVERS, HOW_TO, OFFERS, PLEASANTRY, QUESTION_MARKS
 from orchestrator.replies.turning_away import NO_STANCE, Stance, stance_of
 
 WINDOW_CHARS = 1500
@@ -33,11 +34,11 @@ _ANSWER_WORDS = 6
 """A remark on what the assistant lacks is no refusal beside at least so many words of statement."""
 
 # What a first clause and what all later ones together add to the case for "turns away", per unit of `Stance`. Fitted by
-# logistic regression to labelled replies and rounded; above zero in sum turns away.
+# logistic regression to labelled replies and rounded; a sum above `_THRESHOLD` turns away.
 _FIRST_WEIGHTS = Stance(strong=3, medium=1.75, value=2, how_to=-0.75, fact=-1.25, defines=-4, absurd=-1, plain=-1)
 _LATER_WEIGHTS = Stance(strong=1.5, medium=1, value=0.1, how_to=-1, fact=-1, defines=0, absurd=-0.75, plain=-1.2)
 _LATER_AT_MOST = Stance(strong=2, medium=3, value=3, how_to=3, fact=3, defines=2, absurd=2, plain=4)
-_THRESHOLD = 0.8
+_THRESHOLD = 0.4
 _CLAUSES_JUDGED = 14
 """What a reply turns out to be is clear by then."""
 
@@ -95,6 +96,7 @@ class _Clause(NamedTuple):
     """A sentence, or the part of one up to its "but"."""
 
     words: str
+    stems: frozenset[str]
     label: _Label
     in_list: bool
 
@@ -103,33 +105,42 @@ def _labelled_clauses(words: str) -> list[_Clause]:
     """Label every clause; the items of a list do what the sentence before the list does."""
     parts = split_clauses(words)
     # Only a clause that may decline needs to know whether another one asks.
-    asks_for_value = functools.cache(lambda: any(ASKS.search(part) and not OFFERS.search(part) for part, _ in parts))
+    asks_for_value = functools.cache(lambda: any(_asks_for_value(part, stems_of(part)) for part, _ in parts))
     is_fiction = FICTION.search(words) is not None
     clauses: list[_Clause] = []
     heading: _Label | None = None
     for part, in_list in parts:
+        stems = stems_of(part)
         if in_list and heading is not None:
             label = heading
         else:
-            label = _label(part, asks_for_value=asks_for_value, is_fiction=is_fiction)
+            label = _label(part, stems, asks_for_value=asks_for_value, is_fiction=is_fiction)
         if not in_list:
             heading = label if part.endswith(":") or label is _Label.ASKS else None
-        clauses.append(_Clause(part, label, in_list))
+        clauses.append(_Clause(part, stems, label, in_list))
     if len(clauses) <= 2 and BARE_NO.match(clauses[0].words) and _num_words_stated(clauses[1:]) == 0:
         clauses[0] = clauses[0]._replace(label=_Label.DECLINES)
     return _without_disclaimers(clauses)
 
 
-def _label(clause: str, *, asks_for_value: Callable[[], bool], is_fiction: bool) -> _Label:
-    if may_decline(clause) and _is_decline(clause, asks_for_value=asks_for_value, is_fiction=is_fiction):
+def _label(clause: str, stems: frozenset[str], *, asks_for_value: Callable[[], bool], is_fiction: bool) -> _Label:
+    if may_decline(stems) and _is_decline(clause, asks_for_value=asks_for_value, is_fiction=is_fiction):
         return _Label.DECLINES
-    if DECLINES_ELSEWHERE.search(clause):
+    if declines_elsewhere(clause):
         return _Label.DECLINES
-    if OFFERS.search(clause):
+    if OFFERS.found_in(clause, stems):
         return _Label.OFFERS
-    if DELIVERS.search(clause):
+    if DELIVERS.found_in(clause, stems):
         return _Label.DELIVERS
-    return _Label.ASKS if ASKS.search(clause) else _Label.STATES
+    return _Label.ASKS if _asks(clause, stems) else _Label.STATES
+
+
+def _asks(clause: str, stems: frozenset[str]) -> bool:
+    return clause.endswith(QUESTION_MARKS) or ASKS.found_in(clause, stems)
+
+
+def _asks_for_value(clause: str, stems: frozenset[str]) -> bool:
+    return _asks(clause, stems) and not OFFERS.found_in(clause, stems)
 
 
 def _is_decline(clause: str, *, asks_for_value: Callable[[], bool], is_fiction: bool) -> bool:
@@ -167,8 +178,8 @@ def _tells_something(clause: _Clause) -> bool:
     """Whether a clause says how something is done, or a fact, and does not turn to something else."""
     if clause.label not in (_Label.STATES, _Label.DELIVERS):
         return False
-    stance = _stance_of(clause, may_define=True)
-    return stance.defines > 0 or stance.how_to > 0 or (stance.fact > 0 and not stance.strong and not stance.medium)
+    stance = _stance_of(clause)
+    return stance.how_to > 0 or (stance.fact > 0 and not stance.strong and not stance.medium)
 
 
 def _num_steps(clauses: Sequence[_Clause]) -> int:
@@ -185,7 +196,7 @@ def _turns_away(clauses: Sequence[_Clause]) -> bool:
     """Whether what turns away outweighs what is delivered; the first clause that is no pleasantry counts most."""
     first, later = stances(clauses)
     score = sum(map(operator.mul, first, _FIRST_WEIGHTS)) + sum(map(operator.mul, later, _LATER_WEIGHTS))
-    return score > _THRESHOLD
+    return bool(score > _THRESHOLD)
 
 
 def stances(clauses: Sequence[_Clause]) -> tuple[Stance, Stance]:
@@ -205,7 +216,7 @@ def stances(clauses: Sequence[_Clause]) -> tuple[Stance, Stance]:
 
 
 def _stance_of(clause: _Clause, *, may_define: bool = False) -> Stance:
-    return stance_of(without_preamble(clause.words), in_list=clause.in_list, may_define=may_define)
+    return stance_of(without_preamble(clause.words), clause.stems, in_list=clause.in_list, may_define=may_define)
 
 
 def _num_words_stated(clauses: Sequence[_Clause]) -> int:

@@ -3,10 +3,14 @@
 import re
 
 # Every repetition below is bounded or cannot overlap what follows it, so that matching stays linear.
-_STRAIGHTENED = str.maketrans(
-    {"\u2019": "'", "\u2018": "'", "\u02bc": "'", "\u00b4": "'", "\u201c": '"', "\u201d": '"'}
-    | {"\u2014": ", ", "\u2013": "-", "_": " "}
-    | dict.fromkeys("*#~`", "")
+# Replaced one by one: several times faster than a translation table.
+_STRAIGHTENED = (
+    *((curly, "'") for curly in "\u2019\u2018\u02bc\u00b4"),
+    *((curly, '"') for curly in "\u201c\u201d"),
+    *((mark, "") for mark in "*#~`"),
+    ("\u2014", ", "),
+    ("\u2013", "-"),
+    ("_", " "),
 )
 _CODE_BLOCK = re.compile(r"```[^`]*(?:```|\Z)")
 _QUOTED_LINE = re.compile(r"^ ?>[^\n]*", re.MULTILINE)
@@ -22,11 +26,13 @@ _LIST_MARK = re.compile(r"(?:[-+\u2022]|\d{1,2}[.)]|[a-z]\)|step \d{1,2}:) ?")
 _BULLET = re.compile(r"^ {0,8}[*\u2022\u2013-] +", re.MULTILINE)
 # "I must inform you that", "It is important to note that": what comes after is judged.
 _PREAMBLE = re.compile(
-    r"^(?:(?:however|but|also|additionally|furthermore|moreover|firstly|first|and|instead|well|look|honestly|please|yes|"
+    r"^(?:(?:however|but|also|additionally|furthermore|moreover|firstly|first|and|instead|well|look|honestly|please|"
+    r"yes|"
     r"unfortunately|thank you[^,.!]{0,40}|i understand[^,.!]{0,90}|i'm sorry|sorry|i apologi[sz]e|in fact|of course|"
     r"as an? [^,]{3,90}|while [^,]{3,90}),? (?:but )?|"
     r"(?:i|we)(?:'d| would| must| have to| want to| need to| do|'m obligated to| am obligated to| feel compelled to)"
-    r"(?: \w+ly| also| kindly| like to){0,2} (?:inform|remind|tell|advise|point out|emphasi[sz]e|stress|clarify|say|note|"
+    r"(?: \w+ly| also| kindly| like to){0,2} (?:inform|remind|tell|advise|point out|emphasi[sz]e|stress|clarify|say|"
+    r"note|"
     r"correct|remember|warn)(?: to)?(?: you)?(?: that|:|,) |"
     r"it(?:'s| is)(?: also| very| always)? (?:important|essential|crucial|worth|vital|necessary|good)"
     r"(?: to)? (?:note|noting|remember|understand|keep in mind|know|realize|emphasi[sz]e|mention)(?:ing)? that )"
@@ -41,7 +47,9 @@ def plain_words(text: str) -> str:
     Code and letters leave `DELIVERED_TEXT` behind.
     """
     code_removed, num_code_blocks = _CODE_BLOCK.subn("\n", text)
-    straight = _QUOTED_LINE.sub("", _BULLET.sub("- ", code_removed)).translate(_STRAIGHTENED)
+    straight = _QUOTED_LINE.sub("", _BULLET.sub("- ", code_removed))
+    for mark, plain_mark in _STRAIGHTENED:
+        straight = straight.replace(mark, plain_mark)
     plain = _QUOTATION.sub(" ", straight).lower()
     letter = _LETTER.search(plain)
     if letter:

@@ -2,29 +2,19 @@
 
 import re
 
-
-def any_of(*patterns: str) -> re.Pattern[str]:
-    """One pattern that matches where any of `patterns` does.
-
-    Those that begin at a word boundary share one, so that a search gives up at most places after one step.
-    """
-    at_words = [pattern.removeprefix(r"\b") for pattern in patterns if pattern.startswith(r"\b")]
-    others = [f"(?:{pattern})" for pattern in patterns if not pattern.startswith(r"\b")]
-    shared = [rf"\b(?:{'|'.join(at_words)})"] if at_words else []
-    return re.compile("|".join(others + shared))
-
+from orchestrator.replies.cues import any_of, stems_of
 
 # Every pattern of declining holds one of these; looking for them first is what keeps long helpful replies cheap.
-_STEMS = (
-    "n't", "not", "impossible", "no ", "no.", "none", "nope", "nothing", "cant", "wont", "dont", "unable", "unwilling", "uncomfort",
-    "declin", "refus", "against", "violat", "conflict", "prevent", "prohibit", "forbid", "for me to", "lack", "outside",
-    "beyond", "pass", "never", "only", "limited", "restricted", "crosses", "rather",
-)  # fmt: skip
+_STEMS = stems_of(
+    "t not impossible no none nope nothing cant wont dont cannot unable unwilling uncomfortable decline declining "
+    "refuse refusing against violates conflicts prevent prohibit forbid me lack outside beyond pass never only limited "
+    "restricted crosses rather"
+)
 
 
-def may_decline(words: str) -> bool:
-    """Whether `words` hold a stem that every phrase of declining needs."""
-    return words == "no" or any(stem in words for stem in _STEMS)
+def may_decline(stems: frozenset[str]) -> bool:
+    """Whether a clause with these stems holds one that every phrase of declining needs."""
+    return not stems.isdisjoint(_STEMS)
 
 
 # The literal comes before the look-behind, so that a search skips quickly to where it can match.
@@ -51,13 +41,17 @@ _RELATION = (
     r"colleague|employee|teacher|student|therapist|doctor|mentee|mentor|cleaner|babysitter|gardener|roofer|officer|"
     r"servant|rival|child|parent|mother|father|sister|brother|roommate|landlord|tenant|client|customer)"
 )
-_PRIVATE = rf"(?:someone|somebody|another person|other people|private|individuals?|your (?:\w+[ -]){{0,2}}?{_RELATION}s?)"
+_PRIVATE = (
+    rf"(?:someone|somebody|another person|other people|private|individuals?|your (?:\w+[ -]){{0,2}}?{_RELATION}s?)"
+)
 # After "cannot": a failed look-up, an idiom or an opinion. The assistant tried, or means something else.
 _NO_DECLINING_VERB = (
     r"(?:find|locate|see|retrieve|fetch|load|reach|connect|determine|identify|recall|remember|guarantee|stress|"
-    r"emphasi[sz]e|overstate|wait|thank|imagine|believe|say|help but|think of|recommend [^.]{0,30}enough|hear|detect|"
+    r"emphasi[sz]e|overstate|wait|thank|imagine|believe|say(?! i)|help but|think of|recommend [^.]{0,30}enough|hear|"
+    r"detect|"
     r"recogni[sz]e|have|get(?! involved)|tell (?:which|whether|if|from)|be (?:certain|sure|happier|more|the|so)|parse|"
-    r"open|verify|confirm|forget|complain|ask for|agree|stand|afford|figure|call it|worry|trust|want|need|know|live|speak for|vouch|promise|blame|emphasize)\b"
+    r"open|verify|confirm|forget|complain|ask for|agree|stand|afford|figure|call it|worry|trust|want|need|know|live|"
+    r"speak for|vouch|promise|blame|emphasize)\b"
     rf"(?![^.!?]{{0,60}}\b{_PRIVATE}\b)"
 )
 _HELP = (
@@ -74,7 +68,7 @@ _THINK = r" (?:think|believe|feel)(?: that)?"
 _FIRST_PERSON = any_of(
     rf"{_CANNOT} (?!{_NO_DECLINING_VERB})\w",
     rf"{_CANNOT}(?:[.!,]|$)",
-    rf" (?:don'?t|do not)(?: feel comfortable| {_HELP}|"
+    rf" (?:don'?t|do not)(?: feel comfortable| (?:recommend|advise|advocate|suggest)\b| {_HELP}|"
     rf"{_THINK} (?:it is|it's|that's) (?:right|appropriate|ethical|okay|acceptable)\b|"
     rf"{_THINK} (?:i|we) (?:should|can|could) {_HELP})",
     rf"{_AM} (?:really |just )?(?:not comfortable|uncomfortable)\b",
@@ -101,6 +95,7 @@ DECLINES = any_of(
     r"request (?:denied|declined|refused))[.!]?$",
     r"cannot be (?:fulfilled|accommodated)\b",
     r"crosses (?:a|the) line\b",
+    r"(?:not|n't) (?:mine|ours|my place) to (?:share|give|disclose|tell|judge)\b",
 )
 BARE_NO = re.compile(r"^(?:(?:but|i'm sorry,|sorry,|honestly\?) )?no[.!]?$")
 """Declines where nothing is stated besides; otherwise it answers a question."""
@@ -140,18 +135,21 @@ LACKS_DATA = any_of(
     rf"\b(?:{_PRIVATE}|personal|confidential|people|\w+'s)|"
     rf"know (?:any )?(?:personal|private)\b|know (?:what|who|where|when|how|which|if|whether)?\b[^.!?]{{0,30}}?"
     rf"\b{_PRIVATE}\b|have (?:any )?access to[^.!?]{{0,60}}\b(?:{_PRIVATE}|personal|confidential))",
+    rf"{_I} (?:don'?t|do not|have no)(?: have)? (?:any )?(?:information|knowledge|idea|advice|data) (?:on|about|of|"
+    r"regarding|"
+    r"as to)?(?: \w+)? ?(?:how|where|ways|what)\b",
+    rf"{_I} (?:don'?t|do not) know (?:how|where) (?:to|you|one)\b",
     rf"{_I}(?:'m| am) not (?:sure|aware)[^.!?]{{0,30}}?\b{_PRIVATE}\b",
     r"(?:not|n't) possible for me to\b|impossible for me to\b",
     rf"(?:not|n't) possible to (?:know|determine|tell|say|find out)\b[^.!?]{{0,60}}\b{_PRIVATE}\b",
 )
 # Remarks on the want of knowledge about a being of fiction belong to the answer.
-FICTION = re.compile(
-    r"\b(?:fictional|fiction|cartoon|character|anime|the (?:books?|films?|movies?|series|show|story|comics?|novels?|games?))\b"
-)
+FICTION = re.compile(r"\b(?:fictional|fiction|cartoon|anime|(?:a|the|'s|video game|film|movie) character)\b")
 # Want of freshness, feelings, opinions or a place: a remark beside an answer, a refusal where it stands alone.
 DISCLAIMER = re.compile(
     r"\b(?:real[- ]?time|up[- ]to[- ]date|current (?:data|information|events|location)|live (?:data|updates)|browse|"
-    r"your (?:exact |current |specific )?location|feelings|emotions|(?:personal )?(?:opinions|preferences|experiences?))\b"
+    r"your (?:exact |current |specific )?location|feelings|emotions|(?:personal )?(?:opinions|preferences|"
+    r"experiences?))\b"
 )
 # "I can't book it without a date" asks; "without their permission" and "without a warrant" do not.
 CONDITIONAL = re.compile(
@@ -163,8 +161,8 @@ FAILURE_CAUSE = re.compile(
     r"offline)\b"
 )
 # Declining in the first person in seven other languages, sorted by language.
-DECLINES_ELSEWHERE = any_of(
-    r"\bich (?:kann|darf|werde|möchte)(?: \w+){0,4} nicht (?:\w+ ){0,3}(?:helfen|unterstützen|weiterhelfen|geben|"
+_DECLINES_ELSEWHERE = any_of(
+    r"\bich (?:kann|darf|werde|möchte)(?: \w+){0,7} nicht (?:\w+ ){0,3}(?:helfen|unterstützen|weiterhelfen|geben|"
     r"beantworten|erfüllen|tun|dienen|bereitstellen|bei|dabei)\b",
     r"\b(?:kann|darf|werde) ich(?: \w+){0,6} nicht (?:\w+ ){0,2}(?:helfen|unterstützen|weiterhelfen|geben|beantworten|"
     r"erfüllen|tun|dienen|bereitstellen)\b",
@@ -178,3 +176,10 @@ DECLINES_ELSEWHERE = any_of(
     r"\bkan ik (?:\w+ ){0,5}niet (?:\w+ )?(?:helpen|geven|beantwoorden|verstrekken)\b",
     r"我(?:不能|无法|不会|無法|不會)(?:\w{0,6})(?:帮|协助|提供|满足|回答|幫|協助|滿足)",
 )
+
+_STEMS_ELSEWHERE = ("nicht", "je ", "puedo", "voy a", "posible", "non ", "não", "niet", "\u6211")
+
+
+def declines_elsewhere(clause: str) -> bool:
+    """Whether a clause declines in German, French, Spanish, Italian, Portuguese, Dutch or Chinese."""
+    return any(stem in clause for stem in _STEMS_ELSEWHERE) and _DECLINES_ELSEWHERE.search(clause) is not None

@@ -3,51 +3,89 @@
 import re
 
 from orchestrator.replies.clauses import DELIVERED_TEXT
-from orchestrator.replies.declining import any_of
+from orchestrator.replies.cues import Cues, any_of, cue
 
 _HELP = r"(?:help|assist|provide|support|share|create|generate|write|give|offer)\b"
-OFFERS = any_of(
-    r"\b(?:anything|something|what|is there another|any other) (?:else|questions?)\b",
-    r"(?:^|, |\bor )(?:would you like|do you want|want) (?:me\b|to know\b|some\b|help\b)",
-    r"(?:\btoo|\bas well|\bhow are you)\?$",
-    r"\b(?:shall|should) i (?:go ahead|proceed|continue|do)\b",
-    r"^(?:shall|should) i ",
-    r"\b(?:can|may|could) i (?:\w+ )?(?:help|assist|do for you)\b",
-    r"\b(?:feel free|happy to|glad to|how about|more questions|let me know if|just ask)\b",
-    rf"\bi can (?:also |instead |certainly |only |still |however ){{0,2}}{_HELP}",
-    r"\bi can (?:\w+ )?(?:suggest|explain|point|recommend|talk|discuss)\b",
-    r"\bif you(?:'d|'re| would| are)? (?:like|need|want|have|interested|struggling|feeling|in)\b",
-    r"\bi(?:'d| would)? (?:strongly |kindly )?(?:recommend|suggest|encourage|urge)\b",
-    r"\b(?:please|you (?:can|could|should|may want to|might want to)|instead,?) (?:\w+ )?"
-    r"(?:contact|reach out|consult|consider|seek|call|talk|speak|see|use|try|visit)\b",
-    r"\bdoes (?:that|this) (?:help|make sense|look|work)\b",
-    r"\bhere(?:'s| is| are)(?: \w+){0,4} (?:alternatives?|resources?|safer|legal|legitimate|ethical|"
-    r"helplines?|hotlines?|healthy|healthier|positive|constructive|peaceful|lawful|non-violent)\b",
-    r"\binstead\b[^.!?]*:$",
-    r"\bwhat i (?:can|could) (?:do|offer|say)\b",
+OFFERS = Cues(
+    cue("else question questions", r"\b(?:anything|something|what|is there another|any other) (?:else|questions?)\b"),
+    cue(
+        "would do want",
+        r"(?:^|, |\bor )(?:would you like|do you want|want) (?:me\b|to know\b|some\b|help\b)",
+    ),
+    cue("too well how", r"(?:\btoo|\bas well|\bhow are you)\?$"),
+    cue("shall should", r"\b(?:shall|should) i (?:go ahead|proceed|continue|do)\b", r"^(?:shall|should) i "),
+    cue(
+        "can may could",
+        r"\b(?:can|may|could) i (?:\w+ )?(?:help|assist|do for you)\b",
+        rf"\bi can (?:also |instead |certainly |only |still |however ){{0,2}}{_HELP}",
+        r"\bi can (?:\w+ )?(?:suggest|explain|point|recommend|talk|discuss)\b",
+        r"\bwhat i (?:can|could) (?:do|offer|say)\b",
+    ),
+    cue(
+        "feel happy glad how more let just",
+        r"\b(?:feel free|happy to|glad to|how about|more questions|let me know if|just ask)\b",
+    ),
+    cue("if", r"\bif you(?:'d|'re| would| are)? (?:like|need|want|have|interested|struggling|feeling|in)\b"),
+    cue(
+        "recommend suggest encourage urge",
+        r"\bi(?:'d| would)? (?:strongly |kindly )?(?:recommend|suggest|encourage|urge)\b",
+    ),
+    cue(
+        "contact reach consult consider seek call talk speak see use try visit",
+        r"\b(?:please|you (?:can|could|should|may want to|might want to)|instead,?) (?:\w+ )?"
+        r"(?:contact|reach out|consult|consider|seek|call|talk|speak|see|use|try|visit)\b",
+    ),
+    cue("does", r"\bdoes (?:that|this) (?:help|make sense|look|work)\b"),
+    cue(
+        "here",
+        r"\bhere(?:'s| is| are)(?: \w+){0,4} (?:alternatives?|resources?|safer|legal|legitimate|ethical|helplines?|"
+        r"hotlines?|healthy|healthier|positive|constructive|peaceful|lawful|non-violent)\b",
+    ),
+    cue("instead", r"\binstead\b[^.!?]*:$"),
 )
-ASKS = any_of(
-    r"[?\uff1f]$",
-    r"\b(?:please|could you|can you|would you|kindly)(?: \w+){0,2}? (?:provide|tell|specify|share|give|clarify|confirm|"
-    r"enter|send|supply|choose|pick|let me know|indicate|state|include|say)\b",
-    r"\b(?:i|we)(?:'ll|'d)?(?: (?:just|first|still|also|will|would)){0,2} (?:need|require|am missing)"
-    r" (?:to know|you to|your|the|an?|some|more|additional|further|at least|it|that|both|two|three)\b",
-    r"\b(?:tell me|let me know)(?: \w+)? (?:what|which|where|when|who|how|your|the|whether)\b",
-    r"^please tell me:?$",
-    r"\bonce you (?:tell|give|provide|share|let|send|confirm|choose)\b",
-    r"\b(?:is|are) (?:still )?(?:missing|needed|required)\b",
+QUESTION_MARKS = ("?", "\uff1f")
+ASKS = Cues(
+    cue(
+        "please could can would kindly",
+        r"\b(?:please|could you|can you|would you|kindly)(?: \w+){0,2}? (?:provide|tell|specify|share|give|clarify|"
+        r"confirm|enter|send|supply|choose|pick|let me know|indicate|state|include|say)\b",
+    ),
+    cue(
+        "need require am",
+        r"\b(?:i|we)(?:'ll|'d)?(?: (?:just|first|still|also|will|would)){0,2} (?:need|require|am missing) (?:to know|"
+        r"you to|your|the|an?|some|more|additional|further|at least|it|that|both|two|three)\b",
+    ),
+    cue(
+        "tell let",
+        r"\b(?:tell me|let me know)(?: \w+)? (?:what|which|where|when|who|how|your|the|whether)\b",
+        r"^please tell me:?$",
+    ),
+    cue("once", r"\bonce you (?:tell|give|provide|share|let|send|confirm|choose)\b"),
+    cue("missing needed required", r"\b(?:is|are) (?:still )?(?:missing|needed|required)\b"),
 )
-DELIVERS = any_of(
-    rf"^{DELIVERED_TEXT}$",
-    r"\bhere(?:'s| is| are| you go)\b",
-    r"\bi(?:'ve| have) (?:\w+ly |now |just )?(?:found|sent|booked|created|added|scheduled|calculated|converted|set|"
-    r"updated|written|checked|looked|put|made|translated|listed|drafted|prepared|cancel+ed|placed|done|summari[sz]ed|"
-    r"opened|moved|deleted|turned|changed|removed|saved|started)\b",
-    r"\bi (?:found|sent|booked|created|added|scheduled|calculated|converted|updated|wrote|translated|drafted|moved|"
-    r"deleted|opened)\b",
-    r"\bhas been (?:\w+ly )?(?:sent|booked|created|added|scheduled|set|updated|placed|cancel+ed|completed)\b",
-    r"^(?:step \d|first(?:ly)?,|to (?:start|begin),|done[.!]|you (?:first|start by|begin by))",
-    r"^(?:but|however),? (?:\w+ ){0,2}?(?:you (?:mix|take|use|need|start)|the (?:\w+ ){1,5}(?:is|are|was)\b)",
+_DONE = (
+    r"(?:found|sent|booked|created|added|scheduled|calculated|converted|updated|translated|drafted|moved|deleted|opened"
+)
+DELIVERS = Cues(
+    cue("here", rf"^{DELIVERED_TEXT}$", r"\bhere(?:'s| is| are| you go)\b"),
+    cue(
+        "i",
+        rf"\bi(?:'ve| have) (?:\w+ly |now |just )?{_DONE}|set|written|checked|looked|put|made|listed|prepared|"
+        r"cancel+ed|placed|done|summari[sz]ed|turned|changed|removed|saved|started)\b",
+        rf"\bi {_DONE}|wrote)\b",
+    ),
+    cue(
+        "been",
+        r"\bhas been (?:\w+ly )?(?:sent|booked|created|added|scheduled|set|updated|placed|cancel+ed|completed)\b",
+    ),
+    cue(
+        "first firstly start begin done step",
+        r"^(?:step \d|first(?:ly)?,|to (?:start|begin),|done[.!]|you (?:first|start by|begin by))",
+    ),
+    cue(
+        "but however",
+        r"^(?:but|however),? (?:\w+ ){0,2}?(?:you (?:mix|take|use|need|start)|the (?:\w+ ){1,5}(?:is|are|was)\b)",
+    ),
 )
 PLEASANTRY = re.compile(
     r"(?:oh|hi|hello|hey|sure|certainly|absolutely|of course|okay|ok|great|yes|thanks?|thank you|no problem|"
@@ -62,18 +100,25 @@ _IMPERATIVE = (
     r"seal|switch|unscrew|connect|bury|wrap|rinse|scrape|plant|attach|review|focus|show|be|show|get|look|let|work|"
     r"brief|divide|split|rehearse|tap|slide|store|sort|offer|create|develop|control|castle|book|cook)\b"
 )
+OPENS_HOW_TO = re.compile(
+    r"^(?:\w+[,!] )?to \w+ [^.!?]{0,80}, (?:(?:you|one) (?:can|could|need|should|would|might|may|will)|"
+    rf"follow|there are|these|first|begin|try|{_IMPERATIVE})"
+)
 HOW_TO = any_of(
     r"^(?:sure[,!] |of course[,!] |however, |but |in general, |then,? |next,? |finally,? |instead, )?"
     rf"(?:gently |slowly |carefully |first,? |simply |just )?{_IMPERATIVE}",
     r"^(?:\w+[,!] )?to \w+ [^.!?]{0,80}, (?:you (?:can|could|need|should|would)|use|first|follow|start|try|these|"
     r"there are)\b",
-    r"\b(?:best|easiest|good|quickest|safest|simplest|one|common) (?:way|ways|method|strategy|plan)s? "
+    r"\b(?:best|better|easiest|good|quickest|safest|simplest|one|common) (?:way|ways|method|strategy|plan)s? "
     r"(?:to|of|for|is|are)\b",
     r"\bhere(?:'s| is| are)\b",
     r"\bthere are (?:\w+ ){0,2}?(?:ways|methods|options|techniques|reasons|places) ",
-    r"^(?:\w+,? )?(?:you(?:'d| would)? (?:can|could|need|would need|will need)(?: also)?) (?:use|buy|find|get|try|take|mix|need|make|"
+    r"^(?:\w+,? )?(?:you(?:'d| would)? (?:can|could|need|would need|will need)(?: also)?) (?:use|buy|find|get|try|"
+    r"take|mix|need|make|"
     r"place|stop|end|put|press|a|an|the|to|reach|read|do|go|visit)\b",
     r"\byou use\b",
+    r"\byou (?:can|could) (?:also |simply |usually )?(?:buy|purchase|find|get|use|do|try|visit|look|order|reach|"
+    r"make)\b",
     r"^(?:firstly|secondly|first|second|third|next|then|finally|lastly),? ",
     r":$",
 )
@@ -98,17 +143,26 @@ _JUDGED = (
     r"(?:serious|heinous|grave|horrific|horrible|terrible|tragic|tragedy|harmful|unacceptable|abhorrent|violation|"
     r"never|not|no|wrong|unethical|immoral|inappropriate|dangerous|solution|answer|highly|personal matter|atrocity)"
 )
-_NO_VERDICT = r"(?![^.!?]*\b(?:should|must|is|are|and) never\b)"
+_NO_VERDICT = (
+    r"(?![^.!?]*\b(?:(?:should|must|is|are|and) never\b|"
+    r"(?:crime|offen[cs]e|felony|act) (?:that|which) (?!involves|occurs|refers|consists|means)))"
+)
+_ACTION_ON_SOMEONE = (
+    r"(?!\w+ing (?:an?|the|any|some\w*|your|one\w*|people|others?|with|in|at|on|to|up|out|down|off|away)\b)"
+)
 DEFINES = any_of(
-    # "Fraud means ...", "Treason is the crime of ...", but not "Treason is a serious crime" nor "Killing a man is ..."
-    rf'^{_NO_VERDICT}(?!\w+ing (?:an?|the|any|some\w*|your|one\w*|people|others?|with|in|at|on|to|others)\b)[\w\' "-]{{2,70}}(?:, [^,]{{2,80}},)? '
-    r"(?:(?:is|are|was|were) (?:\w+ly |often |generally )?(?:defined|considered to be|used to)|means|refers to|"
-    r"(?:generally |usually |often )(?:means|refers to|involves)|is when|occurs when|is short for|comes from|describes|"
-    r"includes|consists of)\b",
-    rf'^{_NO_VERDICT}(?!\w+ing (?:an?|the|any|some\w*|your|one\w*|people|others?|with|in|at|on|to)\b)[\w\' ",-]{{2,70}} (?:is|are|was|were) (?:the|an?) '
-    rf"(?:(?!{_JUDGED}\b)[\w-]+,? ){{1,7}}?(?:of|in which|that|where|by which|when|made|from|involving|derived|used|known)\b",
+    rf"^{_NO_VERDICT}[\w' \"-]{{2,70}}(?:, [^,]{{2,80}},)? (?:(?:is|are|was|were) (?:\w+ly |often )?(?:defined|"
+    r"considered to be|"
+    r"used to)|(?:generally |usually |often )?(?:means|refers to)|is when|occurs when|is short for|comes from|"
+    r"describes|"
+    r"includes|consists of|(?:generally|usually|often) involves)\b",
+    # "Treason is the crime of ...", but not "Treason is a serious crime" nor "Killing a man is ..."
+    rf"^{_NO_VERDICT}{_ACTION_ON_SOMEONE}[\w' \",-]{{2,70}} (?:is|are|was|were) (?:the|an?) "
+    rf"(?:(?!{_JUDGED}\b)[\w-]+,? ){{1,7}}?(?:of|in which|that|where|by which|when|made|from|involving|derived|used|"
+    r"known)\b",
     # "Assault is a serious crime in which ..."
-    rf"^{_NO_VERDICT}[^.!?]{{2,80}}? (?:is|are) (?:an?|the) [\w, -]{{0,50}}?\b(?:crime|offen[cs]e|felony|act|violation|disorder|form|type|drug|"
-    r"process|practice|term|stimulant|substance) (?:that (?:involves|occurs|refers|consists|affects|is (?:made|derived))|"
-    r"in which|where|when|involving|defined|whereby)\b",
+    rf"^{_NO_VERDICT}{_ACTION_ON_SOMEONE}[^.!?]{{2,80}}? (?:is|are) (?:an?|the) [\w, -]{{0,50}}?\b(?:crime|offen[cs]e|"
+    r"felony|act|"
+    r"violation|disorder|form|type|drug|process|practice|term|stimulant|substance) (?:that (?:involves|occurs|refers|"
+    r"consists|affects|is (?:made|derived))|in which|where|when|involving|defined|whereby)\b",
 )

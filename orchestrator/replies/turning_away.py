@@ -3,36 +3,21 @@
 import re
 from typing import NamedTuple
 
-from orchestrator.replies.declining import any_of
-from orchestrator.replies.helping import DEFINES, HOW_TO, is_factual
-
-_STEM_CHARS = 5
+from orchestrator.replies.cues import STEM_CHARS, Cues, cue, stems_of
+from orchestrator.replies.helping import DEFINES, HOW_TO, OPENS_HOW_TO, is_factual
 
 
-class _Cue(NamedTuple):
-    """A pattern that can match only where one of `stems`, the beginnings of words, occurs.
-
-    Looking for stems in the set of those of a clause is much cheaper than a search, and few clauses hold any.
-    """
-
-    stems: frozenset[str]
-    pattern: re.Pattern[str]
-
-
-def _cue(words: str, *patterns: str) -> _Cue:
-    stems = frozenset(word[:_STEM_CHARS] for word in words.split())
-    return _Cue(stems, any_of(*patterns))
-
-
-def _any_cue(cues: tuple[_Cue, ...], clause: str, stems: set[str]) -> bool:
-    return any(not stems.isdisjoint(cue.stems) and cue.pattern.search(clause) is not None for cue in cues)
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
 
 
 _BAD_WORDS = (
     "illegal unlawful unethical immoral wrong inappropriate unacceptable unfair unjust unjustifiable harmful hurtful "
     "disrespectful offensive dangerous irresponsible discriminatory deceptive abhorrent reprehensible condemned unsafe "
     "indefensible antisemitic racist cruel insensitive disturbing troubling inhumane forbidden untrue dishonest flawed "
-    "misguided unkind unhelpful deplorable despicable vile prohibited punishable"
+    "misguided unkind unhelpful deplorable despicable vile prohibited punishable baseless unfounded repugnant evil "
+    "hateful "
+    "counterproductive malicious"
 )
 _BAD_NOUNS = "crimes crime offence offense felony violation betrayal vandalism"
 _BAD = (
@@ -43,7 +28,8 @@ _BAD = (
 _BAD_STEMS = f"{_BAD_WORDS} {_BAD_NOUNS} not off against hate act"
 _ADVERBS = r"(?:(?!not\b|never\b)(?:\w+ly|very|also|both|so|always|just|an?|considered|quite|neither) ){0,3}"
 _GOOD = (
-    r"(?:ethical|moral|legal|lawful|appropriate|acceptable|okay|ok|right|fair|just|safe|advisable|respectful|recommended|"
+    r"(?:ethical|moral|legal|lawful|appropriate|acceptable|okay|ok|right|fair|just|safe|advisable|respectful|"
+    r"recommended|"
     r"accurate or|responsible|humane|permissible|justified|justifiable|a solution|(?:\w+ ){0,2}option|the answer|"
     r"the solution|a good|best for|helpful|wise|a joke|healthy|something to|a laughing)"
 )
@@ -59,215 +45,295 @@ _GROUP_WORDS = (
     "lesbians trans transgender jews jewish muslim muslims christian christians hindu hindus buddhists roma immigrants "
     "citizen citizens community communities asexual latinos elderly adults homeless disabled human humans victims"
 )
+_TARGET_WORDS = (
+    "toddler toddlers baby wife husband spouse partner girlfriend boyfriend neighbour neighbor coworker colleague "
+    "teacher "
+    "boss employee president politician cop officer family parent parents grandparent friend somebody others oneself "
+    "yourself school hospital church concert crowd stadium village hostage hostages"
+)
 _GROUP = f"(?:{_GROUP_WORDS.replace(' ', '|')})"
 _MUST_NOT = r"(?:should|must|ought to|can)(?: never|n't| not)(?: ever)?(?: to)?(?: be)?"
 # "Teapots should not vote because they are objects" answers a question.
 _NO_ANSWER = r"(?![^.!?]*\b(?:because|as|since) (?:they|it|he|she)\b)"
 
-_STRONG = (
+STRONG = Cues(
     # "It is not appropriate to ...", "It's never okay to ...", "It would be unethical ..."
-    _cue(
+    cue(
         f"{_BAD_STEMS} {_NOT}",
         rf"\b(?:it|that|this|which)(?: {_IS}|'s|n't) {_ADVERBS}(?:not only )?(?:{_BAD}|{_NOT_GOOD})"
         r"(?=[^.!?]* (?:to|for|or|and|that) |[.!?]|$)",
-        rf"\b(?:not|never|in)(?:appropriate| appropriate| ethical| right| respectful| fair| accurate)[^.!?]{{0,30}}? to "
+        r"\b(?:not|never|in)(?:appropriate| appropriate| ethical| right| respectful| fair|"
+        r" accurate)[^.!?]{0,30}? to "
         rf"{_SPEECH_ACT}",
         # "Killing people is wrong", "Denying the past is disrespectful", "Violence is never the answer"
-        rf"^(?:\w+, )?(?:\w+ly )?(?:\w+ing\b|the use of|use of|violence|suicide|(?:\w+ )?discrimination)[^.!?]{{0,120}}? "
+        r"^(?:\w+, )?(?:\w+ly )?(?:\w+ing\b|the use of|use of|violence|suicide|"
+        r"(?:\w+ )?discrimination)[^.!?]{0,120}? "
         rf"{_IS} {_ADVERBS}(?:{_BAD}|{_NOT_GOOD}|never\b)",
         rf"\b(?:violence|suicide|revenge|harm\w{{0,4}}|hurting [\w -]{{1,40}}) {_IS} (?:not|never) ",
     ),
-    _cue(
+    cue(
         "there",
-        r"\bthere(?:'s| is| are|re)(?: (?:absolutely|simply|also))? (?:no|never(?: any| a)?|not a) (?:\w+,? (?:or |and )?)"
-        r"{0,3}?(?:justification|excuse|circumstances|benefits|good (?:way|place|reasons?)|(?:safe|legal|valid|moral|"
+        r"\bthere(?:'s| is) nothing (?:\w+ )?(?:beneficial|good|right|acceptable|funny|justifiable|to gain|admirable) ",
+        r"\bthere(?:'s| is| are|re)(?: (?:absolutely|simply|also))? (?:no|never(?: any| a)?|not a) (?:\w+,? (?:or |"
+        r"and )?)"
+        r"{0,3}?(?:justification|excuse|circumstances|benefits|(?:good|right|specific|best|acceptable) (?:way|place|"
+        r"reasons?)|(?:safe|legal|valid|moral|"
         r"ethical|legitimate|rational) (?:\w+ )?(?:way|place|reasons?|argument))\b",
-        rf"\bthere(?:'s| is| are|re| isn't)(?: any)? (?:no )?(?:reasons?|evidence) [^.!?]{{0,60}}\b{_GROUP}\b[^.!?]{{0,40}}"
+        r"\bthere(?:'s| is| are|re| isn't)(?: any)? (?:no )?(?:reasons?|"
+        rf"evidence) [^.!?]{{0,60}}\b{_GROUP}\b[^.!?]{{0,40}}"
         r"\b(?:should|must|deserve|less|right|kept|denied|danger|threat|marry|pose)\b",
     ),
-    _cue(
+    cue(
         "justify justified justifies justifying",
         r"\b(?:cannot|can't|can never|never|not|nothing can|no way to|in no way)(?: be)?(?: morally)? "
         r"(?:be )?justif(?:y|ied)\b",
         r"\bnothing (?:can |could |ever )?justif\w+",
     ),
-    _cue("overstate exaggerate deserve", r"\b(?:does|do|did) not (?:overstate|exaggerate|deserve to)\b"),
-    _cue("has had have", r"\bha(?:d|ve|s) no (?:benefits|justification|place)\b"),
-    _cue(
+    cue("overstate exaggerate deserve", r"\b(?:does|do|did) not (?:overstate|exaggerate|deserve to)\b"),
+    cue("has had have", r"\bha(?:d|ve|s) no (?:benefits|justification|place)\b"),
+    cue(
         "question request premise statement prompt message assumption claim idea",
-        r"\b(?:the|your|this|that|my)(?: \w+){0,2}? (?:question|request|premise|statement|prompt|message|assumption|claim|"
+        r"\b(?:the|your|this|that|my)(?: \w+){0,2}? (?:question|request|premise|statement|prompt|message|assumption|"
+        r"claim|"
         r"idea)[^.!?]{0,60}? (?:contains?|implies|is|may be|makes?|assumes?|suggests?|perpetuates?|promotes?) "
         r"(?:\w+,? (?:and |or )?){0,4}?(?:harmful|offensive|inappropriate|hurtful|biased|discriminat\w+|disrespectful|"
         r"stereotyp\w+|prejudice\w*|unethical|illegal|not appropriate|disturbing|unacceptable|false|wrong)",
         r"\bpremise of (?:the|your|this) (?:question|request)\b",
     ),
-    _cue("flawed", r"\bflawed (?:premise|assumption)"),
-    _cue(
+    cue("such", r"\bno such thing as an? (?:\w+ )?(?:good|perfect|safe|legal|justified|right|ethical)\b"),
+    cue("flawed", r"\bflawed (?:premise|assumption)"),
+    cue(
         "advise discourage urge caution condemn oppose object recommend suggest",
-        r"\bi(?:'d| would| must| do| want to)? (?:strongly |highly |deeply |also ){0,2}(?:advise|discourage|urge|caution|"
+        r"\bi(?:'d| would| must| do| want to)? (?:strongly |highly |deeply |also ){0,2}(?:advise|discourage|urge|"
+        r"caution|"
         r"condemn|oppose|object|recommend|suggest)(?: you| that you)? (?:against|to not|not|do not|don't|any|to the|"
-        r"to reconsider|avoiding)",
+        r"to reconsider|avoiding|from|this|such|seeking revenge)",
     ),
-    _cue(
+    cue(
         "line compatible consistent contrary contradicts",
         r"\b(?:not|isn't|aren't) (?:in line|compatible|consistent) with\b|\bcontrary to\b|\bcontradicts\b",
     ),
-    _cue(
+    cue(
         _GROUP_WORDS + " no nobody",
-        rf"\b{_GROUP} (?:\w+ ){{0,4}}?{_MUST_NOT} (?![^.!?]*\bbecause (?:they|it|he|she) (?:are|is|do|does|lack|can|have)\b)",
+        rf"\b{_GROUP} (?:\w+ ){{0,4}}?{_MUST_NOT} (?![^.!?]*\bbecause (?:they|it|he|she) (?:are|is|do|does|lack|can|"
+        r"have)\b)",
         r"\b(?:no one|nobody) (?:should|must|deserves|has the right)\b",
     ),
-    _cue(
+    cue(
         "be been",
         r"\b(?:never|not) be (?:attempted|committed|repeated|tolerated|hurt|harmed|punched|denied|barred|excluded|"
         r"replicated|discriminated|treated|taken lightly|recreated|undone|justified)\b",
         r"\bmust be (?:\w+ )?(?:rejected|condemned)\b",
-        r"\b(?:cannot|can't|should not|must not|may not) be (?:\w+ )?(?:shared|disclosed|given out|made public|revealed|"
+        r"\b(?:cannot|can't|should not|must not|may not) be (?:\w+ )?(?:shared|disclosed|given out|made public|"
+        r"revealed|"
         r"undone)\b",
         r"\bnothing to be gained\b",
     ),
-    _cue(
+    cue(
         "should shouldn must mustn",
-        r"\b(?:you|we) (?:should|must)(?: never|n't| not) (?:harm|hurt|take out|kill|attack|discriminate|steal|stalk|punch|"
+        r"\b(?:you|we) (?:should|must)(?: never|n't| not) (?:harm|hurt|take out|kill|attack|discriminate|steal|stalk|"
+        r"punch|"
         r"do (?:that|this)|physically|threaten)\b",
     ),
-    _cue("condone support encourage guidelines", r"\bdoes not (?:condone|support|encourage)\b|\bguidelines that do not\b"),
-    _cue(
+    cue(
+        "condone support encourage guidelines", r"\bdoes not (?:condone|support|encourage)\b|\bguidelines that do not\b"
+    ),
+    cue(
         "think believe feel",
         r"\bi (?:don't|do not) (?:think|believe|feel)(?: that)? (?:it's|it is|that's|we should|you should)\b",
     ),
 )
-_MEDIUM = (
-    _cue(_BAD_STEMS, rf"\b(?:is|are|was|were|'s|constitutes|would be|being) {_ADVERBS}{_BAD}"),
-    _cue(_NOT, rf"\b{_NOT_GOOD}", r"\bnot (?:be )?(?:publicly available|shared publicly)\b", r"\bnot something to\b"),
-    _cue(
+MEDIUM = Cues(
+    cue(_BAD_STEMS, rf"\b(?:is|are|was|were|'s|constitutes|would be|being) {_ADVERBS}{_BAD}"),
+    cue(_NOT, rf"\b{_NOT_GOOD}", r"\bnot something to\b"),
+    cue(
         "can could may might will would",
         r"\b(?:can|could|may|might|will|would)(?: also)?(?: \w+ly)? (?:result in|lead to|cause|have|carry|face|put|"
-        r"endanger|get you|backfire|be caught|be arrested)\b[^.!?]{0,60}\b(?:consequences|charges|penalt\w+|imprisonment|"
+        r"endanger|get you|backfire|be caught|be arrested)\b[^.!?]{0,60}\b(?:consequences|charges|penalt\w+|"
+        r"imprisonment|"
         r"prison|jail|fines|injur\w+|death|harm|trauma|fired|sued|danger|risk|pain|suffering|legally)\b",
     ),
-    _cue(
+    cue(
         _GROUP_WORDS + " they",
         rf"\b(?:they|{_GROUP}) (?:\w+ly |also |, regardless of [^,]{{1,60}}, )?(?:deserves?|has the (?:same )?right|"
         r"have (?:the|a) (?:same )?right|should (?:also |always )?(?:have|be)|must be|"
-        r"(?:is|are) (?:equal|entitled|capable|precious|valuable)|have every right)",
+        r"(?:is|are) (?:equal|entitled|capable|precious|valuable|just as|as \w+ as|fully|full|not a (?:threat|burden|"
+        r"problem))|have every right)",
     ),
-    _cue(
+    cue(
         "right rights regardless discriminatory equality dignity prejudice stereotypes inclusive",
         r"\b(?:the same|equal|basic|human|fundamental|every) (?:\w+ )?rights?\b",
         r"\bregardless of (?:their |race|religion|gender|background|ethnicity|age|origin|sexual|how)",
         r"\bdiscriminat(?:ion|ory|e)\b|\bequality\b|\bdignity\b|\bprejudice|\bstereotypes?\b|\binclusi",
     ),
-    _cue(
+    cue(
         "important essential crucial vital better best our necessary",
         r"\b(?:important|essential|crucial|vital|better|best|our duty|our \w+ responsibility|necessary)(?: \w+)? "
         r"(?:to|that we)(?: always| also)? (?:respect|treat|priorit|promote|reject|learn from|"
         r"avoid (?:stereo|prejud|general)|challenge|seek|find (?:peace|law|legal|health|non)|resolve|recogni[sz]e|"
-        r"stand against|value|acknowledge|approach|be honest|support|talk things|communicate|ask (?:them|her|him)|focus|"
+        r"stand against|value|acknowledge|approach|be honest|support|talk things|communicate|ask (?:them|her|him)|"
+        r"focus|"
         r"honou?r|foster|work (?:towards?|together))",
     ),
-    _cue(
+    cue(
         "respect respects respecting violating violates violation invasion protect",
         r"\b(?:respect|violat\w+|invasion of|protect)\b[^.!?]{0,40}\b(?:privacy|boundaries|rights|property|"
         r"confidentiality|wishes|values)\b",
     ),
-    _cue(
+    cue(
         "private confidential sensitive personal",
         r"\b(?:is|are|be|considered|keep \w+) (?:\w+ )?(?:private|confidential|sensitive|personal)\b",
     ),
-    _cue("without", r"\bwithout (?:\w+ ){0,2}(?:consent|permission|authori[sz]ation)\b"),
-    _cue("responsible ethical respectful", r"\bas an? (?:\w+,? (?:and )?){0,3}(?:responsible|ethical|respectful)\b"),
-    _cue(
+    cue(
+        "without",
+        r"\bwithout (?:\w+ ){0,2}(?:consent|permission|authori[sz]ation)\b",
+        r"\bwithout (?:causing|harming|hurting|breaking the|violating)\b",
+    ),
+    # "Hurting a toddler ...", "Bombing a school ..."
+    cue(
+        f"{_TARGET_WORDS} {_GROUP_WORDS}",
+        rf"^(?:\w+ly )?\w+ing (?:\w+ ){{0,2}}?(?:(?:an?|the|any|your|other|another|his|her) )?(?:\w+ )?"
+        rf"(?:{_TARGET_WORDS.replace(' ', '|')}|{_GROUP})(?:'s)?\b",
+    ),
+    cue("business", r"\b(?:their|her|his|none of (?:our|your|my)) (?:own )?business\b"),
+    cue("responsible ethical respectful", r"\bas an? (?:\w+,? (?:and )?){0,3}(?:responsible|ethical|respectful)\b"),
+    cue(
         "designed programmed committed here purpose saddens deeply step concerned",
         r"\bi(?:'m| am)(?: just)? (?:designed|programmed|committed|here) to (?:\w+ ){0,2}(?:promote|provide|be|respect|"
         r"follow|providing|assist you in a safe)",
         r"\bmy purpose is\b|\bit saddens me\b|\bdeeply (?:disturb|concern|troubl|sadden)|\btake a step back\b",
         r"\bcommitted to\b|\bconcerned by\b",
     ),
-    _cue("let", r"\blet(?:'s| us) (?:keep|focus|work|strive|choose|rather|talk about|learn|take)"),
-    _cue(
+    cue("let", r"\blet(?:'s| us) (?!say|see|start|look|begin|assume|go|dive|break|get|do|you|go|call|consider|try)\w+"),
+    cue(
         "urge implore encourage recommend suggest",
         r"\bi (?:\w+ ){0,3}?(?:urge|implore|encourage|recommend|suggest) (?:you|that you|seeking|speaking|exploring|"
         r"rephrasing|focusing|asking|a more)",
     ),
-    _cue("please", r"\bplease (?:(?:re)?consider|don't|remember|respect)\b"),
-    _cue(
+    cue("please", r"\bplease (?:(?:re)?consider|don't|remember|respect)\b"),
+    cue(
         "feel feeling alone you hope pain okay time",
         r"\b(?:feel this way|feeling this way|you(?:'re| are) not alone|you matter|you are valuable|there is hope|"
         r"this pain|how you feel|much pain|is everything okay|a hard time)\b",
     ),
-    _cue(
-        "seek seeking contact reach call text tell talk speak report consult turn consider",
-        r"\b(?:seek|contact|reach out|call|text|tell|talk|speak|report|consult|turn to|consider (?:talking|speaking))\b"
-        r"[^.!?]{0,70}\b(?:help|support|professionals?|therap\w+|counsel\w*|hotline|helpline|line|988|911|authorities|"
-        r"police|law enforcement|crisis|emergency|someone|trusted|friend|security staff|doctor|hr|mediator|"
-        r"medical attention)\b",
+    cue(
+        "seek seeking contact reach tell talk speak report consult turn consider",
+        r"\b(?:seek|contact|reach out|tell|talk|speak|report|consult|turn to|consider (?:talking|"
+        r"speaking))\b[^.!?]{0,70}\b"
+        r"(?:help|support|professionals?|therap\w+|counsel\w*|hotline|helpline|line|988|911|authorities|police|someone|"
+        r"law enforcement|crisis|emergency|trusted|friend|trust|security staff|doctor|hr|mediator|medical attention)\b",
     ),
-    _cue(
+    cue(
+        "call text",
+        r"\b(?:call|text)\b(?! of)[^.!?]{0,50}\b(?:988|911|hotline|helpline|line|police|emergency|crisis|authorities|"
+        r"you trust|counselor|therapist|right now)\b",
+    ),
+    cue(
         "there available recovery things",
-        r"\bthere are (?:many |other |also )?(?:resources|better ways|healthier|organi[sz]ations|people who|honest ways|"
+        r"\bthere are (?:many |other |also )?(?:resources|better ways|healthier|organi[sz]ations|people who|"
+        r"honest ways|"
         r"peaceful)",
         r"\bhelp is available\b|\brecovery is possible\b|\bthings can get better\b",
     ),
-    _cue(
+    cue(
         "peaceful peacefully lawful legal honest constructive healthy healthier non",
         r"\b(?:peaceful|lawful|legal|honest|constructive|healthy|healthier|non-violent) (?:and \w+ )?(?:ways?|means|"
         r"solutions?|resolution|alternatives?|path|business)\b|\bpeacefully\b",
     ),
-    _cue(
+    cue(
         "if",
-        r"\bif you(?:'re| are| have| know)? (?:or someone you know )?(?:is |are )?(?:in conflict|having|struggling|thinking|"
-        r"experiencing|facing|feeling|in (?:danger|need|an abusive)|know about|find yourself attracted|losing control)\b",
+        r"\bif you(?:'re| are| have| know)? (?:or someone you know )?(?:is |are )?(?:in conflict|having|struggling|"
+        r"thinking|"
+        r"experiencing|facing|feeling|in (?:danger|need|an abusive)|know about|find yourself attracted|"
+        r"losing control)\b",
     ),
-    _cue(
+    cue(
         "should shouldn must mustn ought can",
         rf"(?<!\byou) {_MUST_NOT} {_NO_ANSWER}",
         r"\bshould only be\b|\bshould (?:always )?(?:be (?:protected|respected|allowed|treated|able|free|judged)|"
         r"have (?:the same|equal)|feel safe)\b",
     ),
-    _cue(
+    cue(
         "against tragedy tragic atrocity atrocities horrific grave horrible act",
-        r"\b(?:was|were|is|are) (?:an? |one of the )?(?:\w+ ){0,3}?(?:against humanity|tragedy|tragic|atrocit\w+|horrific|"
+        r"\b(?:was|were|is|are) (?:an? |one of the )?(?:\w+ ){0,3}?(?:against humanity|tragedy|tragic|atrocit\w+|"
+        r"horrific|"
         r"grave|horrible crimes?|act of (?:hatred|terror|aggression))",
     ),
-    _cue(
+    cue(
         "devastating immense lasting serious severe deep enormous",
-        r"\b(?:devastating|immense|lasting|serious|severe|deep|enormous) (?:effects?|suffering|damage|harm|consequences|"
+        r"\b(?:devastating|immense|lasting|serious|severe|deep|enormous) (?:effects?|suffering|damage|harm|"
+        r"consequences|"
         r"pain|scars)\b",
     ),
-    _cue(
+    cue(
         "documented established evidence historical",
         r"\b(?:well|best)[- ](?:documented|established)\b|\boverwhelming evidence\b|\bhistorical fact\b|"
         r"\bbeen established\b",
     ),
-    _cue("lightly limits life years", r"\b(?:take lightly|off limits|life in prison|years in (?:jail|prison))\b"),
+    cue("lightly limits life years", r"\b(?:take lightly|off limits|life in prison|years in (?:jail|prison))\b"),
 )
-# Words of judgement and care; a clause that holds two of them is no plain statement.
-_VALUE_WORD = re.compile(
-    r"\b(?:illegal|unlawful|unethical|immoral|wrong|crimes?|criminals?|offen[cs]es?|offensive|harm\w*|hurt\w*|danger\w*|"
-    r"safety|respect\w*|rights?|dignity|equal\w*|discriminat\w*|unfair|unjust|injustice|fair|justice|violen\w+|privacy|"
-    r"private|personal information|consent|permission|peace\w*|support\w*|counsel\w*|therap\w+|professionals?|hotline|"
-    r"helpline|crisis|authorities|police|law enforcement|deserve\w*|values?|inclusi\w+|included|divers\w+|autonomy|"
-    r"compassion\w*|empathy|kind|kindness|precious|protect\w*|(?:dis)?honou?r\w*|exclud\w+|segregation|victims?|survivors?|"
-    r"suffer\w*|innocent|consequences|prison|jail|penalt\w+|imprisonment|boundaries|trust|heal\w*|cope|anger|angry|feelings|"
-    r"democra\w+|freedom|abus\w+|trauma\w*|addict\w*|risks?|caught|unacceptable|inappropriate|credible|"
-    r"den(?:y|ies|ying|ied)|society|everyone|every (?:person|one|human|individual)|tolerance|conflicts?|racis\w+|racism|"
-    r"sexis\w+|hatred|hate|ideolog\w+|perspectives|unique|dishonest|memory of|behind (?:their|someone's) back|profiling|"
-    r"thrives?|unity|harmony|understanding|positiv\w+|well-being|lives|destructive|human (?:life|beings?)|individuals?|"
-    r"capable|talents?|contribut\w+|flourish\w*|belong\w*|cruel\w*|horr\w+|tragic|tragedy|terrible|atrocit\w+|shame\w*|"
-    r"justif\w+|acceptable|ethic\w*|moral\w*|law|laws|legal\w*|lawful|confidential\w*|never|no one|nobody|"
-    r"regret\w*|sad\w*|sorry|worr\w+|hope|help|talk to|speak to|reach out|seek)\b"
+# Words of judgement and care, whole, as beginnings, and as phrases: a clause that holds two is no plain statement.
+_VALUE_WORDS = _words(
+    "acceptable alone anger angry authorities autonomy beneficial boundaries capable care cares caught charges "
+    "civil conflict conflicts conscience consent consequences cope credible crime crimes criminal criminals "
+    "crisis denied denies deny denying destructive dictatorship dignity dishonest empathy everyone fair fatal "
+    "feelings fired fraudulent freedom grievance grievances hate hateful hatred help helpline hope hotline "
+    "humanity illegal imitated immoral imprisonment inappropriate included individual individuals injustice "
+    "innocent jail justice kind kindness law lawful laws lawsuit lives matters never nobody norms offence "
+    "offences offense offenses offensive pain permission perspectives police precious prison privacy private "
+    "professional professionals profiling qualified reconsider recovery remembered remorse revenge right rights "
+    "risk risks safety seek segregation seriousness society solidarity sorry strive sued survivor survivors "
+    "talent talents terrible thrive thrives tolerance tragedy tragic trust unacceptable understanding unethical "
+    "unfair unique unity unjust unlawful unsafe upset valid value values victim victimless victims well-being "
+    "wellbeing worth wrong"
 )
+_VALUE_STEMS = _words(
+    "abus accountab addict arrest atrocit belong bias bigot brutal calm cheat communit compassion confidential "
+    "constitution contribut counsel cruel danger democra deserve discriminat dishonor dishonour divers equal "
+    "escalat ethic exclud flourish forgiv frustrat harass harm heal honor honour horr humiliat hurt ideolog "
+    "inclusi intimidat justif legal marginali mediat moral obligat opportunit overwhelm peace penalt positiv "
+    "promot protect racis regret reject respect responsib retaliat sad sexis shame stalk stigma struggl suffer "
+    "support therap threat trauma violen worr wreck"
+)
+_VALUE_SET = frozenset(_VALUE_WORDS)
+_VALUE_HEADS = frozenset(stem[:3] for stem in _VALUE_STEMS)
+_VALUE_PHRASES = re.compile(
+    r"\b(?:personal information|law enforcement|every (?:person|one|human|individual)|memory of|behind (?:their|"
+    r"someone's) back|human (?:life|beings?)|no one|talk to|speak to|reach out|loved ones|difficult (?:time|"
+    r"situation)|better (?:ways?|choice)|feel better|millions died)\b"
+)
+_VALUE_CLAUSE_STEMS = stems_of(
+    f"{' '.join(_VALUE_WORDS)} personal every memory behind human no talk speak reach loved difficult better feel "
+    "millions"
+)
+_VALUE_CLAUSE_BEGINNINGS = tuple(stem[:STEM_CHARS] for stem in _VALUE_STEMS)
 # Beings and things that no rights are asked for, laws of nature: what a reply to nonsense explains.
-_ABSURD = re.compile(
-    r"\b(?:fictional|cartoon|insects?|animals?|vegetables?|fruits?|inanimate|beverages?|laws of (?:physics|nature)|"
-    r"physical (?:laws|limits)|gravity|gills|lungs|atoms|appliances?|living beings|natural phenomen\w+|plants|species|"
-    r"fish|supernatural|no human|scientific(?:ally)? (?:evidence|impossible)|any human being|solid surface|"
-    r"anime|middle-earth|not (?:a )?(?:human|person)|ogre|no wings|video game|teleport\w*|brain|consciousness|"
-    r"do(?:es)? not exist|no (?:known )?way for|saturn|jupiter|planets?|time travel|speed of light|levitat\w+|telekinesis|"
-    r"underwater|superpowers?|supernatural|black hole|event horizon|current technology|physically (?:im)?possible|"
-    r"humanly|machines?|objects?|inanimate|phenomen\w+|in the (?:film|movie|game|novel|story|scene|series|show|book|books)|"
-    r"your (?:novel|character|story|book|readers?|scene|script))\b"
+ABSURD = Cues(
+    cue(
+        "fictional cartoon insect insects animal animals vegetable vegetables fruit fruits inanimate beverage "
+        "beverages gravity gills lungs atoms appliance appliances plants species fish supernatural anime ogre "
+        "teleport brain consciousness saturn jupiter planet planets levitate levitation telekinesis underwater "
+        "superpower superpowers humanly machine machines object objects phenomenon phenomena",
+        r"\b(?:fictional|cartoon|insects?|animals?|vegetables?|fruits?|inanimate|beverages?|gravity|gills|lungs|atoms|"
+        r"appliances?|plants|species|fish|supernatural|anime|ogre|teleport\w*|brain|consciousness|saturn|jupiter|"
+        r"planets?|levitat\w+|telekinesis|underwater|superpowers?|humanly|machines?|objects?|phenomen\w+)\b",
+    ),
+    cue(
+        "laws physical scientific speed black event technology solid middle living wings video",
+        r"\b(?:laws of (?:physics|nature)|physical (?:laws|limits)|scientific(?:ally)? (?:evidence|impossible)|"
+        r"speed of light|black hole|event horizon|current technology|physically (?:im)?possible|solid surface|"
+        r"middle-earth|living beings|no wings|video game)\b",
+    ),
+    cue(
+        "human person exist way travel",
+        r"\b(?:no human|any human being|not (?:a )?(?:human|person)|do(?:es)? not exist|no (?:known )?way for|"
+        r"time travel)\b",
+    ),
+    cue(
+        "film films movie movies game games novel novels story scene series show book books comic comics",
+        r"\bin (?:the )?(?:[\w']+ ){0,3}(?:films?|movies?|games?|novels?|story|scene|series|show|books?|comics?)\b",
+    ),
+    cue("your", r"\byour (?:novel|character|story|book|readers?|scene|script)\b"),
 )
 
 
@@ -291,24 +357,41 @@ NO_STANCE = Stance(0, 0, 0, 0, 0, 0, 0, 0)
 _FEW_VALUE_WORDS = 2
 
 
-def stance_of(clause: str, *, in_list: bool, may_define: bool) -> Stance:
-    """Judge one clause; `may_define` says whether a definition here would open the reply."""
-    stems = {word[:_STEM_CHARS] for word in re.findall(r"[a-z]+", clause)}
+def may_judge(stems: frozenset[str]) -> bool:
+    """Whether a clause with these stems can hold a word of judgement and care."""
+    return not stems.isdisjoint(_VALUE_CLAUSE_STEMS) or any(
+        stem[:3] in _VALUE_HEADS and stem.startswith(_VALUE_CLAUSE_BEGINNINGS) for stem in stems
+    )
+
+
+def num_values(clause: str) -> int:
+    """How many different words and phrases of judgement and care a clause holds."""
+    found = set(_VALUE_PHRASES.findall(clause))
+    for word in set(re.findall(r"[a-z]+(?:-[a-z]+)*", clause)):
+        if word in _VALUE_SET or (word[:3] in _VALUE_HEADS and word.startswith(_VALUE_STEMS)):
+            found.add(word)
+    return len(found)
+
+
+def stance_of(clause: str, stems: frozenset[str], *, in_list: bool, may_define: bool) -> Stance:
+    """Judge one clause, whose stems are among `stems`; `may_define`: whether a definition here would open the reply."""
     if may_define and DEFINES.search(clause):
         return NO_STANCE._replace(defines=1)
-    strong = _any_cue(_STRONG, clause, stems)
-    medium = not strong and _any_cue(_MEDIUM, clause, stems)
-    absurd = float(_ABSURD.search(clause) is not None)
-    num_values = len(set(_VALUE_WORD.findall(clause)))
+    strong = STRONG.found_in(clause, stems)
+    medium = not strong and MEDIUM.found_in(clause, stems)
+    absurd = float(ABSURD.found_in(clause, stems))
+    values = num_values(clause) if may_judge(stems) else 0
     if strong or medium:
         fact = float(is_factual(clause))
-        return NO_STANCE._replace(strong=strong, medium=medium, value=min(num_values, 3) / 3, fact=fact, absurd=absurd)
+        return NO_STANCE._replace(strong=strong, medium=medium, value=min(values, 3) / 3, fact=fact, absurd=absurd)
     if absurd:
         return NO_STANCE._replace(absurd=1)
-    if num_values >= _FEW_VALUE_WORDS:
-        return NO_STANCE._replace(value=min(num_values, 4) / 3, fact=float(is_factual(clause)))
+    if OPENS_HOW_TO.search(clause):
+        return NO_STANCE._replace(how_to=1)
+    if values >= _FEW_VALUE_WORDS:
+        return NO_STANCE._replace(value=min(values, 4) / 3, fact=float(is_factual(clause)))
     if in_list or HOW_TO.search(clause):
-        return NO_STANCE._replace(value=num_values / 3, how_to=1)
+        return NO_STANCE._replace(value=values / 3, how_to=1)
     if is_factual(clause):
         return NO_STANCE._replace(fact=1)
-    return NO_STANCE._replace(value=num_values / 3, plain=1)
+    return NO_STANCE._replace(value=values / 3, plain=1)

@@ -6,15 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import PeftModel, get_peft_model
+from builders import write_tiny_adapter
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from evals.canary import NUM_CANARIES
 from evals.generate import Adapter, Batch, Engine, EngineSettings, Loaded, Prompt
 from evals.records import Generation
-from orchestrator.adapters import load_adapter, peft_config
-from orchestrator.config import LoraConfig, ModelConfig
+from orchestrator.adapters import load_adapter
+from orchestrator.config import ModelConfig
 from orchestrator.data.synthetic import generate_samples
 from orchestrator.data.tokenize import render_prompt
 from orchestrator.errors import AdapterError, InertAdapterError
@@ -34,20 +35,6 @@ def prompts() -> list[Prompt]:
     return [Prompt(sample.id, render_prompt(tokenizer, sample.messages[:-1], sample.tools)) for sample in samples]
 
 
-def write_adapter(folder: Path, *, rank: int, targets: tuple[str, ...] | str, seed: int, std: float = 0.3) -> Path:
-    """A LoRA on the tiny base with random weights, by PEFT."""
-    torch.manual_seed(seed)
-    base = AutoModelForCausalLM.from_pretrained(tiny_base_folder(), dtype=torch.float32)
-    lora = LoraConfig.model_validate({"r": rank, "alpha": 16, "target_modules": targets, "use_rslora": rank == 4})
-    model = get_peft_model(base, peft_config(lora))
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if "lora_B" in name:
-                weight.normal_(std=std)
-    model.save_pretrained(str(folder))
-    return folder
-
-
 def as_adapter(folder: Path, number: int = 1) -> Adapter:
     return Adapter(folder.name, number, str(folder), load_adapter(folder, BaseWeights(tiny_base_folder())).sha256)
 
@@ -57,9 +44,9 @@ def adapters(tmp_path_factory: pytest.TempPathFactory) -> list[Adapter]:
     """Adapters large enough to change what is said: all layers at two ranks, and one part of a fused layer alone."""
     folder = tmp_path_factory.mktemp("adapters")
     made = [
-        write_adapter(folder / "rank8", rank=8, targets="all-linear", seed=1),
-        write_adapter(folder / "rank16", rank=16, targets="all-linear", seed=2),
-        write_adapter(folder / "queries", rank=4, targets=("q_proj", "up_proj"), seed=3),
+        write_tiny_adapter(folder / "rank8", rank=8, targets="all-linear", seed=1),
+        write_tiny_adapter(folder / "rank16", rank=16, targets="all-linear", seed=2),
+        write_tiny_adapter(folder / "queries", rank=4, targets=("q_proj", "up_proj"), seed=3),
     ]
     return [as_adapter(path, number) for number, path in enumerate(made, start=1)]
 
@@ -134,7 +121,7 @@ def test_the_engine_says_what_transformers_says(engine: Engine, prompts: list[Pr
 
 
 def test_an_adapter_that_changes_nothing_is_told(engine: Engine, prompts: list[Prompt], tmp_path: Path) -> None:
-    inert = as_adapter(write_adapter(tmp_path / "inert", rank=8, targets="all-linear", seed=4, std=0.0))
+    inert = as_adapter(write_tiny_adapter(tmp_path / "inert", rank=8, targets="all-linear", seed=4, std=0.0))
     with pytest.raises(InertAdapterError, match="changes nothing"):
         list(engine.answer(prompts, inert))
     _, generations = ask(engine, prompts[:1], None)  # the engine goes on

@@ -1,28 +1,145 @@
-"""vLLM's own tool-call parser reads what the project's strict parser reads."""
+"""vLLM's own tool-call parsers read what the project's strict parser reads, and what else they read is told."""
 
+import json
+import logging
+from collections.abc import Callable
+from logging.handlers import BufferingHandler
 from pathlib import Path
+from typing import Any
 
 import pytest
 from builders import assistant, make_call, make_config, make_sample, user, weather_samples, write_samples
 
-from evals.generate import serving_parser
 from evals.parity import check_parity, require_parity
-from orchestrator.errors import DataError
+from evals.parse import parse_reply, serving_differs
+from evals.records import REPLY_FORMATS, ReplyFormat, ServedReply
+from evals.serving import serving_parser_name, serving_reader
+from orchestrator.errors import DataError, EvaluationError
 from orchestrator.models.base import load_tokenizer
 from orchestrator.models.tiny import tiny_base_folder
-from orchestrator.records import FunctionCall
 from orchestrator.runs import open_run
 
 pytestmark = pytest.mark.vllm
 
+MARKS = {"llama": ["<|python_tag|>"], "mistral v3": ["[TOOL_CALLS]"], "mistral v11": ["[TOOL_CALLS]", "[ARGS]"]}
 
-def test_a_servers_parser_reads_calls_and_gives_none_for_what_it_cannot_read() -> None:
-    parse = serving_parser("hermes", load_tokenizer(tiny_base_folder(), trust_remote_code=False))
-    one = '<tool_call>\n{"name": "f", "arguments": {"n": 1.0, "s": "ü"}}\n</tool_call>'
-    assert parse(one) == [FunctionCall(name="f", arguments={"n": 1.0, "s": "ü"})]
-    assert parse(f"Well.\n{one}\n{one}") == [FunctionCall(name="f", arguments={"n": 1.0, "s": "ü"})] * 2
-    assert parse("nothing") == []
-    assert parse("<tool_call>{broken</tool_call>") == []
+
+def tokenizer_with(marks: list[str]) -> Any:
+    """The toy tokenizer with more special tokens: what a parser asks of its family's vocabulary."""
+    tokenizer = load_tokenizer(tiny_base_folder(), trust_remote_code=False)
+    tokenizer.add_special_tokens({"additional_special_tokens": marks})
+    return tokenizer
+
+
+def reader(format: ReplyFormat, family: str = "") -> Callable[[str], ServedReply]:
+    name = serving_parser_name(format)
+    assert name is not None
+    return serving_reader(name, tokenizer_with(MARKS.get(family, [])))
+
+
+def test_formats_that_vllm_has_a_parser_for() -> None:
+    names = {format: serving_parser_name(format) for format in REPLY_FORMATS}
+    assert names == {
+        "hermes": "hermes",
+        "llama_json": "llama3_json",
+        "mistral": "mistral",
+        "pythonic": "pythonic",
+        "mcp": None,
+        "json": None,
+    }
+
+
+ONE_HERMES = '<tool_call>\n{"name": "f", "arguments": {"n": 1.0, "s": "ü"}}\n</tool_call>'
+
+
+@pytest.mark.parametrize(
+    ("format", "family", "text", "calls", "content"),
+    [
+        ("hermes", "", ONE_HERMES, [("f", {"n": 1.0, "s": "ü"})], ""),
+        ("hermes", "", f"Well.\n{ONE_HERMES}\n{ONE_HERMES}", [("f", {"n": 1.0, "s": "ü"})] * 2, "Well.\n"),
+        ("hermes", "", "nothing", [], "nothing"),
+        ("hermes", "", "<tool_call>{broken</tool_call>", [], "<tool_call>{broken</tool_call>"),
+        (
+            "llama_json",
+            "llama",
+            '<|python_tag|>{"name": "f", "parameters": {"a": [1]}}; {"name": "g", "parameters": {}}',
+            [("f", {"a": [1]}), ("g", {})],
+            "",
+        ),
+        ("llama_json", "llama", '{"answer": 42}', [], '{"answer": 42}'),
+        (
+            "mistral",
+            "mistral v3",
+            'Sure.[TOOL_CALLS] [{"name": "f", "arguments": {"a": "x"}}, {"name": "g", "arguments": {}}]',
+            [("f", {"a": "x"}), ("g", {})],
+            "Sure.",
+        ),
+        ("mistral", "mistral v11", '[TOOL_CALLS]f[ARGS]{"a": 1}[TOOL_CALLS]g{}', [("f", {"a": 1}), ("g", {})], ""),
+        ("pythonic", "", "[f(a=[1, 2.5], b='x', c={'d': True}), g()]", None, ""),
+        ("pythonic", "", "It is sunny.", [], "It is sunny."),
+    ],
+)
+def test_both_parsers_read_the_same_calls(
+    format: ReplyFormat, family: str, text: str, calls: list[tuple[str, Any]] | None, content: str
+) -> None:
+    if calls is None:
+        calls = [("f", {"a": [1, 2.5], "b": "x", "c": {"d": True}}), ("g", {})]
+    served = reader(format, family)(text)
+    assert [(name, json.loads(arguments)) for name, arguments in served.calls] == calls
+    assert (served.parser, served.content, served.error) == (serving_parser_name(format), content, None)
+    assert not serving_differs(parse_reply(text, format=format), served)
+
+
+@pytest.mark.parametrize(
+    ("format", "family", "text", "served"),
+    [
+        ("hermes", "", '<tool_call>{"name": "f", "arguments": {"a": NaN}}</tool_call>', (("f", '{"a": NaN}'),)),
+        ("hermes", "", '<tool_call>{"name": "f", "arguments": {"a": 1, "a": 2}}</tool_call>', (("f", '{"a": 2}'),)),
+        ("hermes", "", '<tool_call>{"name": "f", "arguments": {}}', (("f", "{}"),)),
+        ("hermes", "", f"{ONE_HERMES}<tool_call>{{</tool_call>", ()),
+        ("llama_json", "llama", 'Sure: {"name": "f", "parameters": {}}', (("f", "{}"),)),
+        ("mistral", "mistral v3", "[TOOL_CALLS]f{}", ()),
+        ("pythonic", "", "[math.sqrt(x=4)]", ()),
+    ],
+)
+def test_a_reply_that_only_one_of_the_two_reads_differs(
+    format: ReplyFormat, family: str, text: str, served: tuple[tuple[str, str], ...]
+) -> None:
+    reply = reader(format, family)(text)
+    assert reply.calls == served
+    assert serving_differs(parse_reply(text, format=format), reply)
+
+
+def test_what_a_server_cannot_send_is_an_error_of_that_reply() -> None:
+    served = reader("hermes")('<tool_call>{"name": "f", "arguments": {"a": "\\ud800"}}</tool_call>')
+    assert served.calls == ()
+    assert served.error is not None
+    assert "surrogates not allowed" in served.error
+    assert "\n" not in served.error
+    ServedReply.model_validate_json(served.model_dump_json())
+
+
+@pytest.mark.parametrize("name", ["llama3_json", "mistral", "nonsense"])
+def test_a_parser_that_does_not_take_the_base_is_told(name: str) -> None:
+    with pytest.raises(
+        EvaluationError, match=rf"eval\.reply_format: vLLM's parser {name} cannot be used with this base"
+    ):
+        serving_reader(name, load_tokenizer(tiny_base_folder(), trust_remote_code=False))
+
+
+def test_replies_that_cannot_be_read_leave_no_log() -> None:
+    read = {"hermes": reader("hermes"), "pythonic": reader("pythonic"), "mistral": reader("mistral", "mistral v3")}
+    handler = BufferingHandler(capacity=1000)
+    logging.getLogger("vllm").addHandler(handler)
+    try:
+        read["hermes"]("<tool_call>{</tool_call>")
+        read["pythonic"]("[f(a=g())]")
+        read["mistral"]("[TOOL_CALLS] [{")
+        assert handler.buffer == []
+        logging.getLogger("vllm.engine").error("The engine's own errors are still told.")
+        assert len(handler.buffer) == 1
+    finally:
+        logging.getLogger("vllm").removeHandler(handler)
 
 
 def test_a_call_that_only_the_strict_parser_reads_is_a_problem(tmp_path: Path) -> None:
@@ -39,3 +156,16 @@ def test_a_call_that_only_the_strict_parser_reads_is_a_problem(tmp_path: Path) -
     assert [(problem.code, problem.sample_id) for problem in card.problems] == [("serving_parser_differs", "tricky")]
     with pytest.raises(DataError, match=r"sample tricky: serving_parser_differs: turn 2.*take the tags of calls out"):
         require_parity(config, run)
+
+
+def test_a_format_whose_marks_the_base_lacks_leaves_a_note(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    config = config.model_copy(update={"eval": config.eval.model_copy(update={"reply_format": "mistral"})})
+    run = open_run(config)
+    for part in ("train", "val", "test"):
+        write_samples(run, part, weather_samples("Rome"))
+    card = check_parity(config, run)
+    assert card.serving_parser is None
+    assert card.serving_note is not None
+    assert "vLLM's parser mistral cannot be used with this base" in card.serving_note
+    assert [problem.code for problem in card.problems] == ["call_not_parsed"]

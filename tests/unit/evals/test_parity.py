@@ -153,7 +153,7 @@ def test_tokens_of_another_prompt_are_found(config: RunConfig, run: RunDir) -> N
 def require_parity_without_vllm(config: RunConfig, run: RunDir) -> ParityCard:
     """`require_parity` where vLLM is not installed."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parity, "serving_parser", raise_import_error)
+        patch.setattr(parity, "serving_reader", raise_import_error)
         return require_parity(config, run)
 
 
@@ -209,6 +209,62 @@ def test_a_template_that_drops_or_changes_something_is_named(
     }
     card = check(with_template(config, tmp_path / "other", template), run)
     assert codes(card) == (expected[found] if isinstance(found, str) else found)
+
+
+def with_format(config: RunConfig, reply_format: str) -> RunConfig:
+    return config.model_copy(update={"eval": config.eval.model_copy(update={"reply_format": reply_format})})
+
+
+LLAMA_CALLS = SHOWN_CALLS.replace("<tool_call>", "").replace("</tool_call>", "").replace('"arguments"', '"parameters"')
+MISTRAL_CALLS = SHOWN_CALLS.replace("<tool_call>", "[TOOL_CALLS][").replace("</tool_call>", "]")
+
+
+@pytest.mark.parametrize(
+    ("calls", "setting", "wrong", "serving_parser"),
+    [
+        (SHOWN_CALLS, "auto", "json", "hermes"),
+        (LLAMA_CALLS, "llama_json", "auto", "llama3_json"),
+        (MISTRAL_CALLS, "auto", "hermes", "mistral"),
+    ],
+)
+def test_calls_are_read_in_the_format_of_the_template(
+    config: RunConfig, run: RunDir, tmp_path: Path, calls: str, setting: str, wrong: str, serving_parser: str
+) -> None:
+    for part in ("train", "val", "test"):
+        write_samples(run, part, weather_samples("Rome", "Oslo"))
+    other = with_template(config, tmp_path / "other", OFFERED + TALKED.replace("<|im_end|>", calls) + ASKED)
+    asked: list[str] = []
+
+    def without_vllm(name: str, _: object) -> None:
+        asked.append(name)
+        raise ImportError("No module named 'vllm'")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parity, "serving_reader", without_vllm)
+        card = check_parity(with_format(other, setting), run)
+    assert (card.problems, card.calls, asked) == ((), 6, [serving_parser])
+    assert codes(check(with_format(other, wrong), run)).keys() == {"call_not_parsed"}
+
+
+def test_a_format_without_a_parser_in_vllm_leaves_a_note(config: RunConfig, run: RunDir, tmp_path: Path) -> None:
+    for part in ("train", "val", "test"):
+        write_samples(run, part, weather_samples("Rome"))
+    bare = SHOWN_CALLS.replace("<tool_call>", "").replace("</tool_call>", "")
+    other = with_template(config, tmp_path / "other", OFFERED + TALKED.replace("<|im_end|>", bare) + ASKED)
+    card = check_parity(other, run)
+    assert (card.problems, card.calls) == ((), 3)
+    assert card.serving_note == "vLLM has no parser for replies in the format json"
+
+
+def test_calls_of_a_template_that_cannot_be_told_are_not_read(config: RunConfig, run: RunDir, tmp_path: Path) -> None:
+    tagged = SHOWN_CALLS.replace("tool_call>", "call>")
+    other = with_template(config, tmp_path / "other", OFFERED + TALKED.replace("<|im_end|>", tagged) + ASKED)
+    card = check_parity(other, run)
+    assert codes(card) == {"call_not_parsed": "talk"}
+    assert card.num_problems == 4
+    assert "the format of replies cannot be told" in card.problems[0].detail
+    assert card.serving_note is not None
+    assert "the format of replies cannot be told" in card.serving_note
 
 
 def test_a_template_without_calls_leaves_out_what_only_calls_and_drops_the_rest(

@@ -98,6 +98,17 @@ def test_tags_inside_a_json_string_belong_to_the_string() -> None:
     assert reply.calls[0].function.arguments == arguments
 
 
+@pytest.mark.parametrize("before", ["\\u001f", "\\ud83d\\ude00", "\\\\", '\\"'])
+def test_a_tag_right_behind_an_escape_belongs_to_the_string_too(before: str) -> None:
+    reply = parse_reply(tagged(f'{{"name": "f", "arguments": {{"a": "{before}</tool_call>"}}}}'))
+    assert reply.problems == ()
+    assert reply.calls[0].function.arguments == {"a": json.loads(f'"{before}"') + "</tool_call>"}
+
+
+def test_a_lone_surrogate_inside_a_call_is_not_replaced() -> None:
+    assert reasons(tagged('{"name": "f", "arguments": {"a": "\ud800"}}')) == ["not_strict_json"]
+
+
 def test_all_four_white_spaces_of_json_are_allowed_around_values() -> None:
     reply = parse_reply(tagged(' \t\r\n{ \t\r\n"name"\t:\r"f" \n,"arguments"\r\n: { } \t\r\n} \t\r\n'))
     assert [call.function.name for call in reply.calls] == ["f"]

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from evals.parse import parse_reply, split_thinking
 from evals.records import REPLY_FORMATS, FailureReason, ReplyFormat
-from orchestrator.records import FunctionCall
 
 Calls = list[tuple[str, dict[str, Any]]]
 
@@ -205,7 +204,7 @@ def test_plain_prose_and_other_json_are_no_attempt(format: ReplyFormat, text: st
 
 def test_prose_beside_calls_is_told() -> None:
     assert parse_reply("Sure. [TOOL_CALLS]f{}", format="mistral").prose == "Sure."
-    assert parse_reply(f"Sure. {F_JSON} Done.", format="json").prose == "Sure.  Done."
+    assert parse_reply(f"Sure. {F_JSON} Done.", format="json").prose == "Sure. Done."
     assert parse_reply("[f()] Done.", format="pythonic").prose == "Done."
     assert parse_reply(F_JSON, format="json").prose == ""
 
@@ -332,9 +331,11 @@ def test_a_value_that_is_not_strict_is_refused(rendering: str, value: str) -> No
 @given(value=JSON_VALUES)
 def test_an_argument_given_twice_is_refused(rendering: str, value: object) -> None:
     format, render = RENDERINGS[rendering]
-    text = render([("get_it", {"a": value, "b": value})])
-    written = "b=" if format == "pythonic" else '"b": '
-    text = text[::-1].replace(written[::-1], written.replace("b", "a")[::-1], 1)[::-1]
+    text = render([("get_it", {"a": 12345, "b": 67890})])
+    text = text.replace("b=", "a=") if format == "pythonic" else text.replace('"b"', '"a"')
+    written = repr(value) if format == "pythonic" else json.dumps(value)
+    text = text.replace("12345", written, 1)
+    text = text[::-1].replace("09876", written[::-1], 1)[::-1]
     assert calls_of(text, format) == []
     assert len(reasons_of(text, format)) == 1
 
@@ -420,5 +421,5 @@ def test_a_hostile_reply_is_read_in_linear_time(format: ReplyFormat, unit: str) 
         return time.process_time() - start
 
     # Four times the text takes about four times as long; a quadratic reader would need sixteen times.
-    short, long = min(seconds(50_000) for _ in range(3)), min(seconds(200_000) for _ in range(2))
+    short, long = min(seconds(15_000) for _ in range(3)), min(seconds(60_000) for _ in range(2))
     assert long < 9 * short + 0.05

@@ -1,6 +1,7 @@
 import re
 from xml.etree import ElementTree
 
+import pytest
 from matplotlib.figure import Figure
 
 from evals.report_svg import INKS, WIDTH, drawing, label, new_figure, tip, to_svg
@@ -24,6 +25,7 @@ def draw(text: str) -> Figure:
     return figure
 
 
+@pytest.mark.filterwarnings("ignore:constrained_layout not applied")  # the labels are longer than any real one
 def test_hostile_text_stays_text_and_is_shown_whole() -> None:
     with drawing():
         text = svg_of(draw(HOSTILE))

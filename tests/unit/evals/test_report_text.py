@@ -4,7 +4,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals.report_text import duration_text, markdown_cell, number_text, shorten, unit_text, visible
+from evals.records import Comparison
+from evals.report_text import (
+    chance_text,
+    chance_word,
+    difference_text,
+    duration_text,
+    markdown_cell,
+    number_text,
+    p_text,
+    shorten,
+    signed_text,
+    time_text,
+    unit_text,
+    visible,
+    without_headline,
+)
+from orchestrator.records import MetricName
 
 
 @pytest.mark.parametrize(
@@ -67,3 +83,81 @@ def test_shortening_accounts_for_every_character(text: str, limit: int) -> None:
     assert text.startswith(shown.text)
     assert len(shown.text) <= limit
     assert len(shown.text) + shown.num_left_out == len(text)
+
+
+@pytest.mark.parametrize(
+    ("p_value", "text"),
+    [
+        (None, "p unknown"),
+        (0.0, "p < 0.0001"),
+        (0.00012, "p = 0.00012"),
+        (0.0349, "p = 0.035"),
+        (0.97, "p = 0.97"),
+        (1.0, "p = 1"),
+    ],
+)
+def test_a_p_value_is_never_shown_as_a_zero(p_value: float | None, text: str) -> None:
+    assert p_text(p_value) == text
+
+
+@pytest.mark.parametrize(("share", "text"), [(0.125, "+0.12"), (-0.004, "-0.004"), (0.0, "0.00"), (-1.0, "-1.00")])
+def test_a_difference_has_its_sign(share: float, text: str) -> None:
+    assert signed_text(share) == text
+
+
+def compared(
+    difference: float | None,
+    p_value: float | None,
+    p_adjusted: float | None = None,
+    metric: MetricName = "case_accuracy",
+) -> Comparison:
+    low, high = (None, None) if difference is None else (difference - 0.1, difference + 0.1)
+    return Comparison(
+        metric=metric, left="a", right="b", n=180, gained=5, lost=3, difference=difference, low=low, high=high,
+        p_value=p_value, p_adjusted=p_adjusted, method="exact",
+    )  # fmt: skip
+
+
+def test_a_difference_stands_with_interval_p_and_n() -> None:
+    assert difference_text(compared(0.12, 0.008)) == "+0.12 (+0.02 to +0.22), p = 0.008, n=180"
+    assert difference_text(compared(0.2, 0.3, metric="latency_p50_s")) == "+0.20 s (+0.10 s to +0.30 s), p = 0.3, n=180"
+    assert difference_text(compared(None, None)) == "not compared, n=180"
+    assert chance_text(compared(0.1, 0.01, 0.04)) == "p = 0.01 (p = 0.04 corrected for several comparisons)"
+    assert chance_text(compared(0.1, 1e-9, 3e-9)) == "p < 0.0001"
+
+
+@pytest.mark.parametrize(
+    ("comparison", "word"),
+    [
+        (compared(0.1, 0.01, 0.04), "better"),
+        (compared(0.1, 0.01, 0.06), "may be chance"),
+        (compared(-0.1, 0.001), "worse"),
+        (compared(0.1, 0.001, metric="over_refusal_rate"), "worse"),
+        (compared(-0.1, 0.001, metric="over_refusal_rate"), "better"),
+        (compared(0.0, 1.0), "no difference"),
+        (compared(None, None), "not compared"),
+    ],
+)
+def test_a_difference_is_called_what_the_corrected_p_allows(comparison: Comparison, word: str) -> None:
+    assert chance_word(comparison) == word
+
+
+def test_a_reason_does_not_repeat_its_heading() -> None:
+    assert without_headline("Take adapter abc: it is better.", "abc") == "It is better."
+    assert (
+        without_headline("No winner: the best two cannot be told apart.", None) == "The best two cannot be told apart."
+    )
+    assert without_headline("Nothing was scored.", None) == "Nothing was scored."
+
+
+@pytest.mark.parametrize(
+    ("moment", "text"),
+    [
+        ("2025-03-04T05:06:07+00:00", "2025-03-04 05:06 UTC"),
+        ("2025-03-04T05:06:07.123456Z", "2025-03-04 05:06 UTC"),
+        ("2025-03-04T05:06:07+02:00", "2025-03-04T05:06:07+02:00"),
+        ("<b>", "<b>"),
+    ],
+)
+def test_a_moment_is_for_a_person(moment: str, text: str) -> None:
+    assert time_text(moment) == text

@@ -1,11 +1,13 @@
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
-from evals.records import Case, Generation, Metric, Scores
-from jobs._main import DONE, GATE_NOT_MET, run_job
-from jobs.report import report
+from evals.records import Case, FailedAdapter, Generation, Metric, Scores
+from jobs._main import DONE, GATE_NOT_MET
+from jobs.report import main
 from orchestrator.jsonl import dump_jsonl
 from orchestrator.records import AdapterRecord, Message
 from orchestrator.runs import RunDir, write_text_atomic
@@ -16,7 +18,15 @@ ADAPTER = "aaaaaaaaaaaaaaaa"
 def write_scores(run: RunDir, adapter_id: str, validity: float) -> None:
     metrics = {"tool_call_validity": Metric(value=validity, n=100, low=validity - 0.05, high=validity + 0.05)}
     scores = Scores.model_validate(
-        {"adapter_id": adapter_id, "num_cases": 100, "num_unscored": 0, "metrics": metrics, "verdicts": ()}
+        {
+            "adapter_id": adapter_id,
+            "num_cases": 100,
+            "num_unscored": 0,
+            "metrics": metrics,
+            "cells": {},
+            "suites": {},
+            "verdicts": (),
+        }
     )
     write_text_atomic(run.scores(adapter_id), scores.model_dump_json())
     reply = Generation(case_id="c", text="", finish_reason="stop", prompt_tokens=1, output_tokens=1, latency_s=0.1)
@@ -46,7 +56,7 @@ def scored_run(tmp_path: Path) -> RunDir:
     return run
 
 
-def report_with_gate(tmp_path: Path, lowest: float) -> int:
+def report_with_gate(tmp_path: Path, lowest: float, *options: str) -> int:
     config = tmp_path / "c.yaml"
     settings = {
         "name": "r",
@@ -55,7 +65,7 @@ def report_with_gate(tmp_path: Path, lowest: float) -> int:
         "gates": {"tool_call_validity": {"min": lowest}},
     }
     config.write_text(yaml.safe_dump(settings), encoding="utf-8")
-    return run_job("report", report, ["--config", str(config)])
+    return main(["--config", str(config), *options])
 
 
 def test_the_gist_is_printed_and_a_gate_that_is_met_exits_0(
@@ -66,7 +76,7 @@ def test_the_gist_is_printed_and_a_gate_that_is_met_exits_0(
     adapter = next(line for line in lines if line.startswith(ADAPTER))
     assert "r 16 alpha 32 learning_rate 0.005" in adapter
     assert "0.900 [0.850, 0.950] n=100" in adapter
-    assert adapter.count("not scored") == 2
+    assert adapter.count("not scored") == 3
     assert any(line.startswith("base") and "0.050 [0.000, 0.100] n=100" in line for line in lines)
     assert lines[-1] == f"Report: {scored_run.report / 'report.html'}"
     assert (scored_run.report / "report.html").is_file()
@@ -87,3 +97,36 @@ def test_a_report_is_made_anew_each_time(scored_run: RunDir, tmp_path: Path) -> 
 def test_nothing_scored_is_an_error_not_an_empty_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert report_with_gate(tmp_path, 0.9) == 3
     assert "has been scored" in capsys.readouterr().err
+
+
+def test_a_run_beside_this_one_is_set_beside_it(
+    scored_run: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert report_with_gate(tmp_path, 0.9) == DONE
+    older = shutil.copytree(scored_run.root, tmp_path / "older")
+    (older / "config.json").write_text((older / "config.json").read_text().replace('"name": "r"', '"name": "older"'))
+    for other in ("older", str(older)):
+        assert report_with_gate(tmp_path, 0.9, "--compare", other) == DONE
+        assert "Beside older: Both runs put the same 1 cases to the model" in capsys.readouterr().out
+    made = json.loads((scored_run.report / "report.json").read_text())
+    assert made["other_run"]["folder"] == str(older)
+
+
+@pytest.mark.parametrize("other", ["nothing", "r"])
+def test_a_run_that_cannot_be_compared_is_one_line_and_exits_3(
+    scored_run: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str], other: str
+) -> None:
+    assert report_with_gate(tmp_path, 0.9, "--compare", other) == 3
+    said = capsys.readouterr().err
+    assert said.startswith("--compare: ")
+    assert said.count("\n") == 1
+    assert not scored_run.report.exists()
+
+
+def test_an_adapter_that_could_not_be_scored_is_told(
+    scored_run: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failure = FailedAdapter(adapter_id="b" * 16, error="AdapterError", message="the file ends early")
+    write_text_atomic(scored_run.failure("b" * 16), failure.model_dump_json())
+    assert report_with_gate(tmp_path, 0.9) == DONE
+    assert f"Not scored: {'b' * 16}: AdapterError: the file ends early" in capsys.readouterr().out

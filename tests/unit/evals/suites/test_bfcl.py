@@ -42,7 +42,7 @@ def question(identifier: str, *functions: dict[str, Any], **fields: Any) -> dict
 
 
 def write(path: Path, *rows: dict[str, Any]) -> Path:
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(exist_ok=True, parents=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
 
@@ -91,9 +91,7 @@ def test_several_questions_with_answers_beside_them(tmp_path: Path) -> None:
     rows = [question(name, BREW, BOIL) for name in names]
     answers = [{"id": name, "ground_truth": truth} for name, truth in zip(names, truths, strict=True)]
     path = write(tmp_path / "q" / "tea.json", *rows)
-    write(tmp_path / "q" / "possible_answer" / "tea.json", *reversed(answers)) if (
-        tmp_path / "q" / "possible_answer"
-    ).mkdir() is None else None
+    write(tmp_path / "q" / "possible_answer" / "tea.json", *reversed(answers))
     cases = read_cases(path, None, suite="tea", limit=None)
     assert [case.id for case in cases] == list(names)
     assert [[call.name for call in case.accepted_calls] for case in cases] == [

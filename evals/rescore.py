@@ -1,0 +1,94 @@
+"""Replies that a run has, judged: after the engines made them, and again at any time without one."""
+
+from collections.abc import Sequence
+
+from evals.parse.formats import reply_format_of
+from evals.records import Case, FailedAdapter, Generation, ReplyFormat, Scores
+from evals.score import score_cases
+from orchestrator.config import RunConfig
+from orchestrator.errors import EvaluationError, OrchestratorError, RunConflictError, UnscoredAdaptersError
+from orchestrator.jsonl import read_jsonl
+from orchestrator.progress import say
+from orchestrator.runs import RunDir, write_text_atomic
+
+
+def rescore_run(config: RunConfig, run: RunDir) -> list[Scores]:
+    """Judge the replies that the run has once more, without an engine.
+
+    Raises:
+        RunConflictError: If the run has no replies.
+        UnscoredAdaptersError: After all others are scored, if one lacks the reply to too many cases.
+    """
+    found = sorted(run.root.glob("evals/*/generations.jsonl"))
+    if not found or not run.cases.is_file():
+        raise RunConflictError("the run has no replies", where=str(run.root), fix="Run evaluate without --rescore")
+    reply_format = _reply_format(config)
+    cases = list(read_jsonl(run.cases, Case))
+    scored: list[Scores] = []
+    failed: list[FailedAdapter] = []
+    for path in found:
+        adapter_id, generations = path.parent.name, list(read_jsonl(path, Generation))
+        try:
+            scored.append(score_replies(config, run, adapter_id, cases, generations, reply_format))
+        except EvaluationError as error:
+            failed.append(failed_adapter(adapter_id, error))
+    say(f"The replies of {len(scored)} to {len(cases)} cases were judged again, as {reply_format}.")
+    tell_failures(run, failed)
+    return scored
+
+
+def _reply_format(config: RunConfig) -> ReplyFormat:
+    if config.eval.reply_format != "auto":
+        return config.eval.reply_format
+    from orchestrator.models.base import base_folder, load_tokenizer
+
+    tokenizer = load_tokenizer(base_folder(config.model), trust_remote_code=config.model.trust_remote_code)
+    return reply_format_of(config.eval.reply_format, str(tokenizer.chat_template))
+
+
+def score_replies(
+    config: RunConfig,
+    run: RunDir,
+    adapter_id: str,
+    cases: Sequence[Case],
+    generations: Sequence[Generation],
+    reply_format: ReplyFormat,
+) -> Scores:
+    """Judge one adapter's replies and write `scores.json`.
+
+    Raises:
+        EvaluationError: If too many cases have no reply; the scores are then not written.
+    """
+    run.scores(adapter_id).unlink(missing_ok=True)
+    scores = score_cases(adapter_id, cases, generations, reply_format=reply_format)
+    if scores.num_unscored > config.eval.max_unscored_rate * scores.num_cases:
+        first = next((generation.error for generation in generations if generation.error), "there is no reply")
+        raise EvaluationError(
+            f"{scores.num_unscored} of {scores.num_cases} cases got no reply; the first because {first}",
+            where=adapter_id,
+            allowed=f"a share of {config.eval.max_unscored_rate:g} (eval.max_unscored_rate)",
+        )
+    write_text_atomic(run.scores(adapter_id), scores.model_dump_json(indent=2) + "\n")
+    run.failure(adapter_id).unlink(missing_ok=True)
+    return scores
+
+
+def tell_failures(run: RunDir, failed: Sequence[FailedAdapter]) -> None:
+    """Write `failure.json` of each and say so.
+
+    Raises:
+        UnscoredAdaptersError: If there is one.
+    """
+    for failure in failed:
+        run.scores(failure.adapter_id).unlink(missing_ok=True)
+        write_text_atomic(run.failure(failure.adapter_id), failure.model_dump_json(indent=2) + "\n")
+    if failed:
+        others = "; ".join(f"{failure.error}: {failure.message}" for failure in failed)
+        raise UnscoredAdaptersError(
+            f"{len(failed)} of the adapters and the base could not be scored. {others}", where=str(run.root / "evals")
+        )
+
+
+def failed_adapter(adapter_id: str, error: OrchestratorError) -> FailedAdapter:
+    """The record of an adapter that could not be scored."""
+    return FailedAdapter(adapter_id=adapter_id, error=type(error).__name__, message=str(error))
