@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]  # scipy ships no types
+from scipy.optimize import linear_sum_assignment
 
 
 class ArgumentCounts(NamedTuple):

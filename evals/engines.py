@@ -198,7 +198,7 @@ class _Round:
 
 
 def _reason(error: Exception) -> str:
-    """What ended an engine, in one line: of an error in its start Ray gives the traceback, which ends with the cause."""
+    """What ended an engine, in one line. Of an error in its start Ray gives the traceback, whose last line it is."""
     cause = list(causes(error))[-1]
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     if isinstance(cause, RayActorError):

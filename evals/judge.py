@@ -54,7 +54,7 @@ class Judgement(Record):
 
     case_id: str
     reply_kind: ReplyKind
-    judged: ReplyKind | None
+    judged: ReplyKind | None = None
     text: str
 
 

@@ -9,7 +9,6 @@ from orchestrator.records import JsonObject, Message, MetricName, Record, Sample
 from orchestrator.replies import ReplyKind
 from orchestrator.runs import SplitName
 
-
 ReplyFormat = Literal["hermes", "llama_json", "mistral", "pythonic", "mcp", "json"]
 """How a family of models writes its calls; `parse` has one strict reader for each."""
 REPLY_FORMATS: tuple[ReplyFormat, ...] = get_args(ReplyFormat)

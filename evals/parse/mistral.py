@@ -5,9 +5,9 @@
     [TOOL_CALLS]name[CALL_ID]id[ARGS]{...}
 
 The first is that of tokenizers up to v7, the others that of v11 and later; `id` and `[CALL_ID]` may be absent. A name
-of the later form has no brackets or braces. Every `[TOOL_CALLS]` outside the strings of a call is an attempt, and in
-an array every item is one. Text between a call and the next token, or the end, makes the attempt a problem. A call
-without `[TOOL_CALLS]` before it is prose.
+of the later form has no brackets, braces or double quotes. Every `[TOOL_CALLS]` outside the strings of a call is an
+attempt, and in an array every item is one. Text between a call and the next token, or the end, makes the attempt a
+problem. A call without `[TOOL_CALLS]` before it is prose.
 """
 
 import re
@@ -27,11 +27,15 @@ from evals.parse.calls import (
     text_beside,
 )
 from evals.records import Problem
+from orchestrator.data.strict_json import first_fault
 from orchestrator.records import ToolCall
 
 _MARK = "[TOOL_CALLS]"
 _MARKS = re.compile(re.escape(_MARK))
-_HEAD = re.compile(r"([^\[\]{}]++)(?:\[CALL_ID\]([^\[\]{}]++))?+(\[ARGS\])?+")
+_HEAD = re.compile(r"([^\[\]{}\"]++)(?:\[CALL_ID\]([^\[\]{}\"]++))?+(\[ARGS\])?+")
+
+_FAULTS = ("not_json", "not_strict_json")
+"""Where the JSON itself is at fault, what stands after it is not known to be beside it."""
 
 _Attempt = ToolCall | Problem
 
@@ -47,7 +51,7 @@ def read_mistral(text: str) -> Found:
         mark = _MARKS.search(text, end)
         place = mark.start() if mark else len(text)
         beside = text[end:place].strip(JSON_SPACE)
-        if beside and not any(isinstance(attempt, Problem) and attempt.reason == "not_json" for attempt in found):
+        if beside and not any(isinstance(attempt, Problem) and attempt.reason in _FAULTS for attempt in found):
             prose.append(beside)
             found = [text_beside("", beside)]
         attempts += found
@@ -67,7 +71,10 @@ def _read_attempts(text: str, start: int) -> tuple[list[_Attempt], int]:
     if args is None and not text.startswith("{", head.end()):
         return [problem("not_json", f"no arguments follow the name {clip(name)}")], head.end()
     decoded = decode_value(text, head.end(), _MARKS)
-    return [decoded.fault or named_call(name, decoded.value, id=id and id.strip())], decoded.end
+    fault = decoded.fault
+    if fault is None and (found := first_fault([name, id])):
+        fault = problem("not_strict_json", found.detail)
+    return [fault or named_call(name, decoded.value, id=id and id.strip())], decoded.end
 
 
 def _items(decoded: Decoded) -> list[_Attempt]:

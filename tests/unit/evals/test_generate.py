@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from evals.generate import SERVED_RANKS, Adapter, adapters_for_engine, smallest_served_rank
 from orchestrator.config import ServableRank
+from orchestrator.errors import AdapterError
 
 RANKS = st.sampled_from(get_args(ServableRank))
 
@@ -46,10 +47,15 @@ def test_the_ranks_are_those_that_vllm_allows() -> None:
     assert tuple(int(rank) for rank in printed.splitlines()[-1].split()) == SERVED_RANKS
 
 
+def test_a_rank_beyond_all_that_is_served_is_refused() -> None:
+    with pytest.raises(AdapterError, match="rank 1024 cannot be served"):
+        smallest_served_rank([8, 1024])
+
+
 def test_adapters_are_numbered_from_1_in_the_order_given() -> None:
-    assert adapters_for_engine({"b": Path("/x/b"), "a": Path("/x/a")}) == [
-        Adapter("b", 1, "/x/b"),
-        Adapter("a", 2, "/x/a"),
+    assert adapters_for_engine({"b": (Path("/x/b"), "sb"), "a": (Path("/x/a"), "sa")}) == [
+        Adapter("b", 1, "/x/b", "sb"),
+        Adapter("a", 2, "/x/a", "sa"),
     ]
     assert adapters_for_engine({}) == []
 
