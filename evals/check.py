@@ -5,7 +5,7 @@ import shutil
 import time
 from pathlib import Path
 
-from evals.records import CheckCard, ParityCard
+from evals.check_records import CheckCard, ParityCard
 from orchestrator.config import RunConfig
 from orchestrator.data.card import DataCard, TokenCard
 from orchestrator.data.fingerprint import data_digest, tokenizer_digest

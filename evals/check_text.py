@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
-from evals.records import CheckCard, ParityCard
+from evals.check_records import CheckCard, ParityCard
 from orchestrator.data.card import DataCard, LeakCard, Overlap, ReasonCount, TokenCard
 from orchestrator.data.quarantine import Reasons
 from orchestrator.data.rejection import REPEATED

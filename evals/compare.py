@@ -28,7 +28,7 @@ from scipy.stats import binomtest, bootstrap, norm, permutation_test
 from evals.metrics import has_reply
 from evals.outcomes import SHARE_OUTCOMES, case_outcome
 from evals.records import Comparison, Flip, Generation, Scores, Verdict
-from evals.report_text import METRICS
+from evals.report.text import METRICS
 from orchestrator.records import MetricName
 
 LEVEL, POWER = 0.05, 0.8

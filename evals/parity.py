@@ -9,10 +9,11 @@ from itertools import islice
 
 from transformers import AutoTokenizer
 
+from evals.check_records import ParityCard, ParityProblem, ParityProblemCode
 from evals.parity_rows import ParityRow, parity_rows
 from evals.parse import parse_reply
 from evals.parse.formats import reply_format_of
-from evals.records import ParityCard, ParityProblem, ParityProblemCode, ReplyFormat, ServedReply
+from evals.records import ReplyFormat, ServedReply
 from evals.serving import serving_parser_name, serving_reader
 from orchestrator.config import RunConfig
 from orchestrator.data.card import LeftOut

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from evals.compare import LEVEL, compare, pair_verdicts
 from evals.records import AdapterSummary, Comparison, Scores, WinnerVerdict
-from evals.report_text import METRICS, chance_text, difference_text, loss_text, metric_text, signed_text, value_text
+from evals.report.text import METRICS, chance_text, difference_text, loss_text, metric_text, signed_text, value_text
 from orchestrator.records import MetricName
 
 PRIMARY: MetricName = "case_accuracy"

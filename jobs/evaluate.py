@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from jobs._main import DONE, cluster_on_demand, do_stage, run_job
 from orchestrator.config import RunConfig
@@ -21,8 +21,8 @@ def evaluate(config: RunConfig, run: RunDir, ensure_cluster: Callable[[], None])
     from evals.suites.read import suite_files
 
     adapters = sorted(run.root.glob("adapters/[!.]*"))
-    if not adapters or not run.split("test").is_file():
-        missing = "no adapter" if not adapters else "no held-out samples"
+    missing = "no adapter" if not adapters else None if run.split("test").is_file() else "no held-out samples"
+    if missing:
         raise RunConflictError(f"the run has {missing}", where=str(run.root), fix="Run search or train first")
 
     def work() -> None:
@@ -54,10 +54,5 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rescore", action="store_true", help="judge the replies that are there once more")
 
 
-def run_main(arguments: Sequence[str] | None = None) -> int:
-    """Run the job from the command line and return its exit code."""
-    return run_job("evaluate", main, arguments, add_options=_add_options)
-
-
 if __name__ == "__main__":
-    sys.exit(run_main())
+    sys.exit(run_job("evaluate", main, add_options=_add_options))

@@ -23,9 +23,9 @@ def report(config: RunConfig, run: RunDir, *, compare: str | None = None) -> int
     Raises:
         InputError: If there is no such other run.
     """
-    from evals.report import write_report
-    from evals.report_gist import HEAD, gist_lines, gist_rows
-    from evals.report_runs import find_other_run
+    from evals.report.gist import HEAD, gist_lines, gist_rows
+    from evals.report.runs import find_other_run
+    from evals.report.write import write_report
 
     other = find_other_run(compare, run) if compare is not None else None
     written: list[Report] = []

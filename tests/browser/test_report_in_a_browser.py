@@ -14,7 +14,7 @@ from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 
-from evals.report import write_report
+from evals.report.write import write_report
 
 pytestmark = pytest.mark.browser
 

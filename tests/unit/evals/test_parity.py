@@ -16,8 +16,8 @@ from builders import (
 from datasets import Dataset
 
 import evals.parity as parity
+from evals.check_records import ParityCard
 from evals.parity import check_parity, require_parity
-from evals.records import ParityCard
 from orchestrator.config import DataConfig, RunConfig
 from orchestrator.data.token_store import tokenize_run, tokens_folder
 from orchestrator.data.tokenize import IGNORED

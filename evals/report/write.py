@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 
 from evals.compare import compare, pair_verdicts
 from evals.records import AdapterSummary, Comparison, GateResult, Report, Scores, SearchSummary, WinnerVerdict
-from evals.report_data import leak_warning
-from evals.report_examples import Flips
-from evals.report_html import render_html
-from evals.report_inputs import ReportInputs, read_inputs
-from evals.report_markdown import render_markdown
-from evals.report_runs import OtherRun, Side, compare_runs, stored_config
-from evals.report_view import headline_metrics, make_view
+from evals.report.data import leak_warning
+from evals.report.examples import Flips
+from evals.report.html import render_html
+from evals.report.inputs import ReportInputs, read_inputs
+from evals.report.markdown import render_markdown
+from evals.report.runs import OtherRun, Side, compare_runs, stored_config
+from evals.report.view import headline_metrics, make_view
 from evals.winner import decide_winner, rank_adapters
 from orchestrator.config import Gate, RunConfig
 from orchestrator.data.card import DataCard

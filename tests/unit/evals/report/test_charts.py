@@ -7,7 +7,7 @@ import pytest
 from builders import make_trial
 
 from evals.records import AdapterSummary, Comparison, Metric
-from evals.report_charts import (
+from evals.report.charts import (
     Picture,
     curve_picture,
     difference_picture,

@@ -1,6 +1,6 @@
 """The report's pictures, drawn by matplotlib: figures with their intervals, the search, and differences to the base.
 
-Each function returns a `Picture` whose SVG is safe in the page (see `report_svg`), or None where there is nothing to
+Each function returns a `Picture` whose SVG is safe in the page (see `report.svg`), or None where there is nothing to
 draw. Whoever wants the numbers finds them as text beside each picture, and in a table.
 """
 
@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from evals.records import AdapterSummary, Comparison, Metric
-from evals.report_svg import INKS, Ink, drawing, label, new_figure, tip, to_svg
-from evals.report_text import (
+from evals.report.svg import INKS, Ink, drawing, label, new_figure, tip, to_svg
+from evals.report.text import (
     METRICS,
     difference_text,
     duration_text,

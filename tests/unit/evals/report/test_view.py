@@ -1,7 +1,7 @@
 import pytest
 
 from evals.records import AdapterSummary, CanaryProof, Comparison, EngineRecord, Flip, Metric
-from evals.report_view import headline_metrics, oriented, proof_text
+from evals.report.view import headline_metrics, oriented, proof_text
 from orchestrator.records import MetricName
 
 

@@ -7,8 +7,8 @@ import pytest
 from builders import assistant, make_call, make_tool, user
 
 from evals.records import Case, Generation, Metric, Report, Scores
-from evals.report import write_report
-from evals.report_data import HOW_TO_READ_LEAKS, DataTable, data_sentences, data_tables, leak_warning
+from evals.report.data import HOW_TO_READ_LEAKS, DataTable, data_sentences, data_tables, leak_warning
+from evals.report.write import write_report
 from orchestrator.config import RunConfig
 from orchestrator.data.card import DataCard, FormatCount, LeakCard, Overlap, ReasonCount, SourceCard, ToolCard
 from orchestrator.data.prepare import prepare_data

@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 import pytest
 from matplotlib.figure import Figure
 
-from evals.report_svg import INKS, WIDTH, drawing, label, new_figure, tip, to_svg
+from evals.report.svg import INKS, WIDTH, drawing, label, new_figure, tip, to_svg
 
 HOSTILE = "</svg><script>alert(1)</script> $x$ <b onclick='x'> ]]> #010103 \x1b\u202e &amp; \ud800"
 

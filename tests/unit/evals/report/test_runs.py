@@ -5,8 +5,8 @@ import pytest
 from report_run import BEST, SECOND, make_cases, write_run
 
 from evals.records import Report
-from evals.report import write_report
-from evals.report_runs import OtherRun, find_other_run, shared_cases
+from evals.report.runs import OtherRun, find_other_run, shared_cases
+from evals.report.write import write_report
 from orchestrator.errors import ConfigError, InputError, RunConflictError
 from orchestrator.runs import RunDir, write_text_atomic
 

@@ -7,8 +7,8 @@ import pytest
 from report_run import BEST, BROKEN, SECOND, WEAK, make_cases, write_run
 
 from evals.records import CELL_NAMES, CanaryProof, EngineRecord, Generation, Report, Scores
-from evals.report import write_report
-from evals.report_text import METRICS, duration_text
+from evals.report.text import METRICS, duration_text
+from evals.report.write import write_report
 from orchestrator.records import TrialRecord
 from orchestrator.runs import RunDir, write_text_atomic
 

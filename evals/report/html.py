@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from evals.records import HELD_OUT, AdapterSummary, Metric
-from evals.report_charts import (
+from evals.report.charts import (
     Picture,
     curve_picture,
     difference_picture,
@@ -21,10 +21,10 @@ from evals.report_charts import (
     tried_adapters,
     tried_trials,
 )
-from evals.report_data import data_sentences, data_tables
-from evals.report_runs import best_adapter
-from evals.report_svg import Ink
-from evals.report_text import (
+from evals.report.data import data_sentences, data_tables
+from evals.report.runs import best_adapter
+from evals.report.svg import Ink
+from evals.report.text import (
     CELLS,
     METRICS,
     REASONS,
@@ -43,7 +43,7 @@ from evals.report_text import (
     visible,
     without_headline,
 )
-from evals.report_view import (
+from evals.report.view import (
     NO_EFFECT,
     NO_PROOF,
     Cell,
@@ -104,7 +104,7 @@ def render_html(view: View) -> str:
 
 def _environment() -> Environment:
     environment = Environment(
-        loader=PackageLoader("evals"),
+        loader=PackageLoader("evals.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -5,8 +5,7 @@ from report_run import BEST, make_cases, write_run
 
 from evals.judge import Judgement
 from evals.records import ServedReply
-from evals.report import write_report
-from evals.report_examples import (
+from evals.report.examples import (
     MAX_CELL_EXAMPLES,
     adapter_failures,
     cell_examples,
@@ -16,7 +15,8 @@ from evals.report_examples import (
     served_text,
     serving_differences,
 )
-from evals.report_inputs import ReportInputs, Scored, read_inputs
+from evals.report.inputs import ReportInputs, Scored, read_inputs
+from evals.report.write import write_report
 from orchestrator.replies import ReplyKind
 from orchestrator.runs import RunDir, write_text_atomic
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 from evals.judge import Agreement, agreement
 from evals.metrics import compute_cells
 from evals.records import Case, CellName, Comparison, FailureReason, Generation, ServedReply, Verdict
-from evals.report_inputs import Scored
-from evals.report_text import REASONS, Shown, shorten
+from evals.report.inputs import Scored
+from evals.report.text import REASONS, Shown, shorten
 from orchestrator.errors import RunConflictError
 from orchestrator.records import NO_FITTING_TOOL, MetricName
 from orchestrator.replies import ReplyKind

@@ -19,7 +19,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.typing import RcKeyType
 
-from evals.report_text import shorten, visible
+from evals.report.text import shorten, visible
 
 Ink = Literal["ink", "muted", "line", "accent", "kept", "other", "bad", "card"]
 """Colours by their name in `templates/report.css`."""

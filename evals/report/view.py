@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from evals.metrics import wilson_interval
 from evals.records import AdapterSummary, CellName, Comparison, EngineRecord, Flip, Metric, Report
-from evals.report_examples import (
+from evals.report.examples import (
     MAX_EXAMPLES,
     MAX_OTHER_EXAMPLES,
     AdapterFailures,
@@ -20,9 +20,9 @@ from evals.report_examples import (
     second_opinion,
     serving_differences,
 )
-from evals.report_inputs import ReportInputs
-from evals.report_runs import OtherRun
-from evals.report_text import CELLS, METRICS, metric_text
+from evals.report.inputs import ReportInputs
+from evals.report.runs import OtherRun
+from evals.report.text import CELLS, METRICS, metric_text
 from orchestrator.records import MetricName
 
 HEADLINES: tuple[MetricName, ...] = (

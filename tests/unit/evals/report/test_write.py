@@ -17,8 +17,8 @@ from evals.records import (
     Scores,
     Verdict,
 )
-from evals.report import write_report
-from evals.report_text import CELLS, METRICS, REASONS
+from evals.report.text import CELLS, METRICS, REASONS
+from evals.report.write import write_report
 from orchestrator.config import RunConfig
 from orchestrator.errors import DataError, RunConflictError
 from orchestrator.jsonl import dump_jsonl

@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Sequence
 
 from evals.records import AdapterSummary, Comparison, Metric, Report
-from evals.report_data import data_sentences, data_tables
-from evals.report_examples import AdapterFailures, Flips
-from evals.report_inputs import StoredCard
-from evals.report_runs import OtherRun
-from evals.report_text import (
+from evals.report.data import data_sentences, data_tables
+from evals.report.examples import AdapterFailures, Flips
+from evals.report.inputs import StoredCard
+from evals.report.runs import OtherRun
+from evals.report.text import (
     CELLS,
     METRICS,
     REASONS,
@@ -24,7 +24,7 @@ from evals.report_text import (
     value_text,
     without_headline,
 )
-from evals.report_view import View, engine_s, headline_text, opinion_text, proof_text, serving_text, training_s
+from evals.report.view import View, engine_s, headline_text, opinion_text, proof_text, serving_text, training_s
 from orchestrator.records import MetricName, TrialRecord
 
 MAX_EXAMPLES, MAX_EXAMPLE_CHARS = 3, 400

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evals.records import Comparison
-from evals.report_text import (
+from evals.report.text import (
     chance_text,
     chance_word,
     difference_text,

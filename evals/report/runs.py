@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from evals.compare import compare, pair_verdicts
 from evals.records import AdapterSummary, Case, Comparison, Report, Scores, WinnerVerdict
-from evals.report_examples import Flips, flips_of
-from evals.report_inputs import ReportInputs, Scored
+from evals.report.examples import Flips, flips_of
+from evals.report.inputs import ReportInputs, Scored
 from orchestrator.config import RunConfig
 from orchestrator.config_io import load_config
 from orchestrator.errors import InputError
