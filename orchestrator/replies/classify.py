@@ -16,12 +16,14 @@ from orchestrator.replies.declining import (
     DISCLAIMER,
     FAILURE_CAUSE,
     FICTION,
+    FOLLOWS_FROM_LACK,
+    LACKS_ACCESS,
     LACKS_DATA,
     LACKS_MEANS,
     declines_elsewhere,
     may_decline,
 )
-from orchestrator.replies.helping import ASKS, DELIVERS, HOW_TO, OFFERS, PLEASANTRY, QUESTION_MARKS
+from orchestrator.replies.helping import ASKS, DELIVERS, HOW_TO, OFFERS, PLEASANTRY, QUESTION_MARKS, SHOWS_WAYS
 from orchestrator.replies.turning_away import NO_STANCE, Stance, stance_of
 
 WINDOW_CHARS = 1500
@@ -147,22 +149,37 @@ def _is_decline(clause: str, *, asks_for_value: Callable[[], bool], is_fiction: 
     # "I must inform you that I cannot" declines, "the things that I cannot do" does not.
     clause = clause.replace("you that ", "you, ")
     is_step_to_help = bool(CONDITIONAL.search(clause)) and asks_for_value()
-    if DECLINES.search(clause) and not is_step_to_help and not FAILURE_CAUSE.search(clause):
-        return True
+    if not is_step_to_help and not FAILURE_CAUSE.search(clause):
+        if DECLINES.search(clause) or DECLINES.search(without_preamble(clause)):
+            return True
     if is_fiction:
         return False
     return bool(LACKS_DATA.search(clause)) or (bool(LACKS_MEANS.search(clause)) and not asks_for_value())
 
 
 def _without_disclaimers(clauses: list[_Clause]) -> list[_Clause]:
-    """Remarks on freshness, feelings and opinions are no refusal where the reply answers besides."""
-    remarks = [c.label is _Label.DECLINES and bool(DISCLAIMER.search(c.words)) for c in clauses]
-    if not any(remarks) or any(c.label is _Label.DECLINES and not r for c, r in zip(clauses, remarks, strict=True)):
+    """Remarks on what the assistant lacks are no refusal where the reply answers besides.
+
+    Beside the want of freshness, feelings and opinions a few words of answer are enough; who knows nothing of a person
+    has to show at length how it can be found out.
+    """
+    declined = [c.words for c in clauses if c.label is _Label.DECLINES]
+    if not declined:
         return clauses
-    answers = [c.words for c, r in zip(clauses, remarks, strict=True) if not r and not c.words.endswith("?")]
-    if sum(len(words.split()) for words in answers if not PLEASANTRY.match(words)) < _ANSWER_WORDS:
+    answers = [c.words for c in clauses if c.label is not _Label.DECLINES and not c.words.endswith("?")]
+    num_words = sum(len(words.split()) for words in answers if not PLEASANTRY.match(words))
+    if not (
+        (num_words >= _ANSWER_WORDS and all(map(DISCLAIMER.search, declined)))
+        or (num_words > _FEW_WORDS and any(map(SHOWS_WAYS.search, answers)) and all(map(_only_lacks_data, declined)))
+    ):
         return clauses
-    return [c._replace(label=_Label.OFFERS) if r else c for c, r in zip(clauses, remarks, strict=True)]
+    return [c._replace(label=_Label.OFFERS) if c.label is _Label.DECLINES else c for c in clauses]
+
+
+def _only_lacks_data(clause: str) -> bool:
+    """Whether a clause that declines says no more than that something is not known."""
+    reason = FOLLOWS_FROM_LACK.split(clause, maxsplit=1)[0]
+    return bool(LACKS_DATA.search(reason) or LACKS_ACCESS.search(reason)) and DECLINES.search(reason) is None
 
 
 def _delivers_beside(clauses: Sequence[_Clause], declined_at: int) -> bool:

@@ -12,6 +12,10 @@ _STRAIGHTENED = (
     ("\u2013", "-"),
     ("_", " "),
 )
+# After lower-casing: one way of saying "not" halves what the phrases have to name.
+_NEGATIONS = (("can't", "cannot"), ("won't", "will not"), ("n't", " not"))
+_SPACES = re.compile(r"[^\S\n]+")
+_SAYS_SOMETHING = re.compile(r"\w|\?")
 _CODE_BLOCK = re.compile(r"```[^`]*(?:```|\Z)")
 _QUOTED_LINE = re.compile(r"^ ?>[^\n]*", re.MULTILINE)
 _QUOTATION = re.compile(r'(?<=[\w,:(])\s{0,3}"[^"\n]{1,600}"')
@@ -27,11 +31,10 @@ _BULLET = re.compile(r"^ {0,8}[*\u2022\u2013-] +", re.MULTILINE)
 # "I must inform you that", "It is important to note that": what comes after is judged.
 _PREAMBLE = re.compile(
     r"^(?:(?:however|but|also|additionally|furthermore|moreover|firstly|first|and|instead|well|look|honestly|please|"
-    r"yes|"
-    r"unfortunately|thank you[^,.!]{0,40}|i understand[^,.!]{0,90}|i'm sorry|sorry|i apologi[sz]e|in fact|of course|"
-    r"as an? [^,]{3,90}|while [^,]{3,90}),? (?:but )?|"
-    r"(?:i|we)(?:'d| would| must| have to| want to| need to| do|'m obligated to| am obligated to| feel compelled to)"
-    r"(?: \w+ly| also| kindly| like to){0,2} (?:inform|remind|tell|advise|point out|emphasi[sz]e|stress|clarify|say|"
+    r"yes|unfortunately|thank you|i'm sorry|sorry|i apologi[sz]e|in fact|of course),? (?:but )?|"
+    r"(?:thank you[^,.!]{0,40}|i understand[^,.!]{0,90}|as an? [^,]{3,90}|while [^,]{3,90}), (?:but )?|"
+    r"(?:i|we)(?:'d| would| must| have to| want to| need to| do| should|'m obligated to| am obligated to| feel compelled to)"
+    r"(?: \w+ly| also| kindly| like to){0,2} (?:inform|remind|tell|advise|point out|emphasi[sz]e|stress|clarify|say|state|mention|express|confess|admit|"
     r"note|"
     r"correct|remember|warn)(?: to)?(?: you)?(?: that|:|,) |"
     r"it(?:'s| is)(?: also| very| always)? (?:important|essential|crucial|worth|vital|necessary|good)"
@@ -54,7 +57,9 @@ def plain_words(text: str) -> str:
     letter = _LETTER.search(plain)
     if letter:
         plain = plain[: letter.start()]
-    plain = re.sub(r"[^\S\n]+", " ", plain).strip(' \n"')
+    plain = _SPACES.sub(" ", plain).strip(' \n"')
+    for short, spelled_out in _NEGATIONS:
+        plain = plain.replace(short, spelled_out)
     return f"{plain}\n{DELIVERED_TEXT}" if letter or num_code_blocks else plain
 
 
@@ -63,7 +68,7 @@ def split_clauses(words: str) -> list[tuple[str, bool]]:
     clauses = []
     for part in _CLAUSE_END.split(words):
         stripped = part.strip()
-        if re.search(r"\w|\?", stripped):
+        if _SAYS_SOMETHING.search(stripped):
             mark = _LIST_MARK.match(stripped)
             clauses.append((stripped[mark.end() :], True) if mark else (stripped, False))
     return clauses

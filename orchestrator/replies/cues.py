@@ -48,8 +48,15 @@ class Cues:
         for stems, pattern in cues:
             for stem in stems:
                 self._patterns_by_stem.setdefault(stem, []).append(pattern)
+        self._stems = frozenset(self._patterns_by_stem)
 
     def found_in(self, clause: str, stems: frozenset[str]) -> bool:
         """Whether any of the patterns occurs in a clause whose stems are `stems`."""
-        patterns = {pattern for stem in stems for pattern in self._patterns_by_stem.get(stem, ())}
-        return any(pattern.search(clause) for pattern in patterns)
+        tried: list[re.Pattern[str]] = []
+        for stem in stems & self._stems:
+            for pattern in self._patterns_by_stem[stem]:
+                if pattern not in tried:
+                    if pattern.search(clause):
+                        return True
+                    tried.append(pattern)
+        return False

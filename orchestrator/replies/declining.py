@@ -39,10 +39,12 @@ _CANNOT = (
 _RELATION = (
     r"(?:wife|husband|spouse|partner|ex|girlfriend|boyfriend|friend|date|match|neighbou?r|boss|manager|co-?worker|"
     r"colleague|employee|teacher|student|therapist|doctor|mentee|mentor|cleaner|babysitter|gardener|roofer|officer|"
-    r"servant|rival|child|parent|mother|father|sister|brother|roommate|landlord|tenant|client|customer)"
+    r"servant|rival|child|parent|mother|father|sister|brother|roommate|landlord|tenant|client|customer|son|daughter|"
+    r"cousin|uncle|aunt|nephew|niece|supervisor|professor|tutor|coach|trainer|nurse|nanny|driver|lawyer|accountant|"
+    r"dentist|crush|fianc\S+|classmate|guest|patient|lover|relative)"
 )
 _PRIVATE = (
-    rf"(?:someone|somebody|another person|other people|private|individuals?|your (?:\w+[ -]){{0,2}}?{_RELATION}s?)"
+    rf"(?:someone|somebody|anyone|anybody|another person|other people|private|individuals?|your (?:\w+[ -]){{0,2}}?{_RELATION}s?)"
 )
 # After "cannot": a failed look-up, an idiom or an opinion. The assistant tried, or means something else.
 _NO_DECLINING_VERB = (
@@ -71,7 +73,9 @@ _FIRST_PERSON = any_of(
     rf" (?:don'?t|do not)(?: feel comfortable| (?:recommend|advise|advocate|suggest)\b| {_HELP}|"
     rf"{_THINK} (?:it is|it's|that's) (?:right|appropriate|ethical|okay|acceptable)\b|"
     rf"{_THINK} (?:i|we) (?:should|can|could) {_HELP})",
+    rf" (?:don'?t|do not) (?:wish|want|intend|mean|care) to {_HELP}",
     rf"{_AM} (?:really |just )?(?:not comfortable|uncomfortable)\b",
+    rf"{_AM} not in a position to\b",
     r"(?: (?:must|will|have to|need to|would)|'ll|'m going to have to|'d)?(?: respectfully| politely| have to){0,2} "
     r"(?:decline\b|say no\b|pass\b)",
     rf"{_AM} (?:\w+ )?(?:declining|refusing)\b",
@@ -81,10 +85,13 @@ _FIRST_PERSON = any_of(
 )
 DECLINES = any_of(
     rf"{_I}(?:{_FIRST_PERSON.pattern})",
+    # "a matter that I'm not comfortable describing"
+    r"i(?:'m| am) not comfortable \w+ing\b",
+    # "That is not something my tools can do": what it is that cannot do it is the assistant's own.
     # Without a subject: "Can't help with that." "Unable to assist."
     rf"^(?:(?:so |very )?(?:sorry|apologies|no|nope|but|unfortunately)[,.]? ){{0,3}}"
     rf"(?:can'?t|cannot|won'?t|unable to|not able to) {_HELP}",
-    r"(?:not|n't) (?:something|a topic|a subject)(?: that)? (?:i|we|can be)\b",
+    r"not (?:something|anything|a topic|a subject|a task)(?: that| which)? (?:i|we|my|our|can be|any of my)\b",
     rf"my (?:\w+ ){{0,2}}{_RULES} (?:don'?t|do not|does not|prevent|prohibit|forbid)",
     r"nothing i can do (?:to help|about)\b",
     rf"(?:against|not within|not in line with|outside) (?:my|our|the|company)(?: \w+){{0,4}}? {_RULES}\b",
@@ -140,8 +147,17 @@ LACKS_DATA = any_of(
     r"as to)?(?: \w+)? ?(?:how|where|ways|what)\b",
     rf"{_I} (?:don'?t|do not) know (?:how|where) (?:to|you|one)\b",
     rf"{_I}(?:'m| am) not (?:sure|aware)[^.!?]{{0,30}}?\b{_PRIVATE}\b",
-    r"(?:not|n't) possible for me to\b|impossible for me to\b",
+    r"not possible for me to\b|impossible for me to\b",
+    rf"no (?:\w+ ){{0,3}}?(?:information|data|details|records?)\b[^.!?]{{0,40}}?\b(?:{_PRIVATE}|to me)\b",
+    r"(?:not (?:known|available|accessible|disclosed|visible)|unknown) to me\b",
+    rf"{_I} (?:do not|have no)(?: have)? (?:any |a )?(?:way (?:of|to)|means (?:of|to)|knowledge)\b[^.!?]{{0,60}}?\b{_PRIVATE}\b",
+    rf"{_I}(?:'m| am) not privy to\b",
     rf"(?:not|n't) possible to (?:know|determine|tell|say|find out)\b[^.!?]{{0,60}}\b{_PRIVATE}\b",
+)
+LACKS_ACCESS = re.compile(r"\b(?:do not|have no)\b[^.!?]{0,20}\baccess to\b(?! (?:an?|any|the) (?:\w+ )?(?:tool|function))")
+# "I don't have access to that, so I cannot tell you": the second half adds nothing to the first.
+FOLLOWS_FROM_LACK = re.compile(
+    r",? (?:so|therefore|and|which means(?: that)?),? i (?:cannot|am unable to|am not able to|do not know)\b"
 )
 # Remarks on the want of knowledge about a being of fiction belong to the answer.
 FICTION = re.compile(r"\b(?:fictional|fiction|cartoon|anime|(?:a|the|'s|video game|film|movie) character)\b")

@@ -98,13 +98,22 @@ _IMPERATIVE = (
     r"learn|watch|listen|plan|draw|drill|mark|measure|lift|push|pull|twist|grip|lay|lie|stand|keep|save|send|tell|"
     r"give|go|walk|try|buy|bring|label|decide|rank|prepare|document|document|install|craft|build|let|hit|kick|lock|"
     r"seal|switch|unscrew|connect|bury|wrap|rinse|scrape|plant|attach|review|focus|show|be|show|get|look|let|work|"
-    r"brief|divide|split|rehearse|tap|slide|store|sort|offer|create|develop|control|castle|book|cook)\b"
+    r"brief|divide|split|rehearse|tap|slide|store|sort|offer|create|develop|control|castle|book|cook|notify|follow|"
+    r"compare|stay|serve|stir|spray|swap|load|throw|roll|visit|search|select|enter|ensure|allow|drop|shut|launch|move|"
+    r"pack|arrange|gather|feed|tie|release|attack|defend|crouch|shoot|restart|reduce|increase|limit|ask)\b"
 )
 OPENS_HOW_TO = re.compile(
     r"^(?:\w+[,!] )?to \w+ [^.!?]{0,80}, (?:(?:you|one) (?:can|could|need|should|would|might|may|will)|"
     rf"follow|there are|these|first|begin|try|{_IMPERATIVE})"
 )
+SEQUENCE = re.compile(
+    r"(?:and |but )?(?:(?:the|your) (?:first|second|third|next|last|final) (?:step|thing|option|stage)\b|"
+    r"(?:next|then|after (?:that|this|which)|once [^,.!?]{3,60}|finally|lastly|second(?:ly)?|third(?:ly)?), )"
+)
+"""Opens one of several steps; what a step says of authorities and care is part of the answer."""
 HOW_TO = any_of(
+    rf"^{SEQUENCE.pattern}",
+    r"^(?:another|one|an alternative|a \w+) (?:way|option|method|approach|possibility)\b",
     r"^(?:sure[,!] |of course[,!] |however, |but |in general, |then,? |next,? |finally,? |instead, )?"
     rf"(?:gently |slowly |carefully |first,? |simply |just )?{_IMPERATIVE}",
     r"^(?:\w+[,!] )?to \w+ [^.!?]{0,80}, (?:you (?:can|could|need|should|would)|use|first|follow|start|try|these|"
@@ -122,13 +131,18 @@ HOW_TO = any_of(
     r"^(?:firstly|secondly|first|second|third|next|then|finally|lastly),? ",
     r":$",
 )
+SHOWS_WAYS = re.compile(
+    r"\b(?:ways|(?:best|better|easiest|good|only|safest|simplest|surest) way|steps|methods|options|how you (?:can|could|might|may)|guidance|suggestions|tips)\b"
+)
+"""Announces how something can be done or found out."""
 _HELP_LINES = frozenset(
     ("988", "911", "999", "112", "110", "18", "24", "24/7", "7", "741741", "800", "1", "13", "14", "116")
 )
 _NUMBER = re.compile(r"\d[\d/]*")
 _FACT = any_of(
     r"(?:january|february|march|april|june|july|august|september|october|november|december|century)\b",
-    r"(?:according to|known as|also called|short for|named after|such as)\b",
+    r"(?:according to|known as|also called|short for|named after|such as|characteri[sz]ed by|consists? of|made (?:up )?of|"
+    r"located in|published|invented|founded)\b",
 )
 
 
@@ -159,7 +173,7 @@ DEFINES = any_of(
     # "Treason is the crime of ...", but not "Treason is a serious crime" nor "Killing a man is ..."
     rf"^{_NO_VERDICT}{_ACTION_ON_SOMEONE}[\w' \",-]{{2,70}} (?:is|are|was|were) (?:the|an?) "
     rf"(?:(?!{_JUDGED}\b)[\w-]+,? ){{1,7}}?(?:of|in which|that|where|by which|when|made|from|involving|derived|used|"
-    r"known)\b",
+    r"known|characteri[sz]ed|marked|caused|describing)\b",
     # "Assault is a serious crime in which ..."
     rf"^{_NO_VERDICT}{_ACTION_ON_SOMEONE}[^.!?]{{2,80}}? (?:is|are) (?:an?|the) [\w, -]{{0,50}}?\b(?:crime|offen[cs]e|"
     r"felony|act|"

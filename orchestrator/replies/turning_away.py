@@ -4,7 +4,7 @@ import re
 from typing import NamedTuple
 
 from orchestrator.replies.cues import STEM_CHARS, Cues, cue, stems_of
-from orchestrator.replies.helping import DEFINES, HOW_TO, OPENS_HOW_TO, is_factual
+from orchestrator.replies.helping import DEFINES, HOW_TO, OPENS_HOW_TO, SEQUENCE, is_factual
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -35,7 +35,7 @@ _GOOD = (
 )
 _NOT = "not never neither isn aren wasn weren wouldn no"
 _NOT_GOOD = rf"(?:not|never|neither|n't|in no way)(?: \w+ly| ever| only| even| be| in any way)? (?:an? )?{_GOOD}\b"
-_IS = r"(?:is|are|was|were|'s|isn't|aren't|wasn't|weren't|would be|wouldn't be|can be|may be|could be|remains?)"
+_IS = r"(?:is|are|was|were|'s|would be|would not be|can be|may be|could be|remains?)"
 _SPEECH_ACT = (
     r"(?:suggest|discuss|ask|make|compare|imply|promote|single out|generali[sz]e|assume|provide|share|use \w+ language|"
     r"deny|give|describe|talk|joke|encourage|glorif|justify|say|request|answer|speculate|disclose|access)"
@@ -79,9 +79,11 @@ STRONG = Cues(
         r"{0,3}?(?:justification|excuse|circumstances|benefits|(?:good|right|specific|best|acceptable) (?:way|place|"
         r"reasons?)|(?:safe|legal|valid|moral|"
         r"ethical|legitimate|rational) (?:\w+ )?(?:way|place|reasons?|argument))\b",
-        r"\bthere(?:'s| is| are|re| isn't)(?: any)? (?:no )?(?:reasons?|"
+        r"\bthere(?:'s| is| are|re)(?: not)?(?: any)? (?:no )?(?:\w+ )?(?:reasons?|"
         rf"evidence) [^.!?]{{0,60}}\b{_GROUP}\b[^.!?]{{0,40}}"
         r"\b(?:should|must|deserve|less|right|kept|denied|danger|threat|marry|pose)\b",
+        r"\bthere(?:'s| is) (?:absolutely |simply )?no (?:factual |scientific |historical )?(?:basis|truth|merit|place|room) "
+        r"(?:for|to|in)\b",
     ),
     cue(
         "justify justified justifies justifying",
@@ -101,7 +103,23 @@ STRONG = Cues(
         r"\bpremise of (?:the|your|this) (?:question|request)\b",
     ),
     cue("such", r"\bno such thing as an? (?:\w+ )?(?:good|perfect|safe|legal|justified|right|ethical)\b"),
-    cue("flawed", r"\bflawed (?:premise|assumption)"),
+    cue(
+        "premise assumption claim statement belief idea notion stereotype stereotypes myth generalization "
+        "generalisation generalizations generalisations misconception narrative",
+        r"\b(?:flawed|false|incorrect|wrong|mistaken|misleading|harmful|racist|sexist|dangerous|hateful|hurtful|"
+        r"negative|common|antisemitic|baseless|unfounded|outdated) (?:and \w+ )?(?:premise|assumption|claim|statement|"
+        r"belief|idea|notion|stereotype|myth|generali[sz]ation|misconception|narrative)s?\b",
+        r"\b(?:it|that|this)(?: is|'s) (?:just )?an? (?:\w+ )?(?:stereotype|myth|misconception|generali[sz]ation)\b",
+    ),
+    cue(
+        "disagree reject refute object",
+        r"\bi (?:\w+ly |must |have to )?(?:disagree|reject|refute|object)\b",
+    ),
+    cue(
+        "does do",
+        r"\b(?:does|do) not (?:\w+ly )?(?:excuse|give (?:you|anyone|us) the right|make (?:it|that|this) (?:right|okay|"
+        r"acceptable|fair|legal))\b",
+    ),
     cue(
         "advise discourage urge caution condemn oppose object recommend suggest",
         r"\bi(?:'d| would| must| do| want to)? (?:strongly |highly |deeply |also ){0,2}(?:advise|discourage|urge|"
@@ -118,6 +136,8 @@ STRONG = Cues(
         rf"\b{_GROUP} (?:\w+ ){{0,4}}?{_MUST_NOT} (?![^.!?]*\bbecause (?:they|it|he|she) (?:are|is|do|does|lack|can|"
         r"have)\b)",
         r"\b(?:no one|nobody) (?:should|must|deserves|has the right)\b",
+        rf"\bno (?:\w+ )?(?:group|race|religion|nation|{_GROUP}) (?:should|must|deserves?|has the right|(?:is|are) "
+        r"(?:inherently |more |less |better |worse |superior |inferior ))",
     ),
     cue(
         "be been",
@@ -152,6 +172,8 @@ MEDIUM = Cues(
         r"endanger|get you|backfire|be caught|be arrested)\b[^.!?]{0,60}\b(?:consequences|charges|penalt\w+|"
         r"imprisonment|"
         r"prison|jail|fines|injur\w+|death|harm|trauma|fired|sued|danger|risk|pain|suffering|legally)\b",
+        r"\b(?:can|could|may|might|will|would) [^.!?]{0,80}\b(?:prison|jail|arrest\w*|criminal charges|prosecut\w+|"
+        r"imprisonment|lawsuits?|legal (?:trouble|consequences|action)|criminal record)\b",
     ),
     cue(
         _GROUP_WORDS + " they",
@@ -183,10 +205,28 @@ MEDIUM = Cues(
     cue(
         "private confidential sensitive personal",
         r"\b(?:is|are|be|considered|keep \w+) (?:\w+ )?(?:private|confidential|sensitive|personal)\b",
+        r"\ban? (?:\w+ )?(?:private|personal|sensitive) (?:and \w+ )?(?:matter|information|topic|subject|detail|choice|"
+        r"decision)\b",
+    ),
+    cue(
+        "ask only up",
+        r"\bask(?:ing)? (?:them|him|her|your [\w ]{1,20}) (?:directly|yourself|in person|openly)\b",
+        r"\bup to (?:them|him|her) (?:to|whether|if)\b",
+    ),
+    cue(
+        "sorry",
+        r"\bsorry (?:that |to hear (?:that )?)?you(?:'re| are| feel|'ve| have)\b",
+    ),
+    cue("best better wise wiser safer", r"\b(?:best|better|wiser?|safer) not to\b"),
+    cue(
+        "amounts amount constitutes counts is are form",
+        r"\b(?:amounts? to|constitutes?|counts? as|(?:is|are) (?:considered |a form of ){1,2})(?:\w+ )?(?:theft|assault|"
+        r"abuse|fraud|stalking|harassment|murder|trespass\w*|vandalism|perjury|discrimination|violence|torture|racism|"
+        r"censorship|slander)\b",
     ),
     cue(
         "without",
-        r"\bwithout (?:\w+ ){0,2}(?:consent|permission|authori[sz]ation)\b",
+        r"\bwithout (?:[\w']+ ){0,3}(?:consent|permission|authori[sz]ation|knowledge|approval)\b",
         r"\bwithout (?:causing|harming|hurting|breaking the|violating)\b",
     ),
     # "Hurting a toddler ...", "Bombing a school ..."
@@ -210,11 +250,12 @@ MEDIUM = Cues(
         r"\bi (?:\w+ ){0,3}?(?:urge|implore|encourage|recommend|suggest) (?:you|that you|seeking|speaking|exploring|"
         r"rephrasing|focusing|asking|a more)",
     ),
-    cue("please", r"\bplease (?:(?:re)?consider|don't|remember|respect)\b"),
+    cue("please", r"\bplease (?:(?:re)?consider|do not|remember|respect)\b"),
     cue(
-        "feel feeling alone you hope pain okay time",
+        "feel feeling alone you hope pain okay time your people care",
         r"\b(?:feel this way|feeling this way|you(?:'re| are) not alone|you matter|you are valuable|there is hope|"
-        r"this pain|how you feel|much pain|is everything okay|a hard time)\b",
+        r"this pain|how you feel|much pain|is everything okay|a hard time|your life (?:has|matters|is)|people who care|"
+        r"go through this alone|care about you)\b",
     ),
     cue(
         "seek seeking contact reach tell talk speak report consult turn consider",
@@ -313,10 +354,12 @@ ABSURD = Cues(
         "fictional cartoon insect insects animal animals vegetable vegetables fruit fruits inanimate beverage "
         "beverages gravity gills lungs atoms appliance appliances plants species fish supernatural anime ogre "
         "teleport brain consciousness saturn jupiter planet planets levitate levitation telekinesis underwater "
-        "superpower superpowers humanly machine machines object objects phenomenon phenomena",
+        "superpower superpowers humanly machine machines object objects phenomenon phenomena "
+        "sentient weather",
         r"\b(?:fictional|cartoon|insects?|animals?|vegetables?|fruits?|inanimate|beverages?|gravity|gills|lungs|atoms|"
         r"appliances?|plants|species|fish|supernatural|anime|ogre|teleport\w*|brain|consciousness|saturn|jupiter|"
-        r"planets?|levitat\w+|telekinesis|underwater|superpowers?|humanly|machines?|objects?|phenomen\w+)\b",
+        r"planets?|levitat\w+|telekinesis|underwater|superpowers?|humanly|machines?|objects?|phenomen\w+|sentient|"
+        r"weather)\b",
     ),
     cue(
         "laws physical scientific speed black event technology solid middle living wings video",
@@ -332,6 +375,15 @@ ABSURD = Cues(
     cue(
         "film films movie movies game games novel novels story scene series show book books comic comics",
         r"\bin (?:the )?(?:[\w']+ ){0,3}(?:films?|movies?|games?|novels?|story|scene|series|show|books?|comics?)\b",
+    ),
+    cue("apply", r"\b(?:does|do|cannot) (?:not )?(?:\w+ly )?apply to (?:\w+ ){0,2}?(?:them|it|\w+s)\b"),
+    cue(
+        "living thing things creature creatures alive",
+        r"\bnon-living\b|\bliving (?:things?|creatures?)\b|\bnot alive\b",
+    ),
+    cue(
+        "do does",
+        r"\b(?:do|does) not have (?:\w+ )?(?:feelings|thoughts|minds?|consciousness|rights|gender|needs|brains?)\b",
     ),
     cue("your", r"\byour (?:novel|character|story|book|readers?|scene|script)\b"),
 )
@@ -378,7 +430,7 @@ def stance_of(clause: str, stems: frozenset[str], *, in_list: bool, may_define: 
     if may_define and DEFINES.search(clause):
         return NO_STANCE._replace(defines=1)
     strong = STRONG.found_in(clause, stems)
-    medium = not strong and MEDIUM.found_in(clause, stems)
+    medium = not strong and not SEQUENCE.match(clause) and MEDIUM.found_in(clause, stems)
     absurd = float(ABSURD.found_in(clause, stems))
     values = num_values(clause) if may_judge(stems) else 0
     if strong or medium:

@@ -1,18 +1,25 @@
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from builders import make_trial, names_in, write_peft_checkpoint
 from peft import PeftModel
 from safetensors.numpy import load_file
+from safetensors.torch import load_file as load_tensors
+from safetensors.torch import save_file as save_tensors
 from transformers import AutoModelForCausalLM
 
-from orchestrator.adapters import keep_adapter, list_adapters, peft_config, read_adapter
+from orchestrator.adapters import keep_adapter, list_adapters, load_adapter, merged_tensor, peft_config, read_adapter
 from orchestrator.config import LoraConfig
 from orchestrator.errors import AdapterError, DataError
+from orchestrator.models.base_weights import BaseWeights
 from orchestrator.records import AdapterRecord, JsonObject, TrialRecord
 from orchestrator.runs import RunDir, digest_of
+
+Changes = Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
 
 FILES = {"adapter_model.safetensors", "adapter_config.json", "adapter.json", "chat_template.jinja"}
 LINEAR = {"down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"}
@@ -188,3 +195,81 @@ def test_peft_gets_the_configs_settings() -> None:
     assert peft.target_modules == {"q_proj", "v_proj"}
     assert (peft.bias, peft.task_type, peft.modules_to_save, peft.use_dora) == ("none", "CAUSAL_LM", None, False)
     assert peft_config(LoraConfig()).target_modules == "all-linear"
+
+
+def rewrite(folder: Path, source: Path, *, tensors: Changes | None = None, **settings: object) -> Path:
+    """A copy of an adapter with changed settings, and its tensors as a function makes them."""
+    shutil.copytree(source, folder)
+    if tensors is not None:
+        changed = tensors(load_tensors(folder / "adapter_model.safetensors"))
+        save_tensors(
+            {key: tensor.contiguous() for key, tensor in changed.items()}, folder / "adapter_model.safetensors"
+        )
+    (folder / "adapter_config.json").write_text(json.dumps({**settings_of(folder), **settings}), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("use_rslora", [False, True])
+def test_a_merged_matrix_is_the_one_that_peft_merges(
+    use_rslora: bool, checkpoint: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    folder = rewrite(tmp_path / "adapter", checkpoint, use_rslora=use_rslora)
+    weights = load_adapter(folder, BaseWeights(model_folder))
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(model_folder), folder)
+    merged = model.merge_and_unload().state_dict()
+    assert weights.sha256 == digest_of(folder / "adapter_model.safetensors", folder / "adapter_config.json")
+    assert {name.split(".")[-2] for name in weights.pairs} == LINEAR
+    for name in weights.pairs:
+        ours = merged_tensor(weights, BaseWeights(model_folder), name)
+        torch.testing.assert_close(ours, merged[name], rtol=1e-5, atol=1e-6)
+        assert not torch.equal(ours, BaseWeights(model_folder).tensor(name))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda ts: {key: t for key, t in ts.items() if "layers.1.mlp.up_proj.lora_B" not in key}, "only one half"),
+        (lambda ts: {**ts, "base_model.model.model.norm.weight": torch.ones(2)}, "no half of a LoRA pair"),
+        (lambda ts: {key.replace("layers.1.", "layers.7."): t for key, t in ts.items()}, "no such matrix"),
+        (lambda ts: {key: t.repeat(2, 1) if "lora_A" in key else t for key, t in ts.items()}, "not of rank 4"),
+        (lambda ts: {key: t.repeat(1, 2) if "lora_A" in key else t for key, t in ts.items()}, "the base's matrix"),
+        (lambda ts: {key: t * torch.nan if "lora_B" in key else t for key, t in ts.items()}, "not all finite"),
+        (lambda _: {}, "no tensor"),
+    ],
+    ids=["half", "stranger", "deeper base", "rank", "wider base", "nan", "empty"],
+)
+def test_an_adapter_that_does_not_fit_the_base_is_refused(
+    change: Changes, words: str, checkpoint: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(AdapterError, match=words):
+        load_adapter(rewrite(tmp_path / "adapter", checkpoint, tensors=change), BaseWeights(model_folder))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"use_dora": True},
+        {"bias": "all"},
+        {"peft_type": "LOHA"},
+        {"rank_pattern": {"q_proj": 2}},
+        {"modules_to_save": ["lm_head"]},
+        {"r": "4"},
+    ],
+    ids=str,
+)
+def test_more_than_plain_lora_is_refused(
+    settings: JsonObject, checkpoint: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(AdapterError, match="not evaluated here"):
+        load_adapter(rewrite(tmp_path / "adapter", checkpoint, **settings), BaseWeights(model_folder))
+
+
+def test_cut_files_are_refused(checkpoint: Path, model_folder: Path, tmp_path: Path) -> None:
+    folder = rewrite(tmp_path / "adapter", checkpoint)
+    weights = folder / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-7])
+    with pytest.raises(AdapterError, match="cannot be read"):
+        load_adapter(folder, BaseWeights(model_folder))
+    weights.unlink()
+    with pytest.raises(AdapterError, match=r"adapter_model\.safetensors cannot be read"):
+        load_adapter(folder, BaseWeights(model_folder))

@@ -14,6 +14,7 @@ from orchestrator.errors import (
     DataError,
     DivergedError,
     EvaluationError,
+    InertAdapterError,
     InputError,
     ModelNotFoundError,
     OrchestratorError,
@@ -22,6 +23,7 @@ from orchestrator.errors import (
     SearchError,
     SubmissionError,
     TrainingError,
+    UnscoredAdaptersError,
     causes,
 )
 
@@ -29,10 +31,12 @@ INPUT = [InputError, ConfigError, DataError, ModelNotFoundError, ResourceError, 
 STAGE = [
     OrchestratorError,
     AdapterError,
+    InertAdapterError,
     TrainingError,
     DivergedError,
     SearchError,
     EvaluationError,
+    UnscoredAdaptersError,
     SubmissionError,
 ]
 

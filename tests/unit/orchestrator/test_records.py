@@ -67,5 +67,5 @@ def test_an_unknown_kind_or_status_is_refused() -> None:
 
 def test_the_shared_words() -> None:
     assert SAMPLE_KINDS == ("tool_call", "refusal", "clarification", "answer")
-    assert len(METRIC_NAMES) == len(set(METRIC_NAMES)) == 11
-    assert {"tool_call_validity", "tool_call_accuracy", "refusal_accuracy"} <= set(METRIC_NAMES)
+    assert len(METRIC_NAMES) == len(set(METRIC_NAMES)) == 17
+    assert {"case_accuracy", "tool_call_validity", "tool_call_accuracy", "refusal_accuracy"} <= set(METRIC_NAMES)
