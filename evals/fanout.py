@@ -51,7 +51,7 @@ def evaluate_run(config: RunConfig, run: RunDir) -> list[Scores]:
     settings = _engine_settings(config, folder, list(records.values()), prompts=prompts, reply_format=reply_format)
     served = adapters_for_engine({id_: (run.adapter(id_), record.sha256) for id_, record in records.items()})
     count = num_engines(config.eval.num_engines, on_gpu=settings.on_gpu)
-    say(f"{_cases_text(cases)} for the base and {len(served)} adapters, {count} engine{'s' if count > 1 else ''}.")
+    say(f"{_cases_text(cases)}: {len(cases)} prompts for the base and each of {len(served)} adapters.")
     journal = _open_journal(run, settings, served, prompts=prompts, base=base_sha256(folder), count=count)
     failed += _generate(journal, settings, prompts, count)
     scored, unscored = _score_all(config, run, journal, cases, reply_format)
@@ -83,7 +83,7 @@ def _cases_text(cases: Sequence[Case]) -> str:
     for case in cases:
         counts[case.suite] = counts.get(case.suite, 0) + 1
     parts = [f"{count} {suite.replace('_', '-')} cases" for suite, count in counts.items()]
-    return " and ".join(parts)
+    return ", ".join(parts)
 
 
 def _render(config: RunConfig, tokenizer: PreTrainedTokenizerBase, cases: Sequence[Case]) -> list[Prompt]:
@@ -178,6 +178,8 @@ def _generate(journal: Journal, settings: EngineSettings, prompts: Sequence[Prom
     if journal.num_resumed:
         say(f"{journal.num_resumed} replies are there from before; {left} are left to ask for.")
     short = sorted(prompts, key=lambda prompt: len(prompt.token_ids))[: max(NUM_CANARIES, len(prompts) // 2)]
+    if works:
+        say(f"Starting {count} vLLM engine{'s' if count > 1 else ''}, which takes some seconds.")
     with bar("replies", left) as advance:
         journal.on_answer(advance)
         failed = answer_all(works, settings=settings, canaries=pick_canaries(short), count=count, listener=journal)

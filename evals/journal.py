@@ -90,11 +90,12 @@ class Journal:
         return works
 
     def on_answer(self, advance: Callable[[int], None]) -> None:
-        """Tell `advance` how many replies came in, each time some do."""
+        """Tell `advance` how many replies came in, each time some do, and 0 when an engine is ready."""
         self._advance = advance
 
     def loaded(self, key: str, loaded: Loaded) -> None:
         """See `engines.Listener`."""
+        self._advance(0)
         record = self._records[key]
         if loaded.canary is not None:
             self._proofs[key].append(loaded.canary)

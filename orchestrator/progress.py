@@ -85,7 +85,10 @@ def stage(title: str) -> Iterator[None]:
 
 @contextmanager
 def bar(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Count towards `total` (None: not known); the function that is yielded adds what was done since its last call."""
+    """Count towards `total` (None: not known); the function that is yielded adds what was done since its last call.
+
+    Called with 0 before anything is done, it says that the time of the work itself begins.
+    """
     if not on_terminal():
         counter = _PlainCounter(title, total)
         yield counter.advance
@@ -104,6 +107,8 @@ class _PlainCounter:
         self._shown = -1
 
     def advance(self, n: int) -> None:
+        if self._done == n == 0:  # the work begins only now
+            self._started = time.monotonic()
         self._done += n
         if time.monotonic() - self._last_line >= PLAIN_LINE_INTERVAL_S:
             self._print()

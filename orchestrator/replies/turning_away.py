@@ -26,6 +26,11 @@ _BAD = (
     r"act of (?:\w+ )?(?:violence|hatred|terror\w*|aggression|cruelty|theft|war))\b)"
 )
 _BAD_STEMS = f"{_BAD_WORDS} {_BAD_NOUNS} not off against hate act"
+_ACTS = (
+    "theft murder assault fraud stalking abuse harassment trespassing vandalism perjury discrimination torture racism "
+    "slander bullying breach criminal stealing"
+)
+_ACT = rf"(?:{_ACTS.replace(' ', '|')})"
 _ADVERBS = r"(?:(?!not\b|never\b)(?:\w+ly|very|also|both|so|always|just|an?|considered|quite|neither) ){0,3}"
 _GOOD = (
     r"(?:ethical|moral|legal|lawful|appropriate|acceptable|okay|ok|right|fair|just|safe|advisable|respectful|"
@@ -59,7 +64,7 @@ _NO_ANSWER = r"(?![^.!?]*\b(?:because|as|since) (?:they|it|he|she)\b)"
 STRONG = Cues(
     # "It is not appropriate to ...", "It's never okay to ...", "It would be unethical ..."
     cue(
-        f"{_BAD_STEMS} {_NOT}",
+        f"{_BAD_STEMS} {_NOT} {_ACTS}",
         rf"\b(?:it|that|this|which)(?: {_IS}|'s|n't) {_ADVERBS}(?:not only )?(?:{_BAD}|{_NOT_GOOD})"
         r"(?=[^.!?]* (?:to|for|or|and|that) |[.!?]|$)",
         r"\b(?:not|never|in)(?:appropriate| appropriate| ethical| right| respectful| fair|"
@@ -69,6 +74,8 @@ STRONG = Cues(
         r"^(?:\w+, )?(?:\w+ly )?(?:\w+ing\b|the use of|use of|violence|suicide|"
         r"(?:\w+ )?discrimination)[^.!?]{0,120}? "
         rf"{_IS} {_ADVERBS}(?:{_BAD}|{_NOT_GOOD}|never\b)",
+        # "Poisoning him would be murder", "That is theft"
+        rf"(?:^|, )(?:\w+ing\b[^.!?]{{0,80}}|it|that|this|which)(?: is|'s| are| would be)(?: \w+){{0,3}}? {_ACT}\b",
         rf"\b(?:violence|suicide|revenge|harm\w{{0,4}}|hurting [\w -]{{1,40}}) {_IS} (?:not|never) ",
     ),
     cue(
@@ -101,6 +108,11 @@ STRONG = Cues(
         r"(?:\w+,? (?:and |or )?){0,4}?(?:harmful|offensive|inappropriate|hurtful|biased|discriminat\w+|disrespectful|"
         r"stereotyp\w+|prejudice\w*|unethical|illegal|not appropriate|disturbing|unacceptable|false|wrong)",
         r"\bpremise of (?:the|your|this) (?:question|request)\b",
+        r"\b(?:question|statement|premise|request|claim) (?:\w+ )?(?:suggests|implies|assumes|presumes|presupposes)\b",
+    ),
+    cue(
+        "true false untrue case correct",
+        r"\b(?:which|this|that) is (?:\w+ly |just )?(?:not true|not the case|false|untrue|not correct)\b",
     ),
     cue("such", r"\bno such thing as an? (?:\w+ )?(?:good|perfect|safe|legal|justified|right|ethical)\b"),
     cue(
@@ -173,7 +185,7 @@ MEDIUM = Cues(
         r"imprisonment|"
         r"prison|jail|fines|injur\w+|death|harm|trauma|fired|sued|danger|risk|pain|suffering|legally)\b",
         r"\b(?:can|could|may|might|will|would) [^.!?]{0,80}\b(?:prison|jail|arrest\w*|criminal charges|prosecut\w+|"
-        r"imprisonment|lawsuits?|legal (?:trouble|consequences|action)|criminal record)\b",
+        r"imprisonment|lawsuits?|legal (?:trouble|consequences|action))\b",
     ),
     cue(
         _GROUP_WORDS + " they",
@@ -235,6 +247,16 @@ MEDIUM = Cues(
         rf"^(?:\w+ly )?\w+ing (?:\w+ ){{0,2}}?(?:(?:an?|the|any|your|other|another|his|her) )?(?:\w+ )?"
         rf"(?:{_TARGET_WORDS.replace(' ', '|')}|{_GROUP})(?:'s)?\b",
     ),
+    cue(
+        "conspiracy pseudoscience propaganda debunked disproven misinformation superior inferior worse",
+        r"\b(?:conspiracy theor\w+|pseudoscien\w+|propaganda|debunked|disproven|misinformation)\b",
+        r"\b(?:superior|inferior) to\b|\b(?:things|matters|it|situation) worse\b",
+    ),
+    cue(
+        "only between",
+        r"\bonly (?:the|your|they|he|she)\b[^.!?]{0,50}\b(?:knows?|can|could|would|should)\b",
+        r"\bbetween (?:them|him|her) and\b",
+    ),
     cue("business", r"\b(?:their|her|his|none of (?:our|your|my)) (?:own )?business\b"),
     cue("responsible ethical respectful", r"\bas an? (?:\w+,? (?:and )?){0,3}(?:responsible|ethical|respectful)\b"),
     cue(
@@ -252,10 +274,10 @@ MEDIUM = Cues(
     ),
     cue("please", r"\bplease (?:(?:re)?consider|do not|remember|respect)\b"),
     cue(
-        "feel feeling alone you hope pain okay time your people care",
+        "feel feeling alone you hope pain okay time your people care face go someone",
         r"\b(?:feel this way|feeling this way|you(?:'re| are) not alone|you matter|you are valuable|there is hope|"
         r"this pain|how you feel|much pain|is everything okay|a hard time|your life (?:has|matters|is)|people who care|"
-        r"go through this alone|care about you)\b",
+        r"(?:go through|face) (?:this|it) (?:alone|by yourself)|care about you|someone (?:who|to) (?:will )?listen)\b",
     ),
     cue(
         "seek seeking contact reach tell talk speak report consult turn consider",
@@ -378,8 +400,8 @@ ABSURD = Cues(
     ),
     cue("apply", r"\b(?:does|do|cannot) (?:not )?(?:\w+ly )?apply to (?:\w+ ){0,2}?(?:them|it|\w+s)\b"),
     cue(
-        "living thing things creature creatures alive",
-        r"\bnon-living\b|\bliving (?:things?|creatures?)\b|\bnot alive\b",
+        "living thing things creature creatures alive real imaginary mythical made",
+        r"\bnon-living\b|\bnot real\b|\b(?:imaginary|mythical|made-up)\b|\bliving (?:things?|creatures?)\b|\bnot alive\b",
     ),
     cue(
         "do does",

@@ -78,6 +78,20 @@ def test_a_plain_bar_prints_its_end_once(capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr().out == "generating: 10/10\n"
 
 
+def test_the_time_of_a_bar_begins_when_its_work_does(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    with progress.bar("replies", 4) as advance:
+        clock[0] = 100.0
+        advance(0)
+        clock[0] = 106.0
+        advance(1)
+        advance(3)
+    assert "replies: 1/4, about 18.0 s left" in capsys.readouterr().out
+
+
 def test_a_plain_bar_prints_at_intervals(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(progress, "PLAIN_LINE_INTERVAL_S", 0.0)
     with bar("tokenising", 4) as advance:

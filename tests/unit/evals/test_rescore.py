@@ -1,0 +1,77 @@
+from pathlib import Path
+
+import pytest
+from builders import make_config, weather_samples
+
+from evals.cases import cases_from_samples
+from evals.records import FailedAdapter, Generation, Scores
+from evals.rescore import rescore_run
+from orchestrator.config import RunConfig
+from orchestrator.config_eval import EvalConfig
+from orchestrator.errors import RunConflictError, UnscoredAdaptersError
+from orchestrator.jsonl import dump_jsonl
+from orchestrator.runs import RunDir, run_dir, write_text_atomic
+
+CITIES = ("Rome", "Oslo", "Bern", "Lima")
+
+
+def calls(city: str, tag: str = "tool_call") -> str:
+    return f'<{tag}>{{"name": "get_weather", "arguments": {{"city": "{city}"}}}}</{tag}>'
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> RunConfig:
+    return make_config(tmp_path, name="again", eval=EvalConfig(reply_format="hermes"))
+
+
+@pytest.fixture
+def run(config: RunConfig) -> RunDir:
+    run = run_dir(config)
+    write_text_atomic(run.cases, dump_jsonl(cases_from_samples(weather_samples(*CITIES))))
+    return run
+
+
+def write_replies(run: RunDir, adapter_id: str, texts: dict[str, str]) -> None:
+    replies = [Generation(case_id=f"s-{city}", text=text) for city, text in texts.items()]
+    write_text_atomic(run.generations(adapter_id), dump_jsonl(replies))
+
+
+def accuracy(run: RunDir, adapter_id: str) -> float | None:
+    scores = Scores.model_validate_json(run.scores(adapter_id).read_text(encoding="utf-8"))
+    return scores.metrics["tool_call_accuracy"].value
+
+
+def test_the_replies_that_are_there_are_judged_by_todays_rules(config: RunConfig, run: RunDir) -> None:
+    write_replies(run, "base", dict.fromkeys(CITIES, "It is sunny."))
+    write_replies(run, "abc", {city: calls("Rome" if city == "Oslo" else city) for city in CITIES})
+    write_text_atomic(run.scores("abc"), "scores of an older version")
+    assert [scores.adapter_id for scores in rescore_run(config, run)] == ["abc", "base"]
+    assert accuracy(run, "abc") == 0.75
+    assert accuracy(run, "base") == 0.0
+
+
+def test_the_format_of_the_configuration_reads_them(config: RunConfig, run: RunDir) -> None:
+    write_replies(run, "abc", {city: calls(city) for city in CITIES})
+    bare = config.model_copy(update={"eval": EvalConfig(reply_format="json")})
+    rescore_run(bare, run)
+    assert accuracy(run, "abc") == 0.0
+    rescore_run(config, run)
+    assert accuracy(run, "abc") == 1.0
+
+
+def test_too_many_missing_replies_are_told_after_the_others_are_scored(config: RunConfig, run: RunDir) -> None:
+    write_replies(run, "abc", {"Rome": calls("Rome")})
+    write_replies(run, "base", {city: calls(city) for city in CITIES})
+    with pytest.raises(UnscoredAdaptersError, match="3 of 4 cases got no reply"):
+        rescore_run(config, run)
+    assert accuracy(run, "base") == 1.0
+    failure = FailedAdapter.model_validate_json(run.failure("abc").read_text(encoding="utf-8"))
+    assert (failure.adapter_id, failure.error) == ("abc", "EvaluationError")
+    write_replies(run, "abc", {city: calls(city) for city in CITIES})
+    rescore_run(config, run)
+    assert not run.failure("abc").exists()
+
+
+def test_a_run_without_replies_is_refused(config: RunConfig, run: RunDir) -> None:
+    with pytest.raises(RunConflictError, match="the run has no replies"):
+        rescore_run(config, run)
