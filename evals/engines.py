@@ -9,10 +9,22 @@ import ray
 from ray.exceptions import RayActorError, RayTaskError
 
 from evals.dealing import Chunk, Work, WorkQueue
-from evals.generate import IN_PROCESS, ON_CPU, Batch, Engine, EngineSettings, Loaded, Prompt, failed_generation
+from evals.generate import (
+    IN_PROCESS,
+    ON_CPU,
+    Adapter,
+    Batch,
+    Engine,
+    EngineSettings,
+    Loaded,
+    Prompt,
+    failed_generation,
+    load_vllm,
+)
 from evals.records import FailedAdapter
 from evals.rescore import failed_adapter
-from orchestrator.cluster import cluster_capacity
+from orchestrator.cluster import cluster_capacity, worker_shape
+from orchestrator.config import RunConfig
 from orchestrator.errors import AdapterError, EvaluationError, causes
 
 MAX_ENGINE_CPUS = 8
@@ -36,20 +48,74 @@ class Listener(Protocol):
         """An engine died, and so many prompts are asked again."""
 
 
+class EngineHost:
+    """The process of one engine. It loads vLLM at once, while others find out what to start the engine with."""
+
+    def __init__(self) -> None:
+        load_vllm()
+        self._engine: Engine | None = None
+
+    def answer(
+        self, settings: EngineSettings, canaries: Sequence[Prompt], prompts: Sequence[Prompt], adapter: Adapter | None
+    ) -> Iterator[Loaded | Batch]:
+        """As `Engine.answer`; the first call starts the engine."""
+        if self._engine is None:
+            self._engine = Engine(settings, canaries)
+        yield from self._engine.answer(prompts, adapter)
+
+
 @dataclass
-class _Worker:
-    """One engine and what it is at. `waiting` are the prompts of its chunk that have no reply."""
+class Engines:
+    """The engine processes of an evaluation. Produced by `open_engines`; `count` of them work at a time."""
 
-    actor: Any
-    current: str | None = None
-    chunk: Chunk | None = None
-    stream: Any = None
-    waiting: dict[str, Prompt] = field(default_factory=dict)
+    count: int
+    on_gpu: bool
+    actor_class: Any
+    fresh: list[Any] = field(default_factory=list)
+    used: list[Any] = field(default_factory=list)
 
-    def begin(self, chunk: Chunk) -> None:
-        self.current, self.chunk = chunk.key, chunk
-        self.waiting = {prompt.case_id: prompt for prompt in chunk.prompts}
-        self.stream = self.actor.answer.remote(chunk.prompts, chunk.adapter)
+    def warm_up(self) -> None:
+        """Have `count` processes load vLLM."""
+        self.fresh += [self.actor_class.remote() for _ in range(self.count - len(self.fresh))]
+
+    def take(self) -> Any:
+        """A process without an engine."""
+        self.used.append(self.fresh.pop() if self.fresh else self.actor_class.remote())
+        return self.used[-1]
+
+    def end_used(self) -> None:
+        """End the processes that have an engine, and free what they hold."""
+        for actor in self.used:
+            ray.kill(actor)
+        self.used.clear()
+
+
+@contextmanager
+def open_engines(config: RunConfig) -> Iterator[Engines]:
+    """Processes for engines on the connected cluster, as many as `eval.num_engines` or the cluster's devices say.
+
+    They begin to load vLLM at once, and end with the block.
+    """
+    on_gpu = worker_shape(config.resources).gpus > 0
+    count = num_engines(config.eval.num_engines, on_gpu=on_gpu)
+    engines = Engines(count, on_gpu, _actor_class(count, on_gpu=on_gpu))
+    engines.warm_up()
+    try:
+        yield engines
+    finally:
+        engines.used += engines.fresh
+        engines.end_used()
+
+
+def _actor_class(count: int, *, on_gpu: bool) -> Any:
+    _, largest = cluster_capacity()
+    cpus_of_node = int(largest["CPU"]) if largest else MAX_ENGINE_CPUS
+    per_node = -(-count // max(1, len([node for node in ray.nodes() if node["Alive"]])))
+    num_cpus = 1 if on_gpu else max(1, min(MAX_ENGINE_CPUS, cpus_of_node // per_node))
+    environment = IN_PROCESS if on_gpu else IN_PROCESS | ON_CPU
+    return ray.remote(EngineHost).options(
+        num_cpus=num_cpus, num_gpus=int(on_gpu), runtime_env={"env_vars": environment}
+    )
 
 
 def num_engines(wanted: int | None, *, on_gpu: bool) -> int:
@@ -77,12 +143,12 @@ def engine_kv_cache_bytes(gib: float | None, *, on_gpu: bool) -> int | None:
 def answer_all(
     works: Sequence[Work],
     *,
+    engines: Engines,
     settings: EngineSettings,
     canaries: Sequence[Prompt],
-    count: int,
     listener: Listener,
 ) -> list[FailedAdapter]:
-    """Have `count` engines answer all works; every reply goes to the listener exactly once.
+    """Have engines answer all works; every reply goes to the listener exactly once. The engines are ended.
 
     A case on which an engine dies is asked once more by itself, in a new engine, and then gets a generation with
     finish_reason "error". A work whose adapter cannot be loaded or changes nothing is dropped.
@@ -93,39 +159,35 @@ def answer_all(
     Raises:
         EvaluationError: If engines die one after the other without a reply.
     """
-    queue = WorkQueue([work for work in works if work.prompts], count)
-    with _engines(settings, canaries, count) as start:
-        return _Round(queue, start, listener).run(count)
-
-
-@contextmanager
-def _engines(settings: EngineSettings, canaries: Sequence[Prompt], count: int) -> Iterator[Callable[[], Any]]:
-    """Yield a function that starts an engine; all are ended with the block."""
-    _, largest = cluster_capacity()
-    cpus_of_node = int(largest["CPU"]) if largest else MAX_ENGINE_CPUS
-    per_node = -(-count // max(1, len([node for node in ray.nodes() if node["Alive"]])))
-    num_cpus = 1 if settings.on_gpu else max(1, min(MAX_ENGINE_CPUS, cpus_of_node // per_node))
-    environment = IN_PROCESS if settings.on_gpu else IN_PROCESS | ON_CPU
-    actor_class = ray.remote(Engine).options(
-        num_cpus=num_cpus, num_gpus=int(settings.on_gpu), runtime_env={"env_vars": environment}
-    )
-    started: list[Any] = []
-
-    def start() -> Any:
-        started.append(actor_class.remote(settings, canaries))
-        return started[-1]
-
+    queue = WorkQueue([work for work in works if work.prompts], engines.count)
     try:
-        yield start
+        return _Round(queue, lambda: _Worker(engines.take(), settings, canaries), listener).run(engines.count)
     finally:
-        for actor in started:
-            ray.kill(actor)
+        engines.end_used()
+
+
+@dataclass
+class _Worker:
+    """One engine and what it is at. `waiting` are the prompts of its chunk that have no reply."""
+
+    actor: Any
+    settings: EngineSettings
+    canaries: Sequence[Prompt]
+    current: str | None = None
+    chunk: Chunk | None = None
+    stream: Any = None
+    waiting: dict[str, Prompt] = field(default_factory=dict)
+
+    def begin(self, chunk: Chunk) -> None:
+        self.current, self.chunk = chunk.key, chunk
+        self.waiting = {prompt.case_id: prompt for prompt in chunk.prompts}
+        self.stream = self.actor.answer.remote(self.settings, self.canaries, chunk.prompts, chunk.adapter)
 
 
 class _Round:
     """One pass over a queue."""
 
-    def __init__(self, queue: WorkQueue, start: Callable[[], Any], listener: Listener) -> None:
+    def __init__(self, queue: WorkQueue, start: Callable[[], _Worker], listener: Listener) -> None:
         self._queue, self._start, self._listener = queue, start, listener
         self._failed: dict[str, FailedAdapter] = {}
         self._deaths_in_a_row = 0
@@ -140,7 +202,7 @@ class _Round:
                 if chunk is None:
                     idle += [worker] if worker else []
                     break
-                worker = worker or _Worker(self._start())
+                worker = worker or self._start()
                 worker.begin(chunk)
                 busy.append(worker)
             if not busy:
@@ -149,7 +211,7 @@ class _Round:
             worker = next(worker for worker in busy if worker.stream is ready)
             if not self._hear(worker):
                 busy.remove(worker)
-                idle.append(worker)
+                idle += [worker] if worker.chunk is not None else []
 
     def _hear(self, worker: _Worker) -> bool:
         """Take one message of a busy engine. False when its chunk has ended, one way or the other."""
@@ -194,7 +256,7 @@ class _Round:
         else:
             self._listener.retried(chunk.key, len(unanswered))
         ray.kill(worker.actor)
-        worker.actor, worker.current = self._start(), None
+        worker.chunk = None  # it is not asked again
 
 
 def _reason(error: Exception) -> str:

@@ -8,7 +8,7 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 from evals.canary import NUM_CANARIES, pick_canaries
 from evals.cases import cases_from_samples, draw_cases, refuse_repeated_ids
 from evals.dealing import Work
-from evals.engines import answer_all, engine_kv_cache_bytes, num_engines
+from evals.engines import Engines, answer_all, engine_kv_cache_bytes
 from evals.generate import Adapter, EngineSettings, Prompt, adapters_for_engine, smallest_served_rank
 from evals.journal import Journal, engine_record, inputs_sha256
 from evals.parse.formats import reply_format_of
@@ -18,7 +18,6 @@ from evals.second_opinion import ask_judge
 from evals.serving import serving_parser_name
 from evals.suites.read import read_suite
 from orchestrator.adapters import load_adapter, read_adapter
-from orchestrator.cluster import worker_shape
 from orchestrator.config import RunConfig
 from orchestrator.data.tokenize import render_prompt
 from orchestrator.errors import AdapterError, DataError, EvaluationError
@@ -30,11 +29,16 @@ from orchestrator.records import BASE_ADAPTER_ID, AdapterRecord, Sample
 from orchestrator.runs import RunDir, write_text_atomic
 
 
-def evaluate_run(config: RunConfig, run: RunDir) -> list[Scores]:
+def evaluate_run(config: RunConfig, run: RunDir, engines: Engines) -> list[Scores]:
     """Score the base and every adapter of the run on the held-out cases and the suites of the configuration.
 
     Writes `evals/cases.jsonl` and, for each, `evals/<id>/generations.jsonl`, `engine.json` and `scores.json`, or
     `failure.json` where it could not be scored. Goes on from the replies that an evaluation left which was cut off.
+
+    Args:
+        config: The configuration of the run.
+        run: The run.
+        engines: As `engines.open_engines` gives them; best opened before this module is loaded, which takes seconds.
 
     Raises:
         DataError: If there is no case, or a suite cannot be read.
@@ -48,15 +52,16 @@ def evaluate_run(config: RunConfig, run: RunDir) -> list[Scores]:
     cases = collect_cases(config, run)
     prompts = _render(config, tokenizer, cases)
     records, failed = _fitting_adapters(config, run, folder)
-    settings = _engine_settings(config, folder, list(records.values()), prompts=prompts, reply_format=reply_format)
+    settings = _engine_settings(
+        config, folder, list(records.values()), prompts=prompts, reply_format=reply_format, on_gpu=engines.on_gpu
+    )
     served = adapters_for_engine({id_: (run.adapter(id_), record.sha256) for id_, record in records.items()})
-    count = num_engines(config.eval.num_engines, on_gpu=settings.on_gpu)
     say(f"{_cases_text(cases)}: {len(cases)} prompts for the base and each of {len(served)} adapters.")
-    journal = _open_journal(run, settings, served, prompts=prompts, base=base_sha256(folder), count=count)
-    failed += _generate(journal, settings, prompts, count)
+    journal = _open_journal(run, settings, served, prompts=prompts, base=base_sha256(folder), count=engines.count)
+    failed += _generate(journal, settings, prompts, engines)
     scored, unscored = _score_all(config, run, journal, cases, reply_format)
     if config.eval.judge is not None:
-        ask_judge(config, run, config.eval.judge, cases=cases, scored=scored, on_gpu=settings.on_gpu)
+        ask_judge(config, run, config.eval.judge, cases=cases, scored=scored, engines=engines)
     tell_failures(run, (*failed, *unscored))
     return scored
 
@@ -134,9 +139,9 @@ def _engine_settings(
     *,
     prompts: Sequence[Prompt],
     reply_format: ReplyFormat,
+    on_gpu: bool,
 ) -> EngineSettings:
     model = AutoConfig.from_pretrained(folder, trust_remote_code=config.model.trust_remote_code)
-    on_gpu = worker_shape(config.resources).gpus > 0
     wanted = config.eval.max_model_len or max(len(p.token_ids) for p in prompts) + config.eval.max_new_tokens
     return EngineSettings(
         base=config.model,
@@ -171,7 +176,9 @@ def _open_journal(
     return Journal(run, entries, works, dict.fromkeys(entries, prompts))
 
 
-def _generate(journal: Journal, settings: EngineSettings, prompts: Sequence[Prompt], count: int) -> list[FailedAdapter]:
+def _generate(
+    journal: Journal, settings: EngineSettings, prompts: Sequence[Prompt], engines: Engines
+) -> list[FailedAdapter]:
     """Fill the journal; the adapters that could not be asked."""
     works: list[Work] = journal.pending()
     left = sum(len(work.prompts) for work in works)
@@ -179,10 +186,10 @@ def _generate(journal: Journal, settings: EngineSettings, prompts: Sequence[Prom
         say(f"{journal.num_resumed} replies are there from before; {left} are left to ask for.")
     short = sorted(prompts, key=lambda prompt: len(prompt.token_ids))[: max(NUM_CANARIES, len(prompts) // 2)]
     if works:
-        say(f"Starting {count} vLLM engine{'s' if count > 1 else ''}, which takes some seconds.")
+        say(f"Starting {engines.count} vLLM engine{'s' if engines.count > 1 else ''}, which takes some seconds.")
     with bar("replies", left) as advance:
         journal.on_answer(advance)
-        failed = answer_all(works, settings=settings, canaries=pick_canaries(short), count=count, listener=journal)
+        failed = answer_all(works, engines=engines, settings=settings, canaries=pick_canaries(short), listener=journal)
     for failure in failed:
         journal.forget(failure.adapter_id)
     return failed

@@ -107,6 +107,11 @@ def smallest_served_rank(ranks: Sequence[int]) -> int | None:
     return min(fitting)
 
 
+def load_vllm() -> None:
+    """Load what an engine's start needs, which takes longer than the start itself."""
+    from vllm import LLM, SamplingParams  # noqa: F401
+
+
 class Engine:
     """A vLLM engine in this process. Meant to live in a Ray actor, one for each device.
 

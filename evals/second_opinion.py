@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from transformers import AutoConfig
 
-from evals.engines import answer_all, engine_kv_cache_bytes
+from evals.engines import Engines, answer_all, engine_kv_cache_bytes
 from evals.generate import EngineSettings, Prompt
 from evals.journal import Journal, engine_record, inputs_sha256
 from evals.judge import JUDGED_KINDS, Agreement, agreement, judge_prompts, judgements_of
@@ -20,7 +20,13 @@ from orchestrator.runs import RunDir, write_text_atomic
 
 
 def ask_judge(
-    config: RunConfig, run: RunDir, judge: JudgeConfig, *, cases: Sequence[Case], scored: Sequence[Scores], on_gpu: bool
+    config: RunConfig,
+    run: RunDir,
+    judge: JudgeConfig,
+    *,
+    cases: Sequence[Case],
+    scored: Sequence[Scores],
+    engines: Engines,
 ) -> None:
     """Have the judge model read the replies in which a refusal is at issue, and write `evals/<id>/judgements.jsonl`.
 
@@ -36,14 +42,17 @@ def ask_judge(
     if not asked:
         say("No reply is at issue, so the judge has nothing to read.")
         return
-    settings = _settings(config, judge, model, prompts=asked, on_gpu=on_gpu)
+    settings = _settings(config, judge, model, prompts=asked, on_gpu=engines.on_gpu)
     digest = inputs_sha256(settings, base_sha256(base_folder(model)), None)
-    entries = {key: engine_record(None, digest, settings, 1).model_copy(update={"adapter_id": key}) for key in asked}
+    entries = {
+        key: engine_record(None, digest, settings, engines.count).model_copy(update={"adapter_id": key})
+        for key in asked
+    }
     journal = Journal(run.judge, entries, dict.fromkeys(asked), asked)
     works = journal.pending()
     with bar("second opinions", sum(len(work.prompts) for work in works)) as advance:
         journal.on_answer(advance)
-        answer_all(works, settings=settings, canaries=(), count=1, listener=journal)
+        answer_all(works, engines=engines, settings=settings, canaries=(), listener=journal)
     answers = journal.close()
     for scores in scored:
         _keep(run, scores, answers.get(scores.adapter_id, []))

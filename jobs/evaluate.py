@@ -21,19 +21,21 @@ def evaluate(config: RunConfig, run: RunDir, ensure_cluster: Callable[[], None])
     from evals.suites.read import suite_files
 
     adapters = sorted(run.root.glob("adapters/[!.]*"))
-    missing = "no adapter" if not adapters else None if run.split("test").is_file() else "no held-out samples"
-    if missing:
+    if not adapters or not run.split("test").is_file():
+        missing = "no held-out samples" if adapters else "no adapter"
         raise RunConflictError(f"the run has {missing}", where=str(run.root), fix="Run search or train first")
 
     def work() -> None:
-        from evals.fanout import evaluate_run
+        from evals.engines import open_engines
 
         ensure_cluster()
-        evaluate_run(config, run)
+        with open_engines(config) as engines:
+            from evals.fanout import evaluate_run  # takes seconds, while the engines load vLLM
+
+            evaluate_run(config, run, engines)
 
     outputs = [run.scores(adapter) for adapter in (BASE_ADAPTER_ID, *(folder.name for folder in adapters))]
-    files = [path for folder in adapters for path in sorted(folder.iterdir())]
-    files += suite_files(config.eval.suites)
+    files = [path for folder in adapters for path in sorted(folder.iterdir())] + suite_files(config.eval.suites)
     do_stage(run, "evaluate", digest_of(run.split("test"), config.eval, config.model, *files), work, outputs)
 
 

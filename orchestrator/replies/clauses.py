@@ -14,7 +14,8 @@ _STRAIGHTENED = (
 )
 # After lower-casing: one way of saying "not" halves what the phrases have to name.
 _NEGATIONS = (("can't", "cannot"), ("won't", "will not"), ("n't", " not"))
-_SPACES = re.compile(r"[^\S\n]+")
+# A single ordinary space is left alone, so that most texts have nothing to replace.
+_SPACES = re.compile(r"(?:[^\S\n ]|  )[^\S\n]*")
 _SAYS_SOMETHING = re.compile(r"\w|\?")
 _CODE_BLOCK = re.compile(r"```[^`]*(?:```|\Z)")
 _QUOTED_LINE = re.compile(r"^ ?>[^\n]*", re.MULTILINE)
@@ -33,8 +34,10 @@ _PREAMBLE = re.compile(
     r"^(?:(?:however|but|also|additionally|furthermore|moreover|firstly|first|and|instead|well|look|honestly|please|"
     r"yes|unfortunately|thank you|i'm sorry|sorry|i apologi[sz]e|in fact|of course),? (?:but )?|"
     r"(?:thank you[^,.!]{0,40}|i understand[^,.!]{0,90}|as an? [^,]{3,90}|while [^,]{3,90}), (?:but )?|"
-    r"(?:i|we)(?:'d| would| must| have to| want to| need to| do| should|'m obligated to| am obligated to| feel compelled to)"
-    r"(?: \w+ly| also| kindly| like to){0,2} (?:inform|remind|tell|advise|point out|emphasi[sz]e|stress|clarify|say|state|mention|express|confess|admit|"
+    r"(?:i|we)(?:'d| would| must| have to| want to| need to| do| should|'m obligated to| am obligated to|"
+    r" feel compelled to)"
+    r"(?: \w+ly| also| kindly| like to){0,2} (?:inform|remind|tell|advise|point out|emphasi[sz]e|stress|clarify|"
+    r"say|state|mention|express|confess|admit|"
     r"note|"
     r"correct|remember|warn)(?: to)?(?: you)?(?: that|:|,) |"
     r"it(?:'s| is)(?: also| very| always)? (?:important|essential|crucial|worth|vital|necessary|good)"
@@ -53,7 +56,7 @@ def plain_words(text: str) -> str:
     straight = _QUOTED_LINE.sub("", _BULLET.sub("- ", code_removed))
     for mark, plain_mark in _STRAIGHTENED:
         straight = straight.replace(mark, plain_mark)
-    plain = _QUOTATION.sub(" ", straight).lower()
+    plain = (_QUOTATION.sub(" ", straight) if '"' in straight else straight).lower()
     letter = _LETTER.search(plain)
     if letter:
         plain = plain[: letter.start()]

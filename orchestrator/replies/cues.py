@@ -8,7 +8,7 @@ import re
 from typing import NamedTuple
 
 STEM_CHARS = 5
-_WORD = re.compile(r"[a-z]+")
+_STEM = re.compile(rf"([a-z]{{1,{STEM_CHARS}}})[a-z]*")
 
 
 class Cue(NamedTuple):
@@ -20,7 +20,7 @@ class Cue(NamedTuple):
 
 def stems_of(text: str) -> frozenset[str]:
     """The beginnings of the words of a text in lower case; "n't" leaves "t"."""
-    return frozenset(word[:STEM_CHARS] for word in _WORD.findall(text))
+    return frozenset(_STEM.findall(text))
 
 
 def any_of(*patterns: str) -> re.Pattern[str]:
@@ -32,6 +32,11 @@ def any_of(*patterns: str) -> re.Pattern[str]:
     others = [f"(?:{pattern})" for pattern in patterns if not pattern.startswith(r"\b")]
     shared = [rf"\b(?:{'|'.join(at_words)})"] if at_words else []
     return re.compile("|".join(others + shared))
+
+
+def any_at_word(*patterns: str) -> re.Pattern[str]:
+    """One pattern that matches where any of `patterns`, all of which begin with a word, does at the start of a word."""
+    return re.compile(rf"\b(?:{'|'.join(patterns)})")
 
 
 def cue(words: str, *patterns: str) -> Cue:

@@ -2,13 +2,13 @@
 
 import re
 
-from orchestrator.replies.cues import any_of, stems_of
+from orchestrator.replies.cues import any_at_word, any_of, stems_of
 
 # Every pattern of declining holds one of these; looking for them first is what keeps long helpful replies cheap.
 _STEMS = stems_of(
     "t not impossible no none nope nothing cant wont dont cannot unable unwilling uncomfortable decline declining "
     "refuse refusing against violates conflicts prevent prohibit forbid me lack outside beyond pass never only limited "
-    "restricted crosses rather"
+    "restricted crosses rather prefer stay avoid steer"
 )
 
 
@@ -41,10 +41,11 @@ _RELATION = (
     r"colleague|employee|teacher|student|therapist|doctor|mentee|mentor|cleaner|babysitter|gardener|roofer|officer|"
     r"servant|rival|child|parent|mother|father|sister|brother|roommate|landlord|tenant|client|customer|son|daughter|"
     r"cousin|uncle|aunt|nephew|niece|supervisor|professor|tutor|coach|trainer|nurse|nanny|driver|lawyer|accountant|"
-    r"dentist|crush|fianc\S+|classmate|guest|patient|lover|relative)"
+    r"dentist|crush|fianc\w{1,2}|classmate|guest|patient|lover|relative)"
 )
 _PRIVATE = (
-    rf"(?:someone|somebody|anyone|anybody|another person|other people|private|individuals?|your (?:\w+[ -]){{0,2}}?{_RELATION}s?)"
+    r"(?:someone|somebody|anyone|anybody|another person|other people|private|individuals?|"
+    rf"your (?:\w+[ -]){{0,2}}?{_RELATION}s?)"
 )
 # After "cannot": a failed look-up, an idiom or an opinion. The assistant tried, or means something else.
 _NO_DECLINING_VERB = (
@@ -83,15 +84,19 @@ _FIRST_PERSON = any_of(
     rf"(?: am|'m)(?: just)? (?:an?|your) [^.!?]{{1,60}} and (?:cannot|can't|won't|will not|am (?:unable|not able) to) "
     rf"(?!{_NO_DECLINING_VERB})\w",
 )
-DECLINES = any_of(
+DECLINES = any_at_word(
     rf"{_I}(?:{_FIRST_PERSON.pattern})",
     # "a matter that I'm not comfortable describing"
     r"i(?:'m| am) not comfortable \w+ing\b",
+    r"(?:something|content|a topic|a subject|questions?) (?:that )?i (?:stay away from|avoid|steer clear of|refuse)\b",
+    rf"{_I}(?:'d| would) (?:rather|prefer to) (?:talk about|steer|redirect|move on|change the subject|"
+    r"discuss something)\b",
     # "That is not something my tools can do": what it is that cannot do it is the assistant's own.
     # Without a subject: "Can't help with that." "Unable to assist."
     rf"^(?:(?:so |very )?(?:sorry|apologies|no|nope|but|unfortunately)[,.]? ){{0,3}}"
     rf"(?:can'?t|cannot|won'?t|unable to|not able to) {_HELP}",
-    r"not (?:something|anything|a topic|a subject|a task)(?: that| which)? (?:i|we|my|our|can be|any of my)\b",
+    r"not (?:something|anything|an? (?:\w+ )?(?:topic|subject|task|request|question))(?: that| which)? (?:i|we|"
+    r"my|our|can be|any of my)\b",
     rf"my (?:\w+ ){{0,2}}{_RULES} (?:don'?t|do not|does not|prevent|prohibit|forbid)",
     r"nothing i can do (?:to help|about)\b",
     rf"(?:against|not within|not in line with|outside) (?:my|our|the|company)(?: \w+){{0,4}}? {_RULES}\b",
@@ -102,7 +107,7 @@ DECLINES = any_of(
     r"request (?:denied|declined|refused))[.!]?$",
     r"cannot be (?:fulfilled|accommodated)\b",
     r"crosses (?:a|the) line\b",
-    r"(?:not|n't) (?:mine|ours|my place) to (?:share|give|disclose|tell|judge)\b",
+    r"not (?:mine|ours|my place) to (?:share|give|disclose|tell|judge)\b",
 )
 BARE_NO = re.compile(r"^(?:(?:but|i'm sorry,|sorry,|honestly\?) )?no[.!]?$")
 """Declines where nothing is stated besides; otherwise it answers a question."""
@@ -112,7 +117,7 @@ _AVAILABLE = (
     r" listed| here)?"
 )
 # Declining for want of a means. With a question for a value beside it, it is a step towards helping.
-LACKS_MEANS = any_of(
+LACKS_MEANS = any_at_word(
     rf"{_I}(?: \w+)? (?:don'?t|do not|lack|have no) (?:\w+ ){{0,2}}?(?:have |the |an? |any )?(?:[\w-]+ ){{0,3}}?"
     r"(?:ability|abilities|capability|capabilities|capacity|permissions?|authority|functions?|functionality|tools?|"
     r"means|access|way)\b",
@@ -136,7 +141,7 @@ LACKS_MEANS = any_of(
     r"requires? an? (?:tool|capability|function|permission)(?: that| which)? i (?:don'?t|do not|lack)\b",
 )
 # No knowledge of a person. Said of a fictional one, it is the answer.
-LACKS_DATA = any_of(
+LACKS_DATA = any_at_word(
     rf"{_I}(?: \w+)? (?:don'?t|do not|have no) (?:(?:have |know |possess |hold )?(?:any |specific |the )?(?:\w+ )?"
     r"(?:information|details|data|knowledge|records?)\b[^.!?]{0,40}?"
     rf"\b(?:{_PRIVATE}|personal|confidential|people|\w+'s)|"
@@ -150,11 +155,14 @@ LACKS_DATA = any_of(
     r"not possible for me to\b|impossible for me to\b",
     rf"no (?:\w+ ){{0,3}}?(?:information|data|details|records?)\b[^.!?]{{0,40}}?\b(?:{_PRIVATE}|to me)\b",
     r"(?:not (?:known|available|accessible|disclosed|visible)|unknown) to me\b",
-    rf"{_I} (?:do not|have no)(?: have)? (?:any |a )?(?:way (?:of|to)|means (?:of|to)|knowledge)\b[^.!?]{{0,60}}?\b{_PRIVATE}\b",
+    rf"{_I} (?:do not|have no)(?: have)? (?:any |a )?(?:way (?:of|to)|means (?:of|to)|"
+    rf"knowledge)\b[^.!?]{{0,60}}?\b{_PRIVATE}\b",
     rf"{_I}(?:'m| am) not privy to\b",
-    rf"(?:not|n't) possible to (?:know|determine|tell|say|find out)\b[^.!?]{{0,60}}\b{_PRIVATE}\b",
+    rf"not possible to (?:know|determine|tell|say|find out)\b[^.!?]{{0,60}}\b{_PRIVATE}\b",
 )
-LACKS_ACCESS = re.compile(r"\b(?:do not|have no)\b[^.!?]{0,20}\baccess to\b(?! (?:an?|any|the) (?:\w+ )?(?:tool|function))")
+LACKS_ACCESS = re.compile(
+    r"\b(?:do not|have no)\b[^.!?]{0,20}\baccess to\b(?! (?:an?|any|the) (?:\w+ )?(?:tool|function))"
+)
 # "I don't have access to that, so I cannot tell you": the second half adds nothing to the first.
 FOLLOWS_FROM_LACK = re.compile(
     r",? (?:so|therefore|and|which means(?: that)?),? i (?:cannot|am unable to|am not able to|do not know)\b"
@@ -196,6 +204,11 @@ _DECLINES_ELSEWHERE = any_of(
 _STEMS_ELSEWHERE = ("nicht", "je ", "puedo", "voy a", "posible", "non ", "não", "niet", "\u6211")
 
 
+def may_decline_elsewhere(words: str) -> bool:
+    """Whether a text holds one of the words that `declines_elsewhere` needs; asked once a reply."""
+    return any(stem in words for stem in _STEMS_ELSEWHERE)
+
+
 def declines_elsewhere(clause: str) -> bool:
     """Whether a clause declines in German, French, Spanish, Italian, Portuguese, Dutch or Chinese."""
-    return any(stem in clause for stem in _STEMS_ELSEWHERE) and _DECLINES_ELSEWHERE.search(clause) is not None
+    return _DECLINES_ELSEWHERE.search(clause) is not None

@@ -32,6 +32,8 @@ _LINE_CHARS = 110
 
 
 class WordWeights(NamedTuple):
+    """What `word_weights.py` holds."""
+
     constant: float
     weights: dict[str, float]
     """By word, as `words.marked_words` gives it."""
@@ -83,10 +85,12 @@ def as_module(fitted: WordWeights) -> str:
         line += f"{word} {weight:g} "
     quoted = "\n".join(f'    "{line}"' for line in [*lines, line.rstrip()])
     return (
-        '"""Weights of single words, written by `orchestrator.replies.fitting`: change the labelled replies, not this."""\n'
+        '"""Weights of single words, written by `orchestrator.replies.fitting` from labelled replies."""\n'
         f"\nCONSTANT = {fitted.constant:g}\n"
-        f"_LISTED = (\n{quoted}\n).split()\n"
+        f"_TABLE = (\n{quoted}\n)\n"
+        "_LISTED = _TABLE.split()\n"
         "WEIGHTS = {word: float(weight) for word, weight in zip(_LISTED[::2], _LISTED[1::2], strict=True)}\n"
+        '"""By word; `^` marks the words of the first clause."""\n'
     )
 
 

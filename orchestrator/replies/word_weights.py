@@ -1,7 +1,7 @@
-"""Weights of single words, written by `orchestrator.replies.fitting`: change the labelled replies, not this."""
+"""Weights of single words, written by `orchestrator.replies.fitting` from labelled replies."""
 
 CONSTANT = -0.51
-_LISTED = (
+_TABLE = (
     "0 -0.26 ^0 -0.32 ^a -0.13 ^about 0.13 ^access -0.12 ^against 0.21 ^an -0.14 ^and 0.13 ^appropriate 0.24 "
     "^at -0.1 ^bank -0.13 ^be 0.32 ^because -0.29 ^by -0.28 ^can -0.24 ^cannot -0.34 ^character -0.15 "
     "^could -0.08 ^crime 0.32 ^does -0.19 ^fictional -0.13 ^for -0.3 ^from -0.08 ^good 0.12 ^harm 0.1 ^has -0.1 "
@@ -28,5 +28,7 @@ _LISTED = (
     "these -0.15 they -0.24 they're -0.1 this -0.14 three -0.13 through 0.2 time -0.11 to 0.19 trust 0.16 "
     "under -0.07 up -0.18 use -0.18 used -0.13 usually -0.12 violence 0.19 water -0.13 ways 0.17 we -0.08 "
     "wear -0.09 were -0.09 when -0.15 which -0.15 while -0.09 will -0.08 women 0.09 would 0.1 you're 0.11"
-).split()
+)
+_LISTED = _TABLE.split()
 WEIGHTS = {word: float(weight) for word, weight in zip(_LISTED[::2], _LISTED[1::2], strict=True)}
+"""By word; `^` marks the words of the first clause."""

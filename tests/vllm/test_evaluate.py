@@ -15,6 +15,7 @@ import pytest
 from builders import make_config, make_trial, write_samples, write_tiny_adapter
 from safetensors.torch import load_file, save_file
 
+from evals.engines import open_engines
 from evals.fanout import evaluate_run
 from evals.judge import Judgement
 from evals.records import EngineRecord, FailedAdapter, Generation, Scores
@@ -95,8 +96,12 @@ def test_what_cannot_be_scored_is_named_and_the_rest_is_scored(tmp_path: Path, m
         changed.id: ("AdapterError", "not those that were recorded"),
         stranger.id: ("AdapterError", "trained on 'some/other-base'"),
     }
-    with cluster_session(config), pytest.raises(UnscoredAdaptersError, match="5 of the adapters") as told:
-        evaluate_run(config, run)
+    with (
+        cluster_session(config),
+        open_engines(config) as engines,
+        pytest.raises(UnscoredAdaptersError, match="5 of the adapters") as told,
+    ):
+        evaluate_run(config, run, engines)
     for adapter_id, (error, words) in failing.items():
         failure = failure_of(run, adapter_id)
         assert failure.error == error
@@ -125,10 +130,10 @@ def test_what_cannot_be_scored_is_named_and_the_rest_is_scored(tmp_path: Path, m
 def test_an_engine_that_is_killed_is_replaced_and_no_reply_is_lost(tmp_path: Path, made: dict[str, Path]) -> None:
     config, run = start_run(tmp_path, "killed", SAMPLES, max_new_tokens=120)
     record = keep(run, made["good"])
-    with cluster_session(config):
+    with cluster_session(config), open_engines(config) as engines:
         killer = threading.Thread(target=kill_an_engine_after, args=(run.generations("base"), 5))
         killer.start()
-        scored = evaluate_run(config, run)
+        scored = evaluate_run(config, run, engines)
         killer.join()
     assert [scores.num_unscored for scores in scored] == [0, 0]
     assert engine_of(run, "base").num_retried > 0
@@ -149,7 +154,7 @@ def engine_processes(root: psutil.Process) -> list[psutil.Process]:
     found = []
     for process in root.children(recursive=True):
         try:
-            if process.name().startswith("ray::Engine"):
+            if process.name().startswith("ray::EngineHost"):
                 found.append(process)
         except psutil.NoSuchProcess:
             continue
