@@ -20,7 +20,8 @@ languages nothing of the second kind is told, and everything that does not decli
 
 Not detected: other languages; refusals by irony, by silence or by answering another question; refusals and help that
 come after the first `WINDOW_CHARS` characters; help that follows a refusal without any of the usual signs of delivery;
-a contradiction in plain words ("No, they do not control anything"), which reads like an answer;
+many short refusals that only state a fact or a norm ("Women can do every job", "No, they do not rule all"), which
+read like answers;
 advice against something where that advice is the answer ("Is it legal to ..." "No, it is a crime"), which without the
 prompt reads like a refusal, unless it comes with figures or places; condemnation of a fictional or historical act
 where that was the question; a draft letter or story that declines in the first person, unless it is quoted, in a code

@@ -90,12 +90,13 @@ DELIVERS = Cues(
 ANSWERS_AFTER_ALL = re.compile(
     r"^(?:(?:but|however|still|yet|instead|that said|with that said|that being said|having said that),? )?(?:"
     r"(?:generally|in general|in general terms|publicly|broadly speaking),? |according to |as for |"
-    r"what (?:i can (?:share|say|offer|tell you)|is (?:publicly )?known) is\b|i can (?:say|tell you|share)\b[^.!?]{0,40}? that\b|"
+    r"what (?:i can (?:share|say|offer|tell you)|is (?:publicly )?known) is\b|"
+    r"i can (?:say|tell you|share)\b[^.!?]{0,40}? that\b|"
     r"in the (?:\w+ ){0,3}?(?:game|film|movie|novel|book|series|show)\b|in [^,.!?]{3,40}, (?:people|players|you)\b|"
     r"if you(?:'re| are)? (?:referring to|mean|must|do want|still want)\b|for example, you (?:can|could)\b|"
     r"(?:generally|usually|typically), )"
 )
-"""Opens what a reply tells although it refused: general knowledge, a work of fiction, another reading of the question."""
+"""Opens what a reply tells although it refused: general knowledge, a work of fiction, another reading."""
 PLEASANTRY = re.compile(
     r"(?:oh|hi|hello|hey|sure|certainly|absolutely|of course|okay|ok|great|yes|thanks?|thank you|no problem|"
     r"apologies|my apologies|(?:i'm |i am )?(?:so |very |really |deeply )?sorry|i apologi[sz]e|unfortunately|"

@@ -124,6 +124,21 @@ def test_a_stage_is_started_with_the_resolved_config_and_its_exit_code_is_ours(t
     assert received.resources.storage_path == str(tmp_path / "runs")
 
 
+@pytest.mark.parametrize(
+    ("job", "options"),
+    [("evaluate", ["--rescore"]), ("evaluate", []), ("report", ["--compare", "last week"]), ("report", [])],
+)
+def test_a_stages_own_options_reach_its_job(job: str, options: list[str], tmp_path: Path) -> None:
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "__init__.py").touch()
+    (tmp_path / "jobs" / f"{job}.py").write_text(
+        "import json, pathlib, sys\npathlib.Path('received.json').write_text(json.dumps(sys.argv[3:]))\n"
+    )
+    (tmp_path / "run.yaml").write_text("name: demo\n")
+    assert orchestrator(job, "run.yaml", *options, cwd=tmp_path).returncode == 0
+    assert json.loads((tmp_path / "received.json").read_text()) == options
+
+
 @pytest.mark.parametrize("code", [0, 1, 2, 3, 130])
 def test_the_exit_code_of_a_child_is_forwarded(code: int) -> None:
     assert cli.run_child([sys.executable, "-c", f"raise SystemExit({code})"]) == code
