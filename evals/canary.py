@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
 from evals.records import CanaryProof
-from orchestrator.errors import InertAdapterError
+from orchestrator.errors import AdapterError, InertAdapterError
 
 NUM_CANARIES = 8
 """Prompts in the batch."""
@@ -41,10 +41,15 @@ def prove_applied(
     """Compare an adapter's traces with the base's on the same batch.
 
     Raises:
+        AdapterError: If the adapter makes probabilities that are no numbers.
         InertAdapterError: If no text moved and no log probability moved further than between two passes of the base.
     """
     noise = _largest_shift(base, base_again)
     shift = _largest_shift(base, traces)
+    if not math.isfinite(shift):
+        raise AdapterError(
+            "with the adapter the model's probabilities are no numbers", where=adapter_id, fix="Train it again"
+        )
     stable = [one.tokens == other.tokens for one, other in zip(base, base_again, strict=True)]
     moved = sum(steady and one.tokens != other.tokens for steady, one, other in zip(stable, base, traces, strict=True))
     if shift <= noise and not moved:
@@ -64,11 +69,14 @@ def weakest(proofs: Sequence[CanaryProof]) -> CanaryProof | None:
 
 def _largest_shift(left: Sequence[Trace], right: Sequence[Trace]) -> float:
     """The largest difference over the tokens that one side gives; the other's is at most at the edge of its list."""
-    return max((_shift(one.first, other.first) for one, other in zip(left, right, strict=True)), default=0.0)
+    shifts = [_shift(one.first, other.first) for one, other in zip(left, right, strict=True)]
+    return math.nan if any(map(math.isnan, shifts)) else max(shifts, default=0.0)
 
 
 def _shift(left: dict[int, float], right: dict[int, float]) -> float:
     edges = (min(left.values(), default=0.0), min(right.values(), default=0.0))
+    if not all(map(math.isfinite, (*left.values(), *right.values()))):
+        return math.nan
     shifts = [abs(left[token] - right[token]) for token in left.keys() & right.keys()]
     shifts += [max(0.0, left[token] - edges[1]) for token in left.keys() - right.keys()]
     shifts += [max(0.0, right[token] - edges[0]) for token in right.keys() - left.keys()]

@@ -35,6 +35,7 @@ class _Pile:
     prompts: deque[Prompt]
     retries: deque[Prompt] = field(default_factory=deque)
     num_engines: int = 0
+    is_dropped: bool = False
 
     def __len__(self) -> int:
         return len(self.prompts) + len(self.retries)
@@ -71,6 +72,10 @@ class WorkQueue:
         taken = tuple(source.popleft() for _ in range(min(size, len(source))))
         return Chunk(pile.work.key, pile.work.adapter, taken, is_retry)
 
+    def is_empty(self) -> bool:
+        """Whether nothing is left to deal."""
+        return not any(len(pile) for pile in self._piles.values())
+
     def finish(self, chunk: Chunk) -> None:
         """Say that an engine is done with a chunk."""
         self._piles[chunk.key].num_engines -= 1
@@ -82,6 +87,8 @@ class WorkQueue:
             The prompts that had this second try already and are given up.
         """
         self.finish(chunk)
+        if self._piles[chunk.key].is_dropped:
+            return []
         if chunk.is_retry:
             return list(unanswered)
         self._piles[chunk.key].retries.extend(unanswered)
@@ -89,6 +96,7 @@ class WorkQueue:
 
     def drop(self, key: str) -> None:
         """Ask no more of a work."""
+        self._piles[key].is_dropped = True
         self._piles[key].prompts.clear()
         self._piles[key].retries.clear()
 

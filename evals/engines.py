@@ -1,12 +1,12 @@
 """Engines as Ray actors: started, fed, replaced when they die."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayActorError, RayError
 
 from evals.dealing import Chunk, Work, WorkQueue
 from evals.generate import (
@@ -25,14 +25,15 @@ from evals.records import FailedAdapter
 from evals.rescore import failed_adapter
 from orchestrator.cluster import cluster_capacity, worker_shape
 from orchestrator.config import RunConfig
-from orchestrator.errors import AdapterError, EvaluationError, causes
+from orchestrator.errors import AdapterError, EvaluationError, InputError, causes
 
 MAX_ENGINE_CPUS = 8
 """CPUs of an engine without a GPU, where its machine has as many."""
 CPU_KV_CACHE_BYTES = 1024**3
 """Without a size vLLM takes nearly all of the machine's memory on a CPU."""
-MAX_DEATHS_IN_A_ROW = 3
-"""Engines that die one after the other without a single reply between them: then it is not the cases."""
+MIN_DEATHS_IN_A_ROW = 3
+"""Engines that die one after the other without a single reply between them, or twice as many as there are: then it is
+not the cases."""
 
 
 class Listener(Protocol):
@@ -54,6 +55,9 @@ class EngineHost:
     def __init__(self) -> None:
         load_vllm()
         self._engine: Engine | None = None
+
+    def ready(self) -> None:
+        """Answer as soon as the process is there, which on a full cluster may be never."""
 
     def answer(
         self, settings: EngineSettings, canaries: Sequence[Prompt], prompts: Sequence[Prompt], adapter: Adapter | None
@@ -108,14 +112,19 @@ def open_engines(config: RunConfig) -> Iterator[Engines]:
 
 
 def _actor_class(count: int, *, on_gpu: bool) -> Any:
-    _, largest = cluster_capacity()
-    cpus_of_node = int(largest["CPU"]) if largest else MAX_ENGINE_CPUS
-    per_node = -(-count // max(1, len([node for node in ray.nodes() if node["Alive"]])))
-    num_cpus = 1 if on_gpu else max(1, min(MAX_ENGINE_CPUS, cpus_of_node // per_node))
+    sizes = _cpus_of_nodes() or [MAX_ENGINE_CPUS]
+    on_a_node = -(-count // len(sizes))
+    num_cpus = 1 if on_gpu else max(1, min(MAX_ENGINE_CPUS, min(sizes) // on_a_node))
     environment = IN_PROCESS if on_gpu else IN_PROCESS | ON_CPU
     return ray.remote(EngineHost).options(
         num_cpus=num_cpus, num_gpus=int(on_gpu), runtime_env={"env_vars": environment}
     )
+
+
+def _cpus_of_nodes() -> list[int]:
+    """Whole CPUs of each living node that has any."""
+    sizes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+    return [size for size in sizes if size >= 1]
 
 
 def num_engines(wanted: int | None, *, on_gpu: bool) -> int:
@@ -123,14 +132,11 @@ def num_engines(wanted: int | None, *, on_gpu: bool) -> int:
 
     Without a number it is one for each GPU, or one for each machine where none is used.
     """
-    capacity, largest = cluster_capacity()
     if on_gpu:
-        most = int(capacity.get("GPU", 0))
+        most = usual = int(cluster_capacity()[0].get("GPU", 0))
     else:
-        most = sum(1 for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1)
-        if wanted is not None and largest is not None:
-            return max(1, min(wanted, int(capacity.get("CPU", 1))))
-    return max(1, most if wanted is None else min(wanted, most))
+        most, usual = sum(_cpus_of_nodes()), len(_cpus_of_nodes())
+    return max(1, usual if wanted is None else min(wanted, most))
 
 
 def engine_kv_cache_bytes(gib: float | None, *, on_gpu: bool) -> int | None:
@@ -161,57 +167,85 @@ def answer_all(
     """
     queue = WorkQueue([work for work in works if work.prompts], engines.count)
     try:
-        return _Round(queue, lambda: _Worker(engines.take(), settings, canaries), listener).run(engines.count)
+        return _Round(queue, engines, settings=settings, canaries=canaries, listener=listener).run()
     finally:
         engines.end_used()
 
 
-@dataclass
+@dataclass(eq=False)
 class _Worker:
     """One engine and what it is at. `waiting` are the prompts of its chunk that have no reply."""
 
     actor: Any
-    settings: EngineSettings
-    canaries: Sequence[Prompt]
+    ready: Any
     current: str | None = None
     chunk: Chunk | None = None
     stream: Any = None
     waiting: dict[str, Prompt] = field(default_factory=dict)
 
-    def begin(self, chunk: Chunk) -> None:
+    def begin(self, chunk: Chunk, settings: EngineSettings, canaries: Sequence[Prompt]) -> None:
         self.current, self.chunk = chunk.key, chunk
         self.waiting = {prompt.case_id: prompt for prompt in chunk.prompts}
-        self.stream = self.actor.answer.remote(self.settings, self.canaries, chunk.prompts, chunk.adapter)
+        self.stream = self.actor.answer.remote(settings, canaries, chunk.prompts, chunk.adapter)
 
 
 class _Round:
-    """One pass over a queue."""
+    """One pass over a queue. Only engines whose process is there get work, so that none waits for what never comes."""
 
-    def __init__(self, queue: WorkQueue, start: Callable[[], _Worker], listener: Listener) -> None:
-        self._queue, self._start, self._listener = queue, start, listener
+    def __init__(
+        self,
+        queue: WorkQueue,
+        engines: Engines,
+        *,
+        settings: EngineSettings,
+        canaries: Sequence[Prompt],
+        listener: Listener,
+    ) -> None:
+        self._queue, self._engines, self._listener = queue, engines, listener
+        self._settings, self._canaries = settings, canaries
         self._failed: dict[str, FailedAdapter] = {}
+        self._starting: list[_Worker] = []
+        self._idle: list[_Worker] = []
+        self._busy: list[_Worker] = []
         self._deaths_in_a_row = 0
 
-    def run(self, count: int) -> list[FailedAdapter]:
-        idle: list[_Worker] = []
-        busy: list[_Worker] = []
+    def run(self) -> list[FailedAdapter]:
+        for _ in range(self._engines.count):
+            self._start()
         while True:
-            while len(busy) < count:
-                worker = idle.pop() if idle else None
-                chunk = self._queue.deal(worker.current if worker else None)
-                if chunk is None:
-                    idle += [worker] if worker else []
-                    break
-                worker = worker or self._start()
-                worker.begin(chunk)
-                busy.append(worker)
-            if not busy:
+            self._deal()
+            if not self._busy and self._queue.is_empty():
                 return list(self._failed.values())
-            (ready,), _ = ray.wait([worker.stream for worker in busy], num_returns=1)
-            worker = next(worker for worker in busy if worker.stream is ready)
-            if not self._hear(worker):
-                busy.remove(worker)
-                idle += [worker] if worker.chunk is not None else []
+            self._wait()
+
+    def _start(self) -> None:
+        actor = self._engines.take()
+        self._starting.append(_Worker(actor, actor.ready.remote()))
+
+    def _deal(self) -> None:
+        while self._idle and (chunk := self._queue.deal(self._idle[-1].current)) is not None:
+            worker = self._idle.pop()
+            worker.begin(chunk, self._settings, self._canaries)
+            self._busy.append(worker)
+
+    def _wait(self) -> None:
+        """Take the next message of a busy engine, or a process that came up."""
+        streams = [worker.stream for worker in self._busy]
+        (found,), _ = ray.wait([*streams, *(worker.ready for worker in self._starting)], num_returns=1)
+        busy = next((worker for worker in self._busy if worker.stream is found), None)
+        if busy is not None:
+            if not self._hear(busy):
+                self._busy.remove(busy)
+            return
+        worker = next(worker for worker in self._starting if worker.ready is found)
+        self._starting.remove(worker)
+        try:
+            ray.get(found)
+        except RayError as error:
+            self._count_death("the start of an engine", error)
+            self._start()
+        else:
+            self._idle.append(worker)
 
     def _hear(self, worker: _Worker) -> bool:
         """Take one message of a busy engine. False when its chunk has ended, one way or the other."""
@@ -221,8 +255,9 @@ class _Round:
             message = ray.get(next(worker.stream))
         except StopIteration:
             self._queue.finish(chunk)
+            self._idle.append(worker)
             return False
-        except (RayActorError, RayTaskError) as error:
+        except RayError as error:
             self._fail(worker, chunk, error)
             return False
         if isinstance(message, Loaded):
@@ -235,19 +270,16 @@ class _Round:
         return True
 
     def _fail(self, worker: _Worker, chunk: Chunk, error: Exception) -> None:
-        of_adapter = next((cause for cause in causes(error) if isinstance(cause, AdapterError)), None)
-        if of_adapter is not None:
+        known = [cause for cause in causes(error) if isinstance(cause, AdapterError | InputError)]
+        if known and isinstance(known[0], AdapterError):
             self._queue.finish(chunk)
             self._queue.drop(chunk.key)
-            self._failed[chunk.key] = failed_adapter(chunk.key, of_adapter)
+            self._failed[chunk.key] = failed_adapter(chunk.key, known[0])
+            self._idle.append(worker)
             return
-        reason = _reason(error)
-        self._deaths_in_a_row += 1
-        if self._deaths_in_a_row >= MAX_DEATHS_IN_A_ROW:
-            raise EvaluationError(
-                f"{self._deaths_in_a_row} vLLM engines broke one after the other; the last with {reason}",
-                where=chunk.key,
-            ) from error
+        if known:
+            raise known[0]
+        reason = self._count_death(chunk.key, error)
         unanswered = list(worker.waiting.values())
         given_up = self._queue.take_back(chunk, unanswered)
         if given_up:
@@ -256,7 +288,21 @@ class _Round:
         else:
             self._listener.retried(chunk.key, len(unanswered))
         ray.kill(worker.actor)
-        worker.chunk = None  # it is not asked again
+        self._start()
+
+    def _count_death(self, key: str, error: Exception) -> str:
+        """Why an engine died.
+
+        Raises:
+            EvaluationError: If it is one of too many in a row.
+        """
+        reason = _reason(error)
+        self._deaths_in_a_row += 1
+        if self._deaths_in_a_row >= max(MIN_DEATHS_IN_A_ROW, 2 * self._engines.count):
+            raise EvaluationError(
+                f"{self._deaths_in_a_row} vLLM engines broke one after the other; the last with {reason}", where=key
+            ) from error
+        return reason
 
 
 def _reason(error: Exception) -> str:

@@ -1,6 +1,6 @@
 """The evaluation of a run: the base and every kept adapter on the same cases, in warm engines."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from transformers import AutoConfig, PreTrainedTokenizerBase
@@ -10,11 +10,11 @@ from evals.cases import cases_from_samples, draw_cases, refuse_repeated_ids
 from evals.dealing import Work
 from evals.engines import Engines, answer_all, engine_kv_cache_bytes
 from evals.generate import Adapter, EngineSettings, Prompt, adapters_for_engine, smallest_served_rank
-from evals.journal import Journal, engine_record, inputs_sha256
+from evals.journal import Journal, engine_record, inputs_sha256, remove_replies
 from evals.parse.formats import reply_format_of
 from evals.records import Case, FailedAdapter, ReplyFormat, Scores
-from evals.rescore import failed_adapter, score_replies, tell_failures
-from evals.second_opinion import ask_judge
+from evals.rescore import failed_adapter, keep_failures, raise_failures, score_replies
+from evals.second_opinion import ask_judge, judge_model
 from evals.serving import serving_parser_name
 from evals.suites.read import read_suite
 from orchestrator.adapters import load_adapter, read_adapter
@@ -22,7 +22,7 @@ from orchestrator.config import RunConfig
 from orchestrator.data.tokenize import render_prompt
 from orchestrator.errors import AdapterError, DataError, EvaluationError
 from orchestrator.jsonl import dump_jsonl, read_jsonl
-from orchestrator.models.base import base_folder, compute_dtype, load_tokenizer
+from orchestrator.models.base import base_folder, load_tokenizer
 from orchestrator.models.base_weights import BaseWeights, base_sha256
 from orchestrator.progress import bar, say
 from orchestrator.records import BASE_ADAPTER_ID, AdapterRecord, Sample
@@ -47,22 +47,29 @@ def evaluate_run(config: RunConfig, run: RunDir, engines: Engines) -> list[Score
         EvaluationError: If engines break one after the other.
     """
     folder = base_folder(config.model)
+    if config.eval.judge is not None:
+        base_folder(judge_model(config.eval.judge))  # a judge that is not there is told before anything is asked
     tokenizer = load_tokenizer(folder, trust_remote_code=config.model.trust_remote_code)
     reply_format = reply_format_of(config.eval.reply_format, tokenizer.chat_template)
     cases = collect_cases(config, run)
     prompts = _render(config, tokenizer, cases)
     records, failed = _fitting_adapters(config, run, folder)
+    _forget_others(run, records)
     settings = _engine_settings(
         config, folder, list(records.values()), prompts=prompts, reply_format=reply_format, on_gpu=engines.on_gpu
     )
     served = adapters_for_engine({id_: (run.adapter(id_), record.sha256) for id_, record in records.items()})
     say(f"{_cases_text(cases)}: {len(cases)} prompts for the base and each of {len(served)} adapters.")
-    journal = _open_journal(run, settings, served, prompts=prompts, base=base_sha256(folder), count=engines.count)
+    journal = _open_journal(config, run, settings, served, prompts=prompts, engines=engines)
     failed += _generate(journal, settings, prompts, engines)
     scored, unscored = _score_all(config, run, journal, cases, reply_format)
+    failed += unscored
+    keep_failures(run, failed)
+    for scores in scored:
+        run.judgements(scores.adapter_id).unlink(missing_ok=True)
     if config.eval.judge is not None:
         ask_judge(config, run, config.eval.judge, cases=cases, scored=scored, engines=engines)
-    tell_failures(run, (*failed, *unscored))
+    raise_failures(run, failed)
     return scored
 
 
@@ -121,6 +128,14 @@ def _fitting_adapters(
     return {record.id: record for record in ordered}, failed
 
 
+def _forget_others(run: RunDir, fitting: Mapping[str, AdapterRecord]) -> None:
+    """Remove replies of adapters that are gone or cannot be loaded, so that nothing says they could be chosen."""
+    for folder in (run.root / "evals").glob("[!.]*/"):
+        if folder.name not in fitting and folder.name != BASE_ADAPTER_ID:
+            remove_replies(run, folder.name)
+            run.failure(folder.name).unlink(missing_ok=True)
+
+
 def _check_record(record: AdapterRecord, folder: Path, config: RunConfig) -> None:
     if record.base != config.model.base:
         raise AdapterError(
@@ -145,9 +160,9 @@ def _engine_settings(
     wanted = config.eval.max_model_len or max(len(p.token_ids) for p in prompts) + config.eval.max_new_tokens
     return EngineSettings(
         base=config.model,
-        dtype=compute_dtype(config.model.dtype),
+        dtype=config.model.dtype,
         on_gpu=on_gpu,
-        max_model_len=min(wanted, model.max_position_embeddings),
+        max_model_len=min(wanted, model.get_text_config().max_position_embeddings),
         max_lora_rank=smallest_served_rank([record.r for record in adapters]),
         kv_cache_bytes=engine_kv_cache_bytes(config.eval.kv_cache_gib, on_gpu=on_gpu),
         max_new_tokens=config.eval.max_new_tokens,
@@ -158,22 +173,22 @@ def _engine_settings(
 
 
 def _open_journal(
+    config: RunConfig,
     run: RunDir,
     settings: EngineSettings,
     adapters: Sequence[Adapter],
     *,
     prompts: Sequence[Prompt],
-    base: str,
-    count: int,
+    engines: Engines,
 ) -> Journal:
-    entries = {
-        adapter.id if adapter else BASE_ADAPTER_ID: engine_record(
-            adapter, inputs_sha256(settings, base, adapter.sha256 if adapter else None), settings, count
-        )
-        for adapter in (None, *adapters)
-    }
+    base, limit = base_sha256(base_folder(config.model)), config.eval.max_model_len
     works = {adapter.id if adapter else BASE_ADAPTER_ID: adapter for adapter in (None, *adapters)}
-    return Journal(run, entries, works, dict.fromkeys(entries, prompts))
+    digests = {
+        key: inputs_sha256(settings, base, adapter.sha256 if adapter else None, max_model_len=limit)
+        for key, adapter in works.items()
+    }
+    entries = {key: engine_record(adapter, digests[key], settings, engines.count) for key, adapter in works.items()}
+    return Journal(run, entries, works, dict.fromkeys(works, prompts))
 
 
 def _generate(

@@ -1,8 +1,8 @@
 """Cases -> generations with vLLM, and the only file that runs its engine: a warm one for the base and all adapters.
 
-On a GPU an adapter is a LoRA request of the batch. On a CPU it is merged and its matrices are put into the running
-engine, because vLLM's LoRA path there is several times slower and gives base rows that share a batch with adapter rows
-the adapter's weights.
+On a GPU an adapter is a LoRA request of the batch. On a CPU, and on a GPU that computes in float32, it is merged and
+its matrices are put into the running engine, because vLLM's LoRA path there is several times slower and gives base
+rows that share a batch with adapter rows the adapter's weights.
 """
 
 import hashlib
@@ -39,12 +39,13 @@ BATCH_S = 0.25
 class EngineSettings(Record):
     """What an engine needs to know at its start. Sizes in tokens and bytes; None leaves a size to vLLM.
 
-    `max_lora_rank` is None where no adapter is applied as a LoRA request. `serving_parser` names the parser that each
-    reply is also read with, None for none. `choices` restricts replies to one of these texts.
+    `dtype` `auto` is decided where the engine is. `max_lora_rank` is None where no adapter is applied as a LoRA
+    request. `serving_parser` names the parser that each reply is also read with, None for none. `choices` restricts
+    replies to one of these texts.
     """
 
     base: ModelConfig
-    dtype: Literal["bfloat16", "float32"]
+    dtype: Literal["auto", "bfloat16", "float32"]
     on_gpu: bool
     max_model_len: int
     max_lora_rank: int | None
@@ -84,6 +85,7 @@ class Loaded(NamedTuple):
     load_s: float
     canary: CanaryProof | None
     device: str
+    dtype: str
 
 
 class Batch(NamedTuple):
@@ -124,9 +126,12 @@ class Engine:
         os.environ.update(IN_PROCESS if settings.on_gpu else IN_PROCESS | ON_CPU)
         from vllm import LLM
 
-        from orchestrator.models.base import base_folder
+        from orchestrator.models.base import base_folder, compute_dtype
 
         folder = base_folder(settings.base)
+        dtype = compute_dtype(settings.dtype)
+        # vLLM's kernels for LoRA requests take half precision only.
+        as_requests = settings.on_gpu and dtype != "float32"
         placement: dict[str, Any] = {}
         if not settings.on_gpu:
             placement = {
@@ -136,12 +141,12 @@ class Engine:
             }
         if settings.kv_cache_bytes is not None:
             placement["kv_cache_memory_bytes"] = settings.kv_cache_bytes
-        if settings.on_gpu and settings.max_lora_rank is not None:
+        if as_requests and settings.max_lora_rank is not None:
             placement.update(enable_lora=True, max_loras=1, max_lora_rank=settings.max_lora_rank)
         self._settings = settings
         self._llm = LLM(
             str(folder),
-            dtype=settings.dtype,
+            dtype=dtype,
             trust_remote_code=settings.base.trust_remote_code,
             max_model_len=settings.max_model_len,
             seed=settings.seed,
@@ -152,7 +157,8 @@ class Engine:
         self._serve: Callable[[str], ServedReply] | None = None
         if settings.serving_parser is not None:
             self._serve = serving_reader(settings.serving_parser, self._tokenizer)
-        self._swap = None if settings.on_gpu else _WeightSwap(self._llm, folder)
+        self._dtype = dtype
+        self._swap = None if as_requests else _WeightSwap(self._llm, folder)
         self._canaries = [prompt for prompt in canaries if self._room(prompt) > 0]
         self._base_traces: tuple[list[Trace], list[Trace]] | None = None
         self._proofs: dict[str, CanaryProof | None] = {}
@@ -172,7 +178,7 @@ class Engine:
         started = time.monotonic()
         self._apply(adapter)
         canary = self._proof(adapter)
-        yield Loaded(self._applied_as(adapter), time.monotonic() - started, canary, self._device())
+        yield Loaded(self._applied_as(adapter), time.monotonic() - started, canary, self._device(), self._dtype)
         yield from self._replies(prompts, adapter)
 
     def _prepare_base_traces(self) -> None:
@@ -190,6 +196,10 @@ class Engine:
 
             if read_adapter(Path(adapter.folder)).sha256 != adapter.sha256:
                 raise _changed(adapter)
+            try:
+                self._llm.llm_engine.add_lora(self._lora_request(adapter))
+            except (ValueError, RuntimeError) as error:
+                raise AdapterError(f"vLLM cannot load the adapter: {error}", where=adapter.folder) from error
 
     def _check_restored(self, base_traces: tuple[list[Trace], list[Trace]]) -> None:
         """Hold the base that was put back against the base as it was at the start."""

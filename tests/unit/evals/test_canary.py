@@ -2,7 +2,7 @@ import pytest
 
 from evals.canary import NUM_CANARIES, Trace, pick_canaries, prove_applied, weakest
 from evals.records import CanaryProof
-from orchestrator.errors import InertAdapterError
+from orchestrator.errors import AdapterError, InertAdapterError
 
 BASE = [Trace((1, 2), {1: -0.1, 5: -3.0}), Trace((3, 4), {3: -0.5, 4: -1.5})]
 
@@ -41,6 +41,12 @@ def test_a_token_that_came_into_the_list_moved_at_least_from_its_edge() -> None:
     adapter = [Trace((1, 2), {1: -0.1, 6: -1.0}), BASE[1]]
     proof = prove_applied("a", adapter, base=BASE, base_again=BASE)
     assert proof.largest_shift == pytest.approx(2.0)  # token 6 was at most at -3.0
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("-inf")])
+def test_probabilities_that_are_no_numbers_are_told(broken: float) -> None:
+    with pytest.raises(AdapterError, match="no numbers"):
+        prove_applied("a", [Trace((1, 2), {1: broken, 5: -3.0}), BASE[1]], base=BASE, base_again=BASE)
 
 
 def test_canaries_are_spread_over_the_prompts() -> None:

@@ -54,10 +54,14 @@ def test_what_a_dead_engine_left_is_asked_once_more_one_by_one_and_then_given_up
 
 def test_a_dropped_work_is_asked_no_more() -> None:
     queue = WorkQueue([make_work("a", 4), make_work("b", 1)], num_engines=2)
-    queue.deal(None)
+    begun = queue.deal(None)
+    assert begun is not None
     queue.drop("a")
+    assert queue.take_back(begun, begun.prompts) == []
+    assert not queue.is_empty()
     assert ids(queue.deal("a")) == ["b0"]
     assert queue.deal(None) is None
+    assert queue.is_empty()
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=5), st.integers(1, 4))

@@ -91,7 +91,7 @@ def test_load_times_add_up_and_the_weakest_proof_is_kept(tmp_path: Path) -> None
     journal = open_journal(tmp_path)
     for texts in (5, 2, 8):
         proof = CanaryProof(num_prompts=8, num_texts_moved=texts, largest_shift=1.0, noise=0.0)
-        journal.loaded("abc", Loaded("merged", 0.25, proof, "cpu"))
+        journal.loaded("abc", Loaded("merged", 0.25, proof, "cpu", "float32"))
     journal.retried("abc", 3)
     record = stored(tmp_path, "abc")
     assert record.canary is not None

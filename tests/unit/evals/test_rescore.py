@@ -45,7 +45,7 @@ def test_the_replies_that_are_there_are_judged_by_todays_rules(config: RunConfig
     write_replies(run, "base", dict.fromkeys(CITIES, "It is sunny."))
     write_replies(run, "abc", {city: calls("Rome" if city == "Oslo" else city) for city in CITIES})
     write_text_atomic(run.scores("abc"), "scores of an older version")
-    assert [scores.adapter_id for scores in rescore_run(config, run)] == ["abc", "base"]
+    rescore_run(config, run)
     assert accuracy(run, "abc") == 0.75
     assert accuracy(run, "base") == 0.0
 
