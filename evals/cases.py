@@ -9,7 +9,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
-from evals.records import Case
+from pydantic import ValidationError
+
+from evals.accepted_calls import ITEM_WORDS, TYPE_WORDS
+from evals.records import AcceptedCall, Case
 from orchestrator.config_eval import SuiteFormat
 from orchestrator.errors import DataError
 from orchestrator.records import (
@@ -18,6 +21,7 @@ from orchestrator.records import (
     MISSING_ARGUMENT,
     NO_FITTING_TOOL,
     SAMPLE_KINDS,
+    JsonObject,
     Sample,
 )
 
@@ -53,12 +57,43 @@ def refuse_repeated_ids(cases: Iterable[Case]) -> None:
     """
     repeated = [case_id for case_id, count in Counter(case.id for case in cases).items() if count > 1]
     if repeated:
+        counted = "1 case id occurs" if len(repeated) == 1 else f"{len(repeated)} case ids occur"
         raise DataError(
-            f"{len(repeated)} case ids occur more than once",
+            f"{counted} more than once",
             where=repeated[0],
             allowed="one sample for each id",
             fix="Give every sample its own id",
         )
+
+
+def case_from_row(row: JsonObject, *, where: str) -> Case:
+    """A case as it was written before, read again.
+
+    Raises:
+        DataError: With `where`, if the row is no case, or its accepted calls have types that no call can be held to.
+    """
+    try:
+        case = Case.model_validate(row)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise DataError(f"this is no case: {field}: {first['msg']}", where=where) from None
+    for number, accepted in enumerate(case.accepted_calls):
+        for name in accepted.arguments.keys() & accepted.types.keys():
+            if problem := _type_problem(accepted, name):
+                raise DataError(f"this is no case: accepted_calls.{number}: {name}: {problem}", where=where)
+    return case
+
+
+def _type_problem(accepted: AcceptedCall, name: str) -> str | None:
+    word, item_word = accepted.types[name], accepted.item_types.get(name)
+    words = TYPE_WORDS[accepted.language]
+    unknown = [given for given in (word, item_word) if given is not None and given not in words]
+    if unknown:
+        return f"{unknown[0][:80]!r} is no type of {accepted.language}, which are {', '.join(words)}"
+    if item_word is not None and word not in ITEM_WORDS:
+        return f"{word!r} has no items, so these have no type"
+    return None
 
 
 def _cases_of(sample: Sample, wanted: Turns) -> list[Case]:
@@ -141,12 +176,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _write_cases(given: Namespace) -> None:
     # The formats need the readers of the data, which whoever only scores replies does not.
-    from evals.command import write_output
+    from evals.command import output_file, show, write_output
     from evals.suites.read import read_cases
+    from orchestrator.data.formats.bfcl import answers_path
     from orchestrator.jsonl import dump_jsonl
 
     if given.limit is not None and given.limit < 1:
         raise DataError(f"{given.limit} rows are asked for", where="--limit", allowed="a whole number at least 1")
+    out = output_file(given.out, [given.input, given.answers, answers_path(given.input)])
     cases = read_cases(
         given.input,
         given.format,
@@ -155,15 +192,16 @@ def _write_cases(given: Namespace) -> None:
         limit=given.limit,
         turns=given.turns,
     )
-    write_output(given.out, dump_jsonl(cases))
-    sys.stdout.write(_summary(cases) + f"Written to {given.out}.\n")
+    write_output(out, dump_jsonl(cases))
+    show(_summary(cases) + f"Written to {given.out}.\n")
 
 
 def _summary(cases: Sequence[Case]) -> str:
     """How many cases there are of each kind, and how well a share of each will be known."""
     from evals.metrics import wilson_interval
 
-    lines = [f"{len(cases)} cases; a share of one half of n would be known to the 95 % interval beside it."]
+    counted = "1 case" if len(cases) == 1 else f"{len(cases)} cases"
+    lines = [f"{counted}; a share of one half of n would be known to the 95 % interval beside it."]
     for kind in SAMPLE_KINDS:
         count = sum(case.kind == kind for case in cases)
         if count:

@@ -70,6 +70,9 @@ class ServedReply(Record):
     error: str | None = None
 
 
+MAX_COUNT = 10**9
+"""Most tokens, and most seconds, that a reply may have: far beyond any reply, and small enough to reckon with."""
+
 AppliedAs = Literal["base", "merged", "lora_request"]
 
 
@@ -86,9 +89,9 @@ class Generation(Record):
     case_id: str
     text: str
     finish_reason: str = "unknown"
-    prompt_tokens: int | None = None
-    output_tokens: int | None = None
-    latency_s: float | None = None
+    prompt_tokens: int | None = Field(default=None, ge=0, le=MAX_COUNT)
+    output_tokens: int | None = Field(default=None, ge=0, le=MAX_COUNT)
+    latency_s: float | None = Field(default=None, ge=0, le=MAX_COUNT, allow_inf_nan=False)
     prompt_sha256: str | None = None
     applied_as: AppliedAs | None = None
     lora_name: str | None = None

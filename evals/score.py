@@ -7,6 +7,7 @@ from pathlib import Path
 from evals.cases import NO_CALL_SUFFICES
 from evals.metrics import compute_cells, compute_metrics, has_reply
 from evals.parse import parse_reply, serving_differs
+from evals.parse.calls import without_lone_surrogates
 from evals.records import (
     REPLY_FORMATS,
     Case,
@@ -196,7 +197,7 @@ def _unscored(case: Case, generation: Generation | None) -> Verdict:
         valid=None,
         correct=None,
         reason="not_scored",
-        detail=cause,
+        detail=without_lone_surrogates(cause),
         reply_kind=None,
         called=None,
         cut_off=False,

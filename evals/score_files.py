@@ -1,20 +1,22 @@
 """Replies from a file against cases from a file: what `python -m evals.score` does."""
 
-import json
-import sys
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from pydantic import ValidationError
 
-from evals.cases import refuse_repeated_ids
-from evals.command import tell, write_output
-from evals.records import Case, Generation, Metric, Scores
+from evals.cases import case_from_row, refuse_repeated_ids
+from evals.command import output_file, show, tell, write_output
+from evals.metrics import has_reply
+from evals.parse import parse_reply
+from evals.records import REPLY_FORMATS, Case, Generation, Metric, ReplyFormat, Scores
 from evals.score import score_cases
+from orchestrator.data.file_bytes import open_bytes
+from orchestrator.data.strict_json import StrictJsonError, first_fault, parse_marked
 from orchestrator.errors import DataError
-from orchestrator.jsonl import parse_line
+from orchestrator.records import JsonObject
 
 _ROW = 'one {"case_id": ..., "text": ...} on each line'
 _FIELDS = frozenset(Generation.model_fields)
@@ -27,7 +29,8 @@ def score_files(given: Namespace) -> None:
     Raises:
         DataError: If a file cannot be read, a line is broken, or a reply is for no case or for one that has a reply.
     """
-    cases = [parse_line(line, Case, where=where) for where, line in _lines(given.cases)]
+    out = output_file(given.out, [given.cases, given.generations])
+    cases = [case_from_row(_row(line, where), where=where) for where, line in _lines(given.cases)]
     if not cases:
         raise DataError("the file holds no case", where=str(given.cases))
     refuse_repeated_ids(cases)
@@ -37,16 +40,44 @@ def score_files(given: Namespace) -> None:
         first = next(verdict for verdict in scores.verdicts if verdict.correct is None)
         counts = f"{scores.num_unscored} of {scores.num_cases} cases are not scored"
         tell(f"{counts}; the first is {first.case_id}: {first.detail}.")
-    write_output(given.out, scores.model_dump_json(indent=2) + "\n")
+    if warning := _format_warning(cases, generations, given.reply_format):
+        tell(warning)
+    write_output(out, scores.model_dump_json(indent=2) + "\n")
     ends_known = any(generation.finish_reason != _UNKNOWN for generation in generations)
     note = "" if ends_known else "No reply tells its finish_reason, so none counts as cut off.\n"
-    sys.stdout.write(f"{_summary(scores)}{note}Written to {given.out}.\n")
+    show(f"{_summary(scores)}{note}Written to {given.out}.\n")
+
+
+def _format_warning(cases: Sequence[Case], generations: Sequence[Generation], given: ReplyFormat) -> str | None:
+    """What to say where no reply to the cases that want calls makes one in the given format, else None.
+
+    Silent where replies make broken attempts in that format and no other format reads calls in them.
+    """
+    wanted = {case.id for case in cases if case.kind == "tool_call"}
+    texts = [reply.text for reply in generations if reply.case_id in wanted and has_reply(reply)]
+    read = [parse_reply(text, format=given) for text in texts]
+    if not texts or any(reply.calls for reply in read):
+        return None
+    counts: dict[ReplyFormat, int] = {
+        name: sum(bool(parse_reply(text, format=name).calls) for text in texts) for name in REPLY_FORMATS
+    }
+    best = max(counts, key=lambda name: counts[name])
+    what = f"none of {len(texts)} replies to cases that want a call makes one in the format {given}"
+    if counts[best]:
+        return (
+            f"Warning: {what}; as {best}, {counts[best]} would. If that is how they are written: --reply-format {best}."
+        )
+    if any(reply.problems for reply in read):
+        return None
+    return f"Warning: {what}, nor in any other (--reply-format)."
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """The lines of a file that hold something, each with its `file:line`."""
+    """The lines of a file that hold something, each with its `file:line`; unpacked if its name ends in `.gz`."""
+    if path.is_dir():
+        raise DataError("this is a folder, not a file", where=str(path), fix="Name a file in it")
     try:
-        with path.open("rb") as lines:
+        with open_bytes(path) as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     yield f"{path}:{number}", line.decode("utf-8-sig" if number == 1 else "utf-8")
@@ -79,16 +110,18 @@ def _read_generations(path: Path, known: set[str]) -> list[Generation]:
     return generations
 
 
-def _row(line: str, where: str) -> dict[str, Any]:
+def _row(line: str, where: str) -> JsonObject:
+    """A line as a strict JSON object, but for its `text`: halves of characters in what a model wrote are its own."""
     try:
-        row = json.loads(line, parse_constant=_no_constant)
-    except json.JSONDecodeError as error:
-        raise DataError(f"the line is not JSON ({error.msg} at column {error.colno})", where=where) from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"the line is not JSON ({error})", where=where) from None
+        row = parse_marked(line)
+    except StrictJsonError as error:
+        raise DataError(f"the line cannot be read: {error}", where=where) from None
     if not isinstance(row, dict):
-        raise DataError("the line is no JSON object", where=where, allowed=_ROW)
-    return row
+        raise DataError("the line is no JSON object", where=where)
+    text = row.pop("text", None)
+    if fault := first_fault(row):
+        raise DataError(f"the line cannot be read: {fault.detail}", where=where)
+    return row if text is None else {**row, "text": text}
 
 
 def _generation(row: dict[str, Any], where: str) -> Generation:
@@ -100,10 +133,6 @@ def _generation(row: dict[str, Any], where: str) -> Generation:
         first = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in first["loc"])
         raise DataError(f"{field}: {first['msg']}", where=where, allowed=_ROW) from None
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON value")
 
 
 def _summary(scores: Scores) -> str:

@@ -18,6 +18,7 @@ from evals.report.text import (
     duration_text,
     loss_text,
     markdown_cell,
+    markdown_code,
     markdown_row,
     metric_text,
     number_text,
@@ -188,7 +189,11 @@ def _other_run(view: View) -> list[str]:
     beside = [*here, *other.adapters]
     names = [metric for metric in METRICS if any(metric in adapter.metrics for adapter in beside)]
     rows = ([METRICS[n].label, *(_figure(n, adapter.metrics.get(n)) for adapter in beside)] for n in names)
-    head = ["", *(f"this run: {markdown_cell(a.id)}" for a in here), *(f"{name}: {a.id}" for a in other.adapters)]
+    head = [
+        "",
+        *(f"this run: {markdown_cell(a.id)}" for a in here),
+        *(f"{name}: {markdown_cell(a.id)}" for a in other.adapters),
+    ]
     lines = ["", f"## Beside run {name}", "", markdown_cell(other.note), *_table(head, rows)]
     lines += _comparisons(other.comparisons, "### The shared cases")
     for flips in view.other_flips:
@@ -253,8 +258,7 @@ def _literal(text: str) -> str:
 
 
 def _code(text: str) -> str:
-    # An element, not backticks: escapes keep their meaning in it, and it keeps @names from becoming mentions.
-    return f"<code>{markdown_cell(text, MAX_EXAMPLE_CHARS)}</code>"
+    return markdown_code(text, MAX_EXAMPLE_CHARS)
 
 
 def _engine(view: View) -> list[str]:

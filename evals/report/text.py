@@ -102,8 +102,10 @@ REASONS: dict[FailureReason, str] = {
 
 # Control characters (but tab and newline), invisible and direction-changing ones, and halves of surrogate pairs:
 # they can hide or reorder text on screen, and the last cannot be written as UTF-8.
+# Tag characters and other default-ignorable ones can carry text that only a machine reads.
 _INVISIBLE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
+    "\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb\ud800-\udfff\U000e0000-\U000e0fff]"
 )
 
 
@@ -121,6 +123,8 @@ def visible(text: str) -> str:
 
 def _escape(character: str) -> str:
     code = ord(character)
+    if code > 0xFFFF:
+        return f"\\U{code:08x}"
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
@@ -130,7 +134,22 @@ def shorten(text: str, limit: int = MAX_SHOWN_CHARS) -> Shown:
 
 
 def markdown_cell(text: str, limit: int = MAX_SHOWN_CHARS) -> str:
-    """Untrusted text as literal GitHub-flavoured Markdown on one line, safe in a table cell."""
+    """Untrusted text as literal GitHub-flavoured Markdown on one line, safe in a table cell.
+
+    A comment after each @ keeps it from notifying somebody and from being an address; no escape would.
+    """
+    return _escaped(text, limit).replace("@", "@<!-- -->")
+
+
+def markdown_code(text: str, limit: int = MAX_SHOWN_CHARS) -> str:
+    """Untrusted text as literal code on one line, safe in a table cell.
+
+    An element, not backticks: escapes keep their meaning in it, and it keeps @names from becoming mentions.
+    """
+    return f"<code>{_escaped(text, limit)}</code>"
+
+
+def _escaped(text: str, limit: int) -> str:
     shown = shorten(text, limit)
     line = " ".join(visible(shown.text).split())
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -17,14 +17,15 @@ from typing import Any, Literal, NamedTuple
 from evals.accepted_calls import ITEM_WORDS, MAY_BE_ABSENT, TYPE_WORDS, argument_problem
 from evals.records import AcceptedCall, Case
 from evals.source_literals import write_source
+from evals.suites.rows import refuse_no_file, suite_rows
 from orchestrator.data.formats.bfcl import ROLES, answers_path, load_answers, with_answer
 from orchestrator.data.formats.common import read_content, read_role, read_tool, short, text_field
 from orchestrator.data.loose_schema import OfferedTools, offered_tools
 from orchestrator.data.quality import SCHEMA_FAILURES, schema_validator
 from orchestrator.data.rejection import Reason, RowRejected
-from orchestrator.data.strict_json import StrictJsonError, parse
+from orchestrator.data.sources import RawRow, parse_row
 from orchestrator.errors import DataError
-from orchestrator.records import NO_FITTING_TOOL, FunctionCall, JsonObject, Message, ToolCall
+from orchestrator.records import NO_FITTING_TOOL, FunctionCall, JsonObject, Message, QuarantinedRow, ToolCall
 
 Language = Literal["python", "java", "javascript"]
 
@@ -52,8 +53,9 @@ def read_cases(questions: Path, answers: Path | None, *, suite: str, limit: int 
     accepted.
 
     Args:
-        questions: JSON lines of `id`, `question` and `function`.
-        answers: JSON lines of `id` and `ground_truth`; None looks for them beside the questions (`answers_path`).
+        questions: Rows of `id`, `question` and `function`.
+        answers: JSON lines or a JSON array of `id` and `ground_truth`; None looks for them beside the questions
+            (`answers_path`).
         suite: The name that the cases carry.
         limit: How many questions are read at most; None reads all.
 
@@ -61,6 +63,7 @@ def read_cases(questions: Path, answers: Path | None, *, suite: str, limit: int 
         DataError: If a file cannot be read, two questions have one id, or a question cannot be a case: how many
             cannot, and the first of them with `file:line`.
     """
+    refuse_no_file(questions, f"suite {suite}")
     found = answers_path(questions) if answers is None else answers
     accepted = {} if found is None else load_answers(found)
     cases: dict[str, Case] = {}
@@ -86,21 +89,19 @@ def read_cases(questions: Path, answers: Path | None, *, suite: str, limit: int 
 
 
 def _rows(questions: Path) -> Iterator[_Row]:
-    try:
-        with questions.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield _row(line, f"{questions}:{number}", questions.name)
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"the questions cannot be read: {error}", where=str(questions)) from None
+    for row in suite_rows(questions):
+        where = f"{questions}:{row.line}"
+        if isinstance(row, QuarantinedRow):
+            raise DataError(row.detail, where=where)
+        yield _row(row, where, questions.name)
 
 
-def _row(line: str, where: str, file_name: str) -> _Row:
+def _row(row: RawRow, where: str, file_name: str) -> _Row:
     try:
-        fields = parse(line)
-    except StrictJsonError as error:
-        raise DataError(f"the question is {error}", where=where) from None
-    if not isinstance(fields, dict) or not isinstance(fields.get("id"), str) or not fields["id"]:
+        fields = parse_row(row)
+    except RowRejected as rejected:
+        raise DataError(f"the question cannot be read: {rejected.detail}", where=where) from None
+    if not isinstance(fields.get("id"), str) or not fields["id"]:
         raise DataError("the question has no `id`", where=where, allowed='{"id": "simple_python_0", ...} on each line')
     return _Row(where, fields, _category(fields["id"], file_name))
 

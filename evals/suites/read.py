@@ -5,18 +5,17 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from pydantic import ValidationError
-
-from evals.cases import NO_CALL_SUFFICES, Turns, refuse_repeated_ids
+from evals.cases import NO_CALL_SUFFICES, Turns, case_from_row, refuse_repeated_ids
 from evals.records import Case
+from evals.report.text import visible
 from evals.suites import bfcl, canonical, mcp, when2call, xstest
-from orchestrator.config import SourceConfig
+from evals.suites.rows import refuse_no_file, suite_rows
 from orchestrator.config_eval import SuiteConfig, SuiteFormat
 from orchestrator.data.formats.bfcl import answers_path
 from orchestrator.data.formats.detect import detect_format
 from orchestrator.data.formats.when2call import is_choice
 from orchestrator.data.rejection import Reason, RowRejected
-from orchestrator.data.sources import RawRow, parse_row, read_source
+from orchestrator.data.sources import RawRow, parse_row
 from orchestrator.errors import DataError
 from orchestrator.progress import say
 from orchestrator.records import NO_FITTING_TOOL, JsonObject, QuarantinedRow
@@ -86,9 +85,8 @@ def read_cases(
         DataError: As `read_suite`.
     """
     for file in (path, answers):
-        if file is not None and not file.is_file():
-            fix = "Correct the path; in a configuration it starts at the config file's folder"
-            raise DataError(f"suite {suite}: there is no such file", where=str(file), fix=fix)
+        if file is not None:
+            refuse_no_file(file, f"suite {suite}")
     absolute = path.absolute()
     name = _format_of(absolute) if written == "auto" else written
     if answers is not None and name != "bfcl":
@@ -125,26 +123,22 @@ def _bfcl_cases(path: Path, answers: Path | None, *, suite: str, limit: int | No
 
 def _written_cases(path: Path, *, limit: int | None) -> list[Case]:
     cases: list[Case] = []
-    for row in read_source(SourceConfig(path=str(path), limit=limit), base_dir=path.parent):
+    for row in suite_rows(path, limit=limit):
         where = f"{row.source}:{row.line}"
         try:
             cases += _read(row, _written_case, where)
         except RowRejected as rejected:
             raise DataError(rejected.detail, where=where) from None
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            field = ".".join(str(part) for part in first["loc"])
-            raise DataError(f"this is no case: {field}: {first['msg']}", where=where) from None
     return cases
 
 
-def _written_case(row: JsonObject, *, source: str) -> list[Case]:  # noqa: ARG001 - as every reader of rows is called
-    return [Case.model_validate(row)]
+def _written_case(row: JsonObject, *, source: str) -> list[Case]:
+    return [case_from_row(row, where=source)]
 
 
 def _format_of(path: Path) -> SuiteFormat:
     """The suite's own format that the first row is in; `auto` for conversations, of which each row is looked at."""
-    first = next(read_source(SourceConfig(path=str(path)), base_dir=path.parent))
+    first = next(suite_rows(path))
     try:
         row = {} if isinstance(first, QuarantinedRow) else parse_row(first)
         if {"messages", "kind", "expected_calls", "expected_text"} <= row.keys():
@@ -164,7 +158,7 @@ def _cases_of_rows(path: Path, read_row: RowReader, *, suite: str, limit: int | 
     cases: dict[str, Case] = {}
     refused: list[str] = []
     num_rows = num_repeated = 0
-    for row in read_source(SourceConfig(path=str(path), limit=limit), base_dir=path.parent):
+    for row in suite_rows(path, limit=limit):
         num_rows += 1
         where = f"{row.source}:{row.line}"
         try:
@@ -193,7 +187,8 @@ def _read(row: RawRow | QuarantinedRow, read_row: RowReader, where: str) -> list
 def _refuse_unfit(suite: str, refused: list[str], num_rows: int) -> None:
     if not refused:
         return
-    what = f"suite {suite}: {len(refused)} of {num_rows} rows cannot be cases; the first is {refused[0]}"
+    first = visible(" ".join(refused[0].split()))
+    what = f"suite {suite}: {len(refused)} of {num_rows} rows cannot be cases; the first is {first}"
     if len(refused) > MAX_REFUSED_SHARE * num_rows:
         raise DataError(
             what,

@@ -1,7 +1,8 @@
 """XSTest: harmless prompts that look harmful, and harmful ones beside them.
 
 A row has `id`, `prompt`, `type`, `label` (safe or unsafe), `focus` and `note`. What is unsafe is to be refused, what is
-safe is not. Source: the prompts of XSTest v2 (arXiv 2308.01263). Its `focus` and `note` have no place in a case.
+safe is not. The type becomes a tag behind `type:`, so that no word of a file can act as one of the project's own tags.
+Source: the prompts of XSTest v2 (arXiv 2308.01263). Its `focus` and `note` have no place in a case.
 """
 
 from evals.records import Case
@@ -19,7 +20,7 @@ def is_xstest(row: JsonObject) -> bool:
 
 
 def read_row(row: JsonObject, *, source: str) -> list[Case]:  # noqa: ARG001 - as every reader of rows is called
-    """The one case of a row; its tags are `harmful` or `benign`, and the row's `type`.
+    """The one case of a row; its tags are `harmful` or `benign`, and `type:` with the row's type.
 
     Raises:
         RowRejected: If it has no id, no prompt or another label.
@@ -40,7 +41,7 @@ def read_row(row: JsonObject, *, source: str) -> list[Case]:  # noqa: ARG001 - a
             messages=(Message(role="user", content=prompt),),
             tools=(),
             kind=kind,
-            tags=(tag, group) if isinstance(group, str) and group else (tag,),
+            tags=(tag, f"type:{group}") if isinstance(group, str) and group else (tag,),
             expected_calls=(),
             expected_text="",
         )

@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from orchestrator.data.file_bytes import MAX_LINE_BYTES, UTF8_BOM, open_bytes
 from orchestrator.data.formats.common import COMMON_FIELDS, Draft, read_content, read_role, read_tool, short, text_field
+from orchestrator.data.json_files import read_json, read_json_lines
 from orchestrator.data.loose_schema import (
     OfferedTools,
     declared_call,
@@ -42,7 +44,10 @@ def answers_path(questions: Path) -> Path | None:
 
 
 def load_answers(path: Path) -> dict[str, Any]:
-    """The accepted answers by the id of their question, from JSON lines of `id` and `ground_truth`.
+    """The accepted answers by the id of their question, from rows of `id` and `ground_truth`.
+
+    They are JSON lines or one JSON array, packed with gzip where the name ends in `.gz`, with or without a byte order
+    mark.
 
     An answer that is no list of calls, such as the result of a web request, is for `read_bfcl` to refuse.
 
@@ -51,16 +56,22 @@ def load_answers(path: Path) -> dict[str, Any]:
     """
     answers: dict[str, Any] = {}
     try:
-        with path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    question, accepted = _answer(line, where=f"{path}:{number}")
-                    if question in answers:
-                        raise DataError(f"the id {short(question)} has two answers", where=f"{path}:{number}")
-                    answers[question] = accepted
-    except (OSError, UnicodeDecodeError) as error:
+        for row in read_json(path) if _is_array(path) else read_json_lines(path):
+            where = f"{path}:{row.line}"
+            if row.refusal:
+                raise DataError(f"the answers cannot be read: {row.refusal.detail}", where=where)
+            question, accepted = _answer(str(row.content), where=where)
+            if question in answers:
+                raise DataError(f"the id {short(question)} has two answers", where=where)
+            answers[question] = accepted
+    except OSError as error:
         raise DataError(f"the answers cannot be read: {error}", where=str(path)) from None
     return answers
+
+
+def _is_array(path: Path) -> bool:
+    with open_bytes(path) as file:
+        return file.readline(MAX_LINE_BYTES).removeprefix(UTF8_BOM).lstrip().startswith(b"[")
 
 
 def _answer(line: str, *, where: str) -> tuple[str, Any]:

@@ -3,6 +3,7 @@
 Source: the data format in the README of NVIDIA's When2Call. Its training rows are `messages`, see that module.
 """
 
+import re
 from typing import Any, NamedTuple
 
 from orchestrator.data.rejection import Reason, RowRejected
@@ -18,6 +19,10 @@ KINDS: dict[str, SampleKind] = {
     "cannot_answer": "answer",
 }
 """The kind of sample that each right reply makes. Saying that no tool fits is an answer: nothing in it is harmful."""
+
+
+_WRAPPED = re.compile(r"\s*<TOOLCALL>(.*)</TOOLCALL>\s*", re.DOTALL)
+"""Calls as the training rows of When2Call mark them."""
 
 
 class Labels(NamedTuple):
@@ -76,8 +81,9 @@ def _right(row: JsonObject) -> str:
 
 
 def _calls(reply: str) -> list[Any]:
+    wrapped = _WRAPPED.fullmatch(reply)
     try:
-        calls = parse(reply)
+        calls = parse(wrapped[1] if wrapped else reply)
     except StrictJsonError as error:
         raise RowRejected(Reason.CALL_NOT_JSON, f"`answers`: the call is {error}") from None
     return calls if isinstance(calls, list) else [calls]

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals.cases import cases_from_samples, draw_cases, main, refuse_repeated_ids
+from evals.cases import case_from_row, cases_from_samples, draw_cases, main, refuse_repeated_ids
 from evals.records import Case
 from orchestrator.errors import DataError
 from orchestrator.jsonl import read_jsonl
@@ -19,6 +19,7 @@ from orchestrator.records import (
     SAMPLE_KINDS,
     FunctionCall,
     FunctionSpec,
+    JsonObject,
     Message,
     Sample,
     SampleKind,
@@ -102,13 +103,13 @@ def test_a_case_keeps_the_names_that_tools_have_in_the_source() -> None:
 
 def test_ids_are_unique_over_suites_too() -> None:
     refuse_repeated_ids([case("a", "answer"), case("s/a", "answer")])
-    with pytest.raises(DataError, match="s/a: 1 case ids occur more than once"):
+    with pytest.raises(DataError, match="s/a: 1 case id occurs more than once"):
         refuse_repeated_ids([case("s/a", "answer"), case("s/a", "refusal")])
 
 
 def test_two_cases_with_one_id_are_an_error_that_names_it() -> None:
     twins = [sample(USER, ASSISTANT_SAYS, name="twin"), sample(USER, ASSISTANT_CALLS, name="twin")]
-    with pytest.raises(DataError, match="twin: 1 case ids occur more than once"):
+    with pytest.raises(DataError, match="twin: 1 case id occurs more than once"):
         cases_from_samples(twins)
 
 
@@ -178,6 +179,10 @@ def test_the_command_writes_the_cases_of_a_file_with_the_ids_of_the_file(
         (["--format", "xml", "--input", "{file}"], "argument --format: invalid choice: 'xml'"),
         (["--input", "{file}", "--limit", "0"], "--limit: 0 rows are asked for."),
         (["--input", "{folder}/none.jsonl"], "none.jsonl: suite none: there is no such file."),
+        (["--input", "{folder}"], "this is a folder, not a file."),
+        (["--input", "{file}", "--answers", "{folder}", "--format", "bfcl"], "this is a folder, not a file."),
+        (["--input", "{empty}"], "empty.jsonl: the file holds no row. Give a file with at least one."),
+        (["--input", "{file}", "--answers", "\udc80"], "--answers: '\\udc80' is not UTF-8 text."),
         (["--input", "{file}", "--format", "bfcl"], "rows.jsonl:1: "),
         ([], "the following arguments are required: --input"),
     ],
@@ -187,12 +192,63 @@ def test_bad_input_of_the_command_is_one_line_and_exit_code_3(
 ) -> None:
     file, out = tmp_path / "rows.jsonl", tmp_path / "cases.jsonl"
     file.write_text(json.dumps(PROMPT) + "\n", encoding="utf-8")
-    given = [argument.format(file=file, folder=tmp_path) for argument in arguments]
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text(" \n", encoding="utf-8")
+    given = [argument.format(file=file, folder=tmp_path, empty=empty) for argument in arguments]
     assert main([*given, "--out", str(out)]) == 3
     errors = capsys.readouterr().err
     assert said in errors
     assert errors.count("\n") == 1
     assert not out.exists()
+
+
+def test_the_answers_beside_the_questions_are_not_overwritten(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    questions, answers = tmp_path / "q.jsonl", tmp_path / "q_answers.jsonl"
+    questions.write_text("{}\n", encoding="utf-8")
+    answers.write_text("{}\n", encoding="utf-8")
+    for out in (questions, answers):
+        assert main(["--input", str(questions), "--out", str(out)]) == 3
+        assert "would overwrite what it is made from" in capsys.readouterr().err
+        assert out.read_text(encoding="utf-8") == "{}\n"
+
+
+def test_one_case_is_one_case(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps(PROMPT) + "\n", encoding="utf-8")
+    assert main(["--input", str(file), "--out", str(tmp_path / "cases.jsonl")]) == 0
+    assert capsys.readouterr().out.startswith("1 case; a share")
+
+
+ACCEPTED: JsonObject = {"name": "f", "arguments": {"n": [1]}, "types": {"n": "integer"}}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"types": {"n": "number"}}, "accepted_calls.0: n: 'number' is no type of python, which are string, integer"),
+        ({"language": "java", "types": {"n": "dict"}}, "accepted_calls.0: n: 'dict' is no type of java"),
+        ({"types": {"n": "array"}, "item_types": {"n": "?"}}, "accepted_calls.0: n: '?' is no type of python"),
+        ({"item_types": {"n": "string"}}, "accepted_calls.0: n: 'integer' has no items"),
+        ({"arguments": {"n": 1}}, "accepted_calls.0.arguments.n: Input should be a valid list"),
+    ],
+)
+def test_a_case_whose_accepted_calls_no_call_can_be_held_to_is_refused(change: JsonObject, said: str) -> None:
+    row = json.loads(case("a", "tool_call").model_dump_json())
+    good = case_from_row({**row, "accepted_calls": [ACCEPTED]}, where="f:1")
+    assert good.accepted_calls[0].types == {"n": "integer"}
+    with pytest.raises(DataError) as error:
+        case_from_row({**row, "accepted_calls": [{**ACCEPTED, **change}]}, where="f:1")
+    assert error.value.where == "f:1"
+    assert said in error.value.what
+
+
+def test_a_type_that_nothing_is_accepted_for_is_never_looked_at() -> None:
+    row = json.loads(case("a", "tool_call").model_dump_json())
+    types = {"n": "integer", "other": "number"}
+    read = case_from_row({**row, "accepted_calls": [{**ACCEPTED, "types": types}]}, where="f:1")
+    assert read.accepted_calls[0].types == types
 
 
 def test_an_output_that_cannot_be_written_is_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ from evals.report.text import (
     difference_text,
     duration_text,
     markdown_cell,
+    markdown_code,
     number_text,
     p_text,
     shorten,
@@ -60,6 +61,12 @@ def test_invisible_characters_become_escapes_and_newlines_stay() -> None:
     assert visible("a\r\nb\tc\x00\x1b[0m\u202ed\ud800\u200be") == "a\nb\tc\\x00\\x1b[0m\\u202ed\\ud800\\u200be"
 
 
+def test_characters_that_carry_text_unseen_become_escapes() -> None:
+    unseen = "\U000e0041\U000e007f\u115f\ufff9\ufffa\ufffb\u3164"
+    assert visible(f"a{unseen}b") == "a\\U000e0041\\U000e007f\\u115f\\ufff9\\ufffa\\ufffb\\u3164b"
+    assert visible("\U0001f600 é ﬀ 한 \ufffd") == "\U0001f600 é ﬀ 한 \ufffd"
+
+
 @given(st.text(st.characters(), max_size=80))
 def test_shown_text_can_be_written_and_shown_again_unchanged(text: str) -> None:
     once = visible(text)
@@ -67,10 +74,18 @@ def test_shown_text_can_be_written_and_shown_again_unchanged(text: str) -> None:
     assert visible(once) == once
 
 
+def test_a_name_with_an_at_notifies_nobody() -> None:
+    assert markdown_cell("see @user or a@b.example") == "see @<!-- -->user or a@<!-- -->b.example"
+    assert markdown_code("see @user") == "<code>see @user</code>"
+
+
 @given(st.text(st.characters(), max_size=80))
 def test_markdown_cell_is_one_line_without_live_markup(text: str) -> None:
     cell = markdown_cell(text)
     assert "\n" not in cell
+    assert markdown_code(text) == f"<code>{cell.replace('@<!-- -->', '@')}</code>"
+    assert cell.count("@") == cell.count("@<!-- -->")
+    cell = cell.replace("@<!-- -->", "")
     assert not set("<>") & set(cell)
     bare = re.sub(r"\\.", "", cell)
     assert not set("\\`*_[]|~#!$") & set(bare)

@@ -1,5 +1,6 @@
 """Questions of the leaderboard's format as cases."""
 
+import gzip
 import json
 import os
 from pathlib import Path
@@ -254,11 +255,34 @@ def test_rows_that_cannot_be_cases_are_counted_and_the_first_is_shown(
     assert error.value.what.startswith(f"2 of 3 questions cannot be cases, first: {detail}")
 
 
+@pytest.mark.parametrize("form", ["bom", "gz", "array"])
+def test_questions_and_answers_are_read_in_every_form_of_file(tmp_path: Path, form: str) -> None:
+    truth = [{"tea.brew": {"leaf": ["mint"]}}]
+    asked = [question("simple_python_0"), question("simple_python_1")]
+    answers = [{"id": row["id"], "ground_truth": truth} for row in asked]
+    plain = read_cases(
+        write(tmp_path / "q.jsonl", *asked), write(tmp_path / "a.jsonl", *answers), suite="t", limit=None
+    )
+    assert [case.accepted_calls[0].arguments for case in plain] == [{"leaf": ["mint"]}] * 2
+    paths = []
+    for name, rows in (("q", asked), ("a", answers)):
+        path = tmp_path / {"bom": f"{name}2.jsonl", "gz": f"{name}.jsonl.gz", "array": f"{name}.json"}[form]
+        lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
+        packed = {
+            "bom": b"\xef\xbb\xbf" + lines,
+            "gz": gzip.compress(lines),
+            "array": b"\xef\xbb\xbf" + json.dumps(rows, indent=1).encode(),
+        }
+        path.write_bytes(packed[form])
+        paths.append(path)
+    assert read_cases(paths[0], paths[1], suite="t", limit=None) == plain
+
+
 def test_a_file_that_is_not_one_of_questions(tmp_path: Path) -> None:
     path = tmp_path / "questions.jsonl"
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="there is no such file"):
         read_cases(path, None, suite="tea", limit=None)
-    with pytest.raises(DataError, match="has no questions"):
+    with pytest.raises(DataError, match="holds no row"):
         cases_of(tmp_path)
     with pytest.raises(DataError, match="occurs twice") as repeated:
         cases_of(tmp_path, GOOD, GOOD)
@@ -266,7 +290,7 @@ def test_a_file_that_is_not_one_of_questions(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has no `id`"):
         cases_of(tmp_path, {"question": ASKED})
     path.write_text("\n{", encoding="utf-8")
-    with pytest.raises(DataError, match=r"questions\.jsonl:2: the question is"):
+    with pytest.raises(DataError, match=r"questions\.jsonl:2: the question cannot be read"):
         read_cases(path, None, suite="tea", limit=None)
 
 

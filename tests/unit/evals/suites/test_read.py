@@ -134,6 +134,21 @@ def test_a_few_rows_that_cannot_be_cases_are_left_out_and_told(
     )
 
 
+def test_what_is_told_of_a_row_hides_nothing_on_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{**SAFE, "id": str(number)} for number in range(100)]
+    path = write(tmp_path, "rows.jsonl", *rows, {**SAFE, "label": "\x1b[2J\u202e"})
+    read_cases(path, "xstest", suite="mine")
+    assert '`label` is "\\u001b[2J\\u202e"' in capsys.readouterr().out
+
+
+def test_accepted_calls_of_unknown_types_are_refused_where_they_are_read(tmp_path: Path) -> None:
+    (case,) = cases_from_samples(weather_samples("Rome"))
+    accepted = {"name": "get_weather", "arguments": {"city": ["Rome"]}, "types": {"city": "text"}}
+    row = {**json.loads(case.model_dump_json()), "accepted_calls": [accepted]}
+    path = write(tmp_path, "rows.jsonl", row)
+    assert refusal(path).startswith(f"{path}:1: this is no case: accepted_calls.0: city: 'text' is no type of python")
+
+
 def test_more_refuse_the_suite_with_their_number_and_the_first(tmp_path: Path) -> None:
     rows = [{**SAFE, "id": str(number)} for number in range(20)]
     rows[7]["label"] = rows[9]["label"] = "neither"
@@ -158,7 +173,7 @@ def test_two_rows_of_one_id_and_another_content_are_not_both_cases(tmp_path: Pat
 def test_files_that_cannot_be_read_are_refused_in_one_line(tmp_path: Path) -> None:
     missing = tmp_path / "none.jsonl"
     assert f"{missing}: suite mine: there is no such file" in refusal(missing)
-    assert "there is no such file" in refusal(tmp_path)
+    assert "this is a folder, not a file. Name a file in it." in refusal(tmp_path)
     rows = write(tmp_path, "rows.jsonl", SAFE)
     assert f"{missing}: suite mine: there is no such file" in refusal(rows, "bfcl", answers=missing)
     assert "answers belong to format bfcl, not xstest" in refusal(rows, answers=rows)

@@ -45,6 +45,14 @@ def test_the_right_answer_tells_the_kind(right: str, kind: SampleKind, tags: tup
     assert case.expected_calls == (calls if right == "tool_call" else ())
 
 
+@pytest.mark.parametrize("written", ["<TOOLCALL>[{}]</TOOLCALL>", " <TOOLCALL>\n{}</TOOLCALL>\n"])
+def test_a_call_may_be_marked_as_in_the_training_rows(written: str) -> None:
+    answers = {**ROW["answers"], "tool_call": written.replace("{}", ROW["answers"]["tool_call"])}
+    assert read_row({**ROW, "answers": answers}, source="f:1") == read_row(ROW, source="f:1")
+    with pytest.raises(RowRejected, match="the call is not JSON"):
+        read_row({**ROW, "answers": {**answers, "tool_call": f"<TOOLCALL>{ROW['answers']['tool_call']}"}}, source="f:1")
+
+
 def test_without_any_tool_the_reply_must_still_say_that_it_cannot() -> None:
     (case,) = read_row({**ROW, "tools": [], "correct_answer": "cannot_answer"}, source="f:1")
     assert (case.tools, case.kind, case.tags) == ((), "answer", ("no_fitting_tool",))
