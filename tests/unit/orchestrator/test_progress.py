@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator import progress
 from orchestrator.progress import TrialBoard, bar, duration, say, show_table, stage, time_left_s
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -82,8 +81,8 @@ def test_the_time_of_a_bar_begins_when_its_work_does(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [0.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
-    with progress.bar("replies", 4) as advance:
+    monkeypatch.setattr("orchestrator.progress.time.monotonic", lambda: clock[0])
+    with bar("replies", 4) as advance:
         clock[0] = 100.0
         advance(0)
         clock[0] = 106.0
