@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator import progress
 from orchestrator.progress import TrialBoard, bar, duration, say, show_table, stage, time_left_s
 
 ROOT = Path(__file__).resolve().parents[3]
