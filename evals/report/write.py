@@ -13,7 +13,6 @@ from evals.report.runs import OtherRun, Side, compare_runs, stored_config
 from evals.report.view import headline_metrics, make_view
 from evals.winner import decide_winner, rank_adapters
 from orchestrator.config import Gate, RunConfig
-from orchestrator.data.card import DataCard
 from orchestrator.records import JsonObject, MetricName, TrialRecord
 from orchestrator.runs import RunDir, digest_of, write_text_atomic
 
@@ -73,7 +72,7 @@ def assemble_report(config: RunConfig, inputs: ReportInputs) -> Report:
     bases = [summary for summary in summaries.values() if summary.is_base]
     return Report(
         run=_run_facts(config, inputs),
-        verdict=_with_leaks(verdict, inputs.data.card),
+        verdict=_with_warnings(verdict, inputs),
         adapters=(*sorted(ranked, key=lambda summary: summary is not chosen), *bases),
         failed_adapters=inputs.failed,
         comparisons=(*comparisons, *_headline_comparisons(chosen, base, scores, comparisons)),
@@ -101,10 +100,19 @@ def _headline_comparisons(
     return compare([pair for pair in pairs if pair.case_ids])
 
 
-def _with_leaks(verdict: WinnerVerdict, card: DataCard | None) -> WinnerVerdict:
-    """The verdict, which also says so where held-out samples repeat those of training."""
-    warning = leak_warning(card) if card else None
-    return verdict.model_copy(update={"reason": f"{verdict.reason} {warning}"}) if warning else verdict
+def _with_warnings(verdict: WinnerVerdict, inputs: ReportInputs) -> WinnerVerdict:
+    """The verdict, which also says what should make a reader doubt the figures."""
+    card = inputs.data.card
+    warnings = [_unfinished(inputs), leak_warning(card) if card else None]
+    reason = " ".join([verdict.reason, *(warning for warning in warnings if warning)])
+    return verdict.model_copy(update={"reason": reason})
+
+
+def _unfinished(inputs: ReportInputs) -> str | None:
+    evaluation = inputs.ledger.stages.get("evaluate")
+    if evaluation is None or evaluation.status == "done" or inputs.failed:
+        return None
+    return "The evaluation was cut off: these are figures of what had been scored. Run evaluate again to go on."
 
 
 def _run_facts(config: RunConfig, inputs: ReportInputs) -> JsonObject:

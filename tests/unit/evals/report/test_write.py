@@ -3,6 +3,7 @@ import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -402,3 +403,14 @@ def test_every_metric_and_reason_has_a_name() -> None:
     assert tuple(METRICS) == METRIC_NAMES
     assert tuple(REASONS) == FAILURE_REASONS
     assert tuple(CELLS) == CELL_NAMES
+
+
+@pytest.mark.parametrize(("status", "is_told"), [("done", False), ("running", True), ("failed", True)])
+def test_the_verdict_says_where_the_evaluation_was_cut_off(
+    status: Literal["done", "running", "failed"], is_told: bool, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path)
+    add_scores(run, "base", {"case_accuracy": (0.5, 300, 0.4, 0.6)})
+    entry = StageEntry(status=status, input_digest="d", started_at="2025-01-02T03:04:05+00:00")
+    write_text_atomic(run.ledger, Ledger(stages={"evaluate": entry}).model_dump_json())
+    assert ("The evaluation was cut off" in write_report(RunConfig(name="demo"), run).verdict.reason) == is_told
