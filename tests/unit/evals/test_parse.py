@@ -167,9 +167,9 @@ def test_lone_surrogates_outside_calls_are_replaced() -> None:
 )
 def test_a_reply_of_half_a_megabyte_is_read_in_seconds(unit: str) -> None:
     text = unit * (500_000 // len(unit))
-    start = time.perf_counter()
+    start = time.process_time()
     parse_reply(text)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 FRAGMENTS = st.sampled_from(

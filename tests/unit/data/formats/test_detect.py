@@ -182,13 +182,13 @@ def test_a_long_hostile_row_is_decided_at_once(piece: str) -> None:
         {"messages": text},
         {text: 1, **{f"{number}{piece}": 1 for number in range(2000)}},
     ]
-    begin = time.perf_counter()
+    begin = time.process_time()
     for row in rows:
         try:
             detect_format(row)
         except RowRejected:
             continue
-    assert time.perf_counter() - begin < 1
+    assert time.process_time() - begin < 1
 
 
 @pytest.mark.skipif("ORCHESTRATOR_PUBLIC_DATA" not in os.environ, reason="ORCHESTRATOR_PUBLIC_DATA names no folder")

@@ -291,6 +291,6 @@ def test_a_conversation_reads_back_as_itself(messages: list[Message], tools: lis
 def test_a_long_hostile_text_is_decided_at_once(field: str, piece: str) -> None:
     row = {"system": f"{INTRODUCTION}\n{json.dumps(FUNCTION)} ", "chat": "USER: Hi\nASSISTANT: <functioncall> "}
     row[field] += piece * (1_000_000 // len(piece))
-    begin = time.perf_counter()
+    begin = time.process_time()
     assert len(outcome(row)) < 500
-    assert time.perf_counter() - begin < 1
+    assert time.process_time() - begin < 1

@@ -332,6 +332,6 @@ def test_a_long_hostile_text_is_decided_at_once(speaker: str, piece: str) -> Non
     text = piece * (1_000_000 // len(piece))
     if speaker == "system":
         text = f"{text}<tools>{json.dumps([FUNCTION])}</tools>{text}"
-    begin = time.perf_counter()
+    begin = time.process_time()
     assert len(outcome(conversation((speaker, text), *HI))) < 500
-    assert time.perf_counter() - begin < 1
+    assert time.process_time() - begin < 1

@@ -542,9 +542,9 @@ def test_a_conversation_reads_back_as_itself(
 @pytest.mark.parametrize("piece", ["<TOOLCALL>", "<think>", "</think>", "[", '{"name": "arguments" ', "<TOOLCALL>[]"])
 def test_a_long_hostile_text_is_decided_at_once(piece: str) -> None:
     turn = {"role": "assistant", "content": piece * (1_000_000 // len(piece))}
-    begin = time.perf_counter()
+    begin = time.process_time()
     assert len(outcome({"messages": [ASK, turn, {"role": "tool", "content": turn["content"]}]})) < 500
-    assert time.perf_counter() - begin < 1
+    assert time.process_time() - begin < 1
 
 
 @pytest.mark.skipif("ORCHESTRATOR_PUBLIC_DATA" not in os.environ, reason="ORCHESTRATOR_PUBLIC_DATA names no folder")

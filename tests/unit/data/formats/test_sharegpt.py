@@ -186,10 +186,10 @@ def test_a_conversation_reads_back_as_itself(messages: list[Message], tools: lis
 @pytest.mark.parametrize("piece", ["<think>", "[", '{"name":', "</think>"])
 def test_a_long_hostile_call_is_decided_at_once(piece: str) -> None:
     row = conversation(("human", "Hi."), ("function_call", piece * (1_000_000 // len(piece))))
-    begin = time.perf_counter()
+    begin = time.process_time()
     with pytest.raises(RowRejected):
         read_sharegpt(row)
-    assert time.perf_counter() - begin < 1
+    assert time.process_time() - begin < 1
 
 
 @pytest.mark.skipif("ORCHESTRATOR_PUBLIC_DATA" not in os.environ, reason="ORCHESTRATOR_PUBLIC_DATA names no folder")

@@ -93,7 +93,7 @@ def test_a_text_without_calls_is_left_as_it_is() -> None:
 @pytest.mark.parametrize("piece", ["[", "{'a':", "-", "'", '"', "\\\n", "'a' ", "1,", " ", "(", "'''", "#\n", "\n "])
 def test_a_long_hostile_literal_is_decided_at_once(piece: str) -> None:
     for size in (MAX_LITERAL_CHARS, 1_000_000):
-        begin = time.perf_counter()
+        begin = time.process_time()
         with pytest.raises(StrictJsonError):
             parse_json_or_literal("[" + piece * (size // len(piece)))
-        assert time.perf_counter() - begin < 1
+        assert time.process_time() - begin < 1
