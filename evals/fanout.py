@@ -54,7 +54,8 @@ def evaluate_run(config: RunConfig, run: RunDir, engines: Engines) -> list[Score
     cases = collect_cases(config, run)
     prompts = _render(config, tokenizer, cases)
     records, failed = _fitting_adapters(config, run, folder)
-    _forget_others(run, records)
+    _forget_others(run, records, failed)
+    keep_failures(run, failed)
     settings = _engine_settings(
         config, folder, list(records.values()), prompts=prompts, reply_format=reply_format, on_gpu=engines.on_gpu
     )
@@ -128,10 +129,18 @@ def _fitting_adapters(
     return {record.id: record for record in ordered}, failed
 
 
-def _forget_others(run: RunDir, fitting: Mapping[str, AdapterRecord]) -> None:
-    """Remove replies of adapters that are gone or cannot be loaded, so that nothing says they could be chosen."""
+def _forget_others(run: RunDir, fitting: Mapping[str, AdapterRecord], failed: Sequence[FailedAdapter]) -> None:
+    """Let nothing say that an adapter could be chosen that is gone or cannot be loaded.
+
+    Replies of an adapter that cannot be loaded stay: they are taken up again once its files are restored.
+    """
+    for failure in failed:
+        say(f"Not evaluated: {failure.adapter_id}: {failure.message}")
+        run.scores(failure.adapter_id).unlink(missing_ok=True)
+        run.judgements(failure.adapter_id).unlink(missing_ok=True)
+    known = {*fitting, *(failure.adapter_id for failure in failed), BASE_ADAPTER_ID}
     for folder in (run.root / "evals").glob("[!.]*/"):
-        if folder.name not in fitting and folder.name != BASE_ADAPTER_ID:
+        if folder.name not in known:
             remove_replies(run, folder.name)
             run.failure(folder.name).unlink(missing_ok=True)
 

@@ -7,7 +7,7 @@ from evals.records import Case, FailedAdapter, Generation, ReplyFormat, Scores
 from evals.score import score_cases
 from orchestrator.config import RunConfig
 from orchestrator.errors import EvaluationError, OrchestratorError, RunConflictError, UnscoredAdaptersError
-from orchestrator.jsonl import read_jsonl
+from orchestrator.jsonl import parse_line, read_jsonl
 from orchestrator.progress import say
 from orchestrator.runs import RunDir, write_text_atomic
 
@@ -26,14 +26,28 @@ def rescore_run(config: RunConfig, run: RunDir) -> None:
     cases = list(read_jsonl(run.cases, Case))
     failed: list[FailedAdapter] = []
     for path in found:
-        adapter_id, generations = path.parent.name, list(read_jsonl(path, Generation))
+        adapter_id = path.parent.name
+        lasting = _lasting_failure(run, adapter_id)
+        if lasting is not None:
+            failed.append(lasting)
+            continue
+        generations = list(read_jsonl(path, Generation))
         try:
             score_replies(config, run, adapter_id, cases, generations, reply_format)
         except EvaluationError as error:
             failed.append(failed_adapter(adapter_id, error))
-    say(f"The replies of {len(found)} to {len(cases)} cases were judged again, read as {reply_format}.")
+    say(f"The replies of {len(found) - len(failed)} to {len(cases)} cases were judged again, read as {reply_format}.")
     keep_failures(run, failed)
     raise_failures(run, failed)
+
+
+def _lasting_failure(run: RunDir, adapter_id: str) -> FailedAdapter | None:
+    """Why an adapter could not be evaluated, where that is not about missing replies: judging again mends nothing."""
+    path = run.failure(adapter_id)
+    if not path.is_file():
+        return None
+    failure = parse_line(path.read_text(encoding="utf-8"), FailedAdapter, where=str(path))
+    return None if failure.error == EvaluationError.__name__ else failure
 
 
 def _reply_format(config: RunConfig) -> ReplyFormat:
@@ -86,10 +100,8 @@ def raise_failures(run: RunDir, failed: Sequence[FailedAdapter]) -> None:
         UnscoredAdaptersError: If there is one.
     """
     if failed:
-        others = "; ".join(f"{failure.error}: {failure.message}" for failure in failed)
-        raise UnscoredAdaptersError(
-            f"{len(failed)} of the adapters and the base could not be scored. {others}", where=str(run.root / "evals")
-        )
+        each = "; ".join(f"{failure.adapter_id}: {failure.message.rstrip('.')}" for failure in failed)
+        raise UnscoredAdaptersError(f"not scored ({len(failed)}): {each}", where=str(run.root / "evals"))
 
 
 def failed_adapter(adapter_id: str, error: OrchestratorError) -> FailedAdapter:

@@ -127,7 +127,7 @@ def compare_runs(here: Side, there: Side) -> tuple[OtherRun, list[Flips]]:
         num_cases=len(here.inputs.cases),
         num_cases_there=len(there.inputs.cases),
         num_shared=len(shared),
-        note=_note(len(here.inputs.cases), len(there.inputs.cases), len(shared)),
+        note=_note(len(here.inputs.cases), len(there.inputs.cases), len(shared)) + _failures_text(there.report),
         comparisons=comparisons,
     ), _flips(here, there, comparisons)
 
@@ -145,6 +145,14 @@ def _renamed(side: Side, adapter_id: str, shared: frozenset[str]) -> Scores:
     scores = side.scored(adapter_id).scores
     verdicts = tuple(verdict for verdict in scores.verdicts if verdict.case_id in shared)
     return scores.model_copy(update={"adapter_id": f"{side.label}/{adapter_id}", "verdicts": verdicts})
+
+
+def _failures_text(report: Report) -> str:
+    """A sentence on the adapters of the other run that could not be scored, empty where all were."""
+    if not report.failed_adapters:
+        return ""
+    ids = ", ".join(failure.adapter_id for failure in report.failed_adapters)
+    return f" Of the other run these could not be scored: {ids}."
 
 
 def _note(num_here: int, num_there: int, num_shared: int) -> str:

@@ -99,7 +99,7 @@ def test_what_cannot_be_scored_is_named_and_the_rest_is_scored(tmp_path: Path, m
     with (
         cluster_session(config),
         open_engines(config) as engines,
-        pytest.raises(UnscoredAdaptersError, match="5 of the adapters") as told,
+        pytest.raises(UnscoredAdaptersError, match=r"not scored \(5\)") as told,
     ):
         evaluate_run(config, run, engines)
     for adapter_id, (error, words) in failing.items():

@@ -72,6 +72,17 @@ def test_too_many_missing_replies_are_told_after_the_others_are_scored(config: R
     assert not run.failure("abc").exists()
 
 
+def test_an_adapter_that_could_not_be_loaded_is_not_scored_by_judging_again(config: RunConfig, run: RunDir) -> None:
+    for adapter_id in ("abc", "base"):
+        write_replies(run, adapter_id, {city: calls(city) for city in CITIES})
+    failure = FailedAdapter(adapter_id="abc", error="AdapterError", message="the adapter cannot be read.")
+    write_text_atomic(run.failure("abc"), failure.model_dump_json())
+    with pytest.raises(UnscoredAdaptersError, match=r"not scored \(1\): abc: the adapter cannot be read"):
+        rescore_run(config, run)
+    assert not run.scores("abc").exists()
+    assert accuracy(run, "base") == 1.0
+
+
 def test_a_run_without_replies_is_refused(config: RunConfig, run: RunDir) -> None:
     with pytest.raises(RunConflictError, match="the run has no replies"):
         rescore_run(config, run)

@@ -2,7 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
-from report_run import BEST, SECOND, make_cases, write_run
+from report_run import BEST, BROKEN, SECOND, make_cases, write_run
 
 from evals.records import Report
 from evals.report.runs import OtherRun, find_other_run, shared_cases
@@ -65,6 +65,7 @@ def test_only_the_cases_that_are_the_same_are_compared(tmp_path: Path) -> None:
     other = beside(write_report(config, run, older))
     assert (other.num_cases, other.num_cases_there, other.num_shared) == (30, 25, 20)
     assert other.note.startswith("20 cases are the same in both runs, of 30 here and 25 there")
+    assert other.note.endswith(f" Of the other run these could not be scored: {BROKEN}.")
     assert next(entry.n for entry in other.comparisons if entry.metric == "case_accuracy") == 20
 
 
