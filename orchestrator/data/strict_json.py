@@ -17,6 +17,7 @@ MAX_NUMBER_DIGITS = 308
 most parsers read."""
 _MAX_INTEGER_CHARS = len("-") + MAX_NUMBER_DIGITS + 1
 """An integer with more characters is beyond a double whatever its digits. Python would refuse to read thousands."""
+BYTE_ORDER_MARK = "\ufeff"
 
 
 class Fault(NamedTuple):
@@ -82,6 +83,9 @@ def parse_marked_prefix(text: str) -> tuple[Any, int]:
 
 
 def _read(decode: Callable[[str], Any], text: str) -> Any:
+    if text.startswith(BYTE_ORDER_MARK):
+        # RFC 8259, section 8.1: a text must not begin with one. Python's decoder would only miss a value there.
+        raise StrictJsonError(Fault("malformed", "not JSON: a byte order mark (BOM) at column 1"))
     try:
         return decode(text)
     except json.JSONDecodeError as error:

@@ -66,6 +66,8 @@ def load_answers(path: Path) -> dict[str, Any]:
             answers[question] = accepted
     except OSError as error:
         raise DataError(f"the answers cannot be read: {error}", where=str(path)) from None
+    if not answers:
+        raise DataError("the file holds no answers", where=str(path), allowed="rows of `id` and `ground_truth`")
     return answers
 
 

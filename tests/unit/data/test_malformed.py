@@ -569,7 +569,7 @@ def test_a_strange_row_is_trained_on_as_it_stands_or_left_out_by_name(
         (os.mkfifo, "a device or pipe, not a file"),
         (holds(b""), "the file is empty"),
         (holds(b'[{"name": '), "not JSON"),
-        (holds(b"[]"), "this holds no tools|the answer has no `id`"),
+        (holds(b"[]"), "this holds no tools|the file holds no answers"),
         (holds(b"\xff\xfe"), "the text is not UTF-8"),
         (holds(b'{"id": "a", "ground_truth": "\xe9"}'), "cannot be read"),
     ],

@@ -49,7 +49,7 @@ def test_strict_text_parses_as_usual(text: str) -> None:
         ("-" + "9" * 309, "malformed", "too large"),
         ("1" + "0" * 309, "malformed", "too large"),
         ("-1" + "0" * 309, "malformed", "311 digits is too long"),
-        ("\ufeff{}", "malformed", "Expecting value"),
+        ("\ufeff{}", "malformed", "a byte order mark (BOM)"),
         ("\u00a01", "malformed", "Expecting value"),
         ('"\\u12"', "malformed", "Invalid"),
         ('["\ud800"]', "invalid_unicode", "lone surrogate"),
