@@ -4,6 +4,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field
 
+from orchestrator.config_eval import RESERVED_SUITE
 from orchestrator.records import JsonObject, Message, MetricName, Record, SampleKind, ToolCall, ToolSpec
 from orchestrator.replies import ReplyKind
 
@@ -11,7 +12,7 @@ ReplyFormat = Literal["hermes", "llama_json", "mistral", "pythonic", "mcp", "jso
 """How a family of models writes its calls; `parse` has one strict reader for each."""
 REPLY_FORMATS: tuple[ReplyFormat, ...] = get_args(ReplyFormat)
 
-HELD_OUT = "held_out"
+HELD_OUT = RESERVED_SUITE
 """The suite of the cases that come from the run's own held-out part."""
 
 

@@ -136,11 +136,10 @@ class AdapterWeights:
     """A LoRA adapter whose files were checked against a base. Produced by `load_adapter`, used by the evaluation.
 
     `pairs` maps the name of a base tensor (shape out x in) to A (rank x in) and B (out x rank); the update is
-    `scale[name] * B @ A`. `sha256` is the digest of the very bytes that these tensors were made from.
+    `scale * B @ A`. `sha256` is the digest of the very bytes that these tensors were made from.
     """
 
     sha256: str
-    rank: int
     pairs: dict[str, tuple[torch.Tensor, torch.Tensor]]
     scale: float
 
@@ -164,7 +163,7 @@ def load_adapter(folder: Path, base: BaseWeights) -> AdapterWeights:
         _check_pair(name, pair, base=base, rank=settings["r"], folder=folder)
     root = math.sqrt(settings["r"]) if settings.get("use_rslora") else settings["r"]
     sha256 = hashlib.sha256(b"".join(content[name] + b"\0" for name in (WEIGHTS, SETTINGS))).hexdigest()
-    return AdapterWeights(sha256=sha256, rank=settings["r"], pairs=pairs, scale=settings["lora_alpha"] / root)
+    return AdapterWeights(sha256=sha256, pairs=pairs, scale=settings["lora_alpha"] / root)
 
 
 def merged_tensor(adapter: AdapterWeights, base: BaseWeights, name: str) -> torch.Tensor:
