@@ -5,7 +5,7 @@ from typing import Any, Literal, get_args
 from pydantic import Field
 
 from orchestrator.config_eval import RESERVED_SUITE
-from orchestrator.records import JsonObject, Message, MetricName, Record, SampleKind, ToolCall, ToolSpec
+from orchestrator.records import JsonObject, Message, MetricName, Record, SampleKind, StopReason, ToolCall, ToolSpec
 from orchestrator.replies import ReplyKind
 
 ReplyFormat = Literal["hermes", "llama_json", "mistral", "pythonic", "mcp", "json"]
@@ -327,12 +327,26 @@ class WinnerVerdict(Record):
     reason: str
 
 
+class TrialSummary(Record):
+    """What a trial of a run cost and why it ended; its fields are those of `TrialRecord`, which has its curve too."""
+
+    trial_id: str
+    adapter_id: str | None
+    hyperparameters: dict[str, float | int]
+    best_eval_loss: float | None
+    stop_reason: StopReason | None
+    steps: int | None
+    tokens: int | None
+    device_s: float | None
+
+
 class SearchSummary(Record):
-    """Counts over the trials of a run."""
+    """Counts over the trials of a run, and what each of them cost."""
 
     num_trials: int
     num_stopped_early: int
     num_failed: int
+    trials: tuple[TrialSummary, ...] = ()
 
 
 class GateResult(Record):

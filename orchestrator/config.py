@@ -187,35 +187,40 @@ class RangeConfig(Section):
 
 
 class SpaceConfig(Section):
-    """What the search may choose. Defaults follow published sweeps: learning rate matters most, rank on a log scale."""
+    """What the search may choose. Defaults follow published sweeps (docs/decisions/0016-search-defaults.md)."""
 
     r: tuple[ServableRank, ...] = Field(default=(8, 16, 32, 64), min_length=1)
-    """Ranks."""
+    """Ranks; doubling from one to the next makes the choice even on a log scale."""
     alpha: tuple[PositiveInt, ...] = Field(default=(16, 32, 64), min_length=1)
-    """Alphas."""
-    learning_rate: RangeConfig | Annotated[tuple[Positive, ...], Field(min_length=1)] = RangeConfig(
-        min=3e-5, max=1.5e-3
-    )
-    """A log-uniform range `{min, max}`, or a list of values (a list is required by the grid searcher)."""
+    """Alphas; a few are enough, for alpha and learning rate do nearly the same."""
+    learning_rate: RangeConfig | Annotated[tuple[Positive, ...], Field(min_length=1)] | None = None
+    """A log-uniform range `{min, max}`, or a list of values (the grid searcher needs a list). None is a range around
+    the rate that is known to suit a base of this size at this batch size, from a fifth of it to five times it."""
 
 
 class SearchConfig(Section):
     """The search over rank, alpha and learning rate."""
 
     num_trials: PositiveInt = 8
-    """Adapters to train; the grid searcher trains every combination up to this many."""
+    """Adapters to train, the first at r 32, alpha 32 and the known learning rate, or in the middle of a space that
+    lies elsewhere; the grid searcher trains every combination up to this many."""
     space: SpaceConfig = SpaceConfig()
     """What may be chosen."""
     searcher: Literal["random", "grid", "optuna"] = "optuna"
     """`optuna` is its TPE sampler."""
-    scheduler: Literal["asha", "none"] = "asha"
-    """`asha` stops trials whose eval loss lags at equal steps (arXiv 1810.05934); `none` runs all to their end."""
+    scheduler: Literal["halving", "asha", "none"] = "halving"
+    """Which trials are stopped because their eval loss lags at equal steps. `halving`: trials that reach a rung
+    together are all recorded before any is judged, and the best of all that were ever recorded there go on. `asha`:
+    each report is judged by those that came before it (Ray's own, arXiv 1810.05934). `none` runs all to their end."""
     reduction_factor: Annotated[int, Field(ge=2)] = 3
-    """ASHA keeps one in this many at each rung."""
-    runner: Literal["isolated"] = "isolated"
-    """`isolated` trains each trial as its own Ray Train job."""
+    """One trial in this many goes on at each rung, and rungs lie this factor of steps apart."""
+    runner: Literal["auto", "packed", "isolated"] = "auto"
+    """`packed` trains many trials at once on one frozen base, on each device. `isolated` trains each trial as its own
+    Ray Train job, which may span several workers and GPUs. `auto` packs where a trial fits one device: one worker with
+    at most one GPU."""
     max_concurrent: PositiveInt | None = None
-    """Trials at once; None runs as many as the cluster holds."""
+    """Trials at once, over all devices. None: packed, as many as measuring shows to be fastest; isolated, as many as
+    the cluster holds."""
     keep: PositiveInt = 2
     """Best adapters that go on to evaluation."""
     seed: Seed = 0
@@ -223,7 +228,7 @@ class SearchConfig(Section):
 
     @model_validator(mode="after")
     def _grid_is_finite(self) -> "SearchConfig":
-        if self.searcher == "grid" and isinstance(self.space.learning_rate, RangeConfig):
+        if self.searcher == "grid" and not isinstance(self.space.learning_rate, tuple):
             raise ValueError(
                 "searcher 'grid' needs space.learning_rate as a list of values, such as [1e-4, 2e-4, 5e-4]"
             )
@@ -243,6 +248,11 @@ class ResourcesConfig(Section):
     """GPUs reserved for each worker; None takes one where the cluster has any, else none."""
     storage_path: str = "runs"
     """Folder of all runs, relative to where the command is started; every node must reach it."""
+
+    @property
+    def is_one_device(self) -> bool:
+        """Whether one training job fits one device: one worker, with at most one GPU."""
+        return self.num_workers == 1 and (self.gpus_per_worker or 0) <= 1
 
 
 class Gate(Section):
@@ -304,6 +314,21 @@ class RunConfig(Section):
                 f"train.micro_batch_size x resources.num_workers = {per_step}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _packed_trials_fit_one_device(self) -> "RunConfig":
+        if self.search.runner == "packed" and not self.resources.is_one_device:
+            raise ValueError(
+                "search.runner 'packed' trains a trial on one device, but resources.num_workers is "
+                f"{self.resources.num_workers} and resources.gpus_per_worker is {self.resources.gpus_per_worker or 0}: "
+                "set them to at most 1, or search.runner to 'isolated'"
+            )
+        return self
+
+    @property
+    def packs_trials(self) -> bool:
+        """Whether the search trains its trials packed; `search.runner` says when."""
+        return self.search.runner != "isolated" and self.resources.is_one_device
 
 
 PROFILES: dict[str, dict[str, dict[str, float | int]]] = {

@@ -71,7 +71,15 @@ def _problems(error: ValidationError, tree: JsonObject) -> list[_Problem]:
                 by_path[problem.path] = problem
     # Branches of a union that expected another shape complain at the union itself; the branch that was meant
     # complains further in.
-    return [problem for path, problem in by_path.items() if not any(_is_below(other, path) for other in by_path)]
+    problems = [problem for path, problem in by_path.items() if not any(_is_below(other, path) for other in by_path)]
+    meant = {_sibling_meant(problem.path) for problem in problems if problem.kind == "extra_forbidden"}
+    return [problem for problem in problems if problem.kind != "missing" or problem.path not in meant]
+
+
+def _sibling_meant(path: KeyPath) -> KeyPath | None:
+    """The key of the same section that an unknown key at `path` is probably meant to be."""
+    near = difflib.get_close_matches(str(path[-1]), keys_at(path[:-1]), n=1)
+    return (*path[:-1], near[0]) if near else None
 
 
 def _is_below(path: KeyPath, parent: KeyPath) -> bool:
@@ -109,7 +117,7 @@ def _as_error(problem: _Problem, place: str) -> ConfigError:
     match problem.kind:
         case "extra_forbidden" | "invalid_key":
             allowed = keys_at(problem.path[:-1])
-            nearest = _nearest_key(problem.path, allowed)
+            nearest = _nearest_key(problem.path)
             return ConfigError(
                 "there is no such key",
                 where=where,
@@ -132,11 +140,11 @@ def shown(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else reprlib.repr(value)
 
 
-def _nearest_key(path: KeyPath, allowed: Sequence[str]) -> str | None:
+def _nearest_key(path: KeyPath) -> str | None:
+    sibling = _sibling_meant(path)
+    if sibling:
+        return dotted(sibling)
     key = str(path[-1])
-    siblings = difflib.get_close_matches(key, allowed, n=1)
-    if siblings:
-        return dotted((*path[:-1], siblings[0]))
     by_last_part = {known[-1]: dotted(known) for known in reversed(list(_all_keys((), _schema())))}
     elsewhere = difflib.get_close_matches(key, by_last_part, n=1, cutoff=0.8)
     return by_last_part[elsewhere[0]] if elsewhere else None

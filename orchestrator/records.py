@@ -128,6 +128,9 @@ class AdapterRecord(Record):
 
 
 TrialStatus = Literal["completed", "stopped_early", "diverged", "failed"]
+StopReason = Literal["finished", "lagging", "no_improvement", "diverged", "failed"]
+"""Why a trial ended: it did all its steps; the scheduler stopped it; its eval loss got no better; its loss was not
+finite; an error."""
 
 
 class EvalPoint(Record):
@@ -141,7 +144,10 @@ class EvalPoint(Record):
 class TrialRecord(Record):
     """One trial of a search, one line of `trials.jsonl`. Produced by `search/` and `train`, consumed by the report.
 
-    `best_eval_loss`, `best_step` and `adapter_id` are None for a trial that saved no adapter.
+    `best_eval_loss`, `best_step` and `adapter_id` are None for a trial that saved no adapter. `steps` are optimizer
+    steps, `tokens` what was trained on in them without padding, both up to its last report. `device_s` is the time of
+    devices that it used: its share of a device that trials share, else its duration times its workers; None where that
+    is unknown. Records of earlier versions have None in all four last fields.
     """
 
     trial_id: str
@@ -153,6 +159,10 @@ class TrialRecord(Record):
     adapter_id: str | None = None
     duration_s: float | None = None
     error: str | None = None
+    steps: int | None = None
+    tokens: int | None = None
+    device_s: float | None = None
+    stop_reason: StopReason | None = None
 
 
 MetricName = Literal[

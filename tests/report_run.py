@@ -19,7 +19,7 @@ from evals.records import (
 from evals.score import score_cases
 from orchestrator.config import RunConfig
 from orchestrator.jsonl import dump_jsonl
-from orchestrator.records import AdapterRecord, EvalPoint, ToolCall, ToolSpec, TrialRecord
+from orchestrator.records import AdapterRecord, EvalPoint, StopReason, ToolCall, ToolSpec, TrialRecord
 from orchestrator.runs import Ledger, RunDir, StageEntry, write_text_atomic
 
 BEST, SECOND, WEAK, BROKEN = "a1b2c3d4e5f60718", "b7c6d5e4f3a29180", "c0ffee0123456789", "d00d00d00d00d00d"
@@ -235,7 +235,8 @@ def _trials() -> list[TrialRecord]:
             EvalPoint(step=6 * (n + 1), eval_loss=round(floor + 1.8 * 0.62**n + chance.uniform(0, 0.02), 4))
             for n in range(num_points)
         ]
-        has_failed = index in (1, 7)
+        has_failed, duration_s = index in (1, 7), round(chance.uniform(40, 160), 1)
+        laggard: StopReason = "lagging" if index % 2 else "no_improvement"
         trials.append(
             TrialRecord(
                 trial_id=f"trial-{index:02}",
@@ -245,8 +246,12 @@ def _trials() -> list[TrialRecord]:
                 best_eval_loss=None if has_failed else min(point.eval_loss for point in curve),
                 best_step=None if has_failed else curve[-1].step,
                 adapter_id=kept.get(index),
-                duration_s=round(chance.uniform(40, 160), 1),
+                duration_s=duration_s,
                 error="OutOfMemoryError: the worker was killed" if has_failed else None,
+                steps=curve[-1].step,
+                tokens=curve[-1].step * 1234,
+                device_s=duration_s / 4,
+                stop_reason="failed" if has_failed else "finished" if index in kept else laggard,
             )
         )
     return trials

@@ -19,6 +19,7 @@ from evals.report.text import (
     METRICS,
     difference_text,
     duration_text,
+    ending_text,
     loss_text,
     metric_text,
     number_text,
@@ -329,7 +330,7 @@ def trial_tip(trial: TrialRecord) -> str:
     settings = ", ".join(f"{name} {number_text(value)}" for name, value in trial.hyperparameters.items())
     after = "" if trial.duration_s is None else f" after {duration_text(trial.duration_s)}"
     best = loss_text(trial.best_eval_loss)
-    return f"{trial.trial_id}: {settings}; best eval loss {best}; {trial.status.replace('_', ' ')}{after}"
+    return f"{trial.trial_id}: {settings}; best eval loss {best}; {ending_text(trial)}{after}"
 
 
 def _ink(adapter: AdapterSummary, focus: str | None) -> Ink:

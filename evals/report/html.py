@@ -31,9 +31,11 @@ from evals.report.text import (
     SHARES,
     chance_text,
     chance_word,
+    count_text,
     difference_interval,
     difference_value,
     duration_text,
+    ending_text,
     interval_text,
     loss_text,
     number_text,
@@ -48,6 +50,7 @@ from evals.report.view import (
     NO_PROOF,
     Cell,
     View,
+    device_s,
     engine_s,
     headline_text,
     opinion_text,
@@ -112,7 +115,15 @@ def _environment() -> Environment:
         finalize=_finalize,
     )
     environment.filters.update(
-        duration=duration_text, time=time_text, loss=loss_text, number=number_text, shorten=shorten, cell=_metric_of
+        duration=duration_text,
+        time=time_text,
+        loss=loss_text,
+        number=number_text,
+        shorten=shorten,
+        cell=_metric_of,
+        ending=ending_text,
+        whole=count_text,
+        device_s=device_s,
     )
     environment.globals.update(
         METRICS=METRICS,

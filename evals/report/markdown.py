@@ -13,9 +13,11 @@ from evals.report.text import (
     REASONS,
     chance_text,
     chance_word,
+    count_text,
     difference_interval,
     difference_value,
     duration_text,
+    ending_text,
     loss_text,
     markdown_cell,
     markdown_code,
@@ -25,7 +27,16 @@ from evals.report.text import (
     value_text,
     without_headline,
 )
-from evals.report.view import View, engine_s, headline_text, opinion_text, proof_text, serving_text, training_s
+from evals.report.view import (
+    View,
+    device_s,
+    engine_s,
+    headline_text,
+    opinion_text,
+    proof_text,
+    serving_text,
+    training_s,
+)
 from orchestrator.records import MetricName, TrialRecord
 
 MAX_EXAMPLES, MAX_EXAMPLE_CHARS = 3, 400
@@ -224,17 +235,20 @@ def _search(report: Report, trials: Sequence[TrialRecord]) -> list[str]:
         rows.append(
             [
                 markdown_cell(trial.trial_id),
-                trial.status.replace("_", " "),
+                ending_text(trial),
                 *("" if value is None else number_text(value) for value in chosen),
                 loss_text(trial.best_eval_loss),
-                "" if trial.best_step is None else str(trial.best_step),
-                "" if trial.duration_s is None else duration_text(trial.duration_s),
+                count_text(trial.best_step),
+                count_text(trial.steps),
+                count_text(trial.tokens),
+                "" if (seconds := device_s(trial)) is None else duration_text(seconds),
                 markdown_cell(trial.error or "", MAX_EXAMPLE_CHARS),
             ]
         )
     counts = report.search
     text = f"{counts.num_trials} trials, {counts.num_stopped_early} stopped early, {counts.num_failed} failed."
-    head = ["Trial", "Status", *map(markdown_cell, keys), "Best eval loss", "At step", "Time", "Error"]
+    spent = ["Steps", "Tokens", "Device time"]
+    head = ["Trial", "Ended", *map(markdown_cell, keys), "Best eval loss", "At step", *spent, "Error"]
     return ["", "## Search", "", text, *_table(head, rows)]
 
 

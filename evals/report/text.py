@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from evals.records import CellName, Comparison, FailureReason, Metric
-from orchestrator.records import MetricName
+from orchestrator.records import MetricName, StopReason, TrialRecord
 
 MAX_SHOWN_CHARS = 2000
 """Longest untrusted text a report shows in one place."""
@@ -189,6 +189,26 @@ def number_text(value: float) -> str:
 def loss_text(value: float | None) -> str:
     """A loss with four significant digits."""
     return "unknown" if value is None or not math.isfinite(value) else f"{value:.4g}"
+
+
+ENDINGS: dict[StopReason, str] = {
+    "finished": "finished",
+    "lagging": "stopped: lagging",
+    "no_improvement": "stopped: no improvement",
+    "diverged": "diverged",
+    "failed": "failed",
+}
+"""Why a trial ended, in words."""
+
+
+def ending_text(trial: TrialRecord) -> str:
+    """Why a trial ended; of a record of an earlier version, how."""
+    return ENDINGS[trial.stop_reason] if trial.stop_reason else trial.status.replace("_", " ")
+
+
+def count_text(value: int | None) -> str:
+    """A whole number with its thousands apart; nothing where it is unknown."""
+    return "" if value is None else f"{value:,}"
 
 
 def value_text(name: MetricName, value: float | None) -> str:

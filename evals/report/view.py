@@ -23,7 +23,7 @@ from evals.report.examples import (
 from evals.report.inputs import ReportInputs
 from evals.report.runs import OtherRun
 from evals.report.text import CELLS, METRICS, metric_text
-from orchestrator.records import MetricName
+from orchestrator.records import MetricName, TrialRecord
 
 HEADLINES: tuple[MetricName, ...] = (
     "case_accuracy",
@@ -202,9 +202,14 @@ def _flips(ours: Sequence[Comparison], chosen: AdapterSummary | None, inputs: Re
 
 
 def training_s(inputs: ReportInputs) -> float | None:
-    """Seconds that the trials trained, together; None where none says so."""
-    known = [trial.duration_s for trial in inputs.trials if trial.duration_s is not None]
+    """Seconds of devices that the trials used, together; None where none says so."""
+    known = [seconds for seconds in map(device_s, inputs.trials) if seconds is not None]
     return sum(known) if known else None
+
+
+def device_s(trial: TrialRecord) -> float | None:
+    """Seconds of devices that a trial used. A record of an earlier version says how long it had one for itself."""
+    return trial.duration_s if trial.device_s is None else trial.device_s
 
 
 def engine_s(engines: Mapping[str, EngineRecord]) -> float | None:

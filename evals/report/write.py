@@ -3,7 +3,16 @@
 from collections.abc import Mapping, Sequence
 
 from evals.compare import compare, pair_verdicts
-from evals.records import AdapterSummary, Comparison, GateResult, Report, Scores, SearchSummary, WinnerVerdict
+from evals.records import (
+    AdapterSummary,
+    Comparison,
+    GateResult,
+    Report,
+    Scores,
+    SearchSummary,
+    TrialSummary,
+    WinnerVerdict,
+)
 from evals.report.data import leak_warning
 from evals.report.examples import Flips
 from evals.report.html import render_html
@@ -130,12 +139,13 @@ def _run_facts(config: RunConfig, inputs: ReportInputs) -> JsonObject:
 
 
 def summarise_search(trials: Sequence[TrialRecord]) -> SearchSummary:
-    """Count trials; a diverged trial counts as failed."""
+    """Count trials and list them; a diverged trial counts as failed."""
     statuses = [trial.status for trial in trials]
     return SearchSummary(
         num_trials=len(statuses),
         num_stopped_early=statuses.count("stopped_early"),
         num_failed=statuses.count("failed") + statuses.count("diverged"),
+        trials=tuple(TrialSummary(**trial.model_dump(include=set(TrialSummary.model_fields))) for trial in trials),
     )
 
 

@@ -7,8 +7,7 @@ from ray.tune.experiment import Trial
 
 from orchestrator.progress import TrialBoard
 from orchestrator.records import JsonObject
-from orchestrator.search.isolated import trial_name
-from orchestrator.search.space import HYPERPARAMETERS
+from orchestrator.search.names import HYPERPARAMETERS, trial_name
 
 
 class ShowTrials(tune.Callback):  # type: ignore[misc]  # ray ships no types for it

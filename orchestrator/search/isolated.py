@@ -9,9 +9,10 @@ from ray.tune import PlacementGroupFactory
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from orchestrator.cluster import WorkerShape
-from orchestrator.records import JsonObject
-from orchestrator.search.space import HYPERPARAMETERS
+from orchestrator.records import JsonObject, TrialRecord
+from orchestrator.search.names import HYPERPARAMETERS, trial_name
 from orchestrator.training.launch import build_trainer, fit
+from orchestrator.training.outcome import TrainedTrial, describe_trial, read_trial
 from orchestrator.training.plan import TrainPlan
 
 DRIVER_RESOURCES = {"memory": 1024 * 1024}
@@ -31,9 +32,12 @@ def isolated_trial(plan: TrainPlan, storage: Path) -> Any:
     return tune.with_resources(trainable, PlacementGroupFactory([DRIVER_RESOURCES]))
 
 
-def trial_name(trial_id: str) -> str:
-    """The name of a trial's folder: its id in Tune, which stays the same over restarts."""
-    return trial_id.replace("_", "-")
+def read_isolated_trial(
+    storage: Path, name: str, plan: TrainPlan, *, duration_s: float | None, error: str | None
+) -> tuple[TrainedTrial, TrialRecord]:
+    """What the training job of a trial left."""
+    trained = read_trial(storage, name)
+    return trained, describe_trial(trained, plan, trial_id=name, duration_s=duration_s, error=error)
 
 
 ROUNDING = 1e-9

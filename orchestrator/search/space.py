@@ -1,7 +1,15 @@
-"""What a search may choose, in Ray Tune's words: the space, who proposes points in it, and the grid."""
+"""What a search may choose, in Ray Tune's words: the space, who proposes points in it, and the grid.
+
+What the configuration leaves open is chosen for the base and the batch (docs/decisions/0016-search-defaults.md).
+"""
 
 import itertools
-from typing import Any
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
 
 import optuna
 from ray import tune
@@ -10,19 +18,130 @@ from ray.tune.search.optuna import OptunaSearch
 from ray.tune.search.search_algorithm import SearchAlgorithm
 
 from orchestrator.config import RangeConfig, SearchConfig, SpaceConfig
+from orchestrator.errors import ModelNotFoundError
 from orchestrator.records import JsonObject
+from orchestrator.search.names import HYPERPARAMETERS
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # also for a study that is restored
 
-HYPERPARAMETERS = "hyperparameters"
-"""The one key of every trial's config; its value holds r, alpha and learning_rate."""
+KNOWN_RANK = KNOWN_ALPHA = 32
+"""The rank and alpha at which the known learning rates were measured."""
+KNOWN_BATCH = 128
+"""Samples per step at which they were measured."""
+KNOWN_RATE, KNOWN_HIDDEN_SIZE = 5e-4, 2000
+"""The known learning rate at that batch, and the hidden size at which it is the same for every family of models."""
+QWEN_EXPONENT, LLAMA_EXPONENT = 0.0775, 0.781
+"""How fast the known rate falls with the hidden size."""
+TOY_HIDDEN_SIZE, TOY_RATE = 512, 1.4e-2
+"""Below this hidden size there are only toys, and this is the rate at that batch which the built-in one needs."""
+REACH = 5.0
+"""The default range reaches this factor below and above the known rate."""
+
+Number = TypeVar("Number", int, float)
 
 
-def param_space(search: SearchConfig) -> dict[str, Any]:
+@dataclass(frozen=True)
+class BaseShape:
+    """What the known learning rate depends on. `model_type` is transformers' name of the architecture."""
+
+    hidden_size: int
+    model_type: str
+
+
+@dataclass(frozen=True)
+class ResolvedSpace:
+    """What a search draws from, nothing left open. `default` is the first point that is tried."""
+
+    r: tuple[int, ...]
+    alpha: tuple[int, ...]
+    learning_rate: RangeConfig | tuple[float, ...]
+    default: JsonObject
+
+
+def read_base_shape(folder: Path) -> BaseShape:
+    """The shape of the model in `folder`, from its config.json; of its text part, where it also sees or hears.
+
+    A config that names no hidden size gives the one at which the known rate is the same for every family.
+
+    Raises:
+        ModelNotFoundError: If there is no config.json that can be read.
+    """
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        text = config.get("text_config") or config
+        model_type = text.get("model_type") or config.get("model_type") or ""
+        return BaseShape(int(text.get("hidden_size") or KNOWN_HIDDEN_SIZE), str(model_type))
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ModelNotFoundError(
+            f"the base's configuration cannot be read ({error})",
+            where=str(path),
+            fix="Point model.base at a folder in Hugging Face format",
+        ) from None
+
+
+def known_learning_rate(hidden_size: int, model_type: str, batch_size: int) -> float:
+    """The learning rate at which LoRA of rank 32 and alpha 32 is known to train well, to two digits.
+
+    Tinker's rule for its sweeps (35 models, batches of 128), times the square root of how much smaller the batch is.
+    A batch above 128 gives the rate of 128: rates far above it diverged.
+
+    Args:
+        hidden_size: Width of the base's hidden states.
+        model_type: transformers' name of the architecture. Families other than Qwen and Llama take the middle of the
+            two.
+        batch_size: Samples per optimizer step.
+    """
+    if hidden_size < TOY_HIDDEN_SIZE:
+        at_known_batch = TOY_RATE
+    else:
+        at_known_batch = KNOWN_RATE * (KNOWN_HIDDEN_SIZE / hidden_size) ** _exponent(model_type)
+    rate = at_known_batch * math.sqrt(min(batch_size, KNOWN_BATCH) / KNOWN_BATCH)
+    return float(f"{rate:.2g}")
+
+
+def _exponent(model_type: str) -> float:
+    if "qwen" in model_type:
+        return QWEN_EXPONENT
+    return LLAMA_EXPONENT if "llama" in model_type else (QWEN_EXPONENT + LLAMA_EXPONENT) / 2
+
+
+def resolve_space(space: SpaceConfig, base: BaseShape, batch_size: int) -> ResolvedSpace:
+    """The space with the learning rates that the configuration leaves open, and the first point to try in it.
+
+    That point is r 32, alpha 32 and the known learning rate. Where the space lies to one side of one of these, it is
+    the middle of the space, on a log scale.
+    """
+    known = known_learning_rate(base.hidden_size, base.model_type, batch_size)
+    rates = RangeConfig(min=known / REACH, max=known * REACH) if space.learning_rate is None else space.learning_rate
+    default = {
+        "r": _nearest(space.r, KNOWN_RANK),
+        "alpha": _nearest(space.alpha, KNOWN_ALPHA),
+        "learning_rate": _target(rates.min, rates.max, known)
+        if isinstance(rates, RangeConfig)
+        else _nearest(rates, known),
+    }
+    return ResolvedSpace(space.r, space.alpha, rates, default)
+
+
+def _target(low: float, high: float, known: float) -> float:
+    return known if low <= known <= high else math.sqrt(low * high)
+
+
+def _nearest(values: Sequence[Number], known: float) -> Number:
+    """The value nearest the target on a log scale; of two as near, the one nearer what is known, then the smaller."""
+    target = _target(min(values), max(values), known)
+
+    def distance(value: Number) -> tuple[float, float, Number]:
+        return round(abs(math.log(value / target)), 9), round(abs(math.log(value / known)), 9), value
+
+    return min(values, key=distance)
+
+
+def param_space(search: SearchConfig, space: ResolvedSpace) -> dict[str, Any]:
     """Ray Tune's `param_space`: a grid of whole points, or one distribution for each hyperparameter."""
     if search.searcher == "grid":
         return {HYPERPARAMETERS: tune.grid_search(grid_points(search))}
-    space = search.space
     learning_rate = (
         tune.loguniform(space.learning_rate.min, space.learning_rate.max)
         if isinstance(space.learning_rate, RangeConfig)
@@ -34,20 +153,26 @@ def param_space(search: SearchConfig) -> dict[str, Any]:
 
 def grid_points(search: SearchConfig) -> list[JsonObject]:
     """Every combination, up to `num_trials`, in the order of the config; learning rate varies fastest."""
-    space: SpaceConfig = search.space
-    assert not isinstance(space.learning_rate, RangeConfig)  # SearchConfig refuses a range for a grid
+    space = search.space
+    assert isinstance(space.learning_rate, tuple)  # SearchConfig refuses anything else for a grid
     combinations = itertools.product(space.r, space.alpha, space.learning_rate)
     points = [{"r": r, "alpha": alpha, "learning_rate": rate} for r, alpha, rate in combinations]
     return points[: search.num_trials]
 
 
 def num_trials(search: SearchConfig) -> int:
-    """Trials that the search will run."""
+    """Trials that the search will run, the default point included."""
     return len(grid_points(search)) if search.searcher == "grid" else search.num_trials
 
 
-def make_searcher(search: SearchConfig, *, max_concurrent: int) -> Searcher | SearchAlgorithm:
-    """Who proposes the points; seeded, so that the same config proposes the same ones (Optuna: given equal losses)."""
+def make_searcher(search: SearchConfig, space: ResolvedSpace, *, max_concurrent: int) -> Searcher | SearchAlgorithm:
+    """Who proposes the points, the default one first; a grid has no default and keeps its order.
+
+    Seeded, so that the same config proposes the same points (Optuna: given equal losses).
+    """
     if search.searcher == "optuna":
-        return ConcurrencyLimiter(OptunaSearch(seed=search.seed), max_concurrent=max_concurrent)
-    return BasicVariantGenerator(random_state=search.seed, max_concurrent=max_concurrent)
+        first = {f"{HYPERPARAMETERS}/{key}": value for key, value in space.default.items()}  # Ray flattens the space
+        optuna_search = OptunaSearch(seed=search.seed, points_to_evaluate=[first])
+        return ConcurrencyLimiter(optuna_search, max_concurrent=max_concurrent)
+    points = None if search.searcher == "grid" else [{HYPERPARAMETERS: space.default}]
+    return BasicVariantGenerator(points_to_evaluate=points, random_state=search.seed, max_concurrent=max_concurrent)

@@ -8,19 +8,34 @@ import ray.train
 from orchestrator.adapters import keep_adapter
 from orchestrator.jsonl import parse_line
 from orchestrator.models.base import base_folder, load_tokenizer
-from orchestrator.records import EvalPoint, TrialRecord, TrialStatus
+from orchestrator.patience import Decision, decide
+from orchestrator.records import EvalPoint, StopReason, TrialRecord, TrialStatus
 from orchestrator.runs import RunDir
 from orchestrator.training.plan import TrainPlan
 from orchestrator.training.reporting import Progress
 
+STATUS_OF: dict[StopReason, TrialStatus] = {
+    "finished": "completed",
+    "lagging": "stopped_early",
+    "no_improvement": "stopped_early",
+    "diverged": "diverged",
+    "failed": "failed",
+}
+"""How a trial ended, by why."""
+
 
 class TrainedTrial(NamedTuple):
-    """What a training job left in its storage folder; `best` and its checkpoint are None when nothing was saved."""
+    """What a training job left in its storage folder; `best` and its checkpoint are None when nothing was saved.
+
+    `steps` and `tokens` are those of its last report.
+    """
 
     curve: tuple[EvalPoint, ...]
     diverged: bool
     best: EvalPoint | None
     best_checkpoint: Path | None
+    steps: int = 0
+    tokens: int = 0
 
 
 def read_trial(storage: Path, name: str) -> TrainedTrial:
@@ -30,7 +45,7 @@ def read_trial(storage: Path, name: str) -> TrainedTrial:
         return TrainedTrial((), diverged=False, best=None, best_checkpoint=None)
     progress = parse_line(path.read_text(encoding="utf-8"), Progress, where=str(path))
     best, folder = _best_checkpoint(storage / name)
-    return TrainedTrial(progress.curve, progress.diverged, best, folder)
+    return TrainedTrial(progress.curve, progress.diverged, best, folder, progress.step, progress.tokens)
 
 
 def _best_checkpoint(folder: Path) -> tuple[EvalPoint | None, Path | None]:
@@ -64,13 +79,8 @@ def describe_trial(
     trial: TrainedTrial, plan: TrainPlan, *, trial_id: str, duration_s: float | None, error: str | None
 ) -> TrialRecord:
     """The line of `trials.jsonl` for a trial, before any adapter of it is kept. A diverged trial has no best."""
-    status: TrialStatus = "completed"
-    if trial.diverged:
-        status = "diverged"
-    elif error:
-        status = "failed"
-    elif not trial.curve or trial.curve[-1].step < plan.max_steps:
-        status = "stopped_early"
+    reason = stop_reason(trial, plan, failed=error is not None)
+    status = STATUS_OF[reason]
     usable = trial.best if status in ("completed", "stopped_early") else None
     return TrialRecord(
         trial_id=trial_id,
@@ -82,4 +92,28 @@ def describe_trial(
         adapter_id=None,
         duration_s=duration_s,
         error=error,
+        steps=trial.steps,
+        tokens=trial.tokens,
+        device_s=None if duration_s is None else duration_s * plan.num_workers,
+        stop_reason=reason,
     )
+
+
+def stop_reason(trial: TrainedTrial, plan: TrainPlan, *, failed: bool) -> StopReason:
+    """Why a trial ended. One that stopped before its last step without running out of patience was stopped for lagging.
+
+    Args:
+        trial: What the trial left.
+        plan: What it was asked to do.
+        failed: Whether an error ended it.
+    """
+    if trial.diverged:
+        return "diverged"
+    if failed:
+        return "failed"
+    if trial.curve and trial.curve[-1].step >= plan.max_steps:
+        return "finished"
+    losses = [point.eval_loss for point in trial.curve]
+    if losses and decide(losses, plan.train.early_stopping_patience) is Decision.STOP:
+        return "no_improvement"
+    return "lagging"

@@ -40,6 +40,11 @@ class TrainPlan(Record):
         return self.model_copy(update={"lora": lora, "train": train})
 
     @property
+    def shape(self) -> WorkerShape:
+        """The workers of one training job."""
+        return WorkerShape(self.num_workers, self.cpus_per_worker, self.gpus_per_worker)
+
+    @property
     def hyperparameters(self) -> dict[str, float | int]:
         """What a search varies."""
         return {"r": self.lora.r, "alpha": self.lora.alpha, "learning_rate": self.train.learning_rate}

@@ -3,34 +3,18 @@
 import json
 import math
 from collections.abc import Sequence
-from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
 import ray.train
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from orchestrator.patience import DIVERGED_LOSS, Decision, decide
 from orchestrator.records import EvalPoint, JsonObject, Record
 from orchestrator.runs import write_text_atomic
 
-DIVERGED_LOSS = 1e9
-"""Eval loss reported for a diverged trial: finite, because schedulers and samplers mishandle NaN, and never best."""
-
-
-class Decision(Enum):
-    """What to do after an evaluation."""
-
-    CONTINUE = auto()
-    STOP = auto()
-    DIVERGED = auto()
-
-
-def decide(eval_losses: Sequence[float], patience: int | None) -> Decision:
-    """Stop after `patience` evaluations without a better eval loss (None: never), at once when it is not finite."""
-    if not math.isfinite(eval_losses[-1]):
-        return Decision.DIVERGED
-    since_best = len(eval_losses) - 1 - eval_losses.index(min(eval_losses))
-    return Decision.STOP if patience is not None and since_best >= patience else Decision.CONTINUE
+TOKENS = "tokens"
+"""Key of the trainer's log under which the tokens trained on so far stand."""
 
 
 def curve_of(log_history: Sequence[JsonObject]) -> list[EvalPoint]:
@@ -44,15 +28,22 @@ def curve_of(log_history: Sequence[JsonObject]) -> list[EvalPoint]:
     return curve
 
 
+def tokens_of(log_history: Sequence[JsonObject]) -> int:
+    """Tokens trained on up to the latest entry that says so."""
+    return next((entry[TOKENS] for entry in reversed(log_history) if TOKENS in entry), 0)
+
+
 class Progress(Record):
     """How far a training job is: written by Ray's controller, read by whoever follows or collects the job.
 
-    Ray Train itself forgets metrics that come without a checkpoint, and those of checkpoints it deletes.
+    `tokens` are those trained on in the `step` steps, padding not counted. Ray Train itself forgets metrics that come
+    without a checkpoint, and those of checkpoints it deletes.
     """
 
     step: int
     diverged: bool
     curve: tuple[EvalPoint, ...]
+    tokens: int = 0
 
 
 class RecordProgress(ray.train.UserCallback):  # type: ignore[misc]  # ray ships no types for it
@@ -63,7 +54,7 @@ class RecordProgress(ray.train.UserCallback):  # type: ignore[misc]  # ray ships
 
     def after_report(self, run_context: Any, metrics: list[JsonObject], checkpoint: Any) -> None:  # noqa: ARG002
         """Called by Ray's controller with one metrics object per worker; they agree on what is kept here."""
-        content = {key: metrics[0][key] for key in ("step", "diverged", "curve")}
+        content = {key: metrics[0][key] for key in ("step", "diverged", "curve", "tokens")}
         write_text_atomic(self._path, json.dumps(content) + "\n")
 
 
@@ -76,6 +67,14 @@ class ReportToRay(TrainerCallback):  # type: ignore[misc]  # transformers ships 
     def __init__(self, *, patience: int | None) -> None:
         self._patience = patience
         self._diverged = False
+        self._tokens_before = 0
+
+    def on_train_begin(
+        self, _args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        """Go on counting tokens where the checkpoint, if the job goes on from one, left off."""
+        self._tokens_before = tokens_of(state.log_history)
+        return control
 
     def on_step_end(
         self, _args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -88,7 +87,11 @@ class ReportToRay(TrainerCallback):  # type: ignore[misc]  # transformers ships 
     def on_log(
         self, _args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: JsonObject, **_: Any
     ) -> TrainerControl:
-        """Stop at once when the training loss is not finite."""
+        """Count tokens, and stop at once when the training loss is not finite."""
+        # TRL counts what it feeds the model without padding (its attention mask), but from 0 after every start.
+        counted = logs.get("num_tokens", logs.get("eval_num_tokens"))
+        if counted is not None:
+            state.log_history[-1][TOKENS] = self._tokens_before + int(counted)
         if not math.isfinite(logs.get("loss", 0.0)) and not self._diverged:
             self._report_divergence(state)
             control.should_training_stop = True
@@ -106,7 +109,7 @@ class ReportToRay(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         else:
             metrics = {"step": state.global_step, "eval_loss": curve[-1].eval_loss, "diverged": False}
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            self._report(metrics, curve, folder)
+            self._report(metrics, curve, tokens_of(state.log_history), folder)
         if decision is not Decision.CONTINUE:
             control.should_training_stop = True
         return control
@@ -114,11 +117,12 @@ class ReportToRay(TrainerCallback):  # type: ignore[misc]  # transformers ships 
     def _report_divergence(self, state: TrainerState) -> None:
         self._diverged = True
         curve = [point for point in curve_of(state.log_history) if math.isfinite(point.eval_loss)]
-        self._report({"step": state.global_step, "eval_loss": DIVERGED_LOSS, "diverged": True}, curve, None)
+        metrics = {"step": state.global_step, "eval_loss": DIVERGED_LOSS, "diverged": True}
+        self._report(metrics, curve, tokens_of(state.log_history), None)
 
-    def _report(self, metrics: JsonObject, curve: list[EvalPoint], folder: Path | None) -> None:
+    def _report(self, metrics: JsonObject, curve: list[EvalPoint], tokens: int, folder: Path | None) -> None:
         uploads = folder is not None and ray.train.get_context().get_world_rank() == 0
         ray.train.report(
-            {**metrics, "curve": [point.model_dump() for point in curve]},
+            {**metrics, "curve": [point.model_dump() for point in curve], "tokens": tokens},
             checkpoint=ray.train.Checkpoint.from_directory(folder) if uploads else None,
         )

@@ -37,7 +37,9 @@ def test_the_defaults_are_a_valid_run() -> None:
     assert (config.name, config.profile, config.model.base) == ("run", "balanced", "Qwen/Qwen3-0.6B")
     assert config.data.sources == (SourceConfig(path="synthetic"),)
     assert (config.data.split.val, config.data.split.test, config.data.max_length) == (0.1, 0.1, 2048)
-    assert (config.search.searcher, config.search.scheduler, config.search.num_trials) == ("optuna", "asha", 8)
+    assert (config.search.searcher, config.search.scheduler, config.search.num_trials) == ("optuna", "halving", 8)
+    assert (config.search.runner, config.search.max_concurrent, config.packs_trials) == ("auto", None, True)
+    assert config.search.space.learning_rate is None
     assert (config.eval.temperature, config.eval.max_cases, config.resources.storage_path) == (0.0, None, "runs")
     assert config.gates == {}
 
@@ -165,6 +167,39 @@ def test_a_range_is_ordered() -> None:
 def test_a_grid_needs_a_list_of_learning_rates() -> None:
     assert SearchConfig(searcher="grid", space=SpaceConfig(learning_rate=(1e-4,))).searcher == "grid"
     refused("searcher 'grid' needs space.learning_rate as a list", search={"searcher": "grid"})
+    bounds = {"learning_rate": {"min": 1e-4, "max": 1e-3}}
+    refused("needs space.learning_rate as a list of values, such as", search={"searcher": "grid", "space": bounds})
+
+
+@pytest.mark.parametrize(
+    ("num_workers", "gpus", "packs"),
+    [(1, None, True), (1, 0, True), (1, 1, True), (1, 2, False), (2, None, False), (2, 1, False)],
+)
+def test_trials_are_packed_by_default_where_each_fits_one_device(
+    num_workers: int, gpus: int | None, packs: bool
+) -> None:
+    def config(runner: str) -> RunConfig:
+        resources = {"num_workers": num_workers, "gpus_per_worker": gpus}
+        return RunConfig.model_validate({"search": {"runner": runner}, "resources": resources})
+
+    assert config("auto").packs_trials is packs
+    assert config("isolated").packs_trials is False
+    if packs:
+        assert config("packed").packs_trials
+    else:
+        with pytest.raises(ValidationError, match=r"trains a trial on one device.*set them to at most 1, or"):
+            config("packed")
+
+
+def test_what_keeps_a_trial_from_being_packed_is_said() -> None:
+    refused(
+        "search.runner 'packed' trains a trial on one device, but resources.num_workers is 4 and "
+        "resources.gpus_per_worker is 0: set them to at most 1, or search.runner to 'isolated'",
+        search={"runner": "packed"},
+        resources={"num_workers": 4},
+    )
+    refused("'auto', 'packed' or 'isolated'", search={"runner": "parallel"})
+    refused("'halving', 'asha' or 'none'", search={"scheduler": "median"})
 
 
 def test_a_gate_bounds_a_known_metric() -> None:
@@ -212,6 +247,7 @@ def test_a_plain_folder_name_is_taken(name: str) -> None:
         (SpaceConfig, {"alpha": (0,)}),
         (SpaceConfig, {"learning_rate": ()}),
         (SpaceConfig, {"learning_rate": (0.0,)}),
+        (SpaceConfig, {"learning_rate": "auto"}),
         (SearchConfig, {"num_trials": 0}),
         (SearchConfig, {"reduction_factor": 1}),
         (SearchConfig, {"keep": 0}),

@@ -276,7 +276,12 @@ def test_a_wrong_value_says_what_is_allowed(folder: Path, text: str, expected: s
         ("{min: 2, max: 1}", "search.space.learning_rate: min 2 must be below max 1."),
         ("{min: -1, max: 1}", "search.space.learning_rate.min: -1 is not allowed here. Allowed: a number above 0."),
         ("[1e-4, x]", "search.space.learning_rate.1: 'x' is not allowed here. Allowed: a number above 0."),
-        ("{maxx: 1}", "search.space.learning_rate.maxx: there is no such key. Allowed: min, max."),
+        (
+            "{min: 1, maxx: 2}",
+            "search.space.learning_rate.maxx: there is no such key. Allowed: min, max. Perhaps "
+            "search.space.learning_rate.max is meant.",
+        ),
+        ("{min: 1e-4}", "search.space.learning_rate.max: this key is required. Allowed: a number above 0."),
     ],
 )
 def test_a_union_answers_for_the_branch_that_was_meant(folder: Path, value: str, expected: str) -> None:

@@ -1,5 +1,5 @@
 import pytest
-from builders import assistant, make_call, make_sample, user
+from builders import assistant, make_call, make_sample, make_trial, user
 from pydantic import ValidationError
 
 from orchestrator.records import (
@@ -63,6 +63,14 @@ def test_an_unknown_kind_or_status_is_refused() -> None:
         make_sample(kind="question")  # type: ignore[arg-type]
     with pytest.raises(ValidationError, match="status"):
         TrialRecord.model_validate({"trial_id": "t", "status": "lost", "hyperparameters": {}, "curve": []})
+    with pytest.raises(ValidationError, match="stop_reason"):
+        make_trial().model_validate({**make_trial().model_dump(), "stop_reason": "bored"})
+
+
+def test_a_trial_of_an_earlier_version_is_still_read() -> None:
+    stored = '{"trial_id": "t", "status": "stopped_early", "hyperparameters": {"r": 8}, "curve": [], "duration_s": 1.5}'
+    trial = TrialRecord.model_validate_json(stored)
+    assert (trial.steps, trial.tokens, trial.device_s, trial.stop_reason) == (None, None, None, None)
 
 
 def test_the_shared_words() -> None:

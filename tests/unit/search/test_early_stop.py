@@ -1,4 +1,7 @@
+import itertools
+import math
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from builders import make_plan
@@ -10,7 +13,8 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from orchestrator.cluster import WorkerShape
 from orchestrator.config import RunConfig, SearchConfig, TrainConfig
 from orchestrator.runs import RunDir
-from orchestrator.search.early_stop import first_rung, make_scheduler
+from orchestrator.search.early_stop import first_rung, make_scheduler, rung_steps
+from orchestrator.search.rungs import SuccessiveHalving
 from orchestrator.training.plan import TrainPlan, plan_training
 
 
@@ -23,44 +27,81 @@ def plans() -> st.SearchStrategy[TrainPlan]:
 
 
 @given(plans())
-def test_the_first_rung_is_within_the_budget_and_past_warm_up_and_the_first_evaluation(plan: TrainPlan) -> None:
+def test_the_first_rung_is_an_evaluation_past_warm_up_and_a_tenth_of_the_budget(plan: TrainPlan) -> None:
     rung = first_rung(plan)
-    assert 1 <= rung <= plan.max_steps
-    assert rung >= plan.eval_steps
+    assert rung == plan.max_steps or rung % plan.eval_steps == 0
     assert rung > plan.warmup_steps or rung == plan.max_steps
-    assert rung >= round(0.1 * plan.max_steps)
+    assert rung >= math.floor(0.1 * plan.max_steps)
+    before = rung - plan.eval_steps
+    assert before <= plan.warmup_steps or before < math.floor(0.1 * plan.max_steps)
 
 
 @given(plans(), st.integers(2, 9))
-def test_a_scheduler_can_be_built_for_every_plan(plan: TrainPlan, factor: int) -> None:
-    assert isinstance(make_scheduler(SearchConfig(reduction_factor=factor), plan), ASHAScheduler)
+def test_rungs_are_evaluations_that_lie_the_reduction_factor_apart(plan: TrainPlan, factor: int) -> None:
+    rungs = rung_steps(plan, factor)
+    assert all(rung % plan.eval_steps == 0 and rung < plan.max_steps for rung in rungs)
+    assert all(later == factor * earlier for earlier, later in itertools.pairwise(rungs))
+    assert rungs[:1] in ((), (first_rung(plan),))
 
 
-@pytest.mark.parametrize(("warmup", "evals", "rung"), [(2, 6, 6), (2, 1, 6), (9, 6, 10), (2, 30, 30), (60, 6, 60)])
+@pytest.mark.parametrize(
+    ("warmup", "evals", "rung"), [(2, 6, 6), (2, 1, 6), (9, 6, 12), (2, 30, 30), (5, 6, 6), (6, 6, 12), (60, 6, 60)]
+)
 def test_the_first_rung(warmup: int, evals: int, rung: int) -> None:
     assert first_rung(make_plan(max_steps=60, eval_steps=evals, warmup_steps=warmup)) == rung
 
 
-def asha(max_steps: int = 60) -> ASHAScheduler:
-    scheduler = make_scheduler(SearchConfig(reduction_factor=3), make_plan(max_steps=max_steps, eval_steps=6))
+@pytest.mark.parametrize(
+    ("steps", "evals", "factor", "rungs"),
+    [
+        (60, 6, 3, (6, 18)),  # 54 is too near to the end
+        (60, 6, 2, (6, 12, 24)),
+        (60, 6, 4, (6, 24)),
+        (109, 10, 3, (10, 30)),
+        (1000, 10, 3, (100, 300)),
+        (60, 20, 3, (20,)),
+        (60, 40, 3, ()),
+        (1, 1, 3, ()),
+    ],
+)
+def test_the_rungs(steps: int, evals: int, factor: int, rungs: tuple[int, ...]) -> None:
+    assert rung_steps(make_plan(max_steps=steps, eval_steps=evals, warmup_steps=0), factor) == rungs
+
+
+@given(plans(), st.integers(2, 9))
+def test_a_scheduler_can_be_built_for_every_plan(plan: TrainPlan, factor: int) -> None:
+    def built(scheduler: Literal["halving", "asha"]) -> TrialScheduler:
+        return make_scheduler(SearchConfig(scheduler=scheduler, reduction_factor=factor), plan)
+
+    assert isinstance(built("halving"), SuccessiveHalving)
+    assert isinstance(built("asha"), ASHAScheduler)
+
+
+def scheduler_of(name: Literal["halving", "asha"], max_steps: int = 60) -> TrialScheduler:
+    search = SearchConfig(scheduler=name, reduction_factor=3)
+    scheduler = make_scheduler(search, make_plan(max_steps=max_steps, eval_steps=6))
     assert scheduler.set_search_properties("eval_loss", "min")
     return scheduler
 
 
-def trials_of(scheduler: ASHAScheduler, number: int) -> list[Trial]:
+def trials_of(scheduler: TrialScheduler, number: int) -> list[Trial]:
     trials = [Trial("stub", stub=True, trial_id=str(each)) for each in range(number)]
     for trial in trials:
         scheduler.on_trial_add(None, trial)
     return trials
 
 
-def decision(scheduler: ASHAScheduler, trial: Trial, *, step: int, eval_loss: float, iteration: int = 1) -> str:
+def decision(scheduler: TrialScheduler, trial: Trial, *, step: int, eval_loss: float, iteration: int = 1) -> str:
     result = {"training_iteration": iteration, "step": step, "eval_loss": eval_loss}
     return str(scheduler.on_trial_result(None, trial, result))
 
 
-def test_a_trial_that_lags_at_equal_steps_is_stopped() -> None:
-    scheduler = asha()
+either = pytest.mark.parametrize("name", ["halving", "asha"])
+
+
+@either
+def test_a_trial_that_lags_at_equal_steps_is_stopped(name: Literal["halving", "asha"]) -> None:
+    scheduler = scheduler_of(name)
     trials = trials_of(scheduler, 4)
     decisions = [
         decision(scheduler, trial, step=6, eval_loss=loss) for trial, loss in zip(trials, (1, 2, 3, 0.5), strict=True)
@@ -68,21 +109,36 @@ def test_a_trial_that_lags_at_equal_steps_is_stopped() -> None:
     assert decisions == [TrialScheduler.CONTINUE, TrialScheduler.STOP, TrialScheduler.STOP, TrialScheduler.CONTINUE]
 
 
-def test_nothing_is_stopped_before_the_first_rung() -> None:
-    scheduler = asha()
+def test_halving_is_the_default_and_cuts_an_engine_s_step_at_once() -> None:
+    scheduler = make_scheduler(SearchConfig(), make_plan(max_steps=60, eval_steps=6))
+    assert scheduler.set_search_properties("eval_loss", "min")
+    trials = trials_of(scheduler, 3)
+    peers = [["0", 6, 3.0], ["1", 6, 2.0], ["2", 6, 1.0]]  # worst first, of which ASHA would stop none
+    decisions = [
+        scheduler.on_trial_result(None, trial, {"step": 6, "eval_loss": peer[2], "peers": peers})
+        for trial, peer in zip(trials, peers, strict=True)
+    ]
+    assert decisions == [TrialScheduler.STOP, TrialScheduler.STOP, TrialScheduler.CONTINUE]
+
+
+@either
+def test_nothing_is_stopped_before_the_first_rung(name: Literal["halving", "asha"]) -> None:
+    scheduler = scheduler_of(name)
     for trial, loss in zip(trials_of(scheduler, 4), (1, 2, 3, 4), strict=True):
         assert decision(scheduler, trial, step=5, eval_loss=loss, iteration=50) == TrialScheduler.CONTINUE
 
 
-def test_steps_count_and_not_the_reports_that_start_again_after_a_restart() -> None:
-    scheduler = asha()
+@either
+def test_steps_count_and_not_the_reports_that_start_again_after_a_restart(name: Literal["halving", "asha"]) -> None:
+    scheduler = scheduler_of(name)
     good, bad = trials_of(scheduler, 2)
     assert decision(scheduler, good, step=18, eval_loss=0.1, iteration=3) == TrialScheduler.CONTINUE
     assert decision(scheduler, bad, step=18, eval_loss=9.0, iteration=1) == TrialScheduler.STOP
 
 
-def test_at_its_last_step_a_trial_ends_by_itself() -> None:
-    scheduler = asha()
+@either
+def test_at_its_last_step_a_trial_ends_by_itself(name: Literal["halving", "asha"]) -> None:
+    scheduler = scheduler_of(name)
     (trial,) = trials_of(scheduler, 1)
     assert decision(scheduler, trial, step=60, eval_loss=0.1) == TrialScheduler.CONTINUE
 

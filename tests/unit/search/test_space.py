@@ -1,17 +1,37 @@
 import itertools
+import json
+import logging
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ray.tune.experiment import Experiment
 
-from orchestrator.config import RangeConfig, SearchConfig, SpaceConfig
+from evals.generate import SERVED_RANKS
+from orchestrator.adapters import peft_config
+from orchestrator.config import PROFILES, LoraConfig, RangeConfig, SearchConfig, ServableRank, SpaceConfig
+from orchestrator.errors import ModelNotFoundError
+from orchestrator.models.tiny import tiny_base_folder
 from orchestrator.records import JsonObject
-from orchestrator.search.space import HYPERPARAMETERS, grid_points, make_searcher, num_trials, param_space
+from orchestrator.search.space import (
+    HYPERPARAMETERS,
+    BaseShape,
+    ResolvedSpace,
+    grid_points,
+    known_learning_rate,
+    make_searcher,
+    num_trials,
+    param_space,
+    read_base_shape,
+    resolve_space,
+)
 
+QWEN_06B = BaseShape(hidden_size=1024, model_type="qwen3")
+BATCHES = st.integers(1, 4096)
+SHAPES = st.builds(BaseShape, st.integers(16, 20_000), st.sampled_from(["qwen3", "llama", "mistral", ""]))
 GRID = SpaceConfig(r=(8, 16), alpha=(16, 32, 64), learning_rate=(1e-4, 1e-3))
 
 
@@ -19,18 +39,21 @@ def grid(limit: int) -> SearchConfig:
     return SearchConfig(searcher="grid", num_trials=limit, space=GRID)
 
 
+def resolved(search: SearchConfig) -> ResolvedSpace:
+    return resolve_space(search.space, QWEN_06B, 8)
+
+
 def proposals(search: SearchConfig, folder: Path) -> list[JsonObject]:
     """The configs of a search's trials, from the searcher itself."""
-    space = param_space(search)
+    space = param_space(search, resolved(search))
+    searcher: Any = make_searcher(search, resolved(search), max_concurrent=10_000)
     if search.searcher == "optuna":
-        searcher: Any = make_searcher(search, max_concurrent=10_000)
         assert searcher.set_search_properties("eval_loss", "min", space)
         found = []
         for number in range(search.num_trials):
             found.append(searcher.suggest(str(number)))
             searcher.on_trial_complete(str(number), {"eval_loss": 1.0 / (number + 1)})
     else:
-        searcher = make_searcher(search, max_concurrent=10_000)
         samples = 1 if search.searcher == "grid" else search.num_trials
         spec = Experiment("e", lambda _config: None, config=space, num_samples=samples, storage_path=str(folder))
         searcher.add_configurations([spec])
@@ -108,10 +131,232 @@ def test_a_list_of_learning_rates_is_a_choice(searcher: str, tmp_path: Path) -> 
 
 def test_the_grid_and_random_searchers_hold_back_what_does_not_fit(tmp_path: Path) -> None:
     # Ray Tune applies TuneConfig.max_concurrent_trials to other searchers only.
-    searcher: Any = make_searcher(grid(6), max_concurrent=2)
-    space = param_space(grid(6))
+    searcher: Any = make_searcher(grid(6), resolved(grid(6)), max_concurrent=2)
+    space = param_space(grid(6), resolved(grid(6)))
     searcher.add_configurations([Experiment("e", lambda _config: None, config=space, storage_path=str(tmp_path))])
     started = [searcher.next_trial() for _ in range(3)]
     assert [trial is None for trial in started] == [False, False, True]
     searcher.on_trial_complete(started[0].trial_id)
     assert searcher.next_trial() is not None
+
+
+@pytest.mark.parametrize("searcher", ["random", "optuna"])
+def test_the_first_point_is_the_best_known_one_and_counts_as_a_trial(
+    searcher: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    search = SearchConfig.model_validate({"searcher": searcher, "num_trials": 6})
+    with caplog.at_level(logging.WARNING):
+        points = proposals(search, tmp_path)
+    assert points[0] == {"r": 32, "alpha": 32, "learning_rate": 1.3e-4}
+    assert len(points) == 6
+    assert len({point["learning_rate"] for point in points}) == 6
+    assert caplog.messages == [], "Ray and Optuna warn of a point that is not in the space"
+
+
+@pytest.mark.parametrize("searcher", ["random", "optuna"])
+def test_the_first_point_lies_in_a_space_of_the_users_own(searcher: str, tmp_path: Path) -> None:
+    space = SpaceConfig(r=(8, 16), alpha=(8,), learning_rate=RangeConfig(min=1e-3, max=1e-2))
+    search = SearchConfig.model_validate({"searcher": searcher, "num_trials": 3, "space": space})
+    first = proposals(search, tmp_path)[0]
+    assert first == {"r": 16, "alpha": 8, "learning_rate": pytest.approx(10**-2.5)}
+
+
+def test_a_search_of_one_trial_is_the_best_known_one(tmp_path: Path) -> None:
+    (only,) = proposals(SearchConfig(num_trials=1, searcher="random"), tmp_path)
+    assert only == resolved(SearchConfig()).default
+
+
+def test_a_restored_random_search_does_not_start_with_the_first_point_again(tmp_path: Path) -> None:
+    search = SearchConfig(num_trials=4, searcher="random")
+    space = param_space(search, resolved(search))
+    spec = Experiment("e", lambda _config: None, config=space, num_samples=4, storage_path=str(tmp_path))
+    before, after = (make_searcher(search, resolved(search), max_concurrent=9) for _ in range(2))
+    before.add_configurations([spec])
+    drawn = [before.next_trial().config for _ in range(2)]
+    before.save_to_dir(str(tmp_path), "s")
+    after.restore_from_dir(str(tmp_path))
+    drawn += [trial.config for trial in iter(after.next_trial, None)]
+    assert [config[HYPERPARAMETERS] for config in drawn] == proposals(search, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("values", "chosen"),
+    [
+        ((8, 16, 32, 64), 32),
+        ((64, 32, 8), 32),
+        ((8, 16), 16),
+        ((4, 8, 16), 8),
+        ((64, 128, 256), 128),
+        ((64, 128), 64),
+        ((1,), 1),
+        ((16, 64), 16),
+        ((2, 64, 256), 64),
+    ],
+)
+def test_the_first_rank_is_32_or_the_middle_of_ranks_that_all_lie_to_one_side(
+    values: tuple[ServableRank, ...], chosen: int
+) -> None:
+    for order in itertools.permutations(values):
+        assert resolve_space(SpaceConfig(r=order), QWEN_06B, 8).default["r"] == chosen
+
+
+@pytest.mark.parametrize(
+    ("rates", "chosen"),
+    [
+        ((1e-4, 1e-3), 1e-4),
+        ((5e-5, 2e-4, 8e-4), 2e-4),
+        ((1e-3, 3e-3, 1e-2), 3e-3),
+        (RangeConfig(min=1e-5, max=1e-3), 1.3e-4),
+        (RangeConfig(min=1.3e-4, max=1e-3), 1.3e-4),
+        (RangeConfig(min=1e-6, max=1e-5), 10**-5.5),
+    ],
+)
+def test_the_first_learning_rate_is_the_known_one_or_the_middle_of_a_space_that_lies_elsewhere(
+    rates: RangeConfig | tuple[float, ...], chosen: float
+) -> None:
+    default = resolve_space(SpaceConfig(learning_rate=rates), QWEN_06B, 8).default
+    assert default["learning_rate"] == pytest.approx(chosen)
+
+
+@given(
+    st.sets(st.sampled_from(get_args(ServableRank)), min_size=1),
+    st.sets(st.integers(1, 512), min_size=1),
+    st.none()
+    | st.sets(st.floats(1e-7, 1), min_size=1).map(tuple)
+    | st.floats(1e-7, 1e-2).map(lambda low: RangeConfig(min=low, max=7 * low)),
+    SHAPES,
+    BATCHES,
+)
+def test_the_first_point_always_lies_in_the_space(
+    ranks: set[ServableRank],
+    alphas: set[int],
+    rates: RangeConfig | tuple[float, ...] | None,
+    shape: BaseShape,
+    batch: int,
+) -> None:
+    space = resolve_space(SpaceConfig(r=tuple(ranks), alpha=tuple(alphas), learning_rate=rates), shape, batch)
+    first = space.default
+    assert first["r"] in ranks
+    assert first["alpha"] in alphas
+    if isinstance(space.learning_rate, RangeConfig):
+        assert space.learning_rate.min <= first["learning_rate"] <= space.learning_rate.max
+    else:
+        assert first["learning_rate"] in space.learning_rate
+    if rates is not None:
+        assert space.learning_rate == rates
+
+
+@given(SHAPES, BATCHES)
+def test_the_default_range_reaches_as_far_below_the_known_rate_as_above(shape: BaseShape, batch: int) -> None:
+    space = resolve_space(SpaceConfig(), shape, batch)
+    known = known_learning_rate(shape.hidden_size, shape.model_type, batch)
+    assert isinstance(space.learning_rate, RangeConfig)
+    assert space.learning_rate.min * 5 == pytest.approx(known)
+    assert space.learning_rate.max / 5 == pytest.approx(known)
+    assert space.default == {"r": 32, "alpha": 32, "learning_rate": known}
+
+
+@pytest.mark.parametrize(
+    ("hidden_size", "model_type", "batch_size", "rate"),
+    [
+        (1024, "qwen3", 128, 5.3e-4),
+        (1024, "qwen3", 8, 1.3e-4),
+        (2048, "qwen3", 16, 1.8e-4),
+        (4096, "qwen3_moe", 128, 4.7e-4),
+        (2560, "qwen3_5_text", 128, 4.9e-4),
+        (4096, "llama", 128, 2.9e-4),
+        (8192, "llama", 32, 8.3e-5),
+        (4096, "mistral", 128, 3.7e-4),
+        (256, "qwen3", 16, 4.9e-3),
+    ],
+)
+def test_known_learning_rates(hidden_size: int, model_type: str, batch_size: int, rate: float) -> None:
+    assert known_learning_rate(hidden_size, model_type, batch_size) == pytest.approx(rate)
+
+
+@given(st.integers(512, 20_000), st.integers(512, 20_000), st.sampled_from(["qwen3", "llama", "gemma3"]), BATCHES)
+def test_a_wider_base_takes_no_higher_rate(one: int, other: int, model_type: str, batch: int) -> None:
+    narrow, wide = sorted((one, other))
+    assert known_learning_rate(narrow, model_type, batch) >= known_learning_rate(wide, model_type, batch)
+
+
+@given(SHAPES, st.integers(1, 32))
+def test_four_times_the_batch_takes_twice_the_rate_up_to_the_batch_it_was_measured_at(
+    shape: BaseShape, batch: int
+) -> None:
+    def at(size: int) -> float:
+        return known_learning_rate(shape.hidden_size, shape.model_type, size)
+
+    assert at(4 * batch) == pytest.approx(2 * at(batch), rel=0.11)  # both are told to two digits
+    assert at(128) == at(129) == at(100_000)
+
+
+@given(st.integers(512, 20_000), BATCHES)
+def test_other_families_lie_between_qwen_and_llama(hidden_size: int, batch: int) -> None:
+    qwen, llama, other = (known_learning_rate(hidden_size, each, batch) for each in ("qwen2", "llama4_text", "phi3"))
+    assert min(qwen, llama) <= other <= max(qwen, llama)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_rate_of_each_profile_lies_well_inside_the_default_range(profile: str) -> None:
+    train = PROFILES[profile]["train"]
+    known = known_learning_rate(1024, "qwen3", int(train["batch_size"]))
+    assert 1 / 2 < train["learning_rate"] / known < 2
+
+
+def test_ranks_are_even_on_a_log_scale_and_served_without_padding() -> None:
+    ranks = SpaceConfig().r
+    assert [upper / lower for lower, upper in itertools.pairwise(ranks)] == [2, 2, 2]
+    assert set(ranks) <= set(SERVED_RANKS)
+
+
+@pytest.mark.parametrize("rank", get_args(ServableRank))
+@pytest.mark.parametrize("use_rslora", [False, True])
+def test_every_adapter_that_a_search_can_make_is_one_that_the_evaluator_loads(
+    rank: ServableRank, use_rslora: bool
+) -> None:
+    made = peft_config(LoraConfig(r=rank, use_rslora=use_rslora))
+    assert max(get_args(ServableRank)) <= max(SERVED_RANKS)
+    assert (made.use_dora, made.bias, made.lora_bias) == (False, "none", False)
+    assert not made.modules_to_save
+    assert not made.rank_pattern
+    assert not made.alpha_pattern
+    assert set(LoraConfig.model_fields) == {"r", "alpha", "dropout", "target_modules", "use_rslora"}
+
+
+def test_the_shape_of_the_toy_base_asks_for_the_rates_that_it_learns_at() -> None:
+    shape = read_base_shape(tiny_base_folder())
+    assert shape == BaseShape(256, "qwen3")
+    assert resolve_space(SpaceConfig(), shape, 8).default["learning_rate"] == 3.5e-3
+
+
+@pytest.mark.parametrize(
+    ("config", "shape"),
+    [
+        ({"model_type": "llama", "hidden_size": 4096}, BaseShape(4096, "llama")),
+        (
+            {"model_type": "qwen3_5", "text_config": {"model_type": "qwen3_5_text", "hidden_size": 2560}},
+            BaseShape(2560, "qwen3_5_text"),
+        ),
+        (
+            {"model_type": "gemma3", "hidden_size": 1, "text_config": {"hidden_size": 640}},
+            BaseShape(640, "gemma3"),
+        ),
+        ({"model_type": "gpt2", "n_embd": 768}, BaseShape(2000, "gpt2")),
+        ({"text_config": None, "hidden_size": 896}, BaseShape(896, "")),
+    ],
+)
+def test_a_shape_is_that_of_the_part_that_reads_text(config: JsonObject, shape: BaseShape, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert read_base_shape(tmp_path) == shape
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"hidden_size": "wide"}', '{"text_config": "here"}', b"\xff"])
+def test_a_configuration_that_cannot_be_read_is_named(content: str | bytes, tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ModelNotFoundError, match=f"{path}: the base's configuration cannot be read"):
+        read_base_shape(tmp_path)
+    path.unlink()
+    with pytest.raises(ModelNotFoundError, match=r"cannot be read.*No such file"):
+        read_base_shape(tmp_path)

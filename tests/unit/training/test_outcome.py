@@ -4,10 +4,19 @@ import pytest
 from builders import make_plan, make_trial, write_peft_checkpoint
 
 from orchestrator.adapters import read_adapter
+from orchestrator.config import TrainConfig
 from orchestrator.models.templates import qwen3_template
-from orchestrator.records import EvalPoint, TrialStatus
+from orchestrator.records import EvalPoint, StopReason, TrialStatus
 from orchestrator.runs import RunDir, write_text_atomic
-from orchestrator.training.outcome import TrainedTrial, describe_trial, keep_best, progress_path, read_trial
+from orchestrator.training.outcome import (
+    STATUS_OF,
+    TrainedTrial,
+    describe_trial,
+    keep_best,
+    progress_path,
+    read_trial,
+    stop_reason,
+)
 from orchestrator.training.reporting import Progress
 
 PLAN = make_plan(max_steps=20)
@@ -39,15 +48,48 @@ def test_a_trials_status_and_whether_it_can_be_best(
     assert (record.trial_id, record.duration_s, record.error, record.adapter_id) == ("t1", 3.5, error, None)
 
 
+@pytest.mark.parametrize(
+    ("losses", "patience", "reason"),
+    [
+        ((0.9, 0.8, 0.7, 0.6), 1, "finished"),
+        ((0.6, 0.7, 0.8, 0.9), 3, "finished"),
+        ((0.9, 0.8), 1, "lagging"),
+        ((0.8, 0.9), 2, "lagging"),
+        ((0.8, 0.9), 1, "no_improvement"),
+        ((0.8, 0.9), None, "lagging"),
+        ((0.8, 0.9, 0.9), 2, "no_improvement"),
+        ((), 1, "lagging"),
+    ],
+)
+def test_what_the_curve_and_the_plans_patience_say_of_the_end(
+    losses: tuple[float, ...], patience: int | None, reason: StopReason
+) -> None:
+    plan = make_plan(max_steps=20, train=TrainConfig(early_stopping_patience=patience))
+    curve = tuple(EvalPoint(step=5 * (n + 1), eval_loss=loss) for n, loss in enumerate(losses))
+    left = TrainedTrial(curve, False, None, None)
+    assert stop_reason(left, plan, failed=False) == reason
+    assert stop_reason(left, plan, failed=True) == "failed"
+    assert stop_reason(left._replace(diverged=True), plan, failed=True) == "diverged"
+    record = describe_trial(left, plan, trial_id="t", duration_s=None, error=None)
+    assert (record.stop_reason, record.status) == (reason, STATUS_OF[reason])
+
+
+def test_a_trial_says_its_steps_its_tokens_and_the_time_of_all_its_workers() -> None:
+    left = TrainedTrial((EARLY,), True, None, None, steps=7, tokens=1234)
+    record = describe_trial(left, make_plan(num_workers=2), trial_id="t", duration_s=3.5, error=None)
+    assert (record.steps, record.tokens, record.device_s) == (7, 1234, 7.0)
+    assert describe_trial(left, PLAN, trial_id="t", duration_s=None, error=None).device_s is None
+
+
 def test_a_job_that_reported_nothing_left_nothing(tmp_path: Path) -> None:
     assert read_trial(tmp_path, "t1") == TrainedTrial((), diverged=False, best=None, best_checkpoint=None)
 
 
 def test_a_job_that_saved_nothing_left_its_curve(tmp_path: Path) -> None:
-    progress = Progress(step=10, diverged=True, curve=(EARLY, BEST))
+    progress = Progress(step=12, diverged=True, curve=(EARLY, BEST), tokens=99)
     assert progress_path(tmp_path, "t1") == tmp_path / "t1" / "progress.json"
     write_text_atomic(progress_path(tmp_path, "t1"), progress.model_dump_json())
-    assert read_trial(tmp_path, "t1") == TrainedTrial((EARLY, BEST), diverged=True, best=None, best_checkpoint=None)
+    assert read_trial(tmp_path, "t1") == TrainedTrial((EARLY, BEST), True, None, None, steps=12, tokens=99)
 
 
 def test_the_best_checkpoint_becomes_an_adapter_of_the_run(model_folder: Path, tmp_path: Path) -> None:

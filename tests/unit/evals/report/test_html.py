@@ -7,7 +7,7 @@ import pytest
 from report_run import BEST, BROKEN, SECOND, WEAK, make_cases, write_run
 
 from evals.records import CELL_NAMES, CanaryProof, EngineRecord, Generation, Report, Scores
-from evals.report.text import METRICS, duration_text
+from evals.report.text import METRICS, duration_text, ending_text
 from evals.report.write import write_report
 from orchestrator.records import TrialRecord
 from orchestrator.runs import RunDir, write_text_atomic
@@ -120,11 +120,44 @@ def test_replies_that_vllm_reads_otherwise_are_counted_and_shown(whole: RunDir) 
 def test_cost_and_proof_say_what_was_recorded(whole: RunDir) -> None:
     page = read(whole, "html")
     trials = [TrialRecord.model_validate_json(line) for line in whole.trials.read_text(encoding="utf-8").splitlines()]
-    seconds = sum(trial.duration_s or 0.0 for trial in trials)
+    seconds = sum(trial.device_s or 0.0 for trial in trials)
     engine = page[page.index('id="engine"') : page.index('id="data"')]
     assert f"{duration_text(seconds)} of training over 12 trials. 2 min 44 s of engine time over 4 sets" in engine
     assert engine.count('<span class="badge good">applied</span> 7 of 8 replies moved') == 3
     assert "untouched" in engine
+
+
+def test_each_trial_stands_with_what_it_cost_and_why_it_ended(whole: RunDir) -> None:
+    trials = [TrialRecord.model_validate_json(line) for line in whole.trials.read_text(encoding="utf-8").splitlines()]
+    page, markdown = read(whole, "html"), read(whole, "md")
+    table = page[page.index("<th>Ended</th>") : page.index('id="engine"')]
+    for trial in trials:
+        row = table[table.index(f'<td class="name">{trial.trial_id}</td>') :].split("</tr>")[0]
+        cells = [html.unescape(re.sub(r"<.*?>", "", cell)) for cell in re.findall(r"<td.*?>(.*?)</td>", row, re.DOTALL)]
+        assert trial.device_s is not None
+        cost = [f"{trial.steps}", f"{trial.tokens:,}", duration_text(trial.device_s)]
+        assert cells[1].startswith(ending_text(trial))
+        assert cells[7:10] == cost
+        (line,) = [line for line in markdown.splitlines() if line.startswith(f"| {trial.trial_id} ")]
+        assert f"| {ending_text(trial)} |" in line
+        assert f"| {' | '.join(cost)} |" in line
+    assert {ending_text(trial) for trial in trials} == {
+        "finished", "failed", "stopped: lagging", "stopped: no improvement",
+    }  # fmt: skip
+
+
+def test_trials_of_an_earlier_version_are_shown_with_what_they_say(tmp_path: Path) -> None:
+    config, run = write_run(tmp_path)
+    old = {"steps", "tokens", "device_s", "stop_reason"}
+    records = [json.loads(line) for line in run.trials.read_text(encoding="utf-8").splitlines()]
+    lines = [json.dumps({key: value for key, value in record.items() if key not in old}) for record in records]
+    write_text_atomic(run.trials, "\n".join(lines) + "\n")
+    report = write_report(config, run)
+    assert {trial.tokens for trial in report.search.trials} == {None}
+    page = read(run, "html")
+    assert "<td>stopped early</td>" in page
+    assert f"{duration_text(sum(record['duration_s'] for record in records))} of device time in all" in page
+    assert "None" not in page[page.index('id="search"') : page.index('id="engine"')]
 
 
 def test_an_adapter_without_proof_or_without_effect_is_said_to_be_so(tmp_path: Path) -> None:

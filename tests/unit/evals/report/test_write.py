@@ -175,7 +175,9 @@ def test_report_json_holds_the_figures_of_the_run(tmp_path: Path) -> None:
     add_scores(run, FIRST, CLEAR)
     add_scores(run, "base", ZERO)
     trials = [
-        make_trial("trial-a", "completed", (0.5, 0.25), FIRST),
+        make_trial("trial-a", "completed", (0.5, 0.25), FIRST).model_copy(
+            update={"stop_reason": "finished", "steps": 20, "tokens": 4096, "device_s": 3.0}
+        ),
         make_trial("trial-x", "stopped_early", (0.9,), "cccccccccccccccc"),
         make_trial("trial-y", "diverged", (2.0, math.nan), None),
         make_trial("trial-z", "failed", (), None),
@@ -207,7 +209,20 @@ def test_report_json_holds_the_figures_of_the_run(tmp_path: Path) -> None:
         "low": 0.64,
         "high": 0.77,
     }
+    trials = stored["search"].pop("trials")
     assert stored["search"] == {"num_trials": 4, "num_stopped_early": 1, "num_failed": 2}
+    assert [trial["trial_id"] for trial in trials] == ["trial-a", "trial-x", "trial-y", "trial-z"]
+    assert trials[0] == {
+        "trial_id": "trial-a",
+        "adapter_id": FIRST,
+        "hyperparameters": {"r": 16, "alpha": 32, "learning_rate": 0.005},
+        "best_eval_loss": 0.25,
+        "stop_reason": "finished",
+        "steps": 20,
+        "tokens": 4096,
+        "device_s": 3.0,
+    }
+    assert (trials[1]["stop_reason"], trials[1]["tokens"]) == (None, None)
     assert stored["timings_s"] == {"search": 61.5}
     assert stored["data"]["counts"] == {"train": 80, "test": 10}
     assert stored["gates"] == []

@@ -1,0 +1,59 @@
+"""What the engine needs of a base model, and the proof that it has it."""
+
+import torch
+from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from orchestrator.errors import InputError
+
+ROUNDING = {torch.bfloat16: 0.05, torch.float16: 0.01, torch.float32: 1e-4, torch.float64: 1e-9}
+"""Differences that rounding makes, as a share of the largest logit."""
+
+
+def decoder_and_head(model: PreTrainedModel) -> tuple[torch.nn.Module, torch.nn.Linear]:
+    """The part of a causal language model that makes hidden states, and the head that makes logits of them.
+
+    Raises:
+        InputError: If the head is not a plain linear layer.
+    """
+    head = model.get_output_embeddings()
+    if not isinstance(head, torch.nn.Linear) or head.bias is not None:
+        raise _unsuited("its output head is not a plain linear layer")
+    return model.get_decoder(), head
+
+
+@torch.no_grad()
+def require_causal_rows(model: PreTrainedModel, decoder: torch.nn.Module, head: torch.nn.Linear) -> None:
+    """Try on a few tokens that rows are computed apart, that padding behind a row changes nothing in it, and that
+    logits are the head's output.
+
+    Raises:
+        InputError: If the base fails.
+    """
+    device = head.weight.device
+    ids = torch.arange(24, device=device).remainder(head.out_features).reshape(2, 12)
+    together = decoder(input_ids=ids, use_cache=False).last_hidden_state
+    alone = decoder(input_ids=ids[:1, :7], use_cache=False).last_hidden_state
+    wanted = model(input_ids=ids[:1, :7], use_cache=False).logits
+    if _differ(head(together[:1, :7]), head(alone), wanted):
+        raise _unsuited("what follows a token, or another row, changes what it computes for that token")
+    if _differ(head(alone), wanted, wanted):
+        raise _unsuited("it changes the logits behind its output head")
+
+
+def _differ(one: torch.Tensor, other: torch.Tensor, scale: torch.Tensor) -> bool:
+    return bool((one - other).abs().max() > ROUNDING[one.dtype] * scale.abs().max())
+
+
+def _unsuited(why: str) -> InputError:
+    return InputError(
+        f"the base cannot be trained packed: {why}", where="model.base", fix="Set search.runner to isolated"
+    )
+
+
+def checkpoint_layers(model: PreTrainedModel) -> None:
+    """Recompute each layer in the backward pass. Only the layers themselves count as training: dropout stays off."""
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    for module in model.modules():
+        if isinstance(module, GradientCheckpointingLayer):
+            module.training = True

@@ -1,0 +1,96 @@
+"""A slot on disk: PEFT's two files, the optimizer's moments, and the step, all readable without unpickling.
+
+    <trial>/step-000040/adapter_model.safetensors  adapter_config.json  optimizer.safetensors  slot.json
+
+A folder appears whole: it is written under another name and renamed.
+"""
+
+import json
+import shutil
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from peft import LoraConfig
+from safetensors.torch import load_file, save_file
+
+from orchestrator.errors import TrainingError
+from orchestrator.packed.slots import Pair, SlotSpec, SlotState
+
+WEIGHTS, OPTIMIZER, SLOT = "adapter_model.safetensors", "optimizer.safetensors", "slot.json"
+PREFIX = "base_model.model."
+"""What PEFT puts before the name of an adapted layer."""
+
+
+def step_folder(trial: Path, step: int) -> Path:
+    """Where a trial's checkpoint of a step lies."""
+    return trial / f"step-{step:06d}"
+
+
+def save_slot(folder: Path, spec: SlotSpec, state: SlotState) -> None:
+    """Write a checkpoint; one that is there already for the same step is replaced."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    partial.chmod(0o755)
+    save_file(_tensors(state.adapter), partial / WEIGHTS, metadata={"format": "pt"})
+    moments = {f"exp_avg.{name}": tensor for name, tensor in _tensors(state.exp_avg).items()}
+    moments |= {f"exp_avg_sq.{name}": tensor for name, tensor in _tensors(state.exp_avg_sq).items()}
+    save_file(moments, partial / OPTIMIZER)
+    _peft_settings(spec, state).save_pretrained(str(partial))
+    (partial / SLOT).write_text(json.dumps({"step": state.step, "spec": asdict(spec)}) + "\n", encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+def load_slot(folder: Path, spec: SlotSpec) -> SlotState:
+    """Read a checkpoint of a slot that trains `spec`.
+
+    Raises:
+        TrainingError: If it is of another specification or cannot be read.
+    """
+    try:
+        slot = json.loads((folder / SLOT).read_text(encoding="utf-8"))
+        adapter = _pairs(load_file(folder / WEIGHTS))
+        moments = load_file(folder / OPTIMIZER)
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"the checkpoint cannot be read ({error})", where=str(folder)) from None
+    if slot["spec"] != asdict(spec):
+        raise TrainingError("the checkpoint is of a trial with other settings", where=str(folder))
+    first, second = (
+        _pairs(
+            {name.removeprefix(f"{kind}."): tensor for name, tensor in moments.items() if name.startswith(f"{kind}.")}
+        )
+        for kind in ("exp_avg", "exp_avg_sq")
+    )
+    return SlotState(slot["step"], adapter, first, second)
+
+
+def _tensors(pairs: dict[str, Pair]) -> dict[str, torch.Tensor]:
+    """Tensors under PEFT's names."""
+    named = {}
+    for layer, (a, b) in pairs.items():
+        named[f"{PREFIX}{layer}.lora_A.weight"] = a.contiguous()
+        named[f"{PREFIX}{layer}.lora_B.weight"] = b.contiguous()
+    return named
+
+
+def _pairs(tensors: dict[str, torch.Tensor]) -> dict[str, Pair]:
+    suffix = ".lora_A.weight"
+    layers = [name.removesuffix(suffix) for name in tensors if name.endswith(suffix)]
+    return {
+        layer.removeprefix(PREFIX): (tensors[layer + suffix], tensors[f"{layer}.lora_B.weight"]) for layer in layers
+    }
+
+
+def _peft_settings(spec: SlotSpec, state: SlotState) -> LoraConfig:
+    return LoraConfig(
+        r=spec.rank,
+        lora_alpha=spec.alpha,
+        lora_dropout=spec.dropout,
+        use_rslora=spec.use_rslora,
+        target_modules=sorted({layer.rpartition(".")[2] for layer in state.adapter}),
+        bias="none",
+        task_type="CAUSAL_LM",
+        inference_mode=True,
+    )

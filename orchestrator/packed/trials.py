@@ -1,0 +1,397 @@
+"""The trials of one engine: let into slots, trained together, evaluated, kept on disk, and told to their clients.
+
+Nothing here knows of processes or threads but one lock: `Trials.advance` runs in the thread that owns the engine, the
+rest in those of whoever asks.
+"""
+
+import math
+import shutil
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from orchestrator.errors import TrainingError
+from orchestrator.jsonl import parse_line
+from orchestrator.packed.checkpoint import load_slot, save_slot, step_folder
+from orchestrator.packed.engine import PackedEngine, StepResult
+from orchestrator.packed.plan import Evaluation, PackUse, Peer, TrialProgress
+from orchestrator.packed.slots import SlotSpec, SlotState
+from orchestrator.patience import DIVERGED_LOSS, Decision, decide
+from orchestrator.records import EvalPoint, StopReason
+from orchestrator.runs import write_text_atomic
+
+AHEAD = 1
+"""Evaluations that a trial may be ahead of its client: it trains on while the scheduler decides, but not without it."""
+
+
+@dataclass
+class _Trial:
+    """A trial that is attached. `told` are evaluations its client can ask for, `asked` the step it has heard of."""
+
+    name: str
+    spec: SlotSpec
+    folder: Path
+    progress: TrialProgress
+    told: list[Evaluation] = field(default_factory=list)
+    asked: int = 0
+    state: SlotState | None = None
+    losses: list[float] = field(default_factory=list)
+
+    @property
+    def ahead(self) -> int:
+        """Evaluations that the client has not heard of."""
+        return sum(evaluation.step > self.asked for evaluation in self.told)
+
+
+class Trials:
+    """What an engine works at.
+
+    Args:
+        engine: Without slots.
+        storage: Where trials are kept, a folder each.
+        slots: How many train at once; halved when memory runs out.
+        eval_steps: Optimizer steps between evaluations.
+        patience: Evaluations without a better loss after which a trial stops; None: never.
+    """
+
+    def __init__(
+        self, engine: PackedEngine, storage: Path, *, slots: int, eval_steps: int, patience: int | None
+    ) -> None:
+        self._engine, self._storage = engine, storage
+        self.slots, self._eval_steps, self._patience = slots, eval_steps, patience
+        self._trials: dict[str, _Trial] = {}
+        self._waiting: deque[str] = deque()
+        self._leaving: set[str] = set()
+        self._changed = threading.Condition()
+        self._failure: TrainingError | None = None
+        self._use = PackUse(slots=slots)
+        self._occupancy = _Occupancy()
+
+    def attach(self, name: str, spec: SlotSpec) -> None:
+        """Let a trial wait for a slot, or do nothing if it is here. It goes on from its last evaluation on disk.
+
+        Raises:
+            TrainingError: If its checkpoint is damaged or of a trial with other settings.
+        """
+        with self._changed:
+            if name in self._trials and name not in self._leaving:
+                return
+            while name in self._leaving and self._failure is None:
+                self._changed.wait()
+            folder = self._storage / name
+            trial = _Trial(name, spec, folder, read_progress(folder))
+            if trial.progress.curve and trial.progress.stop_reason != "diverged":
+                trial.state = load_slot(step_folder(folder, trial.progress.curve[-1].step), spec)
+            self._trials[name] = trial
+            self._tell_what_was_known(trial)
+            if trial.progress.stop_reason is None:
+                self._waiting.append(name)
+            self._changed.notify_all()
+
+    def detach(self, name: str) -> None:
+        """Free the trial's slot before the next step."""
+        with self._changed:
+            if name in self._trials:
+                self._leaving.add(name)
+                self._changed.notify_all()
+
+    def evaluation_after(self, name: str, step: int) -> Evaluation:
+        """Wait for the first evaluation of a trial past `step`.
+
+        Raises:
+            TrainingError: If the engine broke, or the trial was taken away meanwhile.
+        """
+        with self._changed:
+            while True:
+                if self._failure is not None:
+                    raise self._failure
+                if name not in self._trials or name in self._leaving:
+                    raise TrainingError("the trial was detached while its client waited", where=name)
+                trial = self._trials[name]
+                trial.asked = max(trial.asked, step)
+                found = next((evaluation for evaluation in trial.told if evaluation.step > step), None)
+                if found is not None:
+                    trial.asked = found.step
+                    self._changed.notify_all()
+                    return found
+                self._changed.wait()
+
+    def load(self) -> int:
+        """Trials that train or wait here."""
+        with self._changed:
+            return sum(trial.progress.stop_reason is None for trial in self._trials.values())
+
+    def use(self) -> PackUse:
+        """What the engine's time went into."""
+        with self._changed:
+            return self._use
+
+    def fail(self, error: TrainingError) -> None:
+        """Tell every client that the engine broke."""
+        with self._changed:
+            self._failure = error
+            self._changed.notify_all()
+
+    def wait_for_work(self, timeout_s: float) -> None:
+        """Sleep until something changes."""
+        started = time.monotonic()
+        with self._changed:
+            if not self._leaving and not self._enterable():
+                self._changed.wait(timeout_s)
+        self._add(waiting_s=time.monotonic() - started)
+
+    def advance(self) -> bool:
+        """Free and fill slots, then train one step of every slot and evaluate those that are due.
+
+        Returns:
+            Whether there was anything to train.
+
+        Raises:
+            TrainingError: If a single row of a single slot does not fit the memory.
+        """
+        self._occupancy.note(len(self._engine.slots), self.slots)
+        self._let_out()
+        try:
+            self._let_in()
+            if not self._engine.slots:
+                return False
+            started = time.monotonic()
+            results = self._engine.train_step()
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            self._shrink(error)
+            return True
+        self._count(results, time.monotonic() - started)
+        self._evaluate(results)
+        return True
+
+    def _let_out(self) -> None:
+        with self._changed:
+            for name in self._leaving:
+                trial = self._trials.pop(name)
+                if name in self._engine.slots:
+                    self._engine.evict(name)
+                if name in self._waiting:
+                    self._waiting.remove(name)
+                if trial.progress.step:
+                    _write(trial)
+            if self._leaving:
+                self._leaving.clear()
+                self._changed.notify_all()
+
+    def _let_in(self) -> None:
+        while len(self._engine.slots) < self.slots:
+            with self._changed:
+                name = self._enterable()
+                if name is None:
+                    return
+                trial = self._trials[name]
+                self._engine.admit(name, trial.spec, trial.state)
+                trial.state = None
+                self._waiting.remove(name)
+                busy, opened = self._occupancy.so_far()
+                self._use = self._use.model_copy(update={"busy_slot_s": busy, "open_slot_s": opened})
+
+    def _enterable(self) -> str | None:
+        """The next trial that waits for a slot and whose client has heard enough."""
+        return next((name for name in self._waiting if self._trials[name].ahead <= AHEAD), None)
+
+    def _park(self, name: str) -> None:
+        """Give a trial's slot away; it is the next to get one."""
+        trial = self._trials[name]
+        trial.state = self._engine.evict(name)
+        self._waiting.appendleft(name)
+
+    def _shrink(self, error: BaseException) -> None:
+        names = self._engine.slots
+        if len(names) > 1:
+            with self._changed:
+                self.slots = len(names) // 2
+                for name in reversed(names[self.slots :]):
+                    self._park(name)
+                self._use = self._use.model_copy(update={"slots": self.slots})
+        elif names and self._engine.micro_batch_size > 1:
+            self._engine.micro_batch_size //= 2
+        else:
+            raise _too_large(error) from error
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _count(self, results: dict[str, StepResult], seconds: float) -> None:
+        total = sum(result.tokens for result in results.values())
+        for name, result in results.items():
+            trial = self._trials[name]
+            trial.losses.append(result.loss)
+            self._charge(trial, seconds * result.tokens / total, step=result.step, tokens=result.tokens)
+        self._add(train_s=seconds, tokens=total, steps=1)
+
+    def _charge(self, trial: _Trial, seconds: float, *, step: int, tokens: int = 0) -> None:
+        spent = trial.progress
+        trial.progress = spent.model_copy(
+            update={"step": step, "tokens": spent.tokens + tokens, "device_s": spent.device_s + seconds}
+        )
+
+    def _evaluate(self, results: dict[str, StepResult]) -> None:
+        """Evaluate the slots that are due, put them on disk and tell their clients."""
+        broken = [
+            name
+            for name, result in results.items()
+            if not (math.isfinite(result.loss) and math.isfinite(result.grad_norm))
+        ]
+        due = [
+            name
+            for name, result in results.items()
+            if name not in broken
+            and (result.step % self._eval_steps == 0 or result.step >= self._trials[name].spec.max_steps)
+        ]
+        if not due and not broken:
+            return
+        started = time.monotonic()
+        losses = self._eval_losses(due) if due else {}
+        seconds = time.monotonic() - started
+        self._add(eval_s=seconds)
+        losses |= dict.fromkeys(broken, math.nan)
+        told = {name: loss if math.isfinite(loss) else DIVERGED_LOSS for name, loss in losses.items()}
+        peers = tuple(Peer(trial=name, step=results[name].step, eval_loss=loss) for name, loss in told.items())
+        for name, loss in losses.items():
+            self._charge(
+                self._trials[name], seconds / max(1, len(due)) if name in due else 0.0, step=results[name].step
+            )
+            self._conclude(self._trials[name], loss, peers)
+
+    def _eval_losses(self, names: Sequence[str]) -> dict[str, float]:
+        try:
+            return self._engine.eval_loss(names)
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(names) == 1 and self._engine.micro_batch_size == 1:
+                raise _too_large(error) from error
+        if len(names) == 1:
+            self._engine.micro_batch_size //= 2
+            return self._eval_losses(names)
+        half = len(names) // 2
+        return self._eval_losses(names[:half]) | self._eval_losses(names[half:])
+
+    def _conclude(self, trial: _Trial, loss: float, peers: tuple[Peer, ...]) -> None:
+        """Keep an evaluation and say whether the trial goes on."""
+        reason: StopReason | None = "diverged"
+        if math.isfinite(loss):
+            point = EvalPoint(
+                step=trial.progress.step, eval_loss=loss, train_loss=sum(trial.losses) / max(1, len(trial.losses))
+            )
+            trial.progress = trial.progress.model_copy(update={"curve": (*trial.progress.curve, point)})
+            reason = _reason(trial, self._patience)
+            self._save(trial)
+        trial.losses = []
+        trial.progress = trial.progress.model_copy(update={"stop_reason": reason})
+        _write(trial)
+        told = Evaluation(
+            step=trial.progress.step,
+            eval_loss=loss if math.isfinite(loss) else DIVERGED_LOSS,
+            stop_reason=reason,
+            curve=trial.progress.curve,
+            peers=peers,
+        )
+        with self._changed:
+            trial.told.append(told)
+            if reason is not None:
+                self._engine.evict(trial.name)
+            elif trial.ahead > AHEAD:
+                self._park(trial.name)
+            self._changed.notify_all()
+
+    def _save(self, trial: _Trial) -> None:
+        """Put the slot on disk; the latest checkpoint and that of the best step stay."""
+        started = time.monotonic()
+        curve = trial.progress.curve
+        best = min(curve, key=lambda point: point.eval_loss).step
+        save_slot(step_folder(trial.folder, curve[-1].step), trial.spec, self._engine.export(trial.name))
+        trial.progress = trial.progress.model_copy(update={"best_step": best})
+        keep = {step_folder(trial.folder, step) for step in (best, curve[-1].step)}
+        _write(trial)  # names the checkpoints that stay, before the others go
+        for folder in set(trial.folder.glob("step-*")) - keep:
+            shutil.rmtree(folder)
+        self._add(save_s=time.monotonic() - started)
+
+    def _tell_what_was_known(self, trial: _Trial) -> None:
+        """The last evaluation of an earlier engine, which the client may not have heard of."""
+        progress = trial.progress
+        if not progress.curve and progress.stop_reason is None:
+            return
+        diverged = progress.stop_reason == "diverged"
+        step = progress.step if diverged else progress.curve[-1].step
+        loss = DIVERGED_LOSS if diverged else progress.curve[-1].eval_loss
+        peers = (Peer(trial=trial.name, step=step, eval_loss=loss),)
+        trial.told.append(
+            Evaluation(step=step, eval_loss=loss, stop_reason=progress.stop_reason, curve=progress.curve, peers=peers)
+        )
+
+    def _add(self, **amounts: float) -> None:
+        with self._changed:
+            totals = {key: getattr(self._use, key) + amount for key, amount in amounts.items()}
+            self._use = self._use.model_copy(update=totals)
+
+
+class _Occupancy:
+    """Slot-seconds used and on offer since the first trial was let in."""
+
+    def __init__(self) -> None:
+        self._last: float | None = None
+        self._slots = (0, 0)
+        self._busy = self._open = 0.0
+
+    def note(self, busy: int, on_offer: int) -> None:
+        """From now on so many slots are busy, of so many on offer."""
+        self.so_far()
+        self._slots = (busy, on_offer)
+
+    def so_far(self) -> tuple[float, float]:
+        """Busy and open slot-seconds up to now."""
+        now = time.monotonic()
+        if self._last is not None:
+            self._busy += self._slots[0] * (now - self._last)
+            self._open += self._slots[1] * (now - self._last)
+        self._last = now
+        return self._busy, self._open
+
+
+def read_progress(folder: Path) -> TrialProgress:
+    """How far the trial in `folder` is; nothing done where there is none."""
+    path = folder / "progress.json"
+    if not path.is_file():
+        return TrialProgress()
+    return parse_line(path.read_text(encoding="utf-8"), TrialProgress, where=str(path))
+
+
+def _write(trial: _Trial) -> None:
+    write_text_atomic(trial.folder / "progress.json", trial.progress.model_dump_json() + "\n")
+
+
+def _reason(trial: _Trial, patience: int | None) -> StopReason | None:
+    """Why a trial ends with its latest evaluation, None where it goes on."""
+    curve = trial.progress.curve
+    if curve[-1].step >= trial.spec.max_steps:
+        return "finished"
+    stops = decide([point.eval_loss for point in curve], patience) is Decision.STOP
+    return "no_improvement" if stops else None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether PyTorch could not get memory; on the CPU that is a RuntimeError like any other."""
+    words = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in words or "not enough memory" in words
+
+
+def _too_large(error: BaseException) -> TrainingError:
+    return TrainingError(
+        f"a single row of a single adapter does not fit the memory ({str(error).splitlines()[0]})",
+        where="data.max_length",
+        fix="Lower data.max_length, set train.gradient_checkpointing, or use a device with more memory",
+    )

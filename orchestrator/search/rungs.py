@@ -1,0 +1,106 @@
+"""Successive halving whose rungs are cut at once, whatever the order in which Ray Tune hears the reports."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+from orchestrator.errors import ConfigError
+from orchestrator.records import JsonObject
+
+
+def survivors(recorded: Mapping[str, float], reduction_factor: int) -> frozenset[str]:
+    """The best ceil(n / reduction_factor) of the n trials recorded at a rung; ties go to the smaller trial id.
+
+    Args:
+        recorded: Trial id -> loss at the rung, lower is better. One that is not finite counts in n and never survives.
+        reduction_factor: One in this many goes on.
+    """
+    finite = sorted((loss, trial_id) for trial_id, loss in recorded.items() if math.isfinite(loss))
+    return frozenset(trial_id for _, trial_id in finite[: math.ceil(len(recorded) / reduction_factor)])
+
+
+class SuccessiveHalving(FIFOScheduler):  # type: ignore[misc]  # ray ships no types for it
+    """Stops a trial at a rung unless it is among the best 1 / reduction_factor of all that were recorded there.
+
+    A report tells of more than its own trial: `curve` (the trial's earlier evaluations) and `peers` (trials evaluated
+    in the same step of a packed engine, as [trial id, step, metric]). All of it is recorded before anything is
+    decided, and then every newly recorded trial at once, for good. So the trials of one engine step get the same
+    decisions whichever of them Tune hears first. A trial counts at its rungs after its end, too.
+
+    Tune stores a scheduler when the experiment begins and never again. After the driver's death the records are read
+    back from the last results of the trials, which Tune hands to `on_trial_add`.
+
+    Args:
+        rungs: Optimizer steps at which trials are cut, each a step at which every trial is evaluated.
+        reduction_factor: One in this many goes on.
+    """
+
+    def __init__(self, rungs: Iterable[int], *, reduction_factor: int) -> None:
+        super().__init__()
+        self._reduction_factor = reduction_factor
+        self._recorded: dict[int, dict[str, float]] = {rung: {} for rung in sorted(rungs)}
+        self._goes_on: dict[int, dict[str, bool]] = {rung: {} for rung in self._recorded}
+        self._mode: str | None = None
+
+    def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
+        """Take metric and mode from Tune's configuration, once; False if they were set before."""
+        if self._mode is not None or not super().set_search_properties(metric, mode, **spec):
+            return False
+        if mode not in ("min", "max"):
+            raise ConfigError(
+                f"mode {mode!r} does not say which loss is better", where="tune.TuneConfig", allowed="min, max"
+            )
+        self._mode = mode
+        return True
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:  # noqa: ARG002  # Tune's interface
+        """Record what a restored trial reported before; an unfinished one has passed the rungs it was heard at."""
+        last = trial.run_metadata.last_result  # `trial.last_result` would ask the trial's actor where there is none
+        self._record(_evaluations(trial.trial_id, last, self._metric))
+        if trial.status == Trial.PENDING:
+            for rung in self._reached(trial.trial_id, last.get("step", 0)):
+                self._goes_on[rung].setdefault(trial.trial_id, True)
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: JsonObject) -> str:  # noqa: ARG002
+        """Record what the report tells of, cut, and say whether this trial passed the last rung that it reached."""
+        self._record(_evaluations(trial.trial_id, result, self._metric))
+        self._record(result.get("peers", ()))
+        self._cut()
+        reached = self._reached(trial.trial_id, result.get("step", 0))
+        passed = not reached or self._goes_on[reached[-1]][trial.trial_id]
+        return str(TrialScheduler.CONTINUE if passed else TrialScheduler.STOP)
+
+    def debug_string(self) -> str:
+        """How many trials each rung let go on."""
+        counts = [
+            f"{sum(goes_on.values())} of {len(goes_on)} trials went on past step {rung}"
+            for rung, goes_on in self._goes_on.items()
+        ]
+        return f"Successive halving: {', '.join(counts) or 'there is no rung, so every trial runs to its end'}."
+
+    def _record(self, evaluations: Iterable[tuple[str, int, float]]) -> None:
+        for trial_id, step, metric in evaluations:
+            if step in self._recorded:
+                loss = metric if self._mode == "min" else -metric
+                self._recorded[step].setdefault(trial_id, loss)
+
+    def _cut(self) -> None:
+        for rung, recorded in self._recorded.items():
+            new = recorded.keys() - self._goes_on[rung].keys()
+            if new:
+                go_on = survivors(recorded, self._reduction_factor)
+                self._goes_on[rung].update((trial_id, trial_id in go_on) for trial_id in new)
+
+    def _reached(self, trial_id: str, step: int) -> list[int]:
+        """The rungs up to `step` at which the trial is recorded, lowest first."""
+        return [rung for rung, recorded in self._recorded.items() if rung <= step and trial_id in recorded]
+
+
+def _evaluations(trial_id: str, result: JsonObject, metric: str) -> Iterator[tuple[str, int, float]]:
+    """A trial's evaluations that its report tells of, as (trial id, step, metric); none if it has no step or metric."""
+    for point in (*result.get("curve", ()), result):
+        if "step" in point and metric in point:
+            yield trial_id, point["step"], point[metric]
