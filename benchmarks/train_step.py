@@ -10,33 +10,35 @@ On a machine that has torch, transformers, peft, safetensors and numpy alone, su
 
 Four questions, a table each:
 
-- slot: one adapter of rank 16. TRL as shipped (the base in float32, gradient checkpointing; on a CPU without autocast),
-  TRL tuned (the base in bfloat16 where the device has it, no checkpointing, rows grouped by length, no filter for NaN,
-  no logging) and the engine. The plain PEFT loop is run in the same two ways.
+- slot: one adapter of rank 16. TRL as shipped, the base in float32 with gradient checkpointing: without autocast, and
+  with autocast to bfloat16, its default, where the device has it. TRL tuned: the base in bfloat16, no checkpointing,
+  rows grouped by length, no filter for NaN, no logging. And the engine. A plain PEFT loop is run in the same ways.
 - curve: K adapters at once, of ranks 16 and 8 in turn, by the tokens of a slot's step, against K = 1 and TRL tuned.
 - ranks: one adapted linear layer, forward and backward, 8 slots of ranks 4 to 64, against its base's product alone: all
   padded to the largest rank, in stacks by width as the engine has them, and one slot after another.
 - processes (with --k-processes): so many processes of TRL tuned at once on the device, each with its share of the
-  threads, against the engine with as many slots. The processes' own rates are added up, which favours them.
+  threads (at least one), against the engine with as many slots. The processes' rates are added up, which favours them.
 
 All train on the same rows: random tokens, with lengths and numbers of learned tokens as in the demo. Every contender is
-a process of its own that waits while another is measured. Their rounds take turns; a round is one epoch, so that each
-sees the same rows in it. The first round of each is not counted, nor is any set-up. Tokens are those of the rows,
-without padding. A figure is the median over the rounds, with the lowest and highest; a ratio is taken round by round.
+a process of its own that waits while another is measured. Their rounds, of several steps, take turns; the first of each
+is not counted, nor is any set-up. Tokens are those of the rows, without padding. A figure is the median over the
+rounds, with the lowest and highest; a ratio is taken round by round.
 """
 
 import argparse
 import json
 import multiprocessing
 import os
+import random
 import statistics
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from itertools import groupby
+from itertools import cycle, groupby, islice
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
@@ -48,6 +50,7 @@ SHAPES = {
     "qwen3-1.7b-shape": {"hidden_size": 2048, "intermediate_size": 6144},
 }
 """What Qwen3-0.6B and 1.7B do not share; what they do is in `base_config`."""
+PADDING = {"input_ids": 0, "attention_mask": 0, "labels": -100}
 LORA = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
 SLOT_BATCHES = ((16, 150), (8, 287))
 """Rows of a step and their mean length: short samples, and the demo's."""
@@ -57,16 +60,19 @@ SLOT_RANKS = (16, 8)
 """Ranks of the curve's slots, in turn."""
 LAYER_RANKS = (4, 4, 8, 8, 16, 16, 64, 64)
 SLOT_COUNTS = (1, 2, 4, 8, 16)
-TARGETS = {"shipped": 2.3, "tuned": 1.3}
+TITLES = {"float32": "as shipped, float32", "autocast": "as shipped, autocast", "tuned": "tuned"}
+TARGETS = {"float32": 2.3, "tuned": 1.3}
 """What one slot should reach over TRL, on two CPU cores with the toy base."""
 FLAT = 0.95
 """A curve is flat from where it has this share of its peak."""
 ROUND_TOKENS, LEAST_STEPS, MOST_STEPS = 12_000, 8, {"cpu": 40, "cuda": 12}
 """Steps of a round are as many as have these tokens of one slot, within bounds."""
 LAYER_ROUND_S = 0.3
+EPOCH_STEPS = 200
+"""From so many batches on, transformers groups by length as well as it ever does."""
 ENDLESS = 10**6
 
-Kind = Literal["shipped", "tuned", "packed", "layer"]
+Kind = Literal["float32", "autocast", "tuned", "packed", "layer"]
 Rates = dict[str, list[float]]
 
 
@@ -89,7 +95,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Load:
-    """What a slot trains on: `steps` batches of `batch_size` rows, about `mean_length` tokens each."""
+    """What a slot trains on: batches of `batch_size` rows, about `mean_length` tokens each; `steps` are a round."""
 
     batch_size: int
     mean_length: int
@@ -106,15 +112,11 @@ class Load:
         drawn = np.random.default_rng(0)
         low, high = self.mean_length * 3 // 4, self.mean_length * 5 // 4
         rows = []
-        for length in drawn.integers(low, high + 1, self.batch_size * self.steps):
+        for length in drawn.integers(low, high + 1, self.batch_size * EPOCH_STEPS):
             ids = drawn.integers(0, 1000, length)
             labels = np.where(np.arange(length) < length - drawn.integers(12, 30), -100, ids)
             rows.append((ids.tolist(), labels.tolist()))
         return rows
-
-    def num_tokens(self) -> int:
-        """Tokens of all rows."""
-        return sum(len(ids) for ids, _ in self.rows())
 
 
 class Clock:
@@ -211,7 +213,7 @@ def serve(kind: Kind, settings: Settings, load: Load, connection: Connection, lo
     elif kind == "layer":
         layer_rounds(clock, settings, load)
     else:
-        (peft_rounds if settings.engine_only else trl_rounds)(clock, settings, load, tuned=kind == "tuned")
+        (peft_rounds if settings.engine_only else trl_rounds)(clock, settings, load, kind)
 
 
 def base_folder(base: str) -> Path:
@@ -268,7 +270,7 @@ def packed_rounds(clock: Clock, settings: Settings, load: Load) -> None:
 
 def set_slots(engine: Any, num_slots: int) -> bool:
     """Admit or evict until the engine has so many. Returns whether anything changed."""
-    from orchestrator.packed.slots import SlotSpec
+    from orchestrator.packed.spec import SlotSpec
 
     before = len(engine.slots)
     for number in range(num_slots, before):
@@ -280,55 +282,72 @@ def set_slots(engine: Any, num_slots: int) -> bool:
     return num_slots != before
 
 
-def trl_rounds(clock: Clock, settings: Settings, load: Load, *, tuned: bool) -> None:
+def trl_rounds(clock: Clock, settings: Settings, load: Load, kind: Kind) -> None:
     """Rounds of TRL's own training loop, from the end of a step to the end of the round's last."""
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import AutoTokenizer, TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
+    waiting: deque[int] = deque()  # tokens of batches that are made and not yet trained on
+
     class Rounds(TrainerCallback):  # type: ignore[misc]
+        tokens = 0
+
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
             self.go_on(control)
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+            self.tokens += waiting.popleft()
             if state.global_step % load.steps == 0:
-                clock.stop(load.num_tokens())
+                clock.stop(self.tokens)
                 self.go_on(control)
 
         def go_on(self, control: Any) -> None:
+            self.tokens = 0
             control.should_training_stop = not clock.order()
             clock.start()
 
-    on_cpu = settings.device == "cpu"
-    options: dict[str, Any] = {"bf16": False} if on_cpu else {}
-    if tuned:
-        options = {
-            "bf16": settings.dtype == "bfloat16", "gradient_checkpointing": False, "disable_tqdm": True,
-            "train_sampling_strategy": "group_by_length", "logging_nan_inf_filter": False, "logging_strategy": "no",
-        }  # fmt: skip
+    tuning = {
+        "gradient_checkpointing": False, "train_sampling_strategy": "group_by_length",
+        "logging_nan_inf_filter": False, "logging_strategy": "no", "disable_tqdm": True,
+    }  # fmt: skip
     ids, labels = zip(*load.rows(), strict=True)
     with tempfile.TemporaryDirectory() as folder:
         config = SFTConfig(
-            output_dir=folder, max_steps=ENDLESS, per_device_train_batch_size=load.batch_size, use_cpu=on_cpu,
-            dataset_kwargs={"skip_prepare_dataset": True}, max_length=None, report_to="none", save_strategy="no",
-            **options,
+            output_dir=folder, max_steps=ENDLESS, per_device_train_batch_size=load.batch_size, save_strategy="no",
+            dataset_kwargs={"skip_prepare_dataset": True}, max_length=None, report_to="none",
+            use_cpu=settings.device == "cpu", bf16=autocasts(kind, settings), **(tuning if kind == "tuned" else {}),
         )  # fmt: skip
-        SFTTrainer(
-            model=load_base(settings, settings.dtype if tuned else "float32"),
+        trainer = SFTTrainer(
+            model=load_base(settings, settings.dtype if kind == "tuned" else "float32"),
             args=config,
             train_dataset=Dataset.from_dict({"input_ids": ids, "labels": labels}),
             processing_class=AutoTokenizer.from_pretrained(base_folder(settings.base)),
             peft_config=LoraConfig(**LORA),
             callbacks=[Rounds()],
-        ).train()
+        )
+        collate = trainer.data_collator
+
+        def counted(rows: list[dict[str, Any]]) -> Any:
+            waiting.append(sum(len(row["input_ids"]) for row in rows))
+            return collate(rows)
+
+        trainer.data_collator = counted
+        trainer.train()
 
 
-def peft_rounds(clock: Clock, settings: Settings, load: Load, *, tuned: bool) -> None:
+def autocasts(kind: Kind, settings: Settings) -> bool:
+    """Whether products are taken in bfloat16 whatever their operands are in."""
+    return kind == "autocast" or (kind == "tuned" and settings.dtype == "bfloat16")
+
+
+def peft_rounds(clock: Clock, settings: Settings, load: Load, kind: Kind) -> None:
     """Rounds of a plain PEFT loop. Tuned as TRL is, it also takes the learned tokens alone through the head."""
     import torch
     from peft import LoraConfig, get_peft_model
 
+    tuned = kind == "tuned"
     model = get_peft_model(load_base(settings, settings.dtype if tuned else "float32"), LoraConfig(**LORA))
     if not tuned:
         model.gradient_checkpointing_enable()
@@ -336,22 +355,23 @@ def peft_rounds(clock: Clock, settings: Settings, load: Load, *, tuned: bool) ->
     model.train()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
-    mixed = settings.dtype == "bfloat16" and (tuned or settings.device == "cuda")
-    batches = padded_batches(load, settings.device, by_length=tuned)
+    batches = cycle(padded_batches(load, settings.device, by_length=tuned))
     while clock.order():
+        tokens = 0
         clock.start()
-        for batch in batches:
-            with torch.autocast(settings.device, dtype=torch.bfloat16, enabled=mixed):
+        for num_tokens, batch in islice(batches, load.steps):
+            with torch.autocast(settings.device, dtype=torch.bfloat16, enabled=autocasts(kind, settings)):
                 loss = learned_loss(model.get_base_model(), batch) if tuned else model(**batch).loss
             loss.backward()
             torch.nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
             optimizer.zero_grad()
-        clock.stop(load.num_tokens())
+            tokens += num_tokens
+        clock.stop(tokens)
 
 
-def padded_batches(load: Load, device: str, *, by_length: bool) -> list[dict[str, Any]]:
-    """An epoch as transformers takes it, on the device."""
+def padded_batches(load: Load, device: str, *, by_length: bool) -> list[tuple[int, dict[str, Any]]]:
+    """An epoch as transformers takes it, on the device, in random order; each batch with its tokens."""
     import torch
 
     rows = sorted(load.rows(), key=lambda row: len(row[0])) if by_length else load.rows()
@@ -359,15 +379,13 @@ def padded_batches(load: Load, device: str, *, by_length: bool) -> list[dict[str
     for start in range(0, len(rows), load.batch_size):
         part = rows[start : start + load.batch_size]
         shape = (len(part), max(len(ids) for ids, _ in part))
-        filled = {
-            "input_ids": np.zeros(shape, int),
-            "attention_mask": np.zeros(shape, int),
-            "labels": np.full(shape, -100),
-        }
+        filled = {name: np.full(shape, fill) for name, fill in PADDING.items()}
         for place, (ids, labels) in enumerate(part):
-            for name, values in zip(filled, (ids, 1, labels), strict=True):
+            for name, values in zip(PADDING, (ids, 1, labels), strict=True):
                 filled[name][place, : len(ids)] = values
-        batches.append({name: torch.from_numpy(values).to(device) for name, values in filled.items()})
+        batch = {name: torch.from_numpy(values).to(device) for name, values in filled.items()}
+        batches.append((sum(len(ids) for ids, _ in part), batch))
+    random.Random(0).shuffle(batches)
     return batches
 
 
@@ -417,7 +435,8 @@ def layer_segments(way: str, base: Any, rows: int) -> list[Any]:
     import torch
 
     from orchestrator.packed.lora import Segment
-    from orchestrator.packed.slots import SlotSpec, SlotStack, Target, initial_state, stack_width
+    from orchestrator.packed.slots import SlotStack, Target, initial_state, stack_width
+    from orchestrator.packed.spec import SlotSpec
 
     if way == "base":
         return []
@@ -473,18 +492,25 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
 
 def measure_slot(settings: Settings, repeats: int) -> dict[str, Rates]:
     """One slot of rank 16."""
-    kinds: tuple[Kind, ...] = ("shipped", "tuned", "packed")
+    kinds: list[Kind] = ["tuned", "packed"]
+    if settings.dtype == "bfloat16":
+        kinds.insert(0, "autocast")
+    if settings.device == "cpu":
+        kinds.insert(0, "float32")
     results, table = {}, []
     for batch_size, length in SLOT_BATCHES[: 1 if settings.quick else None]:
-        with contenders(settings, Load.of(batch_size, length, settings), *kinds) as three:
-            turns = {str(kind): contender.turn(1) for kind, contender in zip(kinds, three, strict=True)}
+        with contenders(settings, Load.of(batch_size, length, settings), *kinds) as processes:
+            turns = {str(kind): process.turn(1) for kind, process in zip(kinds, processes, strict=True)}
             rates = take_turns(turns, repeats)
-        results[f"{batch_size} x {length}"] = rates
-        ratios = [shown(ratio(rates, "packed", kind), ".2f") for kind in TARGETS]
-        table.append([f"{batch_size} rows of {length}", *(shown(rates[kind]) for kind in kinds), *ratios])
-    header = ["a step", f"{settings.peer} as shipped", f"{settings.peer} tuned", "packed, K = 1"]
-    header += [f"packed / {name} (target {target})" for name, target in TARGETS.items()]
-    print_table("One slot of rank 16, tokens a second", header, table)
+        step = f"{batch_size} rows of {length}"
+        results[step] = rates
+        for kind in kinds[:-1]:
+            target = str(TARGETS.get(kind, "")) if settings.peer == "TRL" else ""
+            figures = [shown(rates[kind]), shown(ratio(rates, "packed", kind), ".2f"), target]
+            table.append([step, f"{settings.peer} {TITLES[kind]}", *figures])
+        table.append([step, "packed, K = 1", shown(rates["packed"]), "1", ""])
+    header = ["a step", "", "tokens a second", "packed / this", "target"]
+    print_table("One slot of rank 16", header, table)
     return results
 
 

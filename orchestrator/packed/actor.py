@@ -1,8 +1,8 @@
 """The Ray actor of one device: a frozen base, its slots, and the thread that trains them.
 
-Clients call `evaluation_after` and wait. Whatever dies, the next call finds its way: a trial that the actor does not know
-is attached anew and goes on from its last evaluation on disk, so that neither a client nor a restarted actor needs to
-know what happened to the other.
+Clients call `evaluation_after` and wait. Whatever dies, the next call finds its way: a trial that the actor does not
+know is attached anew and goes on from its last evaluation on disk, so that neither a client nor a restarted actor needs
+to know what happened to the other.
 """
 
 import threading
@@ -21,7 +21,7 @@ from orchestrator.models.base import base_folder, load_frozen_base
 from orchestrator.packed.batch import TokenRows
 from orchestrator.packed.engine import PackedEngine
 from orchestrator.packed.plan import Evaluation, PackPlan, PackStatus, PackUse
-from orchestrator.packed.probe import best_slots, measure_rates
+from orchestrator.packed.probe import choose_slots, measure_rates
 from orchestrator.packed.spec import SlotSpec
 from orchestrator.packed.trials import Trials
 from orchestrator.runs import write_text_atomic
@@ -119,8 +119,9 @@ class PackActor:
             return max(1, before.slots // 2), {}
         if self._plan.slots is not None:
             return self._plan.slots, {}
-        rates = measure_rates(engine, most_slots=self._plan.most_slots, rank=self._plan.largest_rank)
-        return best_slots(rates), rates
+        plan = self._plan
+        rates = measure_rates(engine, most_slots=plan.most_slots, cohort=plan.cohort, rank=plan.largest_rank)
+        return choose_slots(rates, cohort=plan.cohort), rates
 
     def _work(self, trials: Trials) -> None:
         _use_threads(self._plan)  # PyTorch keeps this apart for every thread

@@ -22,10 +22,11 @@ def decoder_and_head(model: PreTrainedModel) -> tuple[torch.nn.Module, torch.nn.
     return model.get_decoder(), head
 
 
-@torch.no_grad()
+@torch.no_grad()  # type: ignore[untyped-decorator]  # torch is not followed
 def require_causal_rows(model: PreTrainedModel, decoder: torch.nn.Module, head: torch.nn.Linear) -> None:
-    """Try on a few tokens that rows are computed apart, that padding behind a row changes nothing in it, and that
-    logits are the head's output.
+    """Prove on a few tokens that the engine may compute rows as it does.
+
+    Rows must be computed apart, padding behind a row must change nothing in it, and logits must be the head's output.
 
     Raises:
         InputError: If the base fails.

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 from transformers import PreTrainedModel
 
+from orchestrator.packed.attention import use_blocked_attention
 from orchestrator.packed.base import checkpoint_layers, decoder_and_head, require_causal_rows
 from orchestrator.packed.batch import PASS_OVERHEAD, Pass, TokenRows, even_passes, make_passes, samples_of_step
 from orchestrator.packed.dropout import DropoutKeys, row_key
@@ -50,7 +51,7 @@ class _Member(NamedTuple):
     indices: list[int] | None
 
     @property
-    def count(self) -> int:
+    def size(self) -> int:
         return len(self.stack.names) if self.indices is None else len(self.indices)
 
 
@@ -81,7 +82,7 @@ class PackedEngine:
         target_modules: str | Sequence[str] = "all-linear",
         gradient_checkpointing: bool = False,
     ) -> None:
-        model.eval()
+        use_blocked_attention(model.eval())
         self._decoder, self._head = decoder_and_head(model)
         require_causal_rows(model, self._decoder, self._head)
         self.targets = adapted_layers(model, target_modules)
@@ -205,11 +206,11 @@ class PackedEngine:
         rows = piece.ids.shape[0] // len(piece.learned)
         segments, first = [], 0
         for member in members:
-            stack, last = member.stack, first + member.count * rows
+            stack, last = member.stack, first + member.size * rows
             weights = stack.weights
             if member.indices is not None:
                 weights = stack.views(stack.work[member.indices])
-            segments.append(Segment(first, last, member.count, weights, stack.gradients if train else None))
+            segments.append(Segment(first, last, member.size, weights, stack.gradients if train else None))
             first = last
         self._board.segments = segments
         self._board.dropout = self._dropout(members, piece, rows) if train else None

@@ -1,7 +1,7 @@
 """LoRA on the base's linear layers for all slots of a batch at once.
 
-Every adapted layer computes x W' + s (x A') B' where A and B are those of the slot that a row belongs to. Rows of a slot
-lie together, and slots of one stack too, so that the products are one batched product for each stack on board.
+Every adapted layer computes x W' + s (x A') B' where A and B are those of the slot that a row belongs to. Rows of a
+slot lie together, and slots of one stack too, so that the products are one batched product for each stack on board.
 """
 
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ class Board:
     anchor: torch.Tensor = field(default_factory=lambda: torch.zeros((), requires_grad=True))
 
 
-class StackedLinear(torch.nn.Module):
+class StackedLinear(torch.nn.Module):  # type: ignore[misc]  # torch is not followed
     """A frozen linear layer with the adapters of the board. Input and output are rows x length x features."""
 
     def __init__(self, base: torch.nn.Linear, index: int, board: Board) -> None:
@@ -54,10 +54,11 @@ class StackedLinear(torch.nn.Module):
         """The base's output and the update of each row's own slot."""
         if not self.board.segments:
             return torch.nn.functional.linear(x, self.base.weight, self.base.bias)
-        return _StackedLora.apply(x, self.board.anchor, self)  # type: ignore[no-any-return, no-untyped-call]
+        adapted: torch.Tensor = _StackedLora.apply(x, self.board.anchor, self)
+        return adapted
 
 
-class _StackedLora(torch.autograd.Function):
+class _StackedLora(torch.autograd.Function):  # type: ignore[misc]  # torch is not followed
     """Forward and backward of `StackedLinear`. Gradients of A and B are added to the stack's own tensors."""
 
     @staticmethod

@@ -13,7 +13,7 @@ CLIP_EPSILON = 1e-6
 
 
 def schedule_factor(spec: SlotSpec, step: int) -> float:
-    """What the learning rate is multiplied by in the optimizer step after `step` steps, as in transformers' schedules."""
+    """The factor on the learning rate in the optimizer step after `step` steps, as in transformers' schedules."""
     if step < spec.warmup_steps:
         return step / max(1, spec.warmup_steps)
     if spec.schedule == "constant_with_warmup":

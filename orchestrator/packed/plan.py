@@ -10,7 +10,8 @@ class PackPlan(Record):
     """One engine on one device. Produced by `search/packed`, consumed by the actor.
 
     `train_tokens` and `val_tokens` are folders of tokenised samples that every node can read. `slots` is the number of
-    adapters trained at once, None measures it; never more than `most_slots`. `largest_rank` is that of the search.
+    adapters trained at once; None measures it, up to `most_slots`, and takes no fewer than `cohort` if those train as fast.
+    `largest_rank` is that of the search.
     """
 
     model: ModelConfig
@@ -26,6 +27,7 @@ class PackPlan(Record):
     gpus: int
     slots: int | None
     most_slots: int
+    cohort: int
     largest_rank: int
 
 
@@ -66,7 +68,7 @@ class Evaluation(Record):
 
 
 class PackStatus(Record):
-    """What an engine is like once it is ready. `measured` is tokens a second by number of slots, where it was measured."""
+    """What an engine is like once it is ready; `measured` is tokens/s by number of slots, if that was measured."""
 
     device: str
     dtype: str

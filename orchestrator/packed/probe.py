@@ -13,12 +13,13 @@ NEAR_THE_PEAK = 0.95
 TIMED_STEPS = 2
 
 
-def measure_rates(engine: PackedEngine, *, most_slots: int, rank: int) -> dict[int, float]:
+def measure_rates(engine: PackedEngine, *, most_slots: int, cohort: int, rank: int) -> dict[int, float]:
     """Tokens per second with 1, 2, 4, ... slots, until twice as many bring hardly more or do not fit.
 
     Args:
         engine: Without slots; it has none afterwards.
         most_slots: No more than this are tried.
+        cohort: Up to this many are tried, whether or not they bring more.
         rank: The largest rank of the search, which needs the most memory and time.
     """
     spec = SlotSpec(rank=rank, alpha=rank, learning_rate=1e-6, max_steps=1_000_000)
@@ -34,16 +35,21 @@ def measure_rates(engine: PackedEngine, *, most_slots: int, rank: int) -> dict[i
         finally:
             for name in engine.slots:
                 engine.evict(name)
-        if slots > 1 and rates[slots // 2] >= NEAR_THE_PEAK * rates[slots]:
+        if slots > 1 and slots >= cohort and rates[slots // 2] >= NEAR_THE_PEAK * rates[slots]:
             break
         slots *= 2
     return rates
 
 
-def best_slots(rates: dict[int, float]) -> int:
-    """The fewest slots within 5 % of the best rate; one where nothing could be measured."""
+def choose_slots(rates: dict[int, float], *, cohort: int) -> int:
+    """The fewest slots within 5 % of the best rate; `cohort`, or as near to it as can be, where that costs no more.
+
+    Trials that are compared at a rung should be many, or the first ones are stopped by none (docs/decisions/0018). One
+    slot where nothing could be measured.
+    """
     enough = [slots for slots, rate in rates.items() if rate >= NEAR_THE_PEAK * max(rates.values())]
-    return min(enough, default=1)
+    together = [slots for slots in enough if slots <= cohort]
+    return max(together, default=min(enough, default=1))
 
 
 def _rate(engine: PackedEngine, spec: SlotSpec, slots: int) -> float:

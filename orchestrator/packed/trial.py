@@ -1,6 +1,7 @@
 """A trial's side of a slot: which engine it is at, what it heard last, and that it leaves in the end."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -44,8 +45,6 @@ class SlotLease:
         """Free the slot, before the engine's next step."""
         if self._engine is None:
             return
-        try:
+        with suppress(RayActorError):  # a dead engine holds no slot
             ray.get([self._engine.detach.remote(self._trial), self._engines[0].leave.remote(self._trial)])
-        except RayActorError:
-            pass  # a dead engine holds no slot
         self._engine = None

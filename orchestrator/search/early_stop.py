@@ -14,7 +14,7 @@ FIRST_RUNG_SHARE = 0.1
 
 def first_rung(plan: TrainPlan) -> int:
     """The first evaluation at which a trial may be stopped: past warm-up, from a tenth of the budget on."""
-    earliest = max(math.floor(FIRST_RUNG_SHARE * plan.max_steps), plan.warmup_steps + 1)
+    earliest = max(math.ceil(FIRST_RUNG_SHARE * plan.max_steps), plan.warmup_steps + 1)
     return min(math.ceil(earliest / plan.eval_steps) * plan.eval_steps, plan.max_steps)
 
 
@@ -40,9 +40,8 @@ def make_scheduler(search: SearchConfig, plan: TrainPlan) -> TrialScheduler:
     """
     match search.scheduler:
         case "halving":
-            return SuccessiveHalving(
-                rung_steps(plan, search.reduction_factor), reduction_factor=search.reduction_factor
-            )
+            rungs = rung_steps(plan, search.reduction_factor)
+            return SuccessiveHalving(rungs, reduction_factor=search.reduction_factor, keep=search.keep)
         case "asha":  # arXiv 1810.05934
             return ASHAScheduler(
                 time_attr="step",

@@ -28,6 +28,8 @@ from orchestrator.training.plan import TrainPlan
 
 MOST_SLOTS = 64
 """Slots of one engine; more was never measured to train faster."""
+COHORT = 8
+"""Trials, over all devices, that should reach a rung together if training as many at once costs nothing."""
 WAITING_TRIALS = 1
 """Trials of each engine that wait for a slot, so that one which falls free is filled before the next step."""
 WAITING_CALLS = 16
@@ -57,9 +59,9 @@ def open_engines(config: RunConfig, plan: TrainPlan, storage: Path, *, num_trial
     devices = min(concurrent_trials(None, plan.shape, cluster_capacity()[0]), num_trials)
     wanted = config.search.max_concurrent
     devices = min(devices, wanted or devices)
-    pack = pack_plan(
-        config, plan, slots=wanted and math.ceil(wanted / devices), most_slots=math.ceil(num_trials / devices)
-    )
+    slots = wanted and math.ceil(wanted / devices)
+    cohort = math.ceil(COHORT / devices) if config.search.scheduler == "halving" else 1
+    pack = pack_plan(config, plan, slots=slots, most_slots=math.ceil(num_trials / devices), cohort=cohort)
     storage.mkdir(parents=True, exist_ok=True)
     say(f"Starting {devices} {'engine' if devices == 1 else 'engines'} for packed training ...")
     handles = tuple(_start(pack, plan, storage, number) for number in range(devices))
@@ -74,7 +76,7 @@ def open_engines(config: RunConfig, plan: TrainPlan, storage: Path, *, num_trial
             ray.kill(handle)
 
 
-def pack_plan(config: RunConfig, plan: TrainPlan, *, slots: int | None, most_slots: int) -> PackPlan:
+def pack_plan(config: RunConfig, plan: TrainPlan, *, slots: int | None, most_slots: int, cohort: int) -> PackPlan:
     """What each engine is asked to do."""
     return PackPlan(
         model=plan.model,
@@ -90,6 +92,7 @@ def pack_plan(config: RunConfig, plan: TrainPlan, *, slots: int | None, most_slo
         gpus=plan.gpus_per_worker,
         slots=slots,
         most_slots=min(most_slots, MOST_SLOTS),
+        cohort=cohort,
         largest_rank=max(config.search.space.r),
     )
 

@@ -63,6 +63,6 @@ def plan_training(config: RunConfig, run: RunDir, shape: WorkerShape, *, num_sam
         cpus_per_worker=shape.cpus,
         gpus_per_worker=shape.gpus,
         max_steps=steps,
-        eval_steps=min(config.train.eval_steps or max(1, steps // EVALUATIONS_PER_RUN), steps),
+        eval_steps=min(config.train.eval_steps or math.ceil(steps / EVALUATIONS_PER_RUN), steps),
         warmup_steps=round(config.train.warmup_ratio * steps),
     )

@@ -31,9 +31,9 @@ def test_the_first_rung_is_an_evaluation_past_warm_up_and_a_tenth_of_the_budget(
     rung = first_rung(plan)
     assert rung == plan.max_steps or rung % plan.eval_steps == 0
     assert rung > plan.warmup_steps or rung == plan.max_steps
-    assert rung >= math.floor(0.1 * plan.max_steps)
+    assert rung >= math.ceil(0.1 * plan.max_steps)
     before = rung - plan.eval_steps
-    assert before <= plan.warmup_steps or before < math.floor(0.1 * plan.max_steps)
+    assert before <= plan.warmup_steps or before < math.ceil(0.1 * plan.max_steps)
 
 
 @given(plans(), st.integers(2, 9))
@@ -57,7 +57,8 @@ def test_the_first_rung(warmup: int, evals: int, rung: int) -> None:
         (60, 6, 3, (6, 18)),  # 54 is too near to the end
         (60, 6, 2, (6, 12, 24)),
         (60, 6, 4, (6, 24)),
-        (109, 10, 3, (10, 30)),
+        (109, 11, 3, (11, 33)),
+        (109, 10, 3, (20, 60)),  # step 10 is not yet a tenth
         (1000, 10, 3, (100, 300)),
         (60, 20, 3, (20,)),
         (60, 40, 3, ()),
@@ -78,7 +79,7 @@ def test_a_scheduler_can_be_built_for_every_plan(plan: TrainPlan, factor: int) -
 
 
 def scheduler_of(name: Literal["halving", "asha"], max_steps: int = 60) -> TrialScheduler:
-    search = SearchConfig(scheduler=name, reduction_factor=3)
+    search = SearchConfig(scheduler=name, reduction_factor=3, keep=1)
     scheduler = make_scheduler(search, make_plan(max_steps=max_steps, eval_steps=6))
     assert scheduler.set_search_properties("eval_loss", "min")
     return scheduler
@@ -110,7 +111,7 @@ def test_a_trial_that_lags_at_equal_steps_is_stopped(name: Literal["halving", "a
 
 
 def test_halving_is_the_default_and_cuts_an_engine_s_step_at_once() -> None:
-    scheduler = make_scheduler(SearchConfig(), make_plan(max_steps=60, eval_steps=6))
+    scheduler = make_scheduler(SearchConfig(keep=1), make_plan(max_steps=60, eval_steps=6))
     assert scheduler.set_search_properties("eval_loss", "min")
     trials = trials_of(scheduler, 3)
     peers = [["0", 6, 3.0], ["1", 6, 2.0], ["2", 6, 1.0]]  # worst first, of which ASHA would stop none

@@ -3,7 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.cluster import WorkerShape
-from orchestrator.search.isolated import concurrent_trials, trial_name
+from orchestrator.search.isolated import concurrent_trials
+from orchestrator.search.names import trial_name
 
 
 @pytest.mark.parametrize(

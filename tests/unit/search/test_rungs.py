@@ -78,7 +78,7 @@ def test_the_order_in_which_a_cohort_s_reports_arrive_changes_no_decision(
     leader = data.draw(st.sampled_from(sorted(here)))
     rest = data.draw(st.permutations([trial_id for trial_id in (*here, *there) if trial_id != leader]))
     shuffled = halving(factor)
-    told = {}
+    told: dict[str, str] = {}
     for trial_id in (leader, *rest):
         told |= report_together(shuffled, here if trial_id in here else there, [trial_id])
     assert told == expected
@@ -118,6 +118,29 @@ def test_max_keeps_the_highest_as_min_keeps_the_lowest(eval_losses: list[float],
 
 def test_equal_losses_are_told_apart_by_trial_id() -> None:
     assert survivors({"b": 1.0, "c": 1.0, "a": 1.0, "d": 2.0}, 2) == {"a", "b"}
+
+
+@given(
+    st.dictionaries(st.text(max_size=3), st.floats(allow_nan=True), max_size=12), st.integers(2, 5), st.integers(1, 5)
+)
+def test_no_fewer_go_on_than_the_search_keeps(recorded: dict[str, float], factor: int, keep: int) -> None:
+    num_finite = sum(math.isfinite(loss) for loss in recorded.values())
+    go_on = survivors(recorded, factor, keep=keep)
+    assert len(go_on) == min(num_finite, max(keep, math.ceil(len(recorded) / factor)))
+    assert survivors(recorded, factor) <= go_on
+
+
+def test_the_scheduler_lets_as_many_go_on_as_the_search_keeps() -> None:
+    scheduler = SuccessiveHalving([6], reduction_factor=3, keep=2)
+    assert scheduler.set_search_properties("eval_loss", "min")
+    peers = [["a", 6, 1.0], ["b", 6, 2.0], ["c", 6, 3.0]]
+    decisions = [
+        scheduler.on_trial_result(
+            None, Trial("stub", stub=True, trial_id=name), {"step": 6, "eval_loss": loss, "peers": peers}
+        )
+        for name, _, loss in peers
+    ]
+    assert decisions == [TrialScheduler.CONTINUE, TrialScheduler.CONTINUE, TrialScheduler.STOP]
 
 
 def test_trials_that_come_later_are_held_against_all_that_were_there_before() -> None:

@@ -16,8 +16,8 @@ from orchestrator.config import PROFILES, LoraConfig, RangeConfig, SearchConfig,
 from orchestrator.errors import ModelNotFoundError
 from orchestrator.models.tiny import tiny_base_folder
 from orchestrator.records import JsonObject
+from orchestrator.search.names import HYPERPARAMETERS
 from orchestrator.search.space import (
-    HYPERPARAMETERS,
     BaseShape,
     ResolvedSpace,
     grid_points,

@@ -1,0 +1,118 @@
+"""A real packed engine on a Qwen3 of two layers with random weights, and clients that follow its trials."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM
+
+from orchestrator.errors import TrainingError
+from orchestrator.packed.batch import IGNORED, TokenRows
+from orchestrator.packed.engine import PackedEngine
+from orchestrator.packed.plan import Evaluation
+from orchestrator.packed.spec import SlotSpec
+from orchestrator.packed.trials import Trials
+
+EVAL_STEPS = 2
+
+
+def make_spec(**fields: object) -> SlotSpec:
+    """Rank 4 for six steps, which is three evaluations."""
+    settled: dict[str, object] = {"rank": 4, "alpha": 8, "learning_rate": 1e-2, "max_steps": 6, "warmup_steps": 1}
+    return SlotSpec(**{**settled, **fields})  # type: ignore[arg-type]
+
+
+def random_rows(number: int, *, seed: int, longest: int = 24) -> TokenRows:
+    """Rows of random tokens, of which about half are learned."""
+    draw = np.random.default_rng(seed)
+    rows = []
+    for _ in range(number):
+        ids = draw.integers(5, 200, size=int(draw.integers(6, longest)))
+        labels = np.where(np.arange(len(ids)) < len(ids) // 2, IGNORED, ids)
+        rows.append((ids.tolist(), labels.tolist()))
+    return TokenRows.of(rows)
+
+
+def make_engine(model_folder: Path, *, batch_size: int = 4, micro_batch_size: int = 2) -> PackedEngine:
+    """An engine on 20 rows of training data and six of evaluation, in float32 on one thread."""
+    torch.set_num_threads(1)
+    model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32).requires_grad_(requires_grad=False)
+    train, val = random_rows(20, seed=1), random_rows(6, seed=2)
+    return PackedEngine(model, train, val, batch_size=batch_size, micro_batch_size=micro_batch_size)
+
+
+def make_trials(engine: PackedEngine, storage: Path, *, slots: int = 4, patience: int | None = None) -> Trials:
+    """Trials of a new engine on a storage that may hold what another left."""
+    return Trials(engine, storage, slots=slots, eval_steps=EVAL_STEPS, patience=patience)
+
+
+def advance_until_idle(trials: Trials, *, most_steps: int = 200) -> int:
+    """Train until there is nothing to train. Returns the number of steps."""
+    for steps in range(most_steps):
+        if not trials.advance():
+            return steps
+    raise AssertionError(f"still at it after {most_steps} steps")
+
+
+@contextmanager
+def at_work(trials: Trials) -> Iterator[None]:
+    """A thread that trains, as the actor's does, while the block runs."""
+    ends = threading.Event()
+
+    def work() -> None:
+        torch.set_num_threads(1)
+        try:
+            while not ends.is_set():
+                if not trials.advance():
+                    trials.wait_for_work(0.02)
+        except Exception as error:  # noqa: BLE001 - clients must hear of it, as from the actor
+            trials.fail(TrainingError(f"{type(error).__name__}: {error}"))
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ends.set()
+        thread.join(timeout=60)
+        assert not thread.is_alive()
+
+
+def follow(trials: Trials, name: str, spec: SlotSpec, *, heard: int = 0) -> list[Evaluation]:
+    """What a client hears from `heard` on, to the trial's end; then it leaves."""
+    trials.attach(name, spec)
+    evaluations: list[Evaluation] = []
+    while not evaluations or evaluations[-1].stop_reason is None:
+        evaluations.append(trials.evaluation_after(name, heard))
+        heard = evaluations[-1].step
+    trials.detach(name)
+    return evaluations
+
+
+def follow_all(trials: Trials, specs: dict[str, SlotSpec]) -> dict[str, list[Evaluation]]:
+    """What the clients of several trials hear, each in a thread of its own, while another thread trains."""
+    heard: dict[str, list[Evaluation]] = {}
+    failed: list[BaseException] = []
+
+    def client(name: str) -> None:
+        try:
+            heard[name] = follow(trials, name, specs[name])
+        except TrainingError as error:
+            failed.append(error)
+
+    clients = [threading.Thread(target=client, args=(name,), daemon=True) for name in specs]
+    with at_work(trials):
+        for thread in clients:
+            thread.start()
+        for thread in clients:
+            thread.join(timeout=120)
+    assert not failed, failed
+    return heard
+
+
+def losses_of(evaluations: Sequence[Evaluation]) -> list[tuple[int, float]]:
+    """Step and eval loss of each point of the curve that the last of these tells."""
+    return [(point.step, point.eval_loss) for point in evaluations[-1].curve]
