@@ -36,7 +36,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import cycle, groupby, islice
 from multiprocessing.connection import Connection
@@ -158,14 +158,15 @@ class Contender:
         other.close()
 
     def order(self, what: Any) -> None:
-        """Ask for a round."""
-        self._connection.send(what)
+        """Ask for a round; None ends the process."""
+        with suppress(OSError):  # a process that broke is noticed by its answer
+            self._connection.send(what)
 
     def rate(self) -> float:
         """Tokens (or products) a second of the round that was ordered; 0 if memory ran out."""
         try:
             return float(self._connection.recv())
-        except EOFError:
+        except (EOFError, OSError):
             sys.exit(f"The process of {self._kind} broke:\n{Path(self._log.name).read_text()[-4000:]}")
 
     def turn(self, what: Any = True) -> Callable[[], float]:  # noqa: FBT002
@@ -179,8 +180,7 @@ class Contender:
 
     def close(self) -> None:
         """End the process."""
-        if self._process.is_alive():
-            self._connection.send(None)
+        self.order(None)
         self._process.join(timeout=60)
         if self._process.is_alive():
             self._process.kill()

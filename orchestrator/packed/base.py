@@ -14,12 +14,15 @@ def decoder_and_head(model: PreTrainedModel) -> tuple[torch.nn.Module, torch.nn.
     """The part of a causal language model that makes hidden states, and the head that makes logits of them.
 
     Raises:
-        InputError: If the head is not a plain linear layer.
+        InputError: If the head is not a plain linear layer, or cannot be told from the rest.
     """
     head = model.get_output_embeddings()
     if not isinstance(head, torch.nn.Linear) or head.bias is not None:
         raise _unsuited("its output head is not a plain linear layer")
-    return model.get_decoder(), head
+    decoder = model.get_decoder()
+    if decoder is model:
+        raise _unsuited("what makes its hidden states cannot be told from its output head")
+    return decoder, head
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]  # torch is not followed
@@ -35,11 +38,17 @@ def require_causal_rows(model: PreTrainedModel, decoder: torch.nn.Module, head: 
     ids = torch.arange(24, device=device).remainder(head.out_features).reshape(2, 12)
     together = decoder(input_ids=ids, use_cache=False).last_hidden_state
     alone = decoder(input_ids=ids[:1, :7], use_cache=False).last_hidden_state
+    made: list[torch.Tensor] = []
+    hook = head.register_forward_hook(lambda _head, _inputs, output: made.append(output.clone()))
     wanted = model(input_ids=ids[:1, :7], use_cache=False).logits
+    hook.remove()
     if _differ(head(together[:1, :7]), head(alone), wanted):
         raise _unsuited("what follows a token, or another row, changes what it computes for that token")
-    if _differ(head(alone), wanted, wanted):
+    # Bit for bit: a soft cap changes small logits by less than rounding does in bfloat16, and large ones by far more.
+    if not made or not torch.equal(made[0].to(wanted.dtype), wanted):
         raise _unsuited("it changes the logits behind its output head")
+    if _differ(head(alone), wanted, wanted):
+        raise _unsuited("it changes the hidden states in front of its output head")
 
 
 def _differ(one: torch.Tensor, other: torch.Tensor, scale: torch.Tensor) -> bool:
@@ -53,8 +62,13 @@ def _unsuited(why: str) -> InputError:
 
 
 def checkpoint_layers(model: PreTrainedModel) -> None:
-    """Recompute each layer in the backward pass. Only the layers themselves count as training: dropout stays off."""
+    """Recompute each layer in the backward pass. Dropout of the base stays off: a layer counts as training only while
+    it decides whether to recompute, not while it computes."""
     model.gradient_checkpointing_enable({"use_reentrant": False})
     for module in model.modules():
         if isinstance(module, GradientCheckpointingLayer):
             module.training = True
+            module.register_forward_pre_hook(lambda layer, _inputs: setattr(layer, "training", False))
+            module.register_forward_hook(
+                lambda layer, _inputs, _output: setattr(layer, "training", True), always_call=True
+            )

@@ -1,8 +1,10 @@
-"""A slot on disk: PEFT's two files, the optimizer's moments, and the step, all readable without unpickling.
+"""A trial on disk: how far it is, and its slot after an evaluation, all readable without unpickling.
 
+    <trial>/progress.json
     <trial>/step-000040/adapter_model.safetensors  adapter_config.json  optimizer.safetensors  slot.json
 
-A folder appears whole: it is written under another name and renamed.
+A checkpoint is PEFT's two files, the optimizer's moments, and the step. Its folder appears whole: it is written under
+another name and renamed. It counts once `progress.json` names its step.
 """
 
 import json
@@ -13,12 +15,21 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from orchestrator.errors import TrainingError
+from orchestrator.jsonl import parse_line
+from orchestrator.packed.plan import TrialProgress
 from orchestrator.packed.slots import Pair, SlotSpec, SlotState
+from orchestrator.runs import write_text_atomic
 
-WEIGHTS, OPTIMIZER, SLOT = "adapter_model.safetensors", "optimizer.safetensors", "slot.json"
+WEIGHTS, OPTIMIZER, SLOT, PROGRESS = (
+    "adapter_model.safetensors",
+    "optimizer.safetensors",
+    "slot.json",
+    "progress.json",
+)
 PREFIX = "base_model.model."
 """What PEFT puts before the name of an adapted layer."""
 
@@ -26,6 +37,27 @@ PREFIX = "base_model.model."
 def step_folder(trial: Path, step: int) -> Path:
     """Where a trial's checkpoint of a step lies."""
     return trial / f"step-{step:06d}"
+
+
+def read_progress(trial: Path) -> TrialProgress:
+    """How far the trial in this folder is; nothing done where there is none."""
+    path = trial / PROGRESS
+    if not path.is_file():
+        return TrialProgress()
+    return parse_line(path.read_text(encoding="utf-8"), TrialProgress, where=str(path))
+
+
+def write_progress(trial: Path, progress: TrialProgress) -> None:
+    """Say how far the trial is, which also says which of its checkpoints count."""
+    write_text_atomic(trial / PROGRESS, progress.model_dump_json() + "\n")
+
+
+def remove_unnamed(trial: Path, progress: TrialProgress) -> None:
+    """Remove all checkpoints but the latest and the best, and what was left half written."""
+    named = {progress.best_step, progress.curve[-1].step} if progress.curve else set()
+    keep = {step_folder(trial, step) for step in named if step is not None}
+    for folder in {*trial.glob("step-*"), *trial.glob(".step-*")} - keep:
+        shutil.rmtree(folder)
 
 
 def save_slot(folder: Path, spec: SlotSpec, state: SlotState) -> None:
@@ -51,19 +83,19 @@ def load_slot(folder: Path, spec: SlotSpec) -> SlotState:
     """
     try:
         slot = json.loads((folder / SLOT).read_text(encoding="utf-8"))
+        its_spec, step = slot["spec"], int(slot["step"])
         adapter = _pairs(load_file(folder / WEIGHTS))
         moments = load_file(folder / OPTIMIZER)
-    except (OSError, ValueError) as error:
+        first, second = (_pairs(_under(kind, moments)) for kind in ("exp_avg", "exp_avg_sq"))
+    except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
         raise TrainingError(f"the checkpoint cannot be read ({error})", where=str(folder)) from None
-    if slot["spec"] != asdict(spec):
+    if its_spec != asdict(spec):
         raise TrainingError("the checkpoint is of a trial with other settings", where=str(folder))
-    first, second = (
-        _pairs(
-            {name.removeprefix(f"{kind}."): tensor for name, tensor in moments.items() if name.startswith(f"{kind}.")}
-        )
-        for kind in ("exp_avg", "exp_avg_sq")
-    )
-    return SlotState(slot["step"], adapter, first, second)
+    return SlotState(step, adapter, first, second)
+
+
+def _under(kind: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(f"{kind}."): tensor for name, tensor in tensors.items() if name.startswith(f"{kind}.")}
 
 
 def _tensors(pairs: dict[str, Pair]) -> dict[str, torch.Tensor]:

@@ -20,7 +20,7 @@ class DropoutKeys:
         places = torch.arange(length, dtype=torch.int32, device=device)
         self._tokens = _mix(rows.unsqueeze(1) + _mix(places))
         self._limits = torch.tensor([int(rate * _TOP) for rate in rates], dtype=torch.int64, device=device)
-        self._scales = torch.tensor([1.0 / (1.0 - rate) for rate in rates], device=device)
+        self._scales = torch.tensor([1.0 / (1.0 - rate) for rate in rates], dtype=torch.float64, device=device)
 
     def multiplier(self, layer: int, channels: int, rows: slice, dtype: torch.dtype) -> torch.Tensor:
         """Zero where dropped and 1 / (1 - rate) elsewhere, rows x length x channels."""

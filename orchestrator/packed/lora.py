@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, LoraModel
 from peft.tuners.lora import LoraLayer
+from transformers import PreTrainedModel
 
 from orchestrator.errors import InputError
 from orchestrator.packed.dropout import DropoutKeys
@@ -49,6 +50,16 @@ class StackedLinear(torch.nn.Module):  # type: ignore[misc]  # torch is not foll
     def __init__(self, base: torch.nn.Linear, index: int, board: Board) -> None:
         super().__init__()
         self.base, self.index, self.board = base, index, board
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The base's; some models look at a layer's weights themselves."""
+        return self.base.weight
+
+    @property
+    def bias(self) -> torch.Tensor | None:
+        """The base's."""
+        return self.base.bias
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The base's output and the update of each row's own slot."""
@@ -126,11 +137,11 @@ def _require_whole_rows(x: torch.Tensor, board: Board) -> None:
         )
 
 
-def adapted_layers(model: torch.nn.Module, target_modules: str | Sequence[str]) -> list[Target]:
+def adapted_layers(model: PreTrainedModel, target_modules: str | Sequence[str]) -> list[Target]:
     """The layers that PEFT itself would adapt for these `target_modules`, in the model's order.
 
     Raises:
-        InputError: If one of them is not a linear layer, or there is none.
+        InputError: If one of them is not a linear layer or is the output head, or there is none.
     """
     chosen = target_modules if isinstance(target_modules, str) else list(target_modules)
     try:
@@ -149,6 +160,12 @@ def adapted_layers(model: torch.nn.Module, target_modules: str | Sequence[str]) 
                 f"{name} is a {type(layer).__name__}, and only plain linear layers are trained packed",
                 where="lora.target_modules",
                 fix="Set search.runner to isolated, or name the layers to adapt",
+            )
+        if layer is model.get_output_embeddings():
+            raise InputError(
+                f"{name} is the output head, which is not trained packed",
+                where="lora.target_modules",
+                fix="Leave it out, or set search.runner to isolated",
             )
         targets.append(Target(name, layer.in_features, layer.out_features))
     return targets

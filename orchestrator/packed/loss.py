@@ -4,6 +4,8 @@ The head is frozen, so nothing needs the logits again: each chunk is made, used 
 Prompt and padding never reach the head.
 """
 
+import math
+
 import torch
 
 LOGITS_AT_ONCE = 1 << 24
@@ -28,9 +30,11 @@ def token_losses(
     precise = torch.float64 if hidden.dtype == torch.float64 else torch.float32
     losses = hidden.new_empty(hidden.shape[0], dtype=precise)
     gradient = None if weights is None else torch.empty_like(hidden)
-    chunk = max(1, LOGITS_AT_ONCE // head.out_features)
+    most = max(1, LOGITS_AT_ONCE // head.out_features)
+    # Even chunks: a product of very few rows is computed by other code, whose last bits differ.
+    chunk = max(1, math.ceil(len(hidden) / max(1, math.ceil(len(hidden) / most))))
     with torch.no_grad():
-        for start in range(0, hidden.shape[0], chunk):
+        for start in range(0, len(hidden), chunk):
             part = slice(start, start + chunk)
             logits = head(hidden[part]).to(precise)
             log_sum = torch.logsumexp(logits, dim=-1, keepdim=True)

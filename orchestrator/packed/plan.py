@@ -31,11 +31,20 @@ class PackPlan(Record):
     largest_rank: int
 
 
+class Peer(Record):
+    """A trial that was evaluated in the same step of the engine, at its own step."""
+
+    trial: str
+    step: int
+    eval_loss: float
+
+
 class TrialProgress(Record):
     """How far a trial is. Written by its engine after each evaluation, read by whoever collects the trial.
 
     `step`, `tokens` (without padding) and `device_s` (its share of the device, seconds) are what was spent on it, which
-    goes past the last evaluation when it was stopped between two. `stop_reason` is None while it can go on.
+    goes past the last evaluation when it was stopped between two. `stop_reason` is None while it can go on. `peers` are
+    those of its last evaluation.
     """
 
     step: int = 0
@@ -44,14 +53,7 @@ class TrialProgress(Record):
     curve: tuple[EvalPoint, ...] = ()
     best_step: int | None = None
     stop_reason: StopReason | None = None
-
-
-class Peer(Record):
-    """A trial that was evaluated in the same step of the engine, at its own step."""
-
-    trial: str
-    step: int
-    eval_loss: float
+    peers: tuple[Peer, ...] = ()
 
 
 class Evaluation(Record):

@@ -1,12 +1,11 @@
 """How many slots a device should have: the fewest that train at about the best rate it has."""
 
 import time
-
-import torch
+from functools import partial
 
 from orchestrator.packed.engine import PackedEngine
+from orchestrator.packed.memory import OutOfMemory, attempt
 from orchestrator.packed.slots import SlotSpec
-from orchestrator.packed.trials import is_out_of_memory
 
 NEAR_THE_PEAK = 0.95
 """Share of the best tokens per second that is good enough."""
@@ -26,15 +25,12 @@ def measure_rates(engine: PackedEngine, *, most_slots: int, cohort: int, rank: i
     rates: dict[int, float] = {}
     slots = 1
     while slots <= most_slots:
-        try:
-            rates[slots] = _rate(engine, spec, slots)
-        except (torch.OutOfMemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
+        rate = attempt(partial(_rate, engine, spec, slots))
+        for name in engine.slots:
+            engine.evict(name)
+        if isinstance(rate, OutOfMemory):
             break
-        finally:
-            for name in engine.slots:
-                engine.evict(name)
+        rates[slots] = rate
         if slots > 1 and slots >= cohort and rates[slots // 2] >= NEAR_THE_PEAK * rates[slots]:
             break
         slots *= 2

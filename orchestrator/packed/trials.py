@@ -5,25 +5,29 @@ rest in those of whoever asks.
 """
 
 import math
-import shutil
 import threading
 import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-import torch
-
 from orchestrator.errors import TrainingError
-from orchestrator.jsonl import parse_line
-from orchestrator.packed.checkpoint import load_slot, save_slot, step_folder
+from orchestrator.packed.checkpoint import (
+    load_slot,
+    read_progress,
+    remove_unnamed,
+    save_slot,
+    step_folder,
+    write_progress,
+)
 from orchestrator.packed.engine import PackedEngine, StepResult
+from orchestrator.packed.memory import OutOfMemory, attempt, too_large
 from orchestrator.packed.plan import Evaluation, PackUse, Peer, TrialProgress
 from orchestrator.packed.slots import SlotSpec, SlotState
 from orchestrator.patience import DIVERGED_LOSS, Decision, decide
 from orchestrator.records import EvalPoint, StopReason
-from orchestrator.runs import write_text_atomic
 
 AHEAD = 1
 """Evaluations that a trial may be ahead of its client: it trains on while the scheduler decides, but not without it."""
@@ -85,6 +89,7 @@ class Trials:
                 self._changed.wait()
             folder = self._storage / name
             trial = _Trial(name, spec, folder, read_progress(folder))
+            remove_unnamed(folder, trial.progress)  # what an engine left that died while it saved
             if trial.progress.curve and trial.progress.stop_reason != "diverged":
                 trial.state = load_slot(step_folder(folder, trial.progress.curve[-1].step), spec)
             self._trials[name] = trial
@@ -93,12 +98,14 @@ class Trials:
                 self._waiting.append(name)
             self._changed.notify_all()
 
-    def detach(self, name: str) -> None:
-        """Free the trial's slot before the next step."""
+    def detach(self, name: str, *, wait: bool = False) -> None:
+        """Free the trial's slot before the next step, and if asked to, wait until nothing here touches its folder."""
         with self._changed:
             if name in self._trials:
                 self._leaving.add(name)
                 self._changed.notify_all()
+            while wait and name in self._leaving and self._failure is None:
+                self._changed.wait()
 
     def evaluation_after(self, name: str, step: int) -> Evaluation:
         """Wait for the first evaluation of a trial past `step`.
@@ -120,11 +127,6 @@ class Trials:
                     self._changed.notify_all()
                     return found
                 self._changed.wait()
-
-    def load(self) -> int:
-        """Trials that train or wait here."""
-        with self._changed:
-            return sum(trial.progress.stop_reason is None for trial in self._trials.values())
 
     def use(self) -> PackUse:
         """What the engine's time went into."""
@@ -154,21 +156,17 @@ class Trials:
         Raises:
             TrainingError: If a single row of a single slot does not fit the memory.
         """
-        self._occupancy.note(len(self._engine.slots), self.slots)
         self._let_out()
-        try:
-            self._let_in()
-            if not self._engine.slots:
-                return False
-            started = time.monotonic()
-            results = self._engine.train_step()
-        except (torch.OutOfMemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            self._shrink(error)
-            return True
-        self._count(results, time.monotonic() - started)
-        self._evaluate(results)
+        self._let_in()
+        if not self._engine.slots:
+            return False
+        started = time.monotonic()
+        results = attempt(self._engine.train_step)
+        if isinstance(results, OutOfMemory):
+            self._shrink(results)
+        else:
+            self._count(results, time.monotonic() - started)
+            self._evaluate(results)
         return True
 
     def _let_out(self) -> None:
@@ -180,23 +178,29 @@ class Trials:
                 if name in self._waiting:
                     self._waiting.remove(name)
                 if trial.progress.step:
-                    _write(trial)
+                    write_progress(trial.folder, trial.progress)
             if self._leaving:
                 self._leaving.clear()
                 self._changed.notify_all()
 
     def _let_in(self) -> None:
+        self._occupancy.note(len(self._engine.slots), self.slots)
         while len(self._engine.slots) < self.slots:
             with self._changed:
                 name = self._enterable()
                 if name is None:
                     return
                 trial = self._trials[name]
-                self._engine.admit(name, trial.spec, trial.state)
+                admitted = attempt(partial(self._engine.admit, name, trial.spec, trial.state))
+                if isinstance(admitted, OutOfMemory):
+                    if not self._engine.slots:
+                        raise too_large(admitted)
+                    self._offer(len(self._engine.slots))
+                    return
                 trial.state = None
                 self._waiting.remove(name)
-                busy, opened = self._occupancy.so_far()
-                self._use = self._use.model_copy(update={"busy_slot_s": busy, "open_slot_s": opened})
+                self._use = self._use.model_copy(update=self._occupancy.so_far())
+            self._occupancy.note(len(self._engine.slots), self.slots)
 
     def _enterable(self) -> str | None:
         """The next trial that waits for a slot and whose client has heard enough."""
@@ -208,20 +212,25 @@ class Trials:
         trial.state = self._engine.evict(name)
         self._waiting.appendleft(name)
 
-    def _shrink(self, error: BaseException) -> None:
+    def _offer(self, slots: int) -> None:
+        """Have no more than so many slots from now on; trials in the others wait, with nothing lost."""
+        with self._changed:
+            self.slots = slots
+            for name in reversed(self._engine.slots[slots:]):
+                self._park(name)
+            self._use = self._use.model_copy(update={"slots": slots})
+
+    def _shrink(self, problem: OutOfMemory) -> None:
         names = self._engine.slots
         if len(names) > 1:
-            with self._changed:
-                self.slots = len(names) // 2
-                for name in reversed(names[self.slots :]):
-                    self._park(name)
-                self._use = self._use.model_copy(update={"slots": self.slots})
-        elif names and self._engine.micro_batch_size > 1:
-            self._engine.micro_batch_size //= 2
+            self._offer(len(names) // 2)
         else:
-            raise _too_large(error) from error
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+            self._halve_micro_batch(problem)
+
+    def _halve_micro_batch(self, problem: OutOfMemory) -> None:
+        if self._engine.micro_batch_size == 1:
+            raise too_large(problem)
+        self._engine.micro_batch_size //= 2
 
     def _count(self, results: dict[str, StepResult], seconds: float) -> None:
         total = sum(result.tokens for result in results.values())
@@ -266,32 +275,27 @@ class Trials:
             self._conclude(self._trials[name], loss, peers)
 
     def _eval_losses(self, names: Sequence[str]) -> dict[str, float]:
-        try:
-            return self._engine.eval_loss(names)
-        except (torch.OutOfMemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            if len(names) == 1 and self._engine.micro_batch_size == 1:
-                raise _too_large(error) from error
+        losses = attempt(partial(self._engine.eval_loss, names))
+        if not isinstance(losses, OutOfMemory):
+            return losses
         if len(names) == 1:
-            self._engine.micro_batch_size //= 2
+            self._halve_micro_batch(losses)
             return self._eval_losses(names)
         half = len(names) // 2
         return self._eval_losses(names[:half]) | self._eval_losses(names[half:])
 
     def _conclude(self, trial: _Trial, loss: float, peers: tuple[Peer, ...]) -> None:
         """Keep an evaluation and say whether the trial goes on."""
-        reason: StopReason | None = "diverged"
         if math.isfinite(loss):
-            point = EvalPoint(
-                step=trial.progress.step, eval_loss=loss, train_loss=sum(trial.losses) / max(1, len(trial.losses))
-            )
-            trial.progress = trial.progress.model_copy(update={"curve": (*trial.progress.curve, point)})
-            reason = _reason(trial, self._patience)
+            trial.progress = self._with_point(trial, loss)
             self._save(trial)
+        else:
+            trial.progress = trial.progress.model_copy(update={"stop_reason": "diverged"})
         trial.losses = []
-        trial.progress = trial.progress.model_copy(update={"stop_reason": reason})
-        _write(trial)
+        trial.progress = trial.progress.model_copy(update={"peers": peers})
+        write_progress(trial.folder, trial.progress)  # names the checkpoints that stay, before the others go
+        remove_unnamed(trial.folder, trial.progress)
+        reason = trial.progress.stop_reason
         told = Evaluation(
             step=trial.progress.step,
             eval_loss=loss if math.isfinite(loss) else DIVERGED_LOSS,
@@ -307,17 +311,18 @@ class Trials:
                 self._park(trial.name)
             self._changed.notify_all()
 
-    def _save(self, trial: _Trial) -> None:
-        """Put the slot on disk; the latest checkpoint and that of the best step stay."""
-        started = time.monotonic()
-        curve = trial.progress.curve
+    def _with_point(self, trial: _Trial, loss: float) -> TrialProgress:
+        """A trial's progress with its latest evaluation, and with the reason to stop if that is one."""
+        train_loss = sum(trial.losses) / max(1, len(trial.losses))
+        point = EvalPoint(step=trial.progress.step, eval_loss=loss, train_loss=train_loss)
+        curve = (*trial.progress.curve, point)
         best = min(curve, key=lambda point: point.eval_loss).step
-        save_slot(step_folder(trial.folder, curve[-1].step), trial.spec, self._engine.export(trial.name))
-        trial.progress = trial.progress.model_copy(update={"best_step": best})
-        keep = {step_folder(trial.folder, step) for step in (best, curve[-1].step)}
-        _write(trial)  # names the checkpoints that stay, before the others go
-        for folder in set(trial.folder.glob("step-*")) - keep:
-            shutil.rmtree(folder)
+        reason = _reason(curve, trial.spec.max_steps, self._patience)
+        return trial.progress.model_copy(update={"curve": curve, "best_step": best, "stop_reason": reason})
+
+    def _save(self, trial: _Trial) -> None:
+        started = time.monotonic()
+        save_slot(step_folder(trial.folder, trial.progress.step), trial.spec, self._engine.export(trial.name))
         self._add(save_s=time.monotonic() - started)
 
     def _tell_what_was_known(self, trial: _Trial) -> None:
@@ -328,9 +333,14 @@ class Trials:
         diverged = progress.stop_reason == "diverged"
         step = progress.step if diverged else progress.curve[-1].step
         loss = DIVERGED_LOSS if diverged else progress.curve[-1].eval_loss
-        peers = (Peer(trial=trial.name, step=step, eval_loss=loss),)
         trial.told.append(
-            Evaluation(step=step, eval_loss=loss, stop_reason=progress.stop_reason, curve=progress.curve, peers=peers)
+            Evaluation(
+                step=step,
+                eval_loss=loss,
+                stop_reason=progress.stop_reason,
+                curve=progress.curve,
+                peers=progress.peers,
+            )
         )
 
     def _add(self, **amounts: float) -> None:
@@ -343,55 +353,31 @@ class _Occupancy:
     """Slot-seconds used and on offer since the first trial was let in."""
 
     def __init__(self) -> None:
-        self._last: float | None = None
+        self._since: float | None = None
         self._slots = (0, 0)
-        self._busy = self._open = 0.0
+        self._seconds = (0.0, 0.0)
 
     def note(self, busy: int, on_offer: int) -> None:
         """From now on so many slots are busy, of so many on offer."""
-        self.so_far()
+        now = time.monotonic()
+        if self._since is not None:
+            passed = now - self._since
+            self._seconds = (
+                self._seconds[0] + self._slots[0] * passed,
+                self._seconds[1] + self._slots[1] * passed,
+            )
+        if busy or self._since is not None:
+            self._since = now
         self._slots = (busy, on_offer)
 
-    def so_far(self) -> tuple[float, float]:
-        """Busy and open slot-seconds up to now."""
-        now = time.monotonic()
-        if self._last is not None:
-            self._busy += self._slots[0] * (now - self._last)
-            self._open += self._slots[1] * (now - self._last)
-        self._last = now
-        return self._busy, self._open
+    def so_far(self) -> dict[str, float]:
+        """Busy and open slot-seconds up to the last note, as fields of `PackUse`."""
+        return {"busy_slot_s": self._seconds[0], "open_slot_s": self._seconds[1]}
 
 
-def read_progress(folder: Path) -> TrialProgress:
-    """How far the trial in `folder` is; nothing done where there is none."""
-    path = folder / "progress.json"
-    if not path.is_file():
-        return TrialProgress()
-    return parse_line(path.read_text(encoding="utf-8"), TrialProgress, where=str(path))
-
-
-def _write(trial: _Trial) -> None:
-    write_text_atomic(trial.folder / "progress.json", trial.progress.model_dump_json() + "\n")
-
-
-def _reason(trial: _Trial, patience: int | None) -> StopReason | None:
+def _reason(curve: Sequence[EvalPoint], max_steps: int, patience: int | None) -> StopReason | None:
     """Why a trial ends with its latest evaluation, None where it goes on."""
-    curve = trial.progress.curve
-    if curve[-1].step >= trial.spec.max_steps:
+    if curve[-1].step >= max_steps:
         return "finished"
     stops = decide([point.eval_loss for point in curve], patience) is Decision.STOP
     return "no_improvement" if stops else None
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether PyTorch could not get memory; on the CPU that is a RuntimeError like any other."""
-    words = str(error)
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in words or "not enough memory" in words
-
-
-def _too_large(error: BaseException) -> TrainingError:
-    return TrainingError(
-        f"a single row of a single adapter does not fit the memory ({str(error).splitlines()[0]})",
-        where="data.max_length",
-        fix="Lower data.max_length, set train.gradient_checkpointing, or use a device with more memory",
-    )

@@ -15,9 +15,8 @@ from orchestrator.cluster import cluster_capacity
 from orchestrator.config import RunConfig
 from orchestrator.errors import OrchestratorError, SearchError, causes
 from orchestrator.packed.actor import PackActor
-from orchestrator.packed.checkpoint import step_folder
+from orchestrator.packed.checkpoint import read_progress, step_folder
 from orchestrator.packed.plan import PackPlan, PackStatus
-from orchestrator.packed.trials import read_progress
 from orchestrator.progress import say
 from orchestrator.records import TrialRecord
 from orchestrator.runs import write_text_atomic

@@ -33,7 +33,7 @@ def train_worker(settings: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory(prefix="sft-") as output_dir, _latest_checkpoint() as checkpoint:
         trainer = SFTTrainer(
             model=load_frozen_base(folder, plan.model),
-            args=trainer_arguments(plan, output_dir),
+            args=SFTConfig(**trainer_settings(plan), output_dir=output_dir),
             train_dataset=load_from_disk(plan.train_tokens),
             eval_dataset=load_from_disk(plan.val_tokens),
             processing_class=load_tokenizer(folder, trust_remote_code=plan.model.trust_remote_code),
@@ -44,40 +44,39 @@ def train_worker(settings: dict[str, Any]) -> None:
         trainer.train(resume_from_checkpoint=checkpoint)
 
 
-def trainer_arguments(plan: TrainPlan, output_dir: str) -> SFTConfig:
-    """TRL's settings for a plan; what costs speed for nothing is off."""
+def trainer_settings(plan: TrainPlan) -> dict[str, Any]:
+    """TRL's settings for a plan, as arguments of its SFTConfig; what costs speed for nothing is off."""
     on_gpu = plan.gpus_per_worker > 0
-    return SFTConfig(
-        output_dir=output_dir,
-        max_steps=plan.max_steps,
-        learning_rate=plan.train.learning_rate,
-        lr_scheduler_type=plan.train.scheduler,
-        warmup_steps=plan.warmup_steps,
-        weight_decay=plan.train.weight_decay,
-        max_grad_norm=plan.train.max_grad_norm,
-        per_device_train_batch_size=plan.train.micro_batch_size,
-        per_device_eval_batch_size=plan.train.micro_batch_size,
-        gradient_accumulation_steps=plan.accumulation_steps,
-        gradient_checkpointing=plan.train.gradient_checkpointing,
-        eval_strategy="steps",
-        save_strategy="steps",
-        eval_steps=plan.eval_steps,
-        save_steps=plan.eval_steps,
-        save_total_limit=2,
-        logging_steps=max(1, plan.eval_steps // LOGS_PER_EVALUATION),
-        logging_nan_inf_filter=False,  # a non-finite loss must be seen, not smoothed away
-        seed=plan.train.seed,
-        bf16=compute_dtype(plan.model.dtype) == "bfloat16",
-        use_cpu=not on_gpu,
-        ddp_backend="nccl" if on_gpu else "gloo",
-        ddp_find_unused_parameters=False,
-        dataloader_pin_memory=on_gpu,
-        train_sampling_strategy="group_by_length",
-        dataset_kwargs={"skip_prepare_dataset": True},
-        max_length=None,
-        report_to="none",
-        disable_tqdm=True,
-    )
+    return {
+        "max_steps": plan.max_steps,
+        "learning_rate": plan.train.learning_rate,
+        "lr_scheduler_type": plan.train.scheduler,
+        "warmup_steps": plan.warmup_steps,
+        "weight_decay": plan.train.weight_decay,
+        "max_grad_norm": plan.train.max_grad_norm,
+        "per_device_train_batch_size": plan.train.micro_batch_size,
+        "per_device_eval_batch_size": plan.train.micro_batch_size,
+        "gradient_accumulation_steps": plan.accumulation_steps,
+        "gradient_checkpointing": plan.train.gradient_checkpointing,
+        "eval_strategy": "steps",
+        "save_strategy": "steps",
+        "eval_steps": plan.eval_steps,
+        "save_steps": plan.eval_steps,
+        "save_total_limit": 2,
+        "logging_steps": max(1, plan.eval_steps // LOGS_PER_EVALUATION),
+        "logging_nan_inf_filter": False,  # a non-finite loss must be seen, not smoothed away
+        "seed": plan.train.seed,
+        "bf16": compute_dtype(plan.model.dtype) == "bfloat16",
+        "use_cpu": not on_gpu,
+        "ddp_backend": "nccl" if on_gpu else "gloo",
+        "ddp_find_unused_parameters": False,
+        "dataloader_pin_memory": on_gpu,
+        "train_sampling_strategy": "group_by_length",
+        "dataset_kwargs": {"skip_prepare_dataset": True},
+        "max_length": None,
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
 
 
 @contextmanager
