@@ -107,6 +107,8 @@ def follow_all(trials: Trials, specs: dict[str, SlotSpec]) -> dict[str, list[Eva
         except Exception as error:  # noqa: BLE001 - told where the test waits
             failed.append(error)
 
+    for name, spec in specs.items():  # before the first step, and in this order
+        trials.attach(name, spec)
     clients = [threading.Thread(target=client, args=(name,), daemon=True) for name in specs]
     with at_work(trials):
         for thread in clients:
@@ -114,6 +116,21 @@ def follow_all(trials: Trials, specs: dict[str, SlotSpec]) -> dict[str, list[Eva
         for thread in clients:
             thread.join(timeout=120)
     assert not failed, failed
+    return heard
+
+
+def follow_at_once(trials: Trials, specs: dict[str, SlotSpec], *, most_steps: int = 200) -> dict[str, list[Evaluation]]:
+    """What clients hear that listen after every step, so that trials stay together; in one thread."""
+    for name, spec in specs.items():
+        trials.attach(name, spec)
+    heard: dict[str, list[Evaluation]] = {name: [] for name in specs}
+    running = True
+    while running and most_steps:
+        running, most_steps = trials.advance(), most_steps - 1
+        for name, evaluations in heard.items():
+            last = evaluations[-1].step if evaluations else 0
+            if any(evaluation.step > last for evaluation in trials._trials[name].told):
+                evaluations.append(trials.evaluation_after(name, last))
     return heard
 
 

@@ -12,6 +12,7 @@ from packed_runs import (
     advance_until_idle,
     follow,
     follow_all,
+    follow_at_once,
     losses_of,
     make_engine,
     make_spec,
@@ -20,7 +21,7 @@ from packed_runs import (
 
 from orchestrator.errors import TrainingError
 from orchestrator.packed.checkpoint import SLOT, WEIGHTS, read_progress, step_folder
-from orchestrator.packed.plan import Evaluation, TrialProgress
+from orchestrator.packed.plan import TrialProgress
 from orchestrator.packed.trials import Trials
 from orchestrator.patience import DIVERGED_LOSS
 
@@ -32,31 +33,21 @@ SPECS = {
 STEPS = 6
 
 
-def attached(model_folder: Path, storage: Path, *, dtype: torch.dtype = torch.float32) -> Trials:
-    trials = make_trials(make_engine(model_folder, dtype=dtype), storage)
+def new_trials(model_folder: Path, storage: Path) -> Trials:
+    return make_trials(make_engine(model_folder, dtype=torch.float32), storage)
+
+
+def attached(model_folder: Path, storage: Path) -> Trials:
+    trials = new_trials(model_folder, storage)
     for name, spec in SPECS.items():
         trials.attach(name, spec)
     return trials
 
 
-def heard_at_once(trials: Trials, *, most_steps: int = 100) -> dict[str, list[Evaluation]]:
-    """All evaluations when clients listen after every step, so that trials stay together."""
-    heard: dict[str, list[Evaluation]] = {name: [] for name in SPECS}
-    running = True
-    while running and most_steps:
-        running, most_steps = trials.advance(), most_steps - 1
-        for name, evaluations in heard.items():
-            last = evaluations[-1].step if evaluations else 0
-            progress = read_progress(trials._storage / name)
-            if progress.curve and progress.curve[-1].step > last:
-                evaluations.append(trials.evaluation_after(name, last))
-    return heard
-
-
 @pytest.fixture(scope="module")
 def undisturbed(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, TrialProgress]:
     storage = tmp_path_factory.mktemp("undisturbed")
-    heard_at_once(attached(model_folder, storage))
+    follow_at_once(new_trials(model_folder, storage), SPECS)
     progress = {name: read_progress(storage / name) for name in SPECS}
     assert all(one.stop_reason == "finished" and one.step == STEPS for one in progress.values())
     return progress
@@ -70,8 +61,8 @@ def without_time(progress: TrialProgress) -> TrialProgress:
 def test_an_engine_that_is_gone_after_any_step_is_replaced_by_another_bit_for_bit(
     model_folder: Path, tmp_path: Path, undisturbed: dict[str, TrialProgress], steps: int
 ) -> None:
-    heard_at_once(attached(model_folder, tmp_path), most_steps=steps)
-    heard = heard_at_once(attached(model_folder, tmp_path))
+    follow_at_once(new_trials(model_folder, tmp_path), SPECS, most_steps=steps)
+    heard = follow_at_once(new_trials(model_folder, tmp_path), SPECS)
     for name, wanted in undisturbed.items():
         assert without_time(read_progress(tmp_path / name)) == without_time(wanted)
         assert heard[name][-1].curve == wanted.curve
@@ -119,17 +110,17 @@ def test_an_engine_that_dies_at_any_operation_on_files_loses_nothing_but_time(
     model_folder: Path, tmp_path: Path, undisturbed: dict[str, TrialProgress], death: _Death
 ) -> None:
     death.arm(tmp_path / "count", 10**9)
-    heard_at_once(attached(model_folder, tmp_path / "count"))
+    follow_at_once(new_trials(model_folder, tmp_path / "count"), SPECS)
     operations = death.disarm()
     assert operations > 100
-    for number in range(0, operations, 7):
+    for number in range(0, operations, 3):
         storage = tmp_path / str(number)
         trials = attached(model_folder, storage)
         death.arm(storage, number)
         with pytest.raises(Killed):
-            heard_at_once(trials)
+            follow_at_once(trials, SPECS)
         death.disarm()
-        heard_at_once(attached(model_folder, storage))
+        follow_at_once(new_trials(model_folder, storage), SPECS)
         for name, wanted in undisturbed.items():
             found = read_progress(storage / name)
             assert [(point.step, point.eval_loss) for point in found.curve] == [
@@ -137,7 +128,8 @@ def test_an_engine_that_dies_at_any_operation_on_files_loses_nothing_but_time(
             ], (number, name)
             assert (found.step, found.stop_reason, found.tokens) == (STEPS, "finished", wanted.tokens)
             kept = {step_folder(storage / name, step).name for step in {found.best_step or 0, STEPS}}
-            assert {path.name for path in (storage / name).iterdir()} == {"progress.json"} | kept
+            assert {path.name for path in (storage / name).glob("[!.]*")} == {"progress.json"} | kept
+            assert not list((storage / name).glob(".step-*"))
 
 
 def test_a_trial_that_left_between_two_evaluations_goes_on_from_the_last(
@@ -161,7 +153,7 @@ def test_a_trial_that_left_between_two_evaluations_goes_on_from_the_last(
 def test_a_trial_that_has_ended_is_not_trained_again(
     model_folder: Path, tmp_path: Path, undisturbed: dict[str, TrialProgress]
 ) -> None:
-    heard_at_once(attached(model_folder, tmp_path))
+    follow_at_once(new_trials(model_folder, tmp_path), SPECS)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     trials = attached(model_folder, tmp_path)
     assert not trials.advance()
@@ -176,8 +168,8 @@ def test_a_trial_that_has_ended_is_not_trained_again(
 
 def test_a_trial_that_diverged_stays_diverged(model_folder: Path, tmp_path: Path) -> None:
     wild = make_spec(learning_rate=1e30, warmup_steps=0)
-    first = follow_all(make_trials(make_engine(model_folder), tmp_path), {"wild": wild})["wild"]
-    trials = make_trials(make_engine(model_folder), tmp_path)
+    first = follow_all(new_trials(model_folder, tmp_path), {"wild": wild})["wild"]
+    trials = new_trials(model_folder, tmp_path)
     again = follow(trials, "wild", wild)
     assert again == first[-1:]
     assert again[0].eval_loss == DIVERGED_LOSS
@@ -188,7 +180,7 @@ def test_the_end_is_written_together_with_the_last_evaluation(model_folder: Path
     trials = attached(model_folder, tmp_path)
     seen = []
     for _ in range(STEPS):
-        heard_at_once(trials, most_steps=1)
+        follow_at_once(trials, SPECS, most_steps=1)
         seen += [read_progress(tmp_path / name) for name in SPECS]
     assert {one.stop_reason for one in seen if one.curve and one.curve[-1].step == STEPS} == {"finished"}
 
@@ -197,7 +189,7 @@ def test_a_checkpoint_of_other_settings_is_refused_and_harms_no_other_trial(mode
     trials = attached(model_folder, tmp_path)
     for _ in range(EVAL_STEPS):
         trials.advance()
-    again = make_trials(make_engine(model_folder), tmp_path)
+    again = new_trials(model_folder, tmp_path)
     with pytest.raises(TrainingError, match=r"a/step-000002: the checkpoint is of a trial with other settings"):
         again.attach("a", make_spec(learning_rate=0.5))
     again.attach("b", SPECS["b"])
@@ -223,7 +215,7 @@ def test_a_damaged_checkpoint_is_told_as_such(model_folder: Path, tmp_path: Path
     assert callable(damage)
     damage(step_folder(tmp_path / "a", EVAL_STEPS))
     with pytest.raises(TrainingError, match=r"a/step-000002: the checkpoint cannot be read"):
-        make_trials(make_engine(model_folder), tmp_path).attach("a", SPECS["a"])
+        new_trials(model_folder, tmp_path).attach("a", SPECS["a"])
 
 
 def test_what_a_dead_engine_left_half_written_is_cleared_away(model_folder: Path, tmp_path: Path) -> None:
@@ -233,7 +225,7 @@ def test_what_a_dead_engine_left_half_written_is_cleared_away(model_folder: Path
     for name in (".step-000004-abc", "step-000004"):
         (tmp_path / "a" / name).mkdir()
         (tmp_path / "a" / name / WEIGHTS).write_bytes(b"half")
-    make_trials(make_engine(model_folder), tmp_path).attach("a", SPECS["a"])
+    new_trials(model_folder, tmp_path).attach("a", SPECS["a"])
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["progress.json", "step-000002"]
 
 
