@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 
 import torch
 from packed_runs import random_rows
@@ -12,8 +13,18 @@ from orchestrator.packed.batch import TokenRows
 from orchestrator.packed.engine import PackedEngine, StepResult
 from orchestrator.packed.slots import Pair, SlotSpec, SlotState
 
-TRAIN, VAL = random_rows(24, seed=1, longest=40), random_rows(7, seed=2, longest=40)
-"""What small engines learn and are measured on: rows of 6 to 39 tokens below 200."""
+
+def rows_of_at_least(tokens: int, number: int, *, seed: int) -> TokenRows:
+    """Rows of so many tokens to 39, all below 200, of which the second half is learned."""
+    drawn = random_rows(4 * number, seed=seed, longest=40)
+    bounds = list(pairwise(drawn.offsets))
+    long_enough = [slice(start, end) for start, end in bounds if end - start >= tokens][:number]
+    assert len(long_enough) == number
+    return TokenRows.of([(drawn.ids[row].tolist(), drawn.labels[row].tolist()) for row in long_enough])
+
+
+TRAIN, VAL = rows_of_at_least(8, 24, seed=1), rows_of_at_least(8, 7, seed=2)
+"""What small engines learn and are measured on, four tokens a row or more: see `rows_keep_their_bits`."""
 
 SIZES = {
     "vocab_size": 208,
@@ -107,7 +118,11 @@ def same_bits(one: SlotState, other: SlotState) -> bool:
     """Whether two slots stand at the same step with the same adapter and moments, to the last bit."""
     return one.step == other.step and all(
         torch.equal(a, b)
-        for part, its in ((one.adapter, other.adapter), (one.exp_avg, other.exp_avg), (one.exp_avg_sq, other.exp_avg_sq))
+        for part, its in (
+            (one.adapter, other.adapter),
+            (one.exp_avg, other.exp_avg),
+            (one.exp_avg_sq, other.exp_avg_sq),
+        )
         for name in part
         for a, b in zip(part[name], its[name], strict=True)
     )

@@ -1,5 +1,6 @@
 """A real packed engine on a Qwen3 of two layers with random weights, and clients that follow its trials."""
 
+import itertools
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -36,6 +37,9 @@ def random_rows(number: int, *, seed: int, longest: int = 24) -> TokenRows:
     return TokenRows.of(rows)
 
 
+TRAIN, VAL = random_rows(NUM_ROWS, seed=1), random_rows(6, seed=2)
+
+
 def make_engine(model_folder: Path, *, dtype: torch.dtype = torch.float64) -> PackedEngine:
     """An engine on 20 rows of training data and six of evaluation, on one thread, with batches of four in two passes.
 
@@ -43,9 +47,19 @@ def make_engine(model_folder: Path, *, dtype: torch.dtype = torch.float64) -> Pa
     """
     torch.set_num_threads(1)
     model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=dtype).requires_grad_(requires_grad=False)
-    return PackedEngine(
-        model, random_rows(NUM_ROWS, seed=1), random_rows(6, seed=2), batch_size=BATCH_SIZE, micro_batch_size=2
-    )
+    return PackedEngine(model, TRAIN, VAL, batch_size=BATCH_SIZE, micro_batch_size=2)
+
+
+def mean_loss(model: torch.nn.Module, rows: TokenRows) -> float:
+    """Mean loss over all learned tokens, by transformers' own loss, a row at a time."""
+    total, count = 0.0, 0
+    for start, end in itertools.pairwise(rows.offsets.tolist()):
+        ids, labels = (torch.as_tensor(part[start:end]).unsqueeze(0) for part in (rows.ids, rows.labels))
+        learned = int((labels[:, 1:] != IGNORED).sum())
+        with torch.no_grad():
+            total += float(model(input_ids=ids, labels=labels).loss) * learned
+        count += learned
+    return total / count
 
 
 def make_trials(engine: PackedEngine, storage: Path, *, slots: int = 4, patience: int | None = None) -> Trials:

@@ -7,6 +7,7 @@ to know what happened to the other.
 
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,16 +60,22 @@ class PackActor:
         trials.attach(trial, spec)
         return trials.evaluation_after(trial, step)
 
-    def detach(self, trial: str) -> None:
-        """Free the trial's slot before the next step."""
+    def detach(self, trial: str, *, wait: bool = False) -> None:
+        """Free the trial's slot before the next step, and if asked to, wait until nothing here touches its folder."""
         if self._started is not None:
-            self._started[0].detach(trial)
+            self._started[0].detach(trial, wait=wait)
 
-    def place(self, trial: str, engines: int) -> int:
-        """The number of the engine that has the fewest trials; it counts this one until `leave`."""
+    def place(self, trial: str, slots: Sequence[int]) -> int:
+        """The number of the engine that has the fewest trials for its slots; it counts this one until `leave`.
+
+        An engine without slots is not there. A trial keeps its place while its engine is there.
+        """
         with self._lock:
+            if not slots[self._places.get(trial, 0)]:
+                self._places.pop(trial, None)
             taken = list(self._places.values())
-            self._places.setdefault(trial, min(range(engines), key=taken.count))
+            there = [number for number, its in enumerate(slots) if its]
+            self._places.setdefault(trial, min(there, key=lambda number: (taken.count(number) + 1) / slots[number]))
             return self._places[trial]
 
     def leave(self, trial: str) -> None:

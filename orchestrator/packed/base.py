@@ -62,8 +62,11 @@ def _unsuited(why: str) -> InputError:
 
 
 def checkpoint_layers(model: PreTrainedModel) -> None:
-    """Recompute each layer in the backward pass. Dropout of the base stays off: a layer counts as training only while
-    it decides whether to recompute, not while it computes."""
+    """Recompute each layer in the backward pass.
+
+    The base's own dropout stays off: a layer counts as training only while it decides whether to recompute, and not
+    while it computes.
+    """
     model.gradient_checkpointing_enable({"use_reentrant": False})
     for module in model.modules():
         if isinstance(module, GradientCheckpointingLayer):

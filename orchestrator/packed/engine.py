@@ -127,7 +127,7 @@ class PackedEngine:
         return self._find(name)[0].state(name)
 
     def gradient(self, name: str) -> dict[str, Pair]:
-        """The clipped gradient of a slot's last step, by layer."""
+        """The clipped gradient of a slot's last step, by layer; zero once slots of its width have come or gone."""
         return self._find(name)[0].gradient(name)
 
     def train_step(self) -> dict[str, StepResult]:
@@ -165,6 +165,8 @@ class PackedEngine:
             chosen = [index for index, name in enumerate(stack.names) if name in names]
             if chosen:
                 members.append(_Member(stack, None if len(chosen) == len(stack.names) else chosen))
+        if not members:
+            return {}
         order = [stack.names[i] for stack, chosen in members for i in (chosen or range(len(stack.names)))]
         totals = torch.zeros(len(order), dtype=torch.float64, device=self.device)
         with torch.no_grad():

@@ -114,7 +114,10 @@ class _StackedLora(torch.autograd.Function):  # type: ignore[misc]  # torch is n
             if dx is not None:
                 through = dx[rows].view(part.num_slots, -1, dx.shape[2])
                 if masks:
-                    through += torch.bmm(dz, a) * masks[place]
+                    # A slot without dropout rounds as it does where none has it, whatever its neighbours have.
+                    plain = torch.baddbmm(through, dz, a)
+                    dropped = through + torch.bmm(dz, a) * masks[place]
+                    through.copy_(torch.where(masks[place] == 1, plain, dropped))
                 else:
                     through.baddbmm_(dz, a)
         return dx, None, None

@@ -20,8 +20,11 @@ from orchestrator.packed.slots import Pair, SlotSpec, SlotState, Target, initial
 
 
 class TrainedAlone(NamedTuple):
-    """What training alone gave: for each step its loss and its gradient's norm before clipping, the gradient of the
-    last step after clipping, and where the adapter and AdamW's moments stand."""
+    """What training alone gave.
+
+    For each step its loss and its gradient's norm before clipping, the gradient of the last step after clipping, and
+    where the adapter and AdamW's moments stand.
+    """
 
     losses: list[float]
     grad_norms: list[float]

@@ -1,11 +1,11 @@
 """A trial's side of a slot: which engine it is at, what it heard last, and that it leaves in the end."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import ActorDiedError, RayActorError
 
 from orchestrator.packed.plan import Evaluation
 from orchestrator.packed.spec import SlotSpec
@@ -14,15 +14,18 @@ from orchestrator.packed.spec import SlotSpec
 class SlotLease:
     """A place for one trial at the least loaded of the engines, from the first evaluation that is asked for.
 
+    A trial whose engine is dead for good goes on at another, as long as the first of them lives.
+
     Args:
         engines: Handles of `PackActor`s; the first keeps count of who is where.
+        slots: How many trials each of them trains at once.
         trial: The trial's name, under which it goes on after whatever happened.
         spec: What it trains.
     """
 
-    def __init__(self, engines: Sequence[Any], trial: str, spec: SlotSpec) -> None:
-        self._engines, self._trial, self._spec = engines, trial, spec
-        self._engine: Any = None
+    def __init__(self, engines: Sequence[Any], slots: Sequence[int], trial: str, spec: SlotSpec) -> None:
+        self._engines, self._slots, self._trial, self._spec = engines, list(slots), trial, spec
+        self._place: int | None = None
         self._heard = 0
 
     def next_evaluation(self) -> Evaluation:
@@ -30,21 +33,37 @@ class SlotLease:
 
         Raises:
             TrainingError: If the engine broke.
-            ray.exceptions.ActorDiedError: If it died more often than it may.
+            ray.exceptions.ActorDiedError: If all engines, or the first, died more often than they may.
         """
-        if self._engine is None:
-            place = ray.get(self._engines[0].place.remote(self._trial, len(self._engines)))
-            # A client before this one may have been killed at another engine, where the trial would go on.
-            ray.get([engine.detach.remote(self._trial) for i, engine in enumerate(self._engines) if i != place])
-            self._engine = self._engines[place]
-        evaluation: Evaluation = ray.get(self._engine.evaluation_after.remote(self._trial, self._spec, self._heard))
-        self._heard = evaluation.step
-        return evaluation
+        while True:
+            place = self._take_place() if self._place is None else self._place
+            answer = self._engines[place].evaluation_after.remote(self._trial, self._spec, self._heard)
+            try:
+                evaluation: Evaluation = ray.get(answer)
+            except ActorDiedError:
+                self._place, self._slots[place] = None, 0
+                if not any(self._slots):
+                    raise
+            else:
+                self._heard = evaluation.step
+                return evaluation
 
     def leave(self) -> None:
         """Free the slot, before the engine's next step."""
-        if self._engine is None:
-            return
+        if self._place is not None:
+            _wait([self._engines[self._place].detach.remote(self._trial), self._engines[0].leave.remote(self._trial)])
+            self._place = None
+
+    def _take_place(self) -> int:
+        place: int = ray.get(self._engines[0].place.remote(self._trial, self._slots))
+        # A client before this one may have been killed at another engine, where the trial would go on.
+        others = [engine for number, engine in enumerate(self._engines) if number != place]
+        _wait([engine.detach.remote(self._trial, wait=True) for engine in others])
+        self._place = place
+        return place
+
+
+def _wait(answers: Iterable[Any]) -> None:
+    for answer in answers:
         with suppress(RayActorError):  # a dead engine holds no slot
-            ray.get([self._engine.detach.remote(self._trial), self._engines[0].leave.remote(self._trial)])
-        self._engine = None
+            ray.get(answer)

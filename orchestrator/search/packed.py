@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,8 +68,7 @@ def open_engines(config: RunConfig, plan: TrainPlan, storage: Path, *, num_trial
         engines = Engines(handles, tuple(_statuses(handles)))
         say(_describe(engines))
         yield engines
-        for number, use in enumerate(ray.get([handle.use.remote() for handle in handles])):
-            write_text_atomic(storage / f"engine-{number}-use.json", use.model_dump_json(indent=2) + "\n")
+        _keep_use(handles, storage)
     finally:
         for handle in handles:
             ray.kill(handle)
@@ -98,7 +97,8 @@ def pack_plan(config: RunConfig, plan: TrainPlan, *, slots: int | None, most_slo
 
 def packed_trial(engines: Engines, plan: TrainPlan) -> Any:
     """The Tune trainable: each trial takes a slot of one of the engines."""
-    trainable = tune.with_parameters(PackedTrial, engines=engines.handles, plan=plan)
+    slots = tuple(status.slots for status in engines.statuses)
+    trainable = tune.with_parameters(PackedTrial, engines=engines.handles, slots=slots, plan=plan)
     return tune.with_resources(trainable, PlacementGroupFactory([DRIVER_RESOURCES]))
 
 
@@ -127,9 +127,17 @@ def _start(pack: PackPlan, plan: TrainPlan, storage: Path, number: int) -> Any:
         num_gpus=pack.gpus,
         max_restarts=plan.train.max_failures,
         max_task_retries=-1,
-        max_concurrency=pack.most_slots + WAITING_CALLS,
+        max_concurrency=max(pack.most_slots, pack.slots or 0) + WAITING_CALLS,
     )
     return actor.remote(pack.model_dump(mode="json"), str(storage), number)
+
+
+def _keep_use(handles: Sequence[Any], storage: Path) -> None:
+    """Write down what each engine's time went into; of one that died nobody knows."""
+    for number, answer in enumerate([handle.use.remote() for handle in handles]):
+        with suppress(RayActorError):
+            use = ray.get(answer)
+            write_text_atomic(storage / f"engine-{number}-use.json", use.model_dump_json(indent=2) + "\n")
 
 
 def _statuses(handles: Sequence[Any]) -> list[PackStatus]:

@@ -18,9 +18,9 @@ class PackedTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types f
     Tune uses its process again for the next trial (`reuse_actors`).
     """
 
-    def setup(self, config: JsonObject, *, engines: Sequence[Any], plan: TrainPlan) -> None:
+    def setup(self, config: JsonObject, *, engines: Sequence[Any], slots: Sequence[int], plan: TrainPlan) -> None:
         """Called once for each process."""
-        self._engines, self._plan = engines, plan
+        self._engines, self._slots, self._plan = engines, slots, plan
         self._lease = self._new_lease(config)
 
     def reset_config(self, new_config: JsonObject) -> bool:
@@ -51,7 +51,7 @@ class PackedTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types f
 
     def _new_lease(self, config: JsonObject) -> SlotLease:
         plan = self._plan.with_hyperparameters(config[HYPERPARAMETERS])
-        return SlotLease(self._engines, trial_name(self.trial_id), slot_spec(plan))
+        return SlotLease(self._engines, self._slots, trial_name(self.trial_id), slot_spec(plan))
 
 
 def slot_spec(plan: TrainPlan) -> SlotSpec:

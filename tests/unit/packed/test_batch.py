@@ -1,4 +1,4 @@
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -40,7 +40,7 @@ def all_cuts(rows: int, most_rows: int) -> list[list[tuple[int, int]]]:
     for number in range(rows):
         for inner in combinations(range(1, rows), number):
             edges = [0, *inner, rows]
-            cuts = list(zip(edges, edges[1:], strict=False))
+            cuts = list(pairwise(edges))
             if all(end - start <= most_rows for start, end in cuts):
                 found.append(cuts)
     return found
@@ -84,9 +84,7 @@ def test_samples_depend_on_seed_and_step_alone(num_rows: int, batch_size: int, s
 
 
 def test_epochs_and_seeds_have_orders_of_their_own() -> None:
-    orders = [
-        tuple(samples_of_step(40, 40, seed=seed, step=epoch)) for seed, epoch in ((0, 0), (0, 1), (1, 0), (1, 1))
-    ]
+    orders = [tuple(samples_of_step(40, 40, seed=seed, step=epoch)) for seed, epoch in ((0, 0), (0, 1), (1, 0), (1, 1))]
     assert len(set(orders)) == len(orders)
 
 

@@ -7,7 +7,10 @@ from packed_builders import difference, make_engine, make_spec, rows_keep_their_
 from orchestrator.packed.dropout import DropoutKeys, row_key
 
 CPU = torch.device("cpu")
-EXACT = pytest.mark.skipif(not rows_keep_their_bits(torch.float32), reason="products depend on the number of rows here")
+EXACT = pytest.mark.skipif(
+    not rows_keep_their_bits(torch.float32) or not rows_keep_their_bits(torch.bfloat16),
+    reason="products depend on the number of rows here",
+)
 
 
 def multiplier(
@@ -77,7 +80,8 @@ def test_a_rate_next_to_one_leaves_finite_numbers(rate: float) -> None:
 
 
 @EXACT
-def test_dropout_is_the_same_in_whatever_company() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dropout_is_the_same_in_whatever_company(dtype: torch.dtype) -> None:
     spec = make_spec(8, dropout=0.3)
     company = {
         "alone": {"mine": spec},
@@ -87,7 +91,7 @@ def test_dropout_is_the_same_in_whatever_company() -> None:
     }
     states = {}
     for name, specs in company.items():
-        engine = make_engine(small_base(), specs, micro_batch_size=3)
+        engine = make_engine(small_base(dtype=dtype), specs, micro_batch_size=3)
         train_steps(engine, 3)
         states[name] = engine.export("mine")
     for state in states.values():
