@@ -36,7 +36,7 @@ SIZES = {
     "max_position_embeddings": 256,
     "initializer_range": 0.2,
 }
-HEADS_OF_16 = {"head_dim": 16}
+HEADS_OF_16: dict[str, object] = {"head_dim": 16}
 ARCHITECTURES: dict[str, dict[str, object]] = {
     "qwen3": HEADS_OF_16,
     "llama": {"attention_bias": True, "mlp_bias": True},
@@ -111,7 +111,7 @@ def train_steps(engine: PackedEngine, steps: int) -> dict[str, list[StepResult]]
 def difference(one: Mapping[str, Pair], other: Mapping[str, Pair]) -> float:
     """The largest absolute difference between two sets of matrices with the same names."""
     assert one.keys() == other.keys()
-    return max((a - b).abs().max().item() for name in one for a, b in zip(one[name], other[name], strict=True))
+    return max(float((a - b).abs().max()) for name in one for a, b in zip(one[name], other[name], strict=True))
 
 
 def same_bits(one: SlotState, other: SlotState) -> bool:

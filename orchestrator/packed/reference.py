@@ -32,7 +32,7 @@ class TrainedAlone(NamedTuple):
     state: SlotState
 
 
-class _KeyedDropout(torch.nn.Module):
+class _KeyedDropout(torch.nn.Module):  # type: ignore[misc]  # torch is not followed
     """Dropout in PEFT's place, with the engine's draw for one row. `keys` is set before every forward pass."""
 
     def __init__(self, layer: int) -> None:

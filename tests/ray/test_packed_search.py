@@ -16,8 +16,9 @@ import psutil
 import pytest
 import ray
 import yaml
-from builders import names_in, write_model_folder
+from builders import write_model_folder
 from peft import PeftModel
+from ray.util import placement_group_table
 from ray.util.state import list_actors
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
@@ -39,7 +40,7 @@ pytestmark = pytest.mark.ray
 
 MAX_STEPS, EVAL_STEPS = 24, 4
 GOOD, SLOW, WILD = 5e-3, 2e-3, 1e30
-TIGHT = 1e-4
+TIGHT = 1e-5
 """Relative difference of losses in float32 when a trial has other company than in an undisturbed run."""
 
 
@@ -117,20 +118,14 @@ def once_in_the_middle(run: RunDir, strike: Callable[[], None]) -> Iterator[None
     assert struck == [True]
 
 
-def kill_one(name: str) -> int:
-    victim = processes(name)[0]
-    os.kill(victim.pid, signal.SIGKILL)
-    return victim.pid
-
-
-def worst(records: list[TrialRecord], undisturbed: list[TrialRecord]) -> float:
-    found, wanted = by_rate(records), by_rate(undisturbed)
-    return max(abs(a.eval_loss/b.eval_loss-1) for rate in wanted for a, b in zip(found[rate].curve, wanted[rate].curve))
+def kill_one(name: str) -> None:
+    while not (victims := processes(name)):  # Ray renames a process now and then, and in between it has no name
+        time.sleep(0.01)
+    os.kill(victims[0].pid, signal.SIGKILL)
 
 
 def assert_same(records: list[TrialRecord], undisturbed: list[TrialRecord]) -> None:
     found, wanted = by_rate(records), by_rate(undisturbed)
-    print("WORST", worst(records, undisturbed), [(r, [len(x[r].curve) for x in (found, wanted)]) for r in wanted])
     assert found.keys() == wanted.keys()
     for rate, record in wanted.items():
         assert found[rate].status == record.status
@@ -210,7 +205,7 @@ def test_the_same_search_again_gives_the_same_losses_and_leaves_nothing_behind(
     storage: Path, undisturbed: tuple[list[TrialRecord], RunDir]
 ) -> None:
     wait_until(lambda: not alive_actors())
-    before = {process.pid for process in processes("")}
+    before, threads = {process.pid for process in processes("")}, threading.active_count()
     again, _ = searched(content(storage, "again"))
     assert_same(again, undisturbed[0])
     assert [record.tokens for record in again] == [record.tokens for record in undisturbed[0]]
@@ -218,6 +213,8 @@ def test_the_same_search_again_gives_the_same_losses_and_leaves_nothing_behind(
     wait_until(lambda: ray.available_resources().get("CPU") == ray.cluster_resources()["CPU"])
     wait_until(lambda: not processes("PackActor") and not processes("PackedTrial"))
     assert len({process.pid for process in processes("")} - before) <= 4  # idle workers, which Ray keeps for a while
+    assert {group["state"] for group in placement_group_table().values()} <= {"REMOVED"}
+    assert threading.active_count() <= threads
 
 
 def alive_actors() -> list[str]:
@@ -301,24 +298,6 @@ def test_two_engines_share_the_trials_and_refill_the_slots_of_those_that_were_st
     lagging = [record for record in records if record.stop_reason == "lagging"]
     assert all(record.steps is not None and record.steps < MAX_STEPS for record in lagging)
     assert sum(use.tokens for use in uses) == sum(record.tokens or 0 for record in records)
-
-
-def test_trials_of_an_engine_that_is_dead_for_good_go_on_at_another(
-    storage: Path, undisturbed: tuple[list[TrialRecord], RunDir]
-) -> None:
-    settings = content(storage, "engine-dead", cpus=1)
-    settings["train"]["max_failures"] = 0
-    config, run = prepared(settings)
-
-    def kill_the_second() -> None:
-        actors = list_actors(filters=[("state", "=", "ALIVE"), ("class_name", "=", "PackActor")], detail=True)
-        second = max(actors, key=lambda actor: actor.start_time_ms)
-        os.kill(second.pid, signal.SIGKILL)
-
-    with once_in_the_middle(run, kill_the_second):
-        records = run_search(config, run)
-    assert_same(records, undisturbed[0])
-    assert [name for name in names_in(trials_folder(run)) if name.endswith("-use.json")] == ["engine-0-use.json"]
 
 
 def test_a_search_whose_only_engine_is_dead_for_good_fails_and_goes_on_later(

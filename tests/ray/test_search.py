@@ -1,4 +1,4 @@
-"""Ray Tune over Ray Train on the tiny base."""
+"""Searches by Ray Tune on the tiny base, with each way to train its trials."""
 
 import itertools
 import math
@@ -58,6 +58,7 @@ def test_a_grid_marks_the_diverged_stops_the_laggards_and_keeps_the_best(tmp_pat
         searcher="grid",
         num_trials=4,
         keep=1,
+        runner="isolated",
         space={"r": [8], "alpha": [16], "learning_rate": [1e-2, 1e30, 1e-9, 2e-9]},
     )
     run = open_run(config)
@@ -104,14 +105,15 @@ def some_trials_ran_side_by_side() -> bool:
     return any(one[0] < two[1] and two[0] < one[1] for one, two in itertools.combinations(spans.values(), 2))
 
 
-def test_optuna_proposes_points_inside_the_space(tmp_path: Path) -> None:
+def test_optuna_proposes_points_inside_the_space_and_they_are_trained_packed(tmp_path: Path) -> None:
     space = {"r": [8, 16], "alpha": [16, 32], "learning_rate": {"min": 1e-3, "max": 1e-2}}
-    config = search_config(tmp_path, "optuna", searcher="optuna", num_trials=2, keep=2, space=space, scheduler="none")
+    config = search_config(tmp_path, "optuna", searcher="optuna", num_trials=4, keep=2, space=space, scheduler="none")
     run = open_run(config)
     prepare_data(config, run, base_dir=Path.cwd())
     with cluster_session(config):
         records = run_search(config, run)
-    assert len(records) == 2
+    assert len(records) == 4
+    assert list(run.ray.glob("search-*/trials/engine-*.json"))
     for record in records:
         chosen = record.hyperparameters
         assert chosen["r"] in (8, 16)

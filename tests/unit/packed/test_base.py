@@ -57,7 +57,7 @@ def test_bases_that_do_more_than_causal_rows_and_a_head_are_refused_in_every_typ
     assert "Set search.runner to isolated" in str(caught.value)
 
 
-class DoublesItsHiddenStates(torch.nn.Module):
+class DoublesItsHiddenStates(torch.nn.Module):  # type: ignore[misc]  # torch is not followed
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model

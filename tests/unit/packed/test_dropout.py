@@ -55,7 +55,7 @@ def test_steps_places_layers_tokens_and_channels_are_drawn_apart() -> None:
 def test_a_row_is_drawn_alike_at_every_place_and_under_every_padding(
     rows: list[tuple[float, int]], length: int, padding: int, layer: int
 ) -> None:
-    rates, keys = ([row[i] for row in rows] for i in (0, 1))
+    rates, keys = [rate for rate, _ in rows], [key for _, key in rows]
     together = DropoutKeys(rates, keys, length + padding, CPU).multiplier(layer, 9, slice(0, len(rows)), torch.float32)
     for place, (rate, key) in enumerate(rows):
         alone = DropoutKeys([rate], [key], length, CPU).multiplier(layer, 9, slice(0, 1), torch.float32)

@@ -186,9 +186,10 @@ def test_no_bit_depends_on_company_in_long_rows(dtype: torch.dtype) -> None:
     """Longer than a block of the attention that bfloat16 has on processors."""
     rows = random_rows(6, seed=5, longest=220)
     model = small_base(dtype=dtype)
-    settings = {"batch_size": 3, "micro_batch_size": 2, "train": rows}
-    alone = make_engine(model, {"mine": mine(8)}, **settings)
-    engine = make_engine(model, company_of(4, 2, mine(8)), **settings)
+    alone, engine = (
+        make_engine(model, specs, batch_size=3, micro_batch_size=2, train=rows)
+        for specs in ({"mine": mine(8)}, company_of(4, 2, mine(8)))
+    )
     assert max(rows.lengths) > 128
     assert train_steps(engine, 3)["mine"] == train_steps(alone, 3)["mine"]
     assert same_bits(engine.export("mine"), alone.export("mine"))
@@ -210,18 +211,16 @@ def test_no_bit_depends_on_neighbours_that_join_and_leave(dtype: torch.dtype, gr
     model = small_base(dtype=dtype)
     alone = make_engine(model, {"mine": mine(8)}, gradient_checkpointing=gradient_checkpointing)
     engine = make_engine(model, company_of(4, 1, mine(8)), gradient_checkpointing=gradient_checkpointing)
-    wanted, got = train_steps(alone, 6)["mine"], []
-    for step in range(6):
-        if step == 2:
-            left = engine.evict("n0")
-            engine.evict("n2")
-        if step == 3:
-            engine.admit("new", make_spec(3), replace(initial_state(make_spec(3), engine.targets), step=3))
-        if step == 4:
-            engine.evict("n1")
-            engine.admit("n0", COMPANY[0], replace(left, step=4))
-        got.append(engine.train_step()["mine"])
-    assert got == wanted
+    got = train_steps(engine, 2)["mine"]
+    left = engine.evict("n0")
+    engine.evict("n2")
+    got += train_steps(engine, 1)["mine"]
+    engine.admit("new", make_spec(3), replace(initial_state(make_spec(3), engine.targets), step=3))
+    got += train_steps(engine, 1)["mine"]
+    engine.evict("n1")
+    engine.admit("n0", COMPANY[0], replace(left, step=4))
+    got += train_steps(engine, 2)["mine"]
+    assert got == train_steps(alone, 6)["mine"]
     assert same_bits(engine.export("mine"), alone.export("mine"))
 
 
