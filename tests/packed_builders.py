@@ -9,6 +9,7 @@ import torch
 from packed_runs import random_rows
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from orchestrator.packed.base import checkpoint_layers
 from orchestrator.packed.batch import TokenRows
 from orchestrator.packed.engine import PackedEngine, StepResult
 from orchestrator.packed.slots import Pair, SlotSpec, SlotState
@@ -86,14 +87,10 @@ def make_engine(
     train: TokenRows = TRAIN,
 ) -> PackedEngine:
     """An engine on a copy of the model, with these slots."""
-    engine = PackedEngine(
-        copy.deepcopy(model),
-        train,
-        VAL,
-        batch_size=batch_size,
-        micro_batch_size=micro_batch_size,
-        gradient_checkpointing=gradient_checkpointing,
-    )
+    own = copy.deepcopy(model)
+    if gradient_checkpointing:
+        checkpoint_layers(own)
+    engine = PackedEngine(own, train, VAL, batch_size=batch_size, micro_batch_size=micro_batch_size)
     for name, spec in specs.items():
         engine.admit(name, spec)
     return engine

@@ -19,6 +19,7 @@ from datasets import load_from_disk
 from orchestrator.errors import TrainingError
 from orchestrator.jsonl import parse_line
 from orchestrator.models.base import base_folder, load_frozen_base
+from orchestrator.packed.base import checkpoint_layers
 from orchestrator.packed.batch import TokenRows
 from orchestrator.packed.engine import PackedEngine
 from orchestrator.packed.plan import Evaluation, PackPlan, PackStatus, PackUse
@@ -157,6 +158,8 @@ def make_engine(plan: PackPlan) -> PackedEngine:
     model = load_frozen_base(base_folder(plan.model), plan.model)
     if plan.gpus:
         model = model.to("cuda")
+    if plan.gradient_checkpointing:
+        checkpoint_layers(model)
     targets = plan.target_modules if isinstance(plan.target_modules, str) else list(plan.target_modules)
     return PackedEngine(
         model,
@@ -165,7 +168,6 @@ def make_engine(plan: PackPlan) -> PackedEngine:
         batch_size=plan.batch_size,
         micro_batch_size=plan.micro_batch_size,
         target_modules=targets,
-        gradient_checkpointing=plan.gradient_checkpointing,
     )
 
 

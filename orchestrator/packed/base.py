@@ -51,6 +51,23 @@ def require_causal_rows(model: PreTrainedModel, decoder: torch.nn.Module, head: 
         raise _unsuited("it changes the hidden states in front of its output head")
 
 
+def require_steady_positions(model: PreTrainedModel, *, longest: int) -> None:
+    """Refuse a base whose position codes change with the longest row of a pass, if rows are long enough for that.
+
+    Args:
+        model: The base.
+        longest: Tokens of the longest row.
+
+    Raises:
+        InputError: If a row's results would depend on its company.
+    """
+    config = model.config.get_text_config()
+    scaling = getattr(config, "rope_parameters", None) or {}
+    limit = scaling.get("original_max_position_embeddings") or config.max_position_embeddings
+    if scaling.get("rope_type") in ("dynamic", "longrope") and longest > limit:
+        raise _unsuited(f"its positions are scaled by the longest row of a pass beyond {limit} tokens")
+
+
 def _differ(one: torch.Tensor, other: torch.Tensor, scale: torch.Tensor) -> bool:
     return bool((one - other).abs().max() > ROUNDING[one.dtype] * scale.abs().max())
 

@@ -18,10 +18,10 @@ import torch
 from transformers import PreTrainedModel
 
 from orchestrator.packed.attention import use_blocked_attention
-from orchestrator.packed.base import checkpoint_layers, decoder_and_head, require_causal_rows
+from orchestrator.packed.base import decoder_and_head, require_causal_rows, require_steady_positions
 from orchestrator.packed.batch import PASS_OVERHEAD, Pass, TokenRows, even_passes, make_passes, samples_of_step
 from orchestrator.packed.dropout import DropoutKeys, row_key
-from orchestrator.packed.lora import Segment, adapted_layers, attach
+from orchestrator.packed.lora import Segment, adapted_layers, attach, require_whole_rows
 from orchestrator.packed.loss import token_losses
 from orchestrator.packed.optim import optimizer_step
 from orchestrator.packed.slots import Pair, SlotSpec, SlotStack, SlotState, initial_state, stack_width
@@ -65,7 +65,6 @@ class PackedEngine:
         batch_size: Samples of one optimizer step of a slot.
         micro_batch_size: Most samples of a slot in one forward pass; may be lowered at any time.
         target_modules: As in PEFT; `all-linear` is every linear layer but the output head.
-        gradient_checkpointing: Trade speed for memory.
 
     Raises:
         InputError: If the base cannot be trained this way.
@@ -80,15 +79,14 @@ class PackedEngine:
         batch_size: int,
         micro_batch_size: int,
         target_modules: str | Sequence[str] = "all-linear",
-        gradient_checkpointing: bool = False,
     ) -> None:
         use_blocked_attention(model.eval())
         self._decoder, self._head = decoder_and_head(model)
         require_causal_rows(model, self._decoder, self._head)
         self.targets = adapted_layers(model, target_modules)
         self._board = attach(model, self.targets)
-        if gradient_checkpointing:
-            checkpoint_layers(model)
+        require_whole_rows(self._decoder, model, self.targets)
+        require_steady_positions(model, longest=int(max(train.lengths.max(), val.lengths.max())))
         self._train, self._val = train, val
         self._batch_size, self.micro_batch_size = batch_size, micro_batch_size
         self.device, self.dtype = self._head.weight.device, self._head.weight.dtype
@@ -145,7 +143,9 @@ class PackedEngine:
         for stack, _ in members:
             stack.grads.zero_()
         losses = self._accumulate(members, samples, learned)
-        norms = torch.cat([optimizer_step(stack) for stack, _ in members])
+        # All memory that the update needs is taken before anything is updated.
+        rooms = [torch.empty_like(stack.params) for stack, _ in members]
+        norms = torch.cat([optimizer_step(stack, room) for (stack, _), room in zip(members, rooms, strict=True)])
         read = torch.stack([losses, norms]).tolist()  # the step's only wait for the device
         return {
             stack.names[index]: StepResult(
@@ -159,7 +159,13 @@ class PackedEngine:
         }
 
     def eval_loss(self, names: Sequence[str]) -> dict[str, float]:
-        """Mean loss over all learned tokens of `val`, for each of these slots."""
+        """Mean loss over all learned tokens of `val`, for each of these slots.
+
+        Raises:
+            KeyError: If one of them is not there.
+        """
+        for name in names:
+            self._find(name)
         members = []
         for stack in self._ordered():
             chosen = [index for index, name in enumerate(stack.names) if name in names]

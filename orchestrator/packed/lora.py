@@ -75,7 +75,7 @@ class _StackedLora(torch.autograd.Function):  # type: ignore[misc]  # torch is n
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, _anchor: torch.Tensor, layer: StackedLinear) -> torch.Tensor:
         board, base = layer.board, layer.base
-        _require_whole_rows(x, board)
+        _require_rows(x, board)
         y = torch.nn.functional.linear(x, base.weight, base.bias)
         inputs, inner, masks = [], [], []
         for part in board.segments:
@@ -130,7 +130,28 @@ def _add_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -
         total += torch.bmm(left, right)
 
 
-def _require_whole_rows(x: torch.Tensor, board: Board) -> None:
+@torch.no_grad()  # type: ignore[untyped-decorator]  # torch is not followed
+def require_whole_rows(decoder: torch.nn.Module, model: PreTrainedModel, targets: Sequence[Target]) -> None:
+    """Refuse a base that hands an adapted layer anything but rows x length x features.
+
+    Raises:
+        InputError: If one does, such as a base that flattens its rows.
+    """
+    board = Board([Segment(0, 2, 1, ())])
+    hooks = [
+        model.get_submodule(target.name).register_forward_pre_hook(
+            lambda _layer, inputs: _require_rows(inputs[0], board)
+        )
+        for target in targets
+    ]
+    try:
+        decoder(input_ids=torch.ones(2, 5, dtype=torch.long, device=next(model.parameters()).device), use_cache=False)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _require_rows(x: torch.Tensor, board: Board) -> None:
     rows = board.segments[-1].last
     if x.dim() != 3 or x.shape[0] != rows:
         raise InputError(

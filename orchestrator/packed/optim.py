@@ -24,15 +24,19 @@ def schedule_factor(spec: SlotSpec, step: int) -> float:
     return max(0.0, 0.5 * (1.0 + math.cos(math.pi * progress)))
 
 
-def optimizer_step(stack: SlotStack) -> torch.Tensor:
+def optimizer_step(stack: SlotStack, room: torch.Tensor) -> torch.Tensor:
     """One AdamW step (arXiv 1711.05101) of every slot from `stack.grads`, which are clipped in place.
+
+    Args:
+        stack: Slots with their gradients.
+        room: Of the shape of `stack.params`, to compute in; no other memory of that size is needed.
 
     Returns:
         The norm of each slot's gradient before clipping.
     """
     stack.scale_gradients()
     grads, params = stack.grads, stack.params
-    norms = _row_norms(grads)
+    norms = _row_norms(grads, room)
     limits = stack.per_slot([spec.max_grad_norm for spec in stack.specs])
     grads *= (limits / (norms + CLIP_EPSILON)).clamp(max=1.0)
     rates = [
@@ -45,13 +49,14 @@ def optimizer_step(stack: SlotStack) -> torch.Tensor:
     stack.exp_avg_sq.mul_(BETA2).addcmul_(grads, grads, value=1 - BETA2)
     root = stack.per_slot([math.sqrt(1 - BETA2**count) for count in counts])
     size = stack.per_slot([rate / (1 - BETA1**count) for rate, count in zip(rates, counts, strict=True)])
-    params -= stack.exp_avg / (stack.exp_avg_sq.sqrt().div_(root).add_(EPSILON)) * size
+    torch.sqrt(stack.exp_avg_sq, out=room).div_(root).add_(EPSILON)
+    params -= torch.div(stack.exp_avg, room, out=room).mul_(size)
     stack.steps = counts
-    stack.refresh()
+    stack.refresh(room)
     return norms.squeeze(1)
 
 
-def _row_norms(grads: torch.Tensor) -> torch.Tensor:
+def _row_norms(grads: torch.Tensor, room: torch.Tensor) -> torch.Tensor:
     """The norm of each row as a column, summed in an order that does not depend on how many rows there are."""
-    squares = grads.view(grads.shape[0], -1, CHUNK).square().sum(dim=2)
+    squares = torch.square(grads, out=room).view(grads.shape[0], -1, CHUNK).sum(dim=2)
     return squares.sum(dim=1, keepdim=True).sqrt()

@@ -95,7 +95,8 @@ class SlotStack:
         self.names.append(name)
         self.specs.append(spec)
         self.steps.append(state.step)
-        self.refresh()
+        self.refresh(self.grads)
+        self.grads.zero_()
 
     def remove(self, name: str) -> None:
         """Take a slot out; those behind it move up."""
@@ -104,7 +105,8 @@ class SlotStack:
         self._hold(*(tensor[stay] for tensor in (self.params, self.exp_avg, self.exp_avg_sq)))
         for column in (self.names, self.specs, self.steps):
             del column[index]
-        self.refresh()
+        self.refresh(self.grads)
+        self.grads.zero_()
 
     def state(self, name: str) -> SlotState:
         """A copy of where a slot stands, without padding."""
@@ -120,11 +122,12 @@ class SlotStack:
         index = self.names.index(name)
         return self._pairs(self.grads[index].cpu(), self.specs[index].rank)
 
-    def refresh(self) -> None:
-        """Bring `work` up to date with `params`."""
+    def refresh(self, room: torch.Tensor) -> None:
+        """Bring `work` up to date with `params`, computing in `room`, which is of their shape."""
         scales = self.per_slot([spec.scale for spec in self.specs])
-        self.work.copy_(self.params)
-        self.work[:, self._a_size :] = self.params[:, self._a_size :] * scales
+        room.copy_(self.params)
+        room[:, self._a_size :].mul_(scales)
+        self.work.copy_(room)
 
     def scale_gradients(self) -> None:
         """Turn gradients of the scaled B, which the products give, into gradients of B."""

@@ -1,4 +1,5 @@
 import copy
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
 from orchestrator.errors import InputError
-from orchestrator.packed.base import checkpoint_layers, decoder_and_head, require_causal_rows
+from orchestrator.packed.base import checkpoint_layers, decoder_and_head, require_causal_rows, require_steady_positions
 from orchestrator.packed.engine import PackedEngine
 
 DTYPES = [torch.float32, torch.bfloat16]
@@ -131,3 +132,12 @@ def test_a_layer_counts_as_training_again_after_a_failed_pass() -> None:
     failing.remove()
     assert layer.training
     assert not layer.mlp.training
+
+
+@pytest.mark.parametrize(("longest", "is_refused"), [(32, False), (33, True)])
+def test_positions_that_the_longest_row_scales_are_refused_beyond_their_limit(longest: int, is_refused: bool) -> None:
+    model = small_base("llama")
+    model.config.rope_parameters = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}
+    model.config.max_position_embeddings = 32
+    with pytest.raises(InputError, match="beyond 32 tokens") if is_refused else nullcontext():
+        require_steady_positions(model, longest=longest)

@@ -42,7 +42,7 @@ def do_step(stack: SlotStack, step: int) -> torch.Tensor:
         for (to_a, to_b), (a, b) in zip(stack.gradients, given_gradients, strict=True):
             to_a[index, : spec.rank] = a
             to_b[index, :, : spec.rank] = b / spec.scale
-    return optimizer_step(stack)
+    return optimizer_step(stack, torch.empty_like(stack.params))
 
 
 def train_with_torch(spec: SlotSpec, steps: int) -> tuple[SlotState, list[float], dict[str, Pair]]:
