@@ -2,11 +2,13 @@
 
 import itertools
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
@@ -16,6 +18,7 @@ from orchestrator.packed.engine import PackedEngine
 from orchestrator.packed.plan import Evaluation
 from orchestrator.packed.spec import SlotSpec
 from orchestrator.packed.trials import Trials
+from orchestrator.records import EvalPoint
 
 EVAL_STEPS, NUM_ROWS, BATCH_SIZE = 2, 20, 4
 
@@ -148,6 +151,20 @@ def follow_at_once(trials: Trials, specs: dict[str, SlotSpec], *, most_steps: in
     return heard
 
 
-def losses_of(evaluations: Sequence[Evaluation]) -> list[tuple[int, float]]:
-    """Step and eval loss of each point of the curve that the last of these tells."""
-    return [(point.step, point.eval_loss) for point in evaluations[-1].curve]
+Losses = list[tuple[int, float]]
+"""Step and eval loss of each point of a curve."""
+
+
+def losses_of(evaluations: Sequence[Evaluation]) -> Losses:
+    """The curve that the last of these tells."""
+    return points_of(evaluations[-1].curve)
+
+
+def points_of(curve: Iterable[EvalPoint]) -> Losses:
+    """A curve without its train losses."""
+    return [(point.step, point.eval_loss) for point in curve]
+
+
+def near(losses: Losses, *, rel: float = 1e-9) -> list[tuple[int, Any]]:
+    """What equals these losses up to rounding."""
+    return [(step, pytest.approx(loss, rel=rel)) for step, loss in losses]

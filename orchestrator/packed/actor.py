@@ -1,4 +1,4 @@
-"""The Ray actor of one device: a frozen base, its slots, and the thread that trains them.
+"""The Ray actor of one device. Light: a client that holds its handle imports this module, and loads no torch.
 
 Clients call `evaluation_after` and wait. Whatever dies, the next call finds its way: a trial that the actor does not
 know is attached anew and goes on from its last evaluation on disk, so that neither a client nor a restarted actor needs
@@ -6,29 +6,17 @@ to know what happened to the other.
 """
 
 import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import ray
-import torch
-from datasets import load_from_disk
 
-from orchestrator.errors import TrainingError
-from orchestrator.jsonl import parse_line
-from orchestrator.models.base import base_folder, load_frozen_base
-from orchestrator.packed.base import checkpoint_layers
-from orchestrator.packed.batch import TokenRows
-from orchestrator.packed.engine import PackedEngine
 from orchestrator.packed.plan import Evaluation, PackPlan, PackStatus, PackUse
-from orchestrator.packed.probe import choose_slots, measure_rates
 from orchestrator.packed.spec import SlotSpec
-from orchestrator.packed.trials import Trials
-from orchestrator.runs import write_text_atomic
 
-IDLE_S = 0.2
+if TYPE_CHECKING:
+    from orchestrator.packed.trials import Trials
 
 
 class PackActor:
@@ -88,93 +76,12 @@ class PackActor:
         """What the engine's time went into so far."""
         return self._ready()[0].use()
 
-    def _ready(self) -> tuple[Trials, PackStatus]:
+    def _ready(self) -> tuple["Trials", PackStatus]:
         # Not in the constructor: what fails there reaches the caller as a text, and a restarted actor has no caller.
         with self._lock:
             if self._started is None:
-                self._started = self._start()
+                from orchestrator.packed.host import start_engine
+
+                again = ray.get_runtime_context().was_current_actor_reconstructed
+                self._started = start_engine(self._plan, self._storage, self._number, after_death=again)
             return self._started
-
-    def _start(self) -> tuple[Trials, PackStatus]:
-        started = time.monotonic()
-        _use_threads(self._plan)
-        engine = make_engine(self._plan)
-        slots, measured = self._choose_slots(engine)
-        trials = Trials(
-            engine, self._storage, slots=slots, eval_steps=self._plan.eval_steps, patience=self._plan.patience
-        )
-        status = PackStatus(
-            device=engine.device.type,
-            dtype=str(engine.dtype).removeprefix("torch."),
-            threads=torch.get_num_threads(),
-            slots=slots,
-            measured=measured,
-            startup_s=round(time.monotonic() - started, 3),
-        )
-        write_text_atomic(self._status_path, status.model_dump_json() + "\n")
-        threading.Thread(target=self._work, args=(trials,), daemon=True).start()
-        return trials, status
-
-    @property
-    def _status_path(self) -> Path:
-        return self._storage / f"engine-{self._number}.json"
-
-    def _choose_slots(self, engine: PackedEngine) -> tuple[int, dict[int, float]]:
-        """Slots as set or measured; after a sudden death half as many, for memory is its likeliest cause."""
-        if ray.get_runtime_context().was_current_actor_reconstructed and self._status_path.is_file():
-            path = self._status_path
-            before = parse_line(path.read_text(encoding="utf-8"), PackStatus, where=str(path))
-            return max(1, before.slots // 2), {}
-        if self._plan.slots is not None:
-            return self._plan.slots, {}
-        plan = self._plan
-        rates = measure_rates(engine, most_slots=plan.most_slots, cohort=plan.cohort, rank=plan.largest_rank)
-        return choose_slots(rates, cohort=plan.cohort), rates
-
-    def _work(self, trials: Trials) -> None:
-        _use_threads(self._plan)  # PyTorch keeps this apart for every thread
-        try:
-            while True:
-                if not trials.advance():
-                    trials.wait_for_work(IDLE_S)
-        except TrainingError as error:
-            trials.fail(error)
-        except Exception as error:  # noqa: BLE001 - the thread's boundary: waiting clients must hear of it
-            trials.fail(TrainingError(f"the engine broke: {type(error).__name__}: {error}"))
-
-
-def _use_threads(plan: PackPlan) -> None:
-    if not plan.gpus:
-        torch.set_num_threads(max(1, int(plan.cpus)))
-
-
-def make_engine(plan: PackPlan) -> PackedEngine:
-    """The engine of a plan on this process's device.
-
-    Raises:
-        InputError: If the base cannot be trained packed.
-        ModelNotFoundError: If it is not there.
-    """
-    model = load_frozen_base(base_folder(plan.model), plan.model)
-    if plan.gpus:
-        model = model.to("cuda")
-    if plan.gradient_checkpointing:
-        checkpoint_layers(model)
-    targets = plan.target_modules if isinstance(plan.target_modules, str) else list(plan.target_modules)
-    return PackedEngine(
-        model,
-        read_tokens(Path(plan.train_tokens)),
-        read_tokens(Path(plan.val_tokens)),
-        batch_size=plan.batch_size,
-        micro_batch_size=plan.micro_batch_size,
-        target_modules=targets,
-    )
-
-
-def read_tokens(folder: Path) -> TokenRows:
-    """The stored tokens of one part of a run's data."""
-    table = load_from_disk(str(folder)).with_format("arrow")[:]
-    ids, labels = (table.column(name).combine_chunks() for name in ("input_ids", "labels"))
-    flat_ids, flat_labels = (column.flatten().to_numpy(zero_copy_only=False) for column in (ids, labels))
-    lengths = ids.value_lengths().to_numpy(zero_copy_only=False)
-    return TokenRows(flat_ids, flat_labels, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))

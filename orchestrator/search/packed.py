@@ -58,12 +58,13 @@ def open_engines(config: RunConfig, plan: TrainPlan, storage: Path, *, num_trial
     devices = min(concurrent_trials(None, plan.shape, cluster_capacity()[0]), num_trials)
     wanted = config.search.max_concurrent
     devices = min(devices, wanted or devices)
-    slots = wanted and math.ceil(wanted / devices)
+    shares = [wanted and len(range(number, wanted, devices)) for number in range(devices)]
     cohort = math.ceil(COHORT / devices) if config.search.scheduler == "halving" else 1
-    pack = pack_plan(config, plan, slots=slots, most_slots=math.ceil(num_trials / devices), cohort=cohort)
+    most_slots = math.ceil(num_trials / devices)
+    packs = [pack_plan(config, plan, slots=slots, most_slots=most_slots, cohort=cohort) for slots in shares]
     storage.mkdir(parents=True, exist_ok=True)
     say(f"Starting {devices} {'engine' if devices == 1 else 'engines'} for packed training ...")
-    handles = tuple(_start(pack, plan, storage, number) for number in range(devices))
+    handles = tuple(_start(pack, plan, storage, number) for number, pack in enumerate(packs))
     try:
         engines = Engines(handles, tuple(_statuses(handles)))
         say(_describe(engines))
@@ -151,9 +152,8 @@ def _statuses(handles: Sequence[Any]) -> list[PackStatus]:
 
 
 def _describe(engines: Engines) -> str:
-    status = engines.statuses[0]
-    each = " each" if len(engines.handles) > 1 else ""
-    what = f"{len(engines.handles)} x {status.device}, {status.dtype}, {status.slots} trials at once{each}"
+    status, slots = engines.statuses[0], sum(status.slots for status in engines.statuses)
+    what = f"{len(engines.handles)} x {status.device}, {status.dtype}, {slots} trials at once"
     if not status.measured:
         return f"Ready: {what}."
     rates = ", ".join(f"{slots}: {rate:,.0f}" for slots, rate in status.measured.items())

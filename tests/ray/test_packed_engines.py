@@ -4,13 +4,14 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 import ray
+from packed_runs import Losses, losses_of, near
 
 from orchestrator.cluster import cluster_session
 from orchestrator.config import RunConfig
@@ -31,8 +32,8 @@ MAX_STEPS, EVAL_STEPS = 20, 4
 SPEC = SlotSpec(rank=8, alpha=16, learning_rate=5e-3, max_steps=MAX_STEPS, warmup_steps=1)
 
 
-def make_config(storage: Path, *, max_failures: int = 2) -> RunConfig:
-    """Two engines of one CPU, with two slots each."""
+def make_config(storage: Path, *, max_failures: int = 2, slots: int = 4) -> RunConfig:
+    """Two engines of one CPU, which share the slots."""
     return RunConfig.model_validate(
         {
             "name": "engines",
@@ -46,7 +47,7 @@ def make_config(storage: Path, *, max_failures: int = 2) -> RunConfig:
                 "early_stopping_patience": None,
                 "max_failures": max_failures,
             },
-            "search": {"max_concurrent": 4},
+            "search": {"max_concurrent": slots},
             "resources": {"storage_path": str(storage)},
         }
     )
@@ -78,12 +79,8 @@ def to_the_end(client: SlotLease) -> list[Evaluation]:
     return evaluations
 
 
-def losses(evaluations: Sequence[Evaluation]) -> list[tuple[int, float]]:
-    return [(point.step, point.eval_loss) for point in evaluations[-1].curve]
-
-
-def close(wanted: Sequence[tuple[int, float]]) -> list[tuple[int, Any]]:
-    return [(step, pytest.approx(loss, rel=1e-5)) for step, loss in wanted]
+def close(wanted: Losses) -> list[tuple[int, Any]]:
+    return near(wanted, rel=1e-5)
 
 
 def use_of(engines: Engines) -> list[PackUse]:
@@ -91,15 +88,15 @@ def use_of(engines: Engines) -> list[PackUse]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(plan: TrainPlan, storage: Path) -> list[tuple[int, float]]:
+def undisturbed(plan: TrainPlan, storage: Path) -> Losses:
     with open_engines(make_config(storage), plan, storage / "undisturbed", num_trials=4) as engines:
         evaluations = to_the_end(lease(engines, "a"))
     assert [evaluation.step for evaluation in evaluations] == list(range(EVAL_STEPS, MAX_STEPS + 1, EVAL_STEPS))
-    return losses(evaluations)
+    return losses_of(evaluations)
 
 
 def test_trials_are_dealt_to_both_engines_and_a_lease_that_ends_frees_its_slot(
-    plan: TrainPlan, storage: Path, undisturbed: list[tuple[int, float]]
+    plan: TrainPlan, storage: Path, undisturbed: Losses
 ) -> None:
     folder = storage / "dealt"
     with open_engines(make_config(storage), plan, folder, num_trials=4) as engines:
@@ -118,7 +115,7 @@ def test_trials_are_dealt_to_both_engines_and_a_lease_that_ends_frees_its_slot(
             thread.start()
         for thread in threads:
             thread.join(timeout=120)
-        assert all(losses(evaluations) == close(undisturbed) for evaluations in found.values())
+        assert all(losses_of(evaluations) == close(undisturbed) for evaluations in found.values())
         assert len(found) == 3
         uses = use_of(engines)
         assert all(use.tokens > 0 for use in uses)
@@ -128,7 +125,7 @@ def test_trials_are_dealt_to_both_engines_and_a_lease_that_ends_frees_its_slot(
 
 
 def test_a_trial_whose_engine_is_dead_for_good_goes_on_at_another(
-    plan: TrainPlan, storage: Path, undisturbed: list[tuple[int, float]]
+    plan: TrainPlan, storage: Path, undisturbed: Losses
 ) -> None:
     without_restarts = plan.model_copy(update={"train": make_config(storage, max_failures=0).train})
     with open_engines(make_config(storage), without_restarts, storage / "dead", num_trials=4) as engines:
@@ -137,19 +134,17 @@ def test_a_trial_whose_engine_is_dead_for_good_goes_on_at_another(
         assert there.next_evaluation().step == EVAL_STEPS
         assert use_of(engines)[1].tokens > 0
         ray.kill(engines.handles[1])
-        assert losses(to_the_end(there)) == close(undisturbed)
-        assert losses(to_the_end(here)) == close(undisturbed)
+        assert losses_of(to_the_end(there)) == close(undisturbed)
+        assert losses_of(to_the_end(here)) == close(undisturbed)
         newcomer = lease(engines, "new")  # is sent to the dead engine first, which has no trials
-        assert losses(to_the_end(newcomer)) == close(undisturbed)
+        assert losses_of(to_the_end(newcomer)) == close(undisturbed)
         ray.kill(engines.handles[0])
         with pytest.raises(ray.exceptions.ActorDiedError):
             lease(engines, "late").next_evaluation()
     assert not (storage / "dead" / "engine-1-use.json").exists()
 
 
-def test_leases_outlive_the_death_of_any_engine(
-    plan: TrainPlan, storage: Path, undisturbed: list[tuple[int, float]]
-) -> None:
+def test_leases_outlive_the_death_of_any_engine(plan: TrainPlan, storage: Path, undisturbed: Losses) -> None:
     with open_engines(make_config(storage), plan, storage / "killed", num_trials=4) as engines:
         clients = {name: lease(engines, name) for name in "abcd"}
         for client in clients.values():
@@ -158,18 +153,18 @@ def test_leases_outlive_the_death_of_any_engine(
             if "ray::PackActor" in " ".join(process.cmdline()):
                 os.kill(process.pid, signal.SIGKILL)
         for client in clients.values():
-            assert losses(to_the_end(client)) == close(undisturbed)
+            assert losses_of(to_the_end(client)) == close(undisturbed)
 
 
 def test_a_trial_that_comes_back_elsewhere_is_let_go_where_it_was(
-    plan: TrainPlan, storage: Path, undisturbed: list[tuple[int, float]]
+    plan: TrainPlan, storage: Path, undisturbed: Losses
 ) -> None:
     with open_engines(make_config(storage), plan, storage / "moved", num_trials=4) as engines:
         first = lease(engines, "a")
         first.next_evaluation()  # its process is killed then, and the first engine forgets where it was
         ray.get(engines.handles[0].leave.remote("a"))
         assert ray.get(engines.handles[0].place.remote("other", [2, 2])) == 0
-        assert losses(to_the_end(lease(engines, "a"))) == close(undisturbed)
+        assert losses_of(to_the_end(lease(engines, "a"))) == close(undisturbed)
         before = use_of(engines)[0].tokens
         time.sleep(1)
         uses = use_of(engines)
@@ -178,7 +173,8 @@ def test_a_trial_that_comes_back_elsewhere_is_let_go_where_it_was(
 
 
 def test_what_goes_wrong_at_an_engine_reaches_the_client_as_it_is(plan: TrainPlan, storage: Path) -> None:
-    with open_engines(make_config(storage), plan, storage / "wrong", num_trials=1) as engines:
+    with open_engines(make_config(storage, slots=3), plan, storage / "wrong", num_trials=3) as engines:
+        assert [status.slots for status in engines.statuses] == [2, 1]
         client = lease(engines, "a")
         client.next_evaluation()
         client.leave()
@@ -186,4 +182,4 @@ def test_what_goes_wrong_at_an_engine_reaches_the_client_as_it_is(plan: TrainPla
         with pytest.raises(TrainingError, match="other settings") as caught:
             other.next_evaluation()
         assert any(type(cause) is TrainingError for cause in causes(caught.value))
-        assert losses(to_the_end(lease(engines, "a")))[-1][0] == MAX_STEPS
+        assert losses_of(to_the_end(lease(engines, "a")))[-1][0] == MAX_STEPS

@@ -56,8 +56,7 @@ def test_measuring_leaves_no_trace_in_what_is_trained_afterwards(model_folder: P
     for engine in (untouched, probed):
         for number in range(3):
             engine.admit(str(number), make_spec(seed=number, dropout=0.1))
-        results.append([engine.train_step() for _ in range(4)])
-        results[-1].append(engine.eval_loss(engine.slots))
+        results.append(([engine.train_step() for _ in range(4)], engine.eval_loss(engine.slots)))
     assert results[0] == results[1]
 
 

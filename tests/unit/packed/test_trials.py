@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from packed_runs import (
     EVAL_STEPS,
+    Losses,
     advance_until_idle,
     at_work,
     follow,
@@ -15,13 +16,15 @@ from packed_runs import (
     make_engine,
     make_spec,
     make_trials,
+    near,
+    points_of,
 )
 
 from orchestrator.errors import TrainingError
 from orchestrator.packed.batch import samples_of_step
 from orchestrator.packed.checkpoint import read_progress
 from orchestrator.packed.engine import PackedEngine
-from orchestrator.packed.plan import Peer
+from orchestrator.packed.plan import Evaluation, Peer
 from orchestrator.packed.spec import SlotSpec
 from orchestrator.packed.trials import AHEAD, Trials
 from orchestrator.patience import DIVERGED_LOSS
@@ -38,10 +41,10 @@ def engine(model_folder: Path) -> PackedEngine:
     return make_engine(model_folder)
 
 
-def alone(engine: PackedEngine, spec: SlotSpec) -> list[tuple[int, float]]:
+def alone(engine: PackedEngine, spec: SlotSpec) -> Losses:
     """Step and eval loss when a trial trains without company, and without `Trials`."""
     engine.admit("alone", spec)
-    points = []
+    points: Losses = []
     for step in range(1, spec.max_steps + 1):
         engine.train_step()
         if step % EVAL_STEPS == 0 or step == spec.max_steps:
@@ -59,8 +62,8 @@ def test_clients_hear_of_every_evaluation_of_the_losses_that_training_alone_give
         assert [evaluation.step for evaluation in evaluations] == [2, 4, 6]
         assert [evaluation.stop_reason for evaluation in evaluations] == [None, None, "finished"]
         for evaluation in evaluations:
-            points = [(point.step, point.eval_loss) for point in evaluation.curve]
-            assert points == [(step, pytest.approx(loss, rel=1e-9)) for step, loss in wanted[name][: len(points)]]
+            points = points_of(evaluation.curve)
+            assert points == near(wanted[name][: len(points)])
             assert points[-1] == (evaluation.step, evaluation.eval_loss)
     assert engine.slots == []
 
@@ -105,15 +108,14 @@ def test_a_trial_whose_client_is_silent_is_parked_and_taken_up_again_with_the_sa
     trials.attach("a", spec)
     assert advance_until_idle(trials) == EVAL_STEPS * (AHEAD + 1)
     assert engine.slots == []
-    heard = 0
+    heard: list[Evaluation] = []
     for step in range(2, 13, 2):
-        evaluation = trials.evaluation_after("a", heard)
-        assert evaluation.step == step
-        heard = step
+        heard.append(trials.evaluation_after("a", step - 2))
+        assert heard[-1].step == step
         advance_until_idle(trials)
         trained = read_progress(tmp_path / "a").step
         assert trained == min(12, step + EVAL_STEPS * (AHEAD + 1))
-    assert losses_of([evaluation]) == [(step, pytest.approx(loss, rel=1e-9)) for step, loss in wanted]
+    assert losses_of(heard) == near(wanted)
 
 
 def test_a_parked_trial_leaves_its_slot_to_another_and_is_the_next_to_get_one(
@@ -154,7 +156,7 @@ def test_a_trial_that_diverges_stops_at_once_and_harms_no_other(engine: PackedEn
     assert read_progress(tmp_path / "wild").stop_reason == "diverged"
     assert not list((tmp_path / "wild").glob("step-*"))
     for name, evaluations in heard.items():
-        assert losses_of(evaluations) == [(step, pytest.approx(loss, rel=1e-9)) for step, loss in wanted[name]]
+        assert losses_of(evaluations) == near(wanted[name])
 
 
 def test_a_trial_that_diverges_late_keeps_its_finite_curve(engine: PackedEngine, tmp_path: Path) -> None:
@@ -209,7 +211,7 @@ def test_a_client_that_comes_anew_hears_all_from_the_start_while_the_trial_train
         assert trials.evaluation_after("a", 2).step == 4
         evaluations = follow(trials, "a", spec)  # the first client was killed
     assert [evaluation.step for evaluation in evaluations] == [2, 4, 6]
-    assert losses_of(evaluations) == [(step, pytest.approx(loss, rel=1e-9)) for step, loss in wanted]
+    assert losses_of(evaluations) == near(wanted)
 
 
 def test_steps_and_tokens_are_those_of_the_batches_and_the_time_is_shared_out(
@@ -299,7 +301,7 @@ def test_many_clients_that_come_leave_and_come_again_at_any_time_change_no_loss(
 ) -> None:
     wanted = {name: alone(make_engine(model_folder), spec) for name, spec in SPECS.items()}
     trials = make_trials(engine, tmp_path, slots=3)
-    found: dict[str, list[tuple[int, float]]] = {}
+    found: dict[str, Losses] = {}
 
     def restless(name: str, number: int) -> None:
         for visit in range(4):
@@ -318,7 +320,7 @@ def test_many_clients_that_come_leave_and_come_again_at_any_time_change_no_loss(
             thread.join(timeout=120)
     assert found.keys() == SPECS.keys()
     for name, losses in found.items():
-        assert losses == [(step, pytest.approx(loss, rel=1e-9)) for step, loss in wanted[name]]
+        assert losses == near(wanted[name])
 
 
 def test_attaching_twice_changes_nothing(engine: PackedEngine, tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from packed_runs import (
     make_engine,
     make_spec,
     make_trials,
+    near,
+    points_of,
 )
 
 from orchestrator.errors import TrainingError
@@ -123,9 +125,7 @@ def test_an_engine_that_dies_at_any_operation_on_files_loses_nothing_but_time(
         follow_at_once(new_trials(model_folder, storage), SPECS)
         for name, wanted in undisturbed.items():
             found = read_progress(storage / name)
-            assert [(point.step, point.eval_loss) for point in found.curve] == [
-                (point.step, pytest.approx(point.eval_loss, rel=1e-5)) for point in wanted.curve
-            ], (number, name)
+            assert points_of(found.curve) == near(points_of(wanted.curve), rel=1e-5), (number, name)
             assert (found.step, found.stop_reason, found.tokens) == (STEPS, "finished", wanted.tokens)
             kept = {step_folder(storage / name, step).name for step in {found.best_step or 0, STEPS}}
             assert {path.name for path in (storage / name).glob("[!.]*")} == {"progress.json"} | kept
@@ -145,9 +145,7 @@ def test_a_trial_that_left_between_two_evaluations_goes_on_from_the_last(
     assert left.tokens > 0.4 * undisturbed["a"].tokens
     evaluations = follow_all(trials, {"a": SPECS["a"]})["a"]
     assert [evaluation.step for evaluation in evaluations] == [2, 4, 6]
-    assert losses_of(evaluations) == [
-        (point.step, pytest.approx(point.eval_loss, rel=1e-5)) for point in undisturbed["a"].curve
-    ]
+    assert losses_of(evaluations) == near(points_of(undisturbed["a"].curve), rel=1e-5)
 
 
 def test_a_trial_that_has_ended_is_not_trained_again(
