@@ -13,8 +13,8 @@ from packed_runs import make_spec
 from orchestrator.config import ModelConfig, RunConfig
 from orchestrator.errors import InputError, ModelNotFoundError
 from orchestrator.packed.actor import PackActor
-from orchestrator.packed.host import make_engine, read_tokens
 from orchestrator.packed.batch import IGNORED
+from orchestrator.packed.host import make_engine, read_tokens
 from orchestrator.packed.plan import PackPlan
 from orchestrator.search.packed import pack_plan
 
