@@ -1,6 +1,3 @@
-import subprocess
-import sys
-
 import pytest
 
 from orchestrator.config import ModelConfig
@@ -38,12 +35,3 @@ RECORDS: list[Record] = [
 def test_a_record_is_the_same_on_the_other_side_of_json(record: Record) -> None:
     assert type(record).model_validate_json(record.model_dump_json()) == record
     assert type(record).model_validate(record.model_dump(mode="json")) == record
-
-
-def test_a_trials_process_loads_nothing_heavy() -> None:
-    """Each slot's client is a process; what it imports, a search pays for as often as it has trials at once."""
-    script = "import orchestrator.search.packed_trial, sys; print('\\n'.join(sys.modules))"
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    loaded = set(result.stdout.split())
-    assert "orchestrator.packed.trial" in loaded
-    assert loaded.isdisjoint({"torch", "transformers", "peft", "trl", "datasets", "optuna", "safetensors"})
