@@ -118,8 +118,9 @@ def _job(job: str, config: RunConfig, name: str, **search: Any) -> tuple[RunDir,
     update = {"name": name, "search": config.search.model_copy(update=search)}
     config = config.model_copy(update=update)
     run = run_dir(config)
-    first = run.root.parent / "data"
-    if run.root != first and not run.root.exists():
+    made = [run.root.parent / first for first in ("grid", "data")]  # the grid's run has the tokens too
+    if not run.root.exists() and any(folder.exists() for folder in made):
+        first = next(folder for folder in made if folder.exists())
         subprocess.run(["cp", "-r", str(first), str(run.root)], check=True)
         for leftover in ("trials.jsonl", "adapters", "ray", "config.json"):
             subprocess.run(["rm", "-rf", str(run.root / leftover)], check=True)
@@ -179,7 +180,7 @@ def _clocks(trials: Path, started: float, ended: float) -> tuple[float, float, l
 def _loop(config: RunConfig, grid: Sequence[TrialRecord]) -> Way:
     folder = run_dir(config).root.parent
     settings = {
-        "config": config.model_copy(update={"name": "data"}).model_dump(mode="json"),
+        "config": config.model_copy(update={"name": "grid"}).model_dump(mode="json"),
         "candidates": [record.hyperparameters for record in grid],
     }
     path = folder / "loop-settings.json"
