@@ -2,6 +2,7 @@
 
 import time
 from functools import partial
+from typing import NamedTuple
 
 from orchestrator.packed.engine import PackedEngine
 from orchestrator.packed.memory import OutOfMemory, attempt
@@ -9,11 +10,12 @@ from orchestrator.packed.slots import SlotSpec
 
 NEAR_THE_PEAK = 0.95
 """Share of the best tokens per second that is good enough."""
-TIMED_STEPS = 2
+LONG_STEP_S = 0.5
+"""A device that works so long at a step is full; more slots only make its steps longer."""
 
 
 def measure_rates(engine: PackedEngine, *, most_slots: int, cohort: int, rank: int) -> dict[int, float]:
-    """Tokens per second with 1, 2, 4, ... slots, until twice as many bring hardly more or do not fit.
+    """Tokens per second with 1, 2, 4, ... slots, until twice as many bring hardly more, take long, or do not fit.
 
     Args:
         engine: Without slots; it has none afterwards.
@@ -25,13 +27,14 @@ def measure_rates(engine: PackedEngine, *, most_slots: int, cohort: int, rank: i
     rates: dict[int, float] = {}
     slots = 1
     while slots <= most_slots:
-        rate = attempt(partial(_rate, engine, spec, slots))
+        step = attempt(partial(_timed_step, engine, spec, slots))
         for name in engine.slots:
             engine.evict(name)
-        if isinstance(rate, OutOfMemory):
+        if isinstance(step, OutOfMemory):
             break
-        rates[slots] = rate
-        if slots > 1 and slots >= cohort and rates[slots // 2] >= NEAR_THE_PEAK * rates[slots]:
+        rates[slots] = step.tokens / step.seconds
+        brings_no_more = slots > 1 and rates[slots // 2] >= NEAR_THE_PEAK * rates[slots]
+        if slots >= cohort and (brings_no_more or step.seconds >= LONG_STEP_S):
             break
         slots *= 2
     return rates
@@ -48,14 +51,16 @@ def choose_slots(rates: dict[int, float], *, cohort: int) -> int:
     return max(together, default=min(enough, default=1))
 
 
-def _rate(engine: PackedEngine, spec: SlotSpec, slots: int) -> float:
-    """The best of a few steps: what else the machine does can only slow one down."""
+class _Step(NamedTuple):
+    tokens: int
+    seconds: float
+
+
+def _timed_step(engine: PackedEngine, spec: SlotSpec, slots: int) -> _Step:
+    """The second step of so many slots; the first pays for what the others reuse."""
     for number in range(slots):
         engine.admit(f"probe-{number}", spec)
-    engine.train_step()  # the first step of a shape pays for what the others reuse
-    rates = []
-    for _ in range(TIMED_STEPS):
-        started = time.perf_counter()
-        results = engine.train_step()
-        rates.append(sum(result.tokens for result in results.values()) / (time.perf_counter() - started))
-    return max(rates)
+    engine.train_step()
+    started = time.perf_counter()
+    results = engine.train_step()
+    return _Step(sum(result.tokens for result in results.values()), time.perf_counter() - started)
