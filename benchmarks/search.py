@@ -11,7 +11,7 @@ The candidates are drawn once, by the random searcher; every way trains the same
 - `isolated`: the same with `search.runner: isolated`, Ray Tune with one TorchTrainer for each trial, as many at once as
   there are CPUs.
 - `loop`: one process that trains one candidate after another with TRL as the isolated runner sets it up, on all cores,
-  with the base and the tokens loaded once and Ray's ASHA deciding in the same process.
+  with the tokens loaded once and Ray's ASHA deciding in the same process.
 
 Times are of whole commands, start-up and the local Ray cluster included; the data is prepared before. `to the best` is
 when the first candidate that the grid puts within 0.25 % of its best had ended its training.
@@ -24,6 +24,7 @@ steps) and overhead (time beside the steps: start-up, evaluation, saving, waitin
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -121,9 +122,8 @@ def _job(job: str, config: RunConfig, name: str, **search: Any) -> tuple[RunDir,
     made = [run.root.parent / first for first in ("grid", "data")]  # the grid's run has the tokens too
     if not run.root.exists() and any(folder.exists() for folder in made):
         first = next(folder for folder in made if folder.exists())
-        subprocess.run(["cp", "-r", str(first), str(run.root)], check=True)
-        for leftover in ("trials.jsonl", "adapters", "ray", "config.json"):
-            subprocess.run(["rm", "-rf", str(run.root / leftover)], check=True)
+        results = shutil.ignore_patterns("trials.jsonl", "adapters", "ray", "config.json")
+        shutil.copytree(first, run.root, ignore=results)
     path = run.root.parent / f"{name}.json"
     path.write_text(config.model_dump_json(), encoding="utf-8")
     started = time.monotonic()
@@ -314,7 +314,8 @@ def _print(
     print(f"early stopping avoids {1 - packed.tokens / whole:.0%} of the grid's tokens ({whole / packed.tokens:.2f} x)")
     idle = sum(use.waiting_s for use in packed.engines) / len(packed.engines) / len(grid)
     busy, opened = (sum(getattr(use, key) for use in packed.engines) for key in ("busy_slot_s", "open_slot_s"))
-    print(f"packed: {idle:.2f} s a trial without anything to train; slots busy {busy / opened:.1%} while trials waited")
+    occupied = f"slots busy {busy / opened:.1%} while trials waited" if opened else "no trial ever waited for a slot"
+    print(f"packed: {idle:.2f} s a trial without anything to train; {occupied}")
 
 
 def _overhead(way: Way) -> float:

@@ -18,18 +18,14 @@ from peft import LoraConfig
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from orchestrator.adapters import WEIGHTS
 from orchestrator.errors import TrainingError
 from orchestrator.jsonl import parse_line
 from orchestrator.packed.plan import TrialProgress
 from orchestrator.packed.slots import Pair, SlotSpec, SlotState
 from orchestrator.runs import write_text_atomic
 
-WEIGHTS, OPTIMIZER, SLOT, PROGRESS = (
-    "adapter_model.safetensors",
-    "optimizer.safetensors",
-    "slot.json",
-    "progress.json",
-)
+OPTIMIZER, SLOT, PROGRESS = "optimizer.safetensors", "slot.json", "progress.json"
 PREFIX = "base_model.model."
 """What PEFT puts before the name of an adapted layer."""
 

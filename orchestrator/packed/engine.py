@@ -174,14 +174,14 @@ class PackedEngine:
         if not members:
             return {}
         order = [stack.names[i] for stack, chosen in members for i in (chosen or range(len(stack.names)))]
-        totals = torch.zeros(len(order), dtype=torch.float64, device=self.device)
+        totals, count = torch.zeros(len(order), dtype=torch.float64, device=self.device), 0
         with torch.no_grad():
             most_rows = EVAL_ROWS * self.micro_batch_size
             for piece in even_passes(self._val, len(order), most_rows=most_rows, device=self.device):
                 with self._on_board(members, piece, train=False):
                     losses, _ = token_losses(self._hidden(piece), self._head, piece.targets, None)
                     totals += _sum_by_slot(losses, piece).to(totals.dtype)
-        count = sum(len(self._val.learned(row)) for row in range(len(self._val)))
+                    count += piece.learned[0]  # all slots see the same rows
         return dict(zip(order, (totals / count).tolist(), strict=True))
 
     def _accumulate(

@@ -21,8 +21,9 @@ from packed_runs import (
     points_of,
 )
 
+from orchestrator.adapters import WEIGHTS
 from orchestrator.errors import TrainingError
-from orchestrator.packed.checkpoint import SLOT, WEIGHTS, read_progress, step_folder
+from orchestrator.packed.checkpoint import SLOT, read_progress, step_folder
 from orchestrator.packed.plan import TrialProgress
 from orchestrator.packed.trials import Trials
 from orchestrator.patience import DIVERGED_LOSS
