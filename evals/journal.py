@@ -134,8 +134,7 @@ class Journal:
         """See `engines.Listener`."""
         append(self._run.generations(key), batch.generations)
         self._replies[key] += batch.generations
-        record = self._records[key]
-        self._records[key] = record.model_copy(update={"generate_s": record.generate_s + batch.generate_s})
+        self._update(key, generate_s=self._records[key].generate_s + batch.generate_s)
         self._advance(len(batch.generations))
 
     def retried(self, key: str, num_prompts: int) -> None:

@@ -60,7 +60,7 @@ def test_replies_are_on_disk_as_soon_as_they_are_heard_and_taken_up_again(tmp_pa
     again.answered("base", Batch([reply(PROMPTS[2]), reply(PROMPTS[0])], 0.25))
     assert again.close()["base"] == [reply(prompt) for prompt in PROMPTS]
     record = stored(tmp_path, "base")
-    assert (record.num_resumed, record.generate_s, record.applied_as) == (1, 0.25, "base")
+    assert (record.num_resumed, record.generate_s, record.applied_as) == (1, 0.75, "base")
     assert left(open_journal(tmp_path)) == {"abc": ["c0", "c1", "c2"]}
 
 
