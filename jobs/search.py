@@ -2,6 +2,8 @@
 
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 
 from jobs._main import DONE, cluster_on_demand, do_stage, run_job
 from jobs.prepare import prepare
@@ -14,11 +16,14 @@ def search(config: RunConfig, run: RunDir, ensure_cluster: Callable[[], None]) -
     """Search, unless the run has done so with the same samples and settings."""
 
     def work() -> None:
+        with ThreadPoolExecutor(max_workers=1) as beside:
+            imported = beside.submit(import_module, "evals.parity")  # takes as long as Ray's processes take to start
+            ensure_cluster()
+            imported.result()
         from evals.parity import require_parity
         from orchestrator.search.run import run_search
 
-        require_parity(config, run)  # before a cluster is started for nothing
-        ensure_cluster()
+        require_parity(config, run)
         run_search(config, run)
 
     do_stage(run, "search", training_digest(config, run), work, [run.trials, run.root / "adapters"])

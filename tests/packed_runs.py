@@ -65,9 +65,11 @@ def mean_loss(model: torch.nn.Module, rows: TokenRows) -> float:
     return total / count
 
 
-def make_trials(engine: PackedEngine, storage: Path, *, slots: int = 4, patience: int | None = None) -> Trials:
+def make_trials(
+    engine: PackedEngine, storage: Path, *, slots: int = 4, patience: int | None = None, gather_s: float = 0.0
+) -> Trials:
     """Trials of a new engine on a storage that may hold what another left."""
-    return Trials(engine, storage, slots=slots, eval_steps=EVAL_STEPS, patience=patience)
+    return Trials(engine, storage, slots=slots, eval_steps=EVAL_STEPS, patience=patience, gather_s=gather_s)
 
 
 def advance_until_idle(trials: Trials, *, most_steps: int = 200) -> int:
@@ -102,12 +104,19 @@ def at_work(trials: Trials) -> Iterator[None]:
         assert not thread.is_alive()
 
 
+def hear(trials: Trials, name: str, step: int) -> Evaluation:
+    """What a client that waits for as long as it takes hears next."""
+    evaluation = trials.evaluation_after(name, step)
+    assert evaluation is not None
+    return evaluation
+
+
 def follow(trials: Trials, name: str, spec: SlotSpec, *, heard: int = 0) -> list[Evaluation]:
     """What a client hears from `heard` on, to the trial's end; then it leaves."""
     trials.attach(name, spec)
     evaluations: list[Evaluation] = []
     while not evaluations or evaluations[-1].stop_reason is None:
-        evaluations.append(trials.evaluation_after(name, heard))
+        evaluations.append(hear(trials, name, heard))
         heard = evaluations[-1].step
     trials.detach(name)
     return evaluations
@@ -147,7 +156,7 @@ def follow_at_once(trials: Trials, specs: dict[str, SlotSpec], *, most_steps: in
         for name, evaluations in heard.items():
             last = evaluations[-1].step if evaluations else 0
             if any(evaluation.step > last for evaluation in trials._trials[name].told):
-                evaluations.append(trials.evaluation_after(name, last))
+                evaluations.append(hear(trials, name, last))
     return heard
 
 

@@ -18,6 +18,9 @@ from orchestrator.packed.spec import SlotSpec
 if TYPE_CHECKING:
     from orchestrator.packed.trials import Trials
 
+SLOT_PATIENCE_S = 1.0
+"""Seconds that a trial waits for a slot before it asks whether another engine has one."""
+
 
 class PackActor:
     """One engine and its trials, for as long as a search runs.
@@ -43,11 +46,14 @@ class PackActor:
         """
         return self._ready()[1]
 
-    def evaluation_after(self, trial: str, spec: SlotSpec, step: int) -> Evaluation:
-        """Train the trial, which is attached if need be, and wait for its first evaluation past `step`."""
+    def evaluation_after(self, trial: str, spec: SlotSpec, step: int) -> Evaluation | None:
+        """Train the trial, which is attached if need be, and wait for its first evaluation past `step`.
+
+        None if it waits for a slot for so long that another engine may have one (`place_anew`).
+        """
         trials, _ = self._ready()
         trials.attach(trial, spec)
-        return trials.evaluation_after(trial, step)
+        return trials.evaluation_after(trial, step, patience_s=SLOT_PATIENCE_S)
 
     def detach(self, trial: str, *, wait: bool = False) -> None:
         """Free the trial's slot before the next step, and if asked to, wait until nothing here touches its folder."""
@@ -62,10 +68,34 @@ class PackActor:
         with self._lock:
             if not slots[self._places.get(trial, 0)]:
                 self._places.pop(trial, None)
-            taken = list(self._places.values())
-            there = [number for number, its in enumerate(slots) if its]
-            self._places.setdefault(trial, min(there, key=lambda number: (taken.count(number) + 1) / slots[number]))
+            if trial not in self._places:
+                self._places[trial] = self._emptiest(trial, slots)
             return self._places[trial]
+
+    def place_anew(self, trial: str, here: int, slots: Sequence[int], *, waits: bool) -> int:
+        """The number of the engine at which a trial that is at engine `here` goes on.
+
+        One that waits for a slot goes where one is free. One that trains goes where fewer train, itself included.
+        """
+        with self._lock:
+            there = self._emptiest(trial, slots)
+            if there != here:
+                is_free = self._others(trial, there) < slots[there]
+                is_emptier = self._load(trial, there, slots) < self._load(trial, here, slots)
+                here = there if is_free and (waits or is_emptier) else here
+            self._places[trial] = here  # this actor may be a new one that has heard of nobody
+            return here
+
+    def _emptiest(self, trial: str, slots: Sequence[int]) -> int:
+        there = [number for number, its in enumerate(slots) if its]
+        return min(there, key=lambda number: self._load(trial, number, slots))
+
+    def _load(self, trial: str, number: int, slots: Sequence[int]) -> float:
+        """Trials for each slot of an engine that is there, with this one."""
+        return (self._others(trial, number) + 1) / slots[number]
+
+    def _others(self, trial: str, number: int) -> int:
+        return sum(place == number and name != trial for name, place in self._places.items())
 
     def leave(self, trial: str) -> None:
         """The trial has ended."""

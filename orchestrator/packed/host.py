@@ -20,6 +20,8 @@ from orchestrator.packed.trials import Trials
 from orchestrator.runs import write_text_atomic
 
 IDLE_S = 0.2
+GATHER_S = 2.0
+"""Clients start one after the other, on a machine that starts them all in less than a second or two each."""
 
 
 def start_engine(plan: PackPlan, storage: Path, number: int, *, after_death: bool) -> tuple[Trials, PackStatus]:
@@ -40,7 +42,7 @@ def start_engine(plan: PackPlan, storage: Path, number: int, *, after_death: boo
     engine = make_engine(plan)
     status_path = storage / f"engine-{number}.json"
     slots, measured = _choose_slots(engine, plan, status_path, after_death=after_death)
-    trials = Trials(engine, storage, slots=slots, eval_steps=plan.eval_steps, patience=plan.patience)
+    trials = Trials(engine, storage, slots=slots, eval_steps=plan.eval_steps, patience=plan.patience, gather_s=GATHER_S)
     status = PackStatus(
         device=engine.device.type,
         dtype=str(engine.dtype).removeprefix("torch."),
@@ -96,7 +98,7 @@ def _choose_slots(
     if plan.slots is not None:
         return plan.slots, {}
     rates = measure_rates(engine, most_slots=plan.most_slots, cohort=plan.cohort, rank=plan.largest_rank)
-    return choose_slots(rates, cohort=plan.cohort), rates
+    return choose_slots(rates), rates
 
 
 def _work(trials: Trials, plan: PackPlan) -> None:

@@ -1,4 +1,4 @@
-"""How many slots a device should have: the fewest that train at about the best rate it has."""
+"""How many slots a device should have: a cohort, or as many more as train faster."""
 
 import time
 from functools import partial
@@ -15,40 +15,37 @@ LONG_STEP_S = 0.5
 
 
 def measure_rates(engine: PackedEngine, *, most_slots: int, cohort: int, rank: int) -> dict[int, float]:
-    """Tokens per second with 1, 2, 4, ... slots, until twice as many bring hardly more, take long, or do not fit.
+    """Tokens per second with `cohort` slots and then twice as many, until that brings hardly more or does not fit.
+
+    A cohort that does not fit the memory is halved until it does. Fewer are not tried for their speed: trials that are
+    compared at a rung should be many, or the first ones are stopped by none (docs/decisions/0018).
 
     Args:
         engine: Without slots; it has none afterwards.
         most_slots: No more than this are tried.
-        cohort: Up to this many are tried, whether or not they bring more.
+        cohort: No fewer than this are tried, as long as they fit.
         rank: The largest rank of the search, which needs the most memory and time.
     """
     spec = SlotSpec(rank=rank, alpha=rank, learning_rate=1e-6, max_steps=1_000_000)
     rates: dict[int, float] = {}
-    slots = 1
-    while slots <= most_slots:
+    slots = min(cohort, most_slots)
+    while 0 < slots <= most_slots and slots not in rates:
         step = attempt(partial(_timed_step, engine, spec, slots))
         for name in engine.slots:
             engine.evict(name)
         if isinstance(step, OutOfMemory):
-            break
+            slots, most_slots = slots // 2, slots - 1
+            continue
         rates[slots] = step.tokens / step.seconds
-        brings_no_more = slots > 1 and rates[slots // 2] >= NEAR_THE_PEAK * rates[slots]
-        if slots >= cohort and (brings_no_more or step.seconds >= LONG_STEP_S):
+        if step.seconds >= LONG_STEP_S or rates.get(slots // 2, 0.0) >= NEAR_THE_PEAK * rates[slots]:
             break
         slots *= 2
     return rates
 
 
-def choose_slots(rates: dict[int, float], *, cohort: int) -> int:
-    """The fewest slots within 5 % of the best rate; `cohort`, or as near to it as can be, where that costs no more.
-
-    Trials that are compared at a rung should be many, or the first ones are stopped by none (docs/decisions/0018). One
-    slot where nothing could be measured.
-    """
-    enough = [slots for slots, rate in rates.items() if rate >= NEAR_THE_PEAK * max(rates.values())]
-    together = [slots for slots in enough if slots <= cohort]
-    return max(together, default=min(enough, default=1))
+def choose_slots(rates: dict[int, float]) -> int:
+    """The fewest slots within 5 % of the best rate; one where nothing could be measured."""
+    return min((slots for slots, rate in rates.items() if rate >= NEAR_THE_PEAK * max(rates.values())), default=1)
 
 
 class _Step(NamedTuple):

@@ -14,7 +14,9 @@ from orchestrator.packed.spec import SlotSpec
 class SlotLease:
     """A place for one trial at the least loaded of the engines, from the first evaluation that is asked for.
 
-    A trial whose engine is dead for good goes on at another, as long as the first of them lives.
+    A trial that waits for a slot takes the first that any engine has free. One that trains goes where fewer do, after
+    an evaluation, so that no engine is idle while another has more than one. One whose engine is dead for good goes on
+    at another, as long as the first of them lives.
 
     Args:
         engines: Handles of `PackActor`s; the first keeps count of who is where.
@@ -36,15 +38,18 @@ class SlotLease:
             ray.exceptions.ActorDiedError: If all engines, or the first, died more often than they may.
         """
         while True:
-            place = self._take_place() if self._place is None else self._place
-            answer = self._engines[place].evaluation_after.remote(self._trial, self._spec, self._heard)
+            here = self._take_place() if self._place is None else self._place
+            answer = self._engines[here].evaluation_after.remote(self._trial, self._spec, self._heard)
             try:
-                evaluation: Evaluation = ray.get(answer)
+                evaluation: Evaluation | None = ray.get(answer)
             except ActorDiedError:
-                self._place, self._slots[place] = None, 0
+                self._place, self._slots[here] = None, 0
                 if not any(self._slots):
                     raise
-            else:
+                continue
+            if evaluation is None or evaluation.stop_reason is None:
+                self._move(here, waits=evaluation is None)
+            if evaluation is not None:
                 self._heard = evaluation.step
                 return evaluation
 
@@ -55,8 +60,16 @@ class SlotLease:
             self._place = None
 
     def _take_place(self) -> int:
-        place: int = ray.get(self._engines[0].place.remote(self._trial, self._slots))
-        # A client before this one may have been killed at another engine, where the trial would go on.
+        return self._go_to(ray.get(self._engines[0].place.remote(self._trial, self._slots)))
+
+    def _move(self, here: int, *, waits: bool) -> None:
+        there = ray.get(self._engines[0].place_anew.remote(self._trial, here, self._slots, waits=waits))
+        if there != here:
+            self._go_to(there)
+
+    def _go_to(self, place: int) -> int:
+        # Besides the engine that is left: a client before this one may have been killed at another, where the trial
+        # would go on.
         others = [engine for number, engine in enumerate(self._engines) if number != place]
         _wait([engine.detach.remote(self._trial, wait=True) for engine in others])
         self._place = place

@@ -24,6 +24,7 @@ from orchestrator.packed.checkpoint import (
 )
 from orchestrator.packed.engine import PackedEngine, StepResult
 from orchestrator.packed.memory import OutOfMemory, attempt, too_large
+from orchestrator.packed.occupancy import Occupancy
 from orchestrator.packed.plan import Evaluation, PackUse, Peer, TrialProgress
 from orchestrator.packed.slots import SlotSpec, SlotState
 from orchestrator.patience import DIVERGED_LOSS, Decision, decide
@@ -61,10 +62,19 @@ class Trials:
         slots: How many train at once; halved when memory runs out.
         eval_steps: Optimizer steps between evaluations.
         patience: Evaluations without a better loss after which a trial stops; None: never.
+        gather_s: The first step waits for a trial in each slot, or until none came for so many seconds: trials that
+            begin together reach their rungs together, and the first to come are compared with more than each other.
     """
 
     def __init__(
-        self, engine: PackedEngine, storage: Path, *, slots: int, eval_steps: int, patience: int | None
+        self,
+        engine: PackedEngine,
+        storage: Path,
+        *,
+        slots: int,
+        eval_steps: int,
+        patience: int | None,
+        gather_s: float = 0.0,
     ) -> None:
         self._engine, self._storage = engine, storage
         self.slots, self._eval_steps, self._patience = slots, eval_steps, patience
@@ -74,7 +84,8 @@ class Trials:
         self._changed = threading.Condition()
         self._failure: TrainingError | None = None
         self._use = PackUse(slots=slots)
-        self._occupancy = _Occupancy()
+        self._occupancy = Occupancy()
+        self._gather_s, self._is_gathering, self._last_came = gather_s, True, 0.0
 
     def attach(self, name: str, spec: SlotSpec) -> None:
         """Let a trial wait for a slot, or do nothing if it is here. It goes on from its last evaluation on disk.
@@ -96,6 +107,7 @@ class Trials:
             self._tell_what_was_known(trial)
             if trial.progress.stop_reason is None:
                 self._waiting.append(name)
+            self._last_came = time.monotonic()
             self._changed.notify_all()
 
     def detach(self, name: str, *, wait: bool = False) -> None:
@@ -107,13 +119,22 @@ class Trials:
             while wait and name in self._leaving and self._failure is None:
                 self._changed.wait()
 
-    def evaluation_after(self, name: str, step: int) -> Evaluation:
+    def evaluation_after(self, name: str, step: int, *, patience_s: float | None = None) -> Evaluation | None:
         """Wait for the first evaluation of a trial past `step`.
+
+        Args:
+            name: The trial.
+            step: The last step that its client has heard of.
+            patience_s: How long the trial may wait for a slot, in seconds; None: for ever.
+
+        Returns:
+            The evaluation; None if the trial has waited for a slot too long and has none.
 
         Raises:
             TrainingError: If the engine broke, or the trial was taken away meanwhile.
         """
         with self._changed:
+            gives_up = math.inf if patience_s is None else time.monotonic() + patience_s
             while True:
                 if self._failure is not None:
                     raise self._failure
@@ -126,7 +147,10 @@ class Trials:
                     trial.asked = found.step
                     self._changed.notify_all()
                     return found
-                self._changed.wait()
+                if name not in self._waiting:
+                    self._changed.wait()
+                elif not self._changed.wait(max(0.0, min(gives_up - time.monotonic(), threading.TIMEOUT_MAX))):
+                    return None
 
     def use(self) -> PackUse:
         """What the engine's time went into."""
@@ -143,7 +167,7 @@ class Trials:
         """Sleep until something changes."""
         started = time.monotonic()
         with self._changed:
-            if not self._leaving and not self._enterable():
+            if not self._leaving and (self._must_gather() or not self._enterable()):
                 self._changed.wait(timeout_s)
         self._add(waiting_s=time.monotonic() - started)
 
@@ -157,6 +181,8 @@ class Trials:
             TrainingError: If a single row of a single slot does not fit the memory.
         """
         self._let_out()
+        if self._must_gather():
+            return False
         self._let_in()
         if not self._engine.slots:
             return False
@@ -201,6 +227,14 @@ class Trials:
                 self._waiting.remove(name)
                 self._use = self._use.model_copy(update=self._occupancy.so_far())
             self._occupancy.note(len(self._engine.slots), self.slots)
+
+    def _must_gather(self) -> bool:
+        """Whether the first step still waits for more trials. Once it does not, it never does again."""
+        with self._changed:
+            if self._is_gathering and self._waiting:
+                nobody_for_s = time.monotonic() - self._last_came
+                self._is_gathering = len(self._waiting) < self.slots and nobody_for_s < self._gather_s
+            return self._is_gathering
 
     def _enterable(self) -> str | None:
         """The next trial that waits for a slot and whose client has heard enough."""
@@ -347,32 +381,6 @@ class Trials:
         with self._changed:
             totals = {key: getattr(self._use, key) + amount for key, amount in amounts.items()}
             self._use = self._use.model_copy(update=totals)
-
-
-class _Occupancy:
-    """Slot-seconds used and on offer since the first trial was let in."""
-
-    def __init__(self) -> None:
-        self._since: float | None = None
-        self._slots = (0, 0)
-        self._seconds = (0.0, 0.0)
-
-    def note(self, busy: int, on_offer: int) -> None:
-        """From now on so many slots are busy, of so many on offer."""
-        now = time.monotonic()
-        if self._since is not None:
-            passed = now - self._since
-            self._seconds = (
-                self._seconds[0] + self._slots[0] * passed,
-                self._seconds[1] + self._slots[1] * passed,
-            )
-        if busy or self._since is not None:
-            self._since = now
-        self._slots = (busy, on_offer)
-
-    def so_far(self) -> dict[str, float]:
-        """Busy and open slot-seconds up to the last note, as fields of `PackUse`."""
-        return {"busy_slot_s": self._seconds[0], "open_slot_s": self._seconds[1]}
 
 
 def _reason(curve: Sequence[EvalPoint], max_steps: int, patience: int | None) -> StopReason | None:

@@ -6,6 +6,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from orchestrator.config import SearchConfig
 from orchestrator.search.rungs import SuccessiveHalving
+from orchestrator.search.space import num_trials
 from orchestrator.training.plan import TrainPlan
 
 FIRST_RUNG_SHARE = 0.1
@@ -41,7 +42,9 @@ def make_scheduler(search: SearchConfig, plan: TrainPlan) -> TrialScheduler:
     match search.scheduler:
         case "halving":
             rungs = rung_steps(plan, search.reduction_factor)
-            return SuccessiveHalving(rungs, reduction_factor=search.reduction_factor, keep=search.keep)
+            return SuccessiveHalving(
+                rungs, reduction_factor=search.reduction_factor, keep=search.keep, num_trials=num_trials(search)
+            )
         case "asha":  # arXiv 1810.05934
             return ASHAScheduler(
                 time_attr="step",

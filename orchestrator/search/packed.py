@@ -28,9 +28,7 @@ from orchestrator.training.plan import TrainPlan
 MOST_SLOTS = 64
 """Slots of one engine; more was never measured to train faster."""
 COHORT = 8
-"""Trials, over all devices, that should reach a rung together if training as many at once costs nothing."""
-WAITING_TRIALS = 1
-"""Trials of each engine that wait for a slot, so that one which falls free is filled before the next step."""
+"""Trials, over all devices, that should reach a rung together, if they fit the memory."""
 WAITING_CALLS = 16
 """Calls that an engine answers while all of its trials wait for their evaluations."""
 
@@ -43,8 +41,8 @@ class Engines(NamedTuple):
 
     @property
     def concurrent_trials(self) -> int:
-        """Trials at once: all slots, and for each engine those that wait."""
-        return sum(status.slots for status in self.statuses) + WAITING_TRIALS * len(self.handles)
+        """Trials at once: one for each slot. The next one comes within milliseconds of a slot's falling free."""
+        return sum(status.slots for status in self.statuses)
 
 
 @contextmanager

@@ -36,6 +36,8 @@ class PackedTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types f
         except BaseException:
             self._lease.leave()
             raise
+        if evaluation.stop_reason is not None:
+            self._lease.leave()  # what waits for a slot need not wait for Tune, too
         return {
             "step": evaluation.step,
             "eval_loss": evaluation.eval_loss,

@@ -11,16 +11,21 @@ from orchestrator.errors import ConfigError
 from orchestrator.records import JsonObject
 
 
-def survivors(recorded: Mapping[str, float], reduction_factor: int, *, keep: int = 1) -> frozenset[str]:
+def survivors(
+    recorded: Mapping[str, float], reduction_factor: int, *, keep: int = 1, expected: float = 0
+) -> frozenset[str]:
     """The best ceil(n / reduction_factor) of the n trials recorded at a rung; ties go to the smaller trial id.
 
     Args:
         recorded: Trial id -> loss at the rung, lower is better. One that is not finite counts in n and never survives.
         reduction_factor: One in this many goes on.
-        keep: No fewer than this go on, if so many are finite.
+        keep: No fewer than this go on, if so many are finite, once all trials are recorded; before that, their part.
+        expected: About how many trials will be recorded there in all.
     """
     finite = sorted((loss, trial_id) for trial_id, loss in recorded.items() if math.isfinite(loss))
-    return frozenset(trial_id for _, trial_id in finite[: max(keep, math.ceil(len(recorded) / reduction_factor))])
+    share = len(recorded) / max(expected, len(recorded), 1)
+    go_on = max(math.ceil(share * keep), math.ceil(len(recorded) / reduction_factor))
+    return frozenset(trial_id for _, trial_id in finite[:go_on])
 
 
 class SuccessiveHalving(FIFOScheduler):  # type: ignore[misc]  # ray ships no types for it
@@ -37,12 +42,13 @@ class SuccessiveHalving(FIFOScheduler):  # type: ignore[misc]  # ray ships no ty
     Args:
         rungs: Optimizer steps at which trials are cut, each a step at which every trial is evaluated.
         reduction_factor: One in this many goes on.
-        keep: No fewer than this go on at any rung.
+        keep: No fewer than this go on at any rung, of `num_trials`.
+        num_trials: Trials of the whole search.
     """
 
-    def __init__(self, rungs: Iterable[int], *, reduction_factor: int, keep: int = 1) -> None:
+    def __init__(self, rungs: Iterable[int], *, reduction_factor: int, keep: int = 1, num_trials: int = 0) -> None:
         super().__init__()
-        self._reduction_factor, self._keep = reduction_factor, keep
+        self._reduction_factor, self._keep, self._num_trials = reduction_factor, keep, num_trials
         self._recorded: dict[int, dict[str, float]] = {rung: {} for rung in sorted(rungs)}
         self._goes_on: dict[int, dict[str, bool]] = {rung: {} for rung in self._recorded}
         self._mode: str | None = None
@@ -90,10 +96,11 @@ class SuccessiveHalving(FIFOScheduler):  # type: ignore[misc]  # ray ships no ty
                 self._recorded[step].setdefault(trial_id, loss)
 
     def _cut(self) -> None:
-        for rung, recorded in self._recorded.items():
+        for place, (rung, recorded) in enumerate(self._recorded.items()):
             new = recorded.keys() - self._goes_on[rung].keys()
             if new:
-                go_on = survivors(recorded, self._reduction_factor, keep=self._keep)
+                expected = self._num_trials / self._reduction_factor**place
+                go_on = survivors(recorded, self._reduction_factor, keep=self._keep, expected=expected)
                 self._goes_on[rung].update((trial_id, trial_id in go_on) for trial_id in new)
 
     def _reached(self, trial_id: str, step: int) -> list[int]:

@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,48 @@ def test_leases_outlive_the_death_of_any_engine(plan: TrainPlan, storage: Path, 
                 os.kill(process.pid, signal.SIGKILL)
         for client in clients.values():
             assert losses_of(to_the_end(client)) == close(undisturbed)
+
+
+def test_a_trial_that_waits_takes_the_slot_that_another_engine_has_free(
+    plan: TrainPlan, storage: Path, undisturbed: Losses
+) -> None:
+    long = replace(SPEC, max_steps=10_000)
+    with open_engines(make_config(storage, slots=2), plan, storage / "moves", num_trials=3) as engines:
+        assert [status.slots for status in engines.statuses] == [1, 1]
+        stays, leaves, waits = lease(engines, "stays", long), lease(engines, "leaves", long), lease(engines, "waits")
+        for client in (stays, leaves):
+            client.next_evaluation()
+        ends = threading.Event()
+        heard: list[Evaluation] = []
+
+        def stay() -> None:
+            while not ends.is_set():
+                stays.next_evaluation()
+
+        threads = [threading.Thread(target=stay), threading.Thread(target=lambda: heard.extend(to_the_end(waits)))]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.5)  # it waits where nobody ever leaves
+        leaves.leave()
+        threads[1].join(timeout=120)
+        ends.set()
+        threads[0].join(timeout=120)
+        assert losses_of(heard) == close(undisturbed)
+
+
+def test_what_trains_is_spread_anew_when_trials_end(plan: TrainPlan, storage: Path, undisturbed: Losses) -> None:
+    short = replace(SPEC, max_steps=EVAL_STEPS)
+    with open_engines(make_config(storage), plan, storage / "spread", num_trials=4) as engines:
+        clients = {name: lease(engines, name, short if name in "bd" else SPEC) for name in "abcd"}
+        for name, client in clients.items():  # a and c are at one engine, b and d at the other
+            assert client.next_evaluation().step == EVAL_STEPS, name
+        ended = sum(read_progress(storage / "spread" / name).tokens for name in "bd")
+        assert use_of(engines)[1].tokens == ended
+        for name in "bd":
+            clients[name].leave()
+        for name in "ac":
+            assert losses_of(to_the_end(clients[name])) == close(undisturbed)
+        assert use_of(engines)[1].tokens > ended
 
 
 def test_a_trial_that_comes_back_elsewhere_is_let_go_where_it_was(

@@ -45,5 +45,49 @@ def test_no_trial_is_sent_to_an_engine_that_is_not_there() -> None:
     assert {actor.place(trial, [1, 0, 1]) for trial in "defgh"} == {0, 2}
 
 
+def test_a_trial_that_waits_moves_to_where_a_slot_is_free_and_nowhere_else() -> None:
+    actor, slots = new_actor(), [1, 1]
+    assert [actor.place(trial, slots) for trial in "abcd"] == [0, 1, 0, 1]  # c and d wait
+    assert [actor.place_anew(trial, here, slots, waits=True) for trial, here in (("c", 0), ("d", 1))] == [0, 1]
+    actor.leave("b")
+    assert actor.place_anew("d", 1, slots, waits=True) == 1  # its own engine has a slot free now
+    assert actor.place_anew("c", 0, slots, waits=True) == 0  # which d will take
+    actor.leave("d")
+    assert actor.place("c", slots) == 0
+    assert actor.place_anew("c", 0, slots, waits=True) == 1
+    assert actor.place("c", slots) == 1
+
+
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=4), st.data())
+def test_moving_evens_out_what_trials_that_left_have_made_uneven(slots: list[int], data: st.DataObject) -> None:
+    actor = new_actor()
+    here = {str(number): actor.place(str(number), slots) for number in range(sum(slots))}
+    for trial in data.draw(st.sets(st.sampled_from(sorted(here)))):
+        actor.leave(trial)
+        del here[trial]
+
+    def loads(more: int) -> list[float]:
+        return [(list(here.values()).count(number) + more) / its for number, its in enumerate(slots)]
+
+    moved = True
+    while moved:
+        moved = False
+        for trial in here:
+            before, place = loads(0), here[trial]
+            here[trial] = actor.place_anew(trial, place, slots, waits=False)
+            if here[trial] != place:
+                moved = True
+                assert loads(0)[here[trial]] < before[place]
+    assert max(loads(0)) <= 1
+    for place in here.values():  # nobody would be better off elsewhere
+        assert all(loads(0)[place] <= load for number, load in enumerate(loads(1)) if number != place)
+
+
+def test_a_new_actor_takes_trials_for_where_they_are() -> None:
+    actor = new_actor()
+    assert [actor.place_anew(trial, 1, [2, 2], waits=False) for trial in "ab"] == [1, 0]
+    assert [actor.place(trial, [2, 2]) for trial in "abc"] == [1, 0, 0]
+
+
 def test_an_engine_that_has_not_started_has_nothing_to_detach() -> None:
     new_actor().detach("a", wait=True)

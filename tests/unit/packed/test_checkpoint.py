@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from builders import make_trial, names_in
-from packed_runs import VAL, follow_all, losses_of, make_engine, make_spec, make_trials, mean_loss
+from packed_runs import VAL, follow_all, hear, losses_of, make_engine, make_spec, make_trials, mean_loss
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
@@ -149,7 +149,7 @@ def test_of_all_checkpoints_the_latest_and_the_best_stay(model_folder: Path, tmp
     while trials.advance():
         progress = read_progress(tmp_path / "a")
         if progress.curve and progress.curve[-1].step > heard:
-            heard = trials.evaluation_after("a", heard).step
+            heard = hear(trials, "a", heard).step
         named = {progress.best_step, progress.curve[-1].step} if progress.curve else set()
         assert {path.name for path in tmp_path.glob("a/step-*")} == {f"step-{step:06d}" for step in named}
         seen.add(len(named))

@@ -85,7 +85,7 @@ def test_an_engine_starts_with_the_slots_that_are_set_and_trains_what_comes(
 def test_slots_that_are_not_set_are_measured(model_folder: Path, real_tokens: Path, tmp_path: Path) -> None:
     plan = plan_for(str(model_folder), real_tokens, slots=None, most_slots=4, cohort=4)
     trials, status = start_engine(plan, tmp_path, 0, after_death=False)
-    assert list(status.measured) == [1, 2, 4]
+    assert list(status.measured) == [4]
     assert trials.slots == status.slots
     assert status.slots in status.measured
 

@@ -3,6 +3,7 @@
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from packed_runs import (
@@ -12,6 +13,7 @@ from packed_runs import (
     at_work,
     follow,
     follow_all,
+    hear,
     losses_of,
     make_engine,
     make_spec,
@@ -85,8 +87,8 @@ def test_a_slot_that_falls_free_is_filled_before_the_next_step(engine: PackedEng
     assert sorted(engine.slots) == ["b", "c"]
     assert [read_progress(tmp_path / name).step for name in ("a", "b", "c")] == [1, 2, 0]
     with pytest.raises(TrainingError, match="a: the trial was detached"):
-        trials.evaluation_after("a", 0)
-    assert trials.evaluation_after("b", 0).step == 2
+        hear(trials, "a", 0)
+    assert hear(trials, "b", 0).step == 2
 
 
 def test_who_waits_longest_is_next(engine: PackedEngine, tmp_path: Path) -> None:
@@ -110,12 +112,62 @@ def test_a_trial_whose_client_is_silent_is_parked_and_taken_up_again_with_the_sa
     assert engine.slots == []
     heard: list[Evaluation] = []
     for step in range(2, 13, 2):
-        heard.append(trials.evaluation_after("a", step - 2))
+        heard.append(hear(trials, "a", step - 2))
         assert heard[-1].step == step
         advance_until_idle(trials)
         trained = read_progress(tmp_path / "a").step
         assert trained == min(12, step + EVAL_STEPS * (AHEAD + 1))
     assert losses_of(heard) == near(wanted)
+
+
+def test_the_first_step_waits_until_the_slots_are_full(engine: PackedEngine, tmp_path: Path) -> None:
+    trials = make_trials(engine, tmp_path, slots=2, gather_s=600)
+    assert not trials.advance()
+    trials.attach("a", make_spec())
+    started = time.monotonic()
+    trials.wait_for_work(0.05)
+    assert time.monotonic() - started >= 0.05  # it is no work yet
+    assert not trials.advance()
+    trials.attach("b", make_spec())
+    assert trials.advance()
+    assert engine.slots == ["a", "b"]
+    trials.detach("b")
+    assert trials.advance()  # only the first step waits
+    assert engine.slots == ["a"]
+
+
+def test_the_first_step_waits_no_longer_when_nobody_comes(
+    engine: PackedEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=0.0)
+    clock.monotonic = lambda: clock.now
+    monkeypatch.setattr("orchestrator.packed.trials.time", clock)
+    trials = make_trials(engine, tmp_path, slots=4, gather_s=2)
+    trials.attach("a", make_spec())
+    clock.now = 1.5
+    trials.attach("b", make_spec())
+    clock.now = 3.0
+    assert not trials.advance()
+    clock.now = 3.6
+    assert trials.advance()
+    assert engine.slots == ["a", "b"]
+
+
+def test_a_client_whose_trial_gets_no_slot_is_told_so_and_may_go_on_waiting(
+    engine: PackedEngine, tmp_path: Path
+) -> None:
+    trials = make_trials(engine, tmp_path, slots=1)
+    for name in ("a", "b"):
+        trials.attach(name, make_spec())
+    for _ in range(EVAL_STEPS):
+        assert trials.advance()
+    assert trials.evaluation_after("b", 0, patience_s=0.05) is None
+    evaluation = trials.evaluation_after("a", 0, patience_s=0.0)  # what is known is told at once
+    assert evaluation is not None
+    with at_work(trials):
+        assert trials.evaluation_after("a", EVAL_STEPS, patience_s=0.0) is not None  # in a slot there is no hurry
+        trials.detach("a")
+        assert hear(trials, "b", 0).step == EVAL_STEPS
 
 
 def test_a_parked_trial_leaves_its_slot_to_another_and_is_the_next_to_get_one(
@@ -127,8 +179,8 @@ def test_a_parked_trial_leaves_its_slot_to_another_and_is_the_next_to_get_one(
     for _ in range(EVAL_STEPS * (AHEAD + 1) + 1):
         assert trials.advance()
     assert engine.slots == ["b"]
-    trials.evaluation_after("silent", 0)
-    trials.evaluation_after("silent", 2)
+    hear(trials, "silent", 0)
+    hear(trials, "silent", 2)
     trials.detach("b")
     assert trials.advance()
     assert engine.slots == ["silent"]
@@ -176,12 +228,12 @@ def test_each_evaluation_names_all_that_were_evaluated_in_the_same_step(engine: 
     trials.advance()
     trials.attach("odd", make_spec(seed=2))  # a step behind
     trials.advance()
-    told = {name: trials.evaluation_after(name, 0) for name in ("a", "b")}
+    told = {name: hear(trials, name, 0) for name in ("a", "b")}
     assert told["a"].peers == told["b"].peers
     assert {peer.trial for peer in told["a"].peers} == {"a", "b"}
     assert all(Peer(trial=name, step=2, eval_loss=one.eval_loss) in one.peers for name, one in told.items())
     trials.advance()
-    assert [peer.trial for peer in trials.evaluation_after("odd", 0).peers] == ["odd"]
+    assert [peer.trial for peer in hear(trials, "odd", 0).peers] == ["odd"]
 
 
 def test_peers_may_be_at_different_steps_of_their_own(engine: PackedEngine, tmp_path: Path) -> None:
@@ -194,9 +246,9 @@ def test_peers_may_be_at_different_steps_of_their_own(engine: PackedEngine, tmp_
     trials.advance()
     wanted = {("early", 4), ("late", 2)}
     for name, step in wanted:
-        peers = trials.evaluation_after(name, step - EVAL_STEPS).peers
+        peers = hear(trials, name, step - EVAL_STEPS).peers
         assert {(peer.trial, peer.step) for peer in peers} == wanted
-        assert all(peer.eval_loss == trials.evaluation_after(peer.trial, peer.step - 2).eval_loss for peer in peers)
+        assert all(peer.eval_loss == hear(trials, peer.trial, peer.step - 2).eval_loss for peer in peers)
 
 
 def test_a_client_that_comes_anew_hears_all_from_the_start_while_the_trial_trains_on(
@@ -207,8 +259,8 @@ def test_a_client_that_comes_anew_hears_all_from_the_start_while_the_trial_train
     trials = make_trials(engine, tmp_path)
     with at_work(trials):
         trials.attach("a", spec)
-        assert trials.evaluation_after("a", 0).step == 2
-        assert trials.evaluation_after("a", 2).step == 4
+        assert hear(trials, "a", 0).step == 2
+        assert hear(trials, "a", 2).step == 4
         evaluations = follow(trials, "a", spec)  # the first client was killed
     assert [evaluation.step for evaluation in evaluations] == [2, 4, 6]
     assert losses_of(evaluations) == near(wanted)
@@ -269,7 +321,7 @@ def test_a_broken_engine_is_told_to_all_who_wait_and_to_all_who_come(engine: Pac
 
     def client() -> None:
         with pytest.raises(TrainingError) as caught:
-            trials.evaluation_after("a", 0)
+            hear(trials, "a", 0)
         told.append(str(caught.value))
 
     thread = threading.Thread(target=client)
@@ -288,7 +340,7 @@ def test_a_client_can_wait_until_its_trial_is_out(engine: PackedEngine, tmp_path
     trials.detach("unknown", wait=True)
     with at_work(trials):
         trials.attach("a", make_spec(max_steps=10_000))
-        trials.evaluation_after("a", 0)
+        hear(trials, "a", 0)
         trials.detach("a", wait=True)
         assert engine.slots == []
         left = read_progress(tmp_path / "a")
@@ -307,7 +359,7 @@ def test_many_clients_that_come_leave_and_come_again_at_any_time_change_no_loss(
         for visit in range(4):
             trials.attach(name, SPECS[name])
             if visit % 2:
-                trials.evaluation_after(name, 0)
+                hear(trials, name, 0)
             time.sleep(0.002 * number)
             trials.detach(name)
         found[name] = losses_of(follow(trials, name, SPECS[name]))
@@ -330,4 +382,4 @@ def test_attaching_twice_changes_nothing(engine: PackedEngine, tmp_path: Path) -
     trials.attach("a", make_spec())
     trials.advance()
     assert engine.slots == ["a"]
-    assert trials.evaluation_after("a", 0).step == 2
+    assert hear(trials, "a", 0).step == 2

@@ -13,6 +13,7 @@ from packed_runs import (
     follow,
     follow_all,
     follow_at_once,
+    hear,
     losses_of,
     make_engine,
     make_spec,
@@ -193,7 +194,7 @@ def test_a_checkpoint_of_other_settings_is_refused_and_harms_no_other_trial(mode
         again.attach("a", make_spec(learning_rate=0.5))
     again.attach("b", SPECS["b"])
     assert advance_until_idle(again) == EVAL_STEPS  # as far as it goes ahead of its client
-    assert again.evaluation_after("b", 2).step == 4
+    assert hear(again, "b", 2).step == 4
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from orchestrator.config import LoraConfig, RunConfig, SearchConfig, SpaceConfig
 from orchestrator.packed.checkpoint import step_folder, write_progress
 from orchestrator.packed.plan import PackStatus, TrialProgress
 from orchestrator.records import EvalPoint, StopReason, TrialStatus
-from orchestrator.search.packed import MOST_SLOTS, WAITING_TRIALS, Engines, pack_plan, read_packed_trial
+from orchestrator.search.packed import MOST_SLOTS, Engines, pack_plan, read_packed_trial
 from orchestrator.search.packed_trial import slot_spec
 
 CURVE = tuple(EvalPoint(step=step, eval_loss=loss) for step, loss in ((6, 0.9), (12, 0.5), (18, 0.7)))
@@ -100,4 +100,4 @@ def test_as_many_trials_run_as_all_engines_have_slots_and_one_waits_at_each() ->
     def status(slots: int) -> PackStatus:
         return PackStatus(device="cpu", dtype="float32", threads=1, slots=slots, measured={}, startup_s=1.0)
 
-    assert Engines((None, None), (status(3), status(5))).concurrent_trials == 8 + 2 * WAITING_TRIALS
+    assert Engines((None, None), (status(3), status(5))).concurrent_trials == 8

@@ -130,6 +130,28 @@ def test_no_fewer_go_on_than_the_search_keeps(recorded: dict[str, float], factor
     assert survivors(recorded, factor) <= go_on
 
 
+@given(cohorts, factors, st.integers(1, 5), st.integers(1, 40))
+def test_of_the_first_trials_of_many_only_their_part_is_kept(
+    eval_losses: list[float], factor: int, keep: int, expected: int
+) -> None:
+    recorded = named(eval_losses)
+    go_on = survivors(recorded, factor, keep=keep, expected=expected)
+    assert survivors(recorded, factor) <= go_on <= survivors(recorded, factor, keep=keep)
+    if expected <= len(recorded):
+        assert go_on == survivors(recorded, factor, keep=keep)
+    if keep * factor <= expected:  # one in factor are enough
+        assert go_on == survivors(recorded, factor)
+
+
+def test_two_that_come_first_in_a_search_of_many_are_not_both_let_on() -> None:
+    scheduler = SuccessiveHalving(RUNGS, reduction_factor=3, keep=2, num_trials=12)
+    assert scheduler.set_search_properties("eval_loss", "min")
+    assert went_on(report_together(scheduler, {"a": 1.0, "b": 2.0})) == {"a"}
+    assert went_on(report_together(scheduler, {"c": 3.0, "d": 4.0, "e": 0.5, "f": 0.6})) == {"e", "f"}
+    # Of the four that are expected at the second rung half are kept, which is more than one in three.
+    assert went_on(report_together(scheduler, {"a": 1.0, "e": 0.5, "f": 0.6}, step=RUNGS[1])) == {"e", "f"}
+
+
 def test_the_scheduler_lets_as_many_go_on_as_the_search_keeps() -> None:
     scheduler = SuccessiveHalving([6], reduction_factor=3, keep=2)
     assert scheduler.set_search_properties("eval_loss", "min")
