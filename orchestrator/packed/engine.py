@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from orchestrator.packed.attention import use_blocked_attention
 from orchestrator.packed.base import decoder_and_head, require_causal_rows, require_steady_positions
-from orchestrator.packed.batch import PASS_OVERHEAD, Pass, TokenRows, even_passes, make_passes, samples_of_step
+from orchestrator.packed.batch import Pass, TokenRows, even_passes, make_passes, pass_size, samples_of_step
 from orchestrator.packed.dropout import DropoutKeys, row_key
 from orchestrator.packed.lora import Segment, adapted_layers, attach, require_whole_rows
 from orchestrator.packed.loss import token_losses
@@ -176,8 +176,8 @@ class PackedEngine:
         order = [stack.names[i] for stack, chosen in members for i in (chosen or range(len(stack.names)))]
         totals, count = torch.zeros(len(order), dtype=torch.float64, device=self.device), 0
         with torch.no_grad():
-            most_rows = EVAL_ROWS * self.micro_batch_size
-            for piece in even_passes(self._val, len(order), most_rows=most_rows, device=self.device):
+            size = pass_size(self.device, EVAL_ROWS * self.micro_batch_size)
+            for piece in even_passes(self._val, len(order), size, self.device):
                 with self._on_board(members, piece, train=False):
                     losses, _ = token_losses(self._hidden(piece), self._head, piece.targets, None)
                     totals += _sum_by_slot(losses, piece).to(totals.dtype)
@@ -190,10 +190,8 @@ class PackedEngine:
         """Add up the gradients of all passes of a step. Returns each slot's loss."""
         weights = members[0].stack.per_slot([1.0 / max(1, count) for count in learned]).squeeze(1)
         losses = torch.zeros_like(weights)
-        overhead = PASS_OVERHEAD[self.device.type]
-        for piece in make_passes(
-            self._train, samples, most_rows=self.micro_batch_size, overhead=overhead, device=self.device
-        ):
+        size = pass_size(self.device, self.micro_batch_size)
+        for piece in make_passes(self._train, samples, size, self.device):
             with self._on_board(members, piece, train=True):
                 hidden = self._hidden(piece)
                 counts = torch.tensor(piece.learned, device=self.device)

@@ -225,7 +225,8 @@ class Trials:
                     return
                 trial.state = None
                 self._waiting.remove(name)
-                self._use = self._use.model_copy(update=self._occupancy.so_far())
+                if not trial.progress.step:  # not one that was parked, or has come from another engine
+                    self._use = self._use.model_copy(update=self._occupancy.so_far())
             self._occupancy.note(len(self._engine.slots), self.slots)
 
     def _must_gather(self) -> bool:

@@ -1,3 +1,4 @@
+import math
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -10,9 +11,11 @@ from packed_runs import random_rows
 from orchestrator.packed.batch import (
     IGNORED,
     Pass,
+    PassSize,
     TokenRows,
     even_passes,
     make_passes,
+    pass_size,
     samples_of_step,
     split_ranks,
 )
@@ -35,35 +38,49 @@ def cost(cuts: list[tuple[int, int]], lengths: np.ndarray, overhead: int) -> int
     return sum((end - start) * int(lengths[:, start:end].max()) + overhead for start, end in cuts)
 
 
-def all_cuts(rows: int, most_rows: int) -> list[list[tuple[int, int]]]:
-    found = []
+def all_cuts(longest: np.ndarray, size: PassSize) -> list[list[tuple[int, int]]]:
+    rows, found = len(longest), []
     for number in range(rows):
         for inner in combinations(range(1, rows), number):
-            edges = [0, *inner, rows]
-            cuts = list(pairwise(edges))
-            if all(end - start <= most_rows for start, end in cuts):
+            cuts = list(pairwise([0, *inner, rows]))
+            if all(size.holds(end - start, int(longest[start])) for start, end in cuts):
                 found.append(cuts)
     return found
 
 
-@given(lengths_by_slot, st.integers(1, 8), st.integers(0, 1000))
-def test_no_cut_into_passes_costs_less(lengths: list[list[int]], most_rows: int, overhead: int) -> None:
+sizes = st.builds(
+    PassSize,
+    rows=st.integers(1, 8),
+    tokens=st.integers(1, 3000) | st.just(math.inf),
+    overhead=st.integers(0, 1000),
+)
+
+
+@given(lengths_by_slot, sizes)
+def test_no_cut_into_passes_costs_less(lengths: list[list[int]], size: PassSize) -> None:
     by_length = np.array(lengths)
-    cuts = split_ranks(by_length, most_rows=most_rows, overhead=overhead)
+    cuts = split_ranks(by_length, size)
     assert [place for start, end in cuts for place in range(start, end)] == list(range(by_length.shape[1]))
-    assert all(0 < end - start <= most_rows for start, end in cuts)
-    possible = all_cuts(by_length.shape[1], most_rows)
-    assert cost(cuts, by_length, overhead) == min(cost(other, by_length, overhead) for other in possible)
+    possible = all_cuts(by_length.max(axis=0), size)
+    assert cuts in possible
+    assert cost(cuts, by_length, size.overhead) == min(cost(other, by_length, size.overhead) for other in possible)
 
 
-@given(lengths_by_slot, st.integers(1, 8), st.integers(0, 1000))
-def test_the_cut_is_the_same_for_slots_with_the_same_lengths(
-    lengths: list[list[int]], most_rows: int, overhead: int
-) -> None:
-    one, many = np.array(lengths[:1]), np.array(lengths[:1] * 5)
-    assert split_ranks(one, most_rows=most_rows, overhead=overhead) == split_ranks(
-        many, most_rows=most_rows, overhead=overhead
-    )
+@given(sizes, st.integers(1, 10), st.integers(1, 4000))
+def test_a_pass_holds_its_rows_and_tokens_and_at_least_one_row(size: PassSize, rows: int, longest: int) -> None:
+    fits = rows <= size.rows and rows * longest <= size.tokens
+    assert size.holds(rows, longest) == (fits or rows == 1)
+
+
+def test_processors_have_smaller_passes_than_gpus() -> None:
+    assert not pass_size(CPU, 64).holds(64, 100)
+    assert pass_size(torch.device("cuda"), 64).holds(64, 10_000)
+    assert not pass_size(torch.device("cuda"), 64).holds(65, 1)
+
+
+@given(lengths_by_slot, sizes)
+def test_the_cut_is_the_same_for_slots_with_the_same_lengths(lengths: list[list[int]], size: PassSize) -> None:
+    assert split_ranks(np.array(lengths[:1]), size) == split_ranks(np.array(lengths[:1] * 5), size)
 
 
 @given(st.integers(1, 30), st.integers(1, 40), st.integers(0, 2**32 - 1))
@@ -110,13 +127,10 @@ def wanted_tokens(rows: TokenRows, chosen: list[int]) -> list[tuple[tuple[int, .
 
 @given(
     st.lists(st.lists(st.integers(0, 19), min_size=5, max_size=5), min_size=1, max_size=4),
-    st.integers(1, 6),
-    st.integers(0, 200),
+    st.builds(PassSize, rows=st.integers(1, 6), tokens=st.integers(1, 100), overhead=st.integers(0, 200)),
 )
-def test_passes_hold_every_learned_token_once_behind_its_own_row(
-    samples: list[list[int]], most_rows: int, overhead: int
-) -> None:
-    passes = list(make_passes(ROWS, samples, most_rows=most_rows, overhead=overhead, device=CPU))
+def test_passes_hold_every_learned_token_once_behind_its_own_row(samples: list[list[int]], size: PassSize) -> None:
+    passes = list(make_passes(ROWS, samples, size, CPU))
     for slot, chosen in enumerate(samples):
         got = [token for piece in passes for token in learned_tokens(piece, slot)]
         assert sorted(got) == sorted(wanted_tokens(ROWS, chosen))
@@ -132,7 +146,7 @@ def test_passes_hold_every_learned_token_once_behind_its_own_row(
 
 def test_the_place_of_a_row_is_that_in_its_batch() -> None:
     samples = [[3, 1, 4], [1, 5, 9]]
-    for piece in make_passes(ROWS, samples, most_rows=2, overhead=0, device=CPU):
+    for piece in make_passes(ROWS, samples, PassSize(2), CPU):
         rows = len(piece.ids) // 2
         for place, rank in enumerate(piece.ranks):
             index = samples[place // rows][rank]
@@ -140,9 +154,12 @@ def test_the_place_of_a_row_is_that_in_its_batch() -> None:
             assert piece.ids[place, : len(ids)].tolist() == ids
 
 
-@pytest.mark.parametrize("most_rows", [1, 3, 100])
-def test_evaluation_sees_every_row_once_for_each_slot(most_rows: int) -> None:
-    passes = list(even_passes(ROWS, 2, most_rows=most_rows, device=CPU))
+@pytest.mark.parametrize(
+    "size", [PassSize(1), PassSize(3), PassSize(100), PassSize(100, tokens=50), PassSize(9, tokens=1)]
+)
+def test_evaluation_sees_every_row_once_for_each_slot(size: PassSize) -> None:
+    passes = list(even_passes(ROWS, 2, size, CPU))
+    assert all(size.holds(len(piece.ids) // 2, piece.ids.shape[1]) for piece in passes)
     for slot in range(2):
         got = [token for piece in passes for token in learned_tokens(piece, slot)]
         assert sorted(got) == sorted(wanted_tokens(ROWS, list(range(len(ROWS)))))
@@ -157,6 +174,6 @@ def test_a_rows_first_token_is_never_learned() -> None:
 
 def test_rows_without_learned_tokens_leave_an_empty_loss() -> None:
     rows = TokenRows.of([([9, 10], [IGNORED, IGNORED])])
-    (piece,) = make_passes(rows, [[0], [0]], most_rows=1, overhead=0, device=CPU)
+    (piece,) = make_passes(rows, [[0], [0]], PassSize(1), CPU)
     assert piece.learned == (0, 0)
     assert len(piece.positions) == len(piece.targets) == 0
