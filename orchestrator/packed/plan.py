@@ -83,8 +83,8 @@ class PackStatus(Record):
 class PackUse(Record):
     """What an engine's time went into, in seconds since it was ready.
 
-    `waiting_s` had nothing to train. `busy_slot_s` of `open_slot_s` slot-seconds were used while new trials kept coming, up
-    to the last that was let in. `slots` are those on offer, fewer than at the start if memory ran out.
+    `waiting_s` had nothing to train. `busy_slot_s` of `open_slot_s` slot-seconds were used while new trials kept
+    coming, up to the last that was let in. `slots` are those on offer, fewer than at the start if memory ran out.
     """
 
     train_s: float = 0.0
