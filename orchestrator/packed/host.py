@@ -21,7 +21,7 @@ from orchestrator.runs import write_text_atomic
 
 IDLE_S = 0.2
 GATHER_S = 2.0
-"""Clients start one after the other, on a machine that starts them all in less than a second or two each."""
+"""Longer than it takes, on a busy machine, from one client's start to the next one's."""
 
 
 def start_engine(plan: PackPlan, storage: Path, number: int, *, after_death: bool) -> tuple[Trials, PackStatus]:

@@ -5,10 +5,13 @@ from contextlib import suppress
 from typing import Any
 
 import ray
-from ray.exceptions import ActorDiedError, RayActorError
+from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError
 
 from orchestrator.packed.plan import Evaluation
 from orchestrator.packed.spec import SlotSpec
+
+MOVE_PATIENCE_S = 2.0
+"""Seconds that a trial waits to hear whether it should move."""
 
 
 class SlotLease:
@@ -60,20 +63,23 @@ class SlotLease:
             self._place = None
 
     def _take_place(self) -> int:
-        return self._go_to(ray.get(self._engines[0].place.remote(self._trial, self._slots)))
-
-    def _move(self, here: int, *, waits: bool) -> None:
-        there = ray.get(self._engines[0].place_anew.remote(self._trial, here, self._slots, waits=waits))
-        if there != here:
-            self._go_to(there)
-
-    def _go_to(self, place: int) -> int:
-        # Besides the engine that is left: a client before this one may have been killed at another, where the trial
-        # would go on.
-        others = [engine for number, engine in enumerate(self._engines) if number != place]
-        _wait([engine.detach.remote(self._trial, wait=True) for engine in others])
+        place: int = ray.get(self._engines[0].place.remote(self._trial, self._slots))
+        # A client before this one may have been killed at another engine, where the trial would go on.
+        self._leave_engines(number for number in range(len(self._engines)) if number != place)
         self._place = place
         return place
+
+    def _move(self, here: int, *, waits: bool) -> None:
+        asked = self._engines[0].place_anew.remote(self._trial, here, self._slots, waits=waits)
+        try:
+            self._place = ray.get(asked, timeout=MOVE_PATIENCE_S)
+        except (RayActorError, GetTimeoutError):
+            return  # who keeps the places is dead or starts again, and this trial can go on where it is
+        if self._place != here:
+            self._leave_engines([here])
+
+    def _leave_engines(self, places: Iterable[int]) -> None:
+        _wait([self._engines[place].detach.remote(self._trial, wait=True) for place in places])
 
 
 def _wait(answers: Iterable[Any]) -> None:

@@ -10,7 +10,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from orchestrator.cluster import WorkerShape
 from orchestrator.records import JsonObject, TrialRecord
-from orchestrator.search.names import HYPERPARAMETERS, trial_name
+from orchestrator.search.names import HYPERPARAMETERS, name_of_storage, storage_name, trial_name
 from orchestrator.training.launch import build_trainer, fit
 from orchestrator.training.outcome import TrainedTrial, describe_trial, read_trial
 from orchestrator.training.plan import TrainPlan
@@ -24,8 +24,8 @@ def isolated_trial(plan: TrainPlan, storage: Path) -> Any:
     """The Tune trainable: trains `plan` with the trial's hyperparameters as the Ray Train job of that trial's name."""
 
     def train_trial(config: JsonObject) -> None:
-        name = trial_name(tune.get_context().get_trial_id())
         chosen = plan.with_hyperparameters(config[HYPERPARAMETERS])
+        name = storage_name(trial_name(tune.get_context().get_trial_id()), chosen.hyperparameters)
         fit(build_trainer(chosen, name=name, storage=storage, callbacks=(TuneReportCallback(),)))
 
     trainable: Callable[[JsonObject], None] = train_trial
@@ -37,7 +37,7 @@ def read_isolated_trial(
 ) -> tuple[TrainedTrial, TrialRecord]:
     """What the training job of a trial left."""
     trained = read_trial(storage, name)
-    return trained, describe_trial(trained, plan, trial_id=name, duration_s=duration_s, error=error)
+    return trained, describe_trial(trained, plan, trial_id=name_of_storage(name), duration_s=duration_s, error=error)
 
 
 ROUNDING = 1e-9

@@ -21,6 +21,7 @@ from orchestrator.progress import say
 from orchestrator.records import TrialRecord
 from orchestrator.runs import write_text_atomic
 from orchestrator.search.isolated import DRIVER_RESOURCES, concurrent_trials
+from orchestrator.search.names import name_of_storage
 from orchestrator.search.packed_trial import PackedTrial
 from orchestrator.training.outcome import TrainedTrial, describe_trial
 from orchestrator.training.plan import TrainPlan
@@ -116,7 +117,7 @@ def read_packed_trial(
         steps=progress.step,
         tokens=progress.tokens,
     )
-    record = describe_trial(trained, plan, trial_id=name, duration_s=duration_s, error=error)
+    record = describe_trial(trained, plan, trial_id=name_of_storage(name), duration_s=duration_s, error=error)
     return trained, record.model_copy(update={"device_s": round(progress.device_s, 3)})
 
 

@@ -19,7 +19,7 @@ from orchestrator.runs import RunDir, digest_of, write_text_atomic
 from orchestrator.search.board import ShowTrials
 from orchestrator.search.early_stop import make_scheduler
 from orchestrator.search.isolated import concurrent_trials, isolated_trial, read_isolated_trial
-from orchestrator.search.names import HYPERPARAMETERS, trial_name
+from orchestrator.search.names import HYPERPARAMETERS, name_of_folder, storage_name, trial_name
 from orchestrator.search.packed import open_engines, packed_trial, read_packed_trial
 from orchestrator.search.space import make_searcher, num_trials, param_space, read_base_shape, resolve_space
 from orchestrator.training.launch import prepare_plan
@@ -129,7 +129,8 @@ def _read(result: Any, trials: Path, plan: TrainPlan, runner: _Runner) -> _Found
     chosen = plan.with_hyperparameters(result.config[HYPERPARAMETERS])
     error = str(result.error).strip().splitlines()[-1] if result.error else None
     duration_s = (result.metrics or {}).get("time_total_s")
-    trained, record = runner.read(trials, Path(result.path).name, chosen, duration_s=duration_s, error=error)
+    name = storage_name(name_of_folder(Path(result.path).name), chosen.hyperparameters)
+    trained, record = runner.read(trials, name, chosen, duration_s=duration_s, error=error)
     return _Found(trained, chosen, record)
 
 

@@ -23,9 +23,8 @@ def survivors(
         expected: About how many trials will be recorded there in all.
     """
     finite = sorted((loss, trial_id) for trial_id, loss in recorded.items() if math.isfinite(loss))
-    share = len(recorded) / max(expected, len(recorded), 1)
-    go_on = max(math.ceil(share * keep), math.ceil(len(recorded) / reduction_factor))
-    return frozenset(trial_id for _, trial_id in finite[:go_on])
+    kept = math.ceil(len(recorded) * keep / max(expected, len(recorded), 1))
+    return frozenset(trial_id for _, trial_id in finite[: max(kept, math.ceil(len(recorded) / reduction_factor))])
 
 
 class SuccessiveHalving(FIFOScheduler):  # type: ignore[misc]  # ray ships no types for it

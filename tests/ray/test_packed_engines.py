@@ -145,6 +145,20 @@ def test_a_trial_whose_engine_is_dead_for_good_goes_on_at_another(
     assert not (storage / "dead" / "engine-1-use.json").exists()
 
 
+def test_a_trial_goes_on_where_it_is_when_the_engine_that_keeps_the_places_is_dead_for_good(
+    plan: TrainPlan, storage: Path, undisturbed: Losses
+) -> None:
+    without_restarts = plan.model_copy(update={"train": make_config(storage, max_failures=0).train})
+    with open_engines(make_config(storage), without_restarts, storage / "first", num_trials=4) as engines:
+        here, there = lease(engines, "here"), lease(engines, "there")
+        here.next_evaluation()
+        there.next_evaluation()
+        ray.kill(engines.handles[0])
+        assert losses_of(to_the_end(there)) == close(undisturbed)
+        with pytest.raises(ray.exceptions.ActorDiedError):
+            to_the_end(here)
+
+
 def test_leases_outlive_the_death_of_any_engine(plan: TrainPlan, storage: Path, undisturbed: Losses) -> None:
     with open_engines(make_config(storage), plan, storage / "killed", num_trials=4) as engines:
         clients = {name: lease(engines, name) for name in "abcd"}

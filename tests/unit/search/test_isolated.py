@@ -4,7 +4,6 @@ from hypothesis import strategies as st
 
 from orchestrator.cluster import WorkerShape
 from orchestrator.search.isolated import concurrent_trials
-from orchestrator.search.names import trial_name
 
 
 @pytest.mark.parametrize(
@@ -50,8 +49,3 @@ def test_what_runs_at_once_fits_and_one_more_would_not(
     assert trials <= (wanted or trials)
     if trials != wanted:
         assert not fit(trials + 1)
-
-
-@pytest.mark.parametrize(("tune", "name"), [("7c3a1_00002", "7c3a1-00002"), ("a1b2c3d4", "a1b2c3d4")])
-def test_a_trial_is_named_after_tunes_id(tune: str, name: str) -> None:
-    assert trial_name(tune) == name

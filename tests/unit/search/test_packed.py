@@ -96,7 +96,7 @@ def test_an_engine_is_asked_for_what_the_config_says(tmp_path: Path) -> None:
     assert pack_plan(RunConfig(), plan, slots=100, most_slots=5, cohort=1).slots == 100
 
 
-def test_as_many_trials_run_as_all_engines_have_slots_and_one_waits_at_each() -> None:
+def test_as_many_trials_run_as_all_engines_have_slots() -> None:
     def status(slots: int) -> PackStatus:
         return PackStatus(device="cpu", dtype="float32", threads=1, slots=slots, measured={}, startup_s=1.0)
 
