@@ -1,6 +1,6 @@
 """What a search costs: packed, beside a Ray Train job for each trial, and beside one process that loops TRL.
 
-    python benchmarks/search.py                       # 16 trials of 100 steps on the toy base; about half an hour
+    python benchmarks/search.py                       # 16 trials of 100 steps on the toy base; about 20 minutes
     python benchmarks/search.py --trials 4 --steps 30 # a quick look
 
 The candidates are drawn once, by the random searcher; every way trains the same list on the same tokens:
@@ -314,8 +314,8 @@ def _print(
     print(f"early stopping avoids {1 - packed.tokens / whole:.0%} of the grid's tokens ({whole / packed.tokens:.2f} x)")
     idle = sum(use.waiting_s for use in packed.engines) / len(packed.engines) / len(grid)
     busy, opened = (sum(getattr(use, key) for use in packed.engines) for key in ("busy_slot_s", "open_slot_s"))
-    occupied = f"slots busy {busy / opened:.1%} while trials waited" if opened else "no trial ever waited for a slot"
-    print(f"packed: {idle:.2f} s a trial without anything to train; {occupied}")
+    occupied = f"slots busy {busy / opened:.1%} while new trials came" if opened else "no trial ever waited for a slot"
+    print(f"packed: {idle:.2f} s a trial with nothing to train, at the start and in the end; {occupied}")
 
 
 def _overhead(way: Way) -> float:
