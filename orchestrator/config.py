@@ -219,8 +219,8 @@ class SearchConfig(Section):
     Ray Train job, which may span several workers and GPUs. `auto` packs where a trial fits one device: one worker with
     at most one GPU."""
     max_concurrent: PositiveInt | None = None
-    """Trials at once, over all devices. None: packed, as many as measuring shows to be fastest; isolated, as many as
-    the cluster holds."""
+    """Trials at once, over all devices. None: packed, eight where they fit the memory, and more where that is measured
+    to train faster; isolated, as many as the cluster holds."""
     keep: PositiveInt = 2
     """Best adapters that go on to evaluation."""
     seed: Seed = 0
