@@ -312,10 +312,15 @@ def _print(
         f"{overhead:.2f} = {samples * pack * overhead:.2f}"
     )
     print(f"early stopping avoids {1 - packed.tokens / whole:.0%} of the grid's tokens ({whole / packed.tokens:.2f} x)")
-    idle = sum(use.waiting_s for use in packed.engines) / len(packed.engines) / len(grid)
-    busy, opened = (sum(getattr(use, key) for use in packed.engines) for key in ("busy_slot_s", "open_slot_s"))
+    starved, waiting, busy, opened = (
+        sum(getattr(use, key) for use in packed.engines) / len(packed.engines)
+        for key in ("starved_s", "waiting_s", "busy_slot_s", "open_slot_s")
+    )
     occupied = f"slots busy {busy / opened:.1%} while new trials came" if opened else "no trial ever waited for a slot"
-    print(f"packed: {idle:.2f} s a trial with nothing to train, at the start and in the end; {occupied}")
+    print(
+        f"packed: nothing to train for {starved / len(grid):.2f} s a trial while more were to come, and for "
+        f"{waiting - starved:.1f} s in the end; {occupied}"
+    )
 
 
 def _overhead(way: Way) -> float:

@@ -83,14 +83,15 @@ class PackStatus(Record):
 class PackUse(Record):
     """What an engine's time went into, in seconds since it was ready.
 
-    `waiting_s` had nothing to train. `busy_slot_s` of `open_slot_s` slot-seconds were used while new trials kept
-    coming, up to the last that was let in. `slots` are those on offer, fewer than at the start if memory ran out.
+    `waiting_s` had nothing to train, `starved_s` of it before the last new trial came. Up to then `busy_slot_s` of
+    `open_slot_s` slot-seconds were used. `slots` are those on offer, fewer than at the start if memory ran out.
     """
 
     train_s: float = 0.0
     eval_s: float = 0.0
     save_s: float = 0.0
     waiting_s: float = 0.0
+    starved_s: float = 0.0
     busy_slot_s: float = 0.0
     open_slot_s: float = 0.0
     tokens: int = 0

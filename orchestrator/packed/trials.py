@@ -226,7 +226,8 @@ class Trials:
                 trial.state = None
                 self._waiting.remove(name)
                 if not trial.progress.step:  # not one that was parked, or has come from another engine
-                    self._use = self._use.model_copy(update=self._occupancy.so_far())
+                    so_far = {"starved_s": self._use.waiting_s, **self._occupancy.so_far()}
+                    self._use = self._use.model_copy(update=so_far)
             self._occupancy.note(len(self._engine.slots), self.slots)
 
     def _must_gather(self) -> bool:

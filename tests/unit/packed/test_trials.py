@@ -311,7 +311,13 @@ def test_waiting_without_work_is_counted_and_ends_when_a_trial_comes(engine: Pac
     trials.wait_for_work(60)
     assert time.monotonic() - started < 30
     trials.wait_for_work(60)  # it is still there
+    waited_s = trials.use().waiting_s
     assert trials.advance()
+    assert trials.use().starved_s == waited_s
+    advance_until_idle(trials)
+    trials.wait_for_work(0.05)
+    use = trials.use()
+    assert use.waiting_s > use.starved_s == waited_s  # nobody came any more
 
 
 def test_a_broken_engine_is_told_to_all_who_wait_and_to_all_who_come(engine: PackedEngine, tmp_path: Path) -> None:
