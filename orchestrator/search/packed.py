@@ -152,8 +152,9 @@ def _statuses(handles: Sequence[Any]) -> list[PackStatus]:
 
 def _describe(engines: Engines) -> str:
     status, slots = engines.statuses[0], sum(status.slots for status in engines.statuses)
-    what = f"{len(engines.handles)} x {status.device}, {status.dtype}, {slots} trials at once"
+    trials = f"{slots} trials at once" if slots > 1 else "one trial at a time"
+    what = f"{len(engines.handles)} x {status.device}, {status.dtype}, {trials}"
     if not status.measured:
         return f"Ready: {what}."
-    rates = ", ".join(f"{slots}: {rate:,.0f}" for slots, rate in status.measured.items())
-    return f"Ready: {what} (tokens/s by number of trials: {rates})."
+    rates = ", ".join(f"{rate:,.0f} with {slots}" for slots, rate in status.measured.items())
+    return f"Ready: {what} (tokens/s of the first engine, by its number of trials: {rates})."

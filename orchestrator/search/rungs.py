@@ -11,20 +11,18 @@ from orchestrator.errors import ConfigError
 from orchestrator.records import JsonObject
 
 
-def survivors(
-    recorded: Mapping[str, float], reduction_factor: int, *, keep: int = 1, expected: float = 0
-) -> frozenset[str]:
+def survivors(recorded: Mapping[str, float], reduction_factor: int) -> frozenset[str]:
     """The best ceil(n / reduction_factor) of the n trials recorded at a rung; ties go to the smaller trial id.
 
     Args:
         recorded: Trial id -> loss at the rung, lower is better. One that is not finite counts in n and never survives.
         reduction_factor: One in this many goes on.
-        keep: No fewer than this go on, if so many are finite, once all trials are recorded; before that, their part.
-        expected: About how many trials will be recorded there in all.
     """
-    finite = sorted((loss, trial_id) for trial_id, loss in recorded.items() if math.isfinite(loss))
-    kept = math.ceil(len(recorded) * keep / max(expected, len(recorded), 1))
-    return frozenset(trial_id for _, trial_id in finite[: max(kept, math.ceil(len(recorded) / reduction_factor))])
+    return frozenset(_best_first(recorded)[: math.ceil(len(recorded) / reduction_factor)])
+
+
+def _best_first(losses: Mapping[str, float]) -> list[str]:
+    return [name for _, name in sorted((loss, name) for name, loss in losses.items() if math.isfinite(loss))]
 
 
 class SuccessiveHalving(FIFOScheduler):  # type: ignore[misc]  # ray ships no types for it
@@ -41,7 +39,7 @@ class SuccessiveHalving(FIFOScheduler):  # type: ignore[misc]  # ray ships no ty
     Args:
         rungs: Optimizer steps at which trials are cut, each a step at which every trial is evaluated.
         reduction_factor: One in this many goes on.
-        keep: No fewer than this go on at any rung, of `num_trials`.
+        keep: No fewer than this go on at any rung: where too few others are still to come, the best that are there do.
         num_trials: Trials of the whole search.
     """
 
@@ -95,12 +93,17 @@ class SuccessiveHalving(FIFOScheduler):  # type: ignore[misc]  # ray ships no ty
                 self._recorded[step].setdefault(trial_id, loss)
 
     def _cut(self) -> None:
-        for place, (rung, recorded) in enumerate(self._recorded.items()):
-            new = recorded.keys() - self._goes_on[rung].keys()
+        to_come = self._num_trials
+        for rung, recorded in self._recorded.items():
+            went_on = self._goes_on[rung]
+            new = {trial_id: loss for trial_id, loss in recorded.items() if trial_id not in went_on}
             if new:
-                expected = self._num_trials / self._reduction_factor**place
-                go_on = survivors(recorded, self._reduction_factor, keep=self._keep, expected=expected)
-                self._goes_on[rung].update((trial_id, trial_id in go_on) for trial_id in new)
+                on = survivors(recorded, self._reduction_factor) & new.keys()
+                others = sum(went_on.values()) + len(on) + max(0, to_come - len(recorded))
+                runners_up = [trial_id for trial_id in _best_first(new) if trial_id not in on]
+                on |= set(runners_up[: max(0, self._keep - others)])
+                went_on.update((trial_id, trial_id in on) for trial_id in new)
+            to_come = sum(went_on.values())  # to the next rung
 
     def _reached(self, trial_id: str, step: int) -> list[int]:
         """The rungs up to `step` at which the trial is recorded, lowest first."""

@@ -120,36 +120,31 @@ def test_equal_losses_are_told_apart_by_trial_id() -> None:
     assert survivors({"b": 1.0, "c": 1.0, "a": 1.0, "d": 2.0}, 2) == {"a", "b"}
 
 
-@given(
-    st.dictionaries(st.text(max_size=3), st.floats(allow_nan=True), max_size=12), st.integers(2, 5), st.integers(1, 5)
-)
-def test_no_fewer_go_on_than_the_search_keeps(recorded: dict[str, float], factor: int, keep: int) -> None:
-    num_finite = sum(math.isfinite(loss) for loss in recorded.values())
-    go_on = survivors(recorded, factor, keep=keep)
-    assert len(go_on) == min(num_finite, max(keep, math.ceil(len(recorded) / factor)))
-    assert survivors(recorded, factor) <= go_on
-
-
-@given(cohorts, factors, st.integers(1, 5), st.integers(1, 40))
-def test_of_the_first_trials_of_many_only_their_part_is_kept(
-    eval_losses: list[float], factor: int, keep: int, expected: int
-) -> None:
-    recorded = named(eval_losses)
-    go_on = survivors(recorded, factor, keep=keep, expected=expected)
-    assert survivors(recorded, factor) <= go_on <= survivors(recorded, factor, keep=keep)
-    if expected <= len(recorded):
-        assert go_on == survivors(recorded, factor, keep=keep)
-    if keep * factor <= expected:  # one in factor are enough
-        assert go_on == survivors(recorded, factor)
+@given(st.lists(cohorts, min_size=1, max_size=5), factors, st.integers(1, 5))
+def test_no_fewer_go_on_than_the_search_keeps(rounds: list[list[float]], factor: int, keep: int) -> None:
+    cohort_of = [named(eval_losses, f"c{number}-") for number, eval_losses in enumerate(rounds)]
+    num_trials = sum(len(cohort) for cohort in cohort_of)
+    scheduler = SuccessiveHalving(RUNGS, reduction_factor=factor, keep=keep, num_trials=num_trials)
+    assert scheduler.set_search_properties("eval_loss", "min")
+    for cohort in cohort_of[:-1]:
+        report_together(scheduler, cohort)
+    passed = [went_on(report_together(scheduler, cohort)) for cohort in cohort_of]  # told again, it decides the same
+    last_finite = sum(math.isfinite(loss) for loss in cohort_of[-1].values())
+    others = sum(len(on) for on in passed[:-1])
+    assert others + len(passed[-1]) >= min(keep, others + last_finite)
+    for cohort, on in zip(cohort_of, passed, strict=True):
+        assert all(
+            cohort[kept] <= cohort[cut] for kept in on for cut in cohort.keys() - on if math.isfinite(cohort[cut])
+        )
 
 
 def test_two_that_come_first_in_a_search_of_many_are_not_both_let_on() -> None:
-    scheduler = SuccessiveHalving(RUNGS, reduction_factor=3, keep=2, num_trials=12)
+    scheduler = SuccessiveHalving(RUNGS, reduction_factor=3, keep=2, num_trials=6)
     assert scheduler.set_search_properties("eval_loss", "min")
     assert went_on(report_together(scheduler, {"a": 1.0, "b": 2.0})) == {"a"}
-    assert went_on(report_together(scheduler, {"c": 3.0, "d": 4.0, "e": 0.5, "f": 0.6})) == {"e", "f"}
-    # Of the four that are expected at the second rung half are kept, which is more than one in three.
-    assert went_on(report_together(scheduler, {"a": 1.0, "e": 0.5, "f": 0.6}, step=RUNGS[1])) == {"e", "f"}
+    assert went_on(report_together(scheduler, {"c": 3.0, "d": 4.0, "e": 5.0, "f": 6.0})) == {"c"}  # nobody is to come
+    assert went_on(report_together(scheduler, {"a": 1.0}, step=RUNGS[1])) == {"a"}
+    assert went_on(report_together(scheduler, {"c": 3.0}, step=RUNGS[1])) == {"c"}
 
 
 def test_the_scheduler_lets_as_many_go_on_as_the_search_keeps() -> None:
