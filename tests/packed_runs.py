@@ -106,7 +106,7 @@ def at_work(trials: Trials) -> Iterator[None]:
 
 def hear(trials: Trials, name: str, step: int) -> Evaluation:
     """What a client that waits for as long as it takes hears next."""
-    evaluation = trials.evaluation_after(name, step)
+    evaluation = trials.evaluation_after(name, step, patience_s=600)
     assert evaluation is not None
     return evaluation
 

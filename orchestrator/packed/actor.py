@@ -79,10 +79,9 @@ class PackActor:
         """
         with self._lock:
             there = self._emptiest(trial, slots)
-            if there != here:
-                is_free = self._others(trial, there) < slots[there]
-                is_emptier = self._load(trial, there, slots) < self._load(trial, here, slots)
-                here = there if is_free and (waits or is_emptier) else here
+            load = self._load(trial, there, slots)
+            if load <= 1 and (waits or load < self._load(trial, here, slots)):
+                here = there
             self._places[trial] = here  # this actor may be a new one that has heard of nobody
             return here
 
@@ -91,11 +90,9 @@ class PackActor:
         return min(there, key=lambda number: self._load(trial, number, slots))
 
     def _load(self, trial: str, number: int, slots: Sequence[int]) -> float:
-        """Trials for each slot of an engine that is there, with this one."""
-        return (self._others(trial, number) + 1) / slots[number]
-
-    def _others(self, trial: str, number: int) -> int:
-        return sum(place == number and name != trial for name, place in self._places.items())
+        """Trials for each slot of an engine that is there, with this one; above 1 it would wait."""
+        others = sum(place == number and name != trial for name, place in self._places.items())
+        return (others + 1) / slots[number]
 
     def leave(self, trial: str) -> None:
         """The trial has ended."""

@@ -156,8 +156,8 @@ def even_passes(rows: TokenRows, num_slots: int, size: PassSize, device: torch.d
     order = np.argsort(-rows.lengths, kind="stable").tolist()
     start = 0
     while start < len(order):
-        end = start + 1
-        while end < len(order) and size.holds(end + 1 - start, int(rows.lengths[order[start]])):
+        end, longest = start + 1, int(rows.lengths[order[start]])
+        while end < len(order) and size.holds(end + 1 - start, longest):
             end += 1
         chosen = order[start:end]
         yield _pass(rows, [chosen] * num_slots, tuple(range(len(chosen))) * num_slots, device)

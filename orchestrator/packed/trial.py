@@ -50,7 +50,7 @@ class SlotLease:
                 if not any(self._slots):
                     raise
                 continue
-            if evaluation is None or evaluation.stop_reason is None:
+            if len(self._engines) > 1 and (evaluation is None or evaluation.stop_reason is None):
                 self._move(here, waits=evaluation is None)
             if evaluation is not None:
                 self._heard = evaluation.step

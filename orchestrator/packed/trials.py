@@ -119,13 +119,13 @@ class Trials:
             while wait and name in self._leaving and self._failure is None:
                 self._changed.wait()
 
-    def evaluation_after(self, name: str, step: int, *, patience_s: float | None = None) -> Evaluation | None:
+    def evaluation_after(self, name: str, step: int, *, patience_s: float) -> Evaluation | None:
         """Wait for the first evaluation of a trial past `step`.
 
         Args:
             name: The trial.
             step: The last step that its client has heard of.
-            patience_s: How long the trial may wait for a slot, in seconds; None: for ever.
+            patience_s: How long the trial may wait for a slot, in seconds.
 
         Returns:
             The evaluation; None if the trial has waited for a slot too long and has none.
@@ -134,7 +134,7 @@ class Trials:
             TrainingError: If the engine broke, or the trial was taken away meanwhile.
         """
         with self._changed:
-            gives_up = math.inf if patience_s is None else time.monotonic() + patience_s
+            gives_up = time.monotonic() + patience_s
             while True:
                 if self._failure is not None:
                     raise self._failure
@@ -149,7 +149,7 @@ class Trials:
                     return found
                 if name not in self._waiting:
                     self._changed.wait()
-                elif not self._changed.wait(max(0.0, min(gives_up - time.monotonic(), threading.TIMEOUT_MAX))):
+                elif not self._changed.wait(max(0.0, gives_up - time.monotonic())):
                     return None
 
     def use(self) -> PackUse:

@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,14 @@ def plan(storage: Path) -> Iterator[TrainPlan]:
         yield prepare_plan(config, run)
 
 
+@contextmanager
+def mortal_engines(plan: TrainPlan, storage: Path, name: str) -> Iterator[Engines]:
+    """Two engines that nobody starts again when they die."""
+    mortal = plan.model_copy(update={"train": make_config(storage, max_failures=0).train})
+    with open_engines(make_config(storage), mortal, storage / name, num_trials=4) as engines:
+        yield engines
+
+
 def lease(engines: Engines, trial: str, spec: SlotSpec = SPEC) -> SlotLease:
     return SlotLease(engines.handles, [status.slots for status in engines.statuses], trial, spec)
 
@@ -128,8 +137,7 @@ def test_trials_are_dealt_to_both_engines_and_a_lease_that_ends_frees_its_slot(
 def test_a_trial_whose_engine_is_dead_for_good_goes_on_at_another(
     plan: TrainPlan, storage: Path, undisturbed: Losses
 ) -> None:
-    without_restarts = plan.model_copy(update={"train": make_config(storage, max_failures=0).train})
-    with open_engines(make_config(storage), without_restarts, storage / "dead", num_trials=4) as engines:
+    with mortal_engines(plan, storage, "dead") as engines:
         here, there = lease(engines, "here"), lease(engines, "there")
         here.next_evaluation()
         assert there.next_evaluation().step == EVAL_STEPS
@@ -148,8 +156,7 @@ def test_a_trial_whose_engine_is_dead_for_good_goes_on_at_another(
 def test_a_trial_goes_on_where_it_is_when_the_engine_that_keeps_the_places_is_dead_for_good(
     plan: TrainPlan, storage: Path, undisturbed: Losses
 ) -> None:
-    without_restarts = plan.model_copy(update={"train": make_config(storage, max_failures=0).train})
-    with open_engines(make_config(storage), without_restarts, storage / "first", num_trials=4) as engines:
+    with mortal_engines(plan, storage, "first") as engines:
         here, there = lease(engines, "here"), lease(engines, "there")
         here.next_evaluation()
         there.next_evaluation()
@@ -180,6 +187,8 @@ def test_a_trial_that_waits_takes_the_slot_that_another_engine_has_free(
         stays, leaves, waits = lease(engines, "stays", long), lease(engines, "leaves", long), lease(engines, "waits")
         for client in (stays, leaves):
             client.next_evaluation()
+        # Its place is where nobody ever leaves, whenever its thread comes to ask.
+        assert ray.get(engines.handles[0].place.remote("waits", [1, 1])) == 0
         ends = threading.Event()
         heard: list[Evaluation] = []
 
@@ -190,7 +199,6 @@ def test_a_trial_that_waits_takes_the_slot_that_another_engine_has_free(
         threads = [threading.Thread(target=stay), threading.Thread(target=lambda: heard.extend(to_the_end(waits)))]
         for thread in threads:
             thread.start()
-        time.sleep(0.5)  # it waits where nobody ever leaves
         leaves.leave()
         threads[1].join(timeout=120)
         ends.set()

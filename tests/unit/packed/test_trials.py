@@ -141,7 +141,7 @@ def test_the_first_step_waits_no_longer_when_nobody_comes(
 ) -> None:
     clock = SimpleNamespace(now=0.0)
     clock.monotonic = lambda: clock.now
-    monkeypatch.setattr("orchestrator.packed.trials.time", clock)
+    monkeypatch.setattr("orchestrator.packed.trials.time", clock)  # two seconds of a busy machine are not to be told
     trials = make_trials(engine, tmp_path, slots=4, gather_s=2)
     trials.attach("a", make_spec())
     clock.now = 1.5
