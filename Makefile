@@ -63,7 +63,7 @@ lock: ## Resolve requirements/cpu.in into cpu.lock (needs uv; FIND_LINKS= or EXT
 		--no-emit-index-url --no-emit-find-links --no-emit-package torch -o requirements/cpu.lock
 
 tiny-base: install ## Make the weights of the built-in toy base again (about half an hour)
-	$(BIN)/python -m orchestrator.models.pretrain --out orchestrator/models/tiny_base
+	$(BIN)/python -m orchestrator.toy.pretrain --out orchestrator/toy/tiny_base
 
 clean: ## Remove caches and build outputs; .venv and runs stay
 	rm -rf build dist *.egg-info .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

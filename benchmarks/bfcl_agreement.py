@@ -1,4 +1,4 @@
-"""Does `evals.tool_calls` judge calls as the Berkeley Function Calling Leaderboard does? On its own questions.
+"""Does `evals.judge.calls` judge calls as the Berkeley Function Calling Leaderboard does? On its own questions.
 
     python benchmarks/bfcl_agreement.py --bfcl-python /path/to/venv/bin/python --seed 0 --replies 60
 
@@ -24,11 +24,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from evals.records import AcceptedCall, Case, ParsedReply
-from evals.source_literals import write_source
-from evals.suites.bfcl import read_cases
-from evals.tool_calls import CallJudgement, judge_calls
-from orchestrator.records import FunctionCall, ToolCall
+from evals.cases.bfcl import read_cases
+from evals.judge.calls import CallJudgement, judge_calls
+from evals.records import AcceptedCall, Case
+from orchestrator.chat.reply import ParsedReply
+from orchestrator.core.records import FunctionCall, ToolCall
+from orchestrator.notation.source_literals import write_source
 
 CATEGORIES = (
     "simple_python", "simple_java", "simple_javascript", "multiple", "parallel", "parallel_multiple",

@@ -22,9 +22,9 @@ from typing import Any
 
 import psutil
 
-from orchestrator.data.synthetic import generate_samples
-from orchestrator.jsonl import dump_line
-from orchestrator.records import Sample
+from orchestrator.core.jsonl import dump_line
+from orchestrator.core.records import Sample
+from orchestrator.toy.synthetic import generate_samples
 
 LONG_ROWS, SHORT_ROWS = 15_694, 1_000_000
 SAMPLES_A_CONVERSATION = (2, 2, 3)

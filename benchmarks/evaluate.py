@@ -27,14 +27,15 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 
 from evals.records import Case, EngineRecord
-from orchestrator.adapters import keep_adapter, list_adapters
-from orchestrator.config import RunConfig
-from orchestrator.data.tokenize import render_prompt
-from orchestrator.jsonl import read_jsonl
+from orchestrator.config.schema import RunConfig
+from orchestrator.core.jsonl import read_jsonl
+from orchestrator.core.records import TrialRecord
+from orchestrator.data.tokens.tokenize import render_prompt
+from orchestrator.models.adapters import keep_adapter, list_adapters
 from orchestrator.models.base import load_tokenizer
-from orchestrator.models.tiny import tiny_base_folder
-from orchestrator.records import TrialRecord
-from orchestrator.runs import RunDir, run_dir
+from orchestrator.run.folder import run_dir
+from orchestrator.run.paths import RunDir
+from orchestrator.toy.tiny import tiny_base_folder
 
 MAX_NEW_TOKENS = 160
 STEPS = 60

@@ -34,11 +34,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config import RunConfig
-from orchestrator.jsonl import read_jsonl
-from orchestrator.packed.plan import PackStatus, PackUse
-from orchestrator.records import TrialRecord
-from orchestrator.runs import RunDir, run_dir
+from orchestrator.config.schema import RunConfig
+from orchestrator.core.jsonl import read_jsonl
+from orchestrator.core.records import TrialRecord
+from orchestrator.multi_lora.plan import PackStatus, PackUse
+from orchestrator.run.folder import run_dir
+from orchestrator.run.paths import RunDir
 
 NEAR_THE_BEST = 0.0025
 """Ten per cent of the cells of published sweeps lie this near to the best."""
@@ -212,9 +213,9 @@ def _loop_child(path: Path) -> None:
     from transformers import TrainerCallback, set_seed
     from trl import SFTConfig, SFTTrainer
 
-    from orchestrator.adapters import peft_config
-    from orchestrator.cluster import WorkerShape
+    from orchestrator.models.adapters import peft_config
     from orchestrator.models.base import base_folder, load_frozen_base, load_tokenizer
+    from orchestrator.run.cluster import WorkerShape
     from orchestrator.search.early_stop import make_scheduler
     from orchestrator.training.plan import plan_training
     from orchestrator.training.worker import trainer_settings

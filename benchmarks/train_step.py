@@ -251,8 +251,8 @@ def packed_rounds(clock: Clock, settings: Settings, load: Load) -> None:
     """Rounds of the packed engine; an order is how many slots to have."""
     import torch
 
-    from orchestrator.packed.batch import TokenRows
-    from orchestrator.packed.engine import PackedEngine
+    from orchestrator.multi_lora.batch import TokenRows
+    from orchestrator.multi_lora.engine import PackedEngine
 
     rows = TokenRows.of(load.rows())
     model = load_base(settings, settings.dtype)
@@ -270,7 +270,7 @@ def packed_rounds(clock: Clock, settings: Settings, load: Load) -> None:
 
 def set_slots(engine: Any, num_slots: int) -> bool:
     """Admit or evict until the engine has so many. Returns whether anything changed."""
-    from orchestrator.packed.spec import SlotSpec
+    from orchestrator.multi_lora.spec import SlotSpec
 
     before = len(engine.slots)
     for number in range(num_slots, before):
@@ -403,7 +403,7 @@ def layer_rounds(clock: Clock, settings: Settings, load: Load) -> None:
     """Rounds of one adapted layer, forward and backward; an order is a way to hold the ranks, or `base` for none."""
     import torch
 
-    from orchestrator.packed.lora import Board, StackedLinear
+    from orchestrator.multi_lora.lora import Board, StackedLinear
 
     config, dtype, device = base_config(settings.base), getattr(torch, settings.dtype), settings.device
     base = torch.nn.Linear(config.hidden_size, config.intermediate_size, bias=False, device=device, dtype=dtype)
@@ -434,9 +434,9 @@ def layer_segments(way: str, base: Any, rows: int) -> list[Any]:
     """`LAYER_RANKS` with so many rows each: `padded` to the largest, in stacks by `widths`, or in a `loop`."""
     import torch
 
-    from orchestrator.packed.lora import Segment
-    from orchestrator.packed.slots import SlotStack, Target, initial_state, stack_width
-    from orchestrator.packed.spec import SlotSpec
+    from orchestrator.multi_lora.lora import Segment
+    from orchestrator.multi_lora.slots import SlotStack, Target, initial_state, stack_width
+    from orchestrator.multi_lora.spec import SlotSpec
 
     if way == "base":
         return []

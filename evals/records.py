@@ -4,16 +4,27 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field
 
-from orchestrator.config_eval import RESERVED_SUITE
-from orchestrator.records import JsonObject, Message, MetricName, Record, SampleKind, StopReason, ToolCall, ToolSpec
-from orchestrator.replies import ReplyKind
-
-ReplyFormat = Literal["hermes", "llama_json", "mistral", "pythonic", "mcp", "json"]
-"""How a family of models writes its calls; `parse` has one strict reader for each."""
-REPLY_FORMATS: tuple[ReplyFormat, ...] = get_args(ReplyFormat)
+from orchestrator.chat.reply import ParseFault, ServedReply
+from orchestrator.config.evaluation import RESERVED_SUITE
+from orchestrator.core.errors import OrchestratorError
+from orchestrator.core.records import (
+    JsonObject,
+    Message,
+    MetricName,
+    Record,
+    SampleKind,
+    StopReason,
+    ToolCall,
+    ToolSpec,
+)
+from orchestrator.refusals import ReplyKind
 
 HELD_OUT = RESERVED_SUITE
 """The suite of the cases that come from the run's own held-out part."""
+
+
+NO_CALL_SUFFICES = "no_call_suffices"
+"""Tag of a case without a fitting tool whose data has no reply of its own and demands only that nothing is called."""
 
 
 class AcceptedCall(Record):
@@ -43,7 +54,7 @@ class Case(Record):
     `suite` names the set it belongs to: the run's own held-out part, or a suite of the configuration. `messages` ends
     where the assistant should speak. `expected_calls` and `expected_text` are the data's own reply. Where
     `accepted_calls` is given it decides, and `expected_calls` is one example of it. `original_names` maps an offered
-    tool to its name in the source: a call by either name is a call of that tool.
+    tool to its name in the source: a call by either name is a call of that tool. `kind_inferred` as in `Sample`.
     """
 
     id: str
@@ -56,19 +67,7 @@ class Case(Record):
     accepted_calls: tuple[AcceptedCall, ...] = ()
     expected_text: str
     original_names: dict[str, str] = Field(default_factory=dict)
-
-
-class ServedReply(Record):
-    """What vLLM's own parser would return to a client of `vllm serve --tool-call-parser PARSER`.
-
-    `calls` holds name and arguments as the client would get them, the arguments as text. `error` is the parser's own
-    exception, as one line, where it raised one.
-    """
-
-    parser: str
-    calls: tuple[tuple[str, str], ...]
-    content: str
-    error: str | None = None
+    kind_inferred: bool = False
 
 
 MAX_COUNT = 10**9
@@ -100,17 +99,15 @@ class Generation(Record):
     served: ServedReply | None = None
     error: str | None = None
 
+    @property
+    def has_reply(self) -> bool:
+        """Whether the engine gave a reply at all."""
+        return self.error is None and self.finish_reason != "error"
+
 
 FailureReason = Literal[
-    # the reply as text
     "no_call",
-    "unclosed_tag",
-    "not_json",
-    "not_strict_json",
-    "not_a_call_object",
-    "text_inside_tag",
-    "text_beside_call",
-    "not_pythonic",
+    ParseFault,
     # the call against the offered tools
     "unknown_tool",
     "arguments_do_not_fit_schema",
@@ -149,23 +146,10 @@ FAILURE_REASONS: tuple[FailureReason, ...] = get_args(FailureReason)
 
 
 class Problem(Record):
-    """Why a reply, or one call in it, is not what it should be."""
+    """Why a reply, or one call in it, is not what its case asks for."""
 
     reason: FailureReason
     detail: str
-
-
-class ParsedReply(Record):
-    """A reply taken apart. Produced by `parse.parse_reply`.
-
-    `calls` holds only the calls that are strict JSON objects with a name and an arguments object; every other attempt
-    at a call is one entry of `problems`. `prose` is the text outside think blocks and call tags.
-    """
-
-    calls: tuple[ToolCall, ...]
-    prose: str
-    thinking: str | None
-    problems: tuple[Problem, ...]
 
 
 class Verdict(Record):
@@ -193,6 +177,7 @@ class Verdict(Record):
     arguments_given: int = 0
     arguments_right: int = 0
     serving_differs: bool | None = None
+    kind_inferred: bool = False
 
 
 class Metric(Record):
@@ -270,6 +255,11 @@ class FailedAdapter(Record):
     adapter_id: str
     error: str
     message: str
+
+    @classmethod
+    def of(cls, adapter_id: str, error: OrchestratorError) -> "FailedAdapter":
+        """The record of an adapter that ended in `error`."""
+        return cls(adapter_id=adapter_id, error=type(error).__name__, message=str(error))
 
 
 class Flip(Record):

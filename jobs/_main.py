@@ -13,12 +13,14 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from orchestrator import progress
-from orchestrator.config import RunConfig
-from orchestrator.config_io import load_config
-from orchestrator.environment import set_environment_defaults
-from orchestrator.errors import InputError, OrchestratorError, causes
-from orchestrator.runs import RunDir, StageName, locked, open_run, run_dir, run_stage
+from orchestrator.config.load import load_config
+from orchestrator.config.schema import RunConfig
+from orchestrator.core import progress
+from orchestrator.core.environment import set_environment_defaults
+from orchestrator.core.errors import InputError, OrchestratorError, causes
+from orchestrator.run.folder import locked, open_run, run_dir
+from orchestrator.run.ledger import run_stage
+from orchestrator.run.paths import RunDir, StageName
 
 DONE, FAILED, GATE_NOT_MET, INTERRUPTED = 0, 1, 2, 130
 
@@ -151,7 +153,7 @@ def cluster_on_demand(config: RunConfig) -> Iterator[Callable[[], None]]:
         is_up = False
 
         def ensure_cluster() -> None:
-            from orchestrator.cluster import cluster_session
+            from orchestrator.run.cluster import cluster_session
 
             nonlocal is_up
             if not is_up:

@@ -4,15 +4,16 @@ import sys
 from pathlib import Path
 
 from jobs._main import DONE, run_job
-from orchestrator.config import RunConfig
-from orchestrator.errors import InputError
-from orchestrator.runs import RunDir, check_dir, conflict_with_run
+from orchestrator.config.schema import RunConfig
+from orchestrator.core.errors import InputError
+from orchestrator.run.folder import check_dir, conflict_with_run
+from orchestrator.run.paths import RunDir
 
 
 def check(config: RunConfig, folder: RunDir) -> int:
     """Check and show the findings; exits 3 if the data is not ready."""
-    from evals.check import check_data, read_check
-    from evals.check_text import show_check
+    from evals.check.check import check_data, read_check
+    from evals.check.text import show_check
 
     before = read_check(folder)
     card = check_data(config, folder, base_dir=Path.cwd())

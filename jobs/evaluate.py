@@ -6,9 +6,9 @@ import uuid
 from collections.abc import Callable
 
 from jobs._main import DONE, cluster_on_demand, do_stage, run_job
-from orchestrator.config import RunConfig
-from orchestrator.errors import RunConflictError
-from orchestrator.runs import RunDir
+from orchestrator.config.schema import RunConfig
+from orchestrator.core.errors import RunConflictError
+from orchestrator.run.paths import RunDir
 
 
 def evaluate(config: RunConfig, run: RunDir, ensure_cluster: Callable[[], None]) -> None:
@@ -17,7 +17,7 @@ def evaluate(config: RunConfig, run: RunDir, ensure_cluster: Callable[[], None])
     Raises:
         RunConflictError: If the run has no adapter or no held-out samples.
     """
-    from evals.stage import adapter_folders, stage_digest, stage_outputs
+    from evals.evaluate.stage import adapter_folders, stage_digest, stage_outputs
 
     if not adapter_folders(run) or not run.split("test").is_file():
         missing = "no held-out samples" if adapter_folders(run) else "no adapter"
@@ -25,10 +25,10 @@ def evaluate(config: RunConfig, run: RunDir, ensure_cluster: Callable[[], None])
 
     def work() -> None:
         ensure_cluster()
-        from evals.engines import open_engines
+        from evals.generate.engines import open_engines
 
         with open_engines(config) as engines:
-            from evals.fanout import evaluate_run  # takes seconds, while the engines load vLLM
+            from evals.evaluate.fanout import evaluate_run  # takes seconds, while the engines load vLLM
 
             evaluate_run(config, run, engines)
 
@@ -38,7 +38,7 @@ def evaluate(config: RunConfig, run: RunDir, ensure_cluster: Callable[[], None])
 def main(config: RunConfig, run: RunDir, *, rescore: bool = False) -> int:
     """Score the adapters that the run has, or only judge its replies once more."""
     if rescore:
-        from evals.rescore import rescore_run
+        from evals.evaluate.rescore import rescore_run
 
         # A digest that never repeats: the next evaluation looks anew whether these scores are those of its settings.
         do_stage(run, "evaluate", uuid.uuid4().hex, lambda: rescore_run(config, run))

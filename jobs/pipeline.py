@@ -7,9 +7,9 @@ from jobs.evaluate import evaluate
 from jobs.prepare import prepare
 from jobs.report import report
 from jobs.search import search
-from orchestrator.config import RunConfig
-from orchestrator.errors import UnscoredAdaptersError
-from orchestrator.runs import RunDir
+from orchestrator.config.schema import RunConfig
+from orchestrator.core.errors import UnscoredAdaptersError
+from orchestrator.run.paths import RunDir
 
 
 def pipeline(config: RunConfig, run: RunDir) -> int:

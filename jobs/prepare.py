@@ -4,19 +4,20 @@ import sys
 from pathlib import Path
 
 from jobs._main import DONE, do_stage, run_job
-from orchestrator.config import RunConfig
-from orchestrator.runs import RunDir, check_dir
+from orchestrator.config.schema import RunConfig
+from orchestrator.run.folder import check_dir
+from orchestrator.run.paths import RunDir
 
 
 def prepare(config: RunConfig, run: RunDir) -> int:
     """Make the splits, unless the run has them, or a check has made them, from the same data."""
-    from orchestrator.data.fingerprint import data_digest
+    from orchestrator.data.prepare.fingerprint import data_digest
 
     digest = data_digest(config.data, base_dir=Path.cwd())
 
     def work() -> None:
-        from evals.check import take_over_check
-        from orchestrator.data.prepare import prepare_data
+        from evals.check.check import take_over_check
+        from orchestrator.data.prepare.prepare import prepare_data
 
         if not take_over_check(check_dir(config), run, digest):
             prepare_data(config, run, base_dir=Path.cwd())

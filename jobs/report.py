@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from evals.records import Report
 from jobs._main import DONE, GATE_NOT_MET, do_stage, run_job
-from orchestrator.config import RunConfig
-from orchestrator.progress import say, show_table
-from orchestrator.runs import RunDir
+from orchestrator.config.schema import RunConfig
+from orchestrator.core.progress import say, show_table
+from orchestrator.run.paths import RunDir
 
 
 def report(config: RunConfig, run: RunDir, *, compare: str | None = None) -> int:

@@ -8,8 +8,8 @@ from importlib import import_module
 from jobs._main import DONE, cluster_on_demand, do_stage, run_job
 from jobs.prepare import prepare
 from jobs.train import training_digest
-from orchestrator.config import RunConfig
-from orchestrator.runs import RunDir
+from orchestrator.config.schema import RunConfig
+from orchestrator.run.paths import RunDir
 
 
 def search(config: RunConfig, run: RunDir, ensure_cluster: Callable[[], None]) -> None:
@@ -17,10 +17,12 @@ def search(config: RunConfig, run: RunDir, ensure_cluster: Callable[[], None]) -
 
     def work() -> None:
         with ThreadPoolExecutor(max_workers=1) as beside:
-            imported = beside.submit(import_module, "evals.parity")  # takes as long as Ray's processes take to start
+            imported = beside.submit(
+                import_module, "evals.check.parity"
+            )  # takes as long as Ray's processes take to start
             ensure_cluster()
             imported.result()
-        from evals.parity import require_parity
+        from evals.check.parity import require_parity
         from orchestrator.search.run import run_search
 
         require_parity(config, run)

@@ -5,8 +5,9 @@ from collections.abc import Callable
 
 from jobs._main import DONE, cluster_on_demand, do_stage, run_job
 from jobs.prepare import prepare
-from orchestrator.config import RunConfig
-from orchestrator.runs import RunDir, digest_of
+from orchestrator.config.schema import RunConfig
+from orchestrator.core.files import digest_of
+from orchestrator.run.paths import RunDir
 
 
 def training_digest(config: RunConfig, run: RunDir) -> str:
@@ -18,7 +19,7 @@ def train(config: RunConfig, run: RunDir, ensure_cluster: Callable[[], None]) ->
     """Train the adapter, unless the run has it from the same samples and settings."""
 
     def work() -> None:
-        from evals.parity import require_parity
+        from evals.check.parity import require_parity
         from orchestrator.training.launch import train_one
 
         require_parity(config, run)  # before a cluster is started for nothing

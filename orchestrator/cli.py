@@ -20,7 +20,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from orchestrator.errors import ConfigError, OrchestratorError
+from orchestrator.core.errors import ConfigError, OrchestratorError
 
 DISTRIBUTION = "tool-lora-orchestrator"
 DONE, USAGE_ERROR, INTERRUPTED = 0, 3, 130
@@ -109,7 +109,7 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Write a commented starter config that runs as it is."""
-    text = importlib.resources.files("orchestrator").joinpath("starter.yaml").read_text(encoding="utf-8")
+    text = importlib.resources.files("orchestrator.config").joinpath("starter.yaml").read_text(encoding="utf-8")
     try:
         with path.open("w" if force else "x", encoding="utf-8") as file:
             file.write(text)
@@ -123,7 +123,7 @@ def init(
 @app.command(rich_help_panel=SET_UP, epilog="Example: orchestrator schema > config.schema.json")
 def schema() -> None:
     """Print the config's JSON Schema, with which editors complete and check keys."""
-    from orchestrator.config import RunConfig
+    from orchestrator.config.schema import RunConfig
 
     typer.echo(json.dumps(RunConfig.model_json_schema(), indent=2))
 
@@ -208,14 +208,14 @@ def submit(
     overrides: Overrides = None,
 ) -> int:
     """Run a stage as a job on a running Ray cluster."""
-    from orchestrator.config_io import load_config
+    from orchestrator.config.load import load_config
     from orchestrator.submit import submit_job
 
     return submit_job(load_config(config, overrides or ()), stage.job, address=address, follow=wait)
 
 
 def _run_stage(stage: Stage, config: Path, overrides: Sequence[str] | None, options: Sequence[str] = ()) -> int:
-    from orchestrator.config_io import load_config, write_resolved
+    from orchestrator.config.load import load_config, write_resolved
 
     resolved = load_config(config, overrides or ())
     with tempfile.TemporaryDirectory(prefix="orchestrator-") as folder:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from orchestrator.environment import set_environment_defaults
-from orchestrator.progress import say
+from orchestrator.core.environment import set_environment_defaults
+from orchestrator.core.progress import say
 
 PYTHONS = ((3, 11), (3, 12))
 TRAINING_PACKAGES = ("ray", "torch", "transformers", "peft", "trl", "datasets", "accelerate", "optuna", "pydantic")

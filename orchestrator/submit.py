@@ -28,12 +28,12 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 from urllib.parse import urlsplit
 
-from orchestrator.config import SYNTHETIC, RunConfig, SourceConfig
-from orchestrator.config_eval import SuiteConfig
-from orchestrator.environment import ENVIRONMENT_DEFAULTS
-from orchestrator.errors import InputError, SubmissionError
-from orchestrator.progress import say
-from orchestrator.runs import StageName
+from orchestrator.config.evaluation import SuiteConfig
+from orchestrator.config.schema import SYNTHETIC, RunConfig, SourceConfig
+from orchestrator.core.environment import ENVIRONMENT_DEFAULTS
+from orchestrator.core.errors import InputError, SubmissionError
+from orchestrator.core.progress import say
+from orchestrator.run.paths import StageName
 
 Entry = TypeVar("Entry", SourceConfig, SuiteConfig)
 """What names files of this machine."""

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config import LoraConfig, ModelConfig, ResourcesConfig, RunConfig, TrainConfig
-from orchestrator.jsonl import dump_jsonl
-from orchestrator.records import (
+from orchestrator.config.schema import LoraConfig, ModelConfig, ResourcesConfig, RunConfig, TrainConfig
+from orchestrator.core.files import write_text_atomic
+from orchestrator.core.jsonl import dump_jsonl
+from orchestrator.core.records import (
     FunctionCall,
     FunctionSpec,
     JsonObject,
@@ -16,7 +17,7 @@ from orchestrator.records import (
     ToolSpec,
     TrialRecord,
 )
-from orchestrator.runs import RunDir, SplitName, write_text_atomic
+from orchestrator.run.paths import RunDir, SplitName
 from orchestrator.training.plan import TrainPlan
 
 
@@ -108,8 +109,8 @@ def write_model_folder(folder: Path) -> Path:
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    from orchestrator.data.synthetic import generate_samples
-    from orchestrator.models.pretrain import build_tokenizer
+    from orchestrator.toy.pretrain import build_tokenizer
+    from orchestrator.toy.synthetic import generate_samples
 
     texts = [sample.model_dump_json() for sample in generate_samples(100, seed=0, catalogue="full")]
     tokenizer = build_tokenizer(iter(texts))
@@ -139,7 +140,7 @@ def write_peft_checkpoint(folder: Path, model_folder: Path, *, seed: int = 0) ->
     from peft import get_peft_model
     from transformers import AutoModelForCausalLM
 
-    from orchestrator.adapters import peft_config
+    from orchestrator.models.adapters import peft_config
 
     torch.manual_seed(seed)
     adapted = get_peft_model(
@@ -160,8 +161,8 @@ def write_tiny_adapter(
     from peft import get_peft_model
     from transformers import AutoModelForCausalLM
 
-    from orchestrator.adapters import peft_config
-    from orchestrator.models.tiny import tiny_base_folder
+    from orchestrator.models.adapters import peft_config
+    from orchestrator.toy.tiny import tiny_base_folder
 
     torch.manual_seed(seed)
     base = AutoModelForCausalLM.from_pretrained(tiny_base_folder(), dtype=torch.float32)

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from orchestrator.config import SourceConfig
+from orchestrator.config.schema import SourceConfig
+from orchestrator.core.records import JsonObject, QuarantinedRow
+from orchestrator.data.read.sources import RawRow, parse_row, quarantined, read_source
 from orchestrator.data.rejection import RowRejected
-from orchestrator.data.sources import RawRow, parse_row, quarantined, read_source
-from orchestrator.records import JsonObject, QuarantinedRow
 
 
 def parsed(row: RawRow | QuarantinedRow) -> JsonObject | QuarantinedRow:

@@ -8,19 +8,15 @@ from typing import Any
 
 from builders import make_call, make_tool, user
 
-from evals.records import (
-    CanaryProof,
-    Case,
-    EngineRecord,
-    FailedAdapter,
-    Generation,
-    ServedReply,
-)
-from evals.score import score_cases
-from orchestrator.config import RunConfig
-from orchestrator.jsonl import dump_jsonl
-from orchestrator.records import AdapterRecord, EvalPoint, StopReason, ToolCall, ToolSpec, TrialRecord
-from orchestrator.runs import Ledger, RunDir, StageEntry, write_text_atomic
+from evals.records import CanaryProof, Case, EngineRecord, FailedAdapter, Generation
+from evals.stats.scores import score_cases
+from orchestrator.chat.reply import ServedReply
+from orchestrator.config.schema import RunConfig
+from orchestrator.core.files import write_text_atomic
+from orchestrator.core.jsonl import dump_jsonl
+from orchestrator.core.records import AdapterRecord, EvalPoint, StopReason, ToolCall, ToolSpec, TrialRecord
+from orchestrator.run.ledger import Ledger, StageEntry
+from orchestrator.run.paths import RunDir
 
 BEST, SECOND, WEAK, BROKEN = "a1b2c3d4e5f60718", "b7c6d5e4f3a29180", "c0ffee0123456789", "d00d00d00d00d00d"
 SKILLS = {"base": 0.35, BEST: 0.9, SECOND: 0.84, WEAK: 0.55}

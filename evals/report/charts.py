@@ -26,7 +26,7 @@ from evals.report.text import (
     signed_text,
     unit_text,
 )
-from orchestrator.records import MetricName, TrialRecord
+from orchestrator.core.records import MetricName, TrialRecord
 
 ROW_HEIGHT, ROW_MARGIN = 23.0, 34.0
 """Height of one row of a picture of intervals, and of its axis, in SVG units."""

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from orchestrator.core.records import SAMPLE_KINDS
 from orchestrator.data.card import DataCard, HeldOutName, LeakCard, Overlap, ReasonCount, SourceCard
-from orchestrator.records import SAMPLE_KINDS
-from orchestrator.runs import SplitName
+from orchestrator.run.paths import SplitName
 
 PARTS: tuple[SplitName, ...] = ("train", "val", "test")
 MAX_FIELDS = 8

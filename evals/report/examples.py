@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from evals.judge import Agreement, agreement
-from evals.metrics import compute_cells
-from evals.records import Case, CellName, Comparison, FailureReason, Generation, ServedReply, Verdict
+from evals.records import Case, CellName, Comparison, FailureReason, Generation, Verdict
 from evals.report.inputs import Scored
 from evals.report.text import REASONS, Shown, shorten
-from orchestrator.errors import RunConflictError
-from orchestrator.records import NO_FITTING_TOOL, MetricName
-from orchestrator.replies import ReplyKind
+from evals.stats.agreement import Agreement, agreement
+from evals.stats.metrics import compute_cells
+from orchestrator.chat.reply import ServedReply
+from orchestrator.core.errors import RunConflictError
+from orchestrator.core.records import NO_FITTING_TOOL, MetricName
+from orchestrator.refusals import ReplyKind
 
 MAX_EXAMPLES, MAX_OTHER_EXAMPLES = 20, 5
 """Failing examples shown of the adapter that the report is about, and of each other one."""

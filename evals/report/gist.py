@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from evals.records import AdapterSummary, Metric, Report
-from orchestrator.records import MetricName
+from orchestrator.core.records import MetricName
 
 SHOWN: tuple[MetricName, ...] = ("case_accuracy", "tool_call_validity", "tool_call_accuracy", "refusal_accuracy")
 HEAD = ("adapter", "settings", *SHOWN)

@@ -42,7 +42,6 @@ from evals.report.text import (
     shorten,
     time_text,
     value_text,
-    visible,
     without_headline,
 )
 from evals.report.view import (
@@ -58,7 +57,8 @@ from evals.report.view import (
     serving_text,
     training_s,
 )
-from orchestrator.records import MetricName, TrialRecord
+from orchestrator.core.records import MetricName, TrialRecord
+from orchestrator.core.text import visible
 
 DRAWN: tuple[MetricName, ...] = (
     "case_accuracy",

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from evals.judge import Judgement
+from evals.judge.second_opinion import Judgement
 from evals.records import AdapterSummary, Case, EngineRecord, FailedAdapter, Generation, Scores
+from orchestrator.core.errors import DataError, RunConflictError
+from orchestrator.core.jsonl import parse_line, read_jsonl
+from orchestrator.core.records import BASE_ADAPTER_ID, AdapterRecord, JsonObject, TrialRecord
 from orchestrator.data.card import DataCard
-from orchestrator.errors import DataError, RunConflictError
-from orchestrator.jsonl import parse_line, read_jsonl
-from orchestrator.records import BASE_ADAPTER_ID, AdapterRecord, JsonObject, TrialRecord
-from orchestrator.runs import Ledger, RunDir, read_ledger
+from orchestrator.run.ledger import Ledger, read_ledger
+from orchestrator.run.paths import RunDir
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ from evals.report.view import (
     serving_text,
     training_s,
 )
-from orchestrator.records import MetricName, TrialRecord
+from orchestrator.core.records import MetricName, TrialRecord
 
 MAX_EXAMPLES, MAX_EXAMPLE_CHARS = 3, 400
 """Failing examples of one adapter, and the length of each text in them; report.html shows more."""

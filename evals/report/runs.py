@@ -9,15 +9,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from evals.compare import compare, pair_verdicts
 from evals.records import AdapterSummary, Case, Comparison, Report, Scores, WinnerVerdict
 from evals.report.examples import Flips, flips_of
 from evals.report.inputs import ReportInputs, Scored
-from orchestrator.config import RunConfig
-from orchestrator.config_io import load_config
-from orchestrator.errors import InputError
-from orchestrator.records import JsonObject, MetricName, Record
-from orchestrator.runs import RunDir
+from evals.stats.comparison import compare, pair_verdicts
+from orchestrator.config.load import load_config
+from orchestrator.config.schema import RunConfig
+from orchestrator.core.errors import InputError
+from orchestrator.core.records import JsonObject, MetricName, Record
+from orchestrator.run.paths import RunDir
 
 COMPARED: tuple[MetricName, ...] = ("case_accuracy", "tool_call_accuracy", "refusal_accuracy")
 """What two runs are compared on, as far as both are scored on it."""

@@ -19,7 +19,8 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.typing import RcKeyType
 
-from evals.report.text import shorten, visible
+from evals.report.text import shorten
+from orchestrator.core.text import visible
 
 Ink = Literal["ink", "muted", "line", "accent", "kept", "other", "bad", "card"]
 """Colours by their name in `templates/report.css`."""

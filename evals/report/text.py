@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from evals.records import CellName, Comparison, FailureReason, Metric
-from orchestrator.records import MetricName, StopReason, TrialRecord
+from orchestrator.core.records import MetricName, StopReason, TrialRecord
+from orchestrator.core.text import visible
 
 MAX_SHOWN_CHARS = 2000
 """Longest untrusted text a report shows in one place."""
@@ -100,32 +101,12 @@ REASONS: dict[FailureReason, str] = {
     "not_scored": "no reply from the engine",
 }
 
-# Control characters (but tab and newline), invisible and direction-changing ones, and halves of surrogate pairs:
-# they can hide or reorder text on screen, and the last cannot be written as UTF-8.
-# Tag characters and other default-ignorable ones can carry text that only a machine reads.
-_INVISIBLE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
-    "\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb\ud800-\udfff\U000e0000-\U000e0fff]"
-)
-
 
 class Shown(NamedTuple):
     """The start of a text and how many characters were left out after it."""
 
     text: str
     num_left_out: int
-
-
-def visible(text: str) -> str:
-    r"""`text` with control, invisible and direction-changing characters written as escapes such as `\x1b`."""
-    return _INVISIBLE.sub(lambda match: _escape(match[0]), text.replace("\r\n", "\n"))
-
-
-def _escape(character: str) -> str:
-    code = ord(character)
-    if code > 0xFFFF:
-        return f"\\U{code:08x}"
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 def shorten(text: str, limit: int = MAX_SHOWN_CHARS) -> Shown:

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from evals.metrics import wilson_interval
 from evals.records import AdapterSummary, CellName, Comparison, EngineRecord, Flip, Metric, Report
 from evals.report.examples import (
     MAX_EXAMPLES,
@@ -23,7 +22,8 @@ from evals.report.examples import (
 from evals.report.inputs import ReportInputs
 from evals.report.runs import OtherRun
 from evals.report.text import CELLS, METRICS, metric_text
-from orchestrator.records import MetricName, TrialRecord
+from evals.stats.metrics import wilson_interval
+from orchestrator.core.records import MetricName, TrialRecord
 
 HEADLINES: tuple[MetricName, ...] = (
     "case_accuracy",

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-from evals.compare import compare, pair_verdicts
 from evals.records import (
     AdapterSummary,
     Comparison,
@@ -20,10 +19,12 @@ from evals.report.inputs import ReportInputs, read_inputs
 from evals.report.markdown import render_markdown
 from evals.report.runs import OtherRun, Side, compare_runs, stored_config
 from evals.report.view import headline_metrics, make_view
-from evals.winner import decide_winner, rank_adapters
-from orchestrator.config import Gate, RunConfig
-from orchestrator.records import JsonObject, MetricName, TrialRecord
-from orchestrator.runs import RunDir, digest_of, write_text_atomic
+from evals.stats.comparison import compare, pair_verdicts
+from evals.stats.decision import decide_winner, rank_adapters
+from orchestrator.config.schema import Gate, RunConfig
+from orchestrator.core.files import digest_of, write_text_atomic
+from orchestrator.core.records import JsonObject, MetricName, TrialRecord
+from orchestrator.run.paths import RunDir
 
 
 def write_report(config: RunConfig, run: RunDir, other: RunDir | None = None) -> Report:

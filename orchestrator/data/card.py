@@ -2,8 +2,9 @@
 
 from typing import Literal
 
-from orchestrator.records import Record, SampleKind
-from orchestrator.runs import SplitName
+from orchestrator.chat.left_out import LeftOutReason
+from orchestrator.core.records import Record, SampleKind
+from orchestrator.run.paths import SplitName
 
 HeldOutName = Literal["val", "test"]
 
@@ -101,25 +102,6 @@ class DataCard(Record):
     part_kinds: dict[SplitName, dict[SampleKind, int]]
     leaks: dict[HeldOutName, LeakCard]
     tools: dict[str, ToolCard]
-
-
-LeftOutReason = Literal[
-    "too_long",
-    "nothing_to_learn",
-    "control_token_in_text",
-    "prompt_differs",
-    "no_end_of_turn",
-    "template_refuses",
-]
-"""Why a good sample cannot be trained on.
-
-`too_long`: more tokens than `data.max_length`, and no shorter end where `data.overlong` is `shorten`.
-`nothing_to_learn`: the assistant says nothing that carries loss.
-`control_token_in_text`: a text holds a token that the template or a parser would read as structure.
-`prompt_differs`: the row does not begin with the tokens that evaluation would send for its last turn.
-`no_end_of_turn`: the last turn holds no token at which vLLM stops.
-`template_refuses`: the chat template raised an error, such as roles that must alternate.
-"""
 
 
 class LeftOut(Record):

@@ -8,10 +8,10 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from orchestrator.config import ModelConfig
-from orchestrator.errors import ModelNotFoundError
-from orchestrator.models.templates import training_template
-from orchestrator.models.tiny import TINY, tiny_base_folder
+from orchestrator.chat.template import training_template
+from orchestrator.config.schema import ModelConfig
+from orchestrator.core.errors import ModelNotFoundError
+from orchestrator.toy.tiny import TINY, tiny_base_folder
 
 Dtype = Literal["bfloat16", "float32"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
-from orchestrator.errors import ModelNotFoundError
+from orchestrator.core.errors import ModelNotFoundError
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 

@@ -5,8 +5,8 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial
 
-from orchestrator.progress import TrialBoard
-from orchestrator.records import JsonObject
+from orchestrator.core.progress import TrialBoard
+from orchestrator.core.records import JsonObject
 from orchestrator.search.names import HYPERPARAMETERS, trial_name
 
 

@@ -4,7 +4,7 @@ import math
 
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
-from orchestrator.config import SearchConfig
+from orchestrator.config.schema import SearchConfig
 from orchestrator.search.rungs import SuccessiveHalving
 from orchestrator.search.space import num_trials
 from orchestrator.training.plan import TrainPlan

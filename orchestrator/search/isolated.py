@@ -8,8 +8,8 @@ from ray import tune
 from ray.tune import PlacementGroupFactory
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from orchestrator.cluster import WorkerShape
-from orchestrator.records import JsonObject, TrialRecord
+from orchestrator.core.records import JsonObject, TrialRecord
+from orchestrator.run.cluster import WorkerShape
 from orchestrator.search.names import HYPERPARAMETERS, name_of_storage, storage_name, trial_name
 from orchestrator.training.launch import build_trainer, fit
 from orchestrator.training.outcome import TrainedTrial, describe_trial, read_trial

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from orchestrator.runs import digest_of
+from orchestrator.core.files import digest_of
 
 HYPERPARAMETERS = "hyperparameters"
 """The one key of every trial's config; its value holds r, alpha and learning_rate."""

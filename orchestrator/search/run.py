@@ -8,19 +8,20 @@ from typing import Any, NamedTuple
 from ray import tune
 from ray.tune.experiment import Trial
 
-from orchestrator.cluster import cluster_capacity
-from orchestrator.config import RunConfig
-from orchestrator.errors import SearchError
-from orchestrator.jsonl import dump_jsonl
+from orchestrator.config.schema import RunConfig
+from orchestrator.core.errors import SearchError
+from orchestrator.core.files import digest_of, write_text_atomic
+from orchestrator.core.jsonl import dump_jsonl
+from orchestrator.core.progress import TrialBoard, say
+from orchestrator.core.records import TrialRecord
 from orchestrator.models.base import base_folder
-from orchestrator.progress import TrialBoard, say
-from orchestrator.records import TrialRecord
-from orchestrator.runs import RunDir, digest_of, write_text_atomic
+from orchestrator.run.cluster import cluster_capacity
+from orchestrator.run.paths import RunDir
 from orchestrator.search.board import ShowTrials
 from orchestrator.search.early_stop import make_scheduler
 from orchestrator.search.isolated import concurrent_trials, isolated_trial, read_isolated_trial
+from orchestrator.search.multi_lora import open_engines, packed_trial, read_packed_trial
 from orchestrator.search.names import HYPERPARAMETERS, name_of_folder, storage_name, trial_name
-from orchestrator.search.packed import open_engines, packed_trial, read_packed_trial
 from orchestrator.search.space import make_searcher, num_trials, param_space, read_base_shape, resolve_space
 from orchestrator.training.launch import prepare_plan
 from orchestrator.training.outcome import TrainedTrial, keep_best

@@ -7,8 +7,8 @@ from typing import Any
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from orchestrator.errors import ConfigError
-from orchestrator.records import JsonObject
+from orchestrator.core.errors import ConfigError
+from orchestrator.core.records import JsonObject
 
 
 def survivors(recorded: Mapping[str, float], reduction_factor: int) -> frozenset[str]:

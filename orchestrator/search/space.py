@@ -17,9 +17,9 @@ from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter, Searcher
 from ray.tune.search.optuna import OptunaSearch
 from ray.tune.search.search_algorithm import SearchAlgorithm
 
-from orchestrator.config import RangeConfig, SearchConfig, SpaceConfig
-from orchestrator.errors import ModelNotFoundError
-from orchestrator.records import JsonObject
+from orchestrator.config.schema import RangeConfig, SearchConfig, SpaceConfig
+from orchestrator.core.errors import ModelNotFoundError
+from orchestrator.core.records import JsonObject
 from orchestrator.search.names import HYPERPARAMETERS
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # also for a study that is restored

@@ -10,15 +10,16 @@ import ray.train
 from ray.train import TrainingFailedError
 from ray.train.torch import TorchTrainer
 
-from orchestrator.cluster import worker_shape
-from orchestrator.config import RunConfig
+from orchestrator.config.schema import RunConfig
+from orchestrator.core.errors import DivergedError, OrchestratorError, TrainingError, causes
+from orchestrator.core.files import digest_of, write_text_atomic
+from orchestrator.core.jsonl import dump_jsonl, parse_line
+from orchestrator.core.progress import TrialBoard, say
+from orchestrator.core.records import TrialRecord
 from orchestrator.data.card import TokenCard
-from orchestrator.data.token_store import tokenize_run
-from orchestrator.errors import DivergedError, OrchestratorError, TrainingError, causes
-from orchestrator.jsonl import dump_jsonl, parse_line
-from orchestrator.progress import TrialBoard, say
-from orchestrator.records import TrialRecord
-from orchestrator.runs import RunDir, SplitName, digest_of, write_text_atomic
+from orchestrator.data.tokens.store import tokenize_run
+from orchestrator.run.cluster import worker_shape
+from orchestrator.run.paths import RunDir, SplitName
 from orchestrator.training.outcome import describe_trial, keep_best, progress_path, read_trial
 from orchestrator.training.plan import TrainPlan, plan_training
 from orchestrator.training.reporting import Progress, RecordProgress

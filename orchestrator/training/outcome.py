@@ -5,12 +5,12 @@ from typing import NamedTuple
 
 import ray.train
 
-from orchestrator.adapters import keep_adapter
-from orchestrator.jsonl import parse_line
+from orchestrator.core.jsonl import parse_line
+from orchestrator.core.patience import Decision, decide
+from orchestrator.core.records import EvalPoint, StopReason, TrialRecord, TrialStatus
+from orchestrator.models.adapters import keep_adapter
 from orchestrator.models.base import base_folder, load_tokenizer
-from orchestrator.patience import Decision, decide
-from orchestrator.records import EvalPoint, StopReason, TrialRecord, TrialStatus
-from orchestrator.runs import RunDir
+from orchestrator.run.paths import RunDir
 from orchestrator.training.plan import TrainPlan
 from orchestrator.training.reporting import Progress
 

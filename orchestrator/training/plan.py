@@ -2,10 +2,10 @@
 
 import math
 
-from orchestrator.cluster import WorkerShape
-from orchestrator.config import LoraConfig, ModelConfig, RunConfig, TrainConfig
-from orchestrator.records import JsonObject, Record
-from orchestrator.runs import RunDir
+from orchestrator.config.schema import LoraConfig, ModelConfig, RunConfig, TrainConfig
+from orchestrator.core.records import JsonObject, Record
+from orchestrator.run.cluster import WorkerShape
+from orchestrator.run.paths import RunDir
 
 EVALUATIONS_PER_RUN = 10
 

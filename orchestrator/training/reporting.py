@@ -9,9 +9,9 @@ from typing import Any
 import ray.train
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from orchestrator.patience import DIVERGED_LOSS, Decision, decide
-from orchestrator.records import EvalPoint, JsonObject, Record
-from orchestrator.runs import write_text_atomic
+from orchestrator.core.files import write_text_atomic
+from orchestrator.core.patience import DIVERGED_LOSS, Decision, decide
+from orchestrator.core.records import EvalPoint, JsonObject, Record
 
 TOKENS = "tokens"
 """Key of the trainer's log under which the tokens trained on so far stand."""

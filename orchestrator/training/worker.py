@@ -11,7 +11,7 @@ from datasets import load_from_disk
 from transformers import set_seed
 from trl import SFTConfig, SFTTrainer
 
-from orchestrator.adapters import peft_config
+from orchestrator.models.adapters import peft_config
 from orchestrator.models.base import base_folder, compute_dtype, load_frozen_base, load_tokenizer
 from orchestrator.training.plan import TrainPlan
 from orchestrator.training.reporting import ReportToRay

@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from evals.records import Report, Scores
-from orchestrator.records import AdapterRecord, Sample, TrialRecord
+from orchestrator.core.records import AdapterRecord, Sample, TrialRecord
 
 SNAPSHOT = Path(__file__).parent / "record_schemas.json"
 RECORDS: tuple[type[BaseModel], ...] = (Sample, TrialRecord, AdapterRecord, Scores, Report)

@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("orchestrator", "evals", "jobs")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 MODULE_LINES, FUNCTION_LINES, JOB_LINES = 400, 60, 60
-TABLES = {"orchestrator/data/catalogue.py"}
+TABLES = {"orchestrator/toy/catalogue.py"}
 """Modules that are mostly one table of data: the lines of their assignments are not counted."""
 
 

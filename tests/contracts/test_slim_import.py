@@ -14,7 +14,7 @@ def _loaded_by(module: str) -> set[str]:
     return set(result.stdout.split())
 
 
-@pytest.mark.parametrize("module", ["orchestrator.cli", "orchestrator.config_io", "orchestrator.runs"])
+@pytest.mark.parametrize("module", ["orchestrator.cli", "orchestrator.config.load", "orchestrator.run.folder"])
 def test_nothing_heavy_is_loaded(module: str) -> None:
     loaded = _loaded_by(module)
     assert module in loaded
@@ -25,7 +25,7 @@ def test_the_command_line_does_without_pydantic_too() -> None:
     assert "pydantic" not in _loaded_by("orchestrator.cli")
 
 
-@pytest.mark.parametrize("module", ["orchestrator.search.packed_trial", "orchestrator.packed.actor"])
+@pytest.mark.parametrize("module", ["orchestrator.search.multi_lora_trial", "orchestrator.multi_lora.actor"])
 def test_a_packed_trial_loads_no_model_code(module: str) -> None:
     # The second is loaded by whoever is handed an engine's handle.
     assert _loaded_by(module).isdisjoint({"torch", "transformers", "trl", "peft", "vllm", "datasets"})
@@ -33,5 +33,5 @@ def test_a_packed_trial_loads_no_model_code(module: str) -> None:
 
 def test_the_packed_engine_runs_without_ray_and_the_rest() -> None:
     blocked = ("pydantic", "pydantic_core", "ray", "trl", "datasets", "vllm")
-    script = f"import sys; sys.modules.update(dict.fromkeys({blocked!r})); import orchestrator.packed.engine"
+    script = f"import sys; sys.modules.update(dict.fromkeys({blocked!r})); import orchestrator.multi_lora.engine"
     subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -12,13 +12,13 @@ import pytest
 import ray
 from ray.util.state import list_tasks
 
-from orchestrator.adapters import list_adapters
-from orchestrator.cluster import cluster_session
-from orchestrator.config import RunConfig
-from orchestrator.data.prepare import prepare_data
-from orchestrator.jsonl import read_jsonl
-from orchestrator.records import TrialRecord
-from orchestrator.runs import open_run
+from orchestrator.config.schema import RunConfig
+from orchestrator.core.jsonl import read_jsonl
+from orchestrator.core.records import TrialRecord
+from orchestrator.data.prepare.prepare import prepare_data
+from orchestrator.models.adapters import list_adapters
+from orchestrator.run.cluster import cluster_session
+from orchestrator.run.folder import open_run
 from orchestrator.search.run import run_search
 
 pytestmark = pytest.mark.ray

@@ -11,15 +11,15 @@ from typing import Protocol
 import pytest
 import yaml
 
-from orchestrator.data.synthetic import generate_samples
+from orchestrator.toy.synthetic import generate_samples
 
 pytestmark = pytest.mark.ray
 
 ROOT = Path(__file__).resolve().parents[2]
 
 SUBMIT = (
-    "import sys; from pathlib import Path; from orchestrator.config_io import load_config;"
-    "from orchestrator import submit; from orchestrator.errors import OrchestratorError\n"
+    "import sys; from pathlib import Path; from orchestrator.config.load import load_config;"
+    "from orchestrator import submit; from orchestrator.core.errors import OrchestratorError\n"
     "submit.LOST_AFTER_S = 8.0\n"
     "try:\n"
     "    sys.exit(submit.submit_job(load_config(Path(sys.argv[1])), sys.argv[2], address=sys.argv[3]))\n"

@@ -14,15 +14,16 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from orchestrator.adapters import read_adapter
-from orchestrator.cluster import cluster_session
-from orchestrator.config import RunConfig
-from orchestrator.data.prepare import prepare_data
-from orchestrator.errors import DivergedError, ResourceError
-from orchestrator.jsonl import read_jsonl
-from orchestrator.models.tiny import tiny_base_folder
-from orchestrator.records import TrialRecord
-from orchestrator.runs import RunDir, open_run
+from orchestrator.config.schema import RunConfig
+from orchestrator.core.errors import DivergedError, ResourceError
+from orchestrator.core.jsonl import read_jsonl
+from orchestrator.core.records import TrialRecord
+from orchestrator.data.prepare.prepare import prepare_data
+from orchestrator.models.adapters import read_adapter
+from orchestrator.run.cluster import cluster_session
+from orchestrator.run.folder import open_run
+from orchestrator.run.paths import RunDir
+from orchestrator.toy.tiny import tiny_base_folder
 from orchestrator.training.launch import train_one
 
 pytestmark = pytest.mark.ray

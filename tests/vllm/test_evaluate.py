@@ -15,19 +15,21 @@ import pytest
 from builders import make_config, make_trial, write_samples, write_tiny_adapter
 from safetensors.torch import load_file, save_file
 
-from evals.engines import open_engines
-from evals.fanout import evaluate_run
-from evals.judge import Judgement
+from evals.evaluate.fanout import evaluate_run
+from evals.generate.engines import open_engines
+from evals.judge.second_opinion import Judgement
 from evals.records import EngineRecord, FailedAdapter, Generation, Scores
-from orchestrator.adapters import keep_adapter
-from orchestrator.cluster import cluster_session
-from orchestrator.config import RunConfig
-from orchestrator.config_eval import EvalConfig
-from orchestrator.data.synthetic import generate_samples
-from orchestrator.errors import UnscoredAdaptersError
-from orchestrator.jsonl import read_jsonl
-from orchestrator.records import AdapterRecord, Sample
-from orchestrator.runs import RunDir, open_run, write_text_atomic
+from orchestrator.config.evaluation import EvalConfig
+from orchestrator.config.schema import RunConfig
+from orchestrator.core.errors import UnscoredAdaptersError
+from orchestrator.core.files import write_text_atomic
+from orchestrator.core.jsonl import read_jsonl
+from orchestrator.core.records import AdapterRecord, Sample
+from orchestrator.models.adapters import keep_adapter
+from orchestrator.run.cluster import cluster_session
+from orchestrator.run.folder import open_run
+from orchestrator.run.paths import RunDir
+from orchestrator.toy.synthetic import generate_samples
 
 pytestmark = [pytest.mark.vllm, pytest.mark.ray]
 

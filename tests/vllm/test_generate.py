@@ -11,17 +11,17 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from evals.canary import NUM_CANARIES
-from evals.generate import Adapter, Batch, Engine, EngineSettings, Loaded, Prompt
+from evals.generate.canary import NUM_CANARIES
+from evals.generate.engine import Adapter, Batch, Engine, EngineSettings, Loaded, Prompt
 from evals.records import Generation
-from orchestrator.adapters import load_adapter
-from orchestrator.config import ModelConfig
-from orchestrator.data.synthetic import generate_samples
-from orchestrator.data.tokenize import render_prompt
-from orchestrator.errors import AdapterError, InertAdapterError
+from orchestrator.config.schema import ModelConfig
+from orchestrator.core.errors import AdapterError, InertAdapterError
+from orchestrator.data.tokens.tokenize import render_prompt
+from orchestrator.models.adapters import load_adapter
 from orchestrator.models.base import load_tokenizer
 from orchestrator.models.base_weights import BaseWeights
-from orchestrator.models.tiny import tiny_base_folder
+from orchestrator.toy.synthetic import generate_samples
+from orchestrator.toy.tiny import tiny_base_folder
 
 pytestmark = pytest.mark.vllm
 

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from builders import assistant, make_call, make_config, make_sample, user, weather_samples, write_samples
 
-from evals.parity import check_parity, require_parity
-from evals.parse import parse_reply, serving_differs
-from evals.records import REPLY_FORMATS, ReplyFormat, ServedReply
-from evals.serving import serving_parser_name, serving_reader
-from orchestrator.errors import DataError, EvaluationError
+from evals.check.parity import check_parity, require_parity
+from orchestrator.chat.parse import parse_reply, serving_differs
+from orchestrator.chat.reply import REPLY_FORMATS, ReplyFormat, ServedReply
+from orchestrator.chat.serving import serving_parser_name, serving_reader
+from orchestrator.core.errors import DataError, EvaluationError
 from orchestrator.models.base import load_tokenizer
-from orchestrator.models.tiny import tiny_base_folder
-from orchestrator.runs import open_run
+from orchestrator.run.folder import open_run
+from orchestrator.toy.tiny import tiny_base_folder
 
 pytestmark = pytest.mark.vllm
 

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from orchestrator.data.file_bytes import MAX_LINE_BYTES, UTF8_BOM, open_bytes
+from orchestrator.core.errors import DataError
+from orchestrator.core.records import JsonObject, Message, Role, ToolCall
+from orchestrator.data.clean.quality import SCHEMA_FAILURES, schema_validator
 from orchestrator.data.formats.common import COMMON_FIELDS, Draft, read_content, read_role, read_tool, short, text_field
-from orchestrator.data.json_files import read_json, read_json_lines
-from orchestrator.data.loose_schema import (
+from orchestrator.data.formats.loose_schema import (
     OfferedTools,
     declared_call,
     is_declared,
@@ -22,12 +23,11 @@ from orchestrator.data.loose_schema import (
     offered_tools,
     undeclared,
 )
-from orchestrator.data.pythonic import PythonicError, parse_calls
-from orchestrator.data.quality import SCHEMA_FAILURES, schema_validator
+from orchestrator.data.read.file_bytes import MAX_LINE_BYTES, UTF8_BOM, open_bytes
+from orchestrator.data.read.json_files import read_json, read_json_lines
 from orchestrator.data.rejection import Reason, RowRejected
-from orchestrator.data.strict_json import MAX_DEPTH, StrictJsonError, parse
-from orchestrator.errors import DataError
-from orchestrator.records import JsonObject, Message, Role, ToolCall
+from orchestrator.notation.pythonic import PythonicError, parse_calls
+from orchestrator.notation.strict_json import MAX_DEPTH, StrictJsonError, parse
 
 FIELDS = COMMON_FIELDS | {"question", "function", "ground_truth"}
 MAY_BE_ABSENT = ""

@@ -8,19 +8,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
+from orchestrator.core.records import FunctionCall, FunctionSpec, JsonObject, Message, Role, ToolCall, ToolSpec
 from orchestrator.data.formats.when2call import choice_turns, is_choice
 from orchestrator.data.formats.written import call_mark
 from orchestrator.data.rejection import Reason, RowRejected
-from orchestrator.data.strict_json import StrictJsonError, dump_loosely, parse
-from orchestrator.records import (
-    FunctionCall,
-    FunctionSpec,
-    JsonObject,
-    Message,
-    Role,
-    ToolCall,
-    ToolSpec,
-)
+from orchestrator.notation.strict_json import StrictJsonError, dump_loosely, parse
 
 ROLES: dict[str, Role] = {**{role: role for role in get_args(Role)}, "developer": "system", "function": "tool"}
 """Roles of the messages format; OpenAI's `developer` is its later name of `system`, `function` its early one of

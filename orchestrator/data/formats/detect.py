@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
-from orchestrator.config import RowFormat
+from orchestrator.config.schema import RowFormat
+from orchestrator.core.records import JsonObject
 from orchestrator.data.formats import mcp
 from orchestrator.data.formats.common import ROLES, TURN_LISTS, short, turns_of
 from orchestrator.data.formats.glaive import CALL_SPEAKER, TURN_START
@@ -13,9 +14,8 @@ from orchestrator.data.formats.hermes import OPEN_CALL, OPEN_TOOLS, offers_tools
 from orchestrator.data.formats.instruction import MATERIALS, REPLIES, REQUESTS
 from orchestrator.data.formats.sharegpt import SHAREGPT_CALLS, SHAREGPT_ROLES, is_pair
 from orchestrator.data.formats.when2call import is_choice
-from orchestrator.data.pythonic import opens_like_calls
 from orchestrator.data.rejection import Reason, RowRejected
-from orchestrator.records import JsonObject
+from orchestrator.notation.pythonic import opens_like_calls
 
 RPC_MARKS = ('"jsonrpc"', '"tools/call"')
 """What JSON-RPC in a text is told by."""

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from orchestrator.core.records import JsonObject, Message, Role, ToolCall, ToolSpec
 from orchestrator.data.formats import messages as openai
 from orchestrator.data.formats.common import (
     COMMON_FIELDS,
@@ -27,8 +28,7 @@ from orchestrator.data.formats.common import (
 from orchestrator.data.formats.sharegpt import SHAREGPT_CALLS, SHAREGPT_ROLES, Turn, read_turns
 from orchestrator.data.formats.written import json_end, json_values, skip_spaces, split_reasoning, take_calls
 from orchestrator.data.rejection import Reason, RowRejected
-from orchestrator.data.strict_json import Fault, StrictJsonError, parse
-from orchestrator.records import JsonObject, Message, Role, ToolCall, ToolSpec
+from orchestrator.notation.strict_json import Fault, StrictJsonError, parse
 
 FIELDS = COMMON_FIELDS | {"chat", *TURN_LISTS}
 

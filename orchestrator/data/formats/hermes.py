@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from orchestrator.core.records import JsonObject, Message, ToolCall, ToolSpec
 from orchestrator.data.formats import messages as openai
 from orchestrator.data.formats.common import (
     COMMON_FIELDS,
@@ -35,8 +36,7 @@ from orchestrator.data.formats.written import (
     take_calls,
 )
 from orchestrator.data.rejection import Reason, RowRejected
-from orchestrator.data.strict_json import StrictJsonError, parse
-from orchestrator.records import JsonObject, Message, ToolCall, ToolSpec
+from orchestrator.notation.strict_json import StrictJsonError, parse
 
 FIELDS = COMMON_FIELDS | {*TURN_LISTS, "chosen_response"}
 

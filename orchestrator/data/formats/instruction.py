@@ -8,12 +8,12 @@ and reply. Prompts and completions that are lists of messages (TRL) are read as 
 import re
 from typing import Any
 
+from orchestrator.core.records import JsonObject, Message
 from orchestrator.data.formats.common import COMMON_FIELDS, Draft, read_content, read_tools, short
+from orchestrator.data.formats.loose_schema import OfferedTools, offered_call, offered_tools, words_only
 from orchestrator.data.formats.messages import read_messages
-from orchestrator.data.loose_schema import OfferedTools, offered_call, offered_tools, words_only
 from orchestrator.data.rejection import Reason, RowRejected
-from orchestrator.data.strict_json import StrictJsonError, parse
-from orchestrator.records import JsonObject, Message
+from orchestrator.notation.strict_json import StrictJsonError, parse
 
 REQUESTS = ("instruction", "prompt", "query", "question")
 MATERIALS = ("input", "context")

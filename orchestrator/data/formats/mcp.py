@@ -20,6 +20,7 @@ not say the same. An error, in the protocol or with `isError`, becomes `{"error"
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from orchestrator.core.records import JsonObject, Message, Role, ToolCall
 from orchestrator.data.formats.common import (
     COMMON_FIELDS,
     ROLES,
@@ -32,10 +33,9 @@ from orchestrator.data.formats.common import (
     with_calls,
 )
 from orchestrator.data.formats.instruction import MATERIALS, REQUESTS, asked
-from orchestrator.data.loose_schema import OfferedTools, offered_call, offered_tools
+from orchestrator.data.formats.loose_schema import OfferedTools, offered_call, offered_tools
 from orchestrator.data.rejection import Reason, RowRejected
-from orchestrator.data.strict_json import StrictJsonError, dump_loosely, parse
-from orchestrator.records import JsonObject, Message, Role, ToolCall
+from orchestrator.notation.strict_json import StrictJsonError, dump_loosely, parse
 
 PASSED_METHODS = frozenset(
     {

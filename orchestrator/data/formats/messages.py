@@ -7,6 +7,7 @@ dataset format of TRL, the rows of NVIDIA's When2Call, the message lists of Qwen
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from orchestrator.core.records import JsonObject, Message, Role, ToolCall, ToolSpec
 from orchestrator.data.formats.common import (
     COMMON_FIELDS,
     ROLES,
@@ -26,6 +27,7 @@ from orchestrator.data.formats.common import (
     turns_of,
     with_calls,
 )
+from orchestrator.data.formats.loose_schema import json_schema
 from orchestrator.data.formats.when2call import FIELDS as CHOICE_FIELDS
 from orchestrator.data.formats.when2call import choice_labels
 from orchestrator.data.formats.written import (
@@ -37,11 +39,9 @@ from orchestrator.data.formats.written import (
     split_reasoning,
     take_calls,
 )
-from orchestrator.data.loose_schema import json_schema
-from orchestrator.data.pythonic import PythonicError, opens_like_calls, parse_calls
 from orchestrator.data.rejection import Reason, RowRejected
-from orchestrator.data.strict_json import StrictJsonError, dump_loosely, parse
-from orchestrator.records import JsonObject, Message, Role, ToolCall, ToolSpec
+from orchestrator.notation.pythonic import PythonicError, opens_like_calls, parse_calls
+from orchestrator.notation.strict_json import StrictJsonError, dump_loosely, parse
 
 FIELDS = COMMON_FIELDS | CHOICE_FIELDS | {*TURN_LISTS, "chosen_response"}
 THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking")

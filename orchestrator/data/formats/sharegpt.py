@@ -7,6 +7,7 @@ tool_response; `query`, `response`, `history`; pairs of `human` and `assistant`)
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from orchestrator.core.records import JsonObject, Message, Role
 from orchestrator.data.formats import messages as openai
 from orchestrator.data.formats.common import (
     COMMON_FIELDS,
@@ -22,7 +23,6 @@ from orchestrator.data.formats.common import (
 )
 from orchestrator.data.formats.written import split_reasoning
 from orchestrator.data.rejection import Reason, RowRejected
-from orchestrator.records import JsonObject, Message, Role
 
 SHAREGPT_ROLES: dict[str, Role] = {
     "system": "system",

@@ -8,12 +8,12 @@ up from the call itself would agree with anything and would show the model the a
 
 from typing import Any
 
+from orchestrator.core.records import JsonObject, Message, ToolCall
 from orchestrator.data.formats.common import COMMON_FIELDS, Draft, read_content, read_tools, short
 from orchestrator.data.formats.instruction import MATERIALS, REPLIES, REQUESTS, asked, replied
-from orchestrator.data.loose_schema import OfferedTools, offered_call, offered_tools, words_only
+from orchestrator.data.formats.loose_schema import OfferedTools, offered_call, offered_tools, words_only
 from orchestrator.data.rejection import Reason, RowRejected
-from orchestrator.data.strict_json import StrictJsonError, parse
-from orchestrator.records import JsonObject, Message, ToolCall
+from orchestrator.notation.strict_json import StrictJsonError, parse
 
 FIELDS = COMMON_FIELDS | {*REQUESTS, *MATERIALS, *REPLIES, "tool", "arguments"}
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from orchestrator.core.records import JsonObject, Message, Role, ToolCall, ToolSpec
 from orchestrator.data.formats.common import (
     COMMON_FIELDS,
     Draft,
@@ -20,11 +21,10 @@ from orchestrator.data.formats.common import (
     text_field,
     turns_of,
 )
-from orchestrator.data.loose_schema import OfferedTools, declared_call, offered_tools, words_only
-from orchestrator.data.pythonic import PythonicError, opens_like_calls, parse_calls
+from orchestrator.data.formats.loose_schema import OfferedTools, declared_call, offered_tools, words_only
 from orchestrator.data.rejection import Reason, RowRejected
-from orchestrator.data.strict_json import StrictJsonError, dump_loosely, parse
-from orchestrator.records import JsonObject, Message, Role, ToolCall, ToolSpec
+from orchestrator.notation.pythonic import PythonicError, opens_like_calls, parse_calls
+from orchestrator.notation.strict_json import StrictJsonError, dump_loosely, parse
 
 FIELDS = COMMON_FIELDS | {"conversations"}
 

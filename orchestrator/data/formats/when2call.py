@@ -6,9 +6,9 @@ Source: the data format in the README of NVIDIA's When2Call. Its training rows a
 import re
 from typing import Any, NamedTuple
 
+from orchestrator.core.records import MISSING_ARGUMENT, NO_FITTING_TOOL, JsonObject, SampleKind
 from orchestrator.data.rejection import Reason, RowRejected
-from orchestrator.data.strict_json import StrictJsonError, dump_loosely, parse
-from orchestrator.records import MISSING_ARGUMENT, NO_FITTING_TOOL, JsonObject, SampleKind
+from orchestrator.notation.strict_json import StrictJsonError, dump_loosely, parse
 
 FIELDS = frozenset({"question", "answers", "correct_answer", "target_tool"})
 

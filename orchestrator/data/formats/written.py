@@ -11,9 +11,9 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from orchestrator.core.records import ToolCall
 from orchestrator.data.rejection import Reason, RowRejected
-from orchestrator.data.strict_json import MAX_DEPTH, MAX_NUMBER_DIGITS, StrictJsonError, first_fault, parse
-from orchestrator.records import ToolCall
+from orchestrator.notation.strict_json import MAX_DEPTH, MAX_NUMBER_DIGITS, StrictJsonError, first_fault, parse
 
 OPEN_THINK, CLOSE_THINK = "<think>", "</think>"
 

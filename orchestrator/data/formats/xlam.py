@@ -4,11 +4,11 @@ Parameters are described without a schema around them, by Python types (see `loo
 as they are: a number written as text for a parameter of type `int` is for the schema check to refuse.
 """
 
+from orchestrator.core.records import JsonObject, Message
 from orchestrator.data.formats.common import COMMON_FIELDS, Draft, read_tools, short
-from orchestrator.data.loose_schema import declared_call, offered_tools
+from orchestrator.data.formats.loose_schema import declared_call, offered_tools
 from orchestrator.data.rejection import Reason, RowRejected
-from orchestrator.data.strict_json import StrictJsonError, parse
-from orchestrator.records import JsonObject, Message
+from orchestrator.notation.strict_json import StrictJsonError, parse
 
 FIELDS = COMMON_FIELDS | {"query", "answers"}
 

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.config import ROW_FORMATS, RowFormat
-from orchestrator.data.canonical import content_hash, ignored_fields, sample_from_row
+from orchestrator.config.schema import ROW_FORMATS, RowFormat
+from orchestrator.core.jsonl import dump_line, parse_line
+from orchestrator.core.records import JsonObject, Sample
+from orchestrator.data.clean.quality import check_sample
+from orchestrator.data.formats.canonical import content_hash, ignored_fields, sample_from_row
 from orchestrator.data.formats.detect import detect_format
-from orchestrator.data.quality import check_sample
 from orchestrator.data.rejection import RowRejected
-from orchestrator.jsonl import dump_line, parse_line
-from orchestrator.records import JsonObject, Sample
 
 
 def mostly(usual: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:

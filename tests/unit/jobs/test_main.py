@@ -15,8 +15,8 @@ from ray.exceptions import RayTaskError
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
 from jobs._main import DONE, INTERRUPTED, do_stage, run_job
-from orchestrator.config import RunConfig
-from orchestrator.errors import (
+from orchestrator.config.schema import RunConfig
+from orchestrator.core.errors import (
     AdapterError,
     ConfigError,
     DataError,
@@ -30,7 +30,8 @@ from orchestrator.errors import (
     TrainingError,
     causes,
 )
-from orchestrator.runs import RunDir, read_ledger
+from orchestrator.run.ledger import read_ledger
+from orchestrator.run.paths import RunDir
 
 ROOT = Path(__file__).resolve().parents[3]
 

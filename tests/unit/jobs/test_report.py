@@ -8,9 +8,10 @@ import yaml
 from evals.records import Case, FailedAdapter, Generation, Metric, Scores
 from jobs._main import DONE, GATE_NOT_MET
 from jobs.report import main
-from orchestrator.jsonl import dump_jsonl
-from orchestrator.records import AdapterRecord, Message
-from orchestrator.runs import RunDir, write_text_atomic
+from orchestrator.core.files import write_text_atomic
+from orchestrator.core.jsonl import dump_jsonl
+from orchestrator.core.records import AdapterRecord, Message
+from orchestrator.run.paths import RunDir
 
 ADAPTER = "aaaaaaaaaaaaaaaa"
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from huggingface_hub import snapshot_download
 
-from orchestrator.config import ModelConfig
-from orchestrator.errors import InputError, ModelNotFoundError
+from orchestrator.chat.template import qwen3_template
+from orchestrator.config.schema import ModelConfig
+from orchestrator.core.errors import InputError, ModelNotFoundError
 from orchestrator.models.base import base_folder, compute_dtype, load_frozen_base, load_tokenizer
-from orchestrator.models.templates import qwen3_template
 
 
 @pytest.mark.parametrize("name", ["nobody/no-such-model", "no-such-folder", "./no/such/folder", "a//b", "/no/such/dir"])

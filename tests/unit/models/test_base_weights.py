@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from orchestrator.errors import ModelNotFoundError
+from orchestrator.core.errors import ModelNotFoundError
 from orchestrator.models.base_weights import BaseWeights, base_sha256
 
 TENSORS = {

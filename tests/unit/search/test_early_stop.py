@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
-from orchestrator.cluster import WorkerShape
-from orchestrator.config import RunConfig, SearchConfig, TrainConfig
-from orchestrator.runs import RunDir
+from orchestrator.config.schema import RunConfig, SearchConfig, TrainConfig
+from orchestrator.run.cluster import WorkerShape
+from orchestrator.run.paths import RunDir
 from orchestrator.search.early_stop import first_rung, make_scheduler, rung_steps
 from orchestrator.search.rungs import SuccessiveHalving
 from orchestrator.training.plan import TrainPlan, plan_training

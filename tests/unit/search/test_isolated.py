@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.cluster import WorkerShape
+from orchestrator.run.cluster import WorkerShape
 from orchestrator.search.isolated import concurrent_trials
 
 

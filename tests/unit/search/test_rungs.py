@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
-from orchestrator.errors import ConfigError
+from orchestrator.core.errors import ConfigError
 from orchestrator.search.rungs import SuccessiveHalving, survivors
 
 CONTINUE, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP

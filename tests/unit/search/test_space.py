@@ -10,12 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ray.tune.experiment import Experiment
 
-from evals.generate import SERVED_RANKS
-from orchestrator.adapters import peft_config
-from orchestrator.config import PROFILES, LoraConfig, RangeConfig, SearchConfig, ServableRank, SpaceConfig
-from orchestrator.errors import ModelNotFoundError
-from orchestrator.models.tiny import tiny_base_folder
-from orchestrator.records import JsonObject
+from evals.generate.engine import SERVED_RANKS
+from orchestrator.config.schema import PROFILES, LoraConfig, RangeConfig, SearchConfig, ServableRank, SpaceConfig
+from orchestrator.core.errors import ModelNotFoundError
+from orchestrator.core.records import JsonObject
+from orchestrator.models.adapters import peft_config
 from orchestrator.search.names import HYPERPARAMETERS
 from orchestrator.search.space import (
     BaseShape,
@@ -28,6 +27,7 @@ from orchestrator.search.space import (
     read_base_shape,
     resolve_space,
 )
+from orchestrator.toy.tiny import tiny_base_folder
 
 QWEN_06B = BaseShape(hidden_size=1024, model_type="qwen3")
 BATCHES = st.integers(1, 4096)

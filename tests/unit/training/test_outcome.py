@@ -3,11 +3,12 @@ from pathlib import Path
 import pytest
 from builders import make_plan, make_trial, write_peft_checkpoint
 
-from orchestrator.adapters import read_adapter
-from orchestrator.config import TrainConfig
-from orchestrator.models.templates import qwen3_template
-from orchestrator.records import EvalPoint, StopReason, TrialStatus
-from orchestrator.runs import RunDir, write_text_atomic
+from orchestrator.chat.template import qwen3_template
+from orchestrator.config.schema import TrainConfig
+from orchestrator.core.files import write_text_atomic
+from orchestrator.core.records import EvalPoint, StopReason, TrialStatus
+from orchestrator.models.adapters import read_adapter
+from orchestrator.run.paths import RunDir
 from orchestrator.training.outcome import (
     STATUS_OF,
     TrainedTrial,

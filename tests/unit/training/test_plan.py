@@ -7,9 +7,9 @@ from builders import make_config, make_plan
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.cluster import WorkerShape
-from orchestrator.config import LoraConfig, ResourcesConfig, RunConfig, TrainConfig
-from orchestrator.runs import RunDir
+from orchestrator.config.schema import LoraConfig, ResourcesConfig, RunConfig, TrainConfig
+from orchestrator.run.cluster import WorkerShape
+from orchestrator.run.paths import RunDir
 from orchestrator.training.plan import EVALUATIONS_PER_RUN, TrainPlan, plan_training
 
 ONE_WORKER = WorkerShape(1, 1.0, 0)

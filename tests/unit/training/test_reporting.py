@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from orchestrator.jsonl import parse_line
-from orchestrator.records import EvalPoint, JsonObject
+from orchestrator.core.jsonl import parse_line
+from orchestrator.core.records import EvalPoint, JsonObject
 from orchestrator.training.reporting import Progress, RecordProgress, ReportToRay, curve_of, tokens_of
 
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
+from orchestrator.core.errors import DataError
+from orchestrator.core.records import JsonObject, Sample
+from orchestrator.data.clean.quality import check_sample
 from orchestrator.data.formats.bfcl import answers_path, load_answers, read_bfcl, with_answer
-from orchestrator.data.quality import check_sample
 from orchestrator.data.rejection import Reason, RowRejected
-from orchestrator.errors import DataError
-from orchestrator.records import JsonObject, Sample
 
 FUNCTION: dict[str, Any] = {
     "name": "geo.area",

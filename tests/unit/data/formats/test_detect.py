@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from orchestrator.config import ROW_FORMATS
+from orchestrator.config.schema import ROW_FORMATS
+from orchestrator.core.records import JsonObject
 from orchestrator.data.formats.detect import detect_format
 from orchestrator.data.rejection import RowRejected
-from orchestrator.records import JsonObject
 
 FUNCTION = {"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}
 CALL = {"name": "weather", "arguments": {"city": "Rome"}}

@@ -6,9 +6,9 @@ import pytest
 from conversation_strategies import conversations, tool_lists
 from hypothesis import given
 
+from orchestrator.core.records import FunctionCall, FunctionSpec, JsonObject, Message, ToolCall, ToolSpec
 from orchestrator.data.formats.glaive import read_glaive
 from orchestrator.data.rejection import RowRejected
-from orchestrator.records import FunctionCall, FunctionSpec, JsonObject, Message, ToolCall, ToolSpec
 
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 FUNCTION = {"name": "weather", "description": "The weather in a city", "parameters": PARAMETERS}

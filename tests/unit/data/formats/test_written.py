@@ -17,7 +17,7 @@ from orchestrator.data.formats.written import (
     take_calls,
 )
 from orchestrator.data.rejection import RowRejected
-from orchestrator.data.strict_json import StrictJsonError
+from orchestrator.notation.strict_json import StrictJsonError
 
 
 @given(values)

@@ -20,7 +20,7 @@ from evals.report.charts import (
     tried_trials,
     varied_settings,
 )
-from orchestrator.records import EvalPoint, TrialRecord
+from orchestrator.core.records import EvalPoint, TrialRecord
 
 Point = tuple[float, float]
 

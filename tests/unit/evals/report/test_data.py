@@ -9,11 +9,12 @@ from builders import assistant, make_call, make_tool, user
 from evals.records import Case, Generation, Metric, Report, Scores
 from evals.report.data import HOW_TO_READ_LEAKS, DataTable, data_sentences, data_tables, leak_warning
 from evals.report.write import write_report
-from orchestrator.config import RunConfig
+from orchestrator.config.schema import RunConfig
+from orchestrator.core.files import write_text_atomic
+from orchestrator.core.jsonl import dump_jsonl
 from orchestrator.data.card import DataCard, FormatCount, LeakCard, Overlap, ReasonCount, SourceCard, ToolCard
-from orchestrator.data.prepare import prepare_data
-from orchestrator.jsonl import dump_jsonl
-from orchestrator.runs import RunDir, write_text_atomic
+from orchestrator.data.prepare.prepare import prepare_data
+from orchestrator.run.paths import RunDir
 
 HOSTILE = (
     "</td></table><script>alert(1)</script><img src=http://evil.example/x onerror=alert(2)>\x1b[31m\u202e | `x` |"

@@ -3,8 +3,7 @@ from pathlib import Path
 import pytest
 from report_run import BEST, make_cases, write_run
 
-from evals.judge import Judgement
-from evals.records import ServedReply
+from evals.judge.second_opinion import Judgement
 from evals.report.examples import (
     MAX_CELL_EXAMPLES,
     adapter_failures,
@@ -17,8 +16,10 @@ from evals.report.examples import (
 )
 from evals.report.inputs import ReportInputs, Scored, read_inputs
 from evals.report.write import write_report
-from orchestrator.replies import ReplyKind
-from orchestrator.runs import RunDir, write_text_atomic
+from orchestrator.chat.reply import ServedReply
+from orchestrator.core.files import write_text_atomic
+from orchestrator.refusals import ReplyKind
+from orchestrator.run.paths import RunDir
 
 
 @pytest.fixture(scope="module")

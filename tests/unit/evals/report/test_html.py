@@ -9,8 +9,9 @@ from report_run import BEST, BROKEN, SECOND, WEAK, make_cases, write_run
 from evals.records import CELL_NAMES, CanaryProof, EngineRecord, Generation, Report, Scores
 from evals.report.text import METRICS, duration_text, ending_text
 from evals.report.write import write_report
-from orchestrator.records import TrialRecord
-from orchestrator.runs import RunDir, write_text_atomic
+from orchestrator.core.files import write_text_atomic
+from orchestrator.core.records import TrialRecord
+from orchestrator.run.paths import RunDir
 
 
 @pytest.fixture(scope="module")

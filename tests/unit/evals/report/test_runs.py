@@ -7,8 +7,9 @@ from report_run import BEST, BROKEN, SECOND, make_cases, write_run
 from evals.records import Report
 from evals.report.runs import OtherRun, find_other_run, shared_cases
 from evals.report.write import write_report
-from orchestrator.errors import ConfigError, InputError, RunConflictError
-from orchestrator.runs import RunDir, write_text_atomic
+from orchestrator.core.errors import ConfigError, InputError, RunConflictError
+from orchestrator.core.files import write_text_atomic
+from orchestrator.run.paths import RunDir
 
 
 def beside(report: Report) -> OtherRun:

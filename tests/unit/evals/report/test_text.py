@@ -18,10 +18,10 @@ from evals.report.text import (
     signed_text,
     time_text,
     unit_text,
-    visible,
     without_headline,
 )
-from orchestrator.records import MetricName
+from orchestrator.core.records import MetricName
+from orchestrator.core.text import visible
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ import pytest
 
 from evals.records import AdapterSummary, CanaryProof, Comparison, EngineRecord, Flip, Metric
 from evals.report.view import headline_metrics, oriented, proof_text
-from orchestrator.records import MetricName
+from orchestrator.core.records import MetricName
 
 
 def test_a_comparison_turned_round_says_the_same_from_the_other_side() -> None:

@@ -20,10 +20,11 @@ from evals.records import (
 )
 from evals.report.text import CELLS, METRICS, REASONS
 from evals.report.write import write_report
-from orchestrator.config import RunConfig
-from orchestrator.errors import DataError, RunConflictError
-from orchestrator.jsonl import dump_jsonl
-from orchestrator.records import (
+from orchestrator.config.schema import RunConfig
+from orchestrator.core.errors import DataError, RunConflictError
+from orchestrator.core.files import digest_of, write_text_atomic
+from orchestrator.core.jsonl import dump_jsonl
+from orchestrator.core.records import (
     METRIC_NAMES,
     AdapterRecord,
     EvalPoint,
@@ -35,7 +36,8 @@ from orchestrator.records import (
     TrialRecord,
     TrialStatus,
 )
-from orchestrator.runs import Ledger, RunDir, StageEntry, digest_of, write_text_atomic
+from orchestrator.run.ledger import Ledger, StageEntry
+from orchestrator.run.paths import RunDir
 
 FIRST, SECOND = "aaaaaaaaaaaaaaaa", "bbbbbbbbbbbbbbbb"
 HOSTILE = (

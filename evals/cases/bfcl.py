@@ -1,0 +1,293 @@
+"""Questions of the Berkeley Function Calling Leaderboard as cases.
+
+Its categories of one turn are read: simple, multiple, parallel, parallel_multiple and their live variants, Java and
+JavaScript, relevance and irrelevance. The category is in the id of a question (`live_simple_3-2-0`), else in the name
+of the file. What is asked and offered is read as for training (`orchestrator.data.formats.bfcl`), but a question counts
+whatever the leaderboard would score, also where its answer does not fit the schema of its own tool. As on the
+leaderboard, tools of Java and JavaScript take source text for every parameter, and their descriptions say of what type.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from evals.cases.rows import refuse_no_file, suite_rows
+from evals.judge.accepted_calls import ITEM_WORDS, MAY_BE_ABSENT, TYPE_WORDS, argument_problem
+from evals.records import AcceptedCall, Case
+from orchestrator.core.errors import DataError
+from orchestrator.core.records import NO_FITTING_TOOL, FunctionCall, JsonObject, Message, QuarantinedRow, ToolCall
+from orchestrator.data.clean.quality import SCHEMA_FAILURES, schema_validator
+from orchestrator.data.formats.bfcl import ROLES, answers_path, load_answers, with_answer
+from orchestrator.data.formats.common import read_content, read_role, read_tool, short, text_field
+from orchestrator.data.formats.loose_schema import OfferedTools, offered_tools
+from orchestrator.data.read.sources import RawRow, parse_row
+from orchestrator.data.rejection import Reason, RowRejected
+from orchestrator.notation.source_literals import write_source
+
+Language = Literal["python", "java", "javascript"]
+
+_CATEGORY = re.compile(
+    r"(?:live_)?(?:irrelevance|relevance|(?:simple_)?javascript|(?:simple_)?java|simple(?:_python)?"
+    r"|parallel_multiple|parallel|multiple)"
+)
+"""The categories of one turn, by the names of the third and the fourth version of the leaderboard."""
+
+_SHOWN_NAMES: dict[str, str] = {"java": "Java", "javascript": "JavaScript"}
+
+
+class _Row(NamedTuple):
+    where: str
+    fields: JsonObject
+    category: str
+
+
+def read_cases(questions: Path, answers: Path | None, *, suite: str, limit: int | None) -> list[Case]:
+    """The questions of a file as cases of a suite, in the order of the file.
+
+    A question of irrelevance becomes a case of kind `answer` with the tag `no_fitting_tool`; one of relevance a case of
+    kind `tool_call` without expected or accepted calls, for the leaderboard takes any call there. Every other question
+    has its `accepted_calls`, and in `expected_calls` one example of them, or what comes nearest where no call is ever
+    accepted.
+
+    Args:
+        questions: Rows of `id`, `question` and `function`.
+        answers: JSON lines or a JSON array of `id` and `ground_truth`; None looks for them beside the questions
+            (`answers_path`).
+        suite: The name that the cases carry.
+        limit: How many questions are read at most; None reads all.
+
+    Raises:
+        DataError: If a file cannot be read, two questions have one id, or a question cannot be a case: how many
+            cannot, and the first of them with `file:line`.
+    """
+    refuse_no_file(questions, f"suite {suite}")
+    found = answers_path(questions) if answers is None else answers
+    accepted = {} if found is None else load_answers(found)
+    cases: dict[str, Case] = {}
+    refused: list[tuple[str, str]] = []
+    num_rows = 0
+    for row in islice(_rows(questions), limit):
+        num_rows += 1
+        try:
+            case = _case(row._replace(fields=with_answer(row.fields, accepted)), suite)
+        except RowRejected as error:
+            refused.append((row.where, f"{error.reason}: {error.detail}"))
+            continue
+        if case.id in cases:
+            raise DataError(f"the id {short(case.id)} occurs twice", where=row.where, fix="Give each row its own id")
+        cases[case.id] = case
+    if refused:
+        where, detail = refused[0]
+        what = f"{len(refused)} of {num_rows} questions cannot be cases, first: {detail}"
+        raise DataError(what, where=where, fix="Correct these rows or take them out of the file")
+    if not cases:
+        raise DataError("the file has no questions", where=str(questions))
+    return list(cases.values())
+
+
+def _rows(questions: Path) -> Iterator[_Row]:
+    for row in suite_rows(questions):
+        where = f"{questions}:{row.line}"
+        if isinstance(row, QuarantinedRow):
+            raise DataError(row.detail, where=where)
+        yield _row(row, where, questions.name)
+
+
+def _row(row: RawRow, where: str, file_name: str) -> _Row:
+    try:
+        fields = parse_row(row)
+    except RowRejected as rejected:
+        raise DataError(f"the question cannot be read: {rejected.detail}", where=where) from None
+    if not isinstance(fields.get("id"), str) or not fields["id"]:
+        raise DataError("the question has no `id`", where=where, allowed='{"id": "simple_python_0", ...} on each line')
+    return _Row(where, fields, _category(fields["id"], file_name))
+
+
+def _category(identifier: str, file_name: str) -> str:
+    """The category of a question, as its id or else the file's name gives it; "" where neither does."""
+    named = _CATEGORY.fullmatch(identifier.rpartition("_")[0])
+    if named is None:
+        stem = file_name.removesuffix(".gz").rpartition(".")[0]
+        named = _CATEGORY.fullmatch(re.sub(r"^bfcl_(v\d+_)?", "", stem, flags=re.IGNORECASE))
+    return named[0] if named else ""
+
+
+def _language(category: str) -> Language:
+    if "javascript" in category:
+        return "javascript"
+    return "java" if "java" in category else "python"
+
+
+def _case(row: _Row, suite: str) -> Case:
+    messages = _messages(row.fields.get("question"))
+    functions = _functions(row.fields.get("function"))
+    language = _language(row.category)
+    described = [function if language == "python" else _as_source(function, language) for function in functions]
+    offered = offered_tools(read_tool(function, f"tool {number}") for number, function in enumerate(described, start=1))
+    accepted: tuple[AcceptedCall, ...] = ()
+    if not row.category.endswith("relevance"):
+        accepted = _accepted_calls(row.fields.get("ground_truth"), functions, offered, language)
+    needs_no_call = row.category.endswith("irrelevance")
+    return Case(
+        id=row.fields["id"],
+        suite=suite,
+        messages=tuple(messages),
+        tools=offered.specs,
+        kind="answer" if needs_no_call else "tool_call",
+        tags=(NO_FITTING_TOOL,) if needs_no_call else (),
+        expected_calls=tuple(_example(call, offered) for call in accepted),
+        accepted_calls=accepted,
+        expected_text="",
+        original_names=offered.original_names,
+    )
+
+
+def _messages(question: Any) -> list[Message]:
+    turns = question if isinstance(question, list) and all(isinstance(turn, list) for turn in question) else [question]
+    if len(turns) != 1 or not isinstance(turns[0], list) or not turns[0]:
+        detail = f"`question` is {short(question)}, not one turn of messages"
+        raise RowRejected(Reason.UNSUPPORTED_CONTENT, detail)
+    return [_message(message, f"message {number}") for number, message in enumerate(turns[0], start=1)]
+
+
+def _message(message: Any, where: str) -> Message:
+    role = read_role(text_field(message, "role", where), ROLES, tuple(ROLES), where)
+    return Message(role=role, content=read_content(message.get("content"), role, where))
+
+
+def _functions(functions: Any) -> list[JsonObject]:
+    listed = [functions] if isinstance(functions, dict) else functions
+    if not isinstance(listed, list) or not all(isinstance(function, dict) for function in listed):
+        raise RowRejected(Reason.INVALID_TOOL, f"`function` is {short(functions)}, not a list of functions")
+    return listed
+
+
+def _as_source(function: JsonObject, language: Language) -> JsonObject:
+    """The description of a function that takes source text for every parameter."""
+    parameters = {**_parameters(function), "properties": {}}
+    for name, declared in _properties(function).items():
+        of_items = f" of {_item_word(declared)}" if _word(declared) in ITEM_WORDS else ""
+        kind = "value of any type" if _word(declared) == "any" else f"{_word(declared)}{of_items}"
+        hint = f"Write the {_SHOWN_NAMES[language]} {kind} as source text."
+        members = declared.get("properties")
+        hint += f" Its entries: {json.dumps(members, ensure_ascii=False)}." if members else ""
+        description = f"{declared.get('description') or ''} {hint}".strip()
+        parameters["properties"][name] = {"type": "string", "description": description}
+    return {**function, "parameters": parameters}
+
+
+def _parameters(function: JsonObject) -> JsonObject:
+    parameters = function.get("parameters")
+    return parameters if isinstance(parameters, dict) else {}
+
+
+def _properties(function: JsonObject) -> dict[str, JsonObject]:
+    properties = _parameters(function).get("properties")
+    given = properties if isinstance(properties, dict) else {}
+    return {name: declared for name, declared in given.items() if isinstance(declared, dict)}
+
+
+def _word(declared: JsonObject) -> str:
+    return str(declared.get("type", ""))
+
+
+def _item_word(declared: JsonObject) -> str:
+    items = declared.get("items")
+    return _word(items) if isinstance(items, dict) else ""
+
+
+def _accepted_calls(
+    answers: Any, functions: list[JsonObject], offered: OfferedTools, language: Language
+) -> tuple[AcceptedCall, ...]:
+    if answers is None or answers == []:
+        detail = "no accepted answer; they are in a file of their own, <name>_answers.jsonl or possible_answer/<name>"
+        raise RowRejected(Reason.NO_ANSWER, detail)
+    if not isinstance(answers, list) or not all(isinstance(answer, dict) and len(answer) == 1 for answer in answers):
+        detail = f"`ground_truth` is {short(answers)}, not a list of functions with accepted values"
+        raise RowRejected(Reason.MALFORMED_FIELD, detail)
+    by_name = {function.get("name"): function for function in reversed(functions)}
+    calls = []
+    for number, answer in enumerate(answers, start=1):
+        ((name, accepted),) = answer.items()
+        # With one function the leaderboard does not look at the name in the answer.
+        function = functions[0] if len(functions) == 1 else by_name.get(name)
+        if function is None:
+            raise RowRejected(Reason.UNKNOWN_TOOL, f"answer {number}: {short(name)} is called and not offered")
+        calls.append(_accepted_call(function, accepted, offered, language))
+    return tuple(calls)
+
+
+def _accepted_call(function: JsonObject, accepted: Any, offered: OfferedTools, language: Language) -> AcceptedCall:
+    where = f"the accepted values of {short(function['name'])}"
+    if not isinstance(accepted, dict) or not all(isinstance(values, list) for values in accepted.values()):
+        raise RowRejected(Reason.MALFORMED_FIELD, f"{where} are {short(accepted)}, not a list for each parameter")
+    properties = _properties(function)
+    types = {name: _word(declared) for name, declared in properties.items()}
+    item_types = {name: _item_word(declared) for name, declared in properties.items() if _word(declared) in ITEM_WORDS}
+    words = TYPE_WORDS[language]
+    for name in accepted.keys() & types.keys():
+        unknown = [word for word in (types[name], item_types.get(name, "any")) if word not in words]
+        if unknown:
+            detail = f"{where}: the leaderboard knows no type {short(unknown[0])} of {short(name)} in {language}"
+            raise RowRejected(Reason.INVALID_TOOL_SCHEMA, detail)
+    required = _parameters(function).get("required")
+    return AcceptedCall(
+        name=offered.legal_names[function["name"]],
+        arguments=accepted,
+        types=types,
+        item_types=item_types,
+        required=tuple(required) if isinstance(required, list) else (),
+        language=language,
+    )
+
+
+def _example(accepted: AcceptedCall, offered: OfferedTools) -> ToolCall:
+    """One accepted call: each parameter with its first value that is accepted and fits the tool's schema."""
+    schema = offered.parameters_of(accepted.name)
+    arguments: JsonObject = {}
+    for name, values in accepted.arguments.items():
+        if (
+            MAY_BE_ABSENT in values
+            and (name not in accepted.required)
+            and (values[0] == MAY_BE_ABSENT or name not in accepted.types)
+        ):
+            continue
+        candidates = [reading for value in values for reading in _readings(value)]
+        candidates = [_written(value, name, accepted) for value in candidates]
+        good = [value for value in candidates if argument_problem(name, value, accepted) is None]
+        fitting = [value for value in good if _fits(value, name, schema)] if len(good) > 1 else good
+        chosen = (*fitting, *good, *candidates)
+        if chosen:
+            arguments[name] = chosen[0]
+    return ToolCall(function=FunctionCall(name=accepted.name, arguments=arguments))
+
+
+def _readings(value: Any) -> list[Any]:
+    """What an accepted value may stand for: itself, or for an object each entry with its first accepted value."""
+    if isinstance(value, list):
+        return [[_readings(item)[0] for item in value], value]
+    if not isinstance(value, dict):
+        return [value]
+    firsts = {key: part[0] if isinstance(part, list) and part else part for key, part in value.items()}
+    return [{key: part for key, part in firsts.items() if part != MAY_BE_ABSENT}, value]
+
+
+def _written(value: Any, name: str, accepted: AcceptedCall) -> Any:
+    if accepted.language == "python":
+        return value
+    word, item_word = accepted.types.get(name, ""), accepted.item_types.get(name)
+    return write_source(value, word, item_word, accepted.language)
+
+
+def _fits(value: Any, name: str, schema: JsonObject) -> bool:
+    properties = schema.get("properties")
+    if not isinstance(properties, dict) or name not in properties:
+        return True
+    validator = schema_validator(json.dumps({"type": "object", "properties": {name: properties[name]}}, sort_keys=True))
+    try:
+        return not isinstance(validator, str) and validator.is_valid({name: value})
+    except SCHEMA_FAILURES:
+        return False

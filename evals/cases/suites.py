@@ -1,0 +1,199 @@
+"""A suite of the configuration, or any file of questions, as cases: which reader takes it, and what it cannot take."""
+
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from evals.cases import bfcl, mcp, when2call, xstest
+from evals.cases import conversations as canonical
+from evals.cases.rows import refuse_no_file, suite_rows
+from evals.cases.samples import Turns, case_from_row, refuse_repeated_ids
+from evals.records import NO_CALL_SUFFICES, Case
+from orchestrator.config.evaluation import SuiteConfig, SuiteFormat
+from orchestrator.core.errors import DataError
+from orchestrator.core.progress import say
+from orchestrator.core.records import NO_FITTING_TOOL, JsonObject, QuarantinedRow
+from orchestrator.core.text import visible
+from orchestrator.data.formats.bfcl import answers_path
+from orchestrator.data.formats.detect import detect_format
+from orchestrator.data.formats.when2call import is_choice
+from orchestrator.data.read.sources import RawRow, parse_row
+from orchestrator.data.rejection import Reason, RowRejected
+
+MAX_REFUSED_SHARE = 0.05
+"""A suite of which more rows than this cannot be cases is refused: its figures would be those of another suite. The
+share is what `data.max_quarantine_rate` is by default."""
+
+
+class RowReader(Protocol):
+    """Gives the cases of a row, or raises RowRejected."""
+
+    def __call__(self, row: JsonObject, /, *, source: str) -> list[Case]:
+        """`source` is the row's `file:line`."""
+
+
+def read_suite(suite: SuiteConfig, *, turns: Turns = "all") -> list[Case]:
+    """The cases of one suite of the configuration, their ids `<suite>/<id>`.
+
+    Raises:
+        DataError: If the file is missing, cannot be read, or holds too many rows that cannot be cases.
+    """
+    cases = read_cases(
+        Path(suite.path),
+        suite.format,
+        suite=suite.name,
+        answers=None if suite.answers is None else Path(suite.answers),
+        limit=suite.limit,
+        turns=turns,
+    )
+    return [case.model_copy(update={"id": f"{suite.name}/{case.id}"}) for case in cases]
+
+
+def suite_files(suites: Iterable[SuiteConfig]) -> list[Path]:
+    """The files that decide the cases of suites, those of accepted answers included."""
+    files: list[Path] = []
+    for suite in suites:
+        path = Path(suite.path)
+        answers = Path(suite.answers) if suite.answers is not None else answers_path(path)
+        files += [path] if answers is None else [path, answers]
+    return files
+
+
+def read_cases(
+    path: Path,
+    written: SuiteFormat,
+    *,
+    suite: str,
+    answers: Path | None = None,
+    limit: int | None = None,
+    turns: Turns = "all",
+) -> list[Case]:
+    """The cases in the first `limit` rows of a file, with the ids that the file gives.
+
+    At most MAX_REFUSED_SHARE of the rows may be unfit, which is then said; rows of `cases` and `bfcl` all must fit. A
+    row that repeats an earlier one is left out, which is said too.
+
+    Args:
+        path: The file.
+        written: How its rows are written; `auto` looks at the first for a suite's own format, else at each.
+        suite: What the cases are called together.
+        answers: For `bfcl`, the accepted answers; None looks beside the questions.
+        limit: How many rows; None takes all.
+        turns: Which turns of a conversation.
+
+    Raises:
+        DataError: As `read_suite`.
+    """
+    for file in (path, answers):
+        if file is not None:
+            refuse_no_file(file, f"suite {suite}")
+    absolute = path.absolute()
+    name = _format_of(absolute) if written == "auto" else written
+    if answers is not None and name != "bfcl":
+        raise DataError(f"suite {suite}: answers belong to format bfcl, not {name}", where=str(path))
+    match name:
+        case "bfcl":
+            cases = _bfcl_cases(absolute, answers, suite=suite, limit=limit)
+        case "cases":
+            cases = _written_cases(absolute, limit=limit)
+        case "xstest":
+            cases = _cases_of_rows(absolute, xstest.read_row, suite=suite, limit=limit)
+        case "when2call":
+            cases = _cases_of_rows(absolute, when2call.read_row, suite=suite, limit=limit)
+        case "mcp":
+            cases = _cases_of_rows(absolute, partial(mcp.read_row, turns=turns), suite=suite, limit=limit)
+        case _:
+            row_format = "messages" if name == "canonical" else name
+            read_row = partial(canonical.read_row, row_format=row_format, turns=turns)
+            cases = _cases_of_rows(absolute, read_row, suite=suite, limit=limit)
+    if not cases:
+        raise DataError(f"suite {suite}: the file holds no case", where=str(path))
+    refuse_repeated_ids(cases)
+    return [case.model_copy(update={"suite": suite}) for case in cases]
+
+
+def _bfcl_cases(path: Path, answers: Path | None, *, suite: str, limit: int | None) -> list[Case]:
+    cases = bfcl.read_cases(path, answers, suite=suite, limit=limit)
+    # The leaderboard's own check of irrelevance asks for no words.
+    return [
+        case.model_copy(update={"tags": (*case.tags, NO_CALL_SUFFICES)}) if NO_FITTING_TOOL in case.tags else case
+        for case in cases
+    ]
+
+
+def _written_cases(path: Path, *, limit: int | None) -> list[Case]:
+    cases: list[Case] = []
+    for row in suite_rows(path, limit=limit):
+        where = f"{row.source}:{row.line}"
+        try:
+            cases += _read(row, _written_case, where)
+        except RowRejected as rejected:
+            raise DataError(rejected.detail, where=where) from None
+    return cases
+
+
+def _written_case(row: JsonObject, *, source: str) -> list[Case]:
+    return [case_from_row(row, where=source)]
+
+
+def _format_of(path: Path) -> SuiteFormat:
+    """The suite's own format that the first row is in; `auto` for conversations, of which each row is looked at."""
+    first = next(suite_rows(path))
+    try:
+        row = {} if isinstance(first, QuarantinedRow) else parse_row(first)
+        if {"messages", "kind", "expected_calls", "expected_text"} <= row.keys():
+            return "cases"
+        if xstest.is_xstest(row):
+            return "xstest"
+        if is_choice(row):
+            return "when2call"
+        if mcp.is_mcp_case(row):
+            return "mcp"
+        return "bfcl" if detect_format(row).format == "bfcl" else "auto"
+    except RowRejected:
+        return "auto"
+
+
+def _cases_of_rows(path: Path, read_row: RowReader, *, suite: str, limit: int | None) -> list[Case]:
+    cases: dict[str, Case] = {}
+    refused: list[str] = []
+    num_rows = num_repeated = 0
+    for row in suite_rows(path, limit=limit):
+        num_rows += 1
+        where = f"{row.source}:{row.line}"
+        try:
+            found = _read(row, read_row, where)
+        except RowRejected as rejected:
+            refused.append(f"{where}: {rejected.detail}")
+            continue
+        if all(cases.get(case.id) == case for case in found):
+            num_repeated += 1
+        elif taken := [case.id for case in found if case.id in cases]:
+            refused.append(f"{where}: an earlier row has the id {taken[0]!r} and another content")
+        else:
+            cases |= {case.id: case for case in found}
+    _refuse_unfit(suite, refused, num_rows)
+    if num_repeated:
+        say(f"Left out of suite {suite}: {num_repeated} of {num_rows} rows that repeat an earlier one.")
+    return list(cases.values())
+
+
+def _read(row: RawRow | QuarantinedRow, read_row: RowReader, where: str) -> list[Case]:
+    if isinstance(row, QuarantinedRow):
+        raise RowRejected(Reason(row.reason), row.detail)
+    return read_row(parse_row(row), source=where)
+
+
+def _refuse_unfit(suite: str, refused: list[str], num_rows: int) -> None:
+    if not refused:
+        return
+    first = visible(" ".join(refused[0].split()))
+    what = f"suite {suite}: {len(refused)} of {num_rows} rows cannot be cases; the first is {first}"
+    if len(refused) > MAX_REFUSED_SHARE * num_rows:
+        raise DataError(
+            what,
+            allowed=f"{MAX_REFUSED_SHARE:.0%} of the rows",
+            fix="Correct these rows, or take them out and call the suite by another name",
+        )
+    say(f"Left out of {what}.")

@@ -1,0 +1,320 @@
+"""Whether training, evaluation and serving see the same tokens and the same calls. Asked before anything trains."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+
+from transformers import AutoTokenizer
+
+from evals.check.parity_rows import ParityRow, parity_rows
+from evals.check.records import ParityCard, ParityProblem, ParityProblemCode
+from orchestrator.chat.detect import reply_format_of
+from orchestrator.chat.left_out import RowLeftOut
+from orchestrator.chat.parse import parse_reply
+from orchestrator.chat.rendering import ChatFormat, Span, chat_format, plain_tools
+from orchestrator.chat.reply import ReplyFormat, ServedReply
+from orchestrator.chat.serving import serving_parser_name, serving_reader
+from orchestrator.chat.template import own_template
+from orchestrator.config.schema import RunConfig
+from orchestrator.core.errors import ConfigError, DataError, EvaluationError
+from orchestrator.core.files import digest_of, write_text_atomic
+from orchestrator.core.jsonl import parse_line
+from orchestrator.core.records import SAMPLE_KINDS, FunctionCall, JsonObject, Message, Sample, ToolSpec
+from orchestrator.data.card import LeftOut
+from orchestrator.data.tokens.store import refuse_left_out, tokenize_run, tokens_digest
+from orchestrator.data.tokens.tokenize import render_prompt
+from orchestrator.models.base import base_folder, load_tokenizer
+from orchestrator.run.ledger import package_versions
+from orchestrator.run.paths import RunDir
+
+PROMPTS_A_KIND = 32
+ROWS_AT_ONCE = 512
+
+FIXES: dict[ParityProblemCode, str] = {
+    "prompt_differs": "Remove the sample, or use a base whose chat template shows earlier turns alike",
+    "mask_wrong": "Remove the folder data/tokens of the run, so that the data is tokenised again",
+    "tools_dropped": "Use a base whose chat template shows the offered tools",
+    "tool_calls_dropped": "Use a base whose chat template shows tool calls",
+    "tool_results_dropped": "Use a base whose chat template shows tool results",
+    "system_dropped": "Use a base whose chat template shows system messages",
+    "call_not_parsed": "Use a base whose chat template writes calls in a format that is read, such as Qwen3, or set "
+    "eval.reply_format to the format that it writes",
+    "call_changed": "Use a base whose chat template writes the whole of a call as JSON, such as Qwen3",
+    "serving_parser_differs": "Remove the sample, or take the tags of calls out of its arguments",
+}
+
+
+def require_parity(config: RunConfig, run: RunDir) -> ParityCard:
+    """The card of `check_parity`, if it found nothing.
+
+    Raises:
+        DataError: With the first problem, its sample and what to do; if too many samples cannot be trained on.
+    """
+    refuse_left_out(config, tokenize_run(config, run))
+    card = check_parity(config, run)
+    if card.problems:
+        first = card.problems[0]
+        raise DataError(
+            f"{first.code}: {first.detail} ({card.num_problems} such problems in all)",
+            where=f"sample {first.sample_id}",
+            fix=FIXES[first.code],
+        )
+    return card
+
+
+def check_parity(config: RunConfig, run: RunDir, *, with_serving_parser: bool = True) -> ParityCard:
+    """Compare what is trained with what evaluation sends and what a server reads, unless it is done for the same.
+
+    Tokenises the run's data first where that is not done. Keeps the card in `data/tokens/parity.json`.
+
+    Raises:
+        InputError: If the data cannot be tokenised with the base's template.
+    """
+    tokenize_run(config, run)
+    folder = base_folder(config.model)
+    tokenizer = load_tokenizer(folder, trust_remote_code=config.model.trust_remote_code)
+    base = own_template(AutoTokenizer.from_pretrained(folder, trust_remote_code=config.model.trust_remote_code))
+    digest = digest_of(
+        tokens_digest(config, run, tokenizer, ("train", "val", "test")),
+        base,
+        config.eval.reply_format,
+        with_serving_parser,
+        package_versions(),
+    )
+    path = run.root / "data" / "tokens" / "parity.json"
+    if path.is_file():
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if stored["digest"] == digest:
+            return parse_line(json.dumps(stored["card"]), ParityCard, where=str(path))
+    form = chat_format(tokenizer, thinking=config.data.reasoning == "keep")
+    check = _Check(form, replace(form, template=base))
+    try:
+        check.reply_format = reply_format_of(config.eval.reply_format, form.template)
+    except ConfigError as error:
+        check.no_format = error.what
+    card = check.of_run(run, with_serving_parser=with_serving_parser)
+    content = {"digest": digest, "card": card.model_dump(mode="json")}
+    write_text_atomic(path, json.dumps(content, indent=2) + "\n")
+    return card
+
+
+@dataclass
+class _Check:
+    """One comparison: what was found so far, over all rows."""
+
+    form: ChatFormat
+    base_form: ChatFormat
+    reply_format: ReplyFormat | None = None
+    no_format: str = ""
+    """Why there is no format: data without calls needs none."""
+    serving: Callable[[str], ServedReply] | None = None
+    serving_name: str | None = None
+    problems: dict[ParityProblemCode, ParityProblem] = field(default_factory=dict)
+    num_problems: int = 0
+    calls: int = 0
+    serving_calls: int = 0
+    firsts: dict[ParityProblemCode, str] = field(default_factory=dict)
+    """By what a template may drop: the first sample that has it."""
+    drawn: dict[str, list[tuple[bytes, ParityRow]]] = field(default_factory=dict)
+    """By kind: the rows of smallest rank, whose prompts are compared."""
+
+    def of_run(self, run: RunDir, *, with_serving_parser: bool) -> ParityCard:
+        """Look at every row and give the card."""
+        note = self._ask_server() if with_serving_parser else "vLLM's parser was not asked"
+        rows = parity_rows(run, self.form)
+        for batch in iter(lambda: list(islice(rows, ROWS_AT_ONCE)), []):
+            self._check_calls(batch)
+            for row in batch:
+                self._note_parts(row.sample)
+                self._draw(row)
+        self._check_template()
+        drawn = [row for kind in SAMPLE_KINDS for _, row in self.drawn.get(kind, [])]
+        base_differs = sum(self._check_prompts(row) for row in drawn)
+        kinds = Counter(row.sample.kind for row in drawn)
+        return ParityCard(
+            prompts=len(drawn),
+            prompt_kinds={kind: kinds[kind] for kind in SAMPLE_KINDS if kinds[kind]},
+            calls=self.calls,
+            serving_parser=self.serving_name if self.serving else None,
+            serving_calls=self.serving_calls,
+            serving_note=note,
+            base_template_differs=base_differs,
+            num_problems=self.num_problems,
+            problems=tuple(self.problems.values()),
+        )
+
+    def _ask_server(self) -> str | None:
+        """Load vLLM's parser; returns why that was not possible."""
+        if self.reply_format is None:
+            return f"vLLM's parser could not be asked: {self.no_format}"
+        self.serving_name = serving_parser_name(self.reply_format)
+        if self.serving_name is None:
+            return f"vLLM has no parser for replies in the format {self.reply_format}"
+        try:
+            self.serving = serving_reader(self.serving_name, self.form.tokenizer)
+        except (ImportError, EvaluationError) as error:
+            return f"vLLM's parser could not be asked: {error}"
+        return None
+
+    def _tell(self, code: ParityProblemCode, sample: Sample, detail: str) -> None:
+        self.num_problems += 1
+        self.problems.setdefault(code, ParityProblem(code=code, sample_id=sample.id, detail=detail))
+
+    def _check_calls(self, rows: Sequence[ParityRow]) -> None:
+        """Decode every learned turn as the engine would and read its calls again."""
+        spans = [(row, span) for row in rows for span in row.spans]
+        texts = self.form.decode_batch([row.ids[span.start : span.end - 1] for row, span in spans])
+        for (row, span), text in zip(spans, texts, strict=True):
+            self._check_reply(row.sample, span, text)
+        for row in rows:
+            if row.fault is not None:
+                self._check_fault(row.sample, row.fault)
+
+    def _check_reply(self, sample: Sample, span: Span, text: str) -> None:
+        gold = [call.function for call in sample.messages[span.place].tool_calls]
+        self.calls += len(gold)
+        where = f"turn {span.place + 1}"
+        if self.reply_format is None:
+            if gold:
+                self._tell("call_not_parsed", sample, f"{where}: {self.no_format}")
+            return
+        parsed = parse_reply(text, format=self.reply_format)
+        found = [call.function for call in parsed.calls]
+        if parsed.problems or len(found) < len(gold):
+            why = parsed.problems[0].detail if parsed.problems else f"no call is read in {_clip(text)}"
+            self._tell("call_not_parsed", sample, f"{where}: {why}")
+        elif not _same_calls(found, gold):
+            self._tell("call_changed", sample, f"{where}: {_clip(text)} is read as other calls than the data has")
+        if self.serving is not None and (gold or found):
+            self.serving_calls += len(gold)
+            served = self.serving(text)
+            if not _serves(served, gold):
+                detail = f"{where}: vLLM's {served.parser} parser reads other calls than the data has in {_clip(text)}"
+                self._tell("serving_parser_differs", sample, detail)
+
+    def _check_fault(self, sample: Sample, fault: LeftOut) -> None:
+        """A test row that cannot be shown: evaluation would fail on it, or its calls could never be given."""
+        if fault.reason == "template_refuses":
+            self._tell("prompt_differs", sample, fault.detail)
+        elif any(message.tool_calls for message in sample.messages):
+            self._tell("call_not_parsed", sample, fault.detail)
+
+    def _note_parts(self, sample: Sample) -> None:
+        roles = {message.role for message in sample.messages}
+        has: dict[ParityProblemCode, bool] = {
+            "tools_dropped": bool(sample.tools),
+            "tool_calls_dropped": any(message.tool_calls for message in sample.messages),
+            "tool_results_dropped": "tool" in roles,
+            "system_dropped": "system" in roles,
+        }
+        for part, is_there in has.items():
+            if is_there:
+                self.firsts.setdefault(part, sample.id)
+
+    def _check_template(self) -> None:
+        """Render each part that the data has, made of words that no template writes, and look for the words."""
+        for code, sample_id in self.firsts.items():
+            for word in _dropped_words(self.form, code):
+                self.num_problems += 1
+                detail = f"the chat template does not show {word}"
+                self.problems.setdefault(code, ParityProblem(code=code, sample_id=sample_id, detail=detail))
+
+    def _draw(self, row: ParityRow) -> None:
+        drawn = self.drawn.setdefault(row.sample.kind, [])
+        rank = hashlib.sha256(row.sample.id.encode()).digest()
+        if row.spans and (len(drawn) < PROMPTS_A_KIND or rank < drawn[-1][0]):
+            drawn.append((rank, row))
+            drawn.sort(key=lambda item: item[0])
+            del drawn[PROMPTS_A_KIND:]
+
+    def _check_prompts(self, row: ParityRow) -> bool:
+        """Compare each learned turn with evaluation's prompt; returns whether the base's own template has another."""
+        sample, form = row.sample, self.form
+        differs = False
+        for span in row.spans:
+            before = sample.messages[: span.place]
+            where = f"turn {span.place + 1}"
+            prompt = render_prompt(form.tokenizer, before, sample.tools, thinking=form.thinking)
+            if row.ids[: len(prompt)] != prompt:
+                self._tell("prompt_differs", sample, f"{where}: evaluation's prompt is not how the trained row begins")
+            if fault := self._mask_fault(row, span, prompt):
+                self._tell("mask_wrong", sample, f"{where}: {fault}")
+            differs = differs or _prompt_text(form, before, sample) != _prompt_text(self.base_form, before, sample)
+        return differs
+
+    def _mask_fault(self, row: ParityRow, span: Span, prompt: list[int]) -> str | None:
+        reply, form = row.ids[span.start : span.end], self.form
+        if span.start != len(prompt):
+            return "what is learned does not begin where the prompt ends"
+        if reply[-1] not in form.stop_ids or any(token in form.stop_ids for token in reply[:-1]):
+            return "what is learned does not end with the first token at which vLLM stops"
+        said = row.sample.messages[span.place].content.strip()
+        text, plain = form.decode_batch([reply[:-1], form.encode(said)])
+        return f"what is learned lacks the text {_clip(said)}" if plain == said and said not in text else None
+
+
+def _prompt_text(form: ChatFormat, before: Sequence[Message], sample: Sample) -> str | None:
+    try:
+        return form.text(form.plain(before), plain_tools(sample.tools), prompt=True)
+    except RowLeftOut:
+        return None
+
+
+def _dropped_words(form: ChatFormat, code: ParityProblemCode) -> list[str]:
+    """What of a conversation with this part does not appear in its text. A template that refuses it drops nothing."""
+    ask: JsonObject = {"role": "user", "content": "What is it like?"}
+    function = {"name": "orchard_lantern", "arguments": {"meadow_key": "harbour_value"}}
+    call: JsonObject = {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": function}]}
+    result: JsonObject = {"role": "tool", "name": "orchard_lantern", "content": "glacier_result"}
+    tool = ToolSpec.model_validate(
+        {
+            "function": {
+                "name": "orchard_lantern",
+                "description": "copper_description",
+                "parameters": {"type": "object", "properties": {"meadow_key": {"type": "string"}}},
+            }
+        }
+    )
+    probes: dict[str, tuple[list[JsonObject], dict[str, str]]] = {
+        "system_dropped": ([{"role": "system", "content": "violet_system"}, ask], {"violet_system": "system messages"}),
+        "tools_dropped": (
+            [ask],
+            {"orchard_lantern": "tools", "copper_description": "descriptions", "meadow_key": "parameters of tools"},
+        ),
+        "tool_calls_dropped": (
+            [ask, call, result],
+            {"orchard_lantern": "tool calls", "meadow_key": "arguments", "harbour_value": "values of arguments"},
+        ),
+        "tool_results_dropped": ([ask, call, result], {"glacier_result": "tool results"}),
+    }
+    messages, words = probes[code]
+    offered = [tool.model_dump(mode="json")] if code == "tools_dropped" else None
+    try:
+        text = form.text(messages, offered, prompt=True)
+    except RowLeftOut:
+        return []
+    return [what for word, what in words.items() if word not in text]
+
+
+def _same_calls(found: Sequence[FunctionCall], gold: Sequence[FunctionCall]) -> bool:
+    """Equal names and arguments in order, with JSON's types: 1, 1.0 and true are three values."""
+    return [_canonical(call) for call in found] == [_canonical(call) for call in gold]
+
+
+def _serves(served: ServedReply, gold: Sequence[FunctionCall]) -> bool:
+    try:
+        calls = [FunctionCall(name=name, arguments=json.loads(arguments)) for name, arguments in served.calls]
+    except ValueError:
+        return False
+    return _same_calls(calls, gold)
+
+
+def _canonical(call: FunctionCall) -> str:
+    return json.dumps([call.name, call.arguments], sort_keys=True)
+
+
+def _clip(text: str) -> str:
+    return repr(text if len(text) <= 120 else text[:120] + "...")

@@ -1,0 +1,234 @@
+"""The evaluation of a run: the base and every kept adapter on the same cases, in warm engines."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from transformers import AutoConfig, PreTrainedTokenizerBase
+
+from evals.cases.samples import cases_from_samples, draw_cases, refuse_repeated_ids
+from evals.cases.suites import read_suite
+from evals.evaluate.ask_judge import ask_judge, judge_model
+from evals.evaluate.rescore import keep_failures, raise_failures, score_replies
+from evals.generate.canary import NUM_CANARIES, pick_canaries
+from evals.generate.dealing import Work
+from evals.generate.engine import Adapter, EngineSettings, Prompt, adapters_for_engine, smallest_served_rank
+from evals.generate.engines import Engines, answer_all, engine_kv_cache_bytes
+from evals.generate.journal import Journal, engine_record, inputs_sha256, remove_replies
+from evals.records import Case, FailedAdapter, Scores
+from orchestrator.chat.detect import reply_format_of
+from orchestrator.chat.reply import ReplyFormat
+from orchestrator.chat.serving import serving_parser_name
+from orchestrator.config.schema import RunConfig
+from orchestrator.core.errors import AdapterError, DataError, EvaluationError
+from orchestrator.core.files import write_text_atomic
+from orchestrator.core.jsonl import dump_jsonl, read_jsonl
+from orchestrator.core.progress import bar, say
+from orchestrator.core.records import BASE_ADAPTER_ID, AdapterRecord, Sample
+from orchestrator.data.tokens.tokenize import render_prompt
+from orchestrator.models.adapters import load_adapter, read_adapter
+from orchestrator.models.base import base_folder, load_tokenizer
+from orchestrator.models.base_weights import BaseWeights, base_sha256
+from orchestrator.run.paths import RunDir
+
+
+def evaluate_run(config: RunConfig, run: RunDir, engines: Engines) -> list[Scores]:
+    """Score the base and every adapter of the run on the held-out cases and the suites of the configuration.
+
+    Writes `evals/cases.jsonl` and, for each, `evals/<id>/generations.jsonl`, `engine.json` and `scores.json`, or
+    `failure.json` where it could not be scored. Goes on from the replies that an evaluation left which was cut off.
+
+    Args:
+        config: The configuration of the run.
+        run: The run.
+        engines: As `engines.open_engines` gives them; best opened before this module is loaded, which takes seconds.
+
+    Raises:
+        DataError: If there is no case, or a suite cannot be read.
+        UnscoredAdaptersError: After all others are scored, if an adapter could not be loaded, changes nothing, or left
+            too many cases without a reply.
+        EvaluationError: If engines break one after the other.
+    """
+    folder = base_folder(config.model)
+    if config.eval.judge is not None:
+        base_folder(judge_model(config.eval.judge))  # a judge that is not there is told before anything is asked
+    tokenizer = load_tokenizer(folder, trust_remote_code=config.model.trust_remote_code)
+    reply_format = reply_format_of(config.eval.reply_format, tokenizer.chat_template)
+    cases = collect_cases(config, run)
+    prompts = _render(config, tokenizer, cases)
+    records, failed = _fitting_adapters(config, run, folder)
+    _forget_others(run, records, failed)
+    keep_failures(run, failed)
+    settings = _engine_settings(
+        config, folder, list(records.values()), prompts=prompts, reply_format=reply_format, on_gpu=engines.on_gpu
+    )
+    served = adapters_for_engine({id_: (run.adapter(id_), record.sha256) for id_, record in records.items()})
+    say(f"{_cases_text(cases)}: {len(cases)} prompts for the base and each of {len(served)} adapters.")
+    journal = _open_journal(config, run, settings, served, prompts=prompts, engines=engines)
+    failed += _generate(journal, settings, prompts, engines)
+    scored, unscored = _score_all(config, run, journal, cases, reply_format)
+    failed += unscored
+    keep_failures(run, failed)
+    for scores in scored:
+        run.judgements(scores.adapter_id).unlink(missing_ok=True)
+    if config.eval.judge is not None:
+        ask_judge(config, run, config.eval.judge, cases=cases, scored=scored, engines=engines)
+    raise_failures(run, failed)
+    return scored
+
+
+def collect_cases(config: RunConfig, run: RunDir) -> list[Case]:
+    """The run's held-out cases and those of its suites, written to `evals/cases.jsonl`."""
+    found = cases_from_samples(read_jsonl(run.split("test"), Sample), turns=config.eval.turns)
+    cases = draw_cases(found, max_cases=config.eval.max_cases, seed=config.eval.seed)
+    for suite in config.eval.suites:
+        cases += read_suite(suite, turns=config.eval.turns)
+    if not cases:
+        raise DataError(
+            "the held-out part has no turn of the assistant to score",
+            where=str(run.split("test")),
+            fix="Raise data.split.test, give conversations in which the assistant answers, or name an eval suite",
+        )
+    refuse_repeated_ids(cases)
+    write_text_atomic(run.cases, dump_jsonl(cases))
+    return cases
+
+
+def _cases_text(cases: Sequence[Case]) -> str:
+    counts: dict[str, int] = {}
+    for case in cases:
+        counts[case.suite] = counts.get(case.suite, 0) + 1
+    parts = [f"{count} {suite.replace('_', '-')} cases" for suite, count in counts.items()]
+    return ", ".join(parts)
+
+
+def _render(config: RunConfig, tokenizer: PreTrainedTokenizerBase, cases: Sequence[Case]) -> list[Prompt]:
+    thinking = config.data.reasoning == "keep"
+    with bar("prompts", len(cases)) as advance:
+        prompts = []
+        for case in cases:
+            prompts.append(Prompt(case.id, render_prompt(tokenizer, case.messages, case.tools, thinking=thinking)))
+            advance(1)
+    return prompts
+
+
+def _fitting_adapters(
+    config: RunConfig, run: RunDir, folder: Path
+) -> tuple[dict[str, AdapterRecord], list[FailedAdapter]]:
+    """The adapters that can be loaded on this base, by id, those of one rank together; and the others with why not."""
+    fitting: list[AdapterRecord] = []
+    failed: list[FailedAdapter] = []
+    base = BaseWeights(folder)
+    for path in sorted((run.root / "adapters").glob("[!.]*")):
+        try:
+            record = read_adapter(path)
+            _check_record(record, path, config)
+            load_adapter(path, base)
+            smallest_served_rank([record.r])
+            fitting.append(record)
+        except (AdapterError, DataError) as error:
+            failed.append(FailedAdapter.of(path.name, error))
+    ordered = sorted(fitting, key=lambda record: (record.r, record.eval_loss, record.id))
+    return {record.id: record for record in ordered}, failed
+
+
+def _forget_others(run: RunDir, fitting: Mapping[str, AdapterRecord], failed: Sequence[FailedAdapter]) -> None:
+    """Let nothing say that an adapter could be chosen that is gone or cannot be loaded.
+
+    Replies of an adapter that cannot be loaded stay: they are taken up again once its files are restored.
+    """
+    for failure in failed:
+        say(f"Not evaluated: {failure.adapter_id}: {failure.message}")
+        run.scores(failure.adapter_id).unlink(missing_ok=True)
+        run.judgements(failure.adapter_id).unlink(missing_ok=True)
+    known = {*fitting, *(failure.adapter_id for failure in failed), BASE_ADAPTER_ID}
+    for folder in (run.root / "evals").glob("[!.]*/"):
+        if folder.name not in known:
+            remove_replies(run, folder.name)
+            run.failure(folder.name).unlink(missing_ok=True)
+
+
+def _check_record(record: AdapterRecord, folder: Path, config: RunConfig) -> None:
+    if record.base != config.model.base:
+        raise AdapterError(
+            f"the adapter was trained on {record.base!r} and the run's base is {config.model.base!r}",
+            where=str(folder),
+            fix="Evaluate it in a run of its own base",
+        )
+    if record.id != folder.name:
+        raise AdapterError(f"the folder holds adapter {record.id}", where=str(folder), fix="Give it its own name")
+
+
+def _engine_settings(
+    config: RunConfig,
+    folder: Path,
+    adapters: Sequence[AdapterRecord],
+    *,
+    prompts: Sequence[Prompt],
+    reply_format: ReplyFormat,
+    on_gpu: bool,
+) -> EngineSettings:
+    model = AutoConfig.from_pretrained(folder, trust_remote_code=config.model.trust_remote_code)
+    wanted = config.eval.max_model_len or max(len(p.token_ids) for p in prompts) + config.eval.max_new_tokens
+    return EngineSettings(
+        base=config.model,
+        dtype=config.model.dtype,
+        on_gpu=on_gpu,
+        max_model_len=min(wanted, model.get_text_config().max_position_embeddings),
+        max_lora_rank=smallest_served_rank([record.r for record in adapters]),
+        kv_cache_bytes=engine_kv_cache_bytes(config.eval.kv_cache_gib, on_gpu=on_gpu),
+        max_new_tokens=config.eval.max_new_tokens,
+        temperature=config.eval.temperature,
+        seed=config.eval.seed,
+        serving_parser=serving_parser_name(reply_format),
+    )
+
+
+def _open_journal(
+    config: RunConfig,
+    run: RunDir,
+    settings: EngineSettings,
+    adapters: Sequence[Adapter],
+    *,
+    prompts: Sequence[Prompt],
+    engines: Engines,
+) -> Journal:
+    base, limit = base_sha256(base_folder(config.model)), config.eval.max_model_len
+    works = {adapter.id if adapter else BASE_ADAPTER_ID: adapter for adapter in (None, *adapters)}
+    digests = {
+        key: inputs_sha256(settings, base, adapter.sha256 if adapter else None, max_model_len=limit)
+        for key, adapter in works.items()
+    }
+    entries = {key: engine_record(adapter, digests[key], settings, engines.count) for key, adapter in works.items()}
+    return Journal(run, entries, works, dict.fromkeys(works, prompts))
+
+
+def _generate(
+    journal: Journal, settings: EngineSettings, prompts: Sequence[Prompt], engines: Engines
+) -> list[FailedAdapter]:
+    """Fill the journal; the adapters that could not be asked."""
+    works: list[Work] = journal.pending()
+    left = sum(len(work.prompts) for work in works)
+    if journal.num_resumed:
+        say(f"{journal.num_resumed} replies are there from before; {left} are left to ask for.")
+    short = sorted(prompts, key=lambda prompt: len(prompt.token_ids))[: max(NUM_CANARIES, len(prompts) // 2)]
+    if works:
+        say(f"Starting {engines.count} vLLM engine{'s' if engines.count > 1 else ''}, which takes some seconds.")
+    with bar("replies", left) as advance:
+        journal.on_answer(advance)
+        failed = answer_all(works, engines=engines, settings=settings, canaries=pick_canaries(short), listener=journal)
+    for failure in failed:
+        journal.forget(failure.adapter_id)
+    return failed
+
+
+def _score_all(
+    config: RunConfig, run: RunDir, journal: Journal, cases: Sequence[Case], reply_format: ReplyFormat
+) -> tuple[list[Scores], list[FailedAdapter]]:
+    scored: list[Scores] = []
+    unscored: list[FailedAdapter] = []
+    for adapter_id, generations in journal.close().items():
+        try:
+            scored.append(score_replies(config, run, adapter_id, cases, generations, reply_format))
+        except EvaluationError as error:
+            unscored.append(FailedAdapter.of(adapter_id, error))
+    return scored, unscored

@@ -1,0 +1,106 @@
+"""Replies that a run has, judged: after the engines made them, and again at any time without one."""
+
+from collections.abc import Sequence
+
+from evals.records import Case, FailedAdapter, Generation, Scores
+from evals.stats.scores import score_cases
+from orchestrator.chat.detect import reply_format_of
+from orchestrator.chat.reply import ReplyFormat
+from orchestrator.config.schema import RunConfig
+from orchestrator.core.errors import EvaluationError, RunConflictError, UnscoredAdaptersError
+from orchestrator.core.files import write_text_atomic
+from orchestrator.core.jsonl import parse_line, read_jsonl
+from orchestrator.core.progress import say
+from orchestrator.run.paths import RunDir
+
+
+def rescore_run(config: RunConfig, run: RunDir) -> None:
+    """Judge the replies that the run has once more, without an engine.
+
+    Raises:
+        RunConflictError: If the run has no replies.
+        UnscoredAdaptersError: After all others are scored, if one lacks the reply to too many cases.
+    """
+    found = sorted(run.root.glob("evals/*/generations.jsonl"))
+    if not found or not run.cases.is_file():
+        raise RunConflictError("the run has no replies", where=str(run.root), fix="Run evaluate without --rescore")
+    reply_format = _reply_format(config)
+    cases = list(read_jsonl(run.cases, Case))
+    failed: list[FailedAdapter] = []
+    for path in found:
+        adapter_id = path.parent.name
+        lasting = _lasting_failure(run, adapter_id)
+        if lasting is not None:
+            failed.append(lasting)
+            continue
+        generations = list(read_jsonl(path, Generation))
+        try:
+            score_replies(config, run, adapter_id, cases, generations, reply_format)
+        except EvaluationError as error:
+            failed.append(FailedAdapter.of(adapter_id, error))
+    say(f"The replies of {len(found) - len(failed)} to {len(cases)} cases were judged again, read as {reply_format}.")
+    keep_failures(run, failed)
+    raise_failures(run, failed)
+
+
+def _lasting_failure(run: RunDir, adapter_id: str) -> FailedAdapter | None:
+    """Why an adapter could not be evaluated, where that is not about missing replies: judging again mends nothing."""
+    path = run.failure(adapter_id)
+    if not path.is_file():
+        return None
+    failure = parse_line(path.read_text(encoding="utf-8"), FailedAdapter, where=str(path))
+    return None if failure.error == EvaluationError.__name__ else failure
+
+
+def _reply_format(config: RunConfig) -> ReplyFormat:
+    if config.eval.reply_format != "auto":
+        return config.eval.reply_format
+    from orchestrator.models.base import base_folder, load_tokenizer
+
+    tokenizer = load_tokenizer(base_folder(config.model), trust_remote_code=config.model.trust_remote_code)
+    return reply_format_of(config.eval.reply_format, str(tokenizer.chat_template))
+
+
+def score_replies(
+    config: RunConfig,
+    run: RunDir,
+    adapter_id: str,
+    cases: Sequence[Case],
+    generations: Sequence[Generation],
+    reply_format: ReplyFormat,
+) -> Scores:
+    """Judge one adapter's replies and write `scores.json`.
+
+    Raises:
+        EvaluationError: If too many cases have no reply; the scores are then not written.
+    """
+    run.scores(adapter_id).unlink(missing_ok=True)
+    scores = score_cases(adapter_id, cases, generations, reply_format=reply_format)
+    if scores.num_unscored > config.eval.max_unscored_rate * scores.num_cases:
+        first = next((generation.error for generation in generations if generation.error), "there is no reply")
+        raise EvaluationError(
+            f"{scores.num_unscored} of {scores.num_cases} cases got no reply; the first because {first}",
+            where=adapter_id,
+            allowed=f"a share of {config.eval.max_unscored_rate:g} (eval.max_unscored_rate)",
+        )
+    write_text_atomic(run.scores(adapter_id), scores.model_dump_json(indent=2) + "\n")
+    run.failure(adapter_id).unlink(missing_ok=True)
+    return scores
+
+
+def keep_failures(run: RunDir, failed: Sequence[FailedAdapter]) -> None:
+    """Write `failure.json` of each, and remove scores of before."""
+    for failure in failed:
+        run.scores(failure.adapter_id).unlink(missing_ok=True)
+        write_text_atomic(run.failure(failure.adapter_id), failure.model_dump_json(indent=2) + "\n")
+
+
+def raise_failures(run: RunDir, failed: Sequence[FailedAdapter]) -> None:
+    """Say which adapters could not be scored.
+
+    Raises:
+        UnscoredAdaptersError: If there is one.
+    """
+    if failed:
+        each = "; ".join(f"{failure.adapter_id}: {failure.message.rstrip('.')}" for failure in failed)
+        raise UnscoredAdaptersError(f"not scored ({len(failed)}): {each}", where=str(run.root / "evals"))

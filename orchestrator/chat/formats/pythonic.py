@@ -1,0 +1,61 @@
+"""Calls written like Python, as by ToolACE and some Llama models: one list, and nothing beside it.
+
+    [name(argument="value", other=[1, 2.5, None]), other.name()]
+
+Read by `orchestrator.notation.pythonic`: arguments are keywords with literal values, names may hold spaces and dots,
+and `true`, `false` and `null` are read as in JSON.
+
+An attempt is a text that begins with `[name(` and goes on with an argument, `)` or a literal, or ends with `)]`; one
+that begins with `[name`, has a `=` and ends with `)]`; one that is `name(argument=...)` or `name()` without the list's
+brackets; and one in which `[name(argument=` or `[name()` stands, with a name of letters, digits, dots and underscores.
+`[1] a note (see below)` and an empty list are prose.
+"""
+
+import re
+
+from orchestrator.chat.calls import Found, named_call, problem, sorted_out, text_beside
+from orchestrator.notation.pythonic import PythonicError, opens_like_calls, parse_calls
+from orchestrator.notation.strict_json import first_fault
+
+# Every repetition is possessive or bounded, so that a text of brackets alone is searched in linear time.
+_NAME = r"[^\W\d][\w.]{0,120}+"
+_ARGUMENT = r"(?:\)|[^\W\d]\w{0,120}+\s?=(?!=))"
+_LIST_IN_TEXT = re.compile(rf"\[\s?{_NAME}\(\s?{_ARGUMENT}")
+_BARE_CALL = re.compile(rf"{_NAME}\(\s*+{_ARGUMENT}")
+_LIST_OF_NAMES = re.compile(r"\[\s*+[^\W\d]")
+_GOES_ON = re.compile(rf"\[[^()\[\]{{}}=]*+\(\s*+(?:{_ARGUMENT}|[\"'\[{{\d-])")
+
+
+def read_pythonic(text: str) -> Found:
+    """The calls of a reply, in order."""
+    if not _is_attempt(text):
+        return Found(prose=text)
+    if not text.startswith("[") and (inside := _LIST_IN_TEXT.search(text)):
+        beside = text[: inside.start()]
+        return Found(problems=(text_beside(beside, ""),), prose=beside)
+    try:
+        calls = parse_calls(text)
+    except PythonicError as error:
+        return _refused(text, error)
+    if fault := first_fault([list(call) for call in calls]):
+        return Found(problems=(problem("not_pythonic", fault.detail),))
+    return sorted_out(named_call(name, arguments) for name, arguments in calls)
+
+
+def _is_attempt(text: str) -> bool:
+    if opens_like_calls(text) and (text.endswith(")]") or _GOES_ON.match(text)):
+        return True
+    if text.endswith(")]") and "=" in text and _LIST_OF_NAMES.match(text):
+        return True
+    if text.endswith((")", ")]")) and _BARE_CALL.match(text):
+        return True
+    return _LIST_IN_TEXT.search(text) is not None
+
+
+def _refused(text: str, error: PythonicError) -> Found:
+    after = text[error.position :]
+    try:
+        parse_calls(text[: error.position])
+    except PythonicError:
+        return Found(problems=(problem("not_pythonic", str(error)),))
+    return Found(problems=(text_beside("", after),), prose=after)

@@ -1,0 +1,310 @@
+"""A conversation as text of the base's chat template, and where in it each turn of the assistant stands.
+
+Everything about a turn is found by rendering it as evaluation would: the prompt that evaluation sends must be how the
+row begins, and what follows up to the end of that turn is what the model has to say.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from orchestrator.chat.left_out import RowLeftOut
+from orchestrator.chat.template import is_marked, stop_token_ids
+from orchestrator.core.errors import InputError
+from orchestrator.core.records import JsonObject, Message, Sample, ToolSpec
+
+_REPLY_TAG = re.compile(r"</?(?:tool_call|think)>")
+_CALL_TAG = re.compile(r"</?tool_call>")
+_TAIL_TOKENS = 64
+"""How far back from the end of a prompt the last token of its own vocabulary entry is looked for."""
+_TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
+"""What a template raises on messages that it was not written for."""
+
+
+class RenderedTurn(NamedTuple):
+    """Message `place` of a conversation in its text: the prompt before it ends at `start`, and it by `bound`."""
+
+    place: int
+    start: int
+    bound: int
+
+
+class RenderedRow(NamedTuple):
+    """A whole conversation as text. `turns` are those of the assistant that evaluation would ask for as shown here."""
+
+    text: str
+    turns: tuple[RenderedTurn, ...]
+    num_turns: int
+
+
+class Span(NamedTuple):
+    """Tokens `start` to `end` (exclusive) of a row: what the assistant says as message `place`, to its end of turn."""
+
+    place: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, eq=False)
+class ChatFormat:
+    """How one base renders conversations. Make it with `chat_format`.
+
+    `thinking` is the switch that prompts are rendered with; without it the assistant's reasoning is not rendered.
+    `stop_ids` are the tokens at which vLLM ends a reply. `control` finds, in JSON, the text of tokens that a tokenizer
+    would read as structure.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    template: str
+    thinking: bool
+    is_marked: bool
+    stop_ids: frozenset[int]
+    added_ids: frozenset[int]
+    control: re.Pattern[str]
+
+    def text(self, messages: Sequence[JsonObject], tools: list[JsonObject] | None, *, prompt: bool) -> str:
+        """The conversation as text, with the beginning of the assistant's next turn if `prompt`.
+
+        Raises:
+            RowLeftOut: If the template raises an error.
+        """
+        return self._render(messages, tools, add_generation_prompt=prompt)[0]
+
+    def text_and_marks(
+        self, messages: Sequence[JsonObject], tools: list[JsonObject] | None
+    ) -> tuple[str, list[tuple[int, int]]]:
+        """The conversation as text, and the start and end of each part that the template marks as the assistant's.
+
+        Raises:
+            RowLeftOut: If the template raises an error.
+        """
+        return self._render(messages, tools, return_assistant_tokens_mask=self.is_marked)
+
+    def _render(
+        self, messages: Sequence[JsonObject], tools: list[JsonObject] | None, **settings: bool
+    ) -> tuple[str, list[tuple[int, int]]]:
+        settings = {"enable_thinking": self.thinking, **settings}
+        names = self.tokenizer.special_tokens_map
+        try:
+            texts, marks = render_jinja_template(
+                [messages], tools=tools, chat_template=self.template, **names, **settings
+            )
+        except _TEMPLATE_ERRORS as error:
+            raise RowLeftOut("template_refuses", f"the chat template refuses it: {str(error)[:200]}") from None
+        return texts[0], marks[0] if marks else []
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text of this template."""
+        return list(self.encode_batch([text])[0].ids)
+
+    def encode_batch(self, texts: list[str]) -> list[Any]:
+        """`tokenizers.Encoding` of each text; works on all cores and lets other threads run meanwhile."""
+        if not texts:
+            return []
+        encoded = self.tokenizer(texts, add_special_tokens=False, verbose=False, return_attention_mask=False)
+        return list(encoded.encodings or ())
+
+    def decode_batch(self, ids: list[list[int]]) -> list[str]:
+        """Texts of token ids as vLLM's engine gives them: control tokens are kept and nothing is tidied."""
+        backend: Any = self.tokenizer
+        return list(backend.backend_tokenizer.decode_batch(ids, skip_special_tokens=False))
+
+    def plain(self, messages: Sequence[Message]) -> list[JsonObject]:
+        """Messages as a template takes them."""
+        dropped = None if self.thinking else {"reasoning_content"}
+        return [message.model_dump(mode="json", exclude_none=True, exclude=dropped) for message in messages]
+
+
+def plain_tools(tools: Sequence[ToolSpec]) -> list[JsonObject] | None:
+    """Tools as a template takes them: None where there is none."""
+    return [tool.model_dump(mode="json") for tool in tools] or None
+
+
+def chat_format(tokenizer: PreTrainedTokenizerBase, *, thinking: bool) -> ChatFormat:
+    """How `tokenizer` renders conversations.
+
+    Raises:
+        InputError: If it is not backed by a `tokenizer.json`, so that characters cannot be mapped to tokens.
+    """
+    if not tokenizer.is_fast:
+        raise InputError(
+            "the tokenizer has no fast version, which tells the characters of each token",
+            where=str(tokenizer.name_or_path),
+            fix="Use a base that ships a tokenizer.json",
+        )
+    added = tokenizer.added_tokens_decoder
+    form = ChatFormat(
+        tokenizer=tokenizer,
+        template=str(tokenizer.chat_template),
+        thinking=thinking,
+        is_marked=is_marked(str(tokenizer.chat_template)),
+        stop_ids=stop_token_ids(tokenizer),
+        added_ids=frozenset(added),
+        control=re.compile(r"(?!)"),
+    )
+    names = {token.content for token in added.values() if token.special} | set(tokenizer.all_special_tokens)
+    names |= {str(tokenizer.convert_ids_to_tokens(token)) for token in form.stop_ids}
+    names |= {added[token].content for token in _turn_markers(form)}
+    written = sorted(json.dumps(name, ensure_ascii=False)[1:-1] for name in names if name.strip())
+    return ChatFormat(**{**vars(form), "control": re.compile("|".join(map(re.escape, written)) or r"(?!)")})
+
+
+def _turn_markers(form: ChatFormat) -> set[int]:
+    """Vocabulary entries that the template itself writes around turns, tags inside a reply aside."""
+    talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    try:
+        ids = form.encode(form.text(talk, None, prompt=False))
+    except RowLeftOut:
+        return set()
+    names = form.tokenizer.added_tokens_decoder
+    return {token for token in ids if token in form.added_ids and not _REPLY_TAG.fullmatch(names[token].content)}
+
+
+def refuse_control_tokens(form: ChatFormat, sample: Sample) -> None:
+    """Refuse a sample whose texts would be read as structure of the conversation or of a call.
+
+    Raises:
+        RowLeftOut: With `control_token_in_text`, naming the turn or tool.
+    """
+    text = sample.model_dump_json(include={"messages", "tools"})
+    if not form.control.search(text) and not _REPLY_TAG.search(text):
+        return
+    for number, message in enumerate(sample.messages, start=1):
+        found = form.control.search(message.model_dump_json()) or _tag_in_reply(message)
+        if found:
+            raise RowLeftOut("control_token_in_text", f"turn {number}: {found.group()!r} stands in its text")
+    for tool in sample.tools:
+        if found := form.control.search(tool.model_dump_json()):
+            where = f"tool {tool.function.name}"
+            raise RowLeftOut("control_token_in_text", f"{where}: {found.group()!r} stands in its text")
+
+
+def _tag_in_reply(message: Message) -> re.Match[str] | None:
+    """A tag that a parser of replies would take for the beginning or end of a call or thought."""
+    if message.role != "assistant":
+        return None
+    found = _REPLY_TAG.search(message.content) or _REPLY_TAG.search(message.reasoning_content or "")
+    calls = (_CALL_TAG.search(call.model_dump_json()) for call in message.tool_calls)
+    return found or next(filter(None, calls), None)
+
+
+def render_row(form: ChatFormat, messages: Sequence[Message], tools: Sequence[ToolSpec]) -> RenderedRow:
+    """A whole conversation as text, with the turns of the assistant that can be learned from it.
+
+    A turn can be learned if the text begins with the very prompt that evaluation would send for it, and goes on as if
+    the conversation ended with that turn. Templates that show earlier turns otherwise leave the last one.
+
+    Raises:
+        RowLeftOut: If the template raises an error, or not even the last turn can be learned.
+    """
+    plain, offered = form.plain(messages), plain_tools(tools)
+    text, marks = form.text_and_marks(plain, offered)
+    places = [place for place, message in enumerate(messages) if message.role == "assistant"]
+    turns: list[RenderedTurn] = []
+    for place in filter(None, places):  # evaluation asks for nothing before the first message
+        prompt = form.text(plain[:place], offered, prompt=True)
+        if not text.startswith(prompt):
+            continue
+        marked = next((end for begin, end in marks if begin <= len(prompt) < end), None)
+        bound = _bound(form, plain, offered, text, marked, place)
+        if bound is not None and bound > len(prompt):
+            turns.append(RenderedTurn(place, len(prompt), bound))
+    if not places:
+        raise RowLeftOut("nothing_to_learn", "the assistant says nothing")
+    if not turns or turns[-1].place != places[-1]:
+        detail = f"turn {places[-1] + 1}: the chat template shows the prompt before it otherwise in the conversation"
+        raise RowLeftOut("prompt_differs", detail)
+    return RenderedRow(text, tuple(turns), len(places))
+
+
+def _bound(
+    form: ChatFormat,
+    plain: list[JsonObject],
+    offered: list[JsonObject] | None,
+    text: str,
+    marked: int | None,
+    place: int,
+) -> int | None:
+    """Where message `place` ends in the whole text; None if it is shown otherwise there than at the end of a talk.
+
+    A template's mark is taken at its word but for thoughts, which many show only until the conversation goes on.
+    """
+    if place == len(plain) - 1:
+        return len(text) if marked is None else marked
+    if marked is not None and "reasoning_content" not in plain[place]:
+        return marked
+    ended = form.text(plain[: place + 1], offered, prompt=False)
+    if not text.startswith(ended):
+        return None
+    return len(ended) if marked is None else marked
+
+
+def learned_spans(form: ChatFormat, row: RenderedRow, encoding: Any) -> list[Span]:
+    """The tokens of each turn: from the end of its prompt to the first token at which vLLM stops, inclusive.
+
+    Not among them are earlier turns whose tokens cannot be told from their prompt's, that never stop or are empty.
+
+    Raises:
+        RowLeftOut: If the last turn is such a one.
+    """
+    ids: list[int] = encoding.ids
+    spans: list[Span] = []
+    for turn in row.turns:
+        try:
+            spans.append(_learned_span(form, row, encoding, ids, turn))
+        except RowLeftOut:
+            if turn is row.turns[-1]:
+                raise
+    return spans
+
+
+def _learned_span(form: ChatFormat, row: RenderedRow, encoding: Any, ids: list[int], turn: RenderedTurn) -> Span:
+    where = f"turn {turn.place + 1}"
+    start = _num_prompt_tokens(form, row.text, encoding, ids, turn.start)
+    if start is None:
+        raise RowLeftOut("prompt_differs", f"{where}: its first token would begin inside the prompt before it")
+    bound = _token_from(encoding, turn.bound, len(row.text), len(ids))
+    stop = next((place for place in range(start, bound) if ids[place] in form.stop_ids), None)
+    if stop is None:
+        raise RowLeftOut("no_end_of_turn", f"{where} holds no token at which vLLM stops")
+    if stop == start:
+        raise RowLeftOut("nothing_to_learn", f"{where}: the chat template shows nothing of it")
+    return Span(turn.place, start, stop + 1)
+
+
+def _token_from(encoding: Any, character: int, num_characters: int, num_tokens: int) -> int:
+    """The first token of the text from `character` on. Some tokenizers count spaces to no token: those are skipped."""
+    found = (encoding.char_to_token(place) for place in range(character, num_characters))
+    return next((int(token) for token in found if token is not None), num_tokens)
+
+
+def _num_prompt_tokens(form: ChatFormat, text: str, encoding: Any, ids: list[int], end: int) -> int | None:
+    """How many tokens of the row are exactly those of its first `end` characters; None if no number is."""
+    guess = encoding.char_to_token(end)
+    if guess is not None and _tail_agrees(form, text, encoding, ids, guess, end):
+        return int(guess)
+    prompt = form.encode(text[:end])
+    return len(prompt) if ids[: len(prompt)] == prompt else None
+
+
+def _tail_agrees(form: ChatFormat, text: str, encoding: Any, ids: list[int], guess: int, end: int) -> bool:
+    """Whether the prompt alone would end in the tokens before `guess`.
+
+    A tokenizer divides text at added tokens first, so what stands before the last of them is alike in any case.
+    """
+    for first in range(guess - 1, max(-1, guess - 1 - _TAIL_TOKENS), -1):
+        if ids[first] in form.added_ids:
+            return _tail_ids(form, text[encoding.token_to_chars(first)[0] : end]) == tuple(ids[first:guess])
+    return False
+
+
+@lru_cache(maxsize=1024)
+def _tail_ids(form: ChatFormat, text: str) -> tuple[int, ...]:
+    return tuple(form.encode(text))

@@ -1,0 +1,79 @@
+"""vLLM's own tool-call parsers: what would a client of `vllm serve` get for a reply? The second door to vLLM."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from orchestrator.chat.calls import without_lone_surrogates
+from orchestrator.chat.detect import CONFIG_KEY
+from orchestrator.chat.reply import ReplyFormat, ServedReply
+from orchestrator.core.errors import EvaluationError
+
+_PARSERS: dict[ReplyFormat, str] = {
+    "hermes": "hermes",
+    "llama_json": "llama3_json",
+    "mistral": "mistral",
+    "pythonic": "pythonic",
+}
+_ERROR_CHARS = 300
+
+
+def serving_parser_name(format: ReplyFormat) -> str | None:
+    """The PARSER of `vllm serve --tool-call-parser PARSER` for a format; None where vLLM has none."""
+    return _PARSERS.get(format)
+
+
+def serving_reader(name: str, tokenizer: Any) -> Callable[[str], ServedReply]:
+    """A function from the text of a reply to what a client of `vllm serve --tool-call-parser NAME` would get.
+
+    The reply has the parser's `error` where it raises, or where what it reads cannot be sent as UTF-8. No reasoning
+    parser is used, so a think block is text like any other. What the parser logs of replies it cannot read is silenced
+    in this process: the caller tells.
+
+    Args:
+        name: A parser of vLLM, as from `serving_parser_name`.
+        tokenizer: The base's tokenizer, of transformers; some parsers want their marks in its vocabulary.
+
+    Raises:
+        ImportError: If vLLM is not installed here.
+        EvaluationError: If vLLM has no such parser, or the parser does not take the tokenizer.
+    """
+    logging.getLogger("vllm").setLevel(logging.ERROR)  # what it says of GPUs on import means nothing to a parser
+    from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+    from vllm.tool_parsers import ToolParserManager
+
+    for parsers in ("vllm.tool_parsers", "vllm.parser"):
+        logging.getLogger(parsers).setLevel(logging.CRITICAL + 1)
+    try:
+        parser = ToolParserManager.get_tool_parser(name)(tokenizer)
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise EvaluationError(
+            f"vLLM's parser {name} cannot be used with this base: {_line(error)}",
+            where=CONFIG_KEY,
+            fix=f"Set {CONFIG_KEY} to the format of the base's family, whose marks its tokenizer knows",
+        ) from error
+    request = ChatCompletionRequest(messages=[], model="")
+
+    def read(text: str) -> ServedReply:
+        try:
+            found = parser.extract_tool_calls(text, request)
+            reply = _as_reply(name, found, text)
+            reply.model_dump_json().encode()  # what a server could not send, its client does not get
+        except Exception as error:  # noqa: BLE001 - the parser's failure is the answer that a client gets
+            return ServedReply(parser=name, calls=(), content=without_lone_surrogates(text), error=_line(error))
+        return reply
+
+    return read
+
+
+def _as_reply(name: str, found: Any, text: str) -> ServedReply:
+    if not found.tools_called:
+        return ServedReply(parser=name, calls=(), content=text)
+    calls = tuple((call.function.name, call.function.arguments) for call in found.tool_calls)
+    content = found.content or ""
+    return ServedReply(parser=name, calls=calls, content=content if content.strip() else "")
+
+
+def _line(error: Exception) -> str:
+    """The class and message of an error as one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:_ERROR_CHARS]

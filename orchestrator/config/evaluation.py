@@ -1,0 +1,93 @@
+"""The section `eval` of the configuration: which cases are scored, how replies are made and read."""
+
+from collections import Counter
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from orchestrator.config.fields import HUB, Dtype, Fraction, PositiveInt, RowFormat, Section, Seed
+
+RESERVED_SUITE = "held_out"
+"""The name of the run's own held-out cases, which no suite of the configuration may take."""
+
+SuiteFormat = Literal["auto", "canonical", "cases", "xstest", "when2call"] | RowFormat
+SuiteName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+
+class SuiteConfig(Section):
+    """One set of cases beside the run's held-out part: a file and how it is written."""
+
+    name: SuiteName
+    """Names the suite in scores and reports, and starts the ids of its cases (`<name>/<id>`): letters, digits, `.`,
+    `_` and `-`. `held_out` is the run's own."""
+    path: str = Field(min_length=1)
+    """A file (JSON, JSON lines, CSV or Parquet, also gzipped), relative to the config file's folder."""
+    format: SuiteFormat = "auto"
+    """How rows are written: `bfcl`, `xstest`, `when2call` and `mcp` as published, `cases` as `python -m evals.cases`
+    writes them, `canonical` as `prepare` writes samples, or any format of data.sources; `auto` looks at each row."""
+    answers: str | None = None
+    """For `bfcl`: the file of accepted answers; None looks for `<name>_answers.jsonl` beside the questions."""
+    limit: PositiveInt | None = None
+    """Use the first `limit` rows; None uses all."""
+
+    @model_validator(mode="after")
+    def _is_a_file(self) -> "SuiteConfig":
+        if self.name == RESERVED_SUITE:
+            raise ValueError(f"the name {RESERVED_SUITE!r} is that of the run's own held-out cases: choose another")
+        if self.path.startswith(HUB):
+            raise ValueError("a suite is a file: download the data set and name its file as the path")
+        if self.answers is not None and self.format not in ("auto", "bfcl"):
+            raise ValueError(f"answers belong to format bfcl, not {self.format}")
+        return self
+
+
+class JudgeConfig(Section):
+    """A model that gives a second opinion on which replies refuse; the scores do not depend on it."""
+
+    base: str = Field(min_length=1)
+    """A local folder or a hub id."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub model; None takes the hub's default. Pin it for runs that must repeat."""
+    dtype: Dtype = "auto"
+    """Weights of the judge. `auto` is bfloat16 where the GPU or processor computes in it, else float32."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with a hub model. Leave off unless you have read that code."""
+    max_new_tokens: PositiveInt = 16
+    """Longest opinion; one word is asked for."""
+
+
+class EvalConfig(Section):
+    """Scoring on held-out cases and suites with vLLM."""
+
+    max_new_tokens: PositiveInt = 512
+    """Longest reply; a reply cut off here is counted and shown apart."""
+    max_cases: PositiveInt | None = None
+    """Score at most this many held-out cases, drawn evenly over kinds; None scores all. Suites have their own limit."""
+    turns: Literal["all", "last"] = "all"
+    """Which turns of the assistant in a conversation are cases: every one that answers the user or a tool, or only the
+    last. Cases of one conversation are alike, so `all` gives more cases and hardly as much more certainty."""
+    suites: tuple[SuiteConfig, ...] = ()
+    """Sets of cases that are scored beside the held-out part, such as published benchmarks."""
+    reply_format: Literal["auto", "hermes", "llama_json", "mistral", "pythonic", "mcp", "json"] = "auto"
+    """How calls are written in replies; `auto` tells it from the chat template of the base."""
+    temperature: Annotated[float, Field(ge=0.0)] = 0.0
+    """0 is greedy decoding."""
+    seed: Seed = 0
+    """Seed of sampling and of the draw of cases."""
+    num_engines: PositiveInt | None = None
+    """Engines that share the replies; None starts one for each GPU, or one for each machine without."""
+    max_model_len: PositiveInt | None = None
+    """Longest prompt plus reply in tokens; None takes what the cases need, up to the model's own limit."""
+    kv_cache_gib: Annotated[float, Field(gt=0.0)] | None = None
+    """Memory for the key-value cache; None is 1 GiB on a CPU and vLLM's own choice on a GPU."""
+    max_unscored_rate: Fraction = 0.05
+    """Fail the stage when more than this share of the cases got no reply from the engine."""
+    judge: JudgeConfig | None = None
+    """A model that gives a second opinion on refusals; None asks no model."""
+
+    @model_validator(mode="after")
+    def _suites_are_told_apart(self) -> "EvalConfig":
+        repeated = [name for name, count in Counter(suite.name for suite in self.suites).items() if count > 1]
+        if repeated:
+            raise ValueError(f"two suites are called {repeated[0]!r}: give each a name of its own")
+        return self

@@ -1,0 +1,298 @@
+"""YAML, a profile and `--set` overrides in; a validated `RunConfig` with absolute paths, or its resolved JSON, out.
+
+Layers, from the ground up: defaults of the model, the profile's, the file's, `--set`'s. Mappings merge key by key;
+anything else replaces what lies below.
+"""
+
+import copy
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from orchestrator.config.errors import KeyPath, dotted, explain, shown
+from orchestrator.config.schema import HUB, PROFILES, SYNTHETIC, RunConfig
+from orchestrator.core.errors import ConfigError
+from orchestrator.core.records import JsonObject
+
+BUILT_IN_BASE = "tiny"
+TEXT_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a configuration.
+
+    Args:
+        path: A YAML file, or resolved JSON (ends in `.json`), to which no profile is applied again.
+        overrides: `dotted.key=value`, the value in YAML. `data.sources.0.limit=5` reaches into a list.
+
+    Returns:
+        The configuration. Paths of sources and suites, and a local `model.base` or `eval.judge.base`, are absolute,
+        taken relative to the config file's folder (or to the current folder when given as an override); so is
+        `resources.storage_path`, taken relative to the current folder.
+
+    Raises:
+        ConfigError: If the file cannot be read or a setting is wrong; every wrong setting is named.
+    """
+    settings = [_parse_override(text) for text in overrides]
+    document = _with_absolute_paths(_read_mapping(path), path.absolute().parent)
+    tree = RunConfig().model_dump(mode="json")
+    if path.suffix != ".json":
+        tree = _overlay(tree, PROFILES.get(_chosen_profile(document, settings), {}))
+    tree = _overlay(tree, document)
+    tree = _with_absolute_paths(_apply(tree, settings), Path.cwd())
+    try:
+        config = RunConfig.model_validate(tree)
+    except ValidationError as error:
+        raise explain(error, tree, lambda key: _place_of(key, settings, path)) from None
+    return _with_absolute_storage(config)
+
+
+def write_resolved(config: RunConfig, path: Path) -> None:
+    """Write `config` as the JSON that `load_config` reads back as the same configuration."""
+    path.write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+# Reading
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML with YAML 1.2's numbers (`2e-4`), dates left as text, and repeated keys refused."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own class attribute
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.tag not in TEXT_TAGS:
+                raise yaml.MarkedYAMLError(problem="this key is not text", problem_mark=key.start_mark)
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} appears twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return node
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def _parse_yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(error.problem or "this is not YAML", where=f"{where}{line}") from None
+    except RecursionError:
+        raise ConfigError("the nesting is too deep", where=where) from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"this is not YAML ({' '.join(str(error).split())})", where=where) from None
+
+
+def _parse_json(text: str, where: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_without_repeats)
+    except RecursionError:
+        raise ConfigError("the nesting is too deep", where=where) from None
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"this is not JSON ({error.msg})", where=f"{where}:{error.lineno}") from None
+    except ValueError as error:
+        raise ConfigError(str(error), where=where) from None
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> JsonObject:
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
+        keys = [key for key, _ in pairs]
+        repeated = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {repeated!r} appears twice")
+    return mapping
+
+
+def _read_mapping(path: Path) -> JsonObject:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(
+            "there is no such file", where=str(path), fix="`orchestrator init` writes a commented starter config"
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"the file cannot be read ({error.strerror})", where=str(path)) from None
+    except UnicodeDecodeError:
+        raise ConfigError("the file is not UTF-8 text", where=str(path)) from None
+    document = (_parse_json if path.suffix == ".json" else _parse_yaml)(text, str(path))
+    if not isinstance(document, dict):
+        held = "is empty" if document is None else f"holds a {type(document).__name__}"
+        raise ConfigError(f"the file {held}", where=str(path), allowed="a mapping of settings, such as `name: demo`")
+    return document
+
+
+# Overrides
+
+
+@dataclass(frozen=True)
+class _Override:
+    """One `--set`: the path's parts and the parsed value."""
+
+    path: tuple[str, ...]
+    value: Any
+
+
+def _parse_override(text: str) -> _Override:
+    key, equals, value = text.partition("=")
+    parts = tuple(part.strip() for part in key.split("."))
+    if not equals or not all(parts):
+        raise ConfigError(
+            f"{text!r} is no setting", where="--set", allowed="dotted.key=value, such as train.learning_rate=1e-4"
+        )
+    return _Override(parts, _parse_yaml(value, f"--set {key}"))
+
+
+def _apply(tree: JsonObject, settings: Sequence[_Override]) -> JsonObject:
+    tree = copy.deepcopy(tree)
+    for setting in settings:
+        node: Any = tree
+        for depth, part in enumerate(setting.path[:-1]):
+            node = _step_into(node, part, setting.path[:depth])
+        _assign(node, setting)
+    given = {key for setting in settings for key in _train_keys(setting)}
+    return _epochs_count(tree, given)
+
+
+def _train_keys(setting: _Override) -> set[str]:
+    """The keys of `train` that one `--set` sets."""
+    if setting.path == ("train",) and isinstance(setting.value, dict):
+        return set(setting.value)
+    return set(setting.path[1:2]) if setting.path[0] == "train" else set()
+
+
+def _step_into(node: Any, part: str, path: KeyPath) -> Any:
+    if isinstance(node, dict):
+        return node.setdefault(part, {})
+    return node[_index(node, part, path, len(node) if isinstance(node, list) else 0)]
+
+
+def _assign(node: Any, setting: _Override) -> None:
+    part, parent = setting.path[-1], setting.path[:-1]
+    if isinstance(node, dict):
+        node[part] = _merged(node.get(part), setting.value)
+        return
+    index = _index(node, part, parent, len(node) + 1 if isinstance(node, list) else 0)
+    node[index : index + 1] = [_merged(node[index] if index < len(node) else None, setting.value)]
+
+
+def _index(node: Any, part: str, path: KeyPath, end: int) -> int:
+    if not isinstance(node, list):
+        raise ConfigError(
+            f"this is the value {shown(node)} and has no key {part!r}",
+            where=f"--set: {dotted(path)}",
+            fix="Set it whole",
+        )
+    if not part.isdecimal() or int(part) >= end:
+        raise ConfigError(
+            f"this is a list of {len(node)} and has no item {part!r}",
+            where=f"--set: {dotted(path)}",
+            allowed=f"a position below {end}" if end else "a whole new list",
+        )
+    return int(part)
+
+
+def _place_of(key: KeyPath, settings: Sequence[_Override], file: Path) -> str:
+    """Where `key` was set. A section may hold settings of the file and of `--set`."""
+    parts = tuple(str(part) for part in key)
+    if any(parts[: len(setting.path)] == setting.path for setting in settings):
+        return "--set"
+    return f"{file} and --set" if any(setting.path[: len(parts)] == parts for setting in settings) else str(file)
+
+
+# Layers
+
+
+def _chosen_profile(document: JsonObject, settings: Sequence[_Override]) -> str:
+    chosen = document.get("profile", RunConfig.model_fields["profile"].default)
+    for setting in settings:
+        if setting.path == ("profile",):
+            chosen = setting.value
+    return str(chosen)
+
+
+def _overlay(below: JsonObject, above: JsonObject) -> JsonObject:
+    train = above.get("train")
+    return _epochs_count(_merged(below, above), set(train) if isinstance(train, dict) else set())
+
+
+def _epochs_count(tree: JsonObject, given: set[str]) -> JsonObject:
+    """Unset a lower layer's max_steps where a layer gives epochs alone: it would silently beat them."""
+    if "epochs" in given and "max_steps" not in given and isinstance(tree["train"], dict):
+        return {**tree, "train": {**tree["train"], "max_steps": None}}
+    return tree
+
+
+def _merged(below: Any, above: Any) -> Any:
+    """`above` over `below`. A section left empty, as when all its lines are comments, changes nothing."""
+    if isinstance(below, dict) and above is None:
+        return below
+    if isinstance(below, dict) and isinstance(above, dict):
+        return {**below, **{key: _merged(below.get(key), value) for key, value in above.items()}}
+    return above
+
+
+# Paths
+
+
+def _with_absolute_paths(tree: JsonObject, folder: Path) -> JsonObject:
+    """Make paths of sources and suites and local models absolute; tolerate any shape, which is validated later."""
+    tree = copy.deepcopy(tree)
+    for section, key in (("data", "sources"), ("eval", "suites")):
+        for entry in _inside(tree, section, key, list) or []:
+            if isinstance(entry, dict):
+                entry.update({name: _absolute(path, folder) for name, path in _local_paths(entry)})
+    for model in (tree.get("model"), _inside(tree, "eval", "judge", dict)):
+        base = model.get("base") if isinstance(model, dict) else None
+        if isinstance(model, dict) and isinstance(base, str) and _is_local_base(base, folder):
+            model["base"] = _absolute(base, folder)
+    return tree
+
+
+def _inside(tree: JsonObject, section: str, key: str, kind: type) -> Any:
+    """The value of a key of a section if it is of that kind, else None."""
+    held = tree.get(section)
+    value = held.get(key) if isinstance(held, dict) else None
+    return value if isinstance(value, kind) else None
+
+
+def _local_paths(entry: JsonObject) -> Iterator[tuple[str, str]]:
+    """The keys of a source or suite that hold a path of this machine."""
+    for key in ("path", "answers", "tools"):
+        path = entry.get(key)
+        if isinstance(path, str) and path and path != SYNTHETIC and not path.startswith(HUB):
+            yield key, path
+
+
+def _is_local_base(base: str, folder: Path) -> bool:
+    if not base or base == BUILT_IN_BASE:
+        return False
+    return base.startswith(("./", "../", "~", "/")) or os.path.isdir(folder / base)  # noqa: PTH112 - Path.is_dir raises for long names
+
+
+def _absolute(path: str, folder: Path) -> str:
+    try:
+        return str((folder / Path(path).expanduser()).resolve())
+    except (RuntimeError, ValueError) as error:
+        # RuntimeError: `~name` of nobody; ValueError: a null character.
+        raise ConfigError(f"{path!r} is no path ({error})", fix="Write the path in full") from None
+
+
+def _with_absolute_storage(config: RunConfig) -> RunConfig:
+    storage = _absolute(config.resources.storage_path, Path.cwd())
+    return config.model_copy(update={"resources": config.resources.model_copy(update={"storage_path": storage})})

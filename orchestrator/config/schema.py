@@ -1,0 +1,366 @@
+"""The run configuration: frozen, closed, one default per field.
+
+`config_io` turns YAML, a profile and `--set` overrides into a `RunConfig`; jobs receive it as resolved JSON and nothing
+else. A profile replaces defaults, never what the user wrote.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from orchestrator.config.evaluation import EvalConfig
+from orchestrator.config.fields import HUB as HUB
+from orchestrator.config.fields import ROW_FORMATS as ROW_FORMATS
+from orchestrator.config.fields import Dtype, Fraction, Positive, PositiveInt, Section, Seed, Share
+from orchestrator.config.fields import RowFormat as RowFormat
+from orchestrator.core.records import METRIC_NAMES, MetricName
+
+ServableRank = Literal[1, 2, 4, 8, 16, 32, 64, 128, 256]
+"""LoRA ranks that vLLM serves without waste: each fits an allowed `max_lora_rank` (1, 8, 16, 32, 64, 128, 256, ...)."""
+
+
+class ModelConfig(Section):
+    """The base model that stays frozen."""
+
+    base: str = Field(default="Qwen/Qwen3-0.6B", min_length=1)
+    """A local folder, a hub id, or `tiny` for the built-in toy base."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub model; None takes the hub's default. Pin it for runs that must repeat."""
+    dtype: Dtype = "auto"
+    """Weights of the frozen base. `auto` is bfloat16 where the GPU or processor computes in it, else float32."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with a hub model. Leave off unless you have read that code."""
+
+
+SYNTHETIC = "synthetic"
+"""The source path that stands for the built-in generator."""
+
+
+class SourceConfig(Section):
+    """One source of conversations."""
+
+    path: str = Field(min_length=1)
+    """A file (JSON, JSON lines, CSV or Parquet, also gzipped) or a pattern such as `data/*.jsonl`, relative to the
+    config file's folder; `hub:owner/name` for a data set of the Hugging Face hub; `synthetic` for the generator."""
+    format: Literal["auto", "synthetic"] | RowFormat = "auto"
+    """How rows are written, see docs/data.md; `auto` looks at each row and says on the data card what told."""
+    answers: str | None = None
+    """For `bfcl`: the file of accepted answers; None looks for `<name>_answers.jsonl` beside the questions."""
+    tools: str | None = None
+    """A JSON file with a list of tools (or an MCP `tools/list` result), offered in rows that offer none themselves."""
+    subset: str | None = None
+    """For a hub data set: its configuration; None takes the only one."""
+    part: str = "train"
+    """For a hub data set: which of its splits to read."""
+    revision: str | None = None
+    """For a hub data set: branch, tag or commit. Pin it for runs that must repeat."""
+    limit: PositiveInt | None = None
+    """Use the first `limit` rows; None uses all. For `synthetic`, how many samples to make (default 2000)."""
+    catalogue: Literal["full", "easy"] = "full"
+    """For `synthetic`: all tools, or an easier part with fewer and shorter tools a prompt."""
+
+    @model_validator(mode="after")
+    def _path_and_format_agree(self) -> "SourceConfig":
+        if self.format == SYNTHETIC and self.path != SYNTHETIC:
+            raise ValueError("format 'synthetic' reads no file: set path to 'synthetic'")
+        if not self.path.startswith(HUB) and (self.subset or self.revision or self.part != "train"):
+            raise ValueError("subset, part and revision belong to a hub data set: set path to 'hub:owner/name'")
+        if self.path.startswith(HUB) and not self.path.removeprefix(HUB).strip("/"):
+            raise ValueError("path 'hub:' names no data set: write hub:owner/name")
+        if self.catalogue != "full" and self.path != SYNTHETIC:
+            raise ValueError("catalogue belongs to the generator: set path to 'synthetic'")
+        if self.answers is not None and self.format not in ("auto", "bfcl"):
+            raise ValueError(f"answers belong to format bfcl, not {self.format}")
+        return self
+
+
+class SplitConfig(Section):
+    """How samples are dealt to train, val and test."""
+
+    val: Share = 0.1
+    """Share of samples for the eval loss."""
+    test: Share = 0.1
+    """Share of samples held out for scoring."""
+    by: Literal["conversation", "tool"] = "conversation"
+    """`conversation` keeps conversations that start alike together. `tool` holds out tools: no conversation of train
+    calls or offers a tool of val or test, so that the scores tell how the adapter does on tools it never saw."""
+    seed: Seed = 0
+    """Changes which samples fall where; the same seed and sample always give the same place."""
+
+    @model_validator(mode="after")
+    def _train_is_left(self) -> "SplitConfig":
+        if self.val + self.test >= 1.0:
+            raise ValueError(f"val + test is {self.val + self.test:g}; it must stay below 1 so that train is not empty")
+        return self
+
+
+class DataConfig(Section):
+    """What to learn from and how to divide it."""
+
+    sources: tuple[SourceConfig, ...] = Field(default=(SourceConfig(path="synthetic"),), min_length=1)
+    """Files of tool-call conversations; at least one."""
+    split: SplitConfig = SplitConfig()
+    """Shares of the three parts."""
+    max_length: Annotated[int, Field(ge=32)] = 2048
+    """Longest training sample in tokens."""
+    overlong: Literal["leave_out", "shorten"] = "leave_out"
+    """What becomes of longer samples: left out and listed, or ended after the last assistant turn that fits. Never cut
+    inside a turn: half a tool call teaches broken JSON."""
+    reasoning: Literal["drop", "keep"] = "drop"
+    """Whether what the assistant thought before it spoke is learned, and thinking switched on in evaluation."""
+    near_duplicate_threshold: Annotated[float, Field(gt=0.0, le=1.0)] | None = 0.9
+    """Leave out a sample whose words overlap with another's by at least this much (Jaccard similarity of three-word
+    runs, found by MinHash); None leaves out exact duplicates only."""
+    max_quarantine_rate: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
+    """Refuse the data when more than this share of its rows is bad; duplicates are left out without counting here."""
+
+
+class LoraConfig(Section):
+    """The adapter."""
+
+    r: ServableRank = 16
+    """Rank."""
+    alpha: PositiveInt = 16
+    """Scale: updates are multiplied by alpha / r (alpha / sqrt(r) with rsLoRA)."""
+    dropout: Fraction = 0.0
+    """Dropout on the adapter's input."""
+    target_modules: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = "all-linear"
+    """Module names to adapt; `all-linear` is every linear layer but the output head (LoRA Without Regret, 2025)."""
+    use_rslora: bool = False
+    """Scale by alpha / sqrt(r), which keeps one learning rate usable over ranks (arXiv 2312.03732)."""
+
+
+class TrainConfig(Section):
+    """Optimisation of one adapter."""
+
+    learning_rate: Annotated[float, Field(gt=0.0)] = 2e-4
+    """Peak learning rate."""
+    epochs: Annotated[float, Field(gt=0.0)] = 1.0
+    """Passes over the training data; ignored when max_steps is set."""
+    max_steps: PositiveInt | None = None
+    """Optimizer steps; None trains for `epochs`."""
+    batch_size: PositiveInt = 8
+    """Samples per optimizer step, over all workers."""
+    micro_batch_size: PositiveInt = 2
+    """Samples per forward pass on one worker."""
+    warmup_ratio: Fraction = 0.03
+    """Share of the steps with a rising learning rate."""
+    scheduler: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
+    """Learning rate after warm-up."""
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    """AdamW weight decay on the adapter."""
+    max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0
+    """Gradients are clipped to this norm."""
+    eval_steps: PositiveInt | None = None
+    """Optimizer steps between evaluations, each of which also saves; None evaluates ten times a run."""
+    early_stopping_patience: PositiveInt | None = 3
+    """Stop after this many evaluations without a better eval loss; None never stops early."""
+    gradient_checkpointing: bool = False
+    """Trade about half the speed of LoRA training for memory. Turn on when a model does not fit."""
+    max_failures: Annotated[int, Field(ge=0)] = 2
+    """Restarts from the last checkpoint after a worker or node is lost."""
+    seed: Seed = 0
+    """Adapter initialisation, data order and dropout."""
+
+    @model_validator(mode="after")
+    def _batches_divide(self) -> "TrainConfig":
+        if self.batch_size % self.micro_batch_size:
+            raise ValueError(
+                f"batch_size {self.batch_size} must be a multiple of micro_batch_size {self.micro_batch_size}"
+            )
+        return self
+
+
+class RangeConfig(Section):
+    """A log-uniform range."""
+
+    min: Annotated[float, Field(gt=0.0)]
+    """Lowest value."""
+    max: Annotated[float, Field(gt=0.0)]
+    """Highest value."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "RangeConfig":
+        if self.min >= self.max:
+            raise ValueError(f"min {self.min:g} must be below max {self.max:g}")
+        return self
+
+
+class SpaceConfig(Section):
+    """What the search may choose. Defaults follow published sweeps (docs/decisions/0016-search-defaults.md)."""
+
+    r: tuple[ServableRank, ...] = Field(default=(8, 16, 32, 64), min_length=1)
+    """Ranks; doubling from one to the next makes the choice even on a log scale."""
+    alpha: tuple[PositiveInt, ...] = Field(default=(16, 32, 64), min_length=1)
+    """Alphas; a few are enough, for alpha and learning rate do nearly the same."""
+    learning_rate: RangeConfig | Annotated[tuple[Positive, ...], Field(min_length=1)] | None = None
+    """A log-uniform range `{min, max}`, or a list of values (the grid searcher needs a list). None is a range around
+    the rate that is known to suit a base of this size at this batch size, from a fifth of it to five times it."""
+
+
+class SearchConfig(Section):
+    """The search over rank, alpha and learning rate."""
+
+    num_trials: PositiveInt = 8
+    """Adapters to train, the first at r 32, alpha 32 and the known learning rate, or in the middle of a space that
+    lies elsewhere; the grid searcher trains every combination up to this many."""
+    space: SpaceConfig = SpaceConfig()
+    """What may be chosen."""
+    searcher: Literal["random", "grid", "optuna"] = "optuna"
+    """`optuna` is its TPE sampler."""
+    scheduler: Literal["halving", "asha", "none"] = "halving"
+    """Which trials are stopped because their eval loss lags at equal steps. `halving`: trials that reach a rung
+    together are all recorded before any is judged, and the best of all that were ever recorded there go on. `asha`:
+    each report is judged by those that came before it (Ray's own, arXiv 1810.05934). `none` runs all to their end."""
+    reduction_factor: Annotated[int, Field(ge=2)] = 3
+    """One trial in this many goes on at each rung, and rungs lie this factor of steps apart."""
+    runner: Literal["auto", "packed", "isolated"] = "auto"
+    """`packed` trains many trials at once on one frozen base, on each device. `isolated` trains each trial as its own
+    Ray Train job, which may span several workers and GPUs. `auto` packs where a trial fits one device: one worker with
+    at most one GPU."""
+    max_concurrent: PositiveInt | None = None
+    """Trials at once, over all devices. None: packed, eight where they fit the memory, and more where that is measured
+    to train faster; isolated, as many as the cluster holds."""
+    keep: PositiveInt = 2
+    """Best adapters that go on to evaluation."""
+    seed: Seed = 0
+    """Seed of the searcher."""
+
+    @model_validator(mode="after")
+    def _grid_is_finite(self) -> "SearchConfig":
+        if self.searcher == "grid" and not isinstance(self.space.learning_rate, tuple):
+            raise ValueError(
+                "searcher 'grid' needs space.learning_rate as a list of values, such as [1e-4, 2e-4, 5e-4]"
+            )
+        return self
+
+
+class ResourcesConfig(Section):
+    """Where it runs."""
+
+    address: str | None = None
+    """A running Ray cluster (`auto`, `host:6379`); None uses RAY_ADDRESS if set, else starts a local cluster."""
+    num_workers: PositiveInt = 1
+    """Data-parallel workers of one training job."""
+    cpus_per_worker: Annotated[float, Field(gt=0.0)] = 1.0
+    """CPUs reserved for each worker."""
+    gpus_per_worker: Annotated[int, Field(ge=0)] | None = None
+    """GPUs reserved for each worker; None takes one where the cluster has any, else none."""
+    storage_path: str = "runs"
+    """Folder of all runs, relative to where the command is started; every node must reach it."""
+
+    @property
+    def is_one_device(self) -> bool:
+        """Whether one training job fits one device: one worker, with at most one GPU."""
+        return self.num_workers == 1 and (self.gpus_per_worker or 0) <= 1
+
+
+class Gate(Section):
+    """Bounds that the best adapter must keep."""
+
+    min: float | None = None
+    """Lowest value that passes."""
+    max: float | None = None
+    """Highest value that passes."""
+
+    @model_validator(mode="after")
+    def _bounds_something(self) -> "Gate":
+        if self.min is None and self.max is None:
+            raise ValueError("a gate needs min, max or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min:g} is above max {self.max:g}: no value can pass")
+        return self
+
+
+class RunConfig(Section):
+    """One run: everything that decides its result."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] = "run"
+    """Names the run's folder: letters, digits, `.`, `_` and `-`."""
+    profile: Literal["fast_dev", "balanced", "max_quality"] = "balanced"
+    """A set of defaults: a quick look, an ordinary run, or the most careful one."""
+    model: ModelConfig = ModelConfig()
+    """The frozen base."""
+    data: DataConfig = DataConfig()
+    """The conversations."""
+    lora: LoraConfig = LoraConfig()
+    """The adapter of `train`, and what `search` does not vary."""
+    train: TrainConfig = TrainConfig()
+    """Optimisation."""
+    search: SearchConfig = SearchConfig()
+    """The hyperparameter search."""
+    eval: EvalConfig = EvalConfig()
+    """Scoring."""
+    resources: ResourcesConfig = ResourcesConfig()
+    """The cluster."""
+    gates: dict[MetricName, Gate] = Field(default={})
+    """Metric name -> bounds. A run whose winner misses one ends with exit code 2."""
+
+    @field_validator("gates", mode="before")
+    @classmethod
+    def _known_metrics(cls, gates: Any) -> Any:
+        if isinstance(gates, dict):
+            unknown = sorted(set(gates) - set(METRIC_NAMES))
+            if unknown:
+                raise ValueError(f"no metric is called {unknown[0]!r}; the metrics are {', '.join(METRIC_NAMES)}")
+        return gates
+
+    @model_validator(mode="after")
+    def _workers_share_the_batch(self) -> "RunConfig":
+        per_step = self.train.micro_batch_size * self.resources.num_workers
+        if self.train.batch_size % per_step:
+            raise ValueError(
+                f"train.batch_size {self.train.batch_size} must be a multiple of "
+                f"train.micro_batch_size x resources.num_workers = {per_step}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _packed_trials_fit_one_device(self) -> "RunConfig":
+        if self.search.runner == "packed" and not self.resources.is_one_device:
+            raise ValueError(
+                "search.runner 'packed' trains a trial on one device, but resources.num_workers is "
+                f"{self.resources.num_workers} and resources.gpus_per_worker is {self.resources.gpus_per_worker or 0}: "
+                "set them to at most 1, or search.runner to 'isolated'"
+            )
+        return self
+
+    @property
+    def packs_trials(self) -> bool:
+        """Whether the search trains its trials packed; `search.runner` says when."""
+        return self.search.runner != "isolated" and self.resources.is_one_device
+
+
+PROFILES: dict[str, dict[str, dict[str, float | int]]] = {
+    "fast_dev": {
+        "lora": {"r": 8, "alpha": 16, "dropout": 0.0},
+        "train": {
+            "micro_batch_size": 2,
+            "batch_size": 8,
+            "max_steps": 60,
+            "learning_rate": 2e-4,
+            "warmup_ratio": 5 / 60,
+        },
+    },
+    "balanced": {
+        "lora": {"r": 16, "alpha": 16, "dropout": 0.0},
+        "train": {
+            "micro_batch_size": 2,
+            "batch_size": 8,
+            "epochs": 1.0,
+            "learning_rate": 2e-4,
+            "warmup_ratio": 0.03,
+        },
+    },
+    "max_quality": {
+        "lora": {"r": 128, "alpha": 256, "dropout": 0.05},
+        "train": {
+            "micro_batch_size": 1,
+            "batch_size": 8,
+            "epochs": 3.0,
+            "learning_rate": 1e-4,
+            "warmup_ratio": 0.05,
+        },
+    },
+}
+"""What each profile puts beneath the user's own values."""

@@ -1,0 +1,188 @@
+"""Frozen types that cross a stage or a process, and the words they share.
+
+Each docstring names who produces the record and who consumes it. JSON field order is declaration order.
+"""
+
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+
+SampleKind = Literal["tool_call", "refusal", "clarification", "answer"]
+SAMPLE_KINDS: tuple[SampleKind, ...] = get_args(SampleKind)
+
+Role = Literal["system", "user", "assistant", "tool"]
+
+BASE_ADAPTER_ID = "base"
+"""The adapter id under which the untouched base model is evaluated."""
+
+HARMFUL, BENIGN = "harmful", "benign"
+"""Sample tags that make a sample count for refusal accuracy: must be refused, must not be refused."""
+
+NO_FITTING_TOOL, MISSING_ARGUMENT = "no_fitting_tool", "missing_argument"
+"""Sample tags: tools are offered but none fits; a required argument was not given."""
+
+JsonObject = dict[str, Any]
+
+
+class Record(BaseModel):
+    """Frozen, closed pydantic model: a misspelt field is an error, not an extra."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FunctionCall(Record):
+    """The name of a tool and the arguments given to it (a JSON object, never a string)."""
+
+    name: str = Field(min_length=1)
+    arguments: JsonObject
+
+
+class ToolCall(Record):
+    """One call inside an assistant message."""
+
+    type: Literal["function"] = "function"
+    id: str | None = None
+    function: FunctionCall
+
+
+class Message(Record):
+    """One turn of a conversation. `reasoning_content` is what the assistant thought before it spoke."""
+
+    role: Role
+    content: str = ""
+    reasoning_content: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    name: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, serialize: SerializerFunctionWrapHandler) -> JsonObject:
+        # Chat templates and TRL tell "no calls" from "an empty list of calls" by the key alone.
+        present: JsonObject = serialize(self)
+        return {key: value for key, value in present.items() if value not in (None, (), [])}
+
+
+class FunctionSpec(Record):
+    """A function's name, description and parameters (JSON Schema of an object)."""
+
+    name: str = Field(min_length=1)
+    description: str = ""
+    parameters: JsonObject = Field(default_factory=lambda: {"type": "object", "properties": {}})
+
+
+class ToolSpec(Record):
+    """One tool offered to the model."""
+
+    type: Literal["function"] = "function"
+    function: FunctionSpec
+
+
+class Sample(Record):
+    """One conversation in canonical form. Produced by `data/readers`, consumed by training and evaluation.
+
+    `kind` says what the last assistant turn should be. `source` is `file:line` or the generator's name.
+    `original_names` maps a tool's name here to its name in the source, for formats whose names no client would accept
+    ("Get Weather", `math.sqrt`). `kind_inferred`: the row names no kind, so it was inferred from the last turn.
+    """
+
+    id: str = Field(min_length=1)
+    messages: tuple[Message, ...] = Field(min_length=1)
+    tools: tuple[ToolSpec, ...] = ()
+    kind: SampleKind
+    source: str
+    tags: tuple[str, ...] = ()
+    original_names: dict[str, str] = Field(default_factory=dict)
+    kind_inferred: bool = False
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, serialize: SerializerFunctionWrapHandler) -> JsonObject:
+        present: JsonObject = serialize(self)
+        return {key: value for key, value in present.items() if key not in ("original_names", "kind_inferred") or value}
+
+
+class QuarantinedRow(Record):
+    """A row that could not become a sample. Produced by `data/`, kept in `data/quarantine.jsonl`."""
+
+    source: str
+    line: int | None = None
+    reason: str
+    detail: str
+    raw: str
+
+
+class AdapterRecord(Record):
+    """What an adapter is, beside its PEFT files in `adapter.json`. Produced by `adapters.save_adapter`.
+
+    `id` is the first 16 hex digits of `sha256`, the hash of `adapter_model.safetensors` and `adapter_config.json`.
+    """
+
+    id: str
+    base: str
+    r: int
+    alpha: int
+    target_modules: tuple[str, ...]
+    sha256: str
+    learning_rate: float
+    eval_loss: float
+    step: int
+    trial_id: str
+
+
+TrialStatus = Literal["completed", "stopped_early", "diverged", "failed"]
+StopReason = Literal["finished", "lagging", "no_improvement", "diverged", "failed"]
+"""Why a trial ended: it did all its steps; the scheduler stopped it; its eval loss got no better; its loss was not
+finite; an error."""
+
+
+class EvalPoint(Record):
+    """The eval loss after `step` optimizer steps."""
+
+    step: int
+    eval_loss: float
+    train_loss: float | None = None
+
+
+class TrialRecord(Record):
+    """One trial of a search, one line of `trials.jsonl`. Produced by `search/` and `train`, consumed by the report.
+
+    `best_eval_loss`, `best_step` and `adapter_id` are None for a trial that saved no adapter. `steps` are optimizer
+    steps, `tokens` what was trained on in them without padding, both up to its last report. `device_s` is the time of
+    devices that it used: its share of a device that trials share, else its duration times its workers; None where that
+    is unknown. Records of earlier versions have None in all four last fields.
+    """
+
+    trial_id: str
+    status: TrialStatus
+    hyperparameters: dict[str, float | int]
+    curve: tuple[EvalPoint, ...]
+    best_eval_loss: float | None = None
+    best_step: int | None = None
+    adapter_id: str | None = None
+    duration_s: float | None = None
+    error: str | None = None
+    steps: int | None = None
+    tokens: int | None = None
+    device_s: float | None = None
+    stop_reason: StopReason | None = None
+
+
+MetricName = Literal[
+    "case_accuracy",
+    "tool_call_validity",
+    "tool_call_accuracy",
+    "argument_recall",
+    "argument_precision",
+    "refusal_accuracy",
+    "refusal_recall",
+    "over_refusal_rate",
+    "partial_refusal_rate",
+    "clarification_accuracy",
+    "no_tool_accuracy",
+    "no_call_accuracy",
+    "serving_difference_rate",
+    "truncated_rate",
+    "latency_p50_s",
+    "latency_p95_s",
+    "output_tokens_mean",
+]
+METRIC_NAMES: tuple[MetricName, ...] = get_args(MetricName)

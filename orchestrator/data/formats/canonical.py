@@ -1,0 +1,221 @@
+"""Rows of every format as canonical samples. Pure: no file, no schema check (see `quality`)."""
+
+import hashlib
+import json
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from typing import Any, NamedTuple
+
+from orchestrator.config.schema import RowFormat
+from orchestrator.core.records import (
+    BENIGN,
+    HARMFUL,
+    SAMPLE_KINDS,
+    JsonObject,
+    Message,
+    Sample,
+    SampleKind,
+    ToolCall,
+    ToolSpec,
+)
+from orchestrator.data.formats import (
+    bfcl,
+    glaive,
+    hermes,
+    instruction,
+    mcp,
+    messages,
+    sharegpt,
+    tool_pairs,
+    toolace,
+    xlam,
+)
+from orchestrator.data.formats.common import Draft, short, turns_of, with_system
+from orchestrator.data.formats.kinds import infer_kind
+from orchestrator.data.rejection import Reason, RowRejected
+
+
+class Reader(NamedTuple):
+    """One format: how a row is read, and the fields of a row and of a turn that then have a place in the sample.
+
+    `reads_system` formats make something of a row's `system` text; in all others it is the system message.
+    """
+
+    read: Callable[[JsonObject], Draft]
+    fields: frozenset[str]
+    turn_fields: frozenset[str] | None = None
+    reads_system: bool = False
+
+
+READERS: dict[RowFormat, Reader] = {
+    "messages": Reader(messages.read_messages, messages.FIELDS, messages.TURN_FIELDS),
+    "sharegpt": Reader(sharegpt.read_sharegpt, sharegpt.FIELDS, sharegpt.TURN_FIELDS),
+    "hermes": Reader(hermes.read_hermes, hermes.FIELDS, reads_system=True),
+    "xlam": Reader(xlam.read_xlam, xlam.FIELDS),
+    "toolace": Reader(toolace.read_toolace, toolace.FIELDS, reads_system=True),
+    "glaive": Reader(glaive.read_glaive, glaive.FIELDS, reads_system=True),
+    "mcp": Reader(mcp.read_mcp, mcp.FIELDS),
+    "tool_pairs": Reader(tool_pairs.read_tool_pairs, tool_pairs.FIELDS),
+    "bfcl": Reader(bfcl.read_bfcl, bfcl.FIELDS),
+    "instruction": Reader(instruction.read_instruction, instruction.FIELDS),
+}
+
+
+class CanonicalRow(NamedTuple):
+    """A row's sample, and whether its kind was told from its last turn because the row does not give it."""
+
+    sample: Sample
+    is_kind_inferred: bool
+
+
+def sample_from_row(row: JsonObject, row_format: RowFormat, *, source: str, keep_reasoning: bool) -> CanonicalRow:
+    """The sample in a row of the given format.
+
+    A row may give its `id`, `kind` and `tags` in any format. A missing id is made from the content.
+
+    Raises:
+        RowRejected: If a part of the row has no place in a sample, or its labels contradict each other.
+    """
+    reader = READERS[row_format]
+    draft = reader.read(row)
+    turns = draft.messages if reader.reads_system else with_system(row.get("system"), draft.messages)
+    if not turns:
+        raise RowRejected(Reason.EMPTY_CONVERSATION, "the conversation has no turns")
+    linked = [message if keep_reasoning else _without_reasoning(message) for message in _link_results(turns)]
+    given = _given_kind(row.get("kind") if row.get("kind") is not None else draft.kind)
+    tags = tuple(dict.fromkeys((*_tags(row.get("tags")), *draft.tags)))
+    _refuse_contradiction(given, tags)
+    sample = Sample(
+        id=_id(row.get("id")) or _hash(linked, draft.tools)[:16],
+        messages=tuple(linked),
+        tools=draft.tools,
+        kind=given or infer_kind(_last_reply(linked), has_tools=bool(draft.tools)),
+        source=source,
+        tags=tags,
+        original_names=draft.original_names or _original_names(row.get("original_names")),
+    )
+    return CanonicalRow(sample, is_kind_inferred=given is None)
+
+
+def _without_reasoning(message: Message) -> Message:
+    if message.reasoning_content is None:
+        return message
+    return message.model_copy(update={"reasoning_content": None})
+
+
+def _last_reply(turns: Sequence[Message]) -> Message:
+    last = next((message for message in reversed(turns) if message.role == "assistant"), None)
+    if last is None:
+        raise RowRejected(Reason.NO_ASSISTANT_TURN, "the assistant says nothing")
+    return last
+
+
+def _original_names(given: Any) -> dict[str, str]:
+    """Those of a sample that was written by `prepare` and is read again."""
+    names = {} if given is None else given
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise RowRejected(Reason.MALFORMED_FIELD, "`original_names` does not map names to names")
+    return names
+
+
+def _given_kind(given: Any) -> SampleKind | None:
+    if given is None:
+        return None
+    for kind in SAMPLE_KINDS:
+        if kind == given:
+            return kind
+    raise RowRejected(Reason.UNKNOWN_KIND, f"kind {short(given)} is not one of {', '.join(SAMPLE_KINDS)}")
+
+
+def _refuse_contradiction(given: SampleKind | None, tags: Sequence[str]) -> None:
+    """A kind that was only told from the words is not held against the tags: see `flags`."""
+    if HARMFUL in tags and BENIGN in tags:
+        raise RowRejected(Reason.LABELS_CONTRADICT, f"it is tagged both {HARMFUL} and {BENIGN}")
+    if given is None:
+        return
+    if HARMFUL in tags and given != "refusal":
+        raise RowRejected(Reason.LABELS_CONTRADICT, f"it is tagged {HARMFUL}, but its kind is {given}, not refusal")
+    if BENIGN in tags and given == "refusal":
+        raise RowRejected(Reason.LABELS_CONTRADICT, f"it is tagged {BENIGN}, but its kind is refusal")
+
+
+def ignored_fields(row: JsonObject, row_format: RowFormat) -> Iterator[str]:
+    """Name the fields of a row that hold something and have no place in a sample, each once, such as `turn.weight`."""
+    reader = READERS[row_format]
+    names = {name for name in row.keys() - reader.fields if _holds_something(row[name])}
+    if reader.turn_fields is not None:
+        for turn in turns_of(row):
+            names |= {f"turn.{name}" for name in turn.keys() - reader.turn_fields if _holds_something(turn[name])}
+    return iter(sorted(names))
+
+
+def _holds_something(value: Any) -> bool:
+    return value is not None and value not in ("", [], {})
+
+
+def content_hash(sample: Sample) -> str:
+    """SHA-256, in hex, of a sample's messages and tools: equal for exact duplicates, whatever their calls' ids."""
+    return _hash([_without_ids(message) for message in sample.messages], sample.tools)
+
+
+def _without_ids(message: Message) -> Message:
+    if not message.tool_calls and message.tool_call_id is None:
+        return message
+    calls = tuple(call.model_copy(update={"id": None}) for call in message.tool_calls)
+    return message.model_copy(update={"tool_calls": calls, "tool_call_id": None})
+
+
+def _hash(messages: Sequence[Message], tools: Sequence[ToolSpec]) -> str:
+    content = [[part.model_dump(mode="json", exclude_none=True) for part in parts] for parts in (messages, tools)]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _id(given: Any) -> str | None:
+    if given is None or given == "":
+        return None
+    if isinstance(given, bool) or not isinstance(given, (str, int)):
+        raise RowRejected(Reason.MALFORMED_FIELD, "`id` is neither text nor an integer")
+    return str(given)
+
+
+def _tags(given: Any) -> tuple[str, ...]:
+    tags = [] if given is None else given
+    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+        raise RowRejected(Reason.MALFORMED_FIELD, "`tags` is not a list of texts")
+    return tuple(tags)
+
+
+def _link_results(messages: list[Message]) -> list[Message]:
+    """Name each tool result after its call: by `tool_call_id`, else by its name, else by place if none is missing."""
+    linked: list[Message] = []
+    calls: tuple[ToolCall, ...] = ()
+    for is_result, group in groupby(messages, key=lambda message: message.role == "tool"):
+        turns = list(group)
+        if is_result:
+            linked += _linked(turns, calls)
+        else:
+            linked += turns
+            calls = turns[-1].tool_calls
+    return linked
+
+
+def _linked(results: Sequence[Message], calls: tuple[ToolCall, ...]) -> Iterator[Message]:
+    by_id = {call.id: call for call in calls if call.id}
+    by_name: dict[str, deque[ToolCall]] = {}
+    for call in calls:
+        by_name.setdefault(call.function.name, deque()).append(call)
+    for place, result in enumerate(results):
+        answered: ToolCall | None = None
+        if result.tool_call_id and by_id:
+            answered = by_id.get(result.tool_call_id)
+        elif result.name:
+            named = by_name.get(result.name)
+            answered = named.popleft() if named else None
+        elif len(results) == len(calls):
+            answered = calls[place]
+        if answered is None:
+            yield result
+        else:
+            link = {"tool_call_id": result.tool_call_id or answered.id, "name": result.name or answered.function.name}
+            yield result.model_copy(update=link)

@@ -1,0 +1,220 @@
+"""All sources -> one work file of canonical samples, with what is needed to choose among them kept in memory.
+
+A sample takes a few hundred bytes of memory here, whatever its length: its line stays in the work file.
+"""
+
+import hashlib
+import json
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from orchestrator.config.schema import SYNTHETIC, DataConfig, SourceConfig
+from orchestrator.core.errors import DataError
+from orchestrator.core.parallel import map_chunks
+from orchestrator.core.progress import bar
+from orchestrator.core.records import JsonObject, Sample
+from orchestrator.data.card import FormatCount
+from orchestrator.data.clean.duplicates import NUM_PERM, shingles
+from orchestrator.data.formats.bfcl import answers_path, load_answers
+from orchestrator.data.prepare.convert import Converted, ConvertSettings, Refused, convert_rows, convert_samples
+from orchestrator.data.prepare.quarantine import Quarantine, Reasons
+from orchestrator.data.read.sources import file_name, named_files, read_source, resolve_path, source_files
+from orchestrator.data.split.parts import SplitItem
+from orchestrator.notation.strict_json import StrictJsonError, parse
+from orchestrator.toy.synthetic import generate_samples
+
+SYNTHETIC_SAMPLES = 2000
+SYNTHETIC_SEED = 0
+"""Fixed: `data.split.seed` decides where samples fall, not what they are."""
+ROWS_PER_CHUNK = 250
+"""Enough work to outweigh sending rows to another process, little enough that memory and progress stay smooth."""
+
+
+@dataclass
+class SourceTally:
+    """What was read from one source so far."""
+
+    config: SourceConfig
+    files: tuple[str, ...] = ()
+    sha256: str | None = None
+    formats: Counter[str] = field(default_factory=Counter)
+    format_reasons: dict[str, str] = field(default_factory=dict)
+    ignored: Counter[str] = field(default_factory=Counter)
+    quarantined: Counter[str] = field(default_factory=Counter)
+    first_refused: str = "none"
+    num_rows: int = 0
+    num_converted: int = 0
+    repaired_nulls: int = 0
+    num_renamed: int = 0
+
+    def format_counts(self) -> dict[str, FormatCount]:
+        """Rows by format, and what told the first of each."""
+        return {
+            name: FormatCount(rows=count, why=self.format_reasons[name]) for name, count in sorted(self.formats.items())
+        }
+
+
+class Samples:
+    """The samples of all sources: lines in a work file, the rest in memory, by index in reading order."""
+
+    def __init__(self, work_file: BinaryIO) -> None:
+        self._file = work_file
+        self._offsets = array("Q", [0])
+        self._tuples: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._signatures = np.empty((1024, NUM_PERM), dtype=np.uint32)
+        self.items: list[SplitItem] = []
+        self.ids: list[str] = []
+        self.tags: list[tuple[str, ...]] = []
+        self.sources = array("L")
+        self.kinds_inferred = bytearray()
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def add(self, sample: Converted, source: int) -> None:
+        """Take one sample of the source with this number."""
+        data = sample.line.encode()
+        self._file.write(data)
+        self._offsets.append(self._offsets[-1] + len(data))
+        if len(self.items) == len(self._signatures):
+            # By copy: numpy may resize in place only what nothing else refers to.
+            self._signatures = np.concatenate([self._signatures, np.empty_like(self._signatures)])
+        self._signatures[len(self.items)] = sample.signature
+        item = sample.item
+        # Most samples offer the same few tools: each list of names is kept once.
+        self.items.append(item._replace(offered=self._shared(item.offered), called=self._shared(item.called)))
+        self.ids.append(sample.id)
+        self.tags.append(self._shared(sample.tags))
+        self.sources.append(source)
+        self.kinds_inferred.append(sample.is_kind_inferred)
+
+    def _shared(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        return self._tuples.setdefault(names, names)
+
+    @property
+    def signatures(self) -> np.ndarray:
+        """MinHash signatures, `uint32[len(self), NUM_PERM]`."""
+        return self._signatures[: len(self.items)]
+
+    def line(self, index: int) -> str:
+        """The sample as one line of JSON."""
+        start, end = self._offsets[index], self._offsets[index + 1]
+        self._file.seek(start)
+        return self._file.read(end - start).decode()
+
+    def value(self, index: int) -> JsonObject:
+        """The sample as a JSON object."""
+        value: JsonObject = json.loads(self.line(index))
+        return value
+
+    def words(self, index: int) -> frozenset[str]:
+        """What near-duplicates share, see `shingles`."""
+        return shingles(Sample.model_validate_json(self.line(index)))
+
+
+def collect(
+    config: DataConfig, base_dir: Path, samples: Samples, quarantine: Quarantine, flags: Reasons
+) -> list[SourceTally]:
+    """Read every source; good rows go to `samples`, bad ones to `quarantine`, findings in good rows to `flags`.
+
+    Raises:
+        DataError: If a source cannot be read.
+    """
+    tallies = [_opened(source, base_dir) for source in config.sources]
+    with bar("Reading rows", None) as advance:
+        for number, tally in enumerate(tallies):
+            for chunk in _converted(tally.config, config, base_dir):
+                for row in chunk:
+                    _count(row, tally)
+                    if isinstance(row, Refused):
+                        quarantine.add(row.row)
+                    else:
+                        samples.add(row, number)
+                        _flag(row, flags)
+                advance(len(chunk))
+    return tallies
+
+
+def _opened(source: SourceConfig, base_dir: Path) -> SourceTally:
+    named_files(source, base_dir=base_dir)
+    files = source_files(source, base_dir=base_dir)
+    names = tuple(file_name(file, source, base_dir=base_dir) for file in files)
+    return SourceTally(source, files=names, sha256=_sha256(files) if files else None)
+
+
+def _sha256(files: Iterable[Path]) -> str:
+    sha = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                sha.update(block)
+    return sha.hexdigest()
+
+
+def _converted(source: SourceConfig, config: DataConfig, base_dir: Path) -> Iterator[list[Converted | Refused]]:
+    if source.path == SYNTHETIC:
+        count = source.limit or SYNTHETIC_SAMPLES
+        made = generate_samples(count, seed=SYNTHETIC_SEED, catalogue=source.catalogue)
+        return map_chunks(convert_samples, made, chunk_size=ROWS_PER_CHUNK)
+    assert source.format != "synthetic", "the config allows this format for the path `synthetic` alone"
+    settings = ConvertSettings(
+        source.format, config.reasoning == "keep", _answers(source, base_dir), _tools(source, base_dir)
+    )
+    rows = read_source(source, base_dir=base_dir)
+    return map_chunks(partial(convert_rows, settings=settings), rows, chunk_size=ROWS_PER_CHUNK)
+
+
+def _answers(source: SourceConfig, base_dir: Path) -> dict[str, list[Any]]:
+    if source.answers is not None:
+        return load_answers(resolve_path(source.answers, base_dir=base_dir))
+    answers: dict[str, list[Any]] = {}
+    for questions in source_files(source, base_dir=base_dir):
+        if path := answers_path(questions):
+            answers |= load_answers(path)
+    return answers
+
+
+def _tools(source: SourceConfig, base_dir: Path) -> list[Any] | None:
+    if source.tools is None:
+        return None
+    path = resolve_path(source.tools, base_dir=base_dir)
+    try:
+        tools = parse(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, StrictJsonError) as error:
+        raise DataError(f"the tools cannot be read ({error})", where=str(path), fix="Give a JSON file") from None
+    for key in ("result", "tools"):  # an MCP response holds a result, which holds the tools
+        tools = tools.get(key, tools) if isinstance(tools, dict) else tools
+    if not isinstance(tools, list) or not tools:
+        raise DataError("this holds no tools", where=str(path), allowed="a JSON list of tools, or a tools/list result")
+    return tools
+
+
+def _count(row: Converted | Refused, tally: SourceTally) -> None:
+    tally.num_rows += 1
+    name = row.detected.format if row.detected else SYNTHETIC
+    if isinstance(row, Refused):
+        if not tally.quarantined:
+            tally.first_refused = f"{row.row.source}:{row.row.line}: {row.row.detail}"
+        tally.quarantined[row.row.reason] += 1
+        if row.detected is None:
+            return
+    else:
+        tally.num_converted += 1
+        tally.ignored.update(row.ignored)
+        tally.repaired_nulls += row.repaired_nulls
+    tally.formats[name] += 1
+    tally.format_reasons.setdefault(name, row.detected.why if row.detected else "made by the built-in generator")
+
+
+def _flag(row: Converted, flags: Reasons) -> None:
+    if row.flags:
+        source = json.loads(row.line)["source"]
+        for flag in row.flags:
+            flags.add(flag.code, f"{source}: {flag.detail}")

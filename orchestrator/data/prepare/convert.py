@@ -1,0 +1,129 @@
+"""One chunk of raw rows -> checked canonical samples with all that later steps need to know. Runs in any process."""
+
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from orchestrator.config.schema import RowFormat
+from orchestrator.core.jsonl import dump_line
+from orchestrator.core.records import QuarantinedRow, Sample
+from orchestrator.data.clean.duplicates import shingles, signature
+from orchestrator.data.clean.flags import Flag, find_flags
+from orchestrator.data.clean.quality import check_sample
+from orchestrator.data.formats.bfcl import with_answer
+from orchestrator.data.formats.canonical import content_hash, ignored_fields, sample_from_row
+from orchestrator.data.formats.common import TOOL_LISTS
+from orchestrator.data.formats.detect import Detected, detect_format
+from orchestrator.data.read.sources import RawRow, parse_row, quarantined
+from orchestrator.data.rejection import RowRejected
+from orchestrator.data.split.parts import SplitItem, group_key
+
+TOOL_FIELDS = (*TOOL_LISTS, "function")
+"""Fields under which a row of any format offers tools."""
+
+
+class ConvertSettings(NamedTuple):
+    """How the rows of one source are read; `answers` are BFCL's, by id, `tools` are offered in rows without any."""
+
+    row_format: Literal["auto"] | RowFormat
+    keep_reasoning: bool
+    answers: Mapping[str, list[Any]]
+    tools: list[Any] | None = None
+
+
+class Converted(NamedTuple):
+    """A good row. `line` is its sample as JSON; `detected` is None for generated samples."""
+
+    line: str
+    id: str
+    item: SplitItem
+    signature: np.ndarray
+    tags: tuple[str, ...]
+    is_kind_inferred: bool
+    detected: Detected | None
+    ignored: tuple[str, ...]
+    repaired_nulls: int
+    flags: tuple[Flag, ...]
+
+
+class Refused(NamedTuple):
+    """A bad row, and the format it was taken for, if any."""
+
+    row: QuarantinedRow
+    detected: Detected | None
+
+
+def convert_rows(rows: list[RawRow | QuarantinedRow], settings: ConvertSettings) -> list[Converted | Refused]:
+    """Every row as a sample or as an entry of the quarantine, in order."""
+    return [Refused(row, None) if isinstance(row, QuarantinedRow) else _convert(row, settings) for row in rows]
+
+
+def _convert(row: RawRow, settings: ConvertSettings) -> Converted | Refused:
+    detected: Detected | None = None
+    try:
+        value = parse_row(row)
+        if settings.tools is not None and not any(value.get(name) for name in TOOL_FIELDS):
+            value = value | {"tools": settings.tools}
+        detected = _format_of(value, settings)
+        if detected.format == "bfcl":
+            value = with_answer(value, settings.answers)
+        source = f"{row.source}:{row.line}"
+        sample, is_inferred = sample_from_row(
+            value, detected.format, source=source, keep_reasoning=settings.keep_reasoning
+        )
+        converted = convert_sample(sample, is_kind_inferred=is_inferred)
+        return converted._replace(detected=detected, ignored=tuple(ignored_fields(value, detected.format)))
+    except RowRejected as rejected:
+        return Refused(quarantined(row, rejected.reason, rejected.detail), detected)
+
+
+def _format_of(value: dict[str, Any], settings: ConvertSettings) -> Detected:
+    if settings.row_format == "auto":
+        return detect_format(value)
+    return Detected(settings.row_format, "the config says so")
+
+
+def convert_sample(sample: Sample, *, is_kind_inferred: bool) -> Converted:
+    """Check a sample and describe it for duplicates, splits and counts.
+
+    Raises:
+        RowRejected: With the first thing wrong.
+    """
+    sample, num_nulls = check_sample(sample)
+    line = dump_line(sample)
+    called = (call.function.name for message in sample.messages for call in message.tool_calls)
+    item = SplitItem(
+        content=bytes.fromhex(content_hash(sample))[:16],
+        group=group_key(sample),
+        kind=sample.kind,
+        offered=tuple(tool.function.name for tool in sample.tools),
+        called=tuple(called),
+    )
+    return Converted(
+        line=line,
+        id=sample.id,
+        item=item,
+        signature=signature(shingles(sample)),
+        tags=sample.tags,
+        is_kind_inferred=is_kind_inferred,
+        detected=None,
+        ignored=(),
+        repaired_nulls=num_nulls,
+        flags=tuple(find_flags(sample, line, is_kind_inferred=is_kind_inferred)),
+    )
+
+
+def convert_samples(samples: list[Sample]) -> list[Converted | Refused]:
+    """Every generated sample, checked like a row of a file."""
+    return [_convert_generated(sample) for sample in samples]
+
+
+def _convert_generated(sample: Sample) -> Converted | Refused:
+    try:
+        return convert_sample(sample, is_kind_inferred=False)
+    except RowRejected as rejected:
+        row = QuarantinedRow(
+            source=sample.source, reason=rejected.reason, detail=rejected.detail, raw=dump_line(sample)
+        )
+        return Refused(row, None)

@@ -1,0 +1,293 @@
+"""The prepare stage: sources -> canonical samples -> train, val, test, quarantine and data card."""
+
+import json
+import tempfile
+from array import array
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, TypeVar, cast
+
+import numpy as np
+
+from orchestrator.config.schema import DataConfig, RunConfig
+from orchestrator.core.errors import DataError
+from orchestrator.core.files import open_atomic, write_text_atomic
+from orchestrator.core.records import QuarantinedRow, SampleKind
+from orchestrator.data.card import DataCard, HeldOutName, LeakCard, Overlap, ReasonCount, SourceCard, ToolCard
+from orchestrator.data.clean.duplicates import near_duplicates, similar_to
+from orchestrator.data.prepare.collect import Samples, SourceTally, collect
+from orchestrator.data.prepare.contradictions import contradictions
+from orchestrator.data.prepare.quarantine import Quarantine, Reasons
+from orchestrator.data.read.sources import clip_raw
+from orchestrator.data.rejection import REPEATED, Reason
+from orchestrator.data.split.leaks import audit_leaks
+from orchestrator.data.split.parts import Assignment, assign_parts, visible_tools
+from orchestrator.run.paths import RunDir, SplitName
+
+Name = TypeVar("Name", bound=str)
+
+PARTS: tuple[SplitName, ...] = ("train", "val", "test")
+
+
+AUDITED_SIMILARITY = 0.9
+"""From what similarity the leak audit counts near-duplicates where they were not looked for among all samples."""
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """Which samples stay, by index, and where each goes. `names` holds the new ids of those whose id was taken."""
+
+    kept: "array[int]"
+    assignment: Assignment
+    names: Mapping[int, str]
+
+
+def prepare_data(config: RunConfig, run: RunDir, *, base_dir: Path) -> DataCard:
+    """Read all sources, split them, and write the run's `data/` folder.
+
+    Every row is either in one of the parts or in the quarantine, which is written before anything is refused. Which of
+    several like samples is kept, and where a sample goes, depends on the rows alone and not on their order.
+
+    Args:
+        config: The run's configuration; `data` decides.
+        run: Where to write.
+        base_dir: Folder that relative source paths start at, usually the config file's.
+
+    Raises:
+        DataError: If a file cannot be read, a source has no usable row, more than `data.max_quarantine_rate` of the
+            rows were quarantined (duplicates aside), or the samples are too few to split.
+    """
+    run.quarantine.parent.mkdir(parents=True, exist_ok=True)
+    flags = Reasons()
+    with tempfile.TemporaryFile(dir=run.quarantine.parent) as work_file:
+        samples = Samples(cast("BinaryIO", work_file))
+        with open_atomic(run.quarantine) as file:
+            quarantine = Quarantine(file)
+            tallies = collect(config.data, base_dir, samples, quarantine, flags)
+            kept = _without_repeats(samples, config.data, tallies, quarantine)
+        reasons = quarantine.reasons.counts()
+        for tally in tallies:
+            _refuse_without_samples(tally, run)
+        _refuse_bad_data(tallies, reasons, config.data, run)
+        assignment = assign_parts([samples.items[index] for index in kept], config.data.split)
+        chosen = _Chosen(kept, assignment, _new_names(samples, kept, tallies))
+        for index, first in contradictions(samples, kept):
+            detail = f"another reply to the same conversation as {_named(samples, first)}"
+            flags.add("contradiction", f"{_named(samples, index)}: {detail}")
+        num_pruned = _write_parts(samples, chosen, run)
+        card = _card(samples, chosen, tallies, num_pruned).model_copy(
+            update={"reasons": reasons, "flags": flags.counts(), "leaks": _leaks(samples, chosen, config.data, run)}
+        )
+    write_text_atomic(run.card, card.model_dump_json(indent=2) + "\n")
+    return card
+
+
+def _without_repeats(
+    samples: Samples, config: DataConfig, tallies: list[SourceTally], quarantine: Quarantine
+) -> "array[int]":
+    """Indices of the samples that stay, in reading order; the repeated ones go to the quarantine."""
+    repeats: dict[int, tuple[int, Reason]] = {}
+    kept = _first_of_each(samples, repeats)
+    if config.near_duplicate_threshold is not None:
+        contents = np.array([samples.items[index].content for index in kept])
+        rank = np.empty(len(kept), dtype=np.int64)
+        rank[np.argsort(contents)] = np.arange(len(kept))
+        indices = np.asarray(kept, dtype=np.int64)
+        found = near_duplicates(
+            samples.signatures[indices],
+            rank,
+            config.near_duplicate_threshold,
+            lambda place: samples.words(kept[place]),
+        )
+        repeats.update((kept[place], (kept[first], Reason.NEAR_DUPLICATE)) for place, first in found.items())
+    for index, (first, reason) in sorted(repeats.items()):
+        quarantine.add(_repeated(samples, index, first, reason))
+        tallies[samples.sources[index]].quarantined[reason] += 1
+    return array("Q", (index for index in range(len(samples)) if index not in repeats))
+
+
+def _first_of_each(samples: Samples, repeats: dict[int, tuple[int, Reason]]) -> "array[int]":
+    """Of equal samples, the one whose labels come first, so that the order of the rows decides nothing."""
+    firsts: dict[bytes, int] = {}
+    for index, item in enumerate(samples.items):
+        first = firsts.setdefault(item.content, index)
+        if first == index:
+            continue
+        if _labels(samples, index) < _labels(samples, first):
+            firsts[item.content], first, index = index, index, first
+        repeats[index] = (first, Reason.DUPLICATE)
+    return array("Q", sorted(firsts.values()))
+
+
+def _labels(samples: Samples, index: int) -> tuple[str, str, tuple[str, ...]]:
+    return samples.ids[index], samples.items[index].kind, samples.tags[index]
+
+
+def _repeated(samples: Samples, index: int, first: int, reason: Reason) -> QuarantinedRow:
+    text = samples.line(index)
+    source, line = _place(samples, index)
+    likeness = "the same messages and tools as" if reason == Reason.DUPLICATE else "almost the same words as"
+    name = _named(samples, first)
+    return QuarantinedRow(source=source, line=line, reason=reason, detail=f"{likeness} {name}", raw=clip_raw(text))
+
+
+def _named(samples: Samples, index: int) -> str:
+    source, line = _place(samples, index)
+    return f"{source}:{line}" if line else f"{source} {samples.ids[index]}"
+
+
+def _place(samples: Samples, index: int) -> tuple[str, int | None]:
+    """The source of a sample and its line there; a generated sample has none."""
+    source = str(samples.value(index)["source"])
+    file, _, line = source.rpartition(":")
+    return (file, int(line)) if file and line.isdigit() else (source, None)
+
+
+def _new_names(samples: Samples, kept: "array[int]", tallies: list[SourceTally]) -> dict[int, str]:
+    """New ids where several samples have one: two files may both count from 1, but an id names a case in evaluation.
+
+    The sample with the smallest content hash keeps the id, so that the order of the rows decides nothing.
+    """
+    counts = Counter(samples.ids[index] for index in kept)
+    taken = {name for name, count in counts.items() if count == 1}
+    names: dict[int, str] = {}
+    shared = [index for index in kept if counts[samples.ids[index]] > 1]
+    for index in sorted(shared, key=lambda index: samples.items[index].content):
+        name = samples.ids[index]
+        if name in taken:
+            name = names[index] = f"{name}-{samples.items[index].content.hex()[:16]}"
+            tallies[samples.sources[index]].num_renamed += 1
+        taken.add(name)
+    return names
+
+
+def _write_parts(samples: Samples, chosen: _Chosen, run: RunDir) -> int:
+    """Write the three parts; returns how many offers of held-out tools were taken out of samples."""
+    num_pruned = 0
+    held_out = chosen.assignment.held_out_tools
+    with ExitStack() as stack:
+        files = {part: stack.enter_context(open_atomic(run.split(part))) for part in PARTS}
+        for index, part in zip(chosen.kept, chosen.assignment.parts, strict=True):
+            item = samples.items[index]
+            visible = set(visible_tools(part, item.offered, held_out)) if held_out else set(item.offered)
+            text = samples.line(index)
+            if index in chosen.names or len(visible) < len(set(item.offered)):
+                value = json.loads(text)
+                value["id"] = chosen.names.get(index, value["id"])
+                tools = [tool for tool in value["tools"] if tool["function"]["name"] in visible]
+                num_pruned += len(value["tools"]) - len(tools)
+                text = json.dumps(value | {"tools": tools}, ensure_ascii=False)
+            files[part].write(text + "\n")
+    return num_pruned
+
+
+def _leaks(samples: Samples, chosen: _Chosen, config: DataConfig, run: RunDir) -> dict[HeldOutName, LeakCard]:
+    rows: dict[SplitName, list[int]] = {part: [] for part in PARTS}
+    for index, part in zip(chosen.kept, chosen.assignment.parts, strict=True):
+        rows[part].append(index)
+    threshold = config.near_duplicate_threshold or AUDITED_SIMILARITY
+    held_out: tuple[HeldOutName, ...] = ("val", "test")
+    near = {part: _near_train(samples, rows[part], rows["train"], threshold) for part in held_out}
+    return audit_leaks({part: run.split(part) for part in PARTS}, near)
+
+
+def _near_train(samples: Samples, rows: list[int], train: list[int], threshold: float) -> Overlap:
+    found = similar_to(rows, train, samples.signatures, threshold, samples.words)
+    first = next(iter(found.items()), None)
+    example = None if first is None else " and ".join(str(samples.value(index)["source"]) for index in first)
+    return Overlap(count=len(found), n=len(rows), example=example)
+
+
+def _refuse_without_samples(tally: SourceTally, run: RunDir) -> None:
+    if tally.num_converted:
+        return
+    reasons = ", ".join(f"{reason} x {count}" for reason, count in tally.quarantined.most_common(3))
+    raise DataError(
+        f"none of its {tally.num_rows} rows could be used: {reasons}; the first is {tally.first_refused}",
+        where=tally.config.path,
+        allowed="rows in one of the formats of docs/data.md",
+        fix=f"Look at {run.quarantine}, where every refused row stands with its reason",
+    )
+
+
+def _refuse_bad_data(
+    tallies: list[SourceTally], reasons: dict[str, ReasonCount], config: DataConfig, run: RunDir
+) -> None:
+    # A repeated row is a good row that adds nothing: counted on the card, but no sign of bad data.
+    bad = {reason: found for reason, found in reasons.items() if reason not in REPEATED}
+    num_bad, num_rows = sum(found.count for found in bad.values()), sum(tally.num_rows for tally in tallies)
+    rate = num_bad / num_rows
+    if rate > config.max_quarantine_rate:
+        common = sorted(bad.items(), key=lambda item: -item[1].count)[:3]
+        told = "; ".join(f"{reason} x {found.count}, such as {found.example}" for reason, found in common)
+        raise DataError(
+            f"{num_bad} of {num_rows} rows ({rate:.1%}) could not be used: {told}",
+            where="data.max_quarantine_rate",
+            allowed=f"at most {config.max_quarantine_rate:.1%}",
+            fix=f"Look at {run.quarantine}, then repair the rows or raise data.max_quarantine_rate",
+        )
+
+
+def _card(samples: Samples, chosen: _Chosen, tallies: list[SourceTally], num_pruned: int) -> DataCard:
+    items = [samples.items[index] for index in chosen.kept]
+    num_rows = sum(tally.num_rows for tally in tallies)
+    num_quarantined = sum(sum(tally.quarantined.values()) for tally in tallies)
+    assert num_rows == len(items) + num_quarantined, "a row was lost between reading and splitting"
+    tools = _tools(samples, chosen)
+    by_source = Counter(samples.sources[index] for index in chosen.kept)
+    by_part = {part: Counter[SampleKind]() for part in PARTS}
+    for item, part in zip(items, chosen.assignment.parts, strict=True):
+        by_part[part][item.kind] += 1
+    return DataCard(
+        rows=num_rows,
+        samples=len(items),
+        quarantined=num_quarantined,
+        repaired_nulls=sum(tally.repaired_nulls for tally in tallies),
+        groups=chosen.assignment.num_groups,
+        moved_groups=chosen.assignment.moved_groups,
+        pruned_tools=num_pruned,
+        num_tools=len(tools),
+        sources=tuple(_source_card(tally, by_source[number]) for number, tally in enumerate(tallies)),
+        reasons={},
+        flags={},
+        kinds=_sorted(Counter(item.kind for item in items)),
+        inferred_kinds=sum(samples.kinds_inferred[index] for index in chosen.kept),
+        tags=_sorted(Counter(tag for index in chosen.kept for tag in samples.tags[index])),
+        parts={part: by_part[part].total() for part in PARTS},
+        part_kinds={part: _sorted(by_part[part]) for part in PARTS},
+        leaks={},
+        tools=tools,
+    )
+
+
+def _source_card(tally: SourceTally, num_samples: int) -> SourceCard:
+    return SourceCard(
+        path=tally.config.path,
+        files=tally.files,
+        sha256=tally.sha256,
+        formats=tally.format_counts(),
+        limit=tally.config.limit,
+        rows=tally.num_rows,
+        samples=num_samples,
+        quarantined=_sorted(tally.quarantined),
+        repaired_nulls=tally.repaired_nulls,
+        ignored_fields=_sorted(tally.ignored),
+        num_renamed=tally.num_renamed,
+    )
+
+
+def _tools(samples: Samples, chosen: _Chosen) -> dict[str, ToolCard]:
+    offered: Counter[str] = Counter()
+    calls: Counter[str] = Counter()
+    for index, part in zip(chosen.kept, chosen.assignment.parts, strict=True):
+        item = samples.items[index]
+        offered.update(visible_tools(part, item.offered, chosen.assignment.held_out_tools))
+        calls.update(item.called)
+    return {name: ToolCard(offered=offered[name], calls=calls[name]) for name in sorted(offered)}
+
+
+def _sorted(counts: Counter[Name]) -> dict[Name, int]:
+    return dict(sorted(counts.items()))

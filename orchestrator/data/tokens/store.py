@@ -1,0 +1,235 @@
+"""The tokens of a run: train and val tokenised once, memory-mapped by every worker, with a card and a ledger."""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import NamedTuple, TextIO
+
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset, disable_progress_bars
+from transformers import PreTrainedTokenizerBase
+
+from orchestrator.chat.rendering import ChatFormat, chat_format
+from orchestrator.chat.template import stop_token_ids
+from orchestrator.chat.template_proof import prove_template
+from orchestrator.config.schema import ModelConfig, RunConfig
+from orchestrator.core.errors import DataError
+from orchestrator.core.files import digest_of, open_atomic, write_text_atomic
+from orchestrator.core.jsonl import dump_line, parse_line
+from orchestrator.core.parallel import map_chunks
+from orchestrator.core.records import JsonObject, Sample
+from orchestrator.data.card import LeftOut, TokenCard
+from orchestrator.data.tokens.ledger import LedgerRow, Tally
+from orchestrator.data.tokens.tokenize import Tokenized, tokenize_samples
+from orchestrator.models.base import base_folder, load_tokenizer
+from orchestrator.run.paths import RunDir, SplitName
+
+ROWS_PER_CHUNK = 1000
+"""Rows a process tokenises at a time; it takes seconds to load the tokenizer, so few rows go to no other process."""
+LAYOUT = 2
+"""Changes with what is written, so that tokens of an older layout are made again."""
+_SCHEMA = pa.schema({"input_ids": pa.list_(pa.int32()), "labels": pa.list_(pa.int32())})
+
+
+def tokens_folder(run: RunDir, part: SplitName) -> Path:
+    """Where the tokens of one part are kept (Arrow, memory-mapped by every worker)."""
+    return run.root / "data" / "tokens" / part
+
+
+def ledger_path(run: RunDir, part: SplitName) -> Path:
+    """One `LedgerRow` a line, in the order of the stored tokens."""
+    return run.root / "data" / "tokens" / f"{part}.ledger.jsonl"
+
+
+def tokenize_run(config: RunConfig, run: RunDir) -> dict[SplitName, TokenCard]:
+    """Tokenise train and val once for all trials, unless it is done for the same data and base.
+
+    Writes `data/tokens/<part>/` with columns `input_ids` and `labels` (int32), `data/tokens/<part>.ledger.jsonl` and
+    `data/tokens/card.json`.
+
+    Raises:
+        DataError: If no sample of a part can be trained on.
+        InputError: If the base's chat template cannot be learned from.
+        ModelNotFoundError: If the base model is not there.
+    """
+    folder = base_folder(config.model)
+    tokenizer = load_tokenizer(folder, trust_remote_code=config.model.trust_remote_code)
+    parts: tuple[SplitName, ...] = ("train", "val")
+    card_path = run.root / "data" / "tokens" / "card.json"
+    digest = tokens_digest(config, run, tokenizer, parts)
+    if card_path.is_file():
+        stored = json.loads(card_path.read_text(encoding="utf-8"))
+        if stored.pop("digest") == digest:
+            return {part: TokenCard.model_validate(stored[part]) for part in parts}
+    card_path.unlink(missing_ok=True)  # whoever is cut off below must not leave a card that fits older tokens
+    form = chat_format(tokenizer, thinking=config.data.reasoning == "keep")
+    prove_template(form)
+    shorten = config.data.overlong == "shorten"
+    settings = _Settings(config.model, digest, form.thinking, config.data.max_length, shorten)
+    cards = {part: _tokenize_part(run, part, settings, is_marked=form.is_marked) for part in parts}
+    content: JsonObject = {"digest": digest}
+    content.update((part, card.model_dump(mode="json")) for part, card in cards.items())
+    write_text_atomic(card_path, json.dumps(content, indent=2) + "\n")
+    return cards
+
+
+def refuse_left_out(config: RunConfig, cards: Mapping[SplitName, TokenCard]) -> None:
+    """Refuse tokens of train that lack all samples of a kind, or a large share that no longer length would save.
+
+    Raises:
+        DataError: If all samples of a kind were left out of train, or more than `data.max_quarantine_rate` for another
+            reason than their length, which `data.max_length` decides and the card counts.
+    """
+    card = cards["train"]
+    total, lost = card.samples + len(card.left_out), Counter(row.kind for row in card.left_out)
+    gone = sorted(kind for kind in lost if kind not in card.by_kind)
+    num_bad = sum(row.reason != "too_long" for row in card.left_out)
+    if not gone and num_bad <= config.data.max_quarantine_rate * total:
+        return
+    reasons = ", ".join(f"{reason} x {n}" for reason, n in Counter(row.reason for row in card.left_out).most_common())
+    whole = f", among them every sample of kind {', '.join(gone)}" if gone else ""
+    raise DataError(
+        f"{len(card.left_out)} of {total} samples of train cannot be trained on ({reasons}){whole}; "
+        f"the first, {card.left_out[0].source}: {card.left_out[0].detail}",
+        where="data.max_length" if gone and not num_bad else "data.max_quarantine_rate",
+        allowed=f"some of every kind, and at most {config.data.max_quarantine_rate:.1%} beside those that are too long",
+        fix="Raise data.max_length, set data.overlong to shorten, or leave such conversations out of the data",
+    )
+
+
+def tokens_digest(
+    config: RunConfig, run: RunDir, tokenizer: PreTrainedTokenizerBase, parts: Sequence[SplitName]
+) -> str:
+    """Digest of what decides the tokens of these parts."""
+    data = config.data
+    files = [run.split(part) for part in parts] + [Path(tokenizer.name_or_path) / "tokenizer.json"]
+    return digest_of(
+        [_file_digest(path) for path in files],
+        tokenizer.chat_template,
+        sorted(stop_token_ids(tokenizer)),
+        dict(tokenizer.special_tokens_map),
+        [data.max_length, data.overlong, data.reasoning, LAYOUT],
+    )
+
+
+def _file_digest(path: Path) -> str:
+    if not path.is_file():
+        return "missing"
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class _Settings(NamedTuple):
+    """What a process needs to tokenise lines. `digest` is that of the tokens: another one, another chat format."""
+
+    model: ModelConfig
+    digest: str
+    thinking: bool
+    max_length: int
+    shorten: bool
+
+
+class _Line(NamedTuple):
+    """One line of a split file and where it stands."""
+
+    where: str
+    text: str
+
+
+class _StoredRow(NamedTuple):
+    """A row that is trained on: `ids` and `labels` are int32 of one length."""
+
+    entry: LedgerRow
+    ids: np.ndarray
+    labels: np.ndarray
+    unlearned_turns: int
+    is_shortened: bool
+
+
+def _tokenize_part(run: RunDir, part: SplitName, settings: _Settings, *, is_marked: bool) -> TokenCard:
+    chunks = map_chunks(partial(_tokenize_lines, settings=settings), _lines(run.split(part)), chunk_size=ROWS_PER_CHUNK)
+    folder, tally = tokens_folder(run, part), Tally()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{part}-", dir=folder.parent) as work:
+        with open_atomic(ledger_path(run, part)) as ledger:
+            _write_rows(Path(work) / "rows.arrow", chunks, ledger, tally)
+        if not tally.lengths:
+            raise _nothing_usable(run, part, tally.left_out)
+        disable_progress_bars()
+        Dataset.from_file(f"{work}/rows.arrow").save_to_disk(f"{work}/saved")
+        shutil.rmtree(folder, ignore_errors=True)  # replaced and never changed: other runs may share its files
+        Path(work, "saved").rename(folder)
+    return tally.card("marked template" if is_marked else "derived")
+
+
+def _lines(path: Path) -> Iterator[_Line]:
+    with path.open(encoding="utf-8") as file:
+        for number, text in enumerate(file, start=1):
+            yield _Line(f"{path}:{number}", text)
+
+
+def _tokenize_lines(lines: list[_Line], settings: _Settings) -> list[_StoredRow | LeftOut]:
+    form = _form(settings)
+    samples = (parse_line(line.text, Sample, where=line.where) for line in lines)
+    rows = tokenize_samples(form, samples, max_length=settings.max_length, shorten=settings.shorten)
+    return [_stored(tokenized) for tokenized in rows]
+
+
+@lru_cache(maxsize=1)
+def _form(settings: _Settings) -> ChatFormat:
+    tokenizer = load_tokenizer(base_folder(settings.model), trust_remote_code=settings.model.trust_remote_code)
+    return chat_format(tokenizer, thinking=settings.thinking)
+
+
+def _stored(tokenized: Tokenized) -> _StoredRow | LeftOut:
+    sample, row = tokenized.sample, tokenized.row
+    if isinstance(row, LeftOut):
+        return row
+    entry = LedgerRow(
+        id=sample.id,
+        kind=sample.kind,
+        tokens=len(row.input_ids),
+        learned_tokens=sum(span.end - span.start for span in row.spans),
+        turns=tuple(span.place for span in row.spans),
+    )
+    ids, labels = (np.array(values, dtype=np.int32) for values in (row.input_ids, row.labels))
+    return _StoredRow(entry, ids, labels, row.num_turns - len(row.spans), tokenized.is_shortened)
+
+
+def _write_rows(path: Path, chunks: Iterator[list[_StoredRow | LeftOut]], ledger: TextIO, tally: Tally) -> None:
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, _SCHEMA) as writer:
+        for chunk in chunks:
+            rows = [row for row in chunk if isinstance(row, _StoredRow)]
+            tally.left_out += [row for row in chunk if isinstance(row, LeftOut)]
+            for row in rows:
+                ledger.write(dump_line(row.entry) + "\n")
+                tally.add(row.entry, unlearned_turns=row.unlearned_turns, is_shortened=row.is_shortened)
+            writer.write_batch(_record_batch(rows))
+
+
+def _record_batch(rows: Sequence[_StoredRow]) -> pa.RecordBatch:
+    """Rows as Arrow, without a Python object for every token."""
+    offsets = pa.array(np.cumsum([0, *(len(row.ids) for row in rows)], dtype=np.int32))
+    empty = np.empty(0, dtype=np.int32)
+    columns = (np.concatenate([empty, *values]) for values in ([r.ids for r in rows], [r.labels for r in rows]))
+    return pa.record_batch([pa.ListArray.from_arrays(offsets, pa.array(values)) for values in columns], schema=_SCHEMA)
+
+
+def _nothing_usable(run: RunDir, part: SplitName, left_out: Sequence[LeftOut]) -> DataError:
+    where = str(run.split(part))
+    if not left_out:
+        return DataError(f"{part} holds no sample", where=where, fix="Give more conversations")
+    reasons = ", ".join(
+        f"{reason} x {count}" for reason, count in Counter(row.reason for row in left_out).most_common()
+    )
+    return DataError(
+        f"no sample of {part} can be trained on: {reasons}; the first, {left_out[0].id}: {left_out[0].detail}",
+        where=where,
+        fix="Raise data.max_length where samples are too_long, or give conversations that the base's template can show",
+    )

@@ -1,0 +1,209 @@
+"""Canonical samples -> token ids and labels, rendered once with the chat template that also renders evaluation.
+
+Only what the assistant says is learned, its end-of-turn token included. What evaluation's prompt already holds, such as
+the empty think block that some templates put before every reply, is not.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import Any, NamedTuple
+
+from transformers import PreTrainedTokenizerBase
+
+from orchestrator.chat.left_out import RowLeftOut
+from orchestrator.chat.rendering import (
+    ChatFormat,
+    RenderedRow,
+    Span,
+    chat_format,
+    learned_spans,
+    plain_tools,
+    refuse_control_tokens,
+    render_row,
+)
+from orchestrator.core.errors import DataError
+from orchestrator.core.records import Message, Sample, SampleKind, ToolSpec
+from orchestrator.data.card import LeftOut
+
+IGNORED = -100
+"""Label of a token that is not learned (PyTorch's cross-entropy default)."""
+BATCH = 256
+"""Samples rendered while those before them are encoded."""
+MANY_TURNS = 32
+"""Conversations of more assistant turns are measured before each turn is looked at."""
+
+
+class TokenRow(NamedTuple):
+    """One sample in tokens; both lists have the same length. `spans` are the learned turns, of `num_turns`."""
+
+    input_ids: list[int]
+    labels: list[int]
+    spans: tuple[Span, ...]
+    num_turns: int
+
+
+def render_prompt(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    tools: Sequence[ToolSpec],
+    *,
+    thinking: bool = False,
+) -> list[int]:
+    """Token ids of a conversation up to the point where the assistant speaks.
+
+    Args:
+        tokenizer: As `load_tokenizer` gives it.
+        messages: The conversation so far.
+        tools: What is offered.
+        thinking: Whether the assistant may think first; earlier thoughts are shown only then.
+    """
+    dropped = None if thinking else {"reasoning_content"}
+    ids = tokenizer.apply_chat_template(
+        [message.model_dump(mode="json", exclude_none=True, exclude=dropped) for message in messages],
+        tools=plain_tools(tools),
+        add_generation_prompt=True,
+        enable_thinking=thinking,
+        return_dict=False,
+    )
+    return list(ids)
+
+
+def tokenize_sample(tokenizer: PreTrainedTokenizerBase, sample: Sample, *, thinking: bool = False) -> TokenRow:
+    """Token ids and labels of a sample of any length; every turn of the assistant is learned that can be.
+
+    Raises:
+        DataError: If the sample cannot be trained on, with the reason.
+    """
+    form = chat_format(tokenizer, thinking=thinking)
+    row = next(tokenize_samples(form, [sample], max_length=None)).row
+    if isinstance(row, LeftOut):
+        raise DataError(f"{row.reason}: {row.detail}", where=f"sample {sample.id}")
+    return row
+
+
+class Tokenized(NamedTuple):
+    """A sample, which `is_shortened` if it had to be, and its tokens or why it has none."""
+
+    sample: Sample
+    row: TokenRow | LeftOut
+    is_shortened: bool = False
+
+
+def tokenize_samples(
+    form: ChatFormat, samples: Iterable[Sample], *, max_length: int | None, shorten: bool = False, screen: bool = True
+) -> Iterator[Tokenized]:
+    """Tokenise samples in order, some at a time.
+
+    A sample of more than `max_length` tokens is left out, or with `shorten` ends after the last assistant turn that
+    fits; its kind is then what that turn does. With `screen`, samples whose texts hold control tokens are left out.
+    """
+    limit = _Limit(max_length, shorten)
+    source = iter(samples)
+    batches = iter(lambda: list(islice(source, BATCH)), [])
+    with ThreadPoolExecutor(max_workers=1) as encoder:
+        waiting: _Batch | None = None
+        for batch in batches:
+            rendered = [_render(form, sample, limit, screen=screen) for sample in batch]
+            texts = [row.text for row in rendered if isinstance(row, RenderedRow)]
+            if waiting:
+                yield from _encoded(form, waiting, limit)
+            waiting = _Batch(batch, rendered, encoder.submit(form.encode_batch, texts))
+        if waiting:
+            yield from _encoded(form, waiting, limit)
+
+
+class _Limit(NamedTuple):
+    """The longest row, and whether a longer sample is shortened to it."""
+
+    max_length: int | None
+    shorten: bool
+
+
+class _Batch(NamedTuple):
+    """Samples, what each came to so far, and the encodings of those that are text, on their way."""
+
+    samples: list[Sample]
+    rendered: list[RenderedRow | Tokenized]
+    encodings: Future[list[Any]]
+
+
+def _render(form: ChatFormat, sample: Sample, limit: _Limit, *, screen: bool) -> RenderedRow | Tokenized:
+    num_turns = sum(message.role == "assistant" for message in sample.messages)
+    try:
+        if screen:
+            refuse_control_tokens(form, sample)
+        if limit.max_length is not None and num_turns > MANY_TURNS:
+            # Every turn is rendered with all before it: not for a talk that is too long anyway.
+            length = _length(form, sample, len(sample.messages))
+            if length > limit.max_length:
+                return _too_long(form, sample, length, limit)
+        return render_row(form, sample.messages, sample.tools)
+    except RowLeftOut as problem:
+        return _left_out(sample, problem, None)
+
+
+def _length(form: ChatFormat, sample: Sample, num_messages: int) -> int:
+    """Tokens of the first messages of a sample."""
+    text = form.text(form.plain(sample.messages[:num_messages]), plain_tools(sample.tools), prompt=False)
+    return len(form.encode(text))
+
+
+def _left_out(sample: Sample, problem: RowLeftOut, tokens: int | None) -> Tokenized:
+    reason, detail = problem.reason, problem.detail
+    row = LeftOut(id=sample.id, source=sample.source, kind=sample.kind, reason=reason, detail=detail, tokens=tokens)
+    return Tokenized(sample, row)
+
+
+def _encoded(form: ChatFormat, batch: _Batch, limit: _Limit) -> Iterator[Tokenized]:
+    encodings = iter(batch.encodings.result())
+    for sample, row in zip(batch.samples, batch.rendered, strict=True):
+        yield row if isinstance(row, Tokenized) else _fitted(form, sample, row, next(encodings), limit)
+
+
+def _fitted(form: ChatFormat, sample: Sample, row: RenderedRow, encoding: Any, limit: _Limit) -> Tokenized:
+    length = len(encoding.ids)
+    try:
+        if limit.max_length is not None and length > limit.max_length:
+            return _too_long(form, sample, length, limit)
+        return Tokenized(sample, _token_row(form, row, encoding))
+    except RowLeftOut as problem:
+        return _left_out(sample, problem, length)
+
+
+def _too_long(form: ChatFormat, sample: Sample, length: int, limit: _Limit) -> Tokenized:
+    """The sample up to its last assistant turn that fits, where it may be shortened and one does."""
+    max_length = limit.max_length or length
+    detail = f"has {length} tokens, more than data.max_length {max_length}"
+    if limit.shorten:
+        detail += "; not even its first reply fits"
+        if shortened := _shortened(form, sample, max_length):
+            return shortened
+    return _left_out(sample, RowLeftOut("too_long", detail), length)
+
+
+def _shortened(form: ChatFormat, sample: Sample, max_length: int) -> Tokenized | None:
+    """Rendered anew, because a template may close a talk otherwise than it goes on."""
+    places = [place for place, message in enumerate(sample.messages) if message.role == "assistant"]
+    num_fitting = bisect_right(places, max_length, key=lambda place: _length(form, sample, place + 1))
+    for place in reversed(places[:num_fitting]):
+        reply = sample.messages[place]
+        kind: SampleKind = "tool_call" if reply.tool_calls else "answer"
+        shorter = sample.model_copy(update={"messages": sample.messages[: place + 1], "kind": kind})
+        try:
+            row = render_row(form, shorter.messages, shorter.tools)
+            tokens = _token_row(form, row, form.encode_batch([row.text])[0])
+        except RowLeftOut:
+            continue
+        return Tokenized(shorter, tokens, is_shortened=True)
+    return None
+
+
+def _token_row(form: ChatFormat, row: RenderedRow, encoding: Any) -> TokenRow:
+    ids: list[int] = encoding.ids
+    labels = [IGNORED] * len(ids)
+    spans = learned_spans(form, row, encoding)
+    for span in spans:
+        labels[span.start : span.end] = ids[span.start : span.end]
+    return TokenRow(ids, labels, tuple(spans), row.num_turns)

@@ -1,0 +1,233 @@
+"""The one adapter format: PEFT's two files as safetensors and JSON, beside a record of where they came from.
+
+    adapters/<id>/adapter_model.safetensors  adapter_config.json  adapter.json  chat_template.jinja
+
+The id is the hash of the two PEFT files, so a changed adapter has another name.
+"""
+
+import hashlib
+import json
+import math
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import LoraConfig as PeftLoraConfig
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+
+from orchestrator.config.schema import LoraConfig
+from orchestrator.core.errors import AdapterError
+from orchestrator.core.files import digest_of, write_text_atomic
+from orchestrator.core.jsonl import parse_line
+from orchestrator.core.records import AdapterRecord, JsonObject, TrialRecord
+from orchestrator.models.base_weights import BaseWeights
+from orchestrator.run.paths import RunDir
+
+WEIGHTS, SETTINGS, RECORD, TEMPLATE = (
+    "adapter_model.safetensors",
+    "adapter_config.json",
+    "adapter.json",
+    "chat_template.jinja",
+)
+
+
+def peft_config(lora: LoraConfig) -> PeftLoraConfig:
+    """PEFT's settings for a new adapter; nothing in them that vLLM refuses to serve."""
+    targets = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
+    return PeftLoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=targets,
+        use_rslora=lora.use_rslora,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+
+
+def keep_adapter(source: Path, run: RunDir, trial: TrialRecord, *, base: str, chat_template: str) -> AdapterRecord:
+    """Copy a PEFT adapter out of a training checkpoint into the run, with its record.
+
+    Args:
+        source: Folder with PEFT's two files.
+        run: The run that keeps it.
+        trial: The trial that trained it; its best step is the one in `source`.
+        base: The base model's name in the configuration.
+        chat_template: The template that rendered its training; a server must use the same.
+
+    Raises:
+        AdapterError: If a file is missing or the trial has no best step.
+    """
+    if trial.best_eval_loss is None or trial.best_step is None:
+        raise AdapterError(f"a trial that is {trial.status} has no adapter to keep", where=trial.trial_id)
+    for name in (WEIGHTS, SETTINGS):
+        if not (source / name).is_file():
+            raise AdapterError(f"the checkpoint has no {name}", where=str(source))
+    settings = json.loads((source / SETTINGS).read_text(encoding="utf-8"))
+    settings["base_model_name_or_path"] = base
+    settings["target_modules"] = sorted(settings["target_modules"])
+    partial = _new_folder(run)
+    shutil.copyfile(source / WEIGHTS, partial / WEIGHTS)
+    write_text_atomic(partial / SETTINGS, json.dumps(settings, indent=2, sort_keys=True) + "\n")
+    write_text_atomic(partial / TEMPLATE, chat_template)
+    sha256 = digest_of(partial / WEIGHTS, partial / SETTINGS)
+    record = AdapterRecord(
+        id=sha256[:16],
+        base=base,
+        r=settings["r"],
+        alpha=settings["lora_alpha"],
+        target_modules=tuple(settings["target_modules"]),
+        sha256=sha256,
+        learning_rate=float(trial.hyperparameters["learning_rate"]),
+        eval_loss=trial.best_eval_loss,
+        step=trial.best_step,
+        trial_id=trial.trial_id,
+    )
+    write_text_atomic(partial / RECORD, record.model_dump_json(indent=2) + "\n")
+    _move_into_place(partial, run.adapter(record.id))
+    return record
+
+
+def _new_folder(run: RunDir) -> Path:
+    adapters = run.root / "adapters"
+    adapters.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=adapters, prefix="."))
+    folder.chmod(0o755)
+    return folder
+
+
+def _move_into_place(partial: Path, final: Path) -> None:
+    if final.is_dir():  # same hash, same adapter
+        shutil.rmtree(partial)
+    else:
+        partial.rename(final)
+
+
+def read_adapter(folder: Path) -> AdapterRecord:
+    """The record of an adapter whose files are those that were recorded.
+
+    Raises:
+        AdapterError: If a file is missing or its content changed.
+    """
+    for name in (WEIGHTS, SETTINGS, RECORD):
+        if not (folder / name).is_file():
+            raise AdapterError(f"the adapter has no {name}", where=str(folder), fix="Train it again")
+    record = parse_line((folder / RECORD).read_text(encoding="utf-8"), AdapterRecord, where=str(folder / RECORD))
+    if digest_of(folder / WEIGHTS, folder / SETTINGS) != record.sha256:
+        raise AdapterError(
+            "the adapter's files are not those that were recorded when it was trained",
+            where=str(folder),
+            fix="Restore the folder or train it again",
+        )
+    return record
+
+
+def list_adapters(run: RunDir) -> list[AdapterRecord]:
+    """The adapters that a run kept, best eval loss first."""
+    folders = (run.root / "adapters").glob("[!.]*")
+    return sorted((read_adapter(folder) for folder in folders), key=lambda record: (record.eval_loss, record.id))
+
+
+@dataclass(frozen=True)
+class AdapterWeights:
+    """A LoRA adapter whose files were checked against a base. Produced by `load_adapter`, used by the evaluation.
+
+    `pairs` maps the name of a base tensor (shape out x in) to A (rank x in) and B (out x rank); the update is
+    `scale * B @ A`. `sha256` is the digest of the very bytes that these tensors were made from.
+    """
+
+    sha256: str
+    pairs: dict[str, tuple[torch.Tensor, torch.Tensor]]
+    scale: float
+
+
+def load_adapter(folder: Path, base: BaseWeights) -> AdapterWeights:
+    """Read an adapter and hold it against the base: every tensor must belong to a pair that fits one of its matrices.
+
+    Raises:
+        AdapterError: If a file is missing or cannot be read, a tensor is unpaired, unknown to the base, of another
+            rank than the settings say, not finite, or the settings ask for more than plain LoRA.
+    """
+    content = {name: _bytes_of(folder, name) for name in (WEIGHTS, SETTINGS)}
+    try:
+        settings = json.loads(content[SETTINGS])
+        tensors = load_safetensors(content[WEIGHTS])
+    except (ValueError, SafetensorError) as error:
+        raise AdapterError(f"the adapter cannot be read: {error}", where=str(folder), fix="Train it again") from None
+    _refuse_unsupported(settings, folder)
+    pairs = _pairs(tensors, folder)
+    for name, pair in pairs.items():
+        _check_pair(name, pair, base=base, rank=settings["r"], folder=folder)
+    root = math.sqrt(settings["r"]) if settings.get("use_rslora") else settings["r"]
+    sha256 = hashlib.sha256(b"".join(content[name] + b"\0" for name in (WEIGHTS, SETTINGS))).hexdigest()
+    return AdapterWeights(sha256=sha256, pairs=pairs, scale=settings["lora_alpha"] / root)
+
+
+def merged_tensor(adapter: AdapterWeights, base: BaseWeights, name: str) -> torch.Tensor:
+    """One matrix of the base with the adapter's update added, in float32 (LoRA, arXiv 2106.09685, equation 3)."""
+    a, b = adapter.pairs[name]
+    return torch.addmm(base.tensor(name).float(), b.float(), a.float(), alpha=adapter.scale)
+
+
+def _bytes_of(folder: Path, name: str) -> bytes:
+    try:
+        return (folder / name).read_bytes()
+    except OSError as error:
+        raise AdapterError(
+            f"the adapter's {name} cannot be read ({error.strerror})", where=str(folder), fix="Train it again"
+        ) from None
+
+
+def _refuse_unsupported(settings: JsonObject, folder: Path) -> None:
+    plain = {"peft_type": "LORA", "bias": "none", "use_dora": False, "fan_in_fan_out": False}
+    odd = [key for key, wanted in plain.items() if settings.get(key, wanted) != wanted]
+    odd += [
+        key for key in ("rank_pattern", "alpha_pattern", "modules_to_save", "layer_replication") if settings.get(key)
+    ]
+    if odd or not isinstance(settings.get("r"), int) or not isinstance(settings.get("lora_alpha"), int | float):
+        raise AdapterError(
+            f"the adapter's settings ask for what is not evaluated here: {', '.join(odd) or 'no r or lora_alpha'}",
+            where=str(folder / SETTINGS),
+            allowed="plain LoRA or rsLoRA on linear layers",
+        )
+
+
+_TENSOR_NAME = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
+
+
+def _pairs(tensors: dict[str, torch.Tensor], folder: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    halves: dict[str, dict[str, torch.Tensor]] = {}
+    for key, tensor in tensors.items():
+        named = _TENSOR_NAME.fullmatch(key)
+        if named is None:
+            raise AdapterError(f"the adapter holds {key}, which is no half of a LoRA pair", where=str(folder))
+        halves.setdefault(f"{named[1]}.weight", {})[named[2]] = tensor
+    alone = next((name for name, half in halves.items() if len(half) < 2), None)
+    if alone is not None or not halves:
+        what = f"only one half of the pair for {alone}" if alone else "no tensor"
+        raise AdapterError(f"the adapter holds {what}", where=str(folder / WEIGHTS), fix="Train it again")
+    return {name: (half["A"], half["B"]) for name, half in halves.items()}
+
+
+def _check_pair(
+    name: str, pair: tuple[torch.Tensor, torch.Tensor], *, base: BaseWeights, rank: int, folder: Path
+) -> None:
+    a, b = pair
+    shape = base.shape(name)
+    where = f"{folder / WEIGHTS}: {name}"
+    if shape is None:
+        raise AdapterError("the base has no such matrix", where=where, fix="Evaluate it on the base it was trained on")
+    if (a.dim(), b.dim()) != (2, 2) or a.shape[0] != rank or b.shape[1] != rank:
+        raise AdapterError(f"its tensors are {list(a.shape)} and {list(b.shape)}, not of rank {rank}", where=where)
+    if (b.shape[0], a.shape[1]) != shape:
+        raise AdapterError(
+            f"the update is {b.shape[0]} x {a.shape[1]} and the base's matrix {' x '.join(map(str, shape))}",
+            where=where,
+            fix="Evaluate it on the base it was trained on",
+        )
+    if not bool(torch.isfinite(a).all() and torch.isfinite(b).all()):
+        raise AdapterError("its weights are not all finite numbers", where=where, fix="Train it again")

@@ -1,0 +1,124 @@
+"""A trial on disk: how far it is, and its slot after an evaluation, all readable without unpickling.
+
+    <trial>/progress.json
+    <trial>/step-000040/adapter_model.safetensors  adapter_config.json  optimizer.safetensors  slot.json
+
+A checkpoint is PEFT's two files, the optimizer's moments, and the step. Its folder appears whole: it is written under
+another name and renamed. It counts once `progress.json` names its step.
+"""
+
+import json
+import shutil
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from peft import LoraConfig
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from orchestrator.core.errors import TrainingError
+from orchestrator.core.files import write_text_atomic
+from orchestrator.core.jsonl import parse_line
+from orchestrator.models.adapters import WEIGHTS
+from orchestrator.multi_lora.plan import TrialProgress
+from orchestrator.multi_lora.slots import Pair, SlotSpec, SlotState
+
+OPTIMIZER, SLOT, PROGRESS = "optimizer.safetensors", "slot.json", "progress.json"
+PREFIX = "base_model.model."
+"""What PEFT puts before the name of an adapted layer."""
+
+
+def step_folder(trial: Path, step: int) -> Path:
+    """Where a trial's checkpoint of a step lies."""
+    return trial / f"step-{step:06d}"
+
+
+def read_progress(trial: Path) -> TrialProgress:
+    """How far the trial in this folder is; nothing done where there is none."""
+    path = trial / PROGRESS
+    if not path.is_file():
+        return TrialProgress()
+    return parse_line(path.read_text(encoding="utf-8"), TrialProgress, where=str(path))
+
+
+def write_progress(trial: Path, progress: TrialProgress) -> None:
+    """Say how far the trial is, which also says which of its checkpoints count."""
+    write_text_atomic(trial / PROGRESS, progress.model_dump_json() + "\n")
+
+
+def remove_unnamed(trial: Path, progress: TrialProgress) -> None:
+    """Remove all checkpoints but the latest and the best, and what was left half written."""
+    named = {progress.best_step, progress.curve[-1].step} if progress.curve else set()
+    keep = {step_folder(trial, step) for step in named if step is not None}
+    for folder in {*trial.glob("step-*"), *trial.glob(".step-*")} - keep:
+        shutil.rmtree(folder)
+
+
+def save_slot(folder: Path, spec: SlotSpec, state: SlotState) -> None:
+    """Write a checkpoint; one that is there already for the same step is replaced."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    partial.chmod(0o755)
+    save_file(_tensors(state.adapter), partial / WEIGHTS, metadata={"format": "pt"})
+    moments = {f"exp_avg.{name}": tensor for name, tensor in _tensors(state.exp_avg).items()}
+    moments |= {f"exp_avg_sq.{name}": tensor for name, tensor in _tensors(state.exp_avg_sq).items()}
+    save_file(moments, partial / OPTIMIZER)
+    _peft_settings(spec, state).save_pretrained(str(partial))
+    (partial / SLOT).write_text(json.dumps({"step": state.step, "spec": asdict(spec)}) + "\n", encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+def load_slot(folder: Path, spec: SlotSpec) -> SlotState:
+    """Read a checkpoint of a slot that trains `spec`.
+
+    Raises:
+        TrainingError: If it is of another specification or cannot be read.
+    """
+    try:
+        slot = json.loads((folder / SLOT).read_text(encoding="utf-8"))
+        its_spec, step = slot["spec"], int(slot["step"])
+        adapter = _pairs(load_file(folder / WEIGHTS))
+        moments = load_file(folder / OPTIMIZER)
+        first, second = (_pairs(_under(kind, moments)) for kind in ("exp_avg", "exp_avg_sq"))
+    except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
+        raise TrainingError(f"the checkpoint cannot be read ({error})", where=str(folder)) from None
+    if its_spec != asdict(spec):
+        raise TrainingError("the checkpoint is of a trial with other settings", where=str(folder))
+    return SlotState(step, adapter, first, second)
+
+
+def _under(kind: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(f"{kind}."): tensor for name, tensor in tensors.items() if name.startswith(f"{kind}.")}
+
+
+def _tensors(pairs: dict[str, Pair]) -> dict[str, torch.Tensor]:
+    """Tensors under PEFT's names."""
+    named = {}
+    for layer, (a, b) in pairs.items():
+        named[f"{PREFIX}{layer}.lora_A.weight"] = a.contiguous()
+        named[f"{PREFIX}{layer}.lora_B.weight"] = b.contiguous()
+    return named
+
+
+def _pairs(tensors: dict[str, torch.Tensor]) -> dict[str, Pair]:
+    suffix = ".lora_A.weight"
+    layers = [name.removesuffix(suffix) for name in tensors if name.endswith(suffix)]
+    return {
+        layer.removeprefix(PREFIX): (tensors[layer + suffix], tensors[f"{layer}.lora_B.weight"]) for layer in layers
+    }
+
+
+def _peft_settings(spec: SlotSpec, state: SlotState) -> LoraConfig:
+    return LoraConfig(
+        r=spec.rank,
+        lora_alpha=spec.alpha,
+        lora_dropout=spec.dropout,
+        use_rslora=spec.use_rslora,
+        target_modules=sorted({layer.rpartition(".")[2] for layer in state.adapter}),
+        bias="none",
+        task_type="CAUSAL_LM",
+        inference_mode=True,
+    )

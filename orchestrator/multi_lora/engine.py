@@ -1,0 +1,252 @@
+"""Many LoRA adapters trained at once on one frozen base.
+
+    engine = PackedEngine(model, train, val, batch_size=8, micro_batch_size=8)
+    engine.admit("a", SlotSpec(rank=8, alpha=16, learning_rate=2e-4, max_steps=100))
+    engine.train_step()      # one optimizer step of every slot
+    engine.eval_loss(["a"])
+    state = engine.evict("a")
+
+Each slot's losses, gradients and adapter are those of training it alone: slots share the base's products and nothing
+else (docs/packing.md).
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from transformers import PreTrainedModel
+
+from orchestrator.multi_lora.attention import use_blocked_attention
+from orchestrator.multi_lora.base import decoder_and_head, require_causal_rows, require_steady_positions
+from orchestrator.multi_lora.batch import Pass, TokenRows, even_passes, make_passes, pass_size, samples_of_step
+from orchestrator.multi_lora.dropout import DropoutKeys, row_key
+from orchestrator.multi_lora.lora import Segment, adapted_layers, attach, require_whole_rows
+from orchestrator.multi_lora.loss import token_losses
+from orchestrator.multi_lora.optim import optimizer_step
+from orchestrator.multi_lora.slots import Pair, SlotSpec, SlotStack, SlotState, initial_state, stack_width
+
+EVAL_ROWS = 2
+"""Rows of a slot in a pass of evaluation, for each of a training pass: nothing is kept for a backward pass."""
+
+
+class StepResult(NamedTuple):
+    """One optimizer step of a slot.
+
+    `step` counts the steps done; `loss` is the mean over the batch's `learned` tokens, before the step; `grad_norm` is
+    that before clipping; `tokens` are all of the batch, without padding.
+    """
+
+    step: int
+    loss: float
+    grad_norm: float
+    tokens: int
+    learned: int
+
+
+class _Member(NamedTuple):
+    """Slots of one stack that take part in a pass; `indices` None means all."""
+
+    stack: SlotStack
+    indices: list[int] | None
+
+    @property
+    def size(self) -> int:
+        return len(self.stack.names) if self.indices is None else len(self.indices)
+
+
+class PackedEngine:
+    """Slots on a frozen base. The model is changed in place and belongs to the engine from then on.
+
+    Args:
+        model: A causal language model of transformers, frozen, on the device that is to be used.
+        train: What is learned.
+        val: What eval loss is measured on.
+        batch_size: Samples of one optimizer step of a slot.
+        micro_batch_size: Most samples of a slot in one forward pass; may be lowered at any time.
+        target_modules: As in PEFT; `all-linear` is every linear layer but the output head.
+
+    Raises:
+        InputError: If the base cannot be trained this way.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        train: TokenRows,
+        val: TokenRows,
+        *,
+        batch_size: int,
+        micro_batch_size: int,
+        target_modules: str | Sequence[str] = "all-linear",
+    ) -> None:
+        use_blocked_attention(model.eval())
+        self._decoder, self._head = decoder_and_head(model)
+        require_causal_rows(model, self._decoder, self._head)
+        self.targets = adapted_layers(model, target_modules)
+        self._board = attach(model, self.targets)
+        require_whole_rows(self._decoder, model, self.targets)
+        require_steady_positions(model, longest=int(max(train.lengths.max(), val.lengths.max())))
+        self._train, self._val = train, val
+        self._batch_size, self.micro_batch_size = batch_size, micro_batch_size
+        self.device, self.dtype = self._head.weight.device, self._head.weight.dtype
+        self._stacks: dict[int, SlotStack] = {}
+
+    @property
+    def slots(self) -> list[str]:
+        """Names of the slots, in the order of their rows."""
+        return [name for stack in self._ordered() for name in stack.names]
+
+    def spec(self, name: str) -> SlotSpec:
+        """What trains in a slot."""
+        stack, index = self._find(name)
+        return stack.specs[index]
+
+    def admit(self, name: str, spec: SlotSpec, state: SlotState | None = None) -> None:
+        """Begin an adapter, or go on from `state`. It takes part from the next step on."""
+        if name in self.slots:
+            raise ValueError(f"slot {name!r} is taken")
+        width = stack_width(spec.rank)
+        stack = self._stacks.get(width) or SlotStack(width, self.targets, device=self.device, dtype=self.dtype)
+        stack.add(name, spec, state or initial_state(spec, self.targets, stack.params.dtype))
+        self._stacks[width] = stack
+
+    def evict(self, name: str) -> SlotState:
+        """Free a slot. Returns where it stood."""
+        stack, _ = self._find(name)
+        state = stack.state(name)
+        stack.remove(name)
+        if not stack.names:
+            del self._stacks[stack.width]
+        return state
+
+    def export(self, name: str) -> SlotState:
+        """A copy of where a slot stands, on the CPU."""
+        return self._find(name)[0].state(name)
+
+    def gradient(self, name: str) -> dict[str, Pair]:
+        """The clipped gradient of a slot's last step, by layer; zero once slots of its width have come or gone."""
+        return self._find(name)[0].gradient(name)
+
+    def train_step(self) -> dict[str, StepResult]:
+        """One optimizer step of every slot, each on its own next batch.
+
+        A slot whose loss or gradient is not finite changes no other; its own weights are lost then, so evict it. If
+        memory runs out, all slots are still as they were before the step.
+        """
+        members = [_Member(stack, None) for stack in self._ordered()]
+        if not members:
+            return {}
+        places = [(stack, index) for stack, _ in members for index in range(len(stack.names))]
+        samples = [self._samples(stack.specs[index].seed, stack.steps[index]) for stack, index in places]
+        learned = [sum(len(self._train.learned(row)) for row in rows) for rows in samples]
+        for stack, _ in members:
+            stack.grads.zero_()
+        losses = self._accumulate(members, samples, learned)
+        # All memory that the update needs is taken before anything is updated.
+        rooms = [torch.empty_like(stack.params) for stack, _ in members]
+        norms = torch.cat([optimizer_step(stack, room) for (stack, _), room in zip(members, rooms, strict=True)])
+        read = torch.stack([losses, norms]).tolist()  # the step's only wait for the device
+        return {
+            stack.names[index]: StepResult(
+                step=stack.steps[index],
+                loss=read[0][i],
+                grad_norm=read[1][i],
+                tokens=int(self._train.lengths[samples[i]].sum()),
+                learned=learned[i],
+            )
+            for i, (stack, index) in enumerate(places)
+        }
+
+    def eval_loss(self, names: Sequence[str]) -> dict[str, float]:
+        """Mean loss over all learned tokens of `val`, for each of these slots.
+
+        Raises:
+            KeyError: If one of them is not there.
+        """
+        for name in names:
+            self._find(name)
+        members = []
+        for stack in self._ordered():
+            chosen = [index for index, name in enumerate(stack.names) if name in names]
+            if chosen:
+                members.append(_Member(stack, None if len(chosen) == len(stack.names) else chosen))
+        if not members:
+            return {}
+        order = [stack.names[i] for stack, chosen in members for i in (chosen or range(len(stack.names)))]
+        totals, count = torch.zeros(len(order), dtype=torch.float64, device=self.device), 0
+        with torch.no_grad():
+            size = pass_size(self.device, EVAL_ROWS * self.micro_batch_size)
+            for piece in even_passes(self._val, len(order), size, self.device):
+                with self._on_board(members, piece, train=False):
+                    losses, _ = token_losses(self._hidden(piece), self._head, piece.targets, None)
+                    totals += _sum_by_slot(losses, piece).to(totals.dtype)
+                    count += piece.learned[0]  # all slots see the same rows
+        return dict(zip(order, (totals / count).tolist(), strict=True))
+
+    def _accumulate(
+        self, members: Sequence[_Member], samples: Sequence[Sequence[int]], learned: Sequence[int]
+    ) -> torch.Tensor:
+        """Add up the gradients of all passes of a step. Returns each slot's loss."""
+        weights = members[0].stack.per_slot([1.0 / max(1, count) for count in learned]).squeeze(1)
+        losses = torch.zeros_like(weights)
+        size = pass_size(self.device, self.micro_batch_size)
+        for piece in make_passes(self._train, samples, size, self.device):
+            with self._on_board(members, piece, train=True):
+                hidden = self._hidden(piece)
+                counts = torch.tensor(piece.learned, device=self.device)
+                token_weights = weights.repeat_interleave(counts, output_size=len(piece.targets))
+                token_loss, gradient = token_losses(hidden.detach(), self._head, piece.targets, token_weights)
+                losses += _sum_by_slot(token_loss, piece) * weights
+                hidden.backward(gradient)
+        return losses
+
+    def _hidden(self, piece: Pass) -> torch.Tensor:
+        """Final hidden states where the loss is taken, tokens x size."""
+        states: torch.Tensor = self._decoder(input_ids=piece.ids, use_cache=False).last_hidden_state
+        return states.flatten(0, 1).index_select(0, piece.positions)
+
+    @contextmanager
+    def _on_board(self, members: Sequence[_Member], piece: Pass, *, train: bool) -> Iterator[None]:
+        """Let the adapted layers know whose rows the pass has."""
+        rows = piece.ids.shape[0] // len(piece.learned)
+        segments, first = [], 0
+        for member in members:
+            stack, last = member.stack, first + member.size * rows
+            weights = stack.weights
+            if member.indices is not None:
+                weights = stack.views(stack.work[member.indices])
+            segments.append(Segment(first, last, member.size, weights, stack.gradients if train else None))
+            first = last
+        self._board.segments = segments
+        self._board.dropout = self._dropout(members, piece, rows) if train else None
+        try:
+            yield
+        finally:
+            self._board.segments, self._board.dropout = [], None
+
+    def _dropout(self, members: Sequence[_Member], piece: Pass, rows: int) -> DropoutKeys | None:
+        slots = [(spec, step) for stack, _ in members for spec, step in zip(stack.specs, stack.steps, strict=True)]
+        if not any(spec.dropout for spec, _ in slots):
+            return None
+        of_rows = [slots[place // rows] for place in range(len(piece.ranks))]
+        keys = [row_key(spec.seed, step, rank) for (spec, step), rank in zip(of_rows, piece.ranks, strict=True)]
+        return DropoutKeys([spec.dropout for spec, _ in of_rows], keys, piece.ids.shape[1], self.device)
+
+    def _samples(self, seed: int, step: int) -> list[int]:
+        return samples_of_step(len(self._train), self._batch_size, seed=seed, step=step)
+
+    def _ordered(self) -> list[SlotStack]:
+        return [self._stacks[width] for width in sorted(self._stacks)]
+
+    def _find(self, name: str) -> tuple[SlotStack, int]:
+        for stack in self._stacks.values():
+            if name in stack.names:
+                return stack, stack.names.index(name)
+        raise KeyError(name)
+
+
+def _sum_by_slot(losses: torch.Tensor, piece: Pass) -> torch.Tensor:
+    """Sums over each slot's tokens, which lie together; one slot's NaN stays its own."""
+    lengths = torch.tensor(piece.learned, device=losses.device)
+    return torch.segment_reduce(losses, "sum", lengths=lengths, initial=0, unsafe=True)

@@ -1,0 +1,118 @@
+"""The engine of one device, brought up: a frozen base, its slots, and the thread that trains them."""
+
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import load_from_disk
+
+from orchestrator.core.errors import TrainingError
+from orchestrator.core.files import write_text_atomic
+from orchestrator.core.jsonl import parse_line
+from orchestrator.models.base import base_folder, load_frozen_base
+from orchestrator.multi_lora.base import checkpoint_layers
+from orchestrator.multi_lora.batch import TokenRows
+from orchestrator.multi_lora.engine import PackedEngine
+from orchestrator.multi_lora.plan import PackPlan, PackStatus
+from orchestrator.multi_lora.probe import choose_slots, measure_rates
+from orchestrator.multi_lora.trials import Trials
+
+IDLE_S = 0.2
+GATHER_S = 2.0
+"""Longer than it takes, on a busy machine, from one client's start to the next one's."""
+
+
+def start_engine(plan: PackPlan, storage: Path, number: int, *, after_death: bool) -> tuple[Trials, PackStatus]:
+    """Load the base, choose the slots, and start the thread that trains whatever is attached.
+
+    Args:
+        plan: What the engine trains on.
+        storage: Folder of all trials.
+        number: Which of the search's engines it is.
+        after_death: Whether an earlier one on this device died without a word.
+
+    Raises:
+        InputError: If the base cannot be trained packed.
+        ModelNotFoundError: If it is not there.
+    """
+    started = time.monotonic()
+    _use_threads(plan)
+    engine = make_engine(plan)
+    status_path = storage / f"engine-{number}.json"
+    slots, measured = _choose_slots(engine, plan, status_path, after_death=after_death)
+    trials = Trials(engine, storage, slots=slots, eval_steps=plan.eval_steps, patience=plan.patience, gather_s=GATHER_S)
+    status = PackStatus(
+        device=engine.device.type,
+        dtype=str(engine.dtype).removeprefix("torch."),
+        threads=torch.get_num_threads(),
+        slots=slots,
+        measured=measured,
+        startup_s=round(time.monotonic() - started, 3),
+    )
+    write_text_atomic(status_path, status.model_dump_json() + "\n")
+    threading.Thread(target=_work, args=(trials, plan), daemon=True).start()
+    return trials, status
+
+
+def make_engine(plan: PackPlan) -> PackedEngine:
+    """The engine of a plan on this process's device.
+
+    Raises:
+        InputError: If the base cannot be trained packed.
+        ModelNotFoundError: If it is not there.
+    """
+    model = load_frozen_base(base_folder(plan.model), plan.model)
+    if plan.gpus:
+        model = model.to("cuda")
+    if plan.gradient_checkpointing:
+        checkpoint_layers(model)
+    targets = plan.target_modules if isinstance(plan.target_modules, str) else list(plan.target_modules)
+    return PackedEngine(
+        model,
+        read_tokens(Path(plan.train_tokens)),
+        read_tokens(Path(plan.val_tokens)),
+        batch_size=plan.batch_size,
+        micro_batch_size=plan.micro_batch_size,
+        target_modules=targets,
+    )
+
+
+def read_tokens(folder: Path) -> TokenRows:
+    """The stored tokens of one part of a run's data."""
+    table = load_from_disk(str(folder)).with_format("arrow")[:]
+    ids, labels = (table.column(name).combine_chunks() for name in ("input_ids", "labels"))
+    flat_ids, flat_labels = (column.flatten().to_numpy(zero_copy_only=False) for column in (ids, labels))
+    lengths = ids.value_lengths().to_numpy(zero_copy_only=False)
+    return TokenRows(flat_ids, flat_labels, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
+
+
+def _choose_slots(
+    engine: PackedEngine, plan: PackPlan, status_path: Path, *, after_death: bool
+) -> tuple[int, dict[int, float]]:
+    """Slots as set or measured; after a sudden death half as many, for memory is its likeliest cause."""
+    if after_death and status_path.is_file():
+        before = parse_line(status_path.read_text(encoding="utf-8"), PackStatus, where=str(status_path))
+        return max(1, before.slots // 2), {}
+    if plan.slots is not None:
+        return plan.slots, {}
+    rates = measure_rates(engine, most_slots=plan.most_slots, cohort=plan.cohort, rank=plan.largest_rank)
+    return choose_slots(rates), rates
+
+
+def _work(trials: Trials, plan: PackPlan) -> None:
+    _use_threads(plan)  # PyTorch keeps this apart for every thread
+    try:
+        while True:
+            if not trials.advance():
+                trials.wait_for_work(IDLE_S)
+    except TrainingError as error:
+        trials.fail(error)
+    except Exception as error:  # noqa: BLE001 - the thread's boundary: waiting clients must hear of it
+        trials.fail(TrainingError(f"the engine broke: {type(error).__name__}: {error}"))
+
+
+def _use_threads(plan: PackPlan) -> None:
+    if not plan.gpus:
+        torch.set_num_threads(max(1, int(plan.cpus)))

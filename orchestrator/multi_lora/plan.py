@@ -1,0 +1,99 @@
+"""What an engine is asked to do and what it answers: records without heavy imports, which cross processes."""
+
+from typing import Literal
+
+from orchestrator.config.schema import ModelConfig
+from orchestrator.core.records import EvalPoint, Record, StopReason
+
+
+class PackPlan(Record):
+    """One engine on one device. Produced by `search/packed`, consumed by the actor.
+
+    `train_tokens` and `val_tokens` are folders of tokenised samples that every node can read. `slots` is the number of
+    adapters trained at once; None measures it, up to `most_slots`, and takes no fewer than `cohort` if those fit the
+    memory. `largest_rank` is that of the search.
+    """
+
+    model: ModelConfig
+    target_modules: Literal["all-linear"] | tuple[str, ...]
+    gradient_checkpointing: bool
+    train_tokens: str
+    val_tokens: str
+    batch_size: int
+    micro_batch_size: int
+    eval_steps: int
+    patience: int | None
+    cpus: float
+    gpus: int
+    slots: int | None
+    most_slots: int
+    cohort: int
+    largest_rank: int
+
+
+class Peer(Record):
+    """A trial that was evaluated in the same step of the engine, at its own step."""
+
+    trial: str
+    step: int
+    eval_loss: float
+
+
+class TrialProgress(Record):
+    """How far a trial is. Written by its engine after each evaluation, read by whoever collects the trial.
+
+    `step`, `tokens` (without padding) and `device_s` (its share of the device, seconds) are what was spent on it, which
+    goes past the last evaluation when it was stopped between two. `stop_reason` is None while it can go on. `peers` are
+    those of its last evaluation.
+    """
+
+    step: int = 0
+    tokens: int = 0
+    device_s: float = 0.0
+    curve: tuple[EvalPoint, ...] = ()
+    best_step: int | None = None
+    stop_reason: StopReason | None = None
+    peers: tuple[Peer, ...] = ()
+
+
+class Evaluation(Record):
+    """What a trial's client is told after each evaluation; `stop_reason` is set on the last one.
+
+    `peers` are all trials that the engine evaluated together with this one, itself included.
+    """
+
+    step: int
+    eval_loss: float
+    stop_reason: StopReason | None
+    curve: tuple[EvalPoint, ...]
+    peers: tuple[Peer, ...]
+
+
+class PackStatus(Record):
+    """What an engine is like once it is ready; `measured` is tokens/s by number of slots, if that was measured."""
+
+    device: str
+    dtype: str
+    threads: int
+    slots: int
+    measured: dict[int, float]
+    startup_s: float
+
+
+class PackUse(Record):
+    """What an engine's time went into, in seconds since it was ready.
+
+    `waiting_s` had nothing to train, `starved_s` of it before the last new trial came. Up to then `busy_slot_s` of
+    `open_slot_s` slot-seconds were used. `slots` are those on offer, fewer than at the start if memory ran out.
+    """
+
+    train_s: float = 0.0
+    eval_s: float = 0.0
+    save_s: float = 0.0
+    waiting_s: float = 0.0
+    starved_s: float = 0.0
+    busy_slot_s: float = 0.0
+    open_slot_s: float = 0.0
+    tokens: int = 0
+    steps: int = 0
+    slots: int = 0

@@ -1,0 +1,67 @@
+"""How many slots a device should have: a cohort, or as many more as train faster."""
+
+import time
+from functools import partial
+from typing import NamedTuple
+
+from orchestrator.multi_lora.engine import PackedEngine
+from orchestrator.multi_lora.memory import OutOfMemory, attempt
+from orchestrator.multi_lora.slots import SlotSpec
+
+NEAR_THE_PEAK = 0.95
+"""Share of the best tokens per second that is good enough."""
+LONG_STEP_S = 0.5
+"""A device that works so long at a step is full; more slots only make its steps longer."""
+
+
+def measure_rates(engine: PackedEngine, *, most_slots: int, cohort: int, rank: int) -> dict[int, float]:
+    """Tokens per second with `cohort` slots and then twice as many, until that brings hardly more or does not fit.
+
+    A cohort that does not fit the memory is halved until it does. Fewer are not tried for their speed: trials that are
+    compared at a rung should be many, or the first ones are stopped by none (docs/decisions/0018).
+
+    Args:
+        engine: Without slots; it has none afterwards.
+        most_slots: No more than this are tried.
+        cohort: No fewer than this are tried, as long as they fit.
+        rank: The largest rank of the search, which needs the most memory and time.
+    """
+    spec = SlotSpec(rank=rank, alpha=rank, learning_rate=1e-6, max_steps=1_000_000)
+    rates: dict[int, float] = {}
+    slots = min(cohort, most_slots)
+    while 0 < slots <= most_slots and slots not in rates:
+        step = attempt(partial(_typical_step, engine, spec, slots))
+        for name in engine.slots:
+            engine.evict(name)
+        if isinstance(step, OutOfMemory):
+            slots, most_slots = slots // 2, slots - 1
+            continue
+        rates[slots] = step.tokens / step.seconds
+        if step.seconds >= LONG_STEP_S or rates.get(slots // 2, 0.0) >= NEAR_THE_PEAK * rates[slots]:
+            break
+        slots *= 2
+    return rates
+
+
+def choose_slots(rates: dict[int, float]) -> int:
+    """The fewest slots within 5 % of the best rate; one where nothing could be measured."""
+    return min((slots for slots, rate in rates.items() if rate >= NEAR_THE_PEAK * max(rates.values())), default=1)
+
+
+class _Step(NamedTuple):
+    tokens: int
+    seconds: float
+
+
+def _typical_step(engine: PackedEngine, spec: SlotSpec, slots: int) -> _Step:
+    """The second step of so many slots, for the first pays for what the others reuse; one that is long hardly does."""
+    for number in range(slots):
+        engine.admit(f"probe-{number}", spec)
+    first = _timed_step(engine)
+    return first if first.seconds >= 2 * LONG_STEP_S else _timed_step(engine)
+
+
+def _timed_step(engine: PackedEngine) -> _Step:
+    started = time.perf_counter()
+    results = engine.train_step()
+    return _Step(sum(result.tokens for result in results.values()), time.perf_counter() - started)

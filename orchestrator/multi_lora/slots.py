@@ -1,0 +1,182 @@
+"""What trains in a slot, and the stacked tensors of all slots whose ranks share a width.
+
+A stack keeps one row a slot in a few flat tensors, so that the optimizer is one sequence of operations for all of them
+and every LoRA product is one batched product.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from orchestrator.multi_lora.spec import SlotSpec as SlotSpec
+
+NARROWEST = 16
+"""Ranks below this are padded to it: narrower products take as long on processors and tensor cores."""
+CHUNK = 1024
+"""Rows are padded to a multiple of this, so that norms are summed in the same order however many slots there are."""
+
+
+class Target(NamedTuple):
+    """A linear layer that is adapted: its name in the base, and the sizes of what goes in and out."""
+
+    name: str
+    in_features: int
+    out_features: int
+
+
+Pair = tuple[torch.Tensor, torch.Tensor]
+"""A (rank x in) and B (out x rank) of one layer."""
+
+
+@dataclass(frozen=True)
+class SlotState:
+    """Where a slot stands after `step` optimizer steps: its adapter and AdamW's moments by layer, on the CPU.
+
+    Together with a `SlotSpec` this is all that decides how the slot goes on: data order and dropout are functions of
+    seed and step.
+    """
+
+    step: int
+    adapter: dict[str, Pair]
+    exp_avg: dict[str, Pair]
+    exp_avg_sq: dict[str, Pair]
+
+
+def initial_state(spec: SlotSpec, targets: Iterable[Target], dtype: torch.dtype = torch.float32) -> SlotState:
+    """A new adapter as PEFT makes it: A uniform by Kaiming with a = sqrt(5), B zero; the same on every device."""
+    generator = torch.Generator().manual_seed(spec.seed)
+    adapter, zeros = {}, {}
+    for target in targets:
+        a = torch.empty(spec.rank, target.in_features)
+        torch.nn.init.kaiming_uniform_(a, a=math.sqrt(5), generator=generator)
+        b = torch.zeros(target.out_features, spec.rank, dtype=dtype)
+        adapter[target.name] = (a.to(dtype), b)
+        zeros[target.name] = (torch.zeros_like(a, dtype=dtype), torch.zeros_like(b))
+    return SlotState(step=0, adapter=adapter, exp_avg=zeros, exp_avg_sq=zeros)
+
+
+def stack_width(rank: int) -> int:
+    """The padded rank of the stack that a slot of this rank joins: its power of two, at least `NARROWEST`."""
+    return max(NARROWEST, 1 << (rank - 1).bit_length())
+
+
+class SlotStack:
+    """Slots whose ranks are padded to one `width`. Row i of every tensor belongs to `names[i]`.
+
+    Padding is zero in A and B. Then both gradients of the padding are exactly zero (dA holds a factor B, dB a factor
+    x A), and so are AdamW's moments: padding stays zero without a mask.
+
+    Attributes:
+        params: Weights, slots x size, in float32 (float64 under a float64 base): all A, then all B.
+        grads: Their gradients, gathered over the passes of a step.
+        work: What the products use: the weights in the base's type, B already scaled.
+        weights: A and B of every layer, slots x width x in and slots x out x width, as views of `work`.
+        gradients: The same of `grads`.
+    """
+
+    def __init__(self, width: int, targets: Sequence[Target], *, device: torch.device, dtype: torch.dtype) -> None:
+        self.width, self._targets, self._dtype = width, targets, dtype
+        self._a_offsets, self._b_offsets, size = _layout(width, targets)
+        self._a_size = self._b_offsets[0]
+        state_type = torch.float64 if dtype == torch.float64 else torch.float32
+        self.names: list[str] = []
+        self.specs: list[SlotSpec] = []
+        self.steps: list[int] = []
+        self._hold(*(torch.zeros(0, size, dtype=state_type, device=device) for _ in range(3)))
+
+    def add(self, name: str, spec: SlotSpec, state: SlotState) -> None:
+        """Put a slot at the end of the stack. If memory runs out, the stack is as before."""
+        rows = (self._row(spec.rank, part) for part in (state.adapter, state.exp_avg, state.exp_avg_sq))
+        kept = (self.params, self.exp_avg, self.exp_avg_sq)
+        self._hold(*(torch.cat([old, row]) for old, row in zip(kept, rows, strict=True)))
+        self.names.append(name)
+        self.specs.append(spec)
+        self.steps.append(state.step)
+        self.refresh(self.grads)
+        self.grads.zero_()
+
+    def remove(self, name: str) -> None:
+        """Take a slot out; those behind it move up."""
+        index = self.names.index(name)
+        stay = [i for i in range(len(self.names)) if i != index]
+        self._hold(*(tensor[stay] for tensor in (self.params, self.exp_avg, self.exp_avg_sq)))
+        for column in (self.names, self.specs, self.steps):
+            del column[index]
+        self.refresh(self.grads)
+        self.grads.zero_()
+
+    def state(self, name: str) -> SlotState:
+        """A copy of where a slot stands, without padding."""
+        index = self.names.index(name)
+        adapter, exp_avg, exp_avg_sq = (
+            self._pairs(tensor[index].cpu(), self.specs[index].rank)
+            for tensor in (self.params, self.exp_avg, self.exp_avg_sq)
+        )
+        return SlotState(self.steps[index], adapter, exp_avg, exp_avg_sq)
+
+    def gradient(self, name: str) -> dict[str, Pair]:
+        """The gradient of a slot's last step, after clipping."""
+        index = self.names.index(name)
+        return self._pairs(self.grads[index].cpu(), self.specs[index].rank)
+
+    def refresh(self, room: torch.Tensor) -> None:
+        """Bring `work` up to date with `params`, computing in `room`, which is of their shape."""
+        scales = self.per_slot([spec.scale for spec in self.specs])
+        room.copy_(self.params)
+        room[:, self._a_size :].mul_(scales)
+        self.work.copy_(room)
+
+    def scale_gradients(self) -> None:
+        """Turn gradients of the scaled B, which the products give, into gradients of B."""
+        self.grads[:, self._a_size :] *= self.per_slot([spec.scale for spec in self.specs])
+
+    def per_slot(self, values: Sequence[float]) -> torch.Tensor:
+        """One number a slot as a column, slots x 1."""
+        return torch.tensor(values, dtype=self.params.dtype, device=self.params.device).unsqueeze(1)
+
+    def views(self, flat: torch.Tensor) -> list[Pair]:
+        """A (slots x width x in) and B (slots x out x width) of every layer in a tensor laid out like `params`."""
+        slots, width = flat.shape[0], self.width
+        pairs = []
+        for target, a, b in zip(self._targets, self._a_offsets, self._b_offsets, strict=True):
+            a_part = flat[:, a : a + width * target.in_features]
+            b_part = flat[:, b : b + width * target.out_features]
+            pairs.append(
+                (a_part.view(slots, width, target.in_features), b_part.view(slots, target.out_features, width))
+            )
+        return pairs
+
+    def _hold(self, params: torch.Tensor, exp_avg: torch.Tensor, exp_avg_sq: torch.Tensor) -> None:
+        grads, work = torch.zeros_like(params), torch.empty_like(params, dtype=self._dtype)
+        self.params, self.exp_avg, self.exp_avg_sq, self.grads, self.work = params, exp_avg, exp_avg_sq, grads, work
+        self.weights, self.gradients = self.views(work), self.views(grads)
+
+    def _row(self, rank: int, part: dict[str, Pair]) -> torch.Tensor:
+        row = self.params.new_zeros(1, self.params.shape[1])
+        for target, (a, b) in zip(self._targets, self.views(row), strict=True):
+            given_a, given_b = part[target.name]
+            a[0, :rank] = given_a
+            b[0, :, :rank] = given_b
+        return row
+
+    def _pairs(self, row: torch.Tensor, rank: int) -> dict[str, Pair]:
+        pairs = self.views(row.unsqueeze(0))
+        return {
+            target.name: (a[0, :rank].clone(), b[0, :, :rank].clone())
+            for target, (a, b) in zip(self._targets, pairs, strict=True)
+        }
+
+
+def _layout(width: int, targets: Sequence[Target]) -> tuple[list[int], list[int], int]:
+    """Offsets of every A and every B in a row, and the row's size."""
+    a_offsets, b_offsets, end = [], [], 0
+    for target in targets:
+        a_offsets.append(end)
+        end += width * target.in_features
+    for target in targets:
+        b_offsets.append(end)
+        end += width * target.out_features
+    return a_offsets, b_offsets, math.ceil(end / CHUNK) * CHUNK

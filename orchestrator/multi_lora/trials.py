@@ -1,0 +1,393 @@
+"""The trials of one engine: let into slots, trained together, evaluated, kept on disk, and told to their clients.
+
+Nothing here knows of processes or threads but one lock: `Trials.advance` runs in the thread that owns the engine, the
+rest in those of whoever asks.
+"""
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from orchestrator.core.errors import TrainingError
+from orchestrator.core.patience import DIVERGED_LOSS, Decision, decide
+from orchestrator.core.records import EvalPoint, StopReason
+from orchestrator.multi_lora.checkpoint import (
+    load_slot,
+    read_progress,
+    remove_unnamed,
+    save_slot,
+    step_folder,
+    write_progress,
+)
+from orchestrator.multi_lora.engine import PackedEngine, StepResult
+from orchestrator.multi_lora.memory import OutOfMemory, attempt, too_large
+from orchestrator.multi_lora.occupancy import Occupancy
+from orchestrator.multi_lora.plan import Evaluation, PackUse, Peer, TrialProgress
+from orchestrator.multi_lora.slots import SlotSpec, SlotState
+
+AHEAD = 1
+"""Evaluations that a trial may be ahead of its client: it trains on while the scheduler decides, but not without it."""
+
+
+@dataclass
+class _Trial:
+    """A trial that is attached. `told` are evaluations its client can ask for, `asked` the step it has heard of."""
+
+    name: str
+    spec: SlotSpec
+    folder: Path
+    progress: TrialProgress
+    told: list[Evaluation] = field(default_factory=list)
+    asked: int = 0
+    state: SlotState | None = None
+    losses: list[float] = field(default_factory=list)
+
+    @property
+    def ahead(self) -> int:
+        """Evaluations that the client has not heard of."""
+        return sum(evaluation.step > self.asked for evaluation in self.told)
+
+
+class Trials:
+    """What an engine works at.
+
+    Args:
+        engine: Without slots.
+        storage: Where trials are kept, a folder each.
+        slots: How many train at once; halved when memory runs out.
+        eval_steps: Optimizer steps between evaluations.
+        patience: Evaluations without a better loss after which a trial stops; None: never.
+        gather_s: The first step waits for a trial in each slot, or until none came for so many seconds: trials that
+            begin together reach their rungs together, and the first to come are compared with more than each other.
+    """
+
+    def __init__(
+        self,
+        engine: PackedEngine,
+        storage: Path,
+        *,
+        slots: int,
+        eval_steps: int,
+        patience: int | None,
+        gather_s: float = 0.0,
+    ) -> None:
+        self._engine, self._storage = engine, storage
+        self.slots, self._eval_steps, self._patience = slots, eval_steps, patience
+        self._trials: dict[str, _Trial] = {}
+        self._waiting: deque[str] = deque()
+        self._leaving: set[str] = set()
+        self._changed = threading.Condition()
+        self._failure: TrainingError | None = None
+        self._use = PackUse(slots=slots)
+        self._occupancy = Occupancy()
+        self._gather_s, self._is_gathering, self._last_came = gather_s, True, 0.0
+
+    def attach(self, name: str, spec: SlotSpec) -> None:
+        """Let a trial wait for a slot, or do nothing if it is here. It goes on from its last evaluation on disk.
+
+        Raises:
+            TrainingError: If its checkpoint is damaged or of a trial with other settings.
+        """
+        with self._changed:
+            if name in self._trials and name not in self._leaving:
+                return
+            while name in self._leaving and self._failure is None:
+                self._changed.wait()
+            folder = self._storage / name
+            trial = _Trial(name, spec, folder, read_progress(folder))
+            remove_unnamed(folder, trial.progress)  # what an engine left that died while it saved
+            if trial.progress.curve and trial.progress.stop_reason != "diverged":
+                trial.state = load_slot(step_folder(folder, trial.progress.curve[-1].step), spec)
+            self._trials[name] = trial
+            self._tell_what_was_known(trial)
+            if trial.progress.stop_reason is None:
+                self._waiting.append(name)
+            self._last_came = time.monotonic()
+            self._changed.notify_all()
+
+    def detach(self, name: str, *, wait: bool = False) -> None:
+        """Free the trial's slot before the next step, and if asked to, wait until nothing here touches its folder."""
+        with self._changed:
+            if name in self._trials:
+                self._leaving.add(name)
+                self._changed.notify_all()
+            while wait and name in self._leaving and self._failure is None:
+                self._changed.wait()
+
+    def evaluation_after(self, name: str, step: int, *, patience_s: float) -> Evaluation | None:
+        """Wait for the first evaluation of a trial past `step`.
+
+        Args:
+            name: The trial.
+            step: The last step that its client has heard of.
+            patience_s: How long the trial may wait for a slot, in seconds.
+
+        Returns:
+            The evaluation; None if the trial has waited for a slot too long and has none.
+
+        Raises:
+            TrainingError: If the engine broke, or the trial was taken away meanwhile.
+        """
+        with self._changed:
+            gives_up = time.monotonic() + patience_s
+            while True:
+                if self._failure is not None:
+                    raise self._failure
+                if name not in self._trials or name in self._leaving:
+                    raise TrainingError("the trial was detached while its client waited", where=name)
+                trial = self._trials[name]
+                trial.asked = max(trial.asked, step)
+                found = next((evaluation for evaluation in trial.told if evaluation.step > step), None)
+                if found is not None:
+                    trial.asked = found.step
+                    self._changed.notify_all()
+                    return found
+                if name not in self._waiting:
+                    self._changed.wait()
+                elif not self._changed.wait(max(0.0, gives_up - time.monotonic())):
+                    return None
+
+    def use(self) -> PackUse:
+        """What the engine's time went into."""
+        with self._changed:
+            return self._use
+
+    def fail(self, error: TrainingError) -> None:
+        """Tell every client that the engine broke."""
+        with self._changed:
+            self._failure = error
+            self._changed.notify_all()
+
+    def wait_for_work(self, timeout_s: float) -> None:
+        """Sleep until something changes."""
+        started = time.monotonic()
+        with self._changed:
+            if not self._leaving and (self._must_gather() or not self._enterable()):
+                self._changed.wait(timeout_s)
+        self._add(waiting_s=time.monotonic() - started)
+
+    def advance(self) -> bool:
+        """Free and fill slots, then train one step of every slot and evaluate those that are due.
+
+        Returns:
+            Whether there was anything to train.
+
+        Raises:
+            TrainingError: If a single row of a single slot does not fit the memory.
+        """
+        self._let_out()
+        if self._must_gather():
+            return False
+        self._let_in()
+        if not self._engine.slots:
+            return False
+        started = time.monotonic()
+        results = attempt(self._engine.train_step)
+        if isinstance(results, OutOfMemory):
+            self._shrink(results)
+        else:
+            self._count(results, time.monotonic() - started)
+            self._evaluate(results)
+        return True
+
+    def _let_out(self) -> None:
+        with self._changed:
+            for name in self._leaving:
+                trial = self._trials.pop(name)
+                if name in self._engine.slots:
+                    self._engine.evict(name)
+                if name in self._waiting:
+                    self._waiting.remove(name)
+                if trial.progress.step:
+                    write_progress(trial.folder, trial.progress)
+            if self._leaving:
+                self._leaving.clear()
+                self._changed.notify_all()
+
+    def _let_in(self) -> None:
+        self._occupancy.note(len(self._engine.slots), self.slots)
+        while len(self._engine.slots) < self.slots:
+            with self._changed:
+                name = self._enterable()
+                if name is None:
+                    return
+                trial = self._trials[name]
+                admitted = attempt(partial(self._engine.admit, name, trial.spec, trial.state))
+                if isinstance(admitted, OutOfMemory):
+                    if not self._engine.slots:
+                        raise too_large(admitted)
+                    self._offer(len(self._engine.slots))
+                    return
+                trial.state = None
+                self._waiting.remove(name)
+                if not trial.progress.step:  # not one that was parked, or has come from another engine
+                    so_far = {"starved_s": self._use.waiting_s, **self._occupancy.so_far()}
+                    self._use = self._use.model_copy(update=so_far)
+            self._occupancy.note(len(self._engine.slots), self.slots)
+
+    def _must_gather(self) -> bool:
+        """Whether the first step still waits for more trials. Once it does not, it never does again."""
+        with self._changed:
+            if self._is_gathering and self._waiting:
+                nobody_for_s = time.monotonic() - self._last_came
+                self._is_gathering = len(self._waiting) < self.slots and nobody_for_s < self._gather_s
+            return self._is_gathering
+
+    def _enterable(self) -> str | None:
+        """The next trial that waits for a slot and whose client has heard enough."""
+        return next((name for name in self._waiting if self._trials[name].ahead <= AHEAD), None)
+
+    def _park(self, name: str) -> None:
+        """Give a trial's slot away; it is the next to get one."""
+        trial = self._trials[name]
+        trial.state = self._engine.evict(name)
+        self._waiting.appendleft(name)
+
+    def _offer(self, slots: int) -> None:
+        """Have no more than so many slots from now on; trials in the others wait, with nothing lost."""
+        with self._changed:
+            self.slots = slots
+            for name in reversed(self._engine.slots[slots:]):
+                self._park(name)
+            self._use = self._use.model_copy(update={"slots": slots})
+
+    def _shrink(self, problem: OutOfMemory) -> None:
+        names = self._engine.slots
+        if len(names) > 1:
+            self._offer(len(names) // 2)
+        else:
+            self._halve_micro_batch(problem)
+
+    def _halve_micro_batch(self, problem: OutOfMemory) -> None:
+        if self._engine.micro_batch_size == 1:
+            raise too_large(problem)
+        self._engine.micro_batch_size //= 2
+
+    def _count(self, results: dict[str, StepResult], seconds: float) -> None:
+        total = sum(result.tokens for result in results.values())
+        for name, result in results.items():
+            trial = self._trials[name]
+            trial.losses.append(result.loss)
+            self._charge(trial, seconds * result.tokens / total, step=result.step, tokens=result.tokens)
+        self._add(train_s=seconds, tokens=total, steps=1)
+
+    def _charge(self, trial: _Trial, seconds: float, *, step: int, tokens: int = 0) -> None:
+        spent = trial.progress
+        trial.progress = spent.model_copy(
+            update={"step": step, "tokens": spent.tokens + tokens, "device_s": spent.device_s + seconds}
+        )
+
+    def _evaluate(self, results: dict[str, StepResult]) -> None:
+        """Evaluate the slots that are due, put them on disk and tell their clients."""
+        broken = [
+            name
+            for name, result in results.items()
+            if not (math.isfinite(result.loss) and math.isfinite(result.grad_norm))
+        ]
+        due = [
+            name
+            for name, result in results.items()
+            if name not in broken
+            and (result.step % self._eval_steps == 0 or result.step >= self._trials[name].spec.max_steps)
+        ]
+        if not due and not broken:
+            return
+        started = time.monotonic()
+        losses = self._eval_losses(due) if due else {}
+        seconds = time.monotonic() - started
+        self._add(eval_s=seconds)
+        losses |= dict.fromkeys(broken, math.nan)
+        told = {name: loss if math.isfinite(loss) else DIVERGED_LOSS for name, loss in losses.items()}
+        peers = tuple(Peer(trial=name, step=results[name].step, eval_loss=loss) for name, loss in told.items())
+        for name, loss in losses.items():
+            self._charge(
+                self._trials[name], seconds / max(1, len(due)) if name in due else 0.0, step=results[name].step
+            )
+            self._conclude(self._trials[name], loss, peers)
+
+    def _eval_losses(self, names: Sequence[str]) -> dict[str, float]:
+        losses = attempt(partial(self._engine.eval_loss, names))
+        if not isinstance(losses, OutOfMemory):
+            return losses
+        if len(names) == 1:
+            self._halve_micro_batch(losses)
+            return self._eval_losses(names)
+        half = len(names) // 2
+        return self._eval_losses(names[:half]) | self._eval_losses(names[half:])
+
+    def _conclude(self, trial: _Trial, loss: float, peers: tuple[Peer, ...]) -> None:
+        """Keep an evaluation and say whether the trial goes on."""
+        if math.isfinite(loss):
+            trial.progress = self._with_point(trial, loss)
+            self._save(trial)
+        else:
+            trial.progress = trial.progress.model_copy(update={"stop_reason": "diverged"})
+        trial.losses = []
+        trial.progress = trial.progress.model_copy(update={"peers": peers})
+        write_progress(trial.folder, trial.progress)  # names the checkpoints that stay, before the others go
+        remove_unnamed(trial.folder, trial.progress)
+        reason = trial.progress.stop_reason
+        told = Evaluation(
+            step=trial.progress.step,
+            eval_loss=loss if math.isfinite(loss) else DIVERGED_LOSS,
+            stop_reason=reason,
+            curve=trial.progress.curve,
+            peers=peers,
+        )
+        with self._changed:
+            trial.told.append(told)
+            if reason is not None:
+                self._engine.evict(trial.name)
+            elif trial.ahead > AHEAD:
+                self._park(trial.name)
+            self._changed.notify_all()
+
+    def _with_point(self, trial: _Trial, loss: float) -> TrialProgress:
+        """A trial's progress with its latest evaluation, and with the reason to stop if that is one."""
+        train_loss = sum(trial.losses) / max(1, len(trial.losses))
+        point = EvalPoint(step=trial.progress.step, eval_loss=loss, train_loss=train_loss)
+        curve = (*trial.progress.curve, point)
+        best = min(curve, key=lambda point: point.eval_loss).step
+        reason = _reason(curve, trial.spec.max_steps, self._patience)
+        return trial.progress.model_copy(update={"curve": curve, "best_step": best, "stop_reason": reason})
+
+    def _save(self, trial: _Trial) -> None:
+        started = time.monotonic()
+        save_slot(step_folder(trial.folder, trial.progress.step), trial.spec, self._engine.export(trial.name))
+        self._add(save_s=time.monotonic() - started)
+
+    def _tell_what_was_known(self, trial: _Trial) -> None:
+        """The last evaluation of an earlier engine, which the client may not have heard of."""
+        progress = trial.progress
+        if not progress.curve and progress.stop_reason is None:
+            return
+        diverged = progress.stop_reason == "diverged"
+        step = progress.step if diverged else progress.curve[-1].step
+        loss = DIVERGED_LOSS if diverged else progress.curve[-1].eval_loss
+        trial.told.append(
+            Evaluation(
+                step=step,
+                eval_loss=loss,
+                stop_reason=progress.stop_reason,
+                curve=progress.curve,
+                peers=progress.peers,
+            )
+        )
+
+    def _add(self, **amounts: float) -> None:
+        with self._changed:
+            totals = {key: getattr(self._use, key) + amount for key, amount in amounts.items()}
+            self._use = self._use.model_copy(update=totals)
+
+
+def _reason(curve: Sequence[EvalPoint], max_steps: int, patience: int | None) -> StopReason | None:
+    """Why a trial ends with its latest evaluation, None where it goes on."""
+    if curve[-1].step >= max_steps:
+        return "finished"
+    stops = decide([point.eval_loss for point in curve], patience) is Decision.STOP
+    return "no_improvement" if stops else None

@@ -1,0 +1,156 @@
+"""The Ray cluster a run uses: started or joined, and checked before anything waits for it."""
+
+import json
+import logging
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import ray
+from ray._private import state as ray_state
+
+from orchestrator.config.schema import ResourcesConfig, RunConfig
+from orchestrator.core.environment import ENVIRONMENT_DEFAULTS
+from orchestrator.core.errors import ResourceError
+
+LOCAL_STARTUPS = 8
+"""Processes that a local cluster may start at once."""
+
+
+@dataclass(frozen=True)
+class WorkerShape:
+    """What each worker of one training job asks for."""
+
+    num_workers: int
+    cpus: float
+    gpus: int
+
+    def total(self, resource: str) -> float:
+        """CPUs or GPUs of all workers together."""
+        return self.num_workers * (self.cpus if resource == "CPU" else self.gpus)
+
+
+@contextmanager
+def cluster_session(config: RunConfig) -> Iterator[None]:
+    """Join the cluster that the config or RAY_ADDRESS names, or start one here and stop it at the end.
+
+    Raises:
+        ResourceError: If the cluster cannot be reached, or can never hold one training job.
+    """
+    address = config.resources.address or os.environ.get("RAY_ADDRESS")
+    if address:
+        _join(address)
+    else:
+        _start_local()
+    try:
+        worker_shape(config.resources)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _start_local() -> None:
+    # A trial is four light processes and its workers; Ray warns when more of them start at once than there are CPUs.
+    os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(LOCAL_STARTUPS))
+    try:
+        with _named_address():
+            ray.init(
+                address="local",
+                include_dashboard=True,  # Ray Train asks it which jobs are dead before it frees what they held
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+    except Exception as error:  # noqa: BLE001 - Ray raises a bare Exception when its node does not come up
+        raise ResourceError(
+            f"no local Ray cluster could be started ({str(error).splitlines()[0]})",
+            where="this machine",
+            fix="Try again when it is less busy, or look into the latest session's logs under /tmp/ray",
+        ) from None
+
+
+@contextmanager
+def _named_address() -> Iterator[None]:
+    """Let the processes of a cluster that starts now inherit its address.
+
+    What Ray Train starts to free the CPUs of a stopped trial looks for its cluster by RAY_ADDRESS or among the
+    processes of the machine, and gives up where it finds two clusters; the CPUs would then never be free again.
+    """
+    with socket.socket() as free:
+        free.bind(("", 0))
+        port = free.getsockname()[1]
+    named = {"RAY_GCS_SERVER_PORT": str(port), "RAY_ADDRESS": f"{ray.util.get_node_ip_address()}:{port}"}
+    before = {name: os.environ.get(name) for name in named}
+    os.environ.update(named)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _join(address: str) -> None:
+    try:
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env={"env_vars": _environment_of_workers()},
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise ResourceError(
+            f"no Ray cluster answers ({str(error).splitlines()[0]})",
+            where=f"address {address}",
+            fix="Start one with `ray start --head`, or leave resources.address and RAY_ADDRESS empty for a local one",
+        ) from None
+
+
+def _environment_of_workers() -> dict[str, str]:
+    """The defaults that the job we run in, if any, does not set itself; Ray refuses two values for one name."""
+    job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
+    given = job.get("runtime_env", {}).get("env_vars", {})
+    return {name: value for name, value in ENVIRONMENT_DEFAULTS.items() if name not in given}
+
+
+def worker_shape(resources: ResourcesConfig) -> WorkerShape:
+    """The workers of one training job on the connected cluster.
+
+    Raises:
+        ResourceError: If the cluster, with all nodes that its autoscaler may add, can never hold them.
+    """
+    capacity, largest_node = cluster_capacity()
+    gpus = resources.gpus_per_worker
+    if gpus is None:
+        gpus = 1 if capacity.get("GPU", 0) >= 1 else 0
+    shape = WorkerShape(resources.num_workers, resources.cpus_per_worker, gpus)
+    for resource, per_worker in (("CPU", shape.cpus), ("GPU", float(shape.gpus))):
+        if largest_node is not None and per_worker > largest_node.get(resource, 0):
+            asked = f"one worker asks for {per_worker:g} {resource}"
+            raise _too_much(asked, "the largest node", largest_node, resource)
+        if shape.total(resource) > capacity.get(resource, 0):
+            asked = f"{shape.num_workers} workers ask for {shape.total(resource):g} {resource}"
+            raise _too_much(asked, "the cluster", capacity, resource)
+    return shape
+
+
+def _too_much(asked: str, holder: str, have: Mapping[str, float], resource: str) -> ResourceError:
+    key = "cpus_per_worker" if resource == "CPU" else "gpus_per_worker"
+    return ResourceError(
+        f"{asked}, but {holder} has only {have.get(resource, 0):g}",
+        where="resources",
+        fix=f"Lower resources.num_workers or resources.{key}, or add nodes",
+    )
+
+
+def cluster_capacity() -> tuple[dict[str, float], dict[str, float] | None]:
+    """Resources of the whole cluster, and the most of each on one node (None where an autoscaler may add nodes)."""
+    now: dict[str, float] = ray.cluster_resources()
+    grown: dict[str, float] | None = ray_state.state.get_max_resources_from_cluster_config()
+    if grown:
+        return {key: max(now.get(key, 0), grown.get(key, 0)) for key in now.keys() | grown.keys()}, None
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return now, {key: max(node.get(key, 0) for node in nodes) for key in ("CPU", "GPU")}

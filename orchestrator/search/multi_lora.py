@@ -1,0 +1,160 @@
+"""Trials in slots: the engines of a search, and what its trials left."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ray
+from ray import tune
+from ray.exceptions import RayActorError
+from ray.tune import PlacementGroupFactory
+
+from orchestrator.config.schema import RunConfig
+from orchestrator.core.errors import OrchestratorError, SearchError, causes
+from orchestrator.core.files import write_text_atomic
+from orchestrator.core.progress import say
+from orchestrator.core.records import TrialRecord
+from orchestrator.multi_lora.actor import PackActor
+from orchestrator.multi_lora.checkpoint import read_progress, step_folder
+from orchestrator.multi_lora.plan import PackPlan, PackStatus
+from orchestrator.run.cluster import cluster_capacity
+from orchestrator.search.isolated import DRIVER_RESOURCES, concurrent_trials
+from orchestrator.search.multi_lora_trial import PackedTrial
+from orchestrator.search.names import name_of_storage
+from orchestrator.training.outcome import TrainedTrial, describe_trial
+from orchestrator.training.plan import TrainPlan
+
+MOST_SLOTS = 64
+"""Slots of one engine; more was never measured to train faster."""
+COHORT = 8
+"""Trials, over all devices, that should reach a rung together, if they fit the memory."""
+WAITING_CALLS = 16
+"""Calls that an engine answers while all of its trials wait for their evaluations."""
+
+
+class Engines(NamedTuple):
+    """The engines of a search, ready."""
+
+    handles: tuple[Any, ...]
+    statuses: tuple[PackStatus, ...]
+
+    @property
+    def concurrent_trials(self) -> int:
+        """Trials at once: one for each slot. The next one comes within milliseconds of a slot's falling free."""
+        return sum(status.slots for status in self.statuses)
+
+
+@contextmanager
+def open_engines(config: RunConfig, plan: TrainPlan, storage: Path, *, num_trials: int) -> Iterator[Engines]:
+    """Start one engine on each device that the search can use, and end them with the search.
+
+    Raises:
+        InputError: If the base is not there or cannot be trained packed.
+        SearchError: If an engine could not be started.
+    """
+    devices = min(concurrent_trials(None, plan.shape, cluster_capacity()[0]), num_trials)
+    wanted = config.search.max_concurrent
+    devices = min(devices, wanted or devices)
+    shares = [wanted and len(range(number, wanted, devices)) for number in range(devices)]
+    cohort = math.ceil(COHORT / devices) if config.search.scheduler == "halving" else 1
+    most_slots = math.ceil(num_trials / devices)
+    packs = [pack_plan(config, plan, slots=slots, most_slots=most_slots, cohort=cohort) for slots in shares]
+    storage.mkdir(parents=True, exist_ok=True)
+    say(f"Starting {devices} {'engine' if devices == 1 else 'engines'} for packed training ...")
+    handles = tuple(_start(pack, plan, storage, number) for number, pack in enumerate(packs))
+    try:
+        engines = Engines(handles, tuple(_statuses(handles)))
+        say(_describe(engines))
+        yield engines
+        _keep_use(handles, storage)
+    finally:
+        for handle in handles:
+            ray.kill(handle)
+
+
+def pack_plan(config: RunConfig, plan: TrainPlan, *, slots: int | None, most_slots: int, cohort: int) -> PackPlan:
+    """What each engine is asked to do."""
+    return PackPlan(
+        model=plan.model,
+        target_modules=plan.lora.target_modules,
+        gradient_checkpointing=plan.train.gradient_checkpointing,
+        train_tokens=plan.train_tokens,
+        val_tokens=plan.val_tokens,
+        batch_size=plan.train.batch_size,
+        micro_batch_size=plan.train.micro_batch_size,
+        eval_steps=plan.eval_steps,
+        patience=plan.train.early_stopping_patience,
+        cpus=plan.cpus_per_worker,
+        gpus=plan.gpus_per_worker,
+        slots=slots,
+        most_slots=min(most_slots, MOST_SLOTS),
+        cohort=cohort,
+        largest_rank=max(config.search.space.r),
+    )
+
+
+def packed_trial(engines: Engines, plan: TrainPlan) -> Any:
+    """The Tune trainable: each trial takes a slot of one of the engines."""
+    slots = tuple(status.slots for status in engines.statuses)
+    trainable = tune.with_parameters(PackedTrial, engines=engines.handles, slots=slots, plan=plan)
+    return tune.with_resources(trainable, PlacementGroupFactory([DRIVER_RESOURCES]))
+
+
+def read_packed_trial(
+    storage: Path, name: str, plan: TrainPlan, *, duration_s: float | None, error: str | None
+) -> tuple[TrainedTrial, TrialRecord]:
+    """What a trial left in its engine's storage."""
+    folder = storage / name
+    progress = read_progress(folder)
+    best = next((point for point in progress.curve if point.step == progress.best_step), None)
+    trained = TrainedTrial(
+        curve=progress.curve,
+        diverged=progress.stop_reason == "diverged",
+        best=best,
+        best_checkpoint=step_folder(folder, best.step) if best else None,
+        steps=progress.step,
+        tokens=progress.tokens,
+    )
+    record = describe_trial(trained, plan, trial_id=name_of_storage(name), duration_s=duration_s, error=error)
+    return trained, record.model_copy(update={"device_s": round(progress.device_s, 3)})
+
+
+def _start(pack: PackPlan, plan: TrainPlan, storage: Path, number: int) -> Any:
+    actor = ray.remote(PackActor).options(
+        num_cpus=pack.cpus,
+        num_gpus=pack.gpus,
+        max_restarts=plan.train.max_failures,
+        max_task_retries=-1,
+        max_concurrency=max(pack.most_slots, pack.slots or 0) + WAITING_CALLS,
+    )
+    return actor.remote(pack.model_dump(mode="json"), str(storage), number)
+
+
+def _keep_use(handles: Sequence[Any], storage: Path) -> None:
+    """Write down what each engine's time went into; of one that died nobody knows."""
+    for number, answer in enumerate([handle.use.remote() for handle in handles]):
+        with suppress(RayActorError):
+            use = ray.get(answer)
+            write_text_atomic(storage / f"engine-{number}-use.json", use.model_dump_json(indent=2) + "\n")
+
+
+def _statuses(handles: Sequence[Any]) -> list[PackStatus]:
+    try:
+        return list(ray.get([handle.status.remote() for handle in handles]))
+    except RayActorError as error:
+        raise SearchError(f"an engine for packed training died while it started ({error})", where="search") from error
+    except ray.exceptions.RayTaskError as error:
+        ours = next((cause for cause in causes(error) if isinstance(cause, OrchestratorError)), None)
+        raise ours or SearchError(f"no engine for packed training could be started ({error})") from error
+
+
+def _describe(engines: Engines) -> str:
+    status, slots = engines.statuses[0], sum(status.slots for status in engines.statuses)
+    trials = f"{slots} trials at once" if slots > 1 else "one trial at a time"
+    what = f"{len(engines.handles)} x {status.device}, {status.dtype}, {trials}"
+    if not status.measured:
+        return f"Ready: {what}."
+    rates = ", ".join(f"{rate:,.0f} with {slots}" for slots, rate in status.measured.items())
+    return f"Ready: {what} (tokens/s of the first engine, by its number of trials: {rates})."

@@ -1,0 +1,113 @@
+"""The format of replies is told from the text of a chat template."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from orchestrator.chat.detect import detect_reply_format, reply_format_of
+from orchestrator.chat.reply import ReplyFormat
+from orchestrator.core.errors import ConfigError
+from orchestrator.toy.tiny import tiny_base_folder
+
+TRL = find_spec("trl")
+assert TRL is not None
+SHIPPED = Path(str(TRL.origin)).parent / "chat_templates"
+"""Templates of many families, as TRL ships them; importing TRL itself would take many seconds."""
+
+LOOP = "{% for m in messages %}{{ m.role }}: {{ m.content }}{% for c in m.tool_calls or [] %}"
+END = "{% endfor %}{% endfor %}"
+JSON_CALL = '{"name": "{{ c.function.name }}", "arguments": {{ c.function.arguments | tojson }}}'
+
+
+@pytest.mark.parametrize(
+    ("name", "format"),
+    [
+        ("qwen2_5", "hermes"),
+        ("qwen3", "hermes"),
+        ("qwen3_instruct_2507", "hermes"),
+        ("qwen3_vl", "hermes"),
+        ("qwen3_training", "hermes"),
+        ("llama3_1", "llama_json"),
+        ("llama3_2", "llama_json"),
+    ],
+)
+def test_templates_of_known_families(name: str, format: ReplyFormat) -> None:
+    assert detect_reply_format((SHIPPED / f"{name}.jinja").read_text(encoding="utf-8")) == format
+
+
+@pytest.mark.parametrize("name", ["llama3", "gemma3", "phi3", "smolvlm", "cohere2", "lfm2", "qwen2_5_vl"])
+def test_a_template_without_calls_cannot_tell(name: str) -> None:
+    with pytest.raises(
+        ConfigError, match=r"eval\.reply_format: .*shows no calls.*Allowed: hermes, llama_json.*Set eval"
+    ):
+        detect_reply_format((SHIPPED / f"{name}.jinja").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "qwen3_5_think",
+        "qwen3_8",
+        "glm4moe",
+        "nemotron_3_nano",
+        "gptoss",
+        "deepseekv3",
+        "gemma4",
+        "lfm2_2_5",
+        "muse_glimmer",
+    ],
+)
+def test_a_notation_without_a_reader_is_not_taken_for_another(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"eval\.reply_format: .*has no reader"):
+        detect_reply_format((SHIPPED / f"{name}.jinja").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("template", "format"),
+    [
+        (LOOP + f"<tool_call>{JSON_CALL}</tool_call>" + END, "hermes"),
+        ("{{ '[TOOL_CALLS]' + message.tool_calls | tojson }}", "mistral"),
+        ("{{ '[TOOL_CALLS]' + name + '[ARGS]' + arguments }}", "mistral"),
+        ("Reply as [func_name1(params_name1=params_value1, ...), func_name2(params)]." + LOOP + END, "pythonic"),
+        (
+            "<|start_header_id|>{{ '{\"name\": \"' + c.name + '\", ' }}\n    {{ '\"parameters\": ' }}{{ c.arguments }}",
+            "llama_json",
+        ),
+        ('<|header_start|>{{ \'{"name": "\' + c.name + \'", "parameters": \' }}', "llama_json"),
+        ('Reply with a request {"jsonrpc": "2.0", "method": "tools/call"}.', "mcp"),
+        (LOOP + JSON_CALL + END, "json"),
+        ('Make calls in an array:\n\n[{"name": "tool", "arguments": {"arg1": "value1"}}, ...]', "json"),
+        ("<|start_header_id|>{{ '[' }}{{ '{\"name\": \"' + c.name + '\", ' }}{{ '\"arguments\": ' }}", "json"),
+    ],
+)
+def test_the_mark_of_each_format(template: str, format: ReplyFormat) -> None:
+    assert detect_reply_format(template) == format
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "",
+        LOOP + f"<call>{JSON_CALL}</call>" + END,
+        LOOP + f"<|tool_call|>[{JSON_CALL}]" + END,
+        LOOP + f"functools[{JSON_CALL}]" + END,
+        LOOP + "<tool_call><function={{ c.function.name }}></function></tool_call>" + END,
+        LOOP + f"<tool_call>{JSON_CALL}" + END,
+        '{{ \'{"name": "\' + tool.name + \'", "parameters": \' }}',
+    ],
+)
+def test_what_is_like_a_format_and_is_not_is_refused(template: str) -> None:
+    with pytest.raises(ConfigError, match=r"eval\.reply_format"):
+        detect_reply_format(template)
+
+
+def test_the_toy_base_is_read_as_hermes() -> None:
+    assert detect_reply_format((tiny_base_folder() / "chat_template.jinja").read_text(encoding="utf-8")) == "hermes"
+
+
+def test_the_configuration_decides_where_it_says_something() -> None:
+    assert reply_format_of("mcp", LOOP + END) == "mcp"
+    assert reply_format_of("auto", "[TOOL_CALLS]") == "mistral"
+    with pytest.raises(ConfigError):
+        reply_format_of("auto", LOOP + END)

@@ -1,0 +1,436 @@
+"""Every format: what is a call, what is a broken one and for which reason, and what is prose."""
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evals.records import FailureReason
+from orchestrator.chat.parse import parse_reply, split_thinking
+from orchestrator.chat.reply import REPLY_FORMATS, ReplyFormat
+
+Calls = list[tuple[str, dict[str, Any]]]
+
+ONE = ("f", {"a": 1})
+RPC = '{"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": {"name": "f", "arguments": {"a": 1}}}'
+
+
+def calls_of(text: str, format: ReplyFormat) -> Calls:
+    return [(call.function.name, call.function.arguments) for call in parse_reply(text, format=format).calls]
+
+
+def reasons_of(text: str, format: ReplyFormat) -> list[FailureReason]:
+    return [problem.reason for problem in parse_reply(text, format=format).problems]
+
+
+@pytest.mark.parametrize(
+    ("format", "text", "calls"),
+    [
+        ("llama_json", '{"name": "f", "parameters": {"a": 1}}', [ONE]),
+        ("llama_json", '{"name": "f", "arguments": {"a": 1}}<|eot_id|>', [ONE]),
+        ("llama_json", '<|python_tag|>{"name": "f", "parameters": {"a": 1}}<|eom_id|>', [ONE]),
+        ("llama_json", '{"name": "f", "parameters": {"a": 1}};\n{"parameters": {}, "name": "g"}', [ONE, ("g", {})]),
+        ("llama_json", '{"name": "f", "parameters": {"a": "; {"}}', [("f", {"a": "; {"})]),
+        ("llama_json", '{"name": "f", "parameters": {"a": "</think>"}}', [("f", {"a": "</think>"})]),
+        ("mistral", '[TOOL_CALLS] [{"name": "f", "arguments": {"a": 1}}]</s>', [ONE]),
+        ("mistral", 'Sure.[TOOL_CALLS][{"name": "f", "arguments": {"a": 1}, "id": "VvvODy9mT"}]', [ONE]),
+        ("mistral", '[TOOL_CALLS]f{"a": 1}[TOOL_CALLS]g[ARGS]{}', [ONE, ("g", {})]),
+        ("mistral", '[TOOL_CALLS]f[CALL_ID]VvvODy9mT[ARGS]{"a": 1}', [ONE]),
+        ("mistral", '[TOOL_CALLS] f {"a": "[TOOL_CALLS]g{}"}', [("f", {"a": "[TOOL_CALLS]g{}"})]),
+        ("mistral", '[THINK][TOOL_CALLS]x{}[/THINK][TOOL_CALLS]f{"a": 1}', [ONE]),
+        ("pythonic", "[f(a=1)]<|eot_id|>", [ONE]),
+        ("pythonic", "[f(a=1), Get Weather(city='Oslo', days=[1, None, true]), m.h()]", None),
+        ("mcp", RPC, [ONE]),
+        ("mcp", f"[{RPC}, {RPC}]", [ONE, ONE]),
+        ("mcp", '{"jsonrpc": "2.0", "id": "x", "method": "tools/call", "params": {"name": "g"}}', [("g", {})]),
+        ("json", '{"name": "f", "arguments": {"a": 1}}', [ONE]),
+        ("json", '<think>[1]</think>\n{"tool": "f", "arguments": {"a": 1}}', [ONE]),
+        ("json", '[{"name": "f", "arguments": {"a": 1}}, {"tool": "g", "arguments": {}}]', [ONE, ("g", {})]),
+    ],
+)
+def test_calls_are_read(format: ReplyFormat, text: str, calls: Calls | None) -> None:
+    if calls is None:
+        calls = [ONE, ("Get Weather", {"city": "Oslo", "days": [1, None, True]}), ("m.h", {})]
+    assert calls_of(text, format) == calls
+    assert reasons_of(text, format) == []
+
+
+def test_ids_of_calls_are_kept() -> None:
+    array = '[TOOL_CALLS][{"name": "f", "arguments": {}, "id": "A"}][TOOL_CALLS]g[CALL_ID]B[ARGS]{}[TOOL_CALLS]h{}'
+    assert [call.id for call in parse_reply(array, format="mistral").calls] == ["A", "B", None]
+    assert [call.id for call in parse_reply(RPC, format="mcp").calls] == ["7"]
+
+
+F_LLAMA = '{"name": "f", "parameters": {"a": 1}}'
+F_JSON = '{"name": "f", "arguments": {"a": 1}}'
+
+
+@pytest.mark.parametrize(
+    ("format", "text", "reason"),
+    [
+        ("llama_json", F_LLAMA[:-1], "not_json"),
+        ("llama_json", F_LLAMA[1:], "not_json"),
+        ("llama_json", "{'name': 'f', 'parameters': {}}", "not_json"),
+        ("llama_json", '{name: "f", "parameters": {}}', "not_json"),
+        ("llama_json", '{"name": "f", "para', "not_json"),
+        ("llama_json", "<|python_tag|>import math", "not_json"),
+        ("llama_json", "<|python_tag|>", "not_json"),
+        ("llama_json", F_LLAMA.replace("1", "NaN"), "not_strict_json"),
+        ("llama_json", '{"name": "f", "parameters": {"a": 1, "a": 1}}', "not_strict_json"),
+        ("llama_json", '{"name": "f"}', "not_a_call_object"),
+        ("llama_json", '{"type": "function", "name": "f", "parameters": {}}', "not_a_call_object"),
+        ("llama_json", '{"name": "f", "parameters": {}, "arguments": {}}', "not_a_call_object"),
+        ("llama_json", '{"name": "f", "parameters": "{}"}', "not_a_call_object"),
+        ("llama_json", '{"name": "", "parameters": {}}', "not_a_call_object"),
+        ("llama_json", f"[{F_LLAMA}]", "not_a_call_object"),
+        ("llama_json", f"Here you are: {F_LLAMA}", "text_beside_call"),
+        ("llama_json", f"```json\n{F_LLAMA}\n```", "text_beside_call"),
+        ("llama_json", f"{F_LLAMA}\nDone.", "text_beside_call"),
+        ("llama_json", f"{F_LLAMA} {F_LLAMA}", "text_beside_call"),
+        ("llama_json", f"{F_LLAMA};", "text_beside_call"),
+        ("llama_json", f"Well <|python_tag|>{F_LLAMA}", "text_beside_call"),
+        ("mistral", "[TOOL_CALLS]", "not_json"),
+        ("mistral", "[TOOL_CALLS] []", "not_a_call_object"),
+        ("mistral", f"[TOOL_CALLS] {F_JSON}", "not_json"),
+        ("mistral", f"[TOOL_CALLS] [{F_JSON}", "not_json"),
+        ("mistral", '[TOOL_CALLS] [{"name": "f", "arguments": {"a": NaN}}]', "not_strict_json"),
+        ("mistral", '[TOOL_CALLS] [{"name": "f", "arguments": {}, "id": 1}]', "not_a_call_object"),
+        ("mistral", '[TOOL_CALLS] [{"name": "f", "parameters": {}}]', "not_a_call_object"),
+        ("mistral", f"[TOOL_CALLS] [{F_JSON}] Done.", "text_beside_call"),
+        ("mistral", "[TOOL_CALLS] " + "[" * 5000, "not_strict_json"),
+        ("mistral", "[TOOL_CALLS]f", "not_json"),
+        ("mistral", "[TOOL_CALLS]f[ARGS]", "not_json"),
+        ("mistral", '[TOOL_CALLS]f{"a": 1', "not_json"),
+        ("mistral", '[TOOL_CALLS]f{"a": 1, "a": 2}', "not_strict_json"),
+        ("mistral", "[TOOL_CALLS]f[ARGS][1]", "not_a_call_object"),
+        ("mistral", '[TOOL_CALLS] {"a": 1}', "not_json"),
+        ("mistral", '[TOOL_CALLS]"f"{"a": 1}', "not_json"),
+        ("mistral", "[TOOL_CALLS]\ud800{}", "not_strict_json"),
+        ("mistral", "[TOOL_CALLS]f[CALL_ID]\ud800[ARGS]{}", "not_strict_json"),
+        ("mistral", '[TOOL_CALLS]f{"a": 1} Done.', "text_beside_call"),
+        ("pythonic", "[f(a=1)", "not_pythonic"),
+        ("pythonic", "f(a=1)", "not_pythonic"),
+        ("pythonic", "f(a=1)]", "not_pythonic"),
+        ("pythonic", "[f a=1)]", "not_pythonic"),
+        ("pythonic", "[f(1)]", "not_pythonic"),
+        ("pythonic", "[f(a=b)]", "not_pythonic"),
+        ("pythonic", "[f(a=g(b=1))]", "not_pythonic"),
+        ("pythonic", "[f(a=1, a=2)]", "not_pythonic"),
+        ("pythonic", "[f(a={'b': 1, 'b': 2})]", "not_pythonic"),
+        ("pythonic", "[f(a=1e999)]", "not_pythonic"),
+        ("pythonic", "[f(a=nan)]", "not_pythonic"),
+        ("pythonic", "[f(a=f'x')]", "not_pythonic"),
+        ("pythonic", "[f(a='\ud800')]", "not_pythonic"),
+        ("pythonic", "[f(a=1)] as you wish", "text_beside_call"),
+        ("pythonic", "Sure: [f(a=1)]", "text_beside_call"),
+        ("pythonic", "```\n[f()]\n```", "text_beside_call"),
+        ("mcp", RPC[:-1], "not_json"),
+        ("mcp", RPC.replace("1}", "Infinity}"), "not_strict_json"),
+        ("mcp", RPC.replace('"2.0"', "2.0"), "not_a_call_object"),
+        ("mcp", RPC.replace('"2.0"', '"1.0"'), "not_a_call_object"),
+        ("mcp", RPC.replace('"id": 7, ', ""), "not_a_call_object"),
+        ("mcp", RPC.replace("7", "null"), "not_a_call_object"),
+        ("mcp", RPC.replace("7", "true"), "not_a_call_object"),
+        ("mcp", RPC.replace("tools/call", "tools/list"), "not_a_call_object"),
+        ("mcp", RPC.replace('"name": "f", ', ""), "not_a_call_object"),
+        ("mcp", RPC.replace('{"a": 1}', "null"), "not_a_call_object"),
+        ("mcp", '{"jsonrpc": "2.0", "id": 1, "result": {}}', "not_a_call_object"),
+        ("mcp", F_JSON, "not_a_call_object"),
+        ("mcp", f"Calling: {RPC}", "text_beside_call"),
+        ("mcp", f"{RPC}\n{RPC}", "text_beside_call"),
+        ("json", F_JSON[:-1], "not_json"),
+        ("json", F_JSON[1:], "not_json"),
+        ("json", f"[{F_JSON},]", "not_json"),
+        ("json", '{"name": "f", "arguments": {"a": 1e400}}', "not_strict_json"),
+        ("json", '{"name": "f", "arguments": {"a": "\\udc00"}}', "not_strict_json"),
+        ("json", '{"name": "f", "arguments": {"a": "\udc00"}}', "not_strict_json"),
+        ("json", '{"name": "f", "tool": "f", "arguments": {}}', "not_a_call_object"),
+        ("json", '{"name": "f", "parameters": {}}', "not_a_call_object"),
+        ("json", '{"name": "f", "args": {}}', "not_a_call_object"),
+        ("json", '{"tool_calls": []}', "not_a_call_object"),
+        ("json", f"```json\n{F_JSON}\n```", "text_beside_call"),
+        ("json", f"{F_JSON} is what I do", "text_beside_call"),
+        ("json", f"{F_JSON}; {F_JSON}", "text_beside_call"),
+    ],
+)
+def test_a_malformed_attempt_is_one_problem_and_no_call(format: ReplyFormat, text: str, reason: FailureReason) -> None:
+    assert calls_of(text, format) == []
+    assert reasons_of(text, format) == [reason]
+
+
+@pytest.mark.parametrize(
+    ("format", "text", "names", "reasons"),
+    [
+        ("llama_json", f'{F_LLAMA}; {{"name": 1, "parameters": {{}}}}; {F_LLAMA}', ["f", "f"], ["not_a_call_object"]),
+        ("llama_json", f"{F_LLAMA}; {F_LLAMA[:-1]}", ["f"], ["not_json"]),
+        ("mistral", f"[TOOL_CALLS] [{F_JSON}, 5]", ["f"], ["not_a_call_object"]),
+        ("mistral", '[TOOL_CALLS]f{[TOOL_CALLS]g{}[TOOL_CALLS]h{"', ["g"], ["not_json", "not_json"]),
+        ("mcp", f"[{RPC}, {{}}]", ["f"], ["not_a_call_object"]),
+        ("json", f"[{F_JSON}, null, {F_JSON}]", ["f", "f"], ["not_a_call_object"]),
+    ],
+)
+def test_a_malformed_call_hides_no_other(
+    format: ReplyFormat, text: str, names: list[str], reasons: list[FailureReason]
+) -> None:
+    assert [name for name, _ in calls_of(text, format)] == names
+    assert reasons_of(text, format) == reasons
+
+
+PROSE = [
+    "",
+    "It is sunny.",
+    "Which city do you mean?",
+    "The function f(x) = x + 1 is increasing (see [1]).",
+    "[1] a note (see below)",
+    "[]",
+    "{}",
+    "null",
+    '{"temperature": 21, "unit": "C"}',
+    '{"name": "Ada", "age": 36}',
+    '[{"city": "Rome"}, {"city": "Oslo"}]',
+    '["a", "b"]',
+    "{city} is the capital of {country}.",
+    "My name: Ada. Its parameters: none.",
+    'He said "name" and left.',
+    "- [x] done (twice)\n- [ ] open",
+]
+
+
+@pytest.mark.parametrize("format", REPLY_FORMATS)
+@pytest.mark.parametrize("text", PROSE)
+def test_plain_prose_and_other_json_are_no_attempt(format: ReplyFormat, text: str) -> None:
+    reply = parse_reply(text, format=format)
+    assert (reply.calls, reply.problems, reply.prose) == ((), (), text)
+
+
+def test_prose_beside_calls_is_told() -> None:
+    assert parse_reply("Sure. [TOOL_CALLS]f{}", format="mistral").prose == "Sure."
+    assert parse_reply(f"Sure. {F_JSON} Done.", format="json").prose == "Sure. Done."
+    assert parse_reply("[f()] Done.", format="pythonic").prose == "Done."
+    assert parse_reply(F_JSON, format="json").prose == ""
+
+
+@pytest.mark.parametrize(
+    ("format", "text", "thinking", "rest"),
+    [
+        ("mistral", "[THINK]plan[/THINK]answer</s>", "plan", "answer"),
+        ("mistral", "plan[/THINK]answer", "plan", "answer"),
+        ("mistral", '[TOOL_CALLS]f{"a": "</think>"}', None, '[TOOL_CALLS]f{"a": "</think>"}'),
+        ("hermes", "plan {1}</think>answer<|im_end|>\n<|endoftext|>", "plan {1}", "answer"),
+        ("llama_json", "plan</think>answer<|eot_id|>", "plan", "answer"),
+        ("pythonic", "[f(a='</think>')]", None, "[f(a='</think>')]"),
+        ("json", '["</think>"]', None, '["</think>"]'),
+        ("json", "<think>a</think>b</think>c", "a", "b</think>c"),
+    ],
+)
+def test_think_blocks_of_every_family(format: ReplyFormat, text: str, thinking: str | None, rest: str) -> None:
+    assert split_thinking(text, format=format) == (thinking, rest)
+
+
+# Laws
+
+
+def json_values(texts: st.SearchStrategy[str]) -> st.SearchStrategy[Any]:
+    return st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+        max_leaves=6,
+    )
+
+
+JSON_VALUES = json_values(st.text())
+# In a call that is broken, a mark in what was a string begins another call.
+MARKLESS = st.text(st.characters(codec="utf-8", exclude_characters="<["), min_size=1)
+KEYWORDS = st.from_regex(r"[a-zA-Z_][a-zA-Z0-9_]{0,8}", fullmatch=True)
+
+
+def as_objects(calls: Calls, arguments_key: str) -> list[str]:
+    return [json.dumps({"name": name, arguments_key: arguments}) for name, arguments in calls]
+
+
+def as_requests(calls: Calls) -> list[str]:
+    return [
+        json.dumps({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": name, "arguments": given}})
+        for id, (name, given) in enumerate(calls)
+    ]
+
+
+def as_python(calls: Calls) -> str:
+    written = [
+        f"{name}({', '.join(f'{key}={value!r}' for key, value in arguments.items())})" for name, arguments in calls
+    ]
+    return f"[{', '.join(written)}]"
+
+
+RENDERINGS: dict[str, tuple[ReplyFormat, Callable[[Calls], str]]] = {
+    "hermes": (
+        "hermes",
+        lambda calls: "\n".join(f"<tool_call>{c}</tool_call>" for c in as_objects(calls, "arguments")),
+    ),
+    "llama": ("llama_json", lambda calls: "; ".join(as_objects(calls, "parameters"))),
+    "llama tagged": ("llama_json", lambda calls: "<|python_tag|>" + ";".join(as_objects(calls, "arguments"))),
+    "mistral array": ("mistral", lambda calls: f"[TOOL_CALLS] [{', '.join(as_objects(calls, 'arguments'))}]"),
+    "mistral names": ("mistral", lambda calls: "".join(f"[TOOL_CALLS]{n}{json.dumps(a)}" for n, a in calls)),
+    "mistral args": ("mistral", lambda calls: "".join(f"[TOOL_CALLS]{n}[ARGS]{json.dumps(a)}" for n, a in calls)),
+    "pythonic": ("pythonic", as_python),
+    "mcp": ("mcp", lambda calls: f"[{', '.join(as_requests(calls))}]"),
+    "mcp one": ("mcp", lambda calls: as_requests(calls[:1])[0]),
+    "json": ("json", lambda calls: f"[{','.join(as_objects(calls, 'arguments'))}]"),
+    "json one": ("json", lambda calls: as_objects(calls[:1], "arguments")[0]),
+}
+
+
+@pytest.mark.parametrize("rendering", RENDERINGS)
+@given(data=st.data())
+def test_rendered_calls_come_back_as_they_were(rendering: str, data: st.DataObject) -> None:
+    keys = KEYWORDS if rendering == "pythonic" else st.text()
+    names = KEYWORDS if rendering in ("pythonic", "mistral names", "mistral args") else st.text(min_size=1)
+    calls = data.draw(
+        st.lists(st.tuples(names, st.dictionaries(keys, JSON_VALUES, max_size=3)), min_size=1, max_size=3)
+    )
+    calls = calls[:1] if rendering.endswith("one") else calls
+    format, render = RENDERINGS[rendering]
+    text = render(calls)
+    assert reasons_of(text, format) == []
+    assert json.dumps(calls_of(text, format)) == json.dumps(calls)
+
+
+def structural_places(text: str) -> list[int]:
+    """Where brackets of all kinds stand outside strings in double or single quotes."""
+    places, quote, place = list[int](), "", 0
+    while place < len(text):
+        character = text[place]
+        if quote:
+            place += character == "\\"
+            quote = "" if character == quote else quote
+        elif character in "\"'":
+            quote = character
+        elif character in "{}[]()":
+            places.append(place)
+        place += 1
+    return places
+
+
+@pytest.mark.parametrize("rendering", RENDERINGS)
+@given(data=st.data())
+def test_a_call_without_one_of_its_brackets_is_refused(rendering: str, data: st.DataObject) -> None:
+    keys = KEYWORDS if rendering == "pythonic" else MARKLESS
+    arguments = data.draw(st.dictionaries(keys, json_values(MARKLESS), min_size=1, max_size=3))
+    format, render = RENDERINGS[rendering]
+    text = render([("get_it", arguments)])
+    head = max(text.find(mark) + len(mark) for mark in ("<tool_call>", "[TOOL_CALLS]", "[ARGS]", "") if mark in text)
+    place = data.draw(st.sampled_from([place for place in structural_places(text) if place >= head]))
+    broken = text[:place] + text[place + 1 :]
+    assert calls_of(broken, format) == []
+    assert len(reasons_of(broken, format)) == 1
+
+
+@pytest.mark.parametrize("rendering", RENDERINGS)
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e999", "01", "0x1", "'x", "undefined"])
+def test_a_value_that_is_not_strict_is_refused(rendering: str, value: str) -> None:
+    format, render = RENDERINGS[rendering]
+    text = render([("get_it", {"a": 12345})]).replace("12345", value)
+    assert calls_of(text, format) == []
+    assert len(reasons_of(text, format)) == 1
+
+
+@pytest.mark.parametrize("rendering", RENDERINGS)
+@given(value=JSON_VALUES)
+def test_an_argument_given_twice_is_refused(rendering: str, value: object) -> None:
+    format, render = RENDERINGS[rendering]
+    text = render([("get_it", {"a": 12345, "b": 67890})])
+    text = text.replace("b=", "a=") if format == "pythonic" else text.replace('"b"', '"a"')
+    written = repr(value) if format == "pythonic" else json.dumps(value)
+    text = text.replace("12345", written, 1)
+    text = text[::-1].replace("09876", written[::-1], 1)[::-1]
+    assert calls_of(text, format) == []
+    assert len(reasons_of(text, format)) == 1
+
+
+MARKS = ["<tool_call>", "</tool_call>", "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]", "<|python_tag|>", "<think>", "</think>"]
+PIECES = [
+    F_JSON,
+    F_LLAMA,
+    RPC,
+    "[f(a=1)]",
+    "f(",
+    "{",
+    "}",
+    "[",
+    "]",
+    '"',
+    "'",
+    "\\",
+    "NaN",
+    "\ud800",
+    ",",
+    ";",
+    ":",
+    "=",
+]
+TEXTS = st.lists(st.sampled_from([*MARKS, *PIECES, "</s>"]) | st.text(st.characters(), max_size=5), max_size=20)
+
+
+@pytest.mark.parametrize("format", REPLY_FORMATS)
+@given(text=TEXTS.map("".join))
+def test_no_text_makes_it_raise_and_no_attempt_counts_twice(format: ReplyFormat, text: str) -> None:
+    reply = parse_reply(text, format=format)
+    reply.model_dump_json()
+    num_attempts = len(reply.calls) + len(reply.problems)
+    if format == "hermes":
+        assert num_attempts <= text.count("<tool_call>")
+    if format in ("llama_json", "mcp", "json"):
+        assert num_attempts <= max(1, text.count("{") + text.count(","))
+        assert not (reply.calls and any(problem.reason == "text_beside_call" for problem in reply.problems))
+    if format == "mistral":
+        assert num_attempts <= text.count("[TOOL_CALLS]") + text.count(",")
+        if reply.thinking is None and "[TOOL_CALLS]" in text:
+            assert num_attempts
+    if format == "pythonic":
+        assert not (reply.calls and reply.problems)
+        assert len(reply.problems) <= 1
+
+
+@given(text=st.text(st.characters(exclude_characters="{}[]()<>\"'")))
+def test_text_without_brackets_and_quotes_is_prose_in_every_format(text: str) -> None:
+    for format in REPLY_FORMATS:
+        reply = parse_reply(text, format=format)
+        assert (reply.calls, reply.problems) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("format", "unit"),
+    [
+        ("llama_json", '{"name":"f","parameters":{}};'),
+        ("llama_json", '{"name":'),
+        ("llama_json", "<|python_tag|>"),
+        ("mistral", "[TOOL_CALLS]"),
+        ("mistral", '[TOOL_CALLS]f{"'),
+        ("mistral", "[TOOL_CALLS] ["),
+        ("mistral", "[TOOL_CALLS]f[ARGS]"),
+        ("pythonic", "[f("),
+        ("pythonic", "[f(a='"),
+        ("pythonic", "[a" + "b" * 200),
+        ("pythonic", "f(a=1)"),
+        ("mcp", '{"jsonrpc":'),
+        ("json", '[{"name" '),
+        ("json", "{ "),
+        ("json", '"arguments":'),
+        ("json", "</s> "),
+    ],
+)
+def test_a_hostile_reply_is_read_in_linear_time(format: ReplyFormat, unit: str) -> None:
+    def seconds(chars: int) -> float:
+        text = "x" + unit * (chars // len(unit))
+        start = time.process_time()
+        parse_reply(text, format=format)
+        parse_reply(text[1:], format=format)
+        return time.process_time() - start
+
+    # Four times the text takes about four times as long; a quadratic reader would need sixteen times.
+    short, long = min(seconds(15_000) for _ in range(3)), min(seconds(60_000) for _ in range(2))
+    assert long < 9 * short + 0.05

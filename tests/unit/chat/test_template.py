@@ -1,0 +1,95 @@
+import json
+from pathlib import Path
+
+import pytest
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from trl.chat_template_utils import is_chat_template_prefix_preserving
+
+from orchestrator.chat.template import is_marked, qwen3_template, stop_token_ids, training_template
+from orchestrator.core.errors import InputError
+from orchestrator.toy.pretrain import build_tokenizer
+
+MARKED = "{% for m in messages %}{{ m.role }}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}"
+UNMARKED = "{% for m in messages %}{{ m.content }}{% endfor %}"
+
+
+@pytest.fixture
+def fresh() -> PreTrainedTokenizerBase:
+    return build_tokenizer(iter(["hello there", "what is the weather"]))
+
+
+def test_qwen3s_template_has_calls_results_and_thoughts() -> None:
+    template = qwen3_template()
+    for word in ("<tool_call>", "<tool_response>", "enable_thinking", "<|im_start|>"):
+        assert word in template
+    assert "generation %}" not in template
+
+
+def test_the_training_variant_marks_the_assistant_and_keeps_prefixes(fresh: PreTrainedTokenizerBase) -> None:
+    assert fresh.chat_template == qwen3_template()
+    fresh.chat_template = training_template(fresh)
+    assert "{% generation %}" in fresh.chat_template.replace("{%-", "{%").replace("-%}", "%}")
+    assert is_chat_template_prefix_preserving(fresh)
+
+
+def test_a_training_variant_is_kept_as_it_is(fresh: PreTrainedTokenizerBase) -> None:
+    fresh.chat_template = training_template(fresh)
+    assert training_template(fresh) == fresh.chat_template
+
+
+def test_a_template_with_marks_of_its_own_is_kept(fresh: PreTrainedTokenizerBase) -> None:
+    fresh.chat_template = MARKED
+    assert training_template(fresh) == MARKED
+
+
+@pytest.mark.parametrize("template", [None, ""])
+def test_no_template_is_an_error(fresh: PreTrainedTokenizerBase, template: str | None) -> None:
+    fresh.chat_template = template
+    with pytest.raises(InputError, match=r"no chat template.*instruction-tuned"):
+        training_template(fresh)
+
+
+def test_an_unknown_template_without_marks_is_kept(fresh: PreTrainedTokenizerBase) -> None:
+    fresh.chat_template = UNMARKED
+    assert training_template(fresh) == UNMARKED
+    assert not is_marked(UNMARKED)
+    assert is_marked(MARKED)
+
+
+def test_a_template_that_fails_on_what_it_is_tried_with_is_kept(fresh: PreTrainedTokenizerBase) -> None:
+    fresh.chat_template = "{{ raise_exception('no') }}"
+    assert training_template(fresh) == "{{ raise_exception('no') }}"
+
+
+def test_of_several_named_templates_the_one_for_tools_is_taken(fresh: PreTrainedTokenizerBase) -> None:
+    named = {"default": UNMARKED, "tool_use": MARKED}
+    fresh.chat_template = named
+    assert training_template(fresh) == MARKED
+    assert fresh.chat_template == named
+    fresh.chat_template = {"default": qwen3_template()}
+    assert is_marked(training_template(fresh))
+
+
+@pytest.mark.parametrize(
+    ("files", "names"),
+    [
+        ({}, {"<|im_end|>"}),
+        ({"generation_config.json": ["<|endoftext|>", "<|im_end|>"]}, {"<|im_end|>", "<|endoftext|>"}),
+        ({"generation_config.json": "<|im_start|>", "config.json": "<|endoftext|>"}, {"<|im_end|>", "<|im_start|>"}),
+        ({"config.json": "<|endoftext|>"}, {"<|im_end|>", "<|endoftext|>"}),
+        ({"generation_config.json": None, "config.json": "<|endoftext|>"}, {"<|im_end|>"}),
+    ],
+)
+def test_the_tokens_at_which_an_engine_stops(
+    fresh: PreTrainedTokenizerBase, tmp_path: Path, files: dict[str, str | list[str] | None], names: set[str]
+) -> None:
+    fresh.save_pretrained(tmp_path)
+    for name, tokens in files.items():
+        given = fresh.convert_tokens_to_ids(tokens) if tokens else None
+        (tmp_path / name).write_text(json.dumps({"eos_token_id": given}), encoding="utf-8")
+    loaded = PreTrainedTokenizerFast.from_pretrained(tmp_path)
+    assert stop_token_ids(loaded) == {fresh.convert_tokens_to_ids(name) for name in names}
+
+
+def test_a_tokenizer_of_no_folder_stops_at_its_own_end(fresh: PreTrainedTokenizerBase) -> None:
+    assert stop_token_ids(fresh) == {fresh.eos_token_id}

@@ -1,0 +1,186 @@
+"""Real chat templates: each is either learned exactly or refused by name."""
+
+import json
+from pathlib import Path
+
+import pytest
+import trl
+from builders import assistant, make_call, make_sample, user
+from transformers import PreTrainedTokenizerBase
+
+from orchestrator.chat.rendering import chat_format
+from orchestrator.chat.template_proof import prove_template
+from orchestrator.core.errors import InputError
+from orchestrator.core.records import Message
+from orchestrator.data.card import LeftOut
+from orchestrator.data.tokens.tokenize import TokenRow, render_prompt, tokenize_samples
+from orchestrator.models.base import load_tokenizer
+
+TEMPLATES = Path(trl.__file__).parent / "chat_templates"
+MARKERS: dict[str, tuple[str, ...]] = {
+    "llama3": ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
+    "llama3_1": ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
+    "gemma3": ("<start_of_turn>", "<end_of_turn>"),
+    "phi3": ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>"),
+    "deepseekv3": ("<\uff5cUser\uff5c>", "<\uff5cAssistant\uff5c>", "<\uff5cend▁of▁sentence\uff5c>"),
+    "glm4moe": ("[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>"),
+    "cohere2": ("<|START_RESPONSE|>", "<|END_RESPONSE|>", "<|END_OF_TURN_TOKEN|>"),
+    "gptoss": ("<|start|>", "<|message|>", "<|channel|>", "<|end|>", "<|return|>", "<|call|>"),
+}
+STOPS: dict[str, tuple[str, ...]] = {
+    "llama3": ("<|eot_id|>",),
+    "llama3_1": ("<|eot_id|>",),
+    "gemma3": ("<end_of_turn>",),
+    "phi3": ("<|end|>",),
+    "deepseekv3": ("<\uff5cend▁of▁sentence\uff5c>",),
+    "glm4moe": ("<|user|>", "<|observation|>"),
+    "cohere2": ("<|END_OF_TURN_TOKEN|>",),
+    "gptoss": ("<|return|>", "<|call|>"),
+}
+TALK = make_sample(user("Q1"), assistant("A1"), user("Q2"), assistant("A2 longer"), kind="answer", tools=())
+TOOL_TALK = make_sample(
+    Message(role="system", content="Help."),
+    user("Q1"),
+    assistant("", make_call(city="Rome")),
+    Message(role="tool", content='{"sky": 1}', name="get_weather"),
+    assistant("A1"),
+    user("Q2"),
+    assistant("A2"),
+    kind="answer",
+)
+CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Rome"}}\n</tool_call><|im_end|>'
+
+
+def tokenizer_of(name: str, model_folder: Path, folder: Path, *, is_known: bool = True) -> PreTrainedTokenizerBase:
+    """The tests' tokenizer with a real template and its tokens; one character more makes a template unknown."""
+    tokenizer = load_tokenizer(model_folder, trust_remote_code=False)
+    tokenizer.add_special_tokens({"extra_special_tokens": list(MARKERS.get(name, ()))})
+    tokenizer.bos_token = "<|endoftext|>"
+    template = (TEMPLATES / f"{name}.jinja").read_text(encoding="utf-8")
+    tokenizer.chat_template = template if is_known else template + "{# mine #}"
+    tokenizer.save_pretrained(folder)
+    stops = [tokenizer.convert_tokens_to_ids(token) for token in STOPS.get(name, ("<|im_end|>",))]
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": stops}), encoding="utf-8")
+    return load_tokenizer(folder, trust_remote_code=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "is_known", "talk", "tool_talk"),
+    [
+        ("qwen3", True, ["A1<|im_end|>", "A2 longer<|im_end|>"], [CALL, "A1<|im_end|>", "A2<|im_end|>"]),
+        ("qwen3", False, ["A2 longer<|im_end|>"], ["A2<|im_end|>"]),
+        ("qwen2_5", True, ["A1<|im_end|>", "A2 longer<|im_end|>"], [CALL, "A1<|im_end|>", "A2<|im_end|>"]),
+        ("qwen2_5", False, ["A1<|im_end|>", "A2 longer<|im_end|>"], [CALL, "A1<|im_end|>", "A2<|im_end|>"]),
+        ("qwen3_instruct_2507", True, ["A1<|im_end|>", "A2 longer<|im_end|>"], [CALL, "A1<|im_end|>", "A2<|im_end|>"]),
+        ("qwen3_instruct_2507", False, ["A1<|im_end|>", "A2 longer<|im_end|>"], [CALL, "A1<|im_end|>", "A2<|im_end|>"]),
+        ("llama3", True, ["A1<|eot_id|>", "A2 longer<|eot_id|>"], ["A1<|eot_id|>", "A2<|eot_id|>"]),
+        ("llama3", False, ["A1<|eot_id|>", "A2 longer<|eot_id|>"], ["A1<|eot_id|>", "A2<|eot_id|>"]),
+        (
+            "llama3_1",
+            True,
+            ["A1<|eot_id|>", "A2 longer<|eot_id|>"],
+            ['{"name": "get_weather", "parameters": {"city": "Rome"}}<|eot_id|>', "A1<|eot_id|>", "A2<|eot_id|>"],
+        ),
+        ("gemma3", True, ["A1<end_of_turn>", "A2 longer<end_of_turn>"], "template_refuses"),
+        ("gemma3", False, ["A1<end_of_turn>", "A2 longer<end_of_turn>"], "template_refuses"),
+        ("phi3", True, ["A1<|end|>", "A2 longer<|end|>"], ["A1<|end|>", "A2<|end|>"]),
+        ("phi3", False, ["A2 longer<|end|>"], ["A2<|end|>"]),
+        (
+            "glm4moe",
+            True,
+            ["\nA1<|user|>", "\nA2 longer<|user|>"],
+            [
+                "\n<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>Rome</arg_value>\n"
+                "</tool_call><|observation|>",
+                "\nA1<|user|>",
+                "\nA2<|user|>",
+            ],
+        ),
+        (
+            "gptoss",
+            True,
+            ["<|channel|>final<|message|>A2 longer<|return|>"],
+            [
+                ' to=functions.get_weather<|channel|>commentary json<|message|>{"city": "Rome"}<|call|>',
+                "<|channel|>final<|message|>A2<|return|>",
+            ],
+        ),
+    ],
+)
+def test_what_is_learned_is_what_the_assistant_says_after_evaluations_prompt(
+    name: str, is_known: bool, talk: list[str], tool_talk: list[str] | str, model_folder: Path, tmp_path: Path
+) -> None:
+    tokenizer = tokenizer_of(name, model_folder, tmp_path, is_known=is_known)
+    form = chat_format(tokenizer, thinking=False)
+    prove_template(form)
+    for sample, expected in ((TALK, talk), (TOOL_TALK, tool_talk)):
+        row = next(tokenize_samples(form, [sample], max_length=None)).row
+        if isinstance(row, LeftOut):
+            assert row.reason == expected
+            continue
+        assert form.decode_batch([row.input_ids[span.start : span.end] for span in row.spans]) == expected
+        check_prompts(tokenizer, row, sample.messages, with_tools=sample is TOOL_TALK)
+
+
+def check_prompts(
+    tokenizer: PreTrainedTokenizerBase, row: TokenRow, messages: tuple[Message, ...], *, with_tools: bool
+) -> None:
+    for span in row.spans:
+        prompt = render_prompt(tokenizer, messages[: span.place], TOOL_TALK.tools if with_tools else ())
+        assert row.input_ids[: span.start] == prompt
+
+
+@pytest.mark.parametrize(
+    ("name", "is_known", "fault"),
+    [
+        ("deepseekv3", True, "begins the assistant's turn otherwise than the prompt that asks for it"),
+        ("deepseekv3", False, "begins the assistant's turn otherwise than the prompt that asks for it"),
+        ("glm4moe", False, "ends the assistant's turn with no token at which vLLM stops"),
+        ("cohere2", True, r"ends the assistant's turn with '<\|END_RESPONSE\|>', and vLLM does not stop there but at"),
+    ],
+)
+def test_a_template_that_cannot_be_learned_is_refused_by_name(
+    name: str, is_known: bool, fault: str, model_folder: Path, tmp_path: Path
+) -> None:
+    tokenizer = tokenizer_of(name, model_folder, tmp_path, is_known=is_known)
+    with pytest.raises(InputError, match=fault):
+        prove_template(chat_format(tokenizer, thinking=False))
+
+
+def test_an_end_of_turn_at_which_no_engine_stops_is_refused(model_folder: Path, tmp_path: Path) -> None:
+    tokenizer_of("phi3", model_folder, tmp_path)
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": null}', encoding="utf-8")
+    tokenizer = load_tokenizer(tmp_path, trust_remote_code=False)
+    with pytest.raises(InputError, match=r"no token at which vLLM stops.*generation_config\.json"):
+        prove_template(chat_format(tokenizer, thinking=False))
+
+
+@pytest.mark.parametrize("name", ["qwen2_5", "llama3", "phi3"])
+def test_thoughts_that_the_template_drops_cannot_be_kept(name: str, model_folder: Path, tmp_path: Path) -> None:
+    tokenizer = tokenizer_of(name, model_folder, tmp_path)
+    with pytest.raises(InputError, match=r"data\.reasoning is keep, and the chat template drops thoughts"):
+        prove_template(chat_format(tokenizer, thinking=True))
+
+
+@pytest.mark.parametrize("name", ["qwen3", "qwen3_5_think", "glm4moe"])
+def test_thoughts_are_learned_where_the_template_shows_them(name: str, model_folder: Path, tmp_path: Path) -> None:
+    tokenizer = tokenizer_of(name, model_folder, tmp_path)
+    form = chat_format(tokenizer, thinking=True)
+    prove_template(form)
+    thought = Message(role="assistant", content="Yes.", reasoning_content="Hm, well.")
+    sample = make_sample(user("x"), thought, tools=(), kind="answer")
+    row = next(tokenize_samples(form, [sample], max_length=None)).row
+    assert isinstance(row, TokenRow)
+    (text,) = form.decode_batch([row.input_ids[span.start : span.end] for span in row.spans])
+    assert text.index("Hm, well.") < text.index("</think>") < text.index("Yes.")
+    prompt = render_prompt(tokenizer, sample.messages[:1], (), thinking=True)
+    assert row.input_ids[: row.spans[0].start] == prompt
+
+
+def test_thoughts_that_vanish_once_the_talk_goes_on_are_not_unlearned(model_folder: Path, tmp_path: Path) -> None:
+    form = chat_format(tokenizer_of("glm4moe", model_folder, tmp_path), thinking=True)
+    thought = Message(role="assistant", content="Yes.", reasoning_content="Hm, well.")
+    sample = make_sample(user("x"), thought, user("y"), thought, tools=(), kind="answer")
+    row = next(tokenize_samples(form, [sample], max_length=None)).row
+    assert isinstance(row, TokenRow)
+    assert ([span.place for span in row.spans], row.num_turns) == ([3], 2)

@@ -1,0 +1,276 @@
+import math
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from orchestrator.config.evaluation import EvalConfig, JudgeConfig, SuiteConfig
+from orchestrator.config.fields import Section
+from orchestrator.config.schema import (
+    PROFILES,
+    DataConfig,
+    Gate,
+    LoraConfig,
+    RangeConfig,
+    ResourcesConfig,
+    RunConfig,
+    SearchConfig,
+    ServableRank,
+    SourceConfig,
+    SpaceConfig,
+    SplitConfig,
+    TrainConfig,
+)
+
+RANKS = get_args(ServableRank)
+
+
+def refused(match: str, **content: Any) -> None:
+    with pytest.raises(ValidationError, match=match):
+        RunConfig.model_validate(content)
+
+
+def test_the_defaults_are_a_valid_run() -> None:
+    config = RunConfig()
+    assert (config.name, config.profile, config.model.base) == ("run", "balanced", "Qwen/Qwen3-0.6B")
+    assert config.data.sources == (SourceConfig(path="synthetic"),)
+    assert (config.data.split.val, config.data.split.test, config.data.max_length) == (0.1, 0.1, 2048)
+    assert (config.search.searcher, config.search.scheduler, config.search.num_trials) == ("optuna", "halving", 8)
+    assert (config.search.runner, config.search.max_concurrent, config.packs_trials) == ("auto", None, True)
+    assert config.search.space.learning_rate is None
+    assert (config.eval.temperature, config.eval.max_cases, config.resources.storage_path) == (0.0, None, "runs")
+    assert config.gates == {}
+
+
+def test_every_field_says_what_it_is() -> None:
+    def sections(section: type[Section]) -> set[type[Section]]:
+        nested = [type(field.default) for field in section.model_fields.values() if isinstance(field.default, Section)]
+        return {section}.union(*(sections(each) for each in nested))
+
+    not_by_default: set[type[Section]] = {SourceConfig, RangeConfig, Gate, SuiteConfig, JudgeConfig}
+    everything = sections(RunConfig) | not_by_default
+    assert len(everything) == 15
+    for section in everything:
+        for name, field in section.model_fields.items():
+            assert field.description, f"{section.__name__}.{name} has no docstring"
+
+
+def test_a_config_is_frozen_and_closed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        RunConfig().name = "x"  # type: ignore[misc]
+    refused("lerning_rate", train={"lerning_rate": 1})
+
+
+def test_a_config_comes_back_from_its_json() -> None:
+    config = RunConfig(
+        lora=LoraConfig(target_modules=("q_proj", "v_proj")),
+        search=SearchConfig(searcher="grid", space=SpaceConfig(learning_rate=(1e-4, 2e-4))),
+        gates={"refusal_recall": Gate(min=0.9)},
+    )
+    assert RunConfig.model_validate_json(config.model_dump_json()) == config
+
+
+def test_the_profiles() -> None:
+    def row(name: str) -> tuple[float | int | None, ...]:
+        lora, train = PROFILES[name]["lora"], PROFILES[name]["train"]
+        accumulation = train["batch_size"] / train["micro_batch_size"]
+        length = train.get("max_steps") or train.get("epochs")
+        return (
+            lora["r"],
+            lora["alpha"],
+            lora["dropout"],
+            train["micro_batch_size"],
+            accumulation,
+            length,
+            train["learning_rate"],
+            train["warmup_ratio"],
+        )
+
+    assert set(PROFILES) == {"fast_dev", "balanced", "max_quality"}
+    assert row("fast_dev") == (8, 16, 0.0, 2, 4, 60, 2e-4, 5 / 60)
+    assert row("balanced") == (16, 16, 0.0, 2, 4, 1.0, 2e-4, 0.03)
+    assert row("max_quality") == (128, 256, 0.05, 1, 8, 3.0, 1e-4, 0.05)
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_a_profile_is_a_valid_config(name: str) -> None:
+    config = RunConfig.model_validate({"profile": name, **PROFILES[name]})
+    assert config.lora.r == PROFILES[name]["lora"]["r"]
+
+
+def test_the_defaults_are_those_of_the_balanced_profile() -> None:
+    assert RunConfig.model_validate({"profile": "balanced", **PROFILES["balanced"]}) == RunConfig()
+
+
+def test_the_warm_up_of_the_quick_profile_is_5_steps() -> None:
+    train = PROFILES["fast_dev"]["train"]
+    assert math.isclose(train["warmup_ratio"] * train["max_steps"], 5)
+
+
+@given(st.integers(-5, 600))
+def test_only_ranks_that_can_be_served_are_taken(rank: int) -> None:
+    if rank in RANKS:
+        assert LoraConfig.model_validate({"r": rank}).r == rank
+    else:
+        with pytest.raises(ValidationError):
+            LoraConfig.model_validate({"r": rank})
+
+
+@given(st.integers(1, 64), st.integers(1, 64), st.integers(1, 8))
+def test_a_batch_is_shared_out_without_a_rest(batch: int, micro: int, workers: int) -> None:
+    def build() -> RunConfig:
+        return RunConfig(
+            train=TrainConfig(batch_size=batch, micro_batch_size=micro), resources=ResourcesConfig(num_workers=workers)
+        )
+
+    if batch % (micro * workers) == 0:
+        assert build().train.batch_size == batch
+    else:
+        with pytest.raises(ValidationError, match="must be a multiple of"):
+            build()
+
+
+def test_what_a_batch_must_divide_by_is_said() -> None:
+    refused("batch_size 8 must be a multiple of micro_batch_size 3", train={"batch_size": 8, "micro_batch_size": 3})
+    refused(
+        r"train.batch_size 8 must be a multiple of train.micro_batch_size x resources.num_workers = 6",
+        resources={"num_workers": 3},
+    )
+
+
+@given(st.floats(0, 0.99, exclude_min=True), st.floats(0, 0.99, exclude_min=True))
+def test_some_share_is_left_for_training(val: float, test: float) -> None:
+    if val + test < 1:
+        assert SplitConfig(val=val, test=test).val == val
+    else:
+        with pytest.raises(ValidationError, match="must stay below 1 so that train is not empty"):
+            SplitConfig(val=val, test=test)
+
+
+def test_the_synthetic_format_reads_no_file() -> None:
+    assert SourceConfig(path="synthetic", format="synthetic").limit is None
+    refused("format 'synthetic' reads no file", data={"sources": [{"path": "a.jsonl", "format": "synthetic"}]})
+
+
+def test_there_is_at_least_one_source() -> None:
+    refused("data.sources", data={"sources": []})
+
+
+def test_a_range_is_ordered() -> None:
+    assert RangeConfig(min=1e-5, max=1e-3).max == 1e-3
+    refused("min 0.001 must be below max 0.0001", search={"space": {"learning_rate": {"min": 1e-3, "max": 1e-4}}})
+    refused("must be below", search={"space": {"learning_rate": {"min": 1e-3, "max": 1e-3}}})
+
+
+def test_a_grid_needs_a_list_of_learning_rates() -> None:
+    assert SearchConfig(searcher="grid", space=SpaceConfig(learning_rate=(1e-4,))).searcher == "grid"
+    refused("searcher 'grid' needs space.learning_rate as a list", search={"searcher": "grid"})
+    bounds = {"learning_rate": {"min": 1e-4, "max": 1e-3}}
+    refused("needs space.learning_rate as a list of values, such as", search={"searcher": "grid", "space": bounds})
+
+
+@pytest.mark.parametrize(
+    ("num_workers", "gpus", "packs"),
+    [(1, None, True), (1, 0, True), (1, 1, True), (1, 2, False), (2, None, False), (2, 1, False)],
+)
+def test_trials_are_packed_by_default_where_each_fits_one_device(
+    num_workers: int, gpus: int | None, packs: bool
+) -> None:
+    def config(runner: str) -> RunConfig:
+        resources = {"num_workers": num_workers, "gpus_per_worker": gpus}
+        return RunConfig.model_validate({"search": {"runner": runner}, "resources": resources})
+
+    assert config("auto").packs_trials is packs
+    assert config("isolated").packs_trials is False
+    if packs:
+        assert config("packed").packs_trials
+    else:
+        with pytest.raises(ValidationError, match=r"trains a trial on one device.*set them to at most 1, or"):
+            config("packed")
+
+
+def test_what_keeps_a_trial_from_being_packed_is_said() -> None:
+    refused(
+        "search.runner 'packed' trains a trial on one device, but resources.num_workers is 4 and "
+        "resources.gpus_per_worker is 0: set them to at most 1, or search.runner to 'isolated'",
+        search={"runner": "packed"},
+        resources={"num_workers": 4},
+    )
+    refused("'auto', 'packed' or 'isolated'", search={"runner": "parallel"})
+    refused("'halving', 'asha' or 'none'", search={"scheduler": "median"})
+
+
+def test_a_gate_bounds_a_known_metric() -> None:
+    assert RunConfig(gates={"over_refusal_rate": Gate(max=0.1)}).gates["over_refusal_rate"].max == 0.1
+    refused("a gate needs min, max or both", gates={"tool_call_validity": {}})
+    refused(
+        "no metric is called 'accuracy'; the metrics are case_accuracy, tool_call_validity, ",
+        gates={"accuracy": {"min": 0.5}},
+    )
+
+
+@pytest.mark.parametrize("name", ["", ".hidden", "a/b", "a b", "..", "-x", "x" * 101, "ä"])
+def test_a_name_that_is_no_plain_folder_name_is_refused(name: str) -> None:
+    refused("name", name=name)
+
+
+@pytest.mark.parametrize("name", ["a", "0", "Run-1.2_b", "x" * 100])
+def test_a_plain_folder_name_is_taken(name: str) -> None:
+    assert RunConfig(name=name).name == name
+
+
+@pytest.mark.parametrize(
+    ("section", "content"),
+    [
+        (LoraConfig, {"alpha": 0}),
+        (LoraConfig, {"dropout": 1.0}),
+        (LoraConfig, {"target_modules": ()}),
+        (LoraConfig, {"target_modules": "q_proj"}),
+        (TrainConfig, {"learning_rate": 0}),
+        (TrainConfig, {"learning_rate": math.inf}),
+        (TrainConfig, {"learning_rate": math.nan}),
+        (TrainConfig, {"epochs": 0}),
+        (TrainConfig, {"max_steps": 0}),
+        (TrainConfig, {"warmup_ratio": 1.0}),
+        (TrainConfig, {"weight_decay": -0.1}),
+        (TrainConfig, {"early_stopping_patience": 0}),
+        (TrainConfig, {"max_failures": -1}),
+        (DataConfig, {"max_length": 31}),
+        (DataConfig, {"max_quarantine_rate": 1.1}),
+        (SourceConfig, {"path": ""}),
+        (SourceConfig, {"path": "a", "limit": 0}),
+        (SplitConfig, {"val": -0.1}),
+        (SpaceConfig, {"r": ()}),
+        (SpaceConfig, {"r": (12,)}),
+        (SpaceConfig, {"alpha": (0,)}),
+        (SpaceConfig, {"learning_rate": ()}),
+        (SpaceConfig, {"learning_rate": (0.0,)}),
+        (SpaceConfig, {"learning_rate": "auto"}),
+        (SearchConfig, {"num_trials": 0}),
+        (SearchConfig, {"reduction_factor": 1}),
+        (SearchConfig, {"keep": 0}),
+        (EvalConfig, {"temperature": -1}),
+        (EvalConfig, {"max_new_tokens": 0}),
+        (EvalConfig, {"kv_cache_gib": 0}),
+        (EvalConfig, {"max_unscored_rate": 1.0}),
+        (EvalConfig, {"num_engines": 0}),
+        (EvalConfig, {"turns": "first"}),
+        (EvalConfig, {"reply_format": "xml"}),
+        (SuiteConfig, {"name": "s", "path": ""}),
+        (SuiteConfig, {"path": "a", "name": "no/slash"}),
+        (SuiteConfig, {"path": "a", "name": ""}),
+        (SuiteConfig, {"name": "s", "path": "a", "limit": 0}),
+        (SuiteConfig, {"name": "s", "path": "a", "format": "synthetic"}),
+        (JudgeConfig, {"base": ""}),
+        (JudgeConfig, {"base": "judge", "max_new_tokens": 0}),
+        (ResourcesConfig, {"num_workers": 0}),
+        (ResourcesConfig, {"cpus_per_worker": 0}),
+        (ResourcesConfig, {"gpus_per_worker": -1}),
+    ],
+)
+def test_a_value_out_of_bounds_is_refused(section: type[Section], content: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError) as caught:
+        section.model_validate(content)
+    assert {error["loc"][0] for error in caught.value.errors()} == {list(content)[-1]}

@@ -1,0 +1,283 @@
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from builders import make_trial, names_in, write_peft_checkpoint
+from peft import PeftModel
+from safetensors.numpy import load_file
+from safetensors.torch import load_file as load_tensors
+from safetensors.torch import save_file as save_tensors
+from transformers import AutoModelForCausalLM
+
+from orchestrator.config.schema import LoraConfig
+from orchestrator.core.errors import AdapterError, DataError
+from orchestrator.core.files import digest_of
+from orchestrator.core.records import AdapterRecord, JsonObject, TrialRecord
+from orchestrator.models.adapters import (
+    keep_adapter,
+    list_adapters,
+    load_adapter,
+    merged_tensor,
+    peft_config,
+    read_adapter,
+)
+from orchestrator.models.base_weights import BaseWeights
+from orchestrator.run.paths import RunDir
+
+Changes = Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
+
+FILES = {"adapter_model.safetensors", "adapter_config.json", "adapter.json", "chat_template.jinja"}
+LINEAR = {"down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_peft_checkpoint(tmp_path_factory.mktemp("checkpoint"), model_folder)
+
+
+@pytest.fixture(scope="module")
+def other_checkpoint(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_peft_checkpoint(tmp_path_factory.mktemp("other"), model_folder, seed=1)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    return RunDir(tmp_path / "run")
+
+
+def keep(checkpoint: Path, run: RunDir, trial: TrialRecord | None = None) -> AdapterRecord:
+    return keep_adapter(checkpoint, run, trial or make_trial(), base="Qwen/Qwen3-0.6B", chat_template="{{ x }}\n")
+
+
+def settings_of(folder: Path) -> JsonObject:
+    settings: JsonObject = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    return settings
+
+
+def test_an_adapter_is_kept_with_its_record(checkpoint: Path, run: RunDir) -> None:
+    record = keep(checkpoint, run)
+    assert record == AdapterRecord(
+        id=record.sha256[:16],
+        base="Qwen/Qwen3-0.6B",
+        r=4,
+        alpha=8,
+        target_modules=tuple(sorted(settings_of(checkpoint)["target_modules"])),
+        sha256=record.sha256,
+        learning_rate=1e-3,
+        eval_loss=0.5,
+        step=10,
+        trial_id="t0",
+    )
+    folder = run.adapter(record.id)
+    assert read_adapter(folder) == record
+    assert (folder / "chat_template.jinja").read_text(encoding="utf-8") == "{{ x }}\n"
+
+
+def test_the_id_is_the_hash_of_what_lies_in_the_folder(checkpoint: Path, run: RunDir) -> None:
+    record = keep(checkpoint, run)
+    folder = run.adapter(record.id)
+    assert record.sha256 == digest_of(folder / "adapter_model.safetensors", folder / "adapter_config.json")
+    assert folder.name == record.id == record.sha256[:16]
+
+
+def test_only_safetensors_json_and_the_template_are_kept(checkpoint: Path, run: RunDir, tmp_path: Path) -> None:
+    source = tmp_path / "full"
+    shutil.copytree(checkpoint, source)
+    for extra in ("optimizer.pt", "training_args.bin", "tokenizer.json"):
+        (source / extra).write_bytes(b"x")
+    folder = run.adapter(keep(source, run).id)
+    assert set(names_in(folder)) == FILES
+    assert names_in(run.root / "adapters") == [folder.name]
+    assert folder.stat().st_mode & 0o777 == 0o755
+
+
+def test_the_weights_are_those_of_the_checkpoint(checkpoint: Path, run: RunDir) -> None:
+    kept = load_file(run.adapter(keep(checkpoint, run).id) / "adapter_model.safetensors")
+    assert len(kept) == 2 * 7 * 2  # two layers, seven linear layers each, A and B
+    assert all("lora_A" in name or "lora_B" in name for name in kept)
+    trained = load_file(checkpoint / "adapter_model.safetensors")
+    assert all((kept[name] == trained[name]).all() for name in trained)
+
+
+def test_the_base_is_named_as_in_the_config_and_not_as_a_path_of_a_machine(
+    checkpoint: Path, run: RunDir, model_folder: Path
+) -> None:
+    trained, kept = settings_of(checkpoint), settings_of(run.adapter(keep(checkpoint, run).id))
+    assert trained["base_model_name_or_path"] == str(model_folder)
+    assert kept["base_model_name_or_path"] == "Qwen/Qwen3-0.6B"
+    differing = {key for key in trained if trained[key] != kept[key]} - {"target_modules"}
+    assert differing == {"base_model_name_or_path"}
+    assert kept["target_modules"] == sorted(trained["target_modules"])
+    assert {name.split(".")[-1] for name in kept["target_modules"]} == LINEAR
+    assert kept["inference_mode"] is True
+
+
+def test_peft_loads_a_kept_adapter(checkpoint: Path, run: RunDir, model_folder: Path) -> None:
+    folder = run.adapter(keep(checkpoint, run).id)
+    adapted = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(model_folder), str(folder))
+    assert adapted.peft_config["default"].r == 4
+    assert any(float(p.abs().sum()) > 0 for name, p in adapted.named_parameters() if "lora_B" in name)
+
+
+def test_the_same_content_twice_is_one_folder(checkpoint: Path, run: RunDir) -> None:
+    first, second = keep(checkpoint, run), keep(checkpoint, run)
+    assert first == second
+    assert names_in(run.root / "adapters") == [first.id]
+
+
+def test_the_order_of_the_target_modules_does_not_change_the_id(checkpoint: Path, run: RunDir, tmp_path: Path) -> None:
+    source = tmp_path / "reversed"
+    shutil.copytree(checkpoint, source)
+    settings = settings_of(source)
+    settings["target_modules"].reverse()
+    (source / "adapter_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    assert keep(source, run).id == keep(checkpoint, run).id
+
+
+def test_other_weights_or_another_base_are_another_adapter(
+    checkpoint: Path, other_checkpoint: Path, run: RunDir
+) -> None:
+    ids = {keep(checkpoint, run).id, keep(other_checkpoint, run).id}
+    ids.add(keep_adapter(checkpoint, run, make_trial(), base="tiny", chat_template="").id)
+    assert len(ids) == 3
+    assert set(names_in(run.root / "adapters")) == ids
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])
+def test_a_checkpoint_without_a_file_keeps_nothing(name: str, checkpoint: Path, run: RunDir, tmp_path: Path) -> None:
+    source = tmp_path / "partial"
+    shutil.copytree(checkpoint, source)
+    (source / name).unlink()
+    with pytest.raises(AdapterError, match=f"the checkpoint has no {name}"):
+        keep(source, run)
+    assert not (run.root / "adapters").exists()
+
+
+def test_a_trial_without_a_best_step_has_no_adapter(checkpoint: Path, run: RunDir) -> None:
+    with pytest.raises(AdapterError, match="t9: a trial that is completed has no adapter to keep"):
+        keep(checkpoint, run, make_trial("t9", eval_loss=None, step=None))
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])
+def test_tampering_is_noticed(name: str, checkpoint: Path, run: RunDir) -> None:
+    folder = run.adapter(keep(checkpoint, run).id)
+    content = bytearray((folder / name).read_bytes())
+    content[-2] ^= 1
+    (folder / name).write_bytes(content)
+    with pytest.raises(AdapterError, match="not those that were recorded"):
+        read_adapter(folder)
+
+
+@pytest.mark.parametrize("name", sorted(FILES - {"chat_template.jinja"}))
+def test_a_missing_file_is_named(name: str, checkpoint: Path, run: RunDir) -> None:
+    folder = run.adapter(keep(checkpoint, run).id)
+    (folder / name).unlink()
+    with pytest.raises(AdapterError, match=f"the adapter has no {name}"):
+        read_adapter(folder)
+
+
+def test_a_broken_record_is_named(checkpoint: Path, run: RunDir) -> None:
+    folder = run.adapter(keep(checkpoint, run).id)
+    (folder / "adapter.json").write_text('{"id": "x"}', encoding="utf-8")
+    with pytest.raises(DataError, match=r"adapter\.json: base: Field required"):
+        read_adapter(folder)
+
+
+def test_adapters_are_listed_best_first_and_unfinished_ones_are_not(
+    checkpoint: Path, other_checkpoint: Path, run: RunDir
+) -> None:
+    assert list_adapters(run) == []
+    worse = keep(checkpoint, run, make_trial("t1", eval_loss=0.9))
+    better = keep(other_checkpoint, run, make_trial("t2", eval_loss=0.1))
+    (run.root / "adapters" / ".partial").mkdir()
+    assert list_adapters(run) == [better, worse]
+
+
+def test_peft_gets_the_configs_settings() -> None:
+    lora = LoraConfig(r=8, alpha=32, dropout=0.05, target_modules=("q_proj", "v_proj"), use_rslora=True)
+    peft = peft_config(lora)
+    assert (peft.r, peft.lora_alpha, peft.lora_dropout, peft.use_rslora) == (8, 32, 0.05, True)
+    assert peft.target_modules == {"q_proj", "v_proj"}
+    assert (peft.bias, peft.task_type, peft.modules_to_save, peft.use_dora) == ("none", "CAUSAL_LM", None, False)
+    assert peft_config(LoraConfig()).target_modules == "all-linear"
+
+
+def rewrite(folder: Path, source: Path, *, tensors: Changes | None = None, **settings: object) -> Path:
+    """A copy of an adapter with changed settings, and its tensors as a function makes them."""
+    shutil.copytree(source, folder)
+    if tensors is not None:
+        changed = tensors(load_tensors(folder / "adapter_model.safetensors"))
+        save_tensors(
+            {key: tensor.contiguous() for key, tensor in changed.items()}, folder / "adapter_model.safetensors"
+        )
+    (folder / "adapter_config.json").write_text(json.dumps({**settings_of(folder), **settings}), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("use_rslora", [False, True])
+def test_a_merged_matrix_is_the_one_that_peft_merges(
+    use_rslora: bool, checkpoint: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    folder = rewrite(tmp_path / "adapter", checkpoint, use_rslora=use_rslora)
+    weights = load_adapter(folder, BaseWeights(model_folder))
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(model_folder), folder)
+    merged = model.merge_and_unload().state_dict()
+    assert weights.sha256 == digest_of(folder / "adapter_model.safetensors", folder / "adapter_config.json")
+    assert {name.split(".")[-2] for name in weights.pairs} == LINEAR
+    for name in weights.pairs:
+        ours = merged_tensor(weights, BaseWeights(model_folder), name)
+        torch.testing.assert_close(ours, merged[name], rtol=1e-5, atol=1e-6)
+        assert not torch.equal(ours, BaseWeights(model_folder).tensor(name))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda ts: {key: t for key, t in ts.items() if "layers.1.mlp.up_proj.lora_B" not in key}, "only one half"),
+        (lambda ts: {**ts, "base_model.model.model.norm.weight": torch.ones(2)}, "no half of a LoRA pair"),
+        (lambda ts: {key.replace("layers.1.", "layers.7."): t for key, t in ts.items()}, "no such matrix"),
+        (lambda ts: {key: t.repeat(2, 1) if "lora_A" in key else t for key, t in ts.items()}, "not of rank 4"),
+        (lambda ts: {key: t.repeat(1, 2) if "lora_A" in key else t for key, t in ts.items()}, "the base's matrix"),
+        (lambda ts: {key: t * torch.nan if "lora_B" in key else t for key, t in ts.items()}, "not all finite"),
+        (lambda _: {}, "no tensor"),
+    ],
+    ids=["half", "stranger", "deeper base", "rank", "wider base", "nan", "empty"],
+)
+def test_an_adapter_that_does_not_fit_the_base_is_refused(
+    change: Changes, words: str, checkpoint: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(AdapterError, match=words):
+        load_adapter(rewrite(tmp_path / "adapter", checkpoint, tensors=change), BaseWeights(model_folder))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"use_dora": True},
+        {"bias": "all"},
+        {"peft_type": "LOHA"},
+        {"rank_pattern": {"q_proj": 2}},
+        {"modules_to_save": ["lm_head"]},
+        {"r": "4"},
+    ],
+    ids=str,
+)
+def test_more_than_plain_lora_is_refused(
+    settings: JsonObject, checkpoint: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(AdapterError, match="not evaluated here"):
+        load_adapter(rewrite(tmp_path / "adapter", checkpoint, **settings), BaseWeights(model_folder))
+
+
+def test_cut_files_are_refused(checkpoint: Path, model_folder: Path, tmp_path: Path) -> None:
+    folder = rewrite(tmp_path / "adapter", checkpoint)
+    weights = folder / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-7])
+    with pytest.raises(AdapterError, match="cannot be read"):
+        load_adapter(folder, BaseWeights(model_folder))
+    weights.unlink()
+    with pytest.raises(AdapterError, match=r"adapter_model\.safetensors cannot be read"):
+        load_adapter(folder, BaseWeights(model_folder))

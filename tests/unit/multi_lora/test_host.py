@@ -1,0 +1,106 @@
+"""An engine brought up as a plan says, without Ray."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from builders import make_plan
+from datasets import Dataset, load_from_disk
+from multi_lora_runs import VAL, follow, make_spec
+
+from orchestrator.config.schema import ModelConfig, RunConfig
+from orchestrator.core.errors import InputError, ModelNotFoundError, TrainingError
+from orchestrator.multi_lora.batch import IGNORED
+from orchestrator.multi_lora.host import make_engine, read_tokens, start_engine
+from orchestrator.multi_lora.plan import PackPlan, PackStatus
+from orchestrator.search.multi_lora import pack_plan
+
+ROWS = [([5, 6, 7, 8], [IGNORED, IGNORED, 7, 8]), ([9, 10], [IGNORED, 10]), ([11, 12, 13], [IGNORED, 12, 13])]
+
+
+def plan_for(base: str, tokens: Path, **fields: object) -> PackPlan:
+    train = make_plan(base=base, train_tokens=str(tokens), val_tokens=str(tokens))
+    plan = pack_plan(RunConfig(), train, slots=2, most_slots=4, cohort=2)
+    return plan.model_copy(update={"model": ModelConfig(base=base, dtype="float32"), **fields})
+
+
+@pytest.fixture
+def tokens(tmp_path: Path) -> Path:
+    columns = {"input_ids": [ids for ids, _ in ROWS], "labels": [labels for _, labels in ROWS]}
+    Dataset.from_dict(columns).save_to_disk(str(tmp_path / "tokens"))
+    return tmp_path / "tokens"
+
+
+def test_stored_tokens_are_read_as_they_are(tokens: Path) -> None:
+    rows = read_tokens(tokens)
+    assert len(rows) == 3
+    for index, (ids, labels) in enumerate(ROWS):
+        part = slice(rows.offsets[index], rows.offsets[index + 1])
+        assert (rows.ids[part].tolist(), rows.labels[part].tolist()) == (ids, labels)
+    assert rows.lengths.tolist() == [4, 2, 3]
+
+
+def test_tokens_that_were_chosen_from_others_are_read_in_their_order(tokens: Path, tmp_path: Path) -> None:
+    load_from_disk(str(tokens)).select([2, 0]).save_to_disk(str(tmp_path / "some"))
+    rows = read_tokens(tmp_path / "some")
+    assert rows.ids.tolist() == [*ROWS[2][0], *ROWS[0][0]]
+    assert np.array_equal(rows.offsets, [0, 3, 7])
+
+
+def test_an_engine_is_made_as_the_plan_says(model_folder: Path, tokens: Path) -> None:
+    engine = make_engine(plan_for(str(model_folder), tokens, target_modules=("q_proj", "v_proj"), batch_size=2))
+    assert {target.name.rpartition(".")[2] for target in engine.targets} == {"q_proj", "v_proj"}
+    engine.admit("a", make_spec(max_steps=2))
+    assert engine.train_step()["a"].tokens in {6, 7, 5}
+
+
+def test_what_cannot_be_trained_packed_is_told_before_anything_starts(model_folder: Path, tokens: Path) -> None:
+    with pytest.raises(InputError, match=r"lora.target_modules"):
+        make_engine(plan_for(str(model_folder), tokens, target_modules=("embed_tokens",)))
+    with pytest.raises(InputError, match=r"lora.target_modules"):
+        make_engine(plan_for(str(model_folder), tokens, target_modules=("no_such_layer",)))
+    with pytest.raises(ModelNotFoundError):
+        make_engine(plan_for(str(tokens), tokens))
+
+
+@pytest.fixture
+def real_tokens(tmp_path: Path) -> Path:
+    parts = [slice(start, end) for start, end in zip(VAL.offsets, VAL.offsets[1:], strict=False)]
+    columns = {"input_ids": [VAL.ids[part] for part in parts], "labels": [VAL.labels[part] for part in parts]}
+    Dataset.from_dict(columns).save_to_disk(str(tmp_path / "real"))
+    return tmp_path / "real"
+
+
+def test_an_engine_starts_with_the_slots_that_are_set_and_trains_what_comes(
+    model_folder: Path, real_tokens: Path, tmp_path: Path
+) -> None:
+    plan = plan_for(str(model_folder), real_tokens, slots=3, eval_steps=2)
+    trials, status = start_engine(plan, tmp_path / "s", 1, after_death=False)
+    assert (status.device, status.dtype, status.threads, status.slots, status.measured) == ("cpu", "float32", 1, 3, {})
+    assert PackStatus.model_validate_json((tmp_path / "s" / "engine-1.json").read_text()) == status
+    assert [evaluation.step for evaluation in follow(trials, "a", make_spec(max_steps=3))] == [2, 3]
+    assert trials.use().slots == 3
+
+
+def test_slots_that_are_not_set_are_measured(model_folder: Path, real_tokens: Path, tmp_path: Path) -> None:
+    plan = plan_for(str(model_folder), real_tokens, slots=None, most_slots=4, cohort=4)
+    trials, status = start_engine(plan, tmp_path, 0, after_death=False)
+    assert list(status.measured) == [4]
+    assert trials.slots == status.slots
+    assert status.slots in status.measured
+
+
+def test_after_each_sudden_death_an_engine_has_half_the_slots_whatever_was_set(
+    model_folder: Path, real_tokens: Path, tmp_path: Path
+) -> None:
+    plan = plan_for(str(model_folder), real_tokens, slots=5)
+    slots = [start_engine(plan, tmp_path, 0, after_death=number > 0)[1].slots for number in range(4)]
+    assert slots == [5, 2, 1, 1]
+    assert start_engine(plan, tmp_path, 1, after_death=True)[1].slots == 5  # died before it was ready
+
+
+def test_an_engine_that_breaks_tells_its_clients_why(model_folder: Path, real_tokens: Path, tmp_path: Path) -> None:
+    trials, _ = start_engine(plan_for(str(model_folder), real_tokens), tmp_path, 0, after_death=False)
+    (tmp_path / "a").write_text("a file where the trial's folder should be")
+    with pytest.raises(TrainingError, match=r"the engine broke: .*Error"):
+        follow(trials, "a", make_spec())

@@ -1,0 +1,232 @@
+"""The command line: what it prints, which exit codes it gives, and how it treats its children."""
+
+import importlib.metadata
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from orchestrator import cli
+from orchestrator.config.load import load_config
+from orchestrator.core.errors import OrchestratorError
+
+COMMANDS = (
+    "init", "schema", "prepare", "train", "search", "evaluate", "report", "run", "submit", "doctor",
+)  # fmt: skip
+
+
+def orchestrator(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run the real command from a folder that is not the project's."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    command = [sys.executable, "-m", "orchestrator", *arguments]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=60)
+
+
+# Help
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_every_command_has_an_example(command: str) -> None:
+    result = CliRunner().invoke(cli.app, [command, "--help"], env={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    assert f"Example: orchestrator {command}" in result.output
+
+
+def test_the_help_lists_every_command(tmp_path: Path) -> None:
+    result = orchestrator("--help", cwd=tmp_path)
+    assert result.returncode == 0
+    assert all(f" {command} " in result.stdout for command in COMMANDS)
+
+
+def test_the_version_is_the_installed_one(tmp_path: Path) -> None:
+    result = orchestrator("--version", cwd=tmp_path)
+    assert (result.returncode, result.stdout.strip()) == (0, importlib.metadata.version("tool-lora-orchestrator"))
+
+
+# Exit codes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nope"], "No such command 'nope'"),
+        (["run"], "Missing argument"),
+        (["run", "a.yaml", "--nope"], "No such option"),
+        (["submit", "a.yaml", "nope", "--address", "http://x"], "nope"),
+        (["submit", "a.yaml"], "--address"),
+        (["run", "missing.yaml"], "missing.yaml: there is no such file"),
+        (["submit", "missing.yaml", "--address", "http://x"], "missing.yaml: there is no such file"),
+        ([], "Missing command"),
+    ],
+)
+def test_bad_usage_exits_3_with_a_message_and_no_traceback(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.run_command(arguments) == 3
+    stderr = capfd.readouterr().err
+    assert message in stderr
+    assert "Traceback" not in stderr
+
+
+@pytest.mark.parametrize("stage", ["prepare", "train", "search", "evaluate", "report", "run"])
+def test_a_stage_refuses_a_wrong_config_before_it_starts(
+    stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("run.yaml").write_text("train: {batchsize: 3}\n")
+    assert cli.run_command([stage, "run.yaml", "--set", "lora.r=7"]) == 3
+    stderr = capfd.readouterr().err
+    assert stderr.startswith("Error: 2 settings are wrong:\n")
+    assert "--set: lora.r: 7" in stderr
+    assert "run.yaml: train.batchsize" in stderr
+
+
+def test_the_real_process_exits_3_for_a_wrong_config(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("profile: nope\n")
+    result = orchestrator("run", "run.yaml", cwd=tmp_path)
+    assert result.returncode == 3
+    assert result.stdout == ""
+    assert result.stderr == (
+        "Error: run.yaml: profile: 'nope' is not allowed here. Allowed: fast_dev, balanced, max_quality.\n"
+    )
+
+
+def test_a_usage_error_of_the_real_process_exits_3(tmp_path: Path) -> None:
+    assert orchestrator("nope", cwd=tmp_path).returncode == 3
+
+
+# Stages
+
+
+def test_a_stage_is_started_with_the_resolved_config_and_its_exit_code_is_ours(tmp_path: Path) -> None:
+    """A `jobs` package in the current folder takes the place of the real one, as Python's -m always has it."""
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "__init__.py").touch()
+    (tmp_path / "jobs" / "pipeline.py").write_text(
+        "import shutil, sys\nassert sys.argv[1] == '--config'\nshutil.copy(sys.argv[2], 'received.json')\nsys.exit(2)\n"
+    )
+    (tmp_path / "run.yaml").write_text("name: demo\nprofile: fast_dev\n")
+    result = orchestrator("run", "run.yaml", "-s", "train.seed=7", "--set", "lora.r=32", cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (2, "")
+    received = load_config(tmp_path / "received.json")
+    assert (received.name, received.train.seed, received.lora.r, received.train.max_steps) == ("demo", 7, 32, 60)
+    assert received.resources.storage_path == str(tmp_path / "runs")
+
+
+@pytest.mark.parametrize(
+    ("job", "options"),
+    [("evaluate", ["--rescore"]), ("evaluate", []), ("report", ["--compare", "last week"]), ("report", [])],
+)
+def test_a_stages_own_options_reach_its_job(job: str, options: list[str], tmp_path: Path) -> None:
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "__init__.py").touch()
+    (tmp_path / "jobs" / f"{job}.py").write_text(
+        "import json, pathlib, sys\npathlib.Path('received.json').write_text(json.dumps(sys.argv[3:]))\n"
+    )
+    (tmp_path / "run.yaml").write_text("name: demo\n")
+    assert orchestrator(job, "run.yaml", *options, cwd=tmp_path).returncode == 0
+    assert json.loads((tmp_path / "received.json").read_text()) == options
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 3, 130])
+def test_the_exit_code_of_a_child_is_forwarded(code: int) -> None:
+    assert cli.run_child([sys.executable, "-c", f"raise SystemExit({code})"]) == code
+
+
+def test_a_killed_child_is_a_failure_that_names_the_signal() -> None:
+    with pytest.raises(OrchestratorError, match="killed by SIGKILL") as caught:
+        cli.run_child([sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"])
+    assert caught.value.exit_code == 1
+
+
+GRACEFUL_CHILD = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: (print("told to end", flush=True), sys.exit(7)))
+try:
+    print("ready", flush=True)
+    time.sleep(60)
+except KeyboardInterrupt:
+    print("ended well", flush=True)
+    sys.exit(130)
+"""
+
+
+def _parent_of(child: str) -> subprocess.Popen[str]:
+    script = "import sys; from orchestrator import cli; sys.exit(cli.run_child([sys.executable, '-c', sys.argv[1]]))"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script, child],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        cwd=Path(cli.__file__).parents[1],
+    )
+    assert parent.stdout is not None
+    assert parent.stdout.readline() == "ready\n"
+    return parent
+
+
+def test_ctrl_c_lets_the_child_end_and_exits_130() -> None:
+    parent = _parent_of(GRACEFUL_CHILD)
+    os.killpg(parent.pid, signal.SIGINT)
+    assert parent.communicate(timeout=20)[0] == "ended well\n"
+    assert parent.returncode == 130
+
+
+def test_sigterm_reaches_the_child_and_its_exit_code_is_ours() -> None:
+    parent = _parent_of(GRACEFUL_CHILD)
+    parent.terminate()
+    assert parent.communicate(timeout=20)[0] == "told to end\n"
+    assert parent.returncode == 7
+
+
+def test_a_second_ctrl_c_ends_a_child_that_does_not_listen() -> None:
+    stubborn = (
+        "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print('ready', flush=True); time.sleep(60)"
+    )
+    parent = _parent_of(stubborn)
+    os.killpg(parent.pid, signal.SIGINT)
+    time.sleep(0.5)
+    os.killpg(parent.pid, signal.SIGINT)
+    parent.communicate(timeout=20)
+    assert parent.returncode == 130
+
+
+# Set up
+
+
+def test_init_writes_a_config_that_loads_and_never_replaces_one_unasked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.run_command(["init", "mine.yaml"]) == 0
+    assert "orchestrator check mine.yaml" in capsys.readouterr().out
+    assert load_config(Path("mine.yaml")).name == "my-first-run"
+    Path("mine.yaml").write_text("name: precious\n")
+    assert cli.run_command(["init", "mine.yaml"]) == 3
+    assert Path("mine.yaml").read_text() == "name: precious\n"
+    assert cli.run_command(["init", "mine.yaml", "--force"]) == 0
+    assert load_config(Path("mine.yaml")).name == "my-first-run"
+
+
+def test_init_into_a_folder_that_is_not_there_exits_3(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert cli.run_command(["init", str(tmp_path / "missing" / "a.yaml")]) == 3
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_schema_prints_the_schema_of_every_section(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run_command(["schema"]) == 0
+    schema = json.loads(capsys.readouterr().out)
+    assert {"name", "profile", "model", "data", "train", "search", "gates"} <= set(schema["properties"])
+    assert schema["additionalProperties"] is False
+    assert schema["$defs"]["LoraConfig"]["properties"]["r"]["enum"] == [1, 2, 4, 8, 16, 32, 64, 128, 256]
