@@ -28,7 +28,7 @@ NO_CALL_SUFFICES = "no_call_suffices"
 
 
 class AcceptedCall(Record):
-    """A call as the Berkeley Function Calling Leaderboard accepts it. Produced by `suites.bfcl`, used by `tool_calls`.
+    """A call as the Berkeley Function Calling Leaderboard accepts it. Produced by `cases.bfcl`, used by `judge/calls`.
 
     Args:
         name: The tool, as it is offered in the case.

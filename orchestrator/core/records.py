@@ -78,7 +78,7 @@ class ToolSpec(Record):
 
 
 class Sample(Record):
-    """One conversation in canonical form. Produced by `data/readers`, consumed by training and evaluation.
+    """One conversation in canonical form. Produced by `data/formats`, consumed by training and evaluation.
 
     `kind` says what the last assistant turn should be. `source` is `file:line` or the generator's name.
     `original_names` maps a tool's name here to its name in the source, for formats whose names no client would accept
@@ -111,7 +111,7 @@ class QuarantinedRow(Record):
 
 
 class AdapterRecord(Record):
-    """What an adapter is, beside its PEFT files in `adapter.json`. Produced by `adapters.save_adapter`.
+    """What an adapter is, beside its PEFT files in `adapter.json`. Produced by `adapters.keep_adapter`.
 
     `id` is the first 16 hex digits of `sha256`, the hash of `adapter_model.safetensors` and `adapter_config.json`.
     """

@@ -7,7 +7,7 @@ from orchestrator.core.records import EvalPoint, Record, StopReason
 
 
 class PackPlan(Record):
-    """One engine on one device. Produced by `search/packed`, consumed by the actor.
+    """One engine on one device. Produced by `search/multi_lora`, consumed by the actor.
 
     `train_tokens` and `val_tokens` are folders of tokenised samples that every node can read. `slots` is the number of
     adapters trained at once; None measures it, up to `most_slots`, and takes no fewer than `cohort` if those fit the
