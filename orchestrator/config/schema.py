@@ -1,6 +1,6 @@
 """The run configuration: frozen, closed, one default per field.
 
-`config_io` turns YAML, a profile and `--set` overrides into a `RunConfig`; jobs receive it as resolved JSON and nothing
+`load` turns YAML, a profile and `--set` overrides into a `RunConfig`; jobs receive it as resolved JSON and nothing
 else. A profile replaces defaults, never what the user wrote.
 """
 

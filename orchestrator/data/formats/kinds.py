@@ -8,7 +8,7 @@ def infer_kind(reply: Message, *, has_tools: bool) -> SampleKind:
     """`tool_call` for a turn with calls, else what its words do.
 
     A question back is a clarification only where tools are offered: without them nothing is missing for a call.
-    A reply that declines a part and delivers another is an answer. See `replies.classify_words` for what is not told.
+    A reply that declines a part and delivers another is an answer. See `refusals.classify_words` for what is not told.
     """
     if reply.tool_calls:
         return "tool_call"
