@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from evals.cases.bfcl import read_cases
+from evals.cases.suites import cases_from_bfcl_file
 from evals.judge.calls import CallJudgement, judge_calls
 from evals.records import AcceptedCall, Case
 from orchestrator.chat.reply import ParsedReply
@@ -209,7 +209,7 @@ class Comparison:
     def __init__(self, data: Path, category: str, *, replies: int, seed: int) -> None:
         questions = data / f"BFCL_v4_{category}.json"
         answers = data / "possible_answer" / questions.name
-        self.cases = read_cases(questions, answers, suite=category, limit=None)
+        self.cases = cases_from_bfcl_file(questions, answers, suite=category, limit=None)
         self.category, self.replies, self.seed = category, replies, seed
         self.functions = {key: row["function"] for key, row in read_rows(questions).items()}
         self.answers = {key: row["ground_truth"] for key, row in read_rows(answers).items()}

@@ -11,13 +11,12 @@ from orchestrator.run.paths import RunDir
 
 def prepare(config: RunConfig, run: RunDir) -> int:
     """Make the splits, unless the run has them, or a check has made them, from the same data."""
-    from orchestrator.data.prepare.fingerprint import data_digest
+    from orchestrator.data.prepare.prepare import data_digest, prepare_data
 
     digest = data_digest(config.data, base_dir=Path.cwd())
 
     def work() -> None:
         from evals.check.check import take_over_check
-        from orchestrator.data.prepare.prepare import prepare_data
 
         if not take_over_check(check_dir(config), run, digest):
             prepare_data(config, run, base_dir=Path.cwd())

@@ -1,7 +1,8 @@
 """Jobs on a running Ray cluster: submit, follow, exit code. The only file that uses Ray's job API.
 
 What travels is a package made for the job: this project's code, the resolved configuration, and each data source and
-suite of cases that is a file on this machine, with its answers and tools. Everything else is the cluster's: a source
+suite of cases that is a file on this machine, with its answers and tools, and the module of a function that reads rows.
+Everything else is the cluster's: a source
 that does not exist here, a base model's folder, and `resources.storage_path`, where the results appear. The driver runs
 on the head node and asks for no CPUs of its own, so that a head without work (`resources: {CPU: 0}`) can still hold it.
 
@@ -29,6 +30,7 @@ from typing import Any, TypeVar, get_args
 from urllib.parse import urlsplit
 
 from orchestrator.config.evaluation import SuiteConfig
+from orchestrator.config.fields import is_function
 from orchestrator.config.schema import SYNTHETIC, RunConfig, SourceConfig
 from orchestrator.core.environment import ENVIRONMENT_DEFAULTS
 from orchestrator.core.errors import InputError, SubmissionError
@@ -41,6 +43,7 @@ Entry = TypeVar("Entry", SourceConfig, SuiteConfig)
 JOBS = (*get_args(StageName), "pipeline")
 PACKAGES = ("orchestrator", "evals", "jobs")
 CONFIG_NAME = "config.json"
+_CACHES = shutil.ignore_patterns("__pycache__", "*.pyc")
 
 MAX_SOURCES_BYTES = 256 * 2**20
 """Largest sum of the data files that travel; Ray's job server takes packages up to 512 MiB."""
@@ -120,9 +123,11 @@ def stage_package(config: RunConfig, folder: Path) -> None:
     """
     root = Path(__file__).resolve().parents[1]
     for package in PACKAGES:
-        shutil.copytree(root / package, folder / package, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+        shutil.copytree(root / package, folder / package, ignore=_CACHES)
     sources = [_with_answers(source) for source in config.data.sources]
     suites = [_with_answers(suite) for suite in config.eval.suites]
+    for source in sources:
+        _copy_module(source.format, folder)
     _refuse_too_large([*sources, *suites])
     update = {
         "data": config.data.model_copy(update={"sources": _staged(sources, "sources", folder)}),
@@ -131,6 +136,18 @@ def stage_package(config: RunConfig, folder: Path) -> None:
     }
     sent = config.model_copy(update=update).model_dump_json(indent=2)
     (folder / CONFIG_NAME).write_text(sent + "\n", encoding="utf-8")
+
+
+def _copy_module(row_format: str, folder: Path) -> None:
+    """Copy the module of a `RowFunction` with all of its package, if that lies in the current directory."""
+    name = row_format.partition(":")[0].partition(".")[0]
+    file = f"{name}.py"
+    if not is_function(row_format) or name in PACKAGES:
+        return
+    if Path(name).is_dir():
+        shutil.copytree(name, folder / name, ignore=_CACHES, dirs_exist_ok=True)
+    elif Path(file).is_file():
+        shutil.copyfile(file, folder / file)
 
 
 def _with_answers(entry: Entry) -> Entry:

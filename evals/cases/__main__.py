@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _write_cases(given: Namespace) -> None:
     # The formats need the readers of the data, which whoever only scores replies does not.
-    from evals.cases.suites import read_cases
+    from evals.cases.suites import cases_from_file
     from orchestrator.core.jsonl import dump_jsonl
     from orchestrator.core.process import output_file, show, write_output
     from orchestrator.data.formats.bfcl import answers_path
@@ -54,7 +54,7 @@ def _write_cases(given: Namespace) -> None:
     if given.limit is not None and given.limit < 1:
         raise DataError(f"{given.limit} rows are asked for", where="--limit", allowed="a whole number at least 1")
     out = output_file(given.out, [given.input, given.answers, answers_path(given.input)])
-    cases = read_cases(
+    cases = cases_from_file(
         given.input,
         given.format,
         suite=given.input.name.partition(".")[0] or given.input.name,

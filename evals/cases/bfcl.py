@@ -9,21 +9,14 @@ leaderboard, tools of Java and JavaScript take source text for every parameter, 
 
 import json
 import re
-from collections.abc import Iterator
-from itertools import islice
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-from evals.cases.rows import refuse_no_file, suite_rows
 from evals.judge.accepted_calls import ITEM_WORDS, MAY_BE_ABSENT, TYPE_WORDS, argument_problem
 from evals.records import AcceptedCall, Case
-from orchestrator.core.errors import DataError
-from orchestrator.core.records import NO_FITTING_TOOL, FunctionCall, JsonObject, Message, QuarantinedRow, ToolCall
-from orchestrator.data.clean.quality import SCHEMA_FAILURES, schema_validator
-from orchestrator.data.formats.bfcl import ROLES, answers_path, load_answers, with_answer
-from orchestrator.data.formats.common import read_content, read_role, read_tool, short, text_field
+from orchestrator.core.records import NO_FITTING_TOOL, FunctionCall, JsonObject, Message, ToolCall
+from orchestrator.data.formats.bfcl import fits, question_turn, refuse_unanswered
+from orchestrator.data.formats.common import read_tool, short
 from orchestrator.data.formats.loose_schema import OfferedTools, offered_tools
-from orchestrator.data.read.sources import RawRow, parse_row
 from orchestrator.data.rejection import Reason, RowRejected
 from orchestrator.notation.source_literals import write_source
 
@@ -38,14 +31,8 @@ _CATEGORY = re.compile(
 _SHOWN_NAMES: dict[str, str] = {"java": "Java", "javascript": "JavaScript"}
 
 
-class _Row(NamedTuple):
-    where: str
-    fields: JsonObject
-    category: str
-
-
-def read_cases(questions: Path, answers: Path | None, *, suite: str, limit: int | None) -> list[Case]:
-    """The questions of a file as cases of a suite, in the order of the file.
+def case_from_bfcl_row(row: JsonObject, *, suite: str, file_name: str) -> Case:
+    """A question as a case of a suite.
 
     A question of irrelevance becomes a case of kind `answer` with the tag `no_fitting_tool`; one of relevance a case of
     kind `tool_call` without expected or accepted calls, for the leaderboard takes any call there. Every other question
@@ -53,57 +40,35 @@ def read_cases(questions: Path, answers: Path | None, *, suite: str, limit: int 
     accepted.
 
     Args:
-        questions: Rows of `id`, `question` and `function`.
-        answers: JSON lines or a JSON array of `id` and `ground_truth`; None looks for them beside the questions
-            (`answers_path`).
-        suite: The name that the cases carry.
-        limit: How many questions are read at most; None reads all.
+        row: `id`, `question`, `function`, and as `ground_truth` the accepted answers.
+        suite: The name that the case carries.
+        file_name: Names the category where the id does not.
 
     Raises:
-        DataError: If a file cannot be read, two questions have one id, or a question cannot be a case: how many
-            cannot, and the first of them with `file:line`.
+        RowRejected: If it cannot be a case.
     """
-    refuse_no_file(questions, f"suite {suite}")
-    found = answers_path(questions) if answers is None else answers
-    accepted = {} if found is None else load_answers(found)
-    cases: dict[str, Case] = {}
-    refused: list[tuple[str, str]] = []
-    num_rows = 0
-    for row in islice(_rows(questions), limit):
-        num_rows += 1
-        try:
-            case = _case(row._replace(fields=with_answer(row.fields, accepted)), suite)
-        except RowRejected as error:
-            refused.append((row.where, f"{error.reason}: {error.detail}"))
-            continue
-        if case.id in cases:
-            raise DataError(f"the id {short(case.id)} occurs twice", where=row.where, fix="Give each row its own id")
-        cases[case.id] = case
-    if refused:
-        where, detail = refused[0]
-        what = f"{len(refused)} of {num_rows} questions cannot be cases, first: {detail}"
-        raise DataError(what, where=where, fix="Correct these rows or take them out of the file")
-    if not cases:
-        raise DataError("the file has no questions", where=str(questions))
-    return list(cases.values())
-
-
-def _rows(questions: Path) -> Iterator[_Row]:
-    for row in suite_rows(questions):
-        where = f"{questions}:{row.line}"
-        if isinstance(row, QuarantinedRow):
-            raise DataError(row.detail, where=where)
-        yield _row(row, where, questions.name)
-
-
-def _row(row: RawRow, where: str, file_name: str) -> _Row:
-    try:
-        fields = parse_row(row)
-    except RowRejected as rejected:
-        raise DataError(f"the question cannot be read: {rejected.detail}", where=where) from None
-    if not isinstance(fields.get("id"), str) or not fields["id"]:
-        raise DataError("the question has no `id`", where=where, allowed='{"id": "simple_python_0", ...} on each line')
-    return _Row(where, fields, _category(fields["id"], file_name))
+    messages = _messages(row.get("question"))
+    functions = _functions(row.get("function"))
+    category = _category(row["id"], file_name)
+    language = _language(category)
+    described = [function if language == "python" else _as_source(function, language) for function in functions]
+    offered = offered_tools(read_tool(function, f"tool {number}") for number, function in enumerate(described, start=1))
+    accepted: tuple[AcceptedCall, ...] = ()
+    if not category.endswith("relevance"):
+        accepted = _accepted_calls(row.get("ground_truth"), functions, offered, language)
+    needs_no_call = category.endswith("irrelevance")
+    return Case(
+        id=row["id"],
+        suite=suite,
+        messages=tuple(messages),
+        tools=offered.specs,
+        kind="answer" if needs_no_call else "tool_call",
+        tags=(NO_FITTING_TOOL,) if needs_no_call else (),
+        expected_calls=tuple(_example(call, offered) for call in accepted),
+        accepted_calls=accepted,
+        expected_text="",
+        original_names=offered.original_names,
+    )
 
 
 def _category(identifier: str, file_name: str) -> str:
@@ -121,41 +86,12 @@ def _language(category: str) -> Language:
     return "java" if "java" in category else "python"
 
 
-def _case(row: _Row, suite: str) -> Case:
-    messages = _messages(row.fields.get("question"))
-    functions = _functions(row.fields.get("function"))
-    language = _language(row.category)
-    described = [function if language == "python" else _as_source(function, language) for function in functions]
-    offered = offered_tools(read_tool(function, f"tool {number}") for number, function in enumerate(described, start=1))
-    accepted: tuple[AcceptedCall, ...] = ()
-    if not row.category.endswith("relevance"):
-        accepted = _accepted_calls(row.fields.get("ground_truth"), functions, offered, language)
-    needs_no_call = row.category.endswith("irrelevance")
-    return Case(
-        id=row.fields["id"],
-        suite=suite,
-        messages=tuple(messages),
-        tools=offered.specs,
-        kind="answer" if needs_no_call else "tool_call",
-        tags=(NO_FITTING_TOOL,) if needs_no_call else (),
-        expected_calls=tuple(_example(call, offered) for call in accepted),
-        accepted_calls=accepted,
-        expected_text="",
-        original_names=offered.original_names,
-    )
-
-
 def _messages(question: Any) -> list[Message]:
     turns = question if isinstance(question, list) and all(isinstance(turn, list) for turn in question) else [question]
     if len(turns) != 1 or not isinstance(turns[0], list) or not turns[0]:
         detail = f"`question` is {short(question)}, not one turn of messages"
         raise RowRejected(Reason.UNSUPPORTED_CONTENT, detail)
-    return [_message(message, f"message {number}") for number, message in enumerate(turns[0], start=1)]
-
-
-def _message(message: Any, where: str) -> Message:
-    role = read_role(text_field(message, "role", where), ROLES, tuple(ROLES), where)
-    return Message(role=role, content=read_content(message.get("content"), role, where))
+    return [question_turn(message, f"message {number}") for number, message in enumerate(turns[0], start=1)]
 
 
 def _functions(functions: Any) -> list[JsonObject]:
@@ -202,9 +138,7 @@ def _item_word(declared: JsonObject) -> str:
 def _accepted_calls(
     answers: Any, functions: list[JsonObject], offered: OfferedTools, language: Language
 ) -> tuple[AcceptedCall, ...]:
-    if answers is None or answers == []:
-        detail = "no accepted answer; they are in a file of their own, <name>_answers.jsonl or possible_answer/<name>"
-        raise RowRejected(Reason.NO_ANSWER, detail)
+    refuse_unanswered(answers)
     if not isinstance(answers, list) or not all(isinstance(answer, dict) and len(answer) == 1 for answer in answers):
         detail = f"`ground_truth` is {short(answers)}, not a list of functions with accepted values"
         raise RowRejected(Reason.MALFORMED_FIELD, detail)
@@ -258,7 +192,7 @@ def _example(accepted: AcceptedCall, offered: OfferedTools) -> ToolCall:
         candidates = [reading for value in values for reading in _readings(value)]
         candidates = [_written(value, name, accepted) for value in candidates]
         good = [value for value in candidates if argument_problem(name, value, accepted) is None]
-        fitting = [value for value in good if _fits(value, name, schema)] if len(good) > 1 else good
+        fitting = [value for value in good if fits(value, name, schema)] if len(good) > 1 else good
         chosen = (*fitting, *good, *candidates)
         if chosen:
             arguments[name] = chosen[0]
@@ -280,14 +214,3 @@ def _written(value: Any, name: str, accepted: AcceptedCall) -> Any:
         return value
     word, item_word = accepted.types.get(name, ""), accepted.item_types.get(name)
     return write_source(value, word, item_word, accepted.language)
-
-
-def _fits(value: Any, name: str, schema: JsonObject) -> bool:
-    properties = schema.get("properties")
-    if not isinstance(properties, dict) or name not in properties:
-        return True
-    validator = schema_validator(json.dumps({"type": "object", "properties": {name: properties[name]}}, sort_keys=True))
-    try:
-        return not isinstance(validator, str) and validator.is_valid({name: value})
-    except SCHEMA_FAILURES:
-        return False

@@ -1,18 +1,25 @@
-"""Conversations in any format of the training data as cases: the data's own reply is the expected one."""
+"""Conversations as cases: in any format of the training data, When2Call and MCP. The data's reply is the expected one."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from evals.cases.samples import Turns, cases_from_samples
-from evals.records import Case
+from evals.records import NO_CALL_SUFFICES, Case
 from orchestrator.config.fields import RowFormat
-from orchestrator.core.records import JsonObject
+from orchestrator.core.records import NO_FITTING_TOOL, JsonObject
 from orchestrator.data.clean.quality import check_sample
 from orchestrator.data.formats.canonical import sample_from_row
 from orchestrator.data.formats.detect import detect_format
+from orchestrator.data.formats.when2call import is_choice
+from orchestrator.data.read.json_files import MCP_TURN_LISTS
 from orchestrator.data.rejection import Reason, RowRejected
+from orchestrator.notation.strict_json import StrictJsonError, parse
+
+_EXPECTED = "expected"
+_STAND_IN = "No call is expected."
+"""What the assistant says in place of a call, so that a row without one is read like any other."""
 
 
-def read_row(
+def cases_from_conversation_row(
     row: JsonObject, *, row_format: Literal["auto"] | RowFormat, source: str, turns: Turns = "all"
 ) -> list[Case]:
     """The cases of one conversation, checked as training data is: its calls fit the tools it offers.
@@ -27,3 +34,66 @@ def read_row(
     if not cases:
         raise RowRejected(Reason.ROLES_OUT_OF_ORDER, "no turn of the assistant follows the user or a tool")
     return cases
+
+
+def cases_from_when2call_row(row: JsonObject, *, source: str) -> list[Case]:
+    """The one case of a row of When2Call, with its `uuid` as id if it has no `id`.
+
+    A row has `question`, `tools`, `answers` (a reply of each sort) and `correct_answer`: tool_call, request_for_info,
+    cannot_answer or direct. The published multiple choice is not asked: the model replies in its own words, and the
+    reply is judged by what it does.
+
+    A question that cannot be answered asks for a reply that says so, also where the row offers no tool at all.
+
+    Raises:
+        RowRejected: If it is no such question.
+    """
+    if not is_choice(row):
+        raise RowRejected(Reason.UNKNOWN_FORMAT, "the row has not all of `question`, `answers` and `correct_answer`")
+    identifier = row.get("id") if row.get("id") is not None else row.get("uuid")
+    (case,) = cases_from_conversation_row({**row, "id": identifier}, row_format="messages", source=source)
+    if row["correct_answer"] == "cannot_answer" and NO_FITTING_TOOL not in case.tags:
+        case = case.model_copy(update={"tags": (*case.tags, NO_FITTING_TOOL)})
+    return [case]
+
+
+def is_mcp_case(row: JsonObject) -> bool:
+    """Whether a row says what is expected of the tools that it offers."""
+    return _EXPECTED in row and row.get("tools") is not None
+
+
+def cases_from_mcp_row(row: JsonObject, *, source: str, turns: Turns = "all") -> list[Case]:
+    """The cases of a row of MCP: tools, what the user asks, and the `tools/call` requests that are expected.
+
+    A row is one that `orchestrator.data.formats.mcp` reads, with two additions that only a case can have. `expected`
+    may stand beside `messages` or `session`: it is then the reply to them. And it may be an empty list: no call is
+    expected.
+
+    Raises:
+        RowRejected: If it is no such row, or a call in it names no offered tool or does not fit its schema.
+    """
+    expected = _parsed(row.get(_EXPECTED))
+    rest = {name: value for name, value in row.items() if name != _EXPECTED}
+    if expected == []:
+        cases = cases_from_conversation_row({**rest, "answer": _STAND_IN}, row_format="mcp", source=source, turns=turns)
+        tags = dict.fromkeys((*cases[-1].tags, NO_FITTING_TOOL, NO_CALL_SUFFICES))
+        last = cases[-1].model_copy(
+            update={"kind": "answer", "expected_text": "", "tags": tuple(tags), "kind_inferred": False}
+        )
+        return [*cases[:-1], last]
+    listed = next((name for name in MCP_TURN_LISTS if row.get(name) is not None), None)
+    if expected is None or listed is None or not isinstance(row[listed], list):
+        return cases_from_conversation_row(row, row_format="mcp", source=source, turns=turns)
+    reply = {"role": "assistant", "tool_calls": expected if isinstance(expected, list) else [expected]}
+    return cases_from_conversation_row(
+        {**rest, listed: [*row[listed], reply]}, row_format="mcp", source=source, turns=turns
+    )
+
+
+def _parsed(expected: Any) -> Any:
+    if not isinstance(expected, str) or not expected.strip():
+        return expected
+    try:
+        return parse(expected)
+    except StrictJsonError as error:
+        raise RowRejected(Reason.CALL_NOT_JSON, f"`{_EXPECTED}` is {error}") from None

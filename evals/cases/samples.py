@@ -1,4 +1,4 @@
-"""From samples to cases: one prompt for every assistant turn. As a command: a suite's file -> `cases.jsonl`."""
+"""From samples to cases: one prompt for every assistant turn."""
 
 import hashlib
 from collections import Counter
@@ -111,6 +111,7 @@ def _case(sample: Sample, position: int, *, turn: int, is_last: bool) -> Case:
         expected_calls=reply.tool_calls,
         expected_text=reply.content,
         original_names=sample.original_names,
+        kind_inferred=sample.kind_inferred and is_last,
     )
 
 

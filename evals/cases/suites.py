@@ -1,29 +1,37 @@
 """A suite of the configuration, or any file of questions, as cases: which reader takes it, and what it cannot take."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from evals.cases import bfcl, mcp, when2call, xstest
-from evals.cases import conversations as canonical
-from evals.cases.rows import refuse_no_file, suite_rows
+from evals.cases.bfcl import case_from_bfcl_row
+from evals.cases.conversations import (
+    cases_from_conversation_row,
+    cases_from_mcp_row,
+    cases_from_when2call_row,
+    is_mcp_case,
+)
 from evals.cases.samples import Turns, case_from_row, refuse_repeated_ids
+from evals.cases.xstest import cases_from_xstest_row, is_xstest
 from evals.records import NO_CALL_SUFFICES, Case
 from orchestrator.config.evaluation import SuiteConfig, SuiteFormat
+from orchestrator.config.schema import SourceConfig
 from orchestrator.core.errors import DataError
 from orchestrator.core.progress import say
 from orchestrator.core.records import NO_FITTING_TOOL, JsonObject, QuarantinedRow
 from orchestrator.core.text import visible
-from orchestrator.data.formats.bfcl import answers_path
+from orchestrator.data.formats.bfcl import answers_path, load_answers, with_answer
+from orchestrator.data.formats.common import short
 from orchestrator.data.formats.detect import detect_format
 from orchestrator.data.formats.when2call import is_choice
-from orchestrator.data.read.sources import RawRow, parse_row
+from orchestrator.data.read.sources import RawRow, parse_row, read_source
 from orchestrator.data.rejection import Reason, RowRejected
 
 MAX_REFUSED_SHARE = 0.05
 """A suite of which more rows than this cannot be cases is refused: its figures would be those of another suite. The
 share is what `data.max_quarantine_rate` is by default."""
+_HOLDS_NOTHING = ("the file is empty", "it holds no rows")
 
 
 class RowReader(Protocol):
@@ -39,7 +47,7 @@ def read_suite(suite: SuiteConfig, *, turns: Turns = "all") -> list[Case]:
     Raises:
         DataError: If the file is missing, cannot be read, or holds too many rows that cannot be cases.
     """
-    cases = read_cases(
+    cases = cases_from_file(
         Path(suite.path),
         suite.format,
         suite=suite.name,
@@ -60,7 +68,7 @@ def suite_files(suites: Iterable[SuiteConfig]) -> list[Path]:
     return files
 
 
-def read_cases(
+def cases_from_file(
     path: Path,
     written: SuiteFormat,
     *,
@@ -98,14 +106,14 @@ def read_cases(
         case "cases":
             cases = _written_cases(absolute, limit=limit)
         case "xstest":
-            cases = _cases_of_rows(absolute, xstest.read_row, suite=suite, limit=limit)
+            cases = _cases_of_rows(absolute, cases_from_xstest_row, suite=suite, limit=limit)
         case "when2call":
-            cases = _cases_of_rows(absolute, when2call.read_row, suite=suite, limit=limit)
+            cases = _cases_of_rows(absolute, cases_from_when2call_row, suite=suite, limit=limit)
         case "mcp":
-            cases = _cases_of_rows(absolute, partial(mcp.read_row, turns=turns), suite=suite, limit=limit)
+            cases = _cases_of_rows(absolute, partial(cases_from_mcp_row, turns=turns), suite=suite, limit=limit)
         case _:
             row_format = "messages" if name == "canonical" else name
-            read_row = partial(canonical.read_row, row_format=row_format, turns=turns)
+            read_row = partial(cases_from_conversation_row, row_format=row_format, turns=turns)
             cases = _cases_of_rows(absolute, read_row, suite=suite, limit=limit)
     if not cases:
         raise DataError(f"suite {suite}: the file holds no case", where=str(path))
@@ -114,12 +122,63 @@ def read_cases(
 
 
 def _bfcl_cases(path: Path, answers: Path | None, *, suite: str, limit: int | None) -> list[Case]:
-    cases = bfcl.read_cases(path, answers, suite=suite, limit=limit)
+    cases = cases_from_bfcl_file(path, answers, suite=suite, limit=limit)
     # The leaderboard's own check of irrelevance asks for no words.
     return [
         case.model_copy(update={"tags": (*case.tags, NO_CALL_SUFFICES)}) if NO_FITTING_TOOL in case.tags else case
         for case in cases
     ]
+
+
+def cases_from_bfcl_file(questions: Path, answers: Path | None, *, suite: str, limit: int | None) -> list[Case]:
+    """The questions of a file of the Berkeley Function Calling Leaderboard as cases, in the order of the file.
+
+    Args:
+        questions: Rows of `id`, `question` and `function`.
+        answers: JSON lines or a JSON array of `id` and `ground_truth`; None looks for them beside the questions
+            (`answers_path`).
+        suite: The name that the cases carry.
+        limit: How many questions are read at most; None reads all.
+
+    Raises:
+        DataError: If a file cannot be read, two questions have one id, or a question cannot be a case: how many
+            cannot, and the first of them with `file:line`.
+    """
+    refuse_no_file(questions, f"suite {suite}")
+    found = answers_path(questions) if answers is None else answers
+    accepted = {} if found is None else load_answers(found)
+    cases: dict[str, Case] = {}
+    refused: list[tuple[str, str]] = []
+    num_rows = 0
+    for row in suite_rows(questions, limit=limit):
+        num_rows += 1
+        where = f"{questions}:{row.line}"
+        question = with_answer(_bfcl_question(row, where), accepted)
+        try:
+            case = case_from_bfcl_row(question, suite=suite, file_name=questions.name)
+        except RowRejected as error:
+            refused.append((where, f"{error.reason}: {error.detail}"))
+            continue
+        if case.id in cases:
+            raise DataError(f"the id {short(case.id)} occurs twice", where=where, fix="Give each row its own id")
+        cases[case.id] = case
+    if refused:
+        where, detail = refused[0]
+        what = f"{len(refused)} of {num_rows} questions cannot be cases, first: {detail}"
+        raise DataError(what, where=where, fix="Correct these rows or take them out of the file")
+    return list(cases.values())
+
+
+def _bfcl_question(row: RawRow | QuarantinedRow, where: str) -> JsonObject:
+    if isinstance(row, QuarantinedRow):
+        raise DataError(row.detail, where=where)
+    try:
+        fields = parse_row(row)
+    except RowRejected as rejected:
+        raise DataError(f"the question cannot be read: {rejected.detail}", where=where) from None
+    if not isinstance(fields.get("id"), str) or not fields["id"]:
+        raise DataError("the question has no `id`", where=where, allowed='{"id": "simple_python_0", ...} on each line')
+    return fields
 
 
 def _written_cases(path: Path, *, limit: int | None) -> list[Case]:
@@ -144,11 +203,11 @@ def _format_of(path: Path) -> SuiteFormat:
         row = {} if isinstance(first, QuarantinedRow) else parse_row(first)
         if {"messages", "kind", "expected_calls", "expected_text"} <= row.keys():
             return "cases"
-        if xstest.is_xstest(row):
+        if is_xstest(row):
             return "xstest"
         if is_choice(row):
             return "when2call"
-        if mcp.is_mcp_case(row):
+        if is_mcp_case(row):
             return "mcp"
         return "bfcl" if detect_format(row).format == "bfcl" else "auto"
     except RowRejected:
@@ -197,3 +256,35 @@ def _refuse_unfit(suite: str, refused: list[str], num_rows: int) -> None:
             fix="Correct these rows, or take them out and call the suite by another name",
         )
     say(f"Left out of {what}.")
+
+
+def suite_rows(path: Path, *, limit: int | None = None) -> Iterator[RawRow | QuarantinedRow]:
+    """The first `limit` rows of a file, as `orchestrator.data.read.sources.read_source` gives them.
+
+    Raises:
+        DataError: As there; an empty file is told in the words of a suite, for which one row is enough.
+    """
+    absolute = path.absolute()
+    try:
+        yield from read_source(SourceConfig(path=str(absolute), limit=limit), base_dir=absolute.parent)
+    except DataError as error:
+        if error.what not in _HOLDS_NOTHING:
+            raise
+        raise DataError("the file holds no row", where=str(path), fix="Give a file with at least one") from None
+
+
+def refuse_no_file(path: Path, what: str) -> None:
+    """Refuse a path that is no regular file.
+
+    Raises:
+        DataError: If there is none, or something else; its message begins with `what`, such as `suite xstest`.
+    """
+    if path.is_file():
+        return
+    if path.is_dir():
+        raise DataError(f"{what}: this is a folder, not a file", where=str(path), fix="Name a file in it")
+    if path.exists():
+        fix = "Save the rows as a file first"
+        raise DataError(f"{what}: this is a device or pipe, not a file", where=str(path), fix=fix)
+    fix = "Correct the path; in a configuration it starts at the config file's folder"
+    raise DataError(f"{what}: there is no such file", where=str(path), fix=fix)

@@ -19,7 +19,7 @@ def is_xstest(row: JsonObject) -> bool:
     return isinstance(row.get("prompt"), str) and row.get("label") in LABELS
 
 
-def read_row(row: JsonObject, *, source: str) -> list[Case]:  # noqa: ARG001 - as every reader of rows is called
+def cases_from_xstest_row(row: JsonObject, *, source: str) -> list[Case]:  # noqa: ARG001 - as every reader of rows is called
     """The one case of a row; its tags are `harmful` or `benign`, and `type:` with the row's type.
 
     Raises:

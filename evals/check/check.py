@@ -11,7 +11,7 @@ from orchestrator.core.errors import InputError
 from orchestrator.core.files import digest_of, write_text_atomic
 from orchestrator.core.jsonl import parse_line
 from orchestrator.data.card import DataCard, TokenCard
-from orchestrator.data.prepare.fingerprint import data_digest, tokenizer_digest
+from orchestrator.data.prepare.prepare import data_digest, prepare_data, tokenizer_digest
 from orchestrator.run.paths import RunDir, SplitName
 
 
@@ -65,8 +65,6 @@ def check_data(config: RunConfig, folder: RunDir, *, base_dir: Path) -> CheckCar
 def _findings(
     config: RunConfig, folder: RunDir, base_dir: Path
 ) -> tuple[DataCard | None, dict[SplitName, TokenCard], ParityCard | None, tuple[str, ...]]:
-    from orchestrator.data.prepare.prepare import prepare_data
-
     data: DataCard | None = None
     tokens: dict[SplitName, TokenCard] = {}
     parity: ParityCard | None = None

@@ -13,8 +13,7 @@ from orchestrator.core.errors import DataError
 from orchestrator.core.jsonl import read_jsonl
 from orchestrator.core.records import Sample
 from orchestrator.data.card import LeftOut
-from orchestrator.data.tokens.ledger import LedgerRow
-from orchestrator.data.tokens.store import ledger_path, tokens_folder
+from orchestrator.data.tokens.store import LedgerRow, ledger_path, tokens_folder
 from orchestrator.data.tokens.tokenize import IGNORED, tokenize_samples
 from orchestrator.run.paths import RunDir, SplitName
 

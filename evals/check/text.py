@@ -8,8 +8,7 @@ from orchestrator.core.jsonl import read_jsonl
 from orchestrator.core.progress import duration, say, show_table
 from orchestrator.core.records import SAMPLE_KINDS, QuarantinedRow
 from orchestrator.data.card import DataCard, LeakCard, Overlap, ReasonCount, TokenCard
-from orchestrator.data.prepare.quarantine import Reasons
-from orchestrator.data.rejection import REPEATED
+from orchestrator.data.rejection import REPEATED, Reasons
 from orchestrator.run.paths import RunDir, SplitName
 
 BAR_CHARS = 30

@@ -44,6 +44,7 @@ def judge_reply(case: Case, generation: Generation | None, reply_format: ReplyFo
         arguments_given=0 if calls is None else calls.arguments_given,
         arguments_right=0 if calls is None else calls.arguments_right,
         serving_differs=None if generation.served is None else serving_differs(reply, generation.served),
+        kind_inferred=case.kind_inferred,
     )
 
 
@@ -126,6 +127,7 @@ def _unscored(case: Case, generation: Generation | None) -> Verdict:
         reply_kind=None,
         called=None,
         cut_off=False,
+        kind_inferred=case.kind_inferred,
     )
 
 

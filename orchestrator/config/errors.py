@@ -210,7 +210,8 @@ def _describe_option(option: JsonObject) -> str:
         case "number":
             return "a number" + _bounds(option)
         case "string":
-            return f"text of the form {option['pattern']}" if "pattern" in option else "text"
+            form = option.get("examples", [option.get("pattern")])[0]
+            return "text" if form is None else f"text of the form {form}"
         case "boolean":
             return "true or false"
         case "array":

@@ -24,9 +24,19 @@ RowFormat = Literal[
     "bfcl",
     "instruction",
 ]
+"""The formats of rows. Each is read by the module of its name in `orchestrator/data/formats`."""
 ROW_FORMATS: tuple[RowFormat, ...] = get_args(RowFormat)
+RowFunction = Annotated[
+    str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$", examples=["package.module:function"])
+]
+"""A function of the user's own that turns a row of a source into one of the format `messages`."""
 HUB = "hub:"
 """Start of a source path that names a data set of the Hugging Face hub."""
+
+
+def is_function(row_format: str) -> bool:
+    """Whether the format of a source is a `RowFunction`."""
+    return ":" in row_format
 
 
 class Section(BaseModel):

@@ -13,6 +13,7 @@ from orchestrator.config.fields import HUB as HUB
 from orchestrator.config.fields import ROW_FORMATS as ROW_FORMATS
 from orchestrator.config.fields import Dtype, Fraction, Positive, PositiveInt, Section, Seed, Share
 from orchestrator.config.fields import RowFormat as RowFormat
+from orchestrator.config.fields import RowFunction as RowFunction
 from orchestrator.core.records import METRIC_NAMES, MetricName
 
 ServableRank = Literal[1, 2, 4, 8, 16, 32, 64, 128, 256]
@@ -42,8 +43,9 @@ class SourceConfig(Section):
     path: str = Field(min_length=1)
     """A file (JSON, JSON lines, CSV or Parquet, also gzipped) or a pattern such as `data/*.jsonl`, relative to the
     config file's folder; `hub:owner/name` for a data set of the Hugging Face hub; `synthetic` for the generator."""
-    format: Literal["auto", "synthetic"] | RowFormat = "auto"
-    """How rows are written, see docs/data.md; `auto` looks at each row and says on the data card what told."""
+    format: Literal["auto", "synthetic"] | RowFormat | RowFunction = "auto"
+    """How rows are written, see docs/data.md; `auto` looks at each row and says why on the data card;
+    `package.module:function` is a function of your own that turns a row into one of `messages`."""
     answers: str | None = None
     """For `bfcl`: the file of accepted answers; None looks for `<name>_answers.jsonl` beside the questions."""
     tools: str | None = None

@@ -1,6 +1,12 @@
-"""Why a row cannot become a sample."""
+"""Why a row cannot become a sample; rows set aside, and how often something was found."""
 
+from collections import Counter
 from enum import StrEnum
+from typing import TextIO
+
+from orchestrator.core.jsonl import dump_line
+from orchestrator.core.records import QuarantinedRow
+from orchestrator.data.card import ReasonCount
 
 
 class Reason(StrEnum):
@@ -57,6 +63,10 @@ class Reason(StrEnum):
     """Kind and tags cannot both be right: harmful and answered, benign and refused, harmful and benign."""
     NO_ANSWER = "no_answer"
     """The row asks and no accepted answer to it was found, so that there is nothing to learn."""
+    FUNCTION_FAILED = "function_failed"
+    """The function that the config names as the format raised an exception, or gave what JSON cannot hold."""
+    LEFT_OUT = "left_out"
+    """The function that the config names as the format gave None for the row."""
     DUPLICATE = "duplicate"
     """The same messages and tools as another sample."""
     NEAR_DUPLICATE = "near_duplicate"
@@ -65,6 +75,8 @@ class Reason(StrEnum):
 
 REPEATED = frozenset({Reason.DUPLICATE, Reason.NEAR_DUPLICATE})
 """Reasons that say nothing against a row: it would be a good one if another did not teach the same."""
+NOT_BAD = REPEATED | {Reason.LEFT_OUT}
+"""Reasons that `data.max_quarantine_rate` does not count."""
 
 
 class RowRejected(Exception):
@@ -78,3 +90,41 @@ class RowRejected(Exception):
     def __init__(self, reason: Reason, detail: str) -> None:
         self.reason, self.detail = reason, detail
         super().__init__(f"{reason}: {detail}")
+
+
+class Reasons:
+    """How often something was found, with the first place of each."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._examples: dict[str, str] = {}
+
+    def add(self, reason: str, example: str) -> None:
+        """Count one finding."""
+        self._counts[reason] += 1
+        self._examples.setdefault(reason, example)
+
+    def add_row(self, row: QuarantinedRow) -> None:
+        """Count a row of the quarantine."""
+        place = row.source if row.line is None else f"{row.source}:{row.line}"
+        self.add(row.reason, f"{place}: {row.detail}")
+
+    def counts(self) -> dict[str, ReasonCount]:
+        """By reason, in alphabetical order."""
+        return {
+            reason: ReasonCount(count=self._counts[reason], example=self._examples[reason])
+            for reason in sorted(self._counts)
+        }
+
+
+class Quarantine:
+    """Writes refused rows as they come and counts their reasons."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self.reasons = Reasons()
+
+    def add(self, row: QuarantinedRow) -> None:
+        """Set one row aside."""
+        self._file.write(dump_line(row) + "\n")
+        self.reasons.add_row(row)

@@ -14,7 +14,17 @@ from typing import Any
 from orchestrator.core.errors import DataError
 from orchestrator.core.records import JsonObject, Message, Role, ToolCall
 from orchestrator.data.clean.quality import SCHEMA_FAILURES, schema_validator
-from orchestrator.data.formats.common import COMMON_FIELDS, Draft, read_content, read_role, read_tool, short, text_field
+from orchestrator.data.formats.common import (
+    COMMON_FIELDS,
+    Draft,
+    Format,
+    by_fields,
+    read_content,
+    read_role,
+    read_tool,
+    short,
+    text_field,
+)
 from orchestrator.data.formats.loose_schema import (
     OfferedTools,
     declared_call,
@@ -29,11 +39,10 @@ from orchestrator.data.rejection import Reason, RowRejected
 from orchestrator.notation.pythonic import PythonicError, parse_calls
 from orchestrator.notation.strict_json import MAX_DEPTH, StrictJsonError, parse
 
-FIELDS = COMMON_FIELDS | {"question", "function", "ground_truth"}
 MAY_BE_ABSENT = ""
 """The accepted value that stands for leaving the parameter out."""
 
-ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
+_ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
 
 
 def answers_path(questions: Path) -> Path | None:
@@ -127,18 +136,32 @@ def _question(question: Any) -> list[Message]:
             detail = f"`question` has {len(question)} turns with calls of their own; only one is read"
             raise RowRejected(Reason.UNSUPPORTED_CONTENT, detail)
         question = question[0]
-    return [_message(turn, f"turn {number}") for number, turn in enumerate(question, start=1)]
+    return [question_turn(turn, f"turn {number}") for number, turn in enumerate(question, start=1)]
 
 
-def _message(turn: Any, where: str) -> Message:
-    role = read_role(text_field(turn, "role", where), ROLES, tuple(ROLES), where)
+def question_turn(turn: Any, where: str) -> Message:
+    """One message of a question.
+
+    Raises:
+        RowRejected: If it is none.
+    """
+    role = read_role(text_field(turn, "role", where), _ROLES, _ROLES, where)
     return Message(role=role, content=read_content(turn.get("content"), role, where))
 
 
-def _calls(answers: Any, offered: OfferedTools) -> tuple[ToolCall, ...]:
+def refuse_unanswered(answers: Any) -> None:
+    """Refuse a question without accepted answers.
+
+    Raises:
+        RowRejected: If there are none.
+    """
     if answers is None or answers == []:
         detail = "no accepted answer; they are in a file of their own, <name>_answers.jsonl or possible_answer/<name>"
         raise RowRejected(Reason.NO_ANSWER, detail)
+
+
+def _calls(answers: Any, offered: OfferedTools) -> tuple[ToolCall, ...]:
+    refuse_unanswered(answers)
     if not isinstance(answers, list):
         raise RowRejected(Reason.MALFORMED_FIELD, f"`ground_truth` is {short(answers)}, not a list of calls")
     return tuple(_call(answer, offered, f"answer {number}") for number, answer in enumerate(answers, start=1))
@@ -179,7 +202,7 @@ def _arguments(accepted: JsonObject, schema: JsonObject, where: str) -> JsonObje
                 continue
             raise undeclared(name, schema, where)
         given = [choice for value in values if value != MAY_BE_ABSENT for choice in _choices(value)]
-        fitting = [value for value in given if _fits(value, name, schema)]
+        fitting = [value for value in given if fits(value, name, schema)]
         may_be_absent = MAY_BE_ABSENT in values and name not in required
         if may_be_absent and (values[0] == MAY_BE_ABSENT or not fitting):
             continue
@@ -210,7 +233,8 @@ def _resolved(value: Any, depth: int) -> Any:
     return resolved
 
 
-def _fits(value: Any, name: str, schema: JsonObject) -> bool:
+def fits(value: Any, name: str, schema: JsonObject) -> bool:
+    """Whether a value fits what the schema of a tool's arguments says of one of them."""
     properties = schema.get("properties")
     if not isinstance(properties, dict) or name not in properties:
         return True  # an object that may hold anything beside what it declares
@@ -219,3 +243,12 @@ def _fits(value: Any, name: str, schema: JsonObject) -> bool:
         return not isinstance(validator, str) and validator.is_valid({name: value})
     except SCHEMA_FAILURES:
         return False
+
+
+FORMAT = Format(
+    read_bfcl,
+    COMMON_FIELDS | {"question", "function", "ground_truth"},
+    hint=("question", "function"),
+    recognise=by_fields("question", "function"),
+    precedence=4,
+)

@@ -3,11 +3,12 @@
 import hashlib
 import json
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from importlib import import_module
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from orchestrator.config.schema import RowFormat
+from orchestrator.config.fields import ROW_FORMATS, RowFormat
 from orchestrator.core.records import (
     BENIGN,
     HARMFUL,
@@ -19,51 +20,18 @@ from orchestrator.core.records import (
     ToolCall,
     ToolSpec,
 )
-from orchestrator.data.formats import (
-    bfcl,
-    glaive,
-    hermes,
-    instruction,
-    mcp,
-    messages,
-    sharegpt,
-    tool_pairs,
-    toolace,
-    xlam,
-)
-from orchestrator.data.formats.common import Draft, short, turns_of, with_system
-from orchestrator.data.formats.kinds import infer_kind
+from orchestrator.data.formats.common import Format, short, turns_of, with_system
 from orchestrator.data.rejection import Reason, RowRejected
+from orchestrator.refusals import ReplyKind, classify_words
 
-
-class Reader(NamedTuple):
-    """One format: how a row is read, and the fields of a row and of a turn that then have a place in the sample.
-
-    `reads_system` formats make something of a row's `system` text; in all others it is the system message.
-    """
-
-    read: Callable[[JsonObject], Draft]
-    fields: frozenset[str]
-    turn_fields: frozenset[str] | None = None
-    reads_system: bool = False
-
-
-READERS: dict[RowFormat, Reader] = {
-    "messages": Reader(messages.read_messages, messages.FIELDS, messages.TURN_FIELDS),
-    "sharegpt": Reader(sharegpt.read_sharegpt, sharegpt.FIELDS, sharegpt.TURN_FIELDS),
-    "hermes": Reader(hermes.read_hermes, hermes.FIELDS, reads_system=True),
-    "xlam": Reader(xlam.read_xlam, xlam.FIELDS),
-    "toolace": Reader(toolace.read_toolace, toolace.FIELDS, reads_system=True),
-    "glaive": Reader(glaive.read_glaive, glaive.FIELDS, reads_system=True),
-    "mcp": Reader(mcp.read_mcp, mcp.FIELDS),
-    "tool_pairs": Reader(tool_pairs.read_tool_pairs, tool_pairs.FIELDS),
-    "bfcl": Reader(bfcl.read_bfcl, bfcl.FIELDS),
-    "instruction": Reader(instruction.read_instruction, instruction.FIELDS),
+FORMATS: dict[RowFormat, Format] = {
+    name: import_module(f"orchestrator.data.formats.{name}").FORMAT for name in ROW_FORMATS
 }
+"""Each format, as the module of its name exports it."""
 
 
 class CanonicalRow(NamedTuple):
-    """A row's sample, and whether its kind was told from its last turn because the row does not give it."""
+    """A row's sample, and whether its kind was inferred from its last turn, calls included, as the row gives none."""
 
     sample: Sample
     is_kind_inferred: bool
@@ -72,18 +40,20 @@ class CanonicalRow(NamedTuple):
 def sample_from_row(row: JsonObject, row_format: RowFormat, *, source: str, keep_reasoning: bool) -> CanonicalRow:
     """The sample in a row of the given format.
 
-    A row may give its `id`, `kind` and `tags` in any format. A missing id is made from the content.
+    A row may give its `id`, `kind` and `tags` in any format. A missing id is made from the content, a missing kind
+    inferred from the last turn, as is one that an earlier `prepare` inferred.
 
     Raises:
         RowRejected: If a part of the row has no place in a sample, or its labels contradict each other.
     """
-    reader = READERS[row_format]
+    reader = FORMATS[row_format]
     draft = reader.read(row)
     turns = draft.messages if reader.reads_system else with_system(row.get("system"), draft.messages)
     if not turns:
         raise RowRejected(Reason.EMPTY_CONVERSATION, "the conversation has no turns")
     linked = [message if keep_reasoning else _without_reasoning(message) for message in _link_results(turns)]
-    given = _given_kind(row.get("kind") if row.get("kind") is not None else draft.kind)
+    labelled = None if row.get("kind_inferred") is True else row.get("kind")
+    given = _given_kind(draft.kind if labelled is None else labelled)
     tags = tuple(dict.fromkeys((*_tags(row.get("tags")), *draft.tags)))
     _refuse_contradiction(given, tags)
     sample = Sample(
@@ -94,6 +64,8 @@ def sample_from_row(row: JsonObject, row_format: RowFormat, *, source: str, keep
         source=source,
         tags=tags,
         original_names=draft.original_names or _original_names(row.get("original_names")),
+        # A call is a fact; only a kind inferred from words may agree with the scorer because both read them alike.
+        kind_inferred=given is None and not _last_reply(linked).tool_calls,
     )
     return CanonicalRow(sample, is_kind_inferred=given is None)
 
@@ -109,6 +81,20 @@ def _last_reply(turns: Sequence[Message]) -> Message:
     if last is None:
         raise RowRejected(Reason.NO_ASSISTANT_TURN, "the assistant says nothing")
     return last
+
+
+def infer_kind(reply: Message, *, has_tools: bool) -> SampleKind:
+    """The kind of a sample from its last turn: `tool_call` for a turn with calls, else what its words do.
+
+    A question back is a clarification only where tools are offered: without them nothing is missing for a call. A reply
+    that declines one part and delivers another is an answer. `refusals.classify_words` says what it misses.
+    """
+    if reply.tool_calls:
+        return "tool_call"
+    kind = classify_words(reply.content)
+    if kind is ReplyKind.REFUSAL:
+        return "refusal"
+    return "clarification" if kind is ReplyKind.CLARIFICATION and has_tools else "answer"
 
 
 def _original_names(given: Any) -> dict[str, str]:
@@ -129,7 +115,7 @@ def _given_kind(given: Any) -> SampleKind | None:
 
 
 def _refuse_contradiction(given: SampleKind | None, tags: Sequence[str]) -> None:
-    """A kind that was only told from the words is not held against the tags: see `flags`."""
+    """A kind that was only inferred is not held against the tags: see `flags`."""
     if HARMFUL in tags and BENIGN in tags:
         raise RowRejected(Reason.LABELS_CONTRADICT, f"it is tagged both {HARMFUL} and {BENIGN}")
     if given is None:
@@ -142,7 +128,7 @@ def _refuse_contradiction(given: SampleKind | None, tags: Sequence[str]) -> None
 
 def ignored_fields(row: JsonObject, row_format: RowFormat) -> Iterator[str]:
     """Name the fields of a row that hold something and have no place in a sample, each once, such as `turn.weight`."""
-    reader = READERS[row_format]
+    reader = FORMATS[row_format]
     names = {name for name in row.keys() - reader.fields if _holds_something(row[name])}
     if reader.turn_fields is not None:
         for turn in turns_of(row):

@@ -4,13 +4,14 @@ Everything here is pure and raises `RowRejected` with the first thing that has n
 place for a person, such as `turn 3`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from orchestrator.core.records import FunctionCall, FunctionSpec, JsonObject, Message, Role, ToolCall, ToolSpec
 from orchestrator.data.formats.when2call import choice_turns, is_choice
 from orchestrator.data.formats.written import call_mark
+from orchestrator.data.read.json_files import TURN_LISTS
 from orchestrator.data.rejection import Reason, RowRejected
 from orchestrator.notation.strict_json import StrictJsonError, dump_loosely, parse
 
@@ -21,11 +22,8 @@ ROLES: dict[str, Role] = {**{role: role for role in get_args(Role)}, "developer"
 TOOL_LISTS = ("tools", "functions", "available_tools", "tools_json")
 """Fields that hold a row's tools: OpenAI's name and its early one, Toucan's, and that of sets made into JSON text."""
 
-COMMON_FIELDS = frozenset({"id", "kind", "tags", "system", "source", "original_names", *TOOL_LISTS})
+COMMON_FIELDS = frozenset({"id", "kind", "tags", "system", "source", "original_names", "kind_inferred", *TOOL_LISTS})
 """Fields that every format may have beside its own."""
-
-TURN_LISTS = ("messages", "conversations", "conversation")
-"""Fields that hold a row's turns."""
 
 SCHEMA_KEYS = ("parameters", "inputSchema", "input_schema")
 """Where a tool keeps the JSON Schema of its arguments: OpenAI's name, MCP's and Anthropic's."""
@@ -54,6 +52,41 @@ class Draft:
     original_names: dict[str, str] = field(default_factory=dict)
     kind: str | None = None
     tags: tuple[str, ...] = ()
+
+
+def never(_row: JsonObject) -> str | None:
+    """For formats that a row's own fields do not tell; see `detect` for those that its turns do."""
+    return None
+
+
+def by_fields(*names: str) -> Callable[[JsonObject], str | None]:
+    """Recognises the rows in which none of these fields is absent or null."""
+    *others, last = (f"`{name}`" for name in names)
+    why = f"the row has {', '.join(others)} and {last}"
+    return lambda row: why if all(row.get(name) is not None for name in names) else None
+
+
+@dataclass(frozen=True)
+class Format:
+    """One way in which rows are written. The module `formats/<name>.py` exports it as `FORMAT`.
+
+    Args:
+        read: What a row of this format holds.
+        fields: The fields of a row that have a place in the sample; `turn_fields` are those of its turns, where the
+            turns are a list of objects.
+        reads_system: Whether `read` makes something of a row's `system` text; else that is the system message.
+        hint: The fields to name when a row has none of them right; empty for a format that its turns tell.
+        recognise: Why a row without a list of turns is in this format, as a clause for a person; None if it is not.
+        precedence: Formats are asked in this order, those of one number in the order of `RowFormat`.
+    """
+
+    read: Callable[[JsonObject], Draft]
+    fields: frozenset[str]
+    turn_fields: frozenset[str] | None = None
+    reads_system: bool = False
+    hint: tuple[str, ...] = ()
+    recognise: Callable[[JsonObject], str | None] = never
+    precedence: int = 0
 
 
 def with_system(system: Any, messages: list[Message]) -> list[Message]:

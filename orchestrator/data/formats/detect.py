@@ -7,32 +7,19 @@ from typing import Any, NamedTuple
 from orchestrator.config.schema import RowFormat
 from orchestrator.core.records import JsonObject
 from orchestrator.data.formats import mcp
-from orchestrator.data.formats.common import ROLES, TURN_LISTS, short, turns_of
-from orchestrator.data.formats.glaive import CALL_SPEAKER, TURN_START
+from orchestrator.data.formats.canonical import FORMATS
+from orchestrator.data.formats.common import ROLES, short, turns_of
+from orchestrator.data.formats.glaive import CALL_SPEAKER
 from orchestrator.data.formats.glaive import OPEN_CALL as OPEN_GLAIVE_CALL
 from orchestrator.data.formats.hermes import OPEN_CALL, OPEN_TOOLS, offers_tools
-from orchestrator.data.formats.instruction import MATERIALS, REPLIES, REQUESTS
 from orchestrator.data.formats.sharegpt import SHAREGPT_CALLS, SHAREGPT_ROLES, is_pair
-from orchestrator.data.formats.when2call import is_choice
+from orchestrator.data.read.json_files import TURN_LISTS
 from orchestrator.data.rejection import Reason, RowRejected
 from orchestrator.notation.pythonic import opens_like_calls
 
-RPC_MARKS = ('"jsonrpc"', '"tools/call"')
-"""What JSON-RPC in a text is told by."""
 TOOLACE_MARKS = ("[func_name1(", "composing functions")
 """What the system texts of ToolACE say about calls; a row without a call is told by them alone."""
 
-FIELDS_OF_FORMATS: dict[RowFormat, tuple[str, ...]] = {
-    "messages": ("messages",),
-    "sharegpt": ("conversations",),
-    "xlam": ("query", "answers", "tools"),
-    "glaive": ("chat", "system"),
-    "mcp": ("tools", "request"),
-    "tool_pairs": ("tool", "arguments", "input"),
-    "bfcl": ("question", "function"),
-    "instruction": ("instruction", "output"),
-}
-"""The fields to name when a row has none of them right."""
 _MAX_KEYS_COMPARED = 20
 
 
@@ -54,71 +41,10 @@ def detect_format(row: JsonObject) -> Detected:
         return Detected("mcp", f"the row has `{'session' if row.get('session') is not None else 'jsonrpc'}`")
     if any(row.get(key) is not None for key in TURN_LISTS):
         return _by_turns(row, turns_of(row))
-    detected = _by_fields(row)
-    if detected is None:
-        raise RowRejected(Reason.UNKNOWN_FORMAT, _nearest(row))
-    return detected
-
-
-def _by_fields(row: JsonObject) -> Detected | None:
-    has = {key for key, value in row.items() if value is not None}
-    chat = row.get("chat")
-    if isinstance(chat, str) and TURN_START.search(chat):
-        return Detected("glaive", "`chat` is a text with USER: and ASSISTANT:")
-    if is_choice(row):
-        return Detected("messages", "the row has `question`, `answers` and `correct_answer`")
-    if {"query", "answers"} <= has:
-        return Detected("xlam", "the row has `query` and `answers`")
-    if {"question", "function"} <= has:
-        return Detected("bfcl", "the row has `question` and `function`")
-    if (why := _mcp_call(row)) is not None:
-        return Detected("mcp", why)
-    if {"tool", "arguments"} <= has:
-        return Detected("tool_pairs", "the row has `tool` and `arguments`")
-    reply = next((key for key in REPLIES if _is_pair_of_tool(row.get(key))), None)
-    if reply is not None or ("tool" in row and has & {*REQUESTS, *MATERIALS} and has & {*REPLIES}):
-        return Detected("tool_pairs", f"`{reply}` is a pair of tool and arguments" if reply else "the row has `tool`")
-    if {"query", "response", "history"} <= has:
-        return Detected("sharegpt", "the row has `query`, `response` and `history`")
-    asked = next((key for key in (*REQUESTS, *MATERIALS) if key in has), None)
-    replied = next((key for key in REPLIES if key in has), None)
-    if asked and replied:
-        return Detected("instruction", f"the row has `{asked}` and `{replied}`")
-    return None
-
-
-def _mcp_call(row: JsonObject) -> str | None:
-    if row.get("method") == "tools/call":
-        return "`method` is tools/call"
-    call = next((key for key in mcp.CALLS if row.get(key) is not None), None)
-    asks = any(row.get(key) is not None for key in (*REQUESTS, *MATERIALS))
-    if call and asks and (isinstance(row[call], (dict, list)) or _is_rpc(row[call])):
-        return f"`{call}` is a call"
-    return _mcp_tools(row) if asks and row.get("answer") is not None else None
-
-
-def _mcp_tools(row: JsonObject) -> str | None:
-    """Why the tools can only be those of MCP: a result or response of tools/list, or tools with `inputSchema`."""
-    tools = row.get("tools")
-    if isinstance(tools, dict) and ("jsonrpc" in tools or "tools" in tools):
-        return "`tools` is a tools/list result"
-    if isinstance(tools, list) and any(isinstance(tool, dict) and "inputSchema" in tool for tool in tools):
-        return "the tools have `inputSchema`"
-    return None
-
-
-def _is_rpc(value: Any) -> bool:
-    if isinstance(value, str):
-        return value.lstrip()[:1] in ("{", "[") and any(mark in value for mark in RPC_MARKS)
-    values = value if isinstance(value, list) else [value]
-    return any(isinstance(item, dict) and ("jsonrpc" in item or item.get("method") == "tools/call") for item in values)
-
-
-def _is_pair_of_tool(value: Any) -> bool:
-    if isinstance(value, str):
-        return value.lstrip()[:1] in ("{", "[") and '"tool"' in value and '"arguments"' in value
-    values = value if isinstance(value, list) else [value]
-    return bool(values) and all(isinstance(item, dict) and "tool" in item for item in values)
+    for name, form in sorted(FORMATS.items(), key=lambda item: item[1].precedence):
+        if (why := form.recognise(row)) is not None:
+            return Detected(name, why)
+    raise RowRejected(Reason.UNKNOWN_FORMAT, _nearest(row))
 
 
 def _by_turns(row: JsonObject, turns: Sequence[Any]) -> Detected:
@@ -145,9 +71,9 @@ def _by_turns(row: JsonObject, turns: Sequence[Any]) -> Detected:
 def _mcp_turns(row: JsonObject, turns: Sequence[JsonObject], *, has_fields: bool) -> str | None:
     """Why turns are those of MCP. Where calls have fields of their own, JSON-RPC in a text is what a tool answered."""
     spoken = () if has_fields else (turn.get("content") for turn in turns if turn.get("role") in ("assistant", "tool"))
-    if any("jsonrpc" in turn for turn in turns) or any(_is_rpc(content) for content in spoken):
+    if any("jsonrpc" in turn for turn in turns) or any(mcp.is_rpc(content) for content in spoken):
         return "the turns hold JSON-RPC"
-    return _mcp_tools(row) if isinstance(row.get("tools"), dict) else None
+    return mcp.why_tools(row) if isinstance(row.get("tools"), dict) else None
 
 
 def _texts(row: JsonObject, turns: Sequence[JsonObject], speakers: Sequence[Any]) -> Iterator[tuple[str, str]]:
@@ -204,9 +130,10 @@ def _nearest(row: JsonObject) -> str:
     """The row's keys, and the format that shares most fields with it, misspelt ones included."""
     keys = [key[:40] for key in sorted(row)[:_MAX_KEYS_COMPARED]]
     scores = {
-        name: sum(bool(get_close_matches(field, keys, n=1, cutoff=0.75)) for field in fields) / len(fields)
-        for name, fields in FIELDS_OF_FORMATS.items()
+        name: sum(bool(get_close_matches(field, keys, n=1, cutoff=0.75)) for field in form.hint) / len(form.hint)
+        for name, form in FORMATS.items()
+        if form.hint
     }
     name = max(scores, key=lambda name: scores[name])
-    wanted = " and ".join(f"`{field}`" for field in FIELDS_OF_FORMATS[name])
+    wanted = " and ".join(f"`{field}`" for field in FORMATS[name].hint)
     return f"the row has the keys {', '.join(keys)[:200] or '(none)'}; the nearest format is {name}, with {wanted}"

@@ -14,8 +14,8 @@ from orchestrator.core.records import JsonObject, Message, Role, ToolCall, ToolS
 from orchestrator.data.formats import messages as openai
 from orchestrator.data.formats.common import (
     COMMON_FIELDS,
-    TURN_LISTS,
     Draft,
+    Format,
     read_call,
     read_content,
     read_role,
@@ -27,10 +27,9 @@ from orchestrator.data.formats.common import (
 )
 from orchestrator.data.formats.sharegpt import SHAREGPT_CALLS, SHAREGPT_ROLES, Turn, read_turns
 from orchestrator.data.formats.written import json_end, json_values, skip_spaces, split_reasoning, take_calls
+from orchestrator.data.read.json_files import TURN_LISTS
 from orchestrator.data.rejection import Reason, RowRejected
 from orchestrator.notation.strict_json import Fault, StrictJsonError, parse
-
-FIELDS = COMMON_FIELDS | {"chat", *TURN_LISTS}
 
 SPEAKERS: dict[str, Role] = {"USER": "user", "ASSISTANT": "assistant", "FUNCTION RESPONSE": "tool"}
 OPEN_CALL, CLOSE_CALL = "<functioncall>", "</functioncall>"
@@ -249,3 +248,18 @@ def _escaped_arguments(text: str, start: int) -> tuple[str, int]:
     if not inner.endswith("}") or not quoted.endswith("'") or "\\\\" in quoted:
         raise StrictJsonError(Fault("malformed", "not JSON: the arguments are not JSON in single quotes"))
     return quoted[:-1].replace("\\'", "'"), end
+
+
+def _recognised(row: JsonObject) -> str | None:
+    chat = row.get("chat")
+    return "`chat` is a text with USER: and ASSISTANT:" if isinstance(chat, str) and TURN_START.search(chat) else None
+
+
+FORMAT = Format(
+    read_glaive,
+    COMMON_FIELDS | {"chat", *TURN_LISTS},
+    reads_system=True,
+    hint=("chat", "system"),
+    recognise=_recognised,
+    precedence=1,
+)

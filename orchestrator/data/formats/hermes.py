@@ -12,8 +12,8 @@ from orchestrator.core.records import JsonObject, Message, ToolCall, ToolSpec
 from orchestrator.data.formats import messages as openai
 from orchestrator.data.formats.common import (
     COMMON_FIELDS,
-    TURN_LISTS,
     Draft,
+    Format,
     optional_text,
     read_calls,
     read_content,
@@ -35,10 +35,9 @@ from orchestrator.data.formats.written import (
     skip_spaces,
     take_calls,
 )
+from orchestrator.data.read.json_files import TURN_LISTS
 from orchestrator.data.rejection import Reason, RowRejected
 from orchestrator.notation.strict_json import StrictJsonError, parse
-
-FIELDS = COMMON_FIELDS | {*TURN_LISTS, "chosen_response"}
 
 OPEN_CALL, CLOSE_CALL = "<tool_call>", "</tool_call>"
 OPEN_RESULT, CLOSE_RESULT = "<tool_response>", "</tool_response>"
@@ -242,3 +241,6 @@ def _result(text: str) -> Message:
     except StrictJsonError:
         wrapped = None  # a tool may answer with any text
     return wrapped or Message(role="tool", content=content)
+
+
+FORMAT = Format(read_hermes, COMMON_FIELDS | {*TURN_LISTS, "chosen_response"}, reads_system=True)

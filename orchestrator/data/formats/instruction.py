@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from orchestrator.core.records import JsonObject, Message
-from orchestrator.data.formats.common import COMMON_FIELDS, Draft, read_content, read_tools, short
+from orchestrator.data.formats.common import COMMON_FIELDS, Draft, Format, read_content, read_tools, short
 from orchestrator.data.formats.loose_schema import OfferedTools, offered_call, offered_tools, words_only
 from orchestrator.data.formats.messages import read_messages
 from orchestrator.data.rejection import Reason, RowRejected
@@ -20,8 +20,6 @@ MATERIALS = ("input", "context")
 REPLIES = ("output", "completion", "response", "answer")
 
 _JSON_OPENING = re.compile(r"\s*+(?:\[\s*+)?+\{")
-
-FIELDS = COMMON_FIELDS | {*REQUESTS, *MATERIALS, *REPLIES, "history"}
 
 
 def read_instruction(row: JsonObject) -> Draft:
@@ -118,3 +116,18 @@ def _history(given: Any) -> list[Message]:
         content = read_content(reply, "assistant", f"reply {number} of `history`")
         messages.append(Message(role="assistant", content=content))
     return messages
+
+
+def _recognised(row: JsonObject) -> str | None:
+    asked = next((key for key in (*REQUESTS, *MATERIALS) if row.get(key) is not None), None)
+    replied = next((key for key in REPLIES if row.get(key) is not None), None)
+    return f"the row has `{asked}` and `{replied}`" if asked and replied else None
+
+
+FORMAT = Format(
+    read_instruction,
+    COMMON_FIELDS | {*REQUESTS, *MATERIALS, *REPLIES, "history"},
+    hint=("instruction", "output"),
+    recognise=_recognised,
+    precedence=8,
+)

@@ -25,6 +25,7 @@ from orchestrator.data.formats.common import (
     COMMON_FIELDS,
     ROLES,
     Draft,
+    Format,
     read_content,
     read_role,
     read_tools,
@@ -34,6 +35,7 @@ from orchestrator.data.formats.common import (
 )
 from orchestrator.data.formats.instruction import MATERIALS, REQUESTS, asked
 from orchestrator.data.formats.loose_schema import OfferedTools, offered_call, offered_tools
+from orchestrator.data.read.json_files import MCP_TURN_LISTS
 from orchestrator.data.rejection import Reason, RowRejected
 from orchestrator.notation.strict_json import StrictJsonError, dump_loosely, parse
 
@@ -51,10 +53,10 @@ PASSED_METHODS = frozenset(
 )
 """Requests whose answers no model reads. Prompts and resources that are fetched it may have read: those are refused."""
 
-TURN_LISTS = ("messages", "session")
 CALLS = ("request", "call", "expected")
 
-FIELDS = COMMON_FIELDS | {*TURN_LISTS, *CALLS, *REQUESTS, *MATERIALS, "answer", "jsonrpc", "method", "params"}
+RPC_MARKS = ('"jsonrpc"', '"tools/call"')
+"""What tells JSON-RPC in a text."""
 
 RequestId = tuple[str, str | int]
 """The type and value of a JSON-RPC id: 1 and "1" are two ids."""
@@ -133,7 +135,7 @@ def _with_description(tool: Any) -> Any:
 
 
 def _events(row: JsonObject) -> Iterator[Event]:
-    named = [name for name in TURN_LISTS if row.get(name) is not None]
+    named = [name for name in MCP_TURN_LISTS if row.get(name) is not None]
     if len(named) > 1:
         raise RowRejected(Reason.MALFORMED_FIELD, f"the row has both {' and '.join(named)}")
     if not named:
@@ -355,3 +357,40 @@ def _tool_call(event: _Call, offered: OfferedTools) -> ToolCall:
         raise RowRejected(Reason.ARGUMENTS_NOT_OBJECT, detail)
     call = offered_call({"name": params.get("name"), "arguments": arguments}, offered, event.where)
     return call.model_copy(update={"id": str(event.key[1])})
+
+
+def why_tools(row: JsonObject) -> str | None:
+    """Why a row's tools can only be those of MCP: a result or response of tools/list, or tools with `inputSchema`."""
+    tools = row.get("tools")
+    if isinstance(tools, dict) and ("jsonrpc" in tools or "tools" in tools):
+        return "`tools` is a tools/list result"
+    if isinstance(tools, list) and any(isinstance(tool, dict) and "inputSchema" in tool for tool in tools):
+        return "the tools have `inputSchema`"
+    return None
+
+
+def is_rpc(value: Any) -> bool:
+    """Whether a value is a JSON-RPC message or a list that holds one, or looks like the JSON text of either."""
+    if isinstance(value, str):
+        return value.lstrip()[:1] in ("{", "[") and any(mark in value for mark in RPC_MARKS)
+    values = value if isinstance(value, list) else [value]
+    return any(isinstance(item, dict) and ("jsonrpc" in item or item.get("method") == "tools/call") for item in values)
+
+
+def _recognised(row: JsonObject) -> str | None:
+    if row.get("method") == "tools/call":
+        return "`method` is tools/call"
+    call = next((key for key in CALLS if row.get(key) is not None), None)
+    asks = any(row.get(key) is not None for key in (*REQUESTS, *MATERIALS))
+    if call and asks and (isinstance(row[call], (dict, list)) or is_rpc(row[call])):
+        return f"`{call}` is a call"
+    return why_tools(row) if asks and row.get("answer") is not None else None
+
+
+FORMAT = Format(
+    read_mcp,
+    COMMON_FIELDS | {*MCP_TURN_LISTS, *CALLS, *REQUESTS, *MATERIALS, "answer", "jsonrpc", "method", "params"},
+    hint=("tools", "request"),
+    recognise=_recognised,
+    precedence=5,
+)

@@ -11,8 +11,8 @@ from orchestrator.core.records import JsonObject, Message, Role, ToolCall, ToolS
 from orchestrator.data.formats.common import (
     COMMON_FIELDS,
     ROLES,
-    TURN_LISTS,
     Draft,
+    Format,
     optional_text,
     read_call,
     read_calls,
@@ -29,7 +29,7 @@ from orchestrator.data.formats.common import (
 )
 from orchestrator.data.formats.loose_schema import json_schema
 from orchestrator.data.formats.when2call import FIELDS as CHOICE_FIELDS
-from orchestrator.data.formats.when2call import choice_labels
+from orchestrator.data.formats.when2call import choice_labels, is_choice
 from orchestrator.data.formats.written import (
     CLOSE_THINK,
     Reasoned,
@@ -39,11 +39,11 @@ from orchestrator.data.formats.written import (
     split_reasoning,
     take_calls,
 )
+from orchestrator.data.read.json_files import TURN_LISTS
 from orchestrator.data.rejection import Reason, RowRejected
 from orchestrator.notation.pythonic import PythonicError, opens_like_calls, parse_calls
 from orchestrator.notation.strict_json import StrictJsonError, dump_loosely, parse
 
-FIELDS = COMMON_FIELDS | CHOICE_FIELDS | {*TURN_LISTS, "chosen_response"}
 THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking")
 TURN_FIELDS = frozenset(
     {"role", "content", "tool_calls", "function_call", "tool_call_id", "name", "refusal", *THOUGHT_FIELDS}
@@ -374,3 +374,17 @@ def as_result(value: Any) -> Message | None:
     content = value["content"]
     text = content if isinstance(content, str) else dump_loosely(content)
     return Message(role="tool", content=text, tool_call_id=call_id or None, name=name or None)
+
+
+def _recognised(row: JsonObject) -> str | None:
+    return "the row has `question`, `answers` and `correct_answer`" if is_choice(row) else None
+
+
+FORMAT = Format(
+    read_messages,
+    COMMON_FIELDS | CHOICE_FIELDS | {*TURN_LISTS, "chosen_response"},
+    TURN_FIELDS,
+    hint=("messages",),
+    recognise=_recognised,
+    precedence=2,
+)

@@ -11,8 +11,9 @@ from orchestrator.core.records import JsonObject, Message, Role
 from orchestrator.data.formats import messages as openai
 from orchestrator.data.formats.common import (
     COMMON_FIELDS,
-    TURN_LISTS,
     Draft,
+    Format,
+    by_fields,
     read_calls,
     read_role,
     refuse_media,
@@ -22,6 +23,7 @@ from orchestrator.data.formats.common import (
     with_calls,
 )
 from orchestrator.data.formats.written import split_reasoning
+from orchestrator.data.read.json_files import TURN_LISTS
 from orchestrator.data.rejection import Reason, RowRejected
 
 SHAREGPT_ROLES: dict[str, Role] = {
@@ -42,9 +44,6 @@ SHAREGPT_ROLES: dict[str, Role] = {
 }
 SHAREGPT_CALLS = ("function_call", "tool_call", "tool_calls")
 """Speakers of turns that hold the assistant's calls as JSON."""
-
-FIELDS = COMMON_FIELDS | {*TURN_LISTS, "query", "response", "history", "chosen_response"}
-TURN_FIELDS = openai.TURN_FIELDS | {"from", "value", "text", "human", "assistant"}
 
 
 class Turn(NamedTuple):
@@ -110,3 +109,13 @@ def _calling(turn: Turn) -> Message:
         if turn.fields.get(key) not in (None, "", []):
             raise RowRejected(Reason.MALFORMED_FIELD, f"{turn.where}: a {turn.speaker} turn has `{key}`")
     return Message(role="assistant", reasoning_content=reasoning, tool_calls=read_calls(calls, turn.where))
+
+
+FORMAT = Format(
+    read_sharegpt,
+    COMMON_FIELDS | {*TURN_LISTS, "query", "response", "history", "chosen_response"},
+    openai.TURN_FIELDS | {"from", "value", "text", "human", "assistant"},
+    hint=("conversations",),
+    recognise=by_fields("query", "response", "history"),
+    precedence=7,
+)

@@ -9,13 +9,11 @@ up from the call itself would agree with anything and would show the model the a
 from typing import Any
 
 from orchestrator.core.records import JsonObject, Message, ToolCall
-from orchestrator.data.formats.common import COMMON_FIELDS, Draft, read_content, read_tools, short
+from orchestrator.data.formats.common import COMMON_FIELDS, Draft, Format, read_content, read_tools, short
 from orchestrator.data.formats.instruction import MATERIALS, REPLIES, REQUESTS, asked, replied
 from orchestrator.data.formats.loose_schema import OfferedTools, offered_call, offered_tools, words_only
 from orchestrator.data.rejection import Reason, RowRejected
 from orchestrator.notation.strict_json import StrictJsonError, parse
-
-FIELDS = COMMON_FIELDS | {*REQUESTS, *MATERIALS, *REPLIES, "tool", "arguments"}
 
 
 def read_tool_pairs(row: JsonObject) -> Draft:
@@ -85,3 +83,29 @@ def _call(pair: Any, offered: OfferedTools, where: str) -> ToolCall:
         detail = f"{calls}; give the row a `tools` list, or name a file of tools in data.sources[].tools"
         raise RowRejected(Reason.UNKNOWN_TOOL, detail)
     return offered_call({"name": pair["tool"], "arguments": pair.get("arguments")}, offered, where)
+
+
+def _recognised(row: JsonObject) -> str | None:
+    has = {key for key, value in row.items() if value is not None}
+    if {"tool", "arguments"} <= has:
+        return "the row has `tool` and `arguments`"
+    reply = next((key for key in REPLIES if _is_pair(row.get(key))), None)
+    if reply is not None:
+        return f"`{reply}` is a pair of tool and arguments"
+    return "the row has `tool`" if "tool" in row and has & {*REQUESTS, *MATERIALS} and has & {*REPLIES} else None
+
+
+def _is_pair(value: Any) -> bool:
+    if isinstance(value, str):
+        return value.lstrip()[:1] in ("{", "[") and '"tool"' in value and '"arguments"' in value
+    values = value if isinstance(value, list) else [value]
+    return bool(values) and all(isinstance(item, dict) and "tool" in item for item in values)
+
+
+FORMAT = Format(
+    read_tool_pairs,
+    COMMON_FIELDS | {*REQUESTS, *MATERIALS, *REPLIES, "tool", "arguments"},
+    hint=("tool", "arguments", "input"),
+    recognise=_recognised,
+    precedence=6,
+)

@@ -14,6 +14,7 @@ from orchestrator.core.records import JsonObject, Message, Role, ToolCall, ToolS
 from orchestrator.data.formats.common import (
     COMMON_FIELDS,
     Draft,
+    Format,
     read_content,
     read_role,
     read_tools,
@@ -25,8 +26,6 @@ from orchestrator.data.formats.loose_schema import OfferedTools, declared_call, 
 from orchestrator.data.rejection import Reason, RowRejected
 from orchestrator.notation.pythonic import PythonicError, opens_like_calls, parse_calls
 from orchestrator.notation.strict_json import StrictJsonError, dump_loosely, parse
-
-FIELDS = COMMON_FIELDS | {"conversations"}
 
 ROLES: dict[str, Role] = {
     "system": "system",
@@ -211,3 +210,6 @@ def _result(call: ToolCall, result: Any) -> Message:
         result = result["results"]  # the message itself says whose result it is
     content = result if isinstance(result, str) else dump_loosely(result)
     return Message(role="tool", content=content, name=call.function.name)
+
+
+FORMAT = Format(read_toolace, COMMON_FIELDS | {"conversations"}, reads_system=True)

@@ -5,12 +5,10 @@ as they are: a number written as text for a parameter of type `int` is for the s
 """
 
 from orchestrator.core.records import JsonObject, Message
-from orchestrator.data.formats.common import COMMON_FIELDS, Draft, read_tools, short
+from orchestrator.data.formats.common import COMMON_FIELDS, Draft, Format, by_fields, read_tools, short
 from orchestrator.data.formats.loose_schema import declared_call, offered_tools
 from orchestrator.data.rejection import Reason, RowRejected
 from orchestrator.notation.strict_json import StrictJsonError, parse
-
-FIELDS = COMMON_FIELDS | {"query", "answers"}
 
 
 def read_xlam(row: JsonObject) -> Draft:
@@ -40,3 +38,12 @@ def read_xlam(row: JsonObject) -> Draft:
         tools=offered.specs,
         original_names=offered.original_names,
     )
+
+
+FORMAT = Format(
+    read_xlam,
+    COMMON_FIELDS | {"query", "answers"},
+    hint=("query", "answers", "tools"),
+    recognise=by_fields("query", "answers"),
+    precedence=3,
+)

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from orchestrator.config.fields import is_function
 from orchestrator.config.schema import SYNTHETIC, DataConfig, SourceConfig
 from orchestrator.core.errors import DataError
 from orchestrator.core.parallel import map_chunks
@@ -23,9 +24,16 @@ from orchestrator.core.records import JsonObject, Sample
 from orchestrator.data.card import FormatCount
 from orchestrator.data.clean.duplicates import NUM_PERM, shingles
 from orchestrator.data.formats.bfcl import answers_path, load_answers
-from orchestrator.data.prepare.convert import Converted, ConvertSettings, Refused, convert_rows, convert_samples
-from orchestrator.data.prepare.quarantine import Quarantine, Reasons
+from orchestrator.data.prepare.convert import (
+    Converted,
+    ConvertSettings,
+    Refused,
+    convert_rows,
+    convert_samples,
+    row_function,
+)
 from orchestrator.data.read.sources import file_name, named_files, read_source, resolve_path, source_files
+from orchestrator.data.rejection import Quarantine, Reasons
 from orchestrator.data.split.parts import SplitItem
 from orchestrator.notation.strict_json import StrictJsonError, parse
 from orchestrator.toy.synthetic import generate_samples
@@ -33,6 +41,8 @@ from orchestrator.toy.synthetic import generate_samples
 SYNTHETIC_SAMPLES = 2000
 SYNTHETIC_SEED = 0
 """Fixed: `data.split.seed` decides where samples fall, not what they are."""
+SPOKEN = ("role", "content", "reasoning_content", "name")
+"""What two replies must share to be the same, beside the functions that they call."""
 ROWS_PER_CHUNK = 250
 """Enough work to outweigh sending rows to another process, little enough that memory and progress stay smooth."""
 
@@ -144,6 +154,8 @@ def collect(
 
 def _opened(source: SourceConfig, base_dir: Path) -> SourceTally:
     named_files(source, base_dir=base_dir)
+    if is_function(source.format):
+        row_function(source.format)
     files = source_files(source, base_dir=base_dir)
     names = tuple(file_name(file, source, base_dir=base_dir) for file in files)
     return SourceTally(source, files=names, sha256=_sha256(files) if files else None)
@@ -218,3 +230,31 @@ def _flag(row: Converted, flags: Reasons) -> None:
         source = json.loads(row.line)["source"]
         for flag in row.flags:
             flags.add(flag.code, f"{source}: {flag.detail}")
+
+
+def contradictions(samples: Samples, kept: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Pairs of a kept sample and an earlier one with the same tools and turns but for the last, by index.
+
+    Either may be wrong, or both right: a person must look. A sample is in one pair at most, with the first that asks
+    the same. Ids of calls are not looked at.
+    """
+    indices = list(kept)
+    sizes = Counter(samples.items[index].group for index in indices)
+    firsts: dict[bytes, tuple[int, bytes]] = {}
+    for index in indices:
+        if sizes[samples.items[index].group] == 1:
+            continue  # nothing else starts like it
+        value = samples.value(index)
+        *asked, reply = map(_spoken, value["messages"])
+        said = _digest(reply)
+        first, said_first = firsts.setdefault(_digest([asked, value["tools"]]), (index, said))
+        if said != said_first:
+            yield index, first
+
+
+def _spoken(message: JsonObject) -> list[Any]:
+    return [*(message.get(key) for key in SPOKEN), [call["function"] for call in message.get("tool_calls", ())]]
+
+
+def _digest(value: Any) -> bytes:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).digest()[:16]

@@ -1,13 +1,18 @@
 """One chunk of raw rows -> checked canonical samples with all that later steps need to know. Runs in any process."""
 
-from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+import importlib
+import sys
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from orchestrator.config.schema import RowFormat
+from orchestrator.config.fields import RowFormat, is_function
+from orchestrator.core.errors import ConfigError
 from orchestrator.core.jsonl import dump_line
-from orchestrator.core.records import QuarantinedRow, Sample
+from orchestrator.core.records import JsonObject, QuarantinedRow, Sample
 from orchestrator.data.clean.duplicates import shingles, signature
 from orchestrator.data.clean.flags import Flag, find_flags
 from orchestrator.data.clean.quality import check_sample
@@ -16,7 +21,8 @@ from orchestrator.data.formats.canonical import content_hash, ignored_fields, sa
 from orchestrator.data.formats.common import TOOL_LISTS
 from orchestrator.data.formats.detect import Detected, detect_format
 from orchestrator.data.read.sources import RawRow, parse_row, quarantined
-from orchestrator.data.rejection import RowRejected
+from orchestrator.data.read.tables import value_row
+from orchestrator.data.rejection import Reason, RowRejected
 from orchestrator.data.split.parts import SplitItem, group_key
 
 TOOL_FIELDS = (*TOOL_LISTS, "function")
@@ -24,9 +30,12 @@ TOOL_FIELDS = (*TOOL_LISTS, "function")
 
 
 class ConvertSettings(NamedTuple):
-    """How the rows of one source are read; `answers` are BFCL's, by id, `tools` are offered in rows without any."""
+    """How the rows of one source are read, and as what: `auto`, a `RowFormat` or a `RowFunction`.
 
-    row_format: Literal["auto"] | RowFormat
+    `answers` are BFCL's, by id, `tools` are offered in rows without any.
+    """
+
+    row_format: str
     keep_reasoning: bool
     answers: Mapping[str, list[Any]]
     tools: list[Any] | None = None
@@ -63,6 +72,8 @@ def _convert(row: RawRow, settings: ConvertSettings) -> Converted | Refused:
     detected: Detected | None = None
     try:
         value = parse_row(row)
+        if is_function(settings.row_format):
+            value = _from_function(row_function(settings.row_format), value)
         if settings.tools is not None and not any(value.get(name) for name in TOOL_FIELDS):
             value = value | {"tools": settings.tools}
         detected = _format_of(value, settings)
@@ -81,7 +92,63 @@ def _convert(row: RawRow, settings: ConvertSettings) -> Converted | Refused:
 def _format_of(value: dict[str, Any], settings: ConvertSettings) -> Detected:
     if settings.row_format == "auto":
         return detect_format(value)
-    return Detected(settings.row_format, "the config says so")
+    if is_function(settings.row_format):
+        return Detected("messages", f"the function {settings.row_format} gives it so")
+    return Detected(cast("RowFormat", settings.row_format), "the config says so")
+
+
+def _from_function(function: Callable[[JsonObject], Any], row: JsonObject) -> JsonObject:
+    """What the user's function makes of a row, as the strict JSON object that a file would have given."""
+    try:
+        given = function(row)
+        if isinstance(given, dict):
+            found = value_row(0, given)
+    except Exception as error:  # noqa: BLE001 - whatever it raises is a finding about this row
+        raise RowRejected(Reason.FUNCTION_FAILED, f"{type(error).__name__}: {error}"[:300]) from None
+    if given is None:
+        raise RowRejected(Reason.LEFT_OUT, "the function gave None")
+    if not isinstance(given, dict):
+        raise RowRejected(Reason.FUNCTION_FAILED, f"the function gave a {type(given).__name__}, not a dict or None")
+    if found.refusal is not None:
+        raise found.refusal
+    return parse_row(RawRow("", 0, found.content))
+
+
+@lru_cache
+def row_function(name: str) -> Callable[[JsonObject], Any]:
+    """The function of a `RowFunction`, imported as Python imports it and from the current directory.
+
+    Raises:
+        ConfigError: If its module cannot be imported or has no such function.
+    """
+    where = f"data.sources.format {name}"
+    module_name, _, function_name = name.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    rule = f"Modules are looked for in the current directory ({here}) and among the installed packages"
+    importlib.invalidate_caches()
+    try:
+        function = getattr(importlib.import_module(module_name), function_name, None)
+    except Exception as error:
+        problem = f"the module {module_name} cannot be imported ({type(error).__name__}: {error})"
+        raise ConfigError(problem, where=where, fix=rule) from error
+    if not callable(function):
+        raise ConfigError(f"the module {module_name} has no function {function_name}", where=where, fix=rule)
+    return cast("Callable[[JsonObject], Any]", function)
+
+
+def function_files(name: str) -> list[Path]:
+    """The files of a `RowFunction`: that of the module named, and that of the module which defines it.
+
+    Raises:
+        ConfigError: As `row_function`; if the function is in no file of Python.
+    """
+    modules = dict.fromkeys([name.partition(":")[0], getattr(row_function(name), "__module__", None)])
+    files = [getattr(sys.modules.get(module or ""), "__file__", None) for module in modules]
+    if found := [Path(file) for file in files if file]:
+        return found
+    raise ConfigError("the function is in no Python file", where=f"data.sources.format {name}")
 
 
 def convert_sample(sample: Sample, *, is_kind_inferred: bool) -> Converted:

@@ -7,22 +7,24 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import BinaryIO, TypeVar, cast
 
 import numpy as np
 
-from orchestrator.config.schema import DataConfig, RunConfig
+from orchestrator.config.fields import is_function
+from orchestrator.config.schema import DataConfig, ModelConfig, RunConfig
 from orchestrator.core.errors import DataError
-from orchestrator.core.files import open_atomic, write_text_atomic
+from orchestrator.core.files import digest_of, open_atomic, write_text_atomic
 from orchestrator.core.records import QuarantinedRow, SampleKind
 from orchestrator.data.card import DataCard, HeldOutName, LeakCard, Overlap, ReasonCount, SourceCard, ToolCard
 from orchestrator.data.clean.duplicates import near_duplicates, similar_to
-from orchestrator.data.prepare.collect import Samples, SourceTally, collect
-from orchestrator.data.prepare.contradictions import contradictions
-from orchestrator.data.prepare.quarantine import Quarantine, Reasons
-from orchestrator.data.read.sources import clip_raw
-from orchestrator.data.rejection import REPEATED, Reason
+from orchestrator.data.formats.bfcl import answers_path
+from orchestrator.data.prepare.collect import Samples, SourceTally, collect, contradictions
+from orchestrator.data.prepare.convert import function_files
+from orchestrator.data.read.sources import clip_raw, named_files, source_files
+from orchestrator.data.rejection import NOT_BAD, Quarantine, Reason, Reasons
 from orchestrator.data.split.leaks import audit_leaks
 from orchestrator.data.split.parts import Assignment, assign_parts, visible_tools
 from orchestrator.run.paths import RunDir, SplitName
@@ -30,8 +32,9 @@ from orchestrator.run.paths import RunDir, SplitName
 Name = TypeVar("Name", bound=str)
 
 PARTS: tuple[SplitName, ...] = ("train", "val", "test")
-
-
+PATHS = ("path", "answers", "tools")
+"""Fields of a source that name files."""
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
 AUDITED_SIMILARITY = 0.9
 """From what similarity the leak audit counts near-duplicates where they were not looked for among all samples."""
 
@@ -217,7 +220,7 @@ def _refuse_bad_data(
     tallies: list[SourceTally], reasons: dict[str, ReasonCount], config: DataConfig, run: RunDir
 ) -> None:
     # A repeated row is a good row that adds nothing: counted on the card, but no sign of bad data.
-    bad = {reason: found for reason, found in reasons.items() if reason not in REPEATED}
+    bad = {reason: found for reason, found in reasons.items() if reason not in NOT_BAD}
     num_bad, num_rows = sum(found.count for found in bad.values()), sum(tally.num_rows for tally in tallies)
     rate = num_bad / num_rows
     if rate > config.max_quarantine_rate:
@@ -291,3 +294,42 @@ def _tools(samples: Samples, chosen: _Chosen) -> dict[str, ToolCard]:
 
 def _sorted(counts: Counter[Name]) -> dict[Name, int]:
     return dict(sorted(counts.items()))
+
+
+def data_digest(config: DataConfig, *, base_dir: Path) -> str:
+    """Digest of what decides the split files: the section and its files, by name and content and not by folder.
+
+    The file of a function that reads rows is one of them.
+
+    A submitted job finds the same files in another place each time. A hub data set counts by its name and revision.
+
+    Raises:
+        DataError: If a source is not there.
+        ConfigError: If a function that reads rows is not there.
+    """
+    files: list[Path] = []
+    for source in config.sources:
+        questions = source_files(source, base_dir=base_dir)
+        found = [answers_path(path) for path in questions]
+        files += [*questions, *(path for path in found if path is not None)]
+        files += named_files(source, base_dir=base_dir)
+        files += function_files(source.format) if is_function(source.format) else []
+    named = [source.model_dump() | {key: _name(getattr(source, key)) for key in PATHS} for source in config.sources]
+    return digest_of(
+        config.model_dump(mode="json") | {"sources": named}, [file.name for file in files], *files, _own_version()
+    )
+
+
+def _name(path: str | None) -> str | None:
+    return path and Path(path).name
+
+
+def tokenizer_digest(model: ModelConfig) -> str:
+    """Digest of what decides how text becomes tokens: the base's name and revision, and a local folder's files."""
+    folder = Path(model.base).expanduser()
+    files = [folder / name for name in TOKENIZER_FILES] if folder.is_dir() else []
+    return digest_of(model.base, model.revision, model.trust_remote_code, *files, _own_version())
+
+
+def _own_version() -> str:
+    return version("tool-lora-orchestrator")

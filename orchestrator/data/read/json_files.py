@@ -1,28 +1,43 @@
 """Rows of JSON files: one a line, the elements of one list, or a single one. A row stays text; nothing is parsed here.
 
+A document of any size is read value by value: memory holds a chunk and one value, delimited by the scanner of the
+standard library.
+
 Only the text between rows is judged: a broken line is refused where it is parsed, a broken document as a whole.
 """
 
 import io
 import json
+import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from orchestrator.core.errors import DataError
 from orchestrator.data.read.file_bytes import MAX_LINE_BYTES, UTF8_BOM, Found, Line, bounded_lines, not_utf8, open_bytes
-from orchestrator.data.read.json_stream import BrokenJsonError, JsonStream
 from orchestrator.data.rejection import Reason, RowRejected
+from orchestrator.notation.strict_json import MAX_DEPTH
 
 JSON_SPACE = " \t\r\n"
-TURN_LISTS = ("messages", "conversations")
-ROW_FIELDS = frozenset(
-    {*TURN_LISTS, "question", "query", "chat", "instruction", "prompt", "input", "output", "tool", "jsonrpc"}
-)
-"""Fields that tell a row from an object that merely holds a list of rows."""
+TURN_LISTS = ("messages", "conversations", "conversation")
+"""Fields that hold a row's turns, in every format but MCP."""
+MCP_TURN_LISTS = ("messages", "session")
+"""Fields that hold a row's turns in MCP, where a turn may be a JSON-RPC message."""
+ALL_TURN_LISTS = frozenset({*TURN_LISTS, *MCP_TURN_LISTS})
+ROW_FIELDS = ALL_TURN_LISTS | {"question", "query", "chat", "instruction", "prompt", "input", "output", "tool"}
+"""Fields that tell a row from a turn, and from an object that merely holds a list of rows; `jsonrpc` tells the latter
+alone."""
 SHARED_FIELDS = frozenset({"tools", "functions", "system"})
 """Fields that mean something for a row and would be lost if they stood beside a list of rows."""
+
+CHUNK_CHARS = 2**20
+MAX_VALUE_CHARS = MAX_LINE_BYTES
+_SPACE = re.compile(r"[ \t\n\r]*")
+# Numbers stay text: their digits are judged where a value is parsed.
+_SCANNER = json.JSONDecoder(parse_int=str, parse_float=str)
+_NUMBER_TAIL = 3
+"""`1e+` may go on as a number after its first character: so many characters must follow to know."""
 
 
 def read_json_lines(path: Path) -> Iterator[Found]:
@@ -116,7 +131,9 @@ def _read_object(path: Path, first_lines: list[Found]) -> Iterator[Found]:
 
 
 def _rows_of_object(path: Path, members: dict[str, str | None]) -> Iterator[Found]:
-    is_row = any(name in ROW_FIELDS and not _is_list_of_rows(name, first) for name, first in members.items())
+    is_row = any(
+        name in ROW_FIELDS | {"jsonrpc"} and not _is_list_of_rows(name, first) for name, first in members.items()
+    )
     with _opened(path) as text:
         stream = JsonStream(text)
         if is_row:
@@ -152,7 +169,7 @@ def _members(path: Path) -> dict[str, str | None]:
 
 def _is_list_of_rows(name: str, first: str | None) -> bool:
     """Whether a list named like one of turns holds rows: its first element has the fields of a row, not of a turn."""
-    if name not in TURN_LISTS or not first:
+    if name not in ALL_TURN_LISTS or not first:
         return False
     element: Any = json.loads(first, parse_int=str, parse_float=str)
     return isinstance(element, dict) and bool(ROW_FIELDS & element.keys()) and not element.keys() & {"role", "from"}
@@ -179,3 +196,114 @@ def _no_rows_in(path: Path, detail: str) -> DataError:
         allowed="a list of objects, an object with one list, an object that is one conversation, or JSON lines",
         fix="Save the conversations as JSON lines",
     )
+
+
+class BrokenJsonError(ValueError):
+    """A JSON text whose values cannot be told apart, with the line and column in its message."""
+
+
+class JsonStream:
+    """Walks through a JSON text from its start. Every method raises BrokenJsonError where the text is no JSON.
+
+    Args:
+        file: The text, opened with `newline=""`.
+        chunk_chars: How much to read at a time.
+    """
+
+    def __init__(self, file: TextIO, chunk_chars: int = CHUNK_CHARS) -> None:
+        self._file, self._chunk_chars = file, chunk_chars
+        self._text, self._at, self._has_ended = "", 0, False
+        self._lines_before, self._column_before = 0, 0
+
+    def peek(self) -> str:
+        """The next character that is no space, without moving beyond it; empty at the end."""
+        while True:
+            match = _SPACE.match(self._text, self._at)
+            self._at = match.end() if match else self._at
+            if self._at < len(self._text) or self._has_ended:
+                return self._text[self._at : self._at + 1]
+            self._read_more()
+
+    def value(self) -> str:
+        """The text of the value that comes next; one beyond MAX_VALUE_CHARS counts as broken."""
+        self.peek()
+        while True:
+            problem, place = "it has no end", self._at
+            try:
+                _, end = _SCANNER.raw_decode(self._text, self._at)
+            except json.JSONDecodeError as error:
+                problem, place = f"not JSON: {error.msg.removesuffix(' at')}", error.pos
+            except RecursionError:
+                raise self._broken(f"nested deeper than {MAX_DEPTH} levels", self._at) from None
+            else:
+                is_whole = self._has_ended or end + _NUMBER_TAIL <= len(self._text)
+                if is_whole and end - self._at <= MAX_VALUE_CHARS:
+                    return self._taken(end)
+            if len(self._text) - self._at > MAX_VALUE_CHARS:
+                raise self._broken(f"a value is longer than {MAX_VALUE_CHARS} characters, or {problem}", place)
+            if self._has_ended:
+                raise self._broken(problem, place)
+            self._read_more()
+
+    def elements(self) -> Iterator[str]:
+        """The texts of the elements of the array that comes next."""
+        self._expect("[")
+        if self._skip("]"):
+            return
+        while True:
+            yield self.value()
+            if self._skip("]"):
+                return
+            self._expect(",")
+
+    def keys(self) -> Iterator[str]:
+        """The keys of the object that comes next; before the next one, the caller reads the value."""
+        self._expect("{")
+        if self._skip("}"):
+            return
+        while True:
+            if self.peek() != '"':
+                raise self._broken("not JSON: Expecting a key in double quotes", self._at)
+            key: str = json.loads(self.value())
+            self._expect(":")
+            yield key
+            if self._skip("}"):
+                return
+            self._expect(",")
+
+    def end(self) -> None:
+        """Make sure that nothing follows."""
+        if self.peek():
+            raise self._broken("not JSON: Extra data", self._at)
+
+    def _skip(self, char: str) -> bool:
+        is_next = self.peek() == char
+        self._at += is_next
+        return is_next
+
+    def _expect(self, char: str) -> None:
+        if not self._skip(char):
+            raise self._broken(f"not JSON: Expecting '{char}'", self._at)
+
+    def _taken(self, end: int) -> str:
+        text, self._at = self._text[self._at : end], end
+        return text
+
+    def _read_more(self) -> None:
+        # As much again as is waiting, so that scanning a long value anew each time stays linear in its length.
+        more = self._file.read(max(self._chunk_chars, len(self._text) - self._at))
+        self._lines_before, self._column_before = self._position(self._at)
+        self._text, self._at, self._has_ended = self._text[self._at :] + more, 0, not more
+
+    def _position(self, place: int) -> tuple[int, int]:
+        """Lines, and characters of the last line, before a place in the buffer."""
+        num_lines = self._text.count("\n", 0, place)
+        if not num_lines:
+            return self._lines_before, self._column_before + place
+        return self._lines_before + num_lines, place - self._text.rfind("\n", 0, place) - 1
+
+    def _broken(self, problem: str, place: int) -> BrokenJsonError:
+        num_lines, column = self._position(place)
+        is_cut = self._has_ended and (not self._text[place:].strip() or "Unterminated" in problem)
+        end = "; the text ends too early" if is_cut else ""
+        return BrokenJsonError(f"{problem} at line {num_lines + 1}, column {column + 1}{end}")

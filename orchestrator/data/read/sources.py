@@ -13,7 +13,7 @@ from orchestrator.config.schema import HUB, SYNTHETIC, SourceConfig
 from orchestrator.core.errors import DataError, causes
 from orchestrator.core.records import JsonObject, QuarantinedRow
 from orchestrator.data.read.file_bytes import GZIP_SUFFIX, Found, refuse_unreadable
-from orchestrator.data.read.json_files import TURN_LISTS, read_json, read_json_lines
+from orchestrator.data.read.json_files import ALL_TURN_LISTS, read_json, read_json_lines
 from orchestrator.data.read.tables import read_csv, read_parquet, value_row
 from orchestrator.data.rejection import Reason, RowRejected
 from orchestrator.notation.strict_json import StrictJsonError, dump_loosely, parse
@@ -249,7 +249,7 @@ def _strict(text: str, where: str) -> Any:
 def _cell_value(column: str, cell: str) -> Any:
     if column in TEXT_COLUMNS or not cell.lstrip().startswith(("[", "{")):
         return cell
-    if column in TURN_LISTS:
+    if column in ALL_TURN_LISTS:
         return _strict(cell, f"`{column}` is ")
     try:
         return parse(cell)

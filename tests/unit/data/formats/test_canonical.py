@@ -19,7 +19,7 @@ from orchestrator.core.records import (
     ToolCall,
     ToolSpec,
 )
-from orchestrator.data.formats.canonical import READERS, content_hash, ignored_fields, sample_from_row
+from orchestrator.data.formats.canonical import FORMATS, content_hash, ignored_fields, sample_from_row
 from orchestrator.data.rejection import RowRejected
 
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
@@ -140,8 +140,8 @@ def test_a_system_text_that_holds_the_tools_is_no_message_as_it_stands() -> None
 
 
 def test_every_format_has_a_reader_that_knows_the_common_fields() -> None:
-    assert set(READERS) == set(ROW_FORMATS)
-    assert all({"id", "kind", "tags", "system", "tools"} <= reader.fields for reader in READERS.values())
+    assert set(FORMATS) == set(ROW_FORMATS)
+    assert all({"id", "kind", "tags", "system", "tools"} <= reader.fields for reader in FORMATS.values())
 
 
 def test_ignored_fields_are_named_once_and_only_where_they_hold_something() -> None:

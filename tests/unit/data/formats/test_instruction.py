@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.data.formats.instruction import FIELDS, read_instruction
+from orchestrator.data.formats.instruction import FORMAT, read_instruction
 from orchestrator.data.rejection import Reason, RowRejected
 
 TOOLS: list[dict[str, Any]] = [{"name": "get.weather", "parameters": {"city": {"type": "str"}}}]
@@ -26,7 +26,7 @@ CALL = {"name": "get.weather", "arguments": {"city": "Oslo"}}
 def test_names_of_the_fields(row: dict[str, Any], asked: str) -> None:
     draft = read_instruction(row)
     assert [(message.role, message.content) for message in draft.messages] == [("user", asked), ("assistant", "3")]
-    assert row.keys() <= FIELDS
+    assert row.keys() <= FORMAT.fields
 
 
 def test_history_comes_first() -> None:

@@ -20,8 +20,7 @@ from orchestrator.core.errors import DataError
 from orchestrator.core.jsonl import read_jsonl
 from orchestrator.core.records import JsonObject, QuarantinedRow, Sample
 from orchestrator.data.card import DataCard, LeftOut
-from orchestrator.data.prepare.fingerprint import data_digest
-from orchestrator.data.prepare.prepare import prepare_data
+from orchestrator.data.prepare.prepare import data_digest, prepare_data
 from orchestrator.data.read.file_bytes import FREE_EXPANDED_BYTES
 from orchestrator.data.rejection import Reason
 from orchestrator.data.tokens.tokenize import tokenize_samples

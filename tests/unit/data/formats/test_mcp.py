@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.data.formats.mcp import FIELDS, read_mcp
+from orchestrator.data.formats.mcp import FORMAT, read_mcp
 from orchestrator.data.rejection import Reason, RowRejected
 
 TOOLS: list[dict[str, Any]] = [
@@ -96,7 +96,7 @@ def test_a_session_as_it_went_over_the_wire() -> None:
         ("fs_read_file", "hello"),
     ]
     assert draft.messages[4].content == "hello, at noon"
-    assert row.keys() <= FIELDS
+    assert row.keys() <= FORMAT.fields
 
 
 def test_words_before_a_call_and_calls_in_openai_form() -> None:

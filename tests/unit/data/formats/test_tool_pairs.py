@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.data.formats.tool_pairs import FIELDS, read_tool_pairs
+from orchestrator.data.formats.tool_pairs import FORMAT, read_tool_pairs
 from orchestrator.data.rejection import Reason, RowRejected
 
 TOOLS: list[dict[str, Any]] = [
@@ -33,7 +33,7 @@ def test_places_of_the_pair(reply: dict[str, Any]) -> None:
     assert (call.function.name, call.function.arguments) == ("get_weather", {"city": "Oslo"})
     assert draft.original_names == {"get_weather": "get weather"}
     assert draft.tools[0].function.parameters["required"] == ["city"]
-    assert (ASKED | reply).keys() <= FIELDS
+    assert (ASKED | reply).keys() <= FORMAT.fields
 
 
 def test_several_pairs() -> None:

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.data.formats.xlam import FIELDS, read_xlam
+from orchestrator.data.formats.xlam import FORMAT, read_xlam
 from orchestrator.data.rejection import Reason, RowRejected
 
 TOOLS: list[dict[str, Any]] = [
@@ -49,7 +49,7 @@ def test_tools_and_answers_as_lists_or_as_json_text(*, as_text: bool) -> None:
         },
         "required": ["ids"],
     }
-    assert given.keys() <= FIELDS
+    assert given.keys() <= FORMAT.fields
 
 
 @pytest.mark.parametrize(

@@ -31,8 +31,7 @@ from orchestrator.core.errors import DataError, ModelNotFoundError
 from orchestrator.core.jsonl import read_jsonl
 from orchestrator.core.records import Message, Sample
 from orchestrator.data.card import KindTokens, LeftOut
-from orchestrator.data.tokens.ledger import LedgerRow, histogram
-from orchestrator.data.tokens.store import ledger_path, tokenize_run, tokens_folder
+from orchestrator.data.tokens.store import LedgerRow, histogram, ledger_path, tokenize_run, tokens_folder
 from orchestrator.data.tokens.tokenize import BATCH, IGNORED, TokenRow, render_prompt, tokenize_sample, tokenize_samples
 from orchestrator.models.base import load_tokenizer
 from orchestrator.run.folder import open_run

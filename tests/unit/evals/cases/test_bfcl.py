@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from builders import make_call
 
-from evals.cases.bfcl import read_cases
+from evals.cases.suites import cases_from_bfcl_file
 from evals.judge.calls import CallJudgement, judge_calls
 from evals.records import AcceptedCall, Case
 from orchestrator.chat.reply import ParsedReply
@@ -50,7 +50,7 @@ def write(path: Path, *rows: dict[str, Any]) -> Path:
 
 
 def cases_of(folder: Path, *rows: dict[str, Any], name: str = "questions.jsonl") -> list[Case]:
-    return read_cases(write(folder / name, *rows), None, suite="tea", limit=None)
+    return cases_from_bfcl_file(write(folder / name, *rows), None, suite="tea", limit=None)
 
 
 def one_case(folder: Path, identifier: str, *functions: dict[str, Any], truth: Any) -> Case:
@@ -94,16 +94,16 @@ def test_several_questions_with_answers_beside_them(tmp_path: Path) -> None:
     answers = [{"id": name, "ground_truth": truth} for name, truth in zip(names, truths, strict=True)]
     path = write(tmp_path / "q" / "tea.json", *rows)
     write(tmp_path / "q" / "possible_answer" / "tea.json", *reversed(answers))
-    cases = read_cases(path, None, suite="tea", limit=None)
+    cases = cases_from_bfcl_file(path, None, suite="tea", limit=None)
     assert [case.id for case in cases] == list(names)
     assert [[call.name for call in case.accepted_calls] for case in cases] == [
         ["tea_brew", "tea_brew"],
         ["tea_brew", "boil"],
         ["boil"],
     ]
-    assert read_cases(path, None, suite="tea", limit=2) == cases[:2]
+    assert cases_from_bfcl_file(path, None, suite="tea", limit=2) == cases[:2]
     elsewhere = write(tmp_path / "answers.jsonl", *answers)
-    assert read_cases(path, elsewhere, suite="tea", limit=None) == cases
+    assert cases_from_bfcl_file(path, elsewhere, suite="tea", limit=None) == cases
 
 
 def test_nothing_fits_so_nothing_must_be_called(tmp_path: Path) -> None:
@@ -261,7 +261,7 @@ def test_questions_and_answers_are_read_in_every_form_of_file(tmp_path: Path, fo
     truth = [{"tea.brew": {"leaf": ["mint"]}}]
     asked = [question("simple_python_0"), question("simple_python_1")]
     answers = [{"id": row["id"], "ground_truth": truth} for row in asked]
-    plain = read_cases(
+    plain = cases_from_bfcl_file(
         write(tmp_path / "q.jsonl", *asked), write(tmp_path / "a.jsonl", *answers), suite="t", limit=None
     )
     assert [case.accepted_calls[0].arguments for case in plain] == [{"leaf": ["mint"]}] * 2
@@ -276,13 +276,13 @@ def test_questions_and_answers_are_read_in_every_form_of_file(tmp_path: Path, fo
         }
         path.write_bytes(packed[form])
         paths.append(path)
-    assert read_cases(paths[0], paths[1], suite="t", limit=None) == plain
+    assert cases_from_bfcl_file(paths[0], paths[1], suite="t", limit=None) == plain
 
 
 def test_a_file_that_is_not_one_of_questions(tmp_path: Path) -> None:
     path = tmp_path / "questions.jsonl"
     with pytest.raises(DataError, match="there is no such file"):
-        read_cases(path, None, suite="tea", limit=None)
+        cases_from_bfcl_file(path, None, suite="tea", limit=None)
     with pytest.raises(DataError, match="holds no row"):
         cases_of(tmp_path)
     with pytest.raises(DataError, match="occurs twice") as repeated:
@@ -292,7 +292,7 @@ def test_a_file_that_is_not_one_of_questions(tmp_path: Path) -> None:
         cases_of(tmp_path, {"question": ASKED})
     path.write_text("\n{", encoding="utf-8")
     with pytest.raises(DataError, match=r"questions\.jsonl:2: the question cannot be read"):
-        read_cases(path, None, suite="tea", limit=None)
+        cases_from_bfcl_file(path, None, suite="tea", limit=None)
 
 
 @pytest.mark.parametrize(("name", "count"), [("simple_python", 400), ("multiple", 200), ("irrelevance", 240)])
@@ -300,7 +300,7 @@ def test_every_published_question_is_a_case_and_its_example_is_right(name: str, 
     folder = os.environ.get("ORCHESTRATOR_PUBLIC_DATA")
     if folder is None:
         pytest.skip("ORCHESTRATOR_PUBLIC_DATA names no folder with the published questions")
-    cases = read_cases(Path(folder) / f"bfcl_{name}.jsonl", None, suite=name, limit=None)
+    cases = cases_from_bfcl_file(Path(folder) / f"bfcl_{name}.jsonl", None, suite=name, limit=None)
     assert len(cases) == count
     for case in cases:
         judgement = judged(case, *case.expected_calls)

@@ -5,7 +5,7 @@ import json
 import pytest
 from builders import assistant, make_call, make_sample, user
 
-from evals.cases.conversations import read_row
+from evals.cases.conversations import cases_from_conversation_row
 from evals.cases.samples import cases_from_samples
 from orchestrator.core.jsonl import dump_line
 from orchestrator.core.records import JsonObject, Sample
@@ -21,24 +21,28 @@ def row_of(sample: Sample) -> JsonObject:
 def test_samples_as_prepare_writes_them_give_the_cases_of_the_held_out_part() -> None:
     made = generate_samples(60, seed=3, catalogue="full")
     samples = [sample.model_copy(update={"tags": tuple(dict.fromkeys(sample.tags))}) for sample in made]
-    read = [case for sample in samples for case in read_row(row_of(sample), row_format="messages", source="f:1")]
+    read = [
+        case
+        for sample in samples
+        for case in cases_from_conversation_row(row_of(sample), row_format="messages", source="f:1")
+    ]
     assert read == cases_from_samples(samples)
     assert {case.kind for case in read} == {"tool_call", "refusal", "clarification", "answer"}
 
 
 def test_names_of_tools_in_the_source_are_kept() -> None:
     sample = make_sample(original_names={"get_weather": "get.weather"})
-    (case,) = read_row(row_of(sample), row_format="auto", source="f:1")
+    (case,) = cases_from_conversation_row(row_of(sample), row_format="auto", source="f:1")
     assert case.original_names == {"get_weather": "get.weather"}
 
 
 def test_any_format_of_the_data_is_told_by_itself() -> None:
     row = {"id": "i1", "instruction": "Name a colour.", "input": "", "output": "Blue."}
-    (case,) = read_row(row, row_format="auto", source="f:1")
+    (case,) = cases_from_conversation_row(row, row_format="auto", source="f:1")
     assert (case.id, case.kind, case.expected_text) == ("i1", "answer", "Blue.")
 
 
 def test_a_call_that_its_tool_does_not_take_is_refused() -> None:
     sample = make_sample(user("Weather?"), assistant("", make_call(town="Rome")))
     with pytest.raises(RowRejected, match="arguments_do_not_fit_schema"):
-        read_row(row_of(sample), row_format="auto", source="f:1")
+        cases_from_conversation_row(row_of(sample), row_format="auto", source="f:1")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from evals.cases.mcp import is_mcp_case, read_row
+from evals.cases.conversations import cases_from_mcp_row, is_mcp_case
 from orchestrator.core.records import FunctionCall, JsonObject, ToolCall
 from orchestrator.data.rejection import RowRejected
 
@@ -24,7 +24,7 @@ def called(call: ToolCall) -> FunctionCall:
 @pytest.mark.parametrize("expected", [PARAMS, [PARAMS], REQUEST, [REQUEST], json.dumps([REQUEST])])
 @pytest.mark.parametrize("asked", [{"prompt": "Read a.txt"}, {"messages": ASKED}, {"session": ASKED}])
 def test_the_expected_call_is_the_reply(asked: JsonObject, expected: Any) -> None:
-    (case,) = read_row({"id": "m1", "tools": TOOLS, "expected": expected, **asked}, source="f:1")
+    (case,) = cases_from_mcp_row({"id": "m1", "tools": TOOLS, "expected": expected, **asked}, source="f:1")
     assert (case.id, case.kind, case.tags) == ("m1", "tool_call", ())
     assert [message.content for message in case.messages] == ["Read a.txt"]
     assert [called(call) for call in case.expected_calls] == [
@@ -36,15 +36,18 @@ def test_the_expected_call_is_the_reply(asked: JsonObject, expected: Any) -> Non
 @pytest.mark.parametrize("asked", [{"prompt": "Write a.txt"}, {"messages": ASKED}, {"messages": TALK}])
 @pytest.mark.parametrize("expected", [[], "[]"])
 def test_an_empty_list_expects_no_call(asked: JsonObject, expected: Any) -> None:
-    case = read_row({"id": "m1", "tools": TOOLS, "expected": expected, **asked}, source="f:1")[-1]
+    case = cases_from_mcp_row({"id": "m1", "tools": TOOLS, "expected": expected, **asked}, source="f:1")[-1]
     assert (case.id, case.kind, case.tags) == ("m1", "answer", ("no_fitting_tool", "no_call_suffices"))
     assert (case.expected_calls, case.expected_text) == ((), "")
 
 
 def test_earlier_turns_are_cases_too_unless_only_the_last_is_wanted() -> None:
     row = {"id": "m1", "tools": TOOLS, "messages": TALK, "expected": PARAMS}
-    assert [(case.id, case.kind) for case in read_row(row, source="f:1")] == [("m1#0", "answer"), ("m1", "tool_call")]
-    assert [case.id for case in read_row(row, source="f:1", turns="last")] == ["m1"]
+    assert [(case.id, case.kind) for case in cases_from_mcp_row(row, source="f:1")] == [
+        ("m1#0", "answer"),
+        ("m1", "tool_call"),
+    ]
+    assert [case.id for case in cases_from_mcp_row(row, source="f:1", turns="last")] == ["m1"]
 
 
 @pytest.mark.parametrize(
@@ -58,7 +61,7 @@ def test_earlier_turns_are_cases_too_unless_only_the_last_is_wanted() -> None:
 )
 def test_a_call_that_no_tool_takes_is_refused(expected: Any, detail: str) -> None:
     with pytest.raises(RowRejected) as refusal:
-        read_row({"id": "m1", "tools": TOOLS, "prompt": "Read a.txt", "expected": expected}, source="f:1")
+        cases_from_mcp_row({"id": "m1", "tools": TOOLS, "prompt": "Read a.txt", "expected": expected}, source="f:1")
     assert detail in refusal.value.detail
 
 

@@ -10,7 +10,7 @@ import pytest
 from builders import make_sample, weather_samples
 
 from evals.cases.samples import cases_from_samples
-from evals.cases.suites import MAX_REFUSED_SHARE, read_cases, read_suite
+from evals.cases.suites import MAX_REFUSED_SHARE, cases_from_file, read_suite
 from orchestrator.config.evaluation import SuiteConfig, SuiteFormat
 from orchestrator.core.errors import DataError
 from orchestrator.core.jsonl import dump_jsonl
@@ -57,7 +57,7 @@ def sample_row(city: str) -> JsonObject:
 
 def refusal(path: Path, written: SuiteFormat = "auto", *, answers: Path | None = None) -> str:
     with pytest.raises(DataError) as error:
-        read_cases(path, written, suite="mine", answers=answers)
+        cases_from_file(path, written, suite="mine", answers=answers)
     assert error.value.exit_code == 3
     assert "\n" not in str(error.value)
     return str(error.value)
@@ -77,8 +77,8 @@ def refusal(path: Path, written: SuiteFormat = "auto", *, answers: Path | None =
 )
 def test_a_format_is_told_by_the_first_row(tmp_path: Path, row: JsonObject, written: SuiteFormat, case_id: str) -> None:
     path = write(tmp_path, "rows.jsonl", row)
-    (case,) = read_cases(path, "auto", suite="mine")
-    assert [case] == read_cases(path, written, suite="mine")
+    (case,) = cases_from_file(path, "auto", suite="mine")
+    assert [case] == cases_from_file(path, written, suite="mine")
     assert (case.id, case.suite) == (case_id, "mine")
 
 
@@ -92,15 +92,15 @@ def test_answers_of_bfcl_are_given_or_lie_beside_the_questions(tmp_path: Path) -
     questions = write(tmp_path, "q.jsonl", QUESTION)
     assert "no accepted answer" in refusal(questions)
     given = write(tmp_path, "elsewhere.jsonl", ANSWER)
-    (case,) = read_cases(questions, "auto", suite="mine", answers=given)
+    (case,) = cases_from_file(questions, "auto", suite="mine", answers=given)
     assert [accepted.arguments for accepted in case.accepted_calls] == [{"base": [10]}]
     write(tmp_path, "q_answers.jsonl", ANSWER)
-    assert read_cases(questions, "bfcl", suite="mine") == [case]
+    assert cases_from_file(questions, "bfcl", suite="mine") == [case]
     assert case.original_names == {"math_area": "math.area"}
 
 
 def test_irrelevance_asks_for_no_words(tmp_path: Path) -> None:
-    (case,) = read_cases(write(tmp_path, "q.jsonl", IRRELEVANT), "bfcl", suite="mine")
+    (case,) = cases_from_file(write(tmp_path, "q.jsonl", IRRELEVANT), "bfcl", suite="mine")
     assert (case.kind, case.tags) == ("answer", ("no_fitting_tool", "no_call_suffices"))
 
 
@@ -108,18 +108,18 @@ def test_cases_are_read_as_they_were_written_but_for_their_suite(tmp_path: Path)
     cases = cases_from_samples(weather_samples("Rome", "Oslo", "Bern"))
     path = tmp_path / "cases.jsonl"
     path.write_text(dump_jsonl(cases), encoding="utf-8")
-    read = read_cases(path, "cases", suite="mine", limit=2)
+    read = cases_from_file(path, "cases", suite="mine", limit=2)
     assert read == [case.model_copy(update={"suite": "mine"}) for case in cases[:2]]
     packed = tmp_path / "cases.jsonl.gz"
     packed.write_bytes(gzip.compress(path.read_bytes()))
-    assert read_cases(packed, "auto", suite="mine", limit=2) == read
+    assert cases_from_file(packed, "auto", suite="mine", limit=2) == read
 
 
 def test_only_the_last_turns_where_only_they_are_wanted(tmp_path: Path) -> None:
     turns = [{"role": role, "content": f"{role} {n}"} for n in range(2) for role in ("user", "assistant")]
     path = write(tmp_path, "rows.jsonl", {"id": "t", "messages": turns})
-    assert [case.id for case in read_cases(path, "auto", suite="mine")] == ["t#0", "t"]
-    assert [case.id for case in read_cases(path, "auto", suite="mine", turns="last")] == ["t"]
+    assert [case.id for case in cases_from_file(path, "auto", suite="mine")] == ["t#0", "t"]
+    assert [case.id for case in cases_from_file(path, "auto", suite="mine", turns="last")] == ["t"]
 
 
 def test_a_few_rows_that_cannot_be_cases_are_left_out_and_told(
@@ -128,7 +128,7 @@ def test_a_few_rows_that_cannot_be_cases_are_left_out_and_told(
     rows = [{**SAFE, "id": str(number)} for number in range(200)]
     rows[150]["label"] = "neither"
     path = write(tmp_path, "rows.jsonl", *rows)
-    assert len(read_cases(path, "xstest", suite="mine")) == 199
+    assert len(cases_from_file(path, "xstest", suite="mine")) == 199
     assert f"Left out of suite mine: 1 of 200 rows cannot be cases; the first is {path}:151: `label`" in (
         capsys.readouterr().out
     )
@@ -137,7 +137,7 @@ def test_a_few_rows_that_cannot_be_cases_are_left_out_and_told(
 def test_what_is_told_of_a_row_hides_nothing_on_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [{**SAFE, "id": str(number)} for number in range(100)]
     path = write(tmp_path, "rows.jsonl", *rows, {**SAFE, "label": "\x1b[2J\u202e"})
-    read_cases(path, "xstest", suite="mine")
+    cases_from_file(path, "xstest", suite="mine")
     assert '`label` is "\\u001b[2J\\u202e"' in capsys.readouterr().out
 
 
@@ -161,7 +161,7 @@ def test_more_refuse_the_suite_with_their_number_and_the_first(tmp_path: Path) -
 def test_a_row_that_repeats_an_earlier_one_is_left_out_and_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], row: JsonObject
 ) -> None:
-    assert len(read_cases(write(tmp_path, "rows.jsonl", row, row, row), "auto", suite="mine")) == 1
+    assert len(cases_from_file(write(tmp_path, "rows.jsonl", row, row, row), "auto", suite="mine")) == 1
     assert "Left out of suite mine: 2 of 3 rows that repeat an earlier one." in capsys.readouterr().out
 
 
@@ -209,5 +209,5 @@ def test_a_broken_case_is_refused_with_its_line(tmp_path: Path, line: str, said:
     ],
 )
 def test_the_published_questions_of_bfcl_are_all_cases(name: str, kinds: dict[str, int]) -> None:
-    cases = read_cases(Path(os.environ["ORCHESTRATOR_PUBLIC_DATA"]) / name, "auto", suite="bfcl")
+    cases = cases_from_file(Path(os.environ["ORCHESTRATOR_PUBLIC_DATA"]) / name, "auto", suite="bfcl")
     assert Counter(case.kind for case in cases) == kinds

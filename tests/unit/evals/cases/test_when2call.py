@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from evals.cases.when2call import read_row
+from evals.cases.conversations import cases_from_when2call_row
 from orchestrator.core.records import FunctionCall, JsonObject, SampleKind, ToolCall
 from orchestrator.data.rejection import RowRejected
 
@@ -37,7 +37,7 @@ ROW: JsonObject = {
     ],
 )
 def test_the_right_answer_tells_the_kind(right: str, kind: SampleKind, tags: tuple[str, ...]) -> None:
-    (case,) = read_row({**ROW, "correct_answer": right}, source="f:1")
+    (case,) = cases_from_when2call_row({**ROW, "correct_answer": right}, source="f:1")
     assert (case.id, case.kind, case.tags) == ("u-1", kind, tags)
     assert [message.content for message in case.messages] == ["What is the weather in Rome?"]
     assert [tool.function.name for tool in case.tools] == ["weather"]
@@ -48,13 +48,17 @@ def test_the_right_answer_tells_the_kind(right: str, kind: SampleKind, tags: tup
 @pytest.mark.parametrize("written", ["<TOOLCALL>[{}]</TOOLCALL>", " <TOOLCALL>\n{}</TOOLCALL>\n"])
 def test_a_call_may_be_marked_as_in_the_training_rows(written: str) -> None:
     answers = {**ROW["answers"], "tool_call": written.replace("{}", ROW["answers"]["tool_call"])}
-    assert read_row({**ROW, "answers": answers}, source="f:1") == read_row(ROW, source="f:1")
+    assert cases_from_when2call_row({**ROW, "answers": answers}, source="f:1") == cases_from_when2call_row(
+        ROW, source="f:1"
+    )
     with pytest.raises(RowRejected, match="the call is not JSON"):
-        read_row({**ROW, "answers": {**answers, "tool_call": f"<TOOLCALL>{ROW['answers']['tool_call']}"}}, source="f:1")
+        cases_from_when2call_row(
+            {**ROW, "answers": {**answers, "tool_call": f"<TOOLCALL>{ROW['answers']['tool_call']}"}}, source="f:1"
+        )
 
 
 def test_without_any_tool_the_reply_must_still_say_that_it_cannot() -> None:
-    (case,) = read_row({**ROW, "tools": [], "correct_answer": "cannot_answer"}, source="f:1")
+    (case,) = cases_from_when2call_row({**ROW, "tools": [], "correct_answer": "cannot_answer"}, source="f:1")
     assert (case.tools, case.kind, case.tags) == ((), "answer", ("no_fitting_tool",))
 
 
@@ -68,5 +72,5 @@ def test_without_any_tool_the_reply_must_still_say_that_it_cannot() -> None:
 )
 def test_other_rows_are_refused(change: JsonObject, detail: str) -> None:
     with pytest.raises(RowRejected) as refusal:
-        read_row({**ROW, **change}, source="f:1")
+        cases_from_when2call_row({**ROW, **change}, source="f:1")
     assert detail in refusal.value.detail
