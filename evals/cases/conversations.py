@@ -1,6 +1,6 @@
-"""Conversations as cases: in any format of the training data, When2Call and MCP. The data's reply is the expected one."""
+"""Conversations as cases, in any format of the training data, When2Call's and MCP's: their own reply is expected."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from evals.cases.samples import Turns, cases_from_samples
 from evals.records import NO_CALL_SUFFICES, Case
@@ -11,8 +11,7 @@ from orchestrator.data.formats.canonical import sample_from_row
 from orchestrator.data.formats.detect import detect_format
 from orchestrator.data.formats.when2call import is_choice
 from orchestrator.data.read.json_files import MCP_TURN_LISTS
-from orchestrator.data.rejection import Reason, RowRejected
-from orchestrator.notation.strict_json import StrictJsonError, parse
+from orchestrator.data.rejection import Reason, RowRejected, parse_or_reject
 
 _EXPECTED = "expected"
 _STAND_IN = "No call is expected."
@@ -72,7 +71,9 @@ def cases_from_mcp_row(row: JsonObject, *, source: str, turns: Turns = "all") ->
     Raises:
         RowRejected: If it is no such row, or a call in it names no offered tool or does not fit its schema.
     """
-    expected = _parsed(row.get(_EXPECTED))
+    expected = row.get(_EXPECTED)
+    if isinstance(expected, str) and expected.strip():
+        expected = parse_or_reject(expected, Reason.CALL_NOT_JSON, f"`{_EXPECTED}` is")
     rest = {name: value for name, value in row.items() if name != _EXPECTED}
     if expected == []:
         cases = cases_from_conversation_row({**rest, "answer": _STAND_IN}, row_format="mcp", source=source, turns=turns)
@@ -88,12 +89,3 @@ def cases_from_mcp_row(row: JsonObject, *, source: str, turns: Turns = "all") ->
     return cases_from_conversation_row(
         {**rest, listed: [*row[listed], reply]}, row_format="mcp", source=source, turns=turns
     )
-
-
-def _parsed(expected: Any) -> Any:
-    if not isinstance(expected, str) or not expected.strip():
-        return expected
-    try:
-        return parse(expected)
-    except StrictJsonError as error:
-        raise RowRejected(Reason.CALL_NOT_JSON, f"`{_EXPECTED}` is {error}") from None

@@ -262,7 +262,7 @@ def suite_rows(path: Path, *, limit: int | None = None) -> Iterator[RawRow | Qua
     """The first `limit` rows of a file, as `orchestrator.data.read.sources.read_source` gives them.
 
     Raises:
-        DataError: As there; an empty file is told in the words of a suite, for which one row is enough.
+        DataError: As there; an empty file is reported in the words of a suite, for which one row is enough.
     """
     absolute = path.absolute()
     try:

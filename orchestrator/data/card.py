@@ -17,7 +17,7 @@ class ReasonCount(Record):
 
 
 class FormatCount(Record):
-    """How many rows of a source were read as one format, and what told the first of them."""
+    """How many rows of a source were read as one format, and why the first of them was taken for it."""
 
     rows: int
     why: str
@@ -78,7 +78,7 @@ class DataCard(Record):
     """What the data of a run is.
 
     `reasons` are those of the quarantine; `flags` are findings in rows that were kept. `parts` counts samples by part,
-    and `part_kinds` by part and kind; `inferred_kinds` is how many samples' kind was told from their last turn.
+    and `part_kinds` by part and kind; `inferred_kinds` is how many samples' kind was inferred from their last turn.
     `groups` are sets of samples that start alike and were dealt as one; `moved_groups` of them were moved so that no
     part lacks a kind. `pruned_tools` are held-out tools taken out of the offers of training samples (split by tool).
     `tools` is by tool name.
@@ -127,8 +127,8 @@ class TokenCard(Record):
     """Token counts of one part of the split. Produced by `tokenize_run`; `learned_tokens` carry the loss.
 
     `shortened` samples end at an earlier turn of the assistant so that they fit. `unlearned_turns` are earlier turns of
-    the assistant in trained samples that carry no loss, because the template shows them otherwise once the conversation
-    goes on. `histogram` holds (up_to, samples) in two bins a doubling; each begins after the one before it.
+    the assistant in trained samples that carry no loss, because the template renders them differently once the
+    conversation goes on. `histogram` holds (up_to, samples) in two bins a doubling; each begins after the one before it.
     `mask` says whether the template marks where an assistant's turn ends, or that was found by rendering prefixes.
     """
 

@@ -2,11 +2,12 @@
 
 from collections import Counter
 from enum import StrEnum
-from typing import TextIO
+from typing import Any, TextIO
 
 from orchestrator.core.jsonl import dump_line
 from orchestrator.core.records import QuarantinedRow
 from orchestrator.data.card import ReasonCount
+from orchestrator.notation.strict_json import StrictJsonError, parse
 
 
 class Reason(StrEnum):
@@ -90,6 +91,18 @@ class RowRejected(Exception):
     def __init__(self, reason: Reason, detail: str) -> None:
         self.reason, self.detail = reason, detail
         super().__init__(f"{reason}: {detail}")
+
+
+def parse_or_reject(text: str, reason: Reason, what: str) -> Any:
+    """The value of a strict JSON text.
+
+    Raises:
+        RowRejected: For `reason`, if it is not strict JSON; `what` begins the detail, such as "`tools` is".
+    """
+    try:
+        return parse(text)
+    except StrictJsonError as error:
+        raise RowRejected(reason, f"{what} {error}") from None
 
 
 class Reasons:

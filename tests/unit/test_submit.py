@@ -117,6 +117,19 @@ def test_suites_and_answers_travel_and_are_found_again(tmp_path: Path) -> None:
     assert sent.eval.suites[2].path == "/on/the/cluster.csv"
 
 
+def test_the_module_of_a_function_that_reads_rows_travels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine" / "rows").mkdir(parents=True)
+    for name in ("alone.py", "mine/__init__.py", "mine/rows/chats.py", "other.py"):
+        (tmp_path / name).write_text("def convert(row):\n    return row\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    names = ("alone:convert", "mine.rows.chats:convert", "absent:convert", "evals.records:Case", "auto")
+    sources = tuple(SourceConfig(path="hub:owner/name", format=name) for name in names)
+    stage_package(RunConfig(data=DataConfig(sources=sources)), tmp_path / "package")
+    sent = {path.name for path in (tmp_path / "package").iterdir()}
+    assert sent == {"orchestrator", "evals", "jobs", "config.json", "alone.py", "mine"}
+    assert (tmp_path / "package/mine/rows/chats.py").is_file()
+
+
 def test_suites_count_towards_what_may_travel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "q.csv").write_text("x" * 21, encoding="utf-8")
     config = RunConfig(eval=EvalConfig(suites=(SuiteConfig(name="s", path=str(tmp_path / "q.csv")),)))

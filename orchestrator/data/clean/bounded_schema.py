@@ -62,7 +62,7 @@ class BoundedSchema:
 
     Raises:
         SchemaError: If `schema` does not fit the schema of its dialect.
-        TooMuchWorkError: If that cannot be told in bounded time.
+        TooMuchWorkError: If that cannot be decided in bounded time.
     """
 
     def __init__(self, schema: JsonObject, dialect: type[Validator]) -> None:
@@ -78,7 +78,7 @@ class BoundedSchema:
         """What is wrong with a value, most telling first; None if it fits.
 
         Raises:
-            TooMuchWorkError: If that cannot be told in bounded time.
+            TooMuchWorkError: If that cannot be decided in bounded time.
             Exception: What `jsonschema` raises on a schema that cannot be applied.
         """
         _steps.left = MAX_STEPS

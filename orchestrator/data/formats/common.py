@@ -12,7 +12,7 @@ from orchestrator.core.records import FunctionCall, FunctionSpec, JsonObject, Me
 from orchestrator.data.formats.when2call import choice_turns, is_choice
 from orchestrator.data.formats.written import call_mark
 from orchestrator.data.read.json_files import TURN_LISTS
-from orchestrator.data.rejection import Reason, RowRejected
+from orchestrator.data.rejection import Reason, RowRejected, parse_or_reject
 from orchestrator.notation.strict_json import StrictJsonError, dump_loosely, parse
 
 ROLES: dict[str, Role] = {**{role: role for role in get_args(Role)}, "developer": "system", "function": "tool"}
@@ -54,11 +54,6 @@ class Draft:
     tags: tuple[str, ...] = ()
 
 
-def never(_row: JsonObject) -> str | None:
-    """For formats that a row's own fields do not tell; see `detect` for those that its turns do."""
-    return None
-
-
 def by_fields(*names: str) -> Callable[[JsonObject], str | None]:
     """Recognises the rows in which none of these fields is absent or null."""
     *others, last = (f"`{name}`" for name in names)
@@ -85,7 +80,7 @@ class Format:
     turn_fields: frozenset[str] | None = None
     reads_system: bool = False
     hint: tuple[str, ...] = ()
-    recognise: Callable[[JsonObject], str | None] = never
+    recognise: Callable[[JsonObject], str | None] = lambda _row: None
     precedence: int = 0
 
 
@@ -268,10 +263,7 @@ def read_calls(value: Any, where: str) -> tuple[ToolCall, ...]:
         RowRejected: If it is something else, or no call at all.
     """
     if isinstance(value, str):
-        try:
-            value = parse(value)
-        except StrictJsonError as error:
-            raise RowRejected(Reason.CALL_NOT_JSON, f"{where}: the call is {error}") from None
+        value = parse_or_reject(value, Reason.CALL_NOT_JSON, f"{where}: the call is")
     calls = value if isinstance(value, list) else [value]
     if not calls:
         raise RowRejected(Reason.EMPTY_TURN, f"{where} holds no call")
@@ -287,10 +279,7 @@ def read_arguments(arguments: Any, where: str) -> JsonObject:
     if isinstance(arguments, str):
         if not arguments.strip():
             return {}
-        try:
-            arguments = parse(arguments)
-        except StrictJsonError as error:
-            raise RowRejected(Reason.ARGUMENTS_NOT_JSON, f"{where} are {error}") from None
+        arguments = parse_or_reject(arguments, Reason.ARGUMENTS_NOT_JSON, f"{where} are")
     if not isinstance(arguments, dict):
         raise RowRejected(Reason.ARGUMENTS_NOT_OBJECT, f"{where} are {short(arguments)}, not an object")
     return arguments
@@ -308,23 +297,11 @@ def read_tools(row: JsonObject) -> tuple[ToolSpec, ...]:
     given = row[named[0]] if named else []
     for _ in range(MAX_TEXT_LEVELS):
         if isinstance(given, str):
-            given = parse_tools_json(given, f"`{named[0]}`") if given.strip() else []
+            given = parse_or_reject(given, Reason.TOOLS_NOT_JSON, f"`{named[0]}` is") if given.strip() else []
     tools = [] if given is None else given
     if not isinstance(tools, list):
         raise RowRejected(Reason.INVALID_TOOL, f"`{named[0]}` is {short(tools)}, not a list")
     return tuple(read_tool(tool, f"tool {number}") for number, tool in enumerate(tools, start=1))
-
-
-def parse_tools_json(text: str, where: str) -> Any:
-    """The value of a strict JSON text about tools.
-
-    Raises:
-        RowRejected: If it is not strict JSON.
-    """
-    try:
-        return parse(text)
-    except StrictJsonError as error:
-        raise RowRejected(Reason.TOOLS_NOT_JSON, f"{where} is {error}") from None
 
 
 def read_tool(tool: Any, where: str) -> ToolSpec:
@@ -337,7 +314,7 @@ def read_tool(tool: Any, where: str) -> ToolSpec:
         RowRejected: If the tool has no name, is no function, or its description or schema has the wrong type.
     """
     if isinstance(tool, str):
-        tool = parse_tools_json(tool, where)
+        tool = parse_or_reject(tool, Reason.TOOLS_NOT_JSON, f"{where} is")
     if not isinstance(tool, dict):
         raise RowRejected(Reason.INVALID_TOOL, f"{where} is {short(tool)}, not an object")
     if tool.get("type") not in (None, "function"):
@@ -366,7 +343,7 @@ def _parameters(function: JsonObject, where: str) -> JsonObject | None:
         return None
     parameters = function[named[0]]
     if isinstance(parameters, str):
-        parameters = parse_tools_json(parameters, f"{where}: the schema")
+        parameters = parse_or_reject(parameters, Reason.TOOLS_NOT_JSON, f"{where}: the schema is")
     if not isinstance(parameters, dict):
         raise RowRejected(Reason.INVALID_TOOL_SCHEMA, f"{where}: the parameters are {short(parameters)}, not an object")
     required = function.get("required")
@@ -402,10 +379,7 @@ def turns_of(row: JsonObject) -> list[Any]:
         raise RowRejected(Reason.UNKNOWN_FORMAT, f"the row {detail}")
     turns = row[named[0]]
     if isinstance(turns, str):
-        try:
-            turns = parse(turns)
-        except StrictJsonError as error:
-            raise RowRejected(Reason.MALFORMED_FIELD, f"`{named[0]}` is {error}") from None
+        turns = parse_or_reject(turns, Reason.MALFORMED_FIELD, f"`{named[0]}` is")
     if not isinstance(turns, list):
         raise RowRejected(Reason.MALFORMED_FIELD, f"`{named[0]}` is not a list")
     return turns if row.get("chosen_response") is None else [*turns, row["chosen_response"]]

@@ -1,4 +1,4 @@
-"""Which format a row is in, told by its fields and, where formats share fields, by what its turns hold."""
+"""Which format a row is in: recognised by its fields or, where formats share fields, by what its turns hold."""
 
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
@@ -18,20 +18,20 @@ from orchestrator.data.rejection import Reason, RowRejected
 from orchestrator.notation.pythonic import opens_like_calls
 
 TOOLACE_MARKS = ("[func_name1(", "composing functions")
-"""What the system texts of ToolACE say about calls; a row without a call is told by them alone."""
+"""What the system texts of ToolACE say about calls; a row without a call is recognised by them alone."""
 
 _MAX_KEYS_COMPARED = 20
 
 
 class Detected(NamedTuple):
-    """The format of a row, and the clause that tells a person why."""
+    """The format of a row, and why, as a clause for a person."""
 
     format: RowFormat
     why: str
 
 
 def detect_format(row: JsonObject) -> Detected:
-    """Tell a row's format.
+    """Recognise the format of a row.
 
     Raises:
         RowRejected: UNKNOWN_FORMAT with the row's keys and the nearest format, if it is in none of them;

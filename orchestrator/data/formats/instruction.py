@@ -12,8 +12,7 @@ from orchestrator.core.records import JsonObject, Message
 from orchestrator.data.formats.common import COMMON_FIELDS, Draft, Format, read_content, read_tools, short
 from orchestrator.data.formats.loose_schema import OfferedTools, offered_call, offered_tools, words_only
 from orchestrator.data.formats.messages import read_messages
-from orchestrator.data.rejection import Reason, RowRejected
-from orchestrator.notation.strict_json import StrictJsonError, parse
+from orchestrator.data.rejection import Reason, RowRejected, parse_or_reject
 
 REQUESTS = ("instruction", "prompt", "query", "question")
 MATERIALS = ("input", "context")
@@ -96,10 +95,7 @@ def _written_calls(given: Any) -> list[Any] | None:
     if isinstance(given, str):
         if _JSON_OPENING.match(given) is None or '"name"' not in given or '"arguments"' not in given:
             return None
-        try:
-            given = parse(given)
-        except StrictJsonError as error:
-            raise RowRejected(Reason.CALL_NOT_JSON, f"the reply looks like a call and is {error}") from None
+        given = parse_or_reject(given, Reason.CALL_NOT_JSON, "the reply looks like a call and is")
     calls = given if isinstance(given, list) else [given]
     is_calls = bool(calls) and all(isinstance(call, dict) and {"name", "arguments"} <= call.keys() for call in calls)
     return calls if is_calls else None

@@ -36,7 +36,7 @@ from orchestrator.data.formats.common import (
 from orchestrator.data.formats.instruction import MATERIALS, REQUESTS, asked
 from orchestrator.data.formats.loose_schema import OfferedTools, offered_call, offered_tools
 from orchestrator.data.read.json_files import MCP_TURN_LISTS
-from orchestrator.data.rejection import Reason, RowRejected
+from orchestrator.data.rejection import Reason, RowRejected, parse_or_reject
 from orchestrator.notation.strict_json import StrictJsonError, dump_loosely, parse
 
 PASSED_METHODS = frozenset(
@@ -113,10 +113,7 @@ def read_mcp(row: JsonObject) -> Draft:
 def _tool_list(given: Any) -> list[Any] | None:
     """The tools in a list, in a tools/list result, in its response, or in the JSON text of one of these."""
     if isinstance(given, str) and given.strip():
-        try:
-            given = parse(given)
-        except StrictJsonError as error:
-            raise RowRejected(Reason.TOOLS_NOT_JSON, f"`tools` is {error}") from None
+        given = parse_or_reject(given, Reason.TOOLS_NOT_JSON, "`tools` is")
     if given is None or given == "":
         return None
     if isinstance(given, dict) and "jsonrpc" in given:
@@ -177,12 +174,7 @@ def _single_reply(row: JsonObject) -> Iterator[Event]:
 
 
 def _parsed(value: Any, where: str) -> Any:
-    if not isinstance(value, str):
-        return value
-    try:
-        return parse(value)
-    except StrictJsonError as error:
-        raise RowRejected(Reason.CALL_NOT_JSON, f"{where} is {error}") from None
+    return parse_or_reject(value, Reason.CALL_NOT_JSON, f"{where} is") if isinstance(value, str) else value
 
 
 def _request(message: Any, where: str) -> _Call:

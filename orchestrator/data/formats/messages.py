@@ -40,7 +40,7 @@ from orchestrator.data.formats.written import (
     take_calls,
 )
 from orchestrator.data.read.json_files import TURN_LISTS
-from orchestrator.data.rejection import Reason, RowRejected
+from orchestrator.data.rejection import Reason, RowRejected, parse_or_reject
 from orchestrator.notation.pythonic import PythonicError, opens_like_calls, parse_calls
 from orchestrator.notation.strict_json import StrictJsonError, dump_loosely, parse
 
@@ -259,17 +259,10 @@ def _field_calls(turn: JsonObject, where: str) -> tuple[ToolCall, ...]:
 
 def _list_of_calls(given: Any, where: str) -> tuple[ToolCall, ...]:
     if isinstance(given, str):
-        given = _parsed_calls(given, where)
+        given = parse_or_reject(given, Reason.CALL_NOT_JSON, f"{where}: the calls are")
     if not isinstance(given, list):
         raise RowRejected(Reason.MALFORMED_FIELD, f"{where}: `tool_calls` is not a list")
     return tuple(read_call(call, where) for call in given)
-
-
-def _parsed_calls(text: str, where: str) -> Any:
-    try:
-        return parse(text)
-    except StrictJsonError as error:
-        raise RowRejected(Reason.CALL_NOT_JSON, f"{where}: the calls are {error}") from None
 
 
 def _read_tagged_calls(text: str, start: int, where: str) -> tuple[list[ToolCall], int]:

@@ -12,8 +12,7 @@ from orchestrator.core.records import JsonObject, Message, ToolCall
 from orchestrator.data.formats.common import COMMON_FIELDS, Draft, Format, read_content, read_tools, short
 from orchestrator.data.formats.instruction import MATERIALS, REPLIES, REQUESTS, asked, replied
 from orchestrator.data.formats.loose_schema import OfferedTools, offered_call, offered_tools, words_only
-from orchestrator.data.rejection import Reason, RowRejected
-from orchestrator.notation.strict_json import StrictJsonError, parse
+from orchestrator.data.rejection import Reason, RowRejected, parse_or_reject
 
 
 def read_tool_pairs(row: JsonObject) -> Draft:
@@ -48,10 +47,7 @@ def _reply(row: JsonObject) -> Any:
 def _parsed(reply: Any) -> Any:
     if not isinstance(reply, str) or reply.lstrip()[:1] not in ("{", "["):
         return reply
-    try:
-        return parse(reply)
-    except StrictJsonError as error:
-        raise RowRejected(Reason.CALL_NOT_JSON, f"the reply begins like JSON and is {error}") from None
+    return parse_or_reject(reply, Reason.CALL_NOT_JSON, "the reply begins like JSON and is")
 
 
 def _read_reply(given: Any, offered: OfferedTools) -> Message:

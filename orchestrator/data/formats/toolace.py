@@ -23,7 +23,7 @@ from orchestrator.data.formats.common import (
     turns_of,
 )
 from orchestrator.data.formats.loose_schema import OfferedTools, declared_call, offered_tools, words_only
-from orchestrator.data.rejection import Reason, RowRejected
+from orchestrator.data.rejection import Reason, RowRejected, parse_or_reject
 from orchestrator.notation.pythonic import PythonicError, opens_like_calls, parse_calls
 from orchestrator.notation.strict_json import StrictJsonError, dump_loosely, parse
 
@@ -98,15 +98,9 @@ def _read_system(text: str) -> _System:
     start, end = span or (len(text), len(text))
     around = [text[:start], text[end:]]
     kept = [sentence for part in around for sentence in _sentences(part) if _is_kept(sentence)]
-    return _System(_strict_list(text[start:end]) if span else None, "".join(kept).strip())
-
-
-def _strict_list(text: str) -> Any:
-    """The strict JSON of a list of tools that is part of a longer text."""
-    try:
-        return parse(text)
-    except StrictJsonError as error:
-        raise RowRejected(Reason.TOOLS_NOT_JSON, f"the list of tools in `system` is {error}") from None
+    listed = text[start:end]
+    tools = parse_or_reject(listed, Reason.TOOLS_NOT_JSON, "the list of tools in `system` is") if span else None
+    return _System(tools, "".join(kept).strip())
 
 
 def _tool_list_span(text: str) -> tuple[int, int] | None:

@@ -7,8 +7,8 @@ import re
 from typing import Any, NamedTuple
 
 from orchestrator.core.records import MISSING_ARGUMENT, NO_FITTING_TOOL, JsonObject, SampleKind
-from orchestrator.data.rejection import Reason, RowRejected
-from orchestrator.notation.strict_json import StrictJsonError, dump_loosely, parse
+from orchestrator.data.rejection import Reason, RowRejected, parse_or_reject
+from orchestrator.notation.strict_json import dump_loosely
 
 FIELDS = frozenset({"question", "answers", "correct_answer", "target_tool"})
 
@@ -82,8 +82,5 @@ def _right(row: JsonObject) -> str:
 
 def _calls(reply: str) -> list[Any]:
     wrapped = _WRAPPED.fullmatch(reply)
-    try:
-        calls = parse(wrapped[1] if wrapped else reply)
-    except StrictJsonError as error:
-        raise RowRejected(Reason.CALL_NOT_JSON, f"`answers`: the call is {error}") from None
+    calls = parse_or_reject(wrapped[1] if wrapped else reply, Reason.CALL_NOT_JSON, "`answers`: the call is")
     return calls if isinstance(calls, list) else [calls]

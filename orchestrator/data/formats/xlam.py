@@ -7,8 +7,7 @@ as they are: a number written as text for a parameter of type `int` is for the s
 from orchestrator.core.records import JsonObject, Message
 from orchestrator.data.formats.common import COMMON_FIELDS, Draft, Format, by_fields, read_tools, short
 from orchestrator.data.formats.loose_schema import declared_call, offered_tools
-from orchestrator.data.rejection import Reason, RowRejected
-from orchestrator.notation.strict_json import StrictJsonError, parse
+from orchestrator.data.rejection import Reason, RowRejected, parse_or_reject
 
 
 def read_xlam(row: JsonObject) -> Draft:
@@ -23,10 +22,7 @@ def read_xlam(row: JsonObject) -> Draft:
     offered = offered_tools(read_tools(row))
     answers = row.get("answers")
     if isinstance(answers, str) and answers.strip():
-        try:
-            answers = parse(answers)
-        except StrictJsonError as error:
-            raise RowRejected(Reason.CALL_NOT_JSON, f"`answers` is {error}") from None
+        answers = parse_or_reject(answers, Reason.CALL_NOT_JSON, "`answers` is")
     if answers is None or answers in ("", []):
         raise RowRejected(Reason.NO_ANSWER, "`answers` holds no call")
     if not isinstance(answers, (list, dict)):

@@ -65,7 +65,7 @@ class SourceTally:
     num_renamed: int = 0
 
     def format_counts(self) -> dict[str, FormatCount]:
-        """Rows by format, and what told the first of each."""
+        """Rows by format, and why the first of each was taken for it."""
         return {
             name: FormatCount(rows=count, why=self.format_reasons[name]) for name, count in sorted(self.formats.items())
         }

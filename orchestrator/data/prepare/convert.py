@@ -101,14 +101,13 @@ def _from_function(function: Callable[[JsonObject], Any], row: JsonObject) -> Js
     """What the user's function makes of a row, as the strict JSON object that a file would have given."""
     try:
         given = function(row)
-        if isinstance(given, dict):
-            found = value_row(0, given)
+        found = value_row(0, given)
     except Exception as error:  # noqa: BLE001 - whatever it raises is a finding about this row
         raise RowRejected(Reason.FUNCTION_FAILED, f"{type(error).__name__}: {error}"[:300]) from None
     if given is None:
-        raise RowRejected(Reason.LEFT_OUT, "the function gave None")
+        raise RowRejected(Reason.LEFT_OUT, "the function returned None")
     if not isinstance(given, dict):
-        raise RowRejected(Reason.FUNCTION_FAILED, f"the function gave a {type(given).__name__}, not a dict or None")
+        raise RowRejected(Reason.FUNCTION_FAILED, f"the function returned a {type(given).__name__}, not a dict or None")
     if found.refusal is not None:
         raise found.refusal
     return parse_row(RawRow("", 0, found.content))

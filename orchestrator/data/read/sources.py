@@ -264,5 +264,5 @@ def quarantined(row: RawRow, reason: Reason, detail: str) -> QuarantinedRow:
 
 
 def clip_raw(text: str) -> str:
-    """The text of a bad row, cut at MAX_RAW_CHARS with its full length told."""
+    """The text of a bad row, cut at MAX_RAW_CHARS, with its full length."""
     return text if len(text) <= MAX_RAW_CHARS else f"{text[:MAX_RAW_CHARS]} ... ({len(text)} characters in all)"

@@ -135,7 +135,7 @@ def _render(form: ChatFormat, sample: Sample, limit: _Limit, *, screen: bool) ->
         if screen:
             refuse_control_tokens(form, sample)
         if limit.max_length is not None and num_turns > MANY_TURNS:
-            # Every turn is rendered with all before it: not for a talk that is too long anyway.
+            # Every turn is rendered with all before it: not for a conversation that is too long anyway.
             length = _length(form, sample, len(sample.messages))
             if length > limit.max_length:
                 return _too_long(form, sample, length, limit)
@@ -184,7 +184,7 @@ def _too_long(form: ChatFormat, sample: Sample, length: int, limit: _Limit) -> T
 
 
 def _shortened(form: ChatFormat, sample: Sample, max_length: int) -> Tokenized | None:
-    """Rendered anew, because a template may close a talk otherwise than it goes on."""
+    """Rendered again, because a template may end a conversation differently from how it goes on."""
     places = [place for place, message in enumerate(sample.messages) if message.role == "assistant"]
     num_fitting = bisect_right(places, max_length, key=lambda place: _length(form, sample, place + 1))
     for place in reversed(places[:num_fitting]):

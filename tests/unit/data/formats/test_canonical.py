@@ -73,6 +73,38 @@ def test_the_kind_is_told_by_the_words_of_the_last_turn(text: str, tools: list[J
     assert sample_of({"messages": [ASK, {"role": "assistant", "content": text}], "tools": tools}).kind == kind
 
 
+@pytest.mark.parametrize(
+    ("row", "inferred"),
+    [
+        ({"messages": [ASK, REPLY]}, True),
+        ({"messages": [ASK, {"role": "assistant", "content": "I'm sorry, but I can't help with that."}]}, True),
+        ({"messages": [ASK, called("Rome")], "tools": [FUNCTION]}, False),
+        ({"messages": [ASK, REPLY], "kind": "answer"}, False),
+        ({"messages": [ASK, REPLY], "kind": "answer", "kind_inferred": True}, True),
+        ({"messages": [ASK, REPLY], "kind": "answer", "kind_inferred": False}, False),
+        ({"messages": [ASK, REPLY], "kind_inferred": "no"}, True),
+        ({"question": "Rome?", "answers": {"direct": "Sunny."}, "correct_answer": "direct"}, False),
+    ],
+)
+def test_a_kind_inferred_from_words_is_marked_and_stays_so_when_a_sample_is_read_again(
+    row: JsonObject, inferred: bool
+) -> None:
+    sample = sample_of(row)
+    assert sample.kind_inferred == inferred
+    assert ("kind_inferred" in json.loads(dump_line(sample))) == inferred
+    again = sample_of(json.loads(dump_line(sample)))
+    assert again == sample
+    assert list(ignored_fields(json.loads(dump_line(sample)), "messages")) == []
+
+
+def test_the_mark_changes_neither_ids_nor_hashes_and_old_samples_load_without_it() -> None:
+    bare, given = sample_of({"messages": [ASK, REPLY]}), sample_of({"messages": [ASK, REPLY], "kind": "answer"})
+    assert (bare.id, content_hash(bare)) == (given.id, content_hash(given))
+    assert bare.id == "5f70d841ad891275"
+    old = {key: value for key, value in json.loads(dump_line(bare)).items() if key != "kind_inferred"}
+    assert Sample.model_validate(old) == bare.model_copy(update={"kind_inferred": False})
+
+
 def test_given_kind_id_tags_and_system_are_kept() -> None:
     row = {"messages": [ASK, REPLY], "system": "Be safe.", "kind": "refusal", "id": 7, "tags": ["harmful"]}
     canonical = sample_from_row(row, "messages", source="f:1", keep_reasoning=True)

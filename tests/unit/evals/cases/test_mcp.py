@@ -38,15 +38,13 @@ def test_the_expected_call_is_the_reply(asked: JsonObject, expected: Any) -> Non
 def test_an_empty_list_expects_no_call(asked: JsonObject, expected: Any) -> None:
     case = cases_from_mcp_row({"id": "m1", "tools": TOOLS, "expected": expected, **asked}, source="f:1")[-1]
     assert (case.id, case.kind, case.tags) == ("m1", "answer", ("no_fitting_tool", "no_call_suffices"))
-    assert (case.expected_calls, case.expected_text) == ((), "")
+    assert (case.expected_calls, case.expected_text, case.kind_inferred) == ((), "", False)
 
 
 def test_earlier_turns_are_cases_too_unless_only_the_last_is_wanted() -> None:
     row = {"id": "m1", "tools": TOOLS, "messages": TALK, "expected": PARAMS}
-    assert [(case.id, case.kind) for case in cases_from_mcp_row(row, source="f:1")] == [
-        ("m1#0", "answer"),
-        ("m1", "tool_call"),
-    ]
+    cases = cases_from_mcp_row(row, source="f:1")
+    assert [(case.id, case.kind) for case in cases] == [("m1#0", "answer"), ("m1", "tool_call")]
     assert [case.id for case in cases_from_mcp_row(row, source="f:1", turns="last")] == ["m1"]
 
 

@@ -68,6 +68,12 @@ def test_an_earlier_turn_without_calls_is_an_answer_without_labels() -> None:
     assert (last.kind, last.tags, last.expected_calls) == ("tool_call", tags, (CALL,))
 
 
+def test_only_the_case_of_the_last_turn_has_a_kind_inferred_from_words() -> None:
+    unlabelled = sample(USER, ASSISTANT_SAYS, USER, ASSISTANT_SAYS).model_copy(update={"kind_inferred": True})
+    assert [case.kind_inferred for case in cases_from_samples([unlabelled])] == [False, True]
+    assert [case.kind_inferred for case in cases_from_samples([sample(USER, ASSISTANT_SAYS)])] == [False]
+
+
 @pytest.mark.parametrize(
     ("messages", "ids"),
     [

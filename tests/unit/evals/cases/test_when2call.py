@@ -39,6 +39,7 @@ ROW: JsonObject = {
 def test_the_right_answer_tells_the_kind(right: str, kind: SampleKind, tags: tuple[str, ...]) -> None:
     (case,) = cases_from_when2call_row({**ROW, "correct_answer": right}, source="f:1")
     assert (case.id, case.kind, case.tags) == ("u-1", kind, tags)
+    assert not case.kind_inferred
     assert [message.content for message in case.messages] == ["What is the weather in Rome?"]
     assert [tool.function.name for tool in case.tools] == ["weather"]
     calls = (ToolCall(function=FunctionCall(name="weather", arguments={"city": "Rome"})),)
@@ -48,13 +49,11 @@ def test_the_right_answer_tells_the_kind(right: str, kind: SampleKind, tags: tup
 @pytest.mark.parametrize("written", ["<TOOLCALL>[{}]</TOOLCALL>", " <TOOLCALL>\n{}</TOOLCALL>\n"])
 def test_a_call_may_be_marked_as_in_the_training_rows(written: str) -> None:
     answers = {**ROW["answers"], "tool_call": written.replace("{}", ROW["answers"]["tool_call"])}
-    assert cases_from_when2call_row({**ROW, "answers": answers}, source="f:1") == cases_from_when2call_row(
-        ROW, source="f:1"
-    )
+    cases = cases_from_when2call_row({**ROW, "answers": answers}, source="f:1")
+    assert cases == cases_from_when2call_row(ROW, source="f:1")
+    unclosed = {**answers, "tool_call": f"<TOOLCALL>{ROW['answers']['tool_call']}"}
     with pytest.raises(RowRejected, match="the call is not JSON"):
-        cases_from_when2call_row(
-            {**ROW, "answers": {**answers, "tool_call": f"<TOOLCALL>{ROW['answers']['tool_call']}"}}, source="f:1"
-        )
+        cases_from_when2call_row({**ROW, "answers": unclosed}, source="f:1")
 
 
 def test_without_any_tool_the_reply_must_still_say_that_it_cannot() -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from evals.cases.samples import cases_from_samples
 from evals.judge.refusals import ReplyKind
+from evals.judge.verdicts import judge_reply
 from evals.records import AcceptedCall, Case, FailureReason, Generation
 from evals.stats.scores import score_cases
 from orchestrator.chat.reply import ReplyFormat, ServedReply
@@ -122,6 +123,12 @@ def test_a_verdict_keeps_the_answers_to_each_question() -> None:
     ]
     counted = [(v.arguments_expected, v.arguments_given, v.arguments_right) for v in verdicts]
     assert counted == [(1, 1, 0), (1, 0, 0), (1, 0, 0)]
+
+
+@pytest.mark.parametrize("reply", [generation("Sunny."), None])
+@pytest.mark.parametrize("inferred", [False, True])
+def test_a_verdict_says_whether_the_kind_of_its_case_was_inferred(reply: Generation | None, inferred: bool) -> None:
+    assert judge_reply(case("answer", kind_inferred=inferred), reply, "hermes").kind_inferred == inferred
 
 
 def test_questions_that_do_not_arise_have_no_answer() -> None:
