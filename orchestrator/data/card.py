@@ -128,7 +128,7 @@ class TokenCard(Record):
 
     `shortened` samples end at an earlier turn of the assistant so that they fit. `unlearned_turns` are earlier turns of
     the assistant in trained samples that carry no loss, because the template renders them differently once the
-    conversation goes on. `histogram` holds (up_to, samples) in two bins a doubling; each begins after the one before it.
+    conversation goes on. `histogram` holds (up_to, samples) in two bins a doubling; each begins after the last.
     `mask` says whether the template marks where an assistant's turn ends, or that was found by rendering prefixes.
     """
 

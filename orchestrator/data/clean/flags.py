@@ -54,7 +54,7 @@ class Flag(NamedTuple):
 def find_flags(sample: Sample, text: str, *, is_kind_inferred: bool) -> Iterator[Flag]:
     """What stands out in a sample whose JSON is `text`.
 
-    A label that the last turn seems to contradict is flagged only where the kind was inferred from the words, for these can
+    A label that the last turn seems to contradict is flagged only where the kind was inferred, for words can
     mislead; a given kind that contradicts is a reason for the quarantine.
     """
     found = next((secret for secret in _SECRETS if secret.literal in text and secret.pattern.search(text)), None)
