@@ -34,7 +34,7 @@ def cases_from_samples(samples: Iterable[Sample], *, turns: Turns = "all") -> li
     that label what the last turn should be.
 
     Raises:
-        DataError: If two cases have one id, for then replies could not be told apart.
+        DataError: If two cases have one id, because their replies could not be told apart.
     """
     cases = [case for sample in samples for case in _cases_of(sample, turns)]
     refuse_repeated_ids(cases)

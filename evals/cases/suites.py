@@ -1,4 +1,4 @@
-"""A suite of the configuration, or any file of questions, as cases: which reader takes it, and what it cannot take."""
+"""A suite of the configuration, or any file of questions, as cases: which reader reads it, and what is refused."""
 
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -29,8 +29,8 @@ from orchestrator.data.read.sources import RawRow, parse_row, read_source
 from orchestrator.data.rejection import Reason, RowRejected
 
 MAX_REFUSED_SHARE = 0.05
-"""A suite of which more rows than this cannot be cases is refused: its figures would be those of another suite. The
-share is what `data.max_quarantine_rate` is by default."""
+"""A suite is refused if more of its rows than this cannot be cases: its figures would be those of another suite. The
+share is the default of `data.max_quarantine_rate`."""
 _HOLDS_NOTHING = ("the file is empty", "it holds no rows")
 
 

@@ -1,6 +1,6 @@
-"""JSON Schema whose checks end: patterns, references and lists of a schema can keep a plain validator busy for years.
+"""JSON Schema checks that end: the patterns, references and lists of a schema can keep a plain validator busy for years.
 
-Work is counted, not timed, so that a row is judged alike on every machine.
+Work is counted, not timed, so that every machine judges a row alike.
 """
 
 import re
@@ -33,11 +33,11 @@ Keyword = Callable[[Validator, Any, Any, Any], Iterator[ValidationError] | None]
 
 
 class TooMuchWorkError(ValueError):
-    """A check that would take too long."""
+    """A check would take too long."""
 
 
 class _Steps(threading.local):
-    """What is left of the check that this thread makes."""
+    """Steps left to the check that this thread runs."""
 
     left = MAX_STEPS
 

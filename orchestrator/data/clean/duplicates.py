@@ -9,7 +9,6 @@ import json
 import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from math import comb
 
 import numpy as np
 from datasketch import MinHash
@@ -236,12 +235,9 @@ def _band_miss(threshold: float, width: int) -> float:
 
 def _min_agreeing(threshold: float) -> int:
     """The number of equal hashes that a pair at the threshold reaches but for a chance of `MAX_AGREEMENT_MISS`."""
-    miss = 0.0
-    for number in range(NUM_PERM):
-        miss += comb(NUM_PERM, number) * threshold**number * (1 - threshold) ** (NUM_PERM - number)
-        if miss > MAX_AGREEMENT_MISS:
-            return number
-    return NUM_PERM
+    from scipy.stats import binom  # half a second in each process that only makes signatures
+
+    return int(binom.ppf(MAX_AGREEMENT_MISS, NUM_PERM, threshold))
 
 
 def _buckets(signatures: Signatures, width: int) -> NDArray[np.int32]:

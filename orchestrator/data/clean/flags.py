@@ -1,4 +1,4 @@
-"""Findings in a sample that is kept: a person should look, a machine cannot decide."""
+"""Findings in samples that are kept: a person should look at them, because a machine cannot decide."""
 
 import re
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Checks that a canonical sample teaches what it says, and the one repair.
+"""Checks of a canonical sample, and the one repair.
 
 The repair undoes Arrow: a table of rows with different arguments fills those that a row lacks with null, and a model
 trained on that learns to emit nulls. See `check_sample`.
@@ -29,7 +29,7 @@ NEXT_ROLES: dict[Role, tuple[Role, ...]] = {
     "assistant": ("user",),
     "tool": ("tool", "assistant"),
 }
-"""What may follow a turn; after an assistant turn with calls it is `tool` alone."""
+"""What may follow a turn; after an assistant turn with calls only `tool`."""
 
 MAX_DETAIL_CHARS = 300
 

@@ -1,4 +1,4 @@
-"""Rows of every format as canonical samples. Pure: no file, no schema check (see `quality`)."""
+"""Rows of every format as canonical samples. Pure: reads no file and checks no schema (`quality` does)."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""What several formats share: turns, texts, calls and tools as they are commonly written, and the draft of a sample.
+"""What formats share: their record, the draft of a sample, and turns, texts, calls and tools as commonly written.
 
 Everything here is pure and raises `RowRejected` with the first thing that has no place in a sample. `where` names the
 place for a person, such as `turn 3`.
@@ -37,14 +37,14 @@ MEDIA_FIELDS = ("images", "image", "videos", "video", "audios", "audio")
 """Where rows keep what the place holders in their texts stand for."""
 
 LEARNING_FLAGS = ("weight", "train", "training", "loss", "loss_scale")
-"""Where turns say whether they are to be learned: OpenAI's name, those of axolotl and ms-swift."""
+"""Fields that mark whether a turn is learned: OpenAI's name, and those of axolotl and ms-swift."""
 
 
 @dataclass(frozen=True)
 class Draft:
-    """What a format's reader makes of a row: all of a sample but its id, its kind and what a row says of itself.
+    """What a format's reader makes of a row: a sample without its id, its kind and the labels that the row gives.
 
-    `original_names` is that of `Sample`. `kind` and `tags` are set where the format itself tells them.
+    `original_names` is that of `Sample`. `kind` and `tags` are set where the format itself implies them.
     """
 
     messages: list[Message]
@@ -113,7 +113,7 @@ def with_calls(messages: list[Message], said: Message) -> list[Message]:
 
 
 def refuse_media(row: JsonObject) -> None:
-    """Refuse a row that is not text alone; the words of such a row would be learned without what they speak of.
+    """Refuse a row that is not text alone: its words would be learned without the pictures or sounds they refer to.
 
     Raises:
         RowRejected: If the row has images, videos or sound.
@@ -124,7 +124,7 @@ def refuse_media(row: JsonObject) -> None:
 
 
 def refuse_unlearned(turn: JsonObject, where: str) -> None:
-    """Refuse an assistant's turn that says that it is not to be learned, or less than others: all of them are.
+    """Refuse an assistant turn that is marked as not to be learned, or as less important: every turn is learned.
 
     Raises:
         RowRejected: If one of `LEARNING_FLAGS` holds something other than true or 1.

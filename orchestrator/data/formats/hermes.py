@@ -18,7 +18,6 @@ from orchestrator.data.formats.common import (
     read_calls,
     read_content,
     read_role,
-    read_tool,
     refuse_media,
     refuse_unlearned,
     short,
@@ -141,23 +140,22 @@ def _read_system(text: str, where: str) -> tuple[str, list[ToolSpec]]:
     closing = text.find(CLOSE_TOOLS, opening)
     if closing < 0:
         raise RowRejected(Reason.TOOLS_NOT_JSON, f"{where}: {OPEN_TOOLS} has no {CLOSE_TOOLS}")
-    tools = _parse_tools(text[opening + len(OPEN_TOOLS) : closing], where)
-    specs = [read_tool(tool, f"{where}: tool {number}") for number, tool in enumerate(tools, start=1)]
+    values = _tool_values(text[opening + len(OPEN_TOOLS) : closing], where)
     around = text[:opening] + text[closing + len(CLOSE_TOOLS) :].lstrip()
     rest = _PREAMBLE.sub("", around)
     kept = around if _TAG_MENTION.search(rest) else rest
-    return kept.strip(), [openai.with_json_schema(spec, where) for spec in specs]
+    return kept.strip(), openai.written_tools(values, where)
 
 
-def _parse_tools(text: str, where: str) -> list[Any]:
-    """The tools in a `<tools>` block: a list, or one after the other, as JSON or (whole or by line) as Python dicts."""
+def _tool_values(text: str, where: str) -> list[Any]:
+    """What a `<tools>` block holds: a list, or tools one by one, as JSON or (whole or by line) as Python dicts."""
     try:
         values, end = json_values(text, 0)
         if text[end:].strip():
-            values = _parse_literals(text)
+            return _parse_literals(text)
     except StrictJsonError as error:
         raise RowRejected(Reason.TOOLS_NOT_JSON, f"{where}: the tools in {OPEN_TOOLS}: {error}") from None
-    return [tool for value in values for tool in (value if isinstance(value, list) else [value])]
+    return values
 
 
 def _parse_literals(text: str) -> list[Any]:

@@ -118,6 +118,15 @@ def _declared_tools(content: Any, where: str) -> list[ToolSpec] | None:
         raise RowRejected(Reason.TOOLS_NOT_JSON, f"{where}: the tools are {error}") from None
     if inner[end:].strip():
         raise RowRejected(Reason.TOOLS_NOT_JSON, f"{where}: the declared tools are not JSON")
+    return written_tools(values, where)
+
+
+def written_tools(values: Sequence[Any], where: str) -> list[ToolSpec]:
+    """The tools that a text declares as JSON values, one after the other or in lists.
+
+    Raises:
+        RowRejected: If one is no tool.
+    """
     tools = [tool for value in values for tool in (value if isinstance(value, list) else [value])]
     specs = [read_tool(tool, f"{where}: tool {number}") for number, tool in enumerate(tools, start=1)]
     return [with_json_schema(spec, where) for spec in specs]

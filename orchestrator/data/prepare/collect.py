@@ -1,4 +1,4 @@
-"""All sources -> one work file of canonical samples, with what is needed to choose among them kept in memory.
+"""All sources -> one work file of canonical samples; what is needed to choose among them stays in memory.
 
 A sample takes a few hundred bytes of memory here, whatever its length: its line stays in the work file.
 """
@@ -44,12 +44,12 @@ SYNTHETIC_SEED = 0
 SPOKEN = ("role", "content", "reasoning_content", "name")
 """What two replies must share to be the same, beside the functions that they call."""
 ROWS_PER_CHUNK = 250
-"""Enough work to outweigh sending rows to another process, little enough that memory and progress stay smooth."""
+"""Enough work to outweigh the transfer to another process, little enough to keep memory low and progress smooth."""
 
 
 @dataclass
 class SourceTally:
-    """What was read from one source so far."""
+    """What has been read from one source so far."""
 
     config: SourceConfig
     files: tuple[str, ...] = ()
@@ -89,7 +89,7 @@ class Samples:
         return len(self.items)
 
     def add(self, sample: Converted, source: int) -> None:
-        """Take one sample of the source with this number."""
+        """Add one sample of the source with this number."""
         data = sample.line.encode()
         self._file.write(data)
         self._offsets.append(self._offsets[-1] + len(data))

@@ -1,4 +1,4 @@
-"""One chunk of raw rows -> checked canonical samples with all that later steps need to know. Runs in any process."""
+"""One chunk of raw rows -> checked canonical samples and what later steps need to know about them, in any process."""
 
 import importlib
 import sys
@@ -57,7 +57,7 @@ class Converted(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """A bad row, and the format it was taken for, if any."""
+    """A bad row, and its format as far as that was recognised."""
 
     row: QuarantinedRow
     detected: Detected | None

@@ -36,7 +36,7 @@ PATHS = ("path", "answers", "tools")
 """Fields of a source that name files."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
 AUDITED_SIMILARITY = 0.9
-"""From what similarity the leak audit counts near-duplicates where they were not looked for among all samples."""
+"""The similarity from which the leak audit counts near-duplicates if the configuration does not look for them."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def prepare_data(config: RunConfig, run: RunDir, *, base_dir: Path) -> DataCard:
     """Read all sources, split them, and write the run's `data/` folder.
 
     Every row is either in one of the parts or in the quarantine, which is written before anything is refused. Which of
-    several like samples is kept, and where a sample goes, depends on the rows alone and not on their order.
+    several similar samples is kept, and where a sample goes, depends on the rows alone, not on their order.
 
     Args:
         config: The run's configuration; `data` decides.

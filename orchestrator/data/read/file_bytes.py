@@ -1,4 +1,4 @@
-"""Bytes of data files within bounds: what is refused before reading, gzip, and lines of limited length."""
+"""Bounded reading of data files: what is refused before it is read, gzip, and lines of limited length."""
 
 import gzip
 import io
@@ -12,9 +12,9 @@ from orchestrator.core.records import JsonObject
 from orchestrator.data.rejection import RowRejected
 
 MAX_LINE_BYTES = 16 * 2**20
-"""Longest line, array element or table row: no conversation comes near, and a few of them fit any memory."""
+"""Longest line, array element or table row: no conversation comes near it, and a few of them fit in any memory."""
 HEAD_BYTES = 16_384
-"""How much of a longer line is kept to show what it was; more than the quarantine repeats."""
+"""How much of a longer line is kept to show what it was; more than the quarantine shows."""
 MAX_EXPANSION = 200
 """Gzip shrinks text 3 to 30 times, at most 1,032 times."""
 FREE_EXPANDED_BYTES = 2**30
@@ -56,7 +56,7 @@ class Line(NamedTuple):
 
 
 def refuse_unreadable(path: Path, *, is_text: bool) -> None:
-    """Look at a file's kind and first bytes.
+    """Check a file's type and first bytes.
 
     Raises:
         DataError: If it is missing, no regular file, not to be opened, empty, or (`is_text`) plainly no UTF-8 text.
@@ -106,7 +106,7 @@ def open_bytes(path: Path) -> BinaryIO:
 
 
 class _Unpacked(io.RawIOBase):
-    """The content of a gzip file, refused once it looks like a bomb."""
+    """The content of a gzip file, refused as soon as it looks like a bomb."""
 
     def __init__(self, path: Path) -> None:
         self._where, self._packed_bytes = str(path), path.stat().st_size

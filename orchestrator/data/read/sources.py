@@ -1,4 +1,4 @@
-"""Raw rows of every kind of source, one after the other: memory holds a few rows, never a file.
+"""Raw rows of every kind of source as a stream: memory holds a few rows, never a file.
 
 A bad row becomes a `QuarantinedRow`; a source that cannot be read as a whole is one `DataError`. JSON is parsed by
 `parse_row`, which any process can call.

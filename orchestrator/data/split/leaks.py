@@ -18,7 +18,7 @@ MAX_EXAMPLE_CHARS = 160
 def audit_leaks(
     parts: Mapping[SplitName, Path], near_duplicates: Mapping[HeldOutName, Overlap]
 ) -> dict[HeldOutName, LeakCard]:
-    """Say what val and test share with train.
+    """Count what val and test share with train.
 
     A prompt is shared when the last user message of a sample is any user message of train, letter case and white space
     aside. Argument values are texts of at least 4 characters at any depth in the arguments of any call, compared as
@@ -38,7 +38,7 @@ def audit_leaks(
 
 @dataclass(frozen=True)
 class _Train:
-    """What train holds; texts as hashes, since those of a million samples would not fit."""
+    """What train holds; texts as hashes, because the texts of a million samples would not fit in memory."""
 
     prompts: set[int] = field(default_factory=set)
     arguments: set[int] = field(default_factory=set)
@@ -86,7 +86,7 @@ def _card(path: Path, train: _Train, near_duplicates: Overlap) -> LeakCard:
 
 
 def _samples(path: Path) -> Iterator[JsonObject]:
-    # The file was written from checked samples a moment ago: checking them again would take most of the time.
+    # The files were just written from checked samples: validating them again would take most of the time.
     with path.open(encoding="utf-8") as lines:
         yield from map(json.loads, lines)
 

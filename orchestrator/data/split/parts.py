@@ -1,4 +1,4 @@
-"""Deals samples to train, val and test: by the hash of what they start with, or by the tools that they call."""
+"""Assigns samples to train, val and test: by the hash of how they start, or by the tools that they call."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ ANY_BIT = 1 << len(SAMPLE_KINDS)
 
 
 class SplitItem(NamedTuple):
-    """What the split needs to know of a sample. `content` is its content hash, `group` that of its `group_key`."""
+    """What the split needs to know about a sample. `content` is its content hash, `group` its `group_key`."""
 
     content: bytes
     group: bytes
@@ -33,8 +33,8 @@ class SplitItem(NamedTuple):
 class Assignment(NamedTuple):
     """Where samples go.
 
-    `parts` has one part for each item. `num_groups` sets of items that start alike were dealt as one, `moved_groups` of
-    them elsewhere than their hash says so that no part lacks a kind. `held_out_tools` names the part of each tool that
+    `parts` has one part for each item. `num_groups` sets of items that start alike were assigned as one; `moved_groups` of
+    them went elsewhere than their hash says, so that no part lacks a kind. `held_out_tools` names the part of each tool that
     train must not see; empty by conversation.
     """
 
@@ -61,7 +61,7 @@ def visible_tools(part: SplitName, offered: Sequence[str], held_out_tools: Mappi
 
 
 def assign_parts(items: Sequence[SplitItem], config: SplitConfig) -> Assignment:
-    """Deal samples to the three parts.
+    """Assign samples to the three parts.
 
     Samples with the same system message and first user message are one group and stay together, so that no part holds
     a conversation that starts like one of another.

@@ -1,4 +1,4 @@
-"""The tokens of a run: train and val tokenised once, memory-mapped by every worker, with a card and a ledger."""
+"""The tokens of a run: train and val are tokenised once and memory-mapped by every worker; with a card and a ledger."""
 
 import hashlib
 import json
@@ -34,7 +34,7 @@ from orchestrator.run.paths import RunDir, SplitName
 ROWS_PER_CHUNK = 1000
 """Rows a process tokenises at a time; it takes seconds to load the tokenizer, so few rows go to no other process."""
 LAYOUT = 2
-"""Changes with what is written, so that tokens of an older layout are made again."""
+"""The version of what is written: tokens of another layout are made again."""
 NUM_BINS, FIRST_BIN = 12, 32
 """At most so many bins of a histogram; the first never ends below this length."""
 _SCHEMA = pa.schema({"input_ids": pa.list_(pa.int32()), "labels": pa.list_(pa.int32())})
@@ -52,7 +52,7 @@ class LedgerRow(Record):
 
 @dataclass
 class Tally:
-    """What a part's rows come to while they are written."""
+    """Running totals of a part while its rows are written."""
 
     left_out: list[LeftOut] = field(default_factory=list)
     lengths: Counter[int] = field(default_factory=Counter)

@@ -17,22 +17,20 @@ from orchestrator.chat.rendering import (
     ChatFormat,
     RenderedRow,
     Span,
-    chat_format,
     learned_spans,
     plain_tools,
     refuse_control_tokens,
     render_row,
 )
-from orchestrator.core.errors import DataError
 from orchestrator.core.records import Message, Sample, SampleKind, ToolSpec
 from orchestrator.data.card import LeftOut
 
 IGNORED = -100
 """Label of a token that is not learned (PyTorch's cross-entropy default)."""
 BATCH = 256
-"""Samples rendered while those before them are encoded."""
+"""Samples that are rendered while the previous ones are encoded."""
 MANY_TURNS = 32
-"""Conversations of more assistant turns are measured before each turn is looked at."""
+"""A conversation of more assistant turns is measured as a whole before its turns are rendered one by one."""
 
 
 class TokenRow(NamedTuple):
@@ -68,19 +66,6 @@ def render_prompt(
         return_dict=False,
     )
     return list(ids)
-
-
-def tokenize_sample(tokenizer: PreTrainedTokenizerBase, sample: Sample, *, thinking: bool = False) -> TokenRow:
-    """Token ids and labels of a sample of any length; every turn of the assistant is learned that can be.
-
-    Raises:
-        DataError: If the sample cannot be trained on, with the reason.
-    """
-    form = chat_format(tokenizer, thinking=thinking)
-    row = next(tokenize_samples(form, [sample], max_length=None)).row
-    if isinstance(row, LeftOut):
-        raise DataError(f"{row.reason}: {row.detail}", where=f"sample {sample.id}")
-    return row
 
 
 class Tokenized(NamedTuple):
@@ -122,7 +107,7 @@ class _Limit(NamedTuple):
 
 
 class _Batch(NamedTuple):
-    """Samples, what each came to so far, and the encodings of those that are text, on their way."""
+    """Samples, the state of each, and the pending encodings of those that were rendered."""
 
     samples: list[Sample]
     rendered: list[RenderedRow | Tokenized]
@@ -135,7 +120,7 @@ def _render(form: ChatFormat, sample: Sample, limit: _Limit, *, screen: bool) ->
         if screen:
             refuse_control_tokens(form, sample)
         if limit.max_length is not None and num_turns > MANY_TURNS:
-            # Every turn is rendered with all before it: not for a conversation that is too long anyway.
+            # Each turn is rendered with all turns before it: too slow for a conversation that is too long anyway.
             length = _length(form, sample, len(sample.messages))
             if length > limit.max_length:
                 return _too_long(form, sample, length, limit)

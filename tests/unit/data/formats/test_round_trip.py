@@ -8,6 +8,7 @@ import pytest
 from conversation_strategies import conversations, json_values, words
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from token_rows import tokenize_sample
 from transformers import PreTrainedTokenizerBase
 
 from orchestrator.chat.left_out import RowLeftOut
@@ -21,7 +22,6 @@ from orchestrator.data.formats.canonical import sample_from_row
 from orchestrator.data.formats.detect import detect_format
 from orchestrator.data.formats.written import CALL_MARKS
 from orchestrator.data.rejection import RowRejected
-from orchestrator.data.tokens.tokenize import tokenize_sample
 from orchestrator.notation.strict_json import parse
 
 HOSTILE = [

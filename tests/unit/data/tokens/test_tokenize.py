@@ -23,6 +23,7 @@ from builders import (
 from datasets import Features, List, Value, load_from_disk
 from hypothesis import given
 from hypothesis import strategies as st
+from token_rows import tokenize_sample
 from transformers import PreTrainedTokenizerBase
 
 from orchestrator.chat.rendering import chat_format
@@ -32,7 +33,7 @@ from orchestrator.core.jsonl import read_jsonl
 from orchestrator.core.records import Message, Sample
 from orchestrator.data.card import KindTokens, LeftOut
 from orchestrator.data.tokens.store import LedgerRow, histogram, ledger_path, tokenize_run, tokens_folder
-from orchestrator.data.tokens.tokenize import BATCH, IGNORED, TokenRow, render_prompt, tokenize_sample, tokenize_samples
+from orchestrator.data.tokens.tokenize import BATCH, IGNORED, TokenRow, render_prompt, tokenize_samples
 from orchestrator.models.base import load_tokenizer
 from orchestrator.run.folder import open_run
 from orchestrator.run.paths import RunDir
