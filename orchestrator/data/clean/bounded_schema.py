@@ -1,4 +1,4 @@
-"""JSON Schema checks that end: the patterns, references and lists of a schema can keep a plain validator busy for years.
+"""JSON Schema checks that end: patterns, references and lists of a schema can keep a plain validator busy for years.
 
 Work is counted, not timed, so that every machine judges a row alike.
 """

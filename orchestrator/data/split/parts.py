@@ -33,9 +33,9 @@ class SplitItem(NamedTuple):
 class Assignment(NamedTuple):
     """Where samples go.
 
-    `parts` has one part for each item. `num_groups` sets of items that start alike were assigned as one; `moved_groups` of
-    them went elsewhere than their hash says, so that no part lacks a kind. `held_out_tools` names the part of each tool that
-    train must not see; empty by conversation.
+    `parts` has one part for each item. `num_groups` sets of items that start alike were assigned as one; `moved_groups`
+    of them went elsewhere than their hash says, so that no part lacks a kind. `held_out_tools` names the part of each
+    tool that train must not see; empty by conversation.
     """
 
     parts: list[SplitName]

@@ -145,7 +145,7 @@ def refuse_left_out(config: RunConfig, cards: Mapping[SplitName, TokenCard]) -> 
     num_bad = sum(row.reason != "too_long" for row in card.left_out)
     if not gone and num_bad <= config.data.max_quarantine_rate * total:
         return
-    reasons = ", ".join(f"{reason} x {n}" for reason, n in Counter(row.reason for row in card.left_out).most_common())
+    reasons = _reasons(card.left_out)
     whole = f", among them every sample of kind {', '.join(gone)}" if gone else ""
     raise DataError(
         f"{len(card.left_out)} of {total} samples of train cannot be trained on ({reasons}){whole}; "
@@ -154,6 +154,10 @@ def refuse_left_out(config: RunConfig, cards: Mapping[SplitName, TokenCard]) -> 
         allowed=f"some of every kind, and at most {config.data.max_quarantine_rate:.1%} beside those that are too long",
         fix="Raise data.max_length, set data.overlong to shorten, or leave such conversations out of the data",
     )
+
+
+def _reasons(left_out: Sequence[LeftOut]) -> str:
+    return ", ".join(f"{reason} x {n}" for reason, n in Counter(row.reason for row in left_out).most_common())
 
 
 def tokens_digest(
@@ -278,11 +282,8 @@ def _nothing_usable(run: RunDir, part: SplitName, left_out: Sequence[LeftOut]) -
     where = str(run.split(part))
     if not left_out:
         return DataError(f"{part} holds no sample", where=where, fix="Give more conversations")
-    reasons = ", ".join(
-        f"{reason} x {count}" for reason, count in Counter(row.reason for row in left_out).most_common()
-    )
     return DataError(
-        f"no sample of {part} can be trained on: {reasons}; the first, {left_out[0].id}: {left_out[0].detail}",
+        f"no sample of {part} can be trained on: {_reasons(left_out)}; the first, {left_out[0].id}: {left_out[0].detail}",
         where=where,
         fix="Raise data.max_length where samples are too_long, or give conversations that the base's template can show",
     )
