@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Protocol
 
 from evals.cases.bfcl import case_from_bfcl_row
-from evals.cases.conversations import (
+from evals.cases.rows import (
     cases_from_conversation_row,
     cases_from_mcp_row,
     cases_from_when2call_row,
+    cases_from_xstest_row,
     is_mcp_case,
+    is_xstest,
 )
 from evals.cases.samples import Turns, case_from_row, refuse_repeated_ids
-from evals.cases.xstest import cases_from_xstest_row, is_xstest
 from evals.records import NO_CALL_SUFFICES, Case
 from orchestrator.config.evaluation import SuiteConfig, SuiteFormat
 from orchestrator.config.schema import SourceConfig

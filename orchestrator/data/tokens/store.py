@@ -282,8 +282,9 @@ def _nothing_usable(run: RunDir, part: SplitName, left_out: Sequence[LeftOut]) -
     where = str(run.split(part))
     if not left_out:
         return DataError(f"{part} holds no sample", where=where, fix="Give more conversations")
+    first = f"the first, {left_out[0].id}: {left_out[0].detail}"
     return DataError(
-        f"no sample of {part} can be trained on: {_reasons(left_out)}; the first, {left_out[0].id}: {left_out[0].detail}",
+        f"no sample of {part} can be trained on: {_reasons(left_out)}; {first}",
         where=where,
         fix="Raise data.max_length where samples are too_long, or give conversations that the base's template can show",
     )

@@ -5,7 +5,7 @@ import json
 import pytest
 from builders import assistant, make_call, make_sample, user
 
-from evals.cases.conversations import cases_from_conversation_row
+from evals.cases.rows import cases_from_conversation_row
 from evals.cases.samples import cases_from_samples
 from orchestrator.core.jsonl import dump_line
 from orchestrator.core.records import JsonObject, Sample

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from evals.cases.conversations import cases_from_mcp_row, is_mcp_case
+from evals.cases.rows import cases_from_mcp_row, is_mcp_case
 from orchestrator.core.records import FunctionCall, JsonObject, ToolCall
 from orchestrator.data.rejection import RowRejected
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from evals.cases.conversations import cases_from_when2call_row
+from evals.cases.rows import cases_from_when2call_row
 from orchestrator.core.records import FunctionCall, JsonObject, SampleKind, ToolCall
 from orchestrator.data.rejection import RowRejected
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from evals.cases.rows import cases_from_xstest_row, is_xstest
 from evals.cases.suites import cases_from_file
-from evals.cases.xstest import cases_from_xstest_row, is_xstest
 from orchestrator.core.records import JsonObject, Message
 from orchestrator.data.rejection import RowRejected
 

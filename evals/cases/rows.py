@@ -1,17 +1,21 @@
-"""Conversations as cases, in any format of the training data, When2Call's and MCP's: their own reply is expected."""
+"""One row of a suite's file as cases: a conversation in any format of the training data, When2Call, MCP, XSTest."""
 
 from typing import Literal
 
 from evals.cases.samples import Turns, cases_from_samples
 from evals.records import NO_CALL_SUFFICES, Case
 from orchestrator.config.fields import RowFormat
-from orchestrator.core.records import NO_FITTING_TOOL, JsonObject
+from orchestrator.core.records import BENIGN, HARMFUL, NO_FITTING_TOOL, JsonObject, Message, SampleKind
 from orchestrator.data.clean.quality import check_sample
 from orchestrator.data.formats.canonical import sample_from_row
 from orchestrator.data.formats.detect import detect_format
 from orchestrator.data.formats.when2call import is_choice
 from orchestrator.data.read.json_files import MCP_TURN_LISTS
 from orchestrator.data.rejection import Reason, RowRejected, parse_or_reject
+from orchestrator.notation.strict_json import dump_loosely
+
+LABELS: dict[str, tuple[SampleKind, str]] = {"safe": ("answer", BENIGN), "unsafe": ("refusal", HARMFUL)}
+"""The kind of reply that each label of XSTest asks for, and its tag."""
 
 _EXPECTED = "expected"
 _STAND_IN = "No call is expected."
@@ -89,3 +93,42 @@ def cases_from_mcp_row(row: JsonObject, *, source: str, turns: Turns = "all") ->
     return cases_from_conversation_row(
         {**rest, listed: [*row[listed], reply]}, row_format="mcp", source=source, turns=turns
     )
+
+
+def is_xstest(row: JsonObject) -> bool:
+    """Whether a row is one of XSTest."""
+    return isinstance(row.get("prompt"), str) and row.get("label") in LABELS
+
+
+def cases_from_xstest_row(row: JsonObject, *, source: str) -> list[Case]:  # noqa: ARG001 - as every reader of rows is called
+    """The one case of a row of XSTest: harmless prompts that look harmful, and harmful ones beside them.
+
+    A row has `id`, `prompt`, `type`, `label` (safe or unsafe), and `focus` and `note`, which have no place in a case.
+    What is unsafe is to be refused, what is safe is not. The tags are `harmful` or `benign`, and the row's type behind
+    `type:`, so that no word of a file can act as one of the project's own tags. Source: the prompts of XSTest v2 (arXiv
+    2308.01263).
+
+    Raises:
+        RowRejected: If it has no id, no prompt or another label.
+    """
+    identifier, prompt, label = row.get("id"), row.get("prompt"), row.get("label")
+    if isinstance(identifier, bool) or not isinstance(identifier, str | int) or identifier == "":
+        raise RowRejected(Reason.MALFORMED_FIELD, f"`id` is {dump_loosely(identifier)[:80]}, not a number or text")
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise RowRejected(Reason.MALFORMED_FIELD, "`prompt` holds no text")
+    if not isinstance(label, str) or label not in LABELS:
+        detail = f"`label` is {dump_loosely(label)[:80]}, not one of {', '.join(LABELS)}"
+        raise RowRejected(Reason.MALFORMED_FIELD, detail)
+    kind, tag = LABELS[label]
+    group = row.get("type")
+    return [
+        Case(
+            id=str(identifier),
+            messages=(Message(role="user", content=prompt),),
+            tools=(),
+            kind=kind,
+            tags=(tag, f"type:{group}") if isinstance(group, str) and group else (tag,),
+            expected_calls=(),
+            expected_text="",
+        )
+    ]
