@@ -93,7 +93,7 @@ def _format_of(value: dict[str, Any], settings: ConvertSettings) -> Detected:
     if settings.row_format == "auto":
         return detect_format(value)
     if is_function(settings.row_format):
-        return Detected("messages", f"the function {settings.row_format} gives it so")
+        return Detected("messages", f"the function {settings.row_format} returns it")
     return Detected(cast("RowFormat", settings.row_format), "the config says so")
 
 

@@ -83,7 +83,7 @@ def test_a_function_gives_rows_of_messages_and_each_other_outcome_has_its_reason
     card = prepare(tmp_path, f"{module}:convert", max_quarantine_rate=0.3)
     assert {sample.id for sample in samples_in(tmp_path)} == {f"city-{name}" for name in names(12)}
     assert {sample.tags for sample in samples_in(tmp_path)} == {("mine",)}
-    why = f"the function {module}:convert gives it so"
+    why = f"the function {module}:convert returns it"
     assert {name: (count.rows, count.why) for name, count in card.sources[0].formats.items()} == {"messages": (12, why)}
     refused = {
         (row.reason, row.line, row.detail) for row in read_jsonl(RunDir(tmp_path / "run").quarantine, QuarantinedRow)
