@@ -27,10 +27,10 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 
 from evals.records import Case, EngineRecord
+from orchestrator.chat.rendering import render_prompt
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.jsonl import read_jsonl
 from orchestrator.core.records import TrialRecord
-from orchestrator.data.tokens.tokenize import render_prompt
 from orchestrator.models.adapters import keep_adapter, list_adapters
 from orchestrator.models.base import load_tokenizer
 from orchestrator.run.folder import run_dir

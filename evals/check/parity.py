@@ -11,12 +11,11 @@ from transformers import AutoTokenizer
 
 from evals.check.parity_rows import ParityRow, parity_rows
 from evals.check.records import ParityCard, ParityProblem, ParityProblemCode
-from orchestrator.chat.detect import reply_format_of
-from orchestrator.chat.left_out import RowLeftOut
+from orchestrator.chat.formats import REPLY_FORMATS, reply_format_of
 from orchestrator.chat.parse import parse_reply
-from orchestrator.chat.rendering import ChatFormat, Span, chat_format, plain_tools
-from orchestrator.chat.reply import ReplyFormat, ServedReply
-from orchestrator.chat.serving import serving_parser_name, serving_reader
+from orchestrator.chat.rendering import ChatFormat, RowLeftOut, Span, chat_format, plain_tools, render_prompt
+from orchestrator.chat.reply import ServedReply
+from orchestrator.chat.serving import serving_reader
 from orchestrator.chat.template import own_template
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import ConfigError, DataError, EvaluationError
@@ -25,7 +24,6 @@ from orchestrator.core.jsonl import parse_line
 from orchestrator.core.records import SAMPLE_KINDS, FunctionCall, JsonObject, Message, Sample, ToolSpec
 from orchestrator.data.card import LeftOut
 from orchestrator.data.tokens.store import refuse_left_out, tokenize_run, tokens_digest
-from orchestrator.data.tokens.tokenize import render_prompt
 from orchestrator.models.base import base_folder, load_tokenizer
 from orchestrator.run.ledger import package_versions
 from orchestrator.run.paths import RunDir
@@ -107,7 +105,7 @@ class _Check:
 
     form: ChatFormat
     base_form: ChatFormat
-    reply_format: ReplyFormat | None = None
+    reply_format: str | None = None
     no_format: str = ""
     """Why there is no format: data without calls needs none."""
     serving: Callable[[str], ServedReply] | None = None
@@ -150,7 +148,7 @@ class _Check:
         """Load vLLM's parser; returns why that was not possible."""
         if self.reply_format is None:
             return f"vLLM's parser could not be asked: {self.no_format}"
-        self.serving_name = serving_parser_name(self.reply_format)
+        self.serving_name = REPLY_FORMATS[self.reply_format].vllm_parser
         if self.serving_name is None:
             return f"vLLM has no parser for replies in the format {self.reply_format}"
         try:

@@ -10,12 +10,12 @@ from evals.generate.journal import Journal, engine_record, inputs_sha256
 from evals.judge.second_opinion import JUDGED_KINDS, judge_prompts, judgements_of
 from evals.records import Case, Generation, Scores
 from evals.stats.agreement import Agreement, agreement
+from orchestrator.chat.rendering import render_prompt
 from orchestrator.config.evaluation import JudgeConfig
 from orchestrator.config.schema import ModelConfig, RunConfig
 from orchestrator.core.files import write_text_atomic
 from orchestrator.core.jsonl import dump_jsonl, read_jsonl
 from orchestrator.core.progress import bar, say
-from orchestrator.data.tokens.tokenize import render_prompt
 from orchestrator.models.base import base_folder, load_tokenizer
 from orchestrator.models.base_weights import base_sha256
 from orchestrator.run.paths import RunDir

@@ -15,16 +15,14 @@ from evals.generate.engine import Adapter, EngineSettings, Prompt, adapters_for_
 from evals.generate.engines import Engines, answer_all, engine_kv_cache_bytes
 from evals.generate.journal import Journal, engine_record, inputs_sha256, remove_replies
 from evals.records import Case, FailedAdapter, Scores
-from orchestrator.chat.detect import reply_format_of
-from orchestrator.chat.reply import ReplyFormat
-from orchestrator.chat.serving import serving_parser_name
+from orchestrator.chat.formats import REPLY_FORMATS, reply_format_of
+from orchestrator.chat.rendering import render_prompt
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import AdapterError, DataError, EvaluationError
 from orchestrator.core.files import write_text_atomic
 from orchestrator.core.jsonl import dump_jsonl, read_jsonl
 from orchestrator.core.progress import bar, say
 from orchestrator.core.records import BASE_ADAPTER_ID, AdapterRecord, Sample
-from orchestrator.data.tokens.tokenize import render_prompt
 from orchestrator.models.adapters import load_adapter, read_adapter
 from orchestrator.models.base import base_folder, load_tokenizer
 from orchestrator.models.base_weights import BaseWeights, base_sha256
@@ -164,7 +162,7 @@ def _engine_settings(
     adapters: Sequence[AdapterRecord],
     *,
     prompts: Sequence[Prompt],
-    reply_format: ReplyFormat,
+    reply_format: str,
     on_gpu: bool,
 ) -> EngineSettings:
     model = AutoConfig.from_pretrained(folder, trust_remote_code=config.model.trust_remote_code)
@@ -179,7 +177,7 @@ def _engine_settings(
         max_new_tokens=config.eval.max_new_tokens,
         temperature=config.eval.temperature,
         seed=config.eval.seed,
-        serving_parser=serving_parser_name(reply_format),
+        serving_parser=REPLY_FORMATS[reply_format].vllm_parser,
     )
 
 
@@ -222,7 +220,7 @@ def _generate(
 
 
 def _score_all(
-    config: RunConfig, run: RunDir, journal: Journal, cases: Sequence[Case], reply_format: ReplyFormat
+    config: RunConfig, run: RunDir, journal: Journal, cases: Sequence[Case], reply_format: str
 ) -> tuple[list[Scores], list[FailedAdapter]]:
     scored: list[Scores] = []
     unscored: list[FailedAdapter] = []

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 from evals.records import Case, FailedAdapter, Generation, Scores
 from evals.stats.scores import score_cases
-from orchestrator.chat.detect import reply_format_of
-from orchestrator.chat.reply import ReplyFormat
+from orchestrator.chat.formats import reply_format_of
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import EvaluationError, RunConflictError, UnscoredAdaptersError
 from orchestrator.core.files import write_text_atomic
@@ -52,7 +51,7 @@ def _lasting_failure(run: RunDir, adapter_id: str) -> FailedAdapter | None:
     return None if failure.error == EvaluationError.__name__ else failure
 
 
-def _reply_format(config: RunConfig) -> ReplyFormat:
+def _reply_format(config: RunConfig) -> str:
     if config.eval.reply_format != "auto":
         return config.eval.reply_format
     from orchestrator.models.base import base_folder, load_tokenizer
@@ -67,7 +66,7 @@ def score_replies(
     adapter_id: str,
     cases: Sequence[Case],
     generations: Sequence[Generation],
-    reply_format: ReplyFormat,
+    reply_format: str,
 ) -> Scores:
     """Judge one adapter's replies and write `scores.json`.
 

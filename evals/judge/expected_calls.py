@@ -1,19 +1,19 @@
 """Are the calls of a reply the calls that the data expects?
 
-Two calls are the same when their names are equal and their arguments are equal as JSON values (`json_equal`). An
+Two calls are the same when their names are equal and their arguments are equal as JSON values (`values_match`). An
 argument that the tool does not require, and whose schema gives a `default`, may be left out or given where the default
 is expected. Not covered: whether a text means the same as another ("NYC" and "New York" differ), defaults inside an
 argument or behind a `$ref`, and that `[1]` may mean the same as `1`.
 """
 
 import json
-import math
 from collections import Counter
 from collections.abc import Sequence
 
 from evals.judge.pairing import ArgumentCounts, best_pairs
 from evals.records import FailureReason, Problem
 from orchestrator.core.records import JsonObject, ToolCall
+from orchestrator.notation.strict_json import json_equal
 
 RELATIVE_TOLERANCE = 1e-9
 """By how much two numbers may differ, relative to the larger, if one of them is not whole: more than printing a double
@@ -71,26 +71,9 @@ def shown(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, default=repr)
 
 
-def json_equal(left: object, right: object) -> bool:
-    """Whether two JSON values are equal: numbers by value, booleans apart from numbers, objects without order.
-
-    Numbers of which one is not whole may differ by `RELATIVE_TOLERANCE`; whole numbers are compared exactly.
-    """
-    if isinstance(left, bool) or isinstance(right, bool):
-        return left is right
-    if isinstance(left, dict) and isinstance(right, dict):
-        return left.keys() == right.keys() and all(json_equal(left[key], right[key]) for key in left)
-    if isinstance(left, list | tuple) and isinstance(right, list | tuple):
-        return len(left) == len(right) and all(json_equal(a, b) for a, b in zip(left, right, strict=True))
-    return left == right or _is_close(left, right)
-
-
-def _is_close(left: object, right: object) -> bool:
-    if not (isinstance(left, int | float) and isinstance(right, int | float)):
-        return False
-    if all(isinstance(number, int) or number.is_integer() for number in (left, right)):
-        return False
-    return math.isclose(left, right, rel_tol=RELATIVE_TOLERANCE, abs_tol=0.0)
+def values_match(left: object, right: object) -> bool:
+    """Whether two JSON values are equal, numbers up to `RELATIVE_TOLERANCE` unless both are whole."""
+    return json_equal(left, right, relative_tolerance=RELATIVE_TOLERANCE)
 
 
 def count_expected(call: ToolCall, expected: ToolCall, schemas: dict[str, JsonObject]) -> ArgumentCounts | None:
@@ -105,7 +88,7 @@ def count_expected(call: ToolCall, expected: ToolCall, schemas: dict[str, JsonOb
     missing = [name for name in wanted if name not in given and not _is_default(name, wanted, defaults)]
     surplus = [name for name in given if name not in wanted and not _is_default(name, given, defaults)]
     both = [name for name in wanted if name in given]
-    right = sum(json_equal(given[name], wanted[name]) for name in both)
+    right = sum(values_match(given[name], wanted[name]) for name in both)
     return ArgumentCounts(len(both) + len(missing), len(both) + len(surplus), right)
 
 
@@ -125,7 +108,7 @@ def _difference(call: ToolCall, expected: ToolCall, schemas: dict[str, JsonObjec
         if key not in wanted and not _is_default(key, given, defaults):
             detail = f"{name}: {key}: {shown(value)} where nothing is expected"
             return problem("simple_function_checker:unexpected_param", detail)
-        if key in wanted and not json_equal(value, wanted[key]):
+        if key in wanted and not values_match(value, wanted[key]):
             return problem(_reason(value, wanted[key]), f"{name}: {key}: {_unequal(value, wanted[key])}")
     return _absent("simple_function_checker:missing_optional", name, absent[0], wanted) if absent else None
 
@@ -204,4 +187,4 @@ def _defaults(schema: JsonObject) -> JsonObject:
 
 
 def _is_default(name: str, arguments: JsonObject, defaults: JsonObject) -> bool:
-    return json_equal(arguments[name], defaults.get(name, _NO_VALUE))
+    return values_match(arguments[name], defaults.get(name, _NO_VALUE))

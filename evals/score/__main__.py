@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchestrator.chat.reply import REPLY_FORMATS
+from orchestrator.chat.formats import REPLY_FORMATS
 
 _DESCRIPTION = """\
 Judge replies that were made anywhere: was each what its case asks for, and if not, why?

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from evals.cases.samples import case_from_row, refuse_repeated_ids
 from evals.records import Case, Generation, Metric, Scores
 from evals.stats.scores import score_cases
+from orchestrator.chat.formats import REPLY_FORMATS
 from orchestrator.chat.parse import parse_reply
-from orchestrator.chat.reply import REPLY_FORMATS, ReplyFormat
 from orchestrator.core.errors import DataError
 from orchestrator.core.process import output_file, show, tell, write_output
 from orchestrator.core.records import JsonObject
@@ -48,7 +48,7 @@ def score_files(given: Namespace) -> None:
     show(f"{_summary(scores)}{note}Written to {given.out}.\n")
 
 
-def _format_warning(cases: Sequence[Case], generations: Sequence[Generation], given: ReplyFormat) -> str | None:
+def _format_warning(cases: Sequence[Case], generations: Sequence[Generation], given: str) -> str | None:
     """What to say where no reply to the cases that want calls makes one in the given format, else None.
 
     Silent where replies make broken attempts in that format and no other format reads calls in them.
@@ -58,9 +58,7 @@ def _format_warning(cases: Sequence[Case], generations: Sequence[Generation], gi
     read = [parse_reply(text, format=given) for text in texts]
     if not texts or any(reply.calls for reply in read):
         return None
-    counts: dict[ReplyFormat, int] = {
-        name: sum(bool(parse_reply(text, format=name).calls) for text in texts) for name in REPLY_FORMATS
-    }
+    counts = {name: sum(bool(parse_reply(text, format=name).calls) for text in texts) for name in REPLY_FORMATS}
     best = max(counts, key=lambda name: counts[name])
     what = f"none of {len(texts)} replies to cases that want a call makes one in the format {given}"
     if counts[best]:

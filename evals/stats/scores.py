@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from evals.judge.verdicts import judge_reply
 from evals.records import Case, Generation, Scores
 from evals.stats.metrics import compute_cells, compute_metrics
-from orchestrator.chat.reply import ReplyFormat
 from orchestrator.core.errors import EvaluationError
 
 
 def score_cases(
-    adapter_id: str, cases: Sequence[Case], generations: Sequence[Generation], *, reply_format: ReplyFormat = "hermes"
+    adapter_id: str, cases: Sequence[Case], generations: Sequence[Generation], *, reply_format: str = "hermes"
 ) -> Scores:
     """Judge one adapter's replies: one verdict per case, in the order of `cases`, and the metrics over them.
 
@@ -31,7 +30,7 @@ def score_cases(
         adapter_id: Whose replies these are.
         cases: What was asked.
         generations: The replies, in any order, at most one for each case.
-        reply_format: How calls are written in the replies.
+        reply_format: How calls are written in the replies: a name in `REPLY_FORMATS`.
 
     Raises:
         EvaluationError: If a generation belongs to no case, or a case has two.

@@ -1,31 +1,41 @@
 """A conversation as text of the base's chat template, and where in it each turn of the assistant stands.
 
-Everything about a turn is found by rendering it as evaluation would: the prompt that evaluation sends must be how the
-row begins, and what follows up to the end of that turn is what the model has to say.
+Everything about a turn is found by rendering it as evaluation would: the row must begin with the prompt that evaluation
+sends, and what follows up to the end of that turn is what the model has to say.
 """
 
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import chain
 from typing import Any, NamedTuple
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from orchestrator.chat.left_out import RowLeftOut
+from orchestrator.chat.parse import CALL_TAGS, THINK_TAGS
 from orchestrator.chat.template import is_marked, stop_token_ids
 from orchestrator.core.errors import InputError
-from orchestrator.core.records import JsonObject, Message, Sample, ToolSpec
+from orchestrator.core.records import JsonObject, LeftOutReason, Message, Sample, ToolSpec
 
-_REPLY_TAG = re.compile(r"</?(?:tool_call|think)>")
-_CALL_TAG = re.compile(r"</?tool_call>")
+_CALL_TAG = re.compile("|".join(map(re.escape, CALL_TAGS)))
+_REPLY_TAG = re.compile("|".join(map(re.escape, (*CALL_TAGS, *chain(*THINK_TAGS)))))
 _TAIL_TOKENS = 64
 """How far back from the end of a prompt the last token of its own vocabulary entry is looked for."""
 _TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
 """What a template raises on messages that it was not written for."""
+
+
+class RowLeftOut(Exception):
+    """A sample that this template cannot show truly. Caught where rows are collected, never shown as a traceback."""
+
+    def __init__(self, reason: LeftOutReason, detail: str) -> None:
+        self.reason: LeftOutReason = reason
+        self.detail = detail
+        super().__init__(f"{reason}: {detail}")
 
 
 class RenderedTurn(NamedTuple):
@@ -75,30 +85,8 @@ class ChatFormat:
         Raises:
             RowLeftOut: If the template raises an error.
         """
-        return self._render(messages, tools, add_generation_prompt=prompt)[0]
-
-    def text_and_marks(
-        self, messages: Sequence[JsonObject], tools: list[JsonObject] | None
-    ) -> tuple[str, list[tuple[int, int]]]:
-        """The conversation as text, and the start and end of each part that the template marks as the assistant's.
-
-        Raises:
-            RowLeftOut: If the template raises an error.
-        """
-        return self._render(messages, tools, return_assistant_tokens_mask=self.is_marked)
-
-    def _render(
-        self, messages: Sequence[JsonObject], tools: list[JsonObject] | None, **settings: bool
-    ) -> tuple[str, list[tuple[int, int]]]:
-        settings = {"enable_thinking": self.thinking, **settings}
-        names = self.tokenizer.special_tokens_map
-        try:
-            texts, marks = render_jinja_template(
-                [messages], tools=tools, chat_template=self.template, **names, **settings
-            )
-        except _TEMPLATE_ERRORS as error:
-            raise RowLeftOut("template_refuses", f"the chat template refuses it: {str(error)[:200]}") from None
-        return texts[0], marks[0] if marks else []
+        settings = {"enable_thinking": self.thinking, "add_generation_prompt": prompt}
+        return _rendered(self.tokenizer, self.template, messages, tools, **settings)[0]
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text of this template."""
@@ -118,8 +106,51 @@ class ChatFormat:
 
     def plain(self, messages: Sequence[Message]) -> list[JsonObject]:
         """Messages as a template takes them."""
-        dropped = None if self.thinking else {"reasoning_content"}
-        return [message.model_dump(mode="json", exclude_none=True, exclude=dropped) for message in messages]
+        return _plain(messages, thinking=self.thinking)
+
+
+def _plain(messages: Sequence[Message], *, thinking: bool) -> list[JsonObject]:
+    dropped = None if thinking else {"reasoning_content"}
+    return [message.model_dump(mode="json", exclude_none=True, exclude=dropped) for message in messages]
+
+
+def _rendered(
+    tokenizer: PreTrainedTokenizerBase,
+    template: str,
+    messages: Sequence[JsonObject],
+    tools: list[JsonObject] | None,
+    **settings: bool,
+) -> tuple[str, list[tuple[int, int]]]:
+    """A conversation as text, and where the parts stand that the template marks as the assistant's."""
+    names = tokenizer.special_tokens_map
+    try:
+        texts, marks = render_jinja_template([messages], tools=tools, chat_template=template, **names, **settings)
+    except _TEMPLATE_ERRORS as error:
+        raise RowLeftOut("template_refuses", f"the chat template refuses it: {str(error)[:200]}") from None
+    return texts[0], marks[0] if marks else []
+
+
+def render_prompt(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    tools: Sequence[ToolSpec],
+    *,
+    thinking: bool = False,
+) -> list[int]:
+    """Token ids of a conversation up to the point where the assistant speaks, with any tokenizer of `load_tokenizer`.
+
+    With `thinking` the assistant may think first, and its earlier thoughts are shown.
+
+    Raises:
+        InputError: If the template raises an error.
+    """
+    plain, template = _plain(messages, thinking=thinking), str(tokenizer.chat_template)
+    settings = {"enable_thinking": thinking, "add_generation_prompt": True}
+    try:
+        text = _rendered(tokenizer, template, plain, plain_tools(tools), **settings)[0]
+    except RowLeftOut as problem:
+        raise InputError(f"a prompt cannot be rendered: {problem.detail}", where=str(tokenizer.name_or_path)) from None
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def plain_tools(tools: Sequence[ToolSpec]) -> list[JsonObject] | None:
@@ -153,7 +184,7 @@ def chat_format(tokenizer: PreTrainedTokenizerBase, *, thinking: bool) -> ChatFo
     names |= {str(tokenizer.convert_ids_to_tokens(token)) for token in form.stop_ids}
     names |= {added[token].content for token in _turn_markers(form)}
     written = sorted(json.dumps(name, ensure_ascii=False)[1:-1] for name in names if name.strip())
-    return ChatFormat(**{**vars(form), "control": re.compile("|".join(map(re.escape, written)) or r"(?!)")})
+    return replace(form, control=re.compile("|".join(map(re.escape, written)) or r"(?!)"))
 
 
 def _turn_markers(form: ChatFormat) -> set[int]:
@@ -205,7 +236,8 @@ def render_row(form: ChatFormat, messages: Sequence[Message], tools: Sequence[To
         RowLeftOut: If the template raises an error, or not even the last turn can be learned.
     """
     plain, offered = form.plain(messages), plain_tools(tools)
-    text, marks = form.text_and_marks(plain, offered)
+    settings = {"enable_thinking": form.thinking, "return_assistant_tokens_mask": form.is_marked}
+    text, marks = _rendered(form.tokenizer, form.template, plain, offered, **settings)
     places = [place for place, message in enumerate(messages) if message.role == "assistant"]
     turns: list[RenderedTurn] = []
     for place in filter(None, places):  # evaluation asks for nothing before the first message
@@ -308,3 +340,52 @@ def _tail_agrees(form: ChatFormat, text: str, encoding: Any, ids: list[int], gue
 @lru_cache(maxsize=1024)
 def _tail_ids(form: ChatFormat, text: str) -> tuple[int, ...]:
     return tuple(form.encode(text))
+
+
+_ASKED, _SAID, _THOUGHT = "orchard", "lantern", "meadow"
+"""Words that no template writes by itself."""
+_ADD_STOP = "Add the id of its end-of-turn token to eos_token_id in the model's generation_config.json"
+_NO_THOUGHTS = "Set data.reasoning to drop, or use a base whose template shows reasoning_content"
+_FAULTS: dict[LeftOutReason, tuple[str, str]] = {
+    "no_end_of_turn": ("the chat template ends the assistant's turn with no token at which vLLM stops", _ADD_STOP),
+    "prompt_differs": (
+        "the chat template begins the assistant's turn otherwise than the prompt that asks for it",
+        "Use a base whose prompt for a reply is how its template begins the assistant's turn",
+    ),
+}
+
+
+def prove_template(form: ChatFormat) -> None:
+    """Check that what would be learned from an answer is that answer and its end of turn, and nothing of the prompt.
+
+    Raises:
+        InputError: If the prompt that evaluation sends is not how a conversation begins, if the assistant's turn ends
+            with something at which vLLM does not stop, or if thoughts are to be kept and the template drops them.
+    """
+    thought = _THOUGHT if form.thinking else None
+    pair = (Message(role="user", content=_ASKED), Message(role="assistant", content=_SAID, reasoning_content=thought))
+    for text in (*_learned_texts(form, pair), *_learned_texts(form, pair * 2)):
+        _, found, after = text.partition(_SAID)
+        if _ASKED in text or not found or after.strip():
+            ending = (after if found else text).strip()[:60]
+            what = f"the chat template ends the assistant's turn with {ending!r}, and vLLM does not stop there"
+            stops = ", ".join(repr(form.tokenizer.convert_ids_to_tokens(token)) for token in sorted(form.stop_ids))
+            raise _bad_template(form, f"{what} but at {stops}", _ADD_STOP)
+        if thought and thought not in text:
+            raise _bad_template(form, "data.reasoning is keep, and the chat template drops thoughts", _NO_THOUGHTS)
+
+
+def _learned_texts(form: ChatFormat, messages: tuple[Message, ...]) -> list[str]:
+    """What is learned of each turn, without its end-of-turn token."""
+    try:
+        row = render_row(form, messages, ())
+        encoding = form.encode_batch([row.text])[0]
+        spans = learned_spans(form, row, encoding)
+    except RowLeftOut as problem:
+        what, fix = _FAULTS.get(problem.reason, (problem.detail, "Use an instruction-tuned model as model.base"))
+        raise _bad_template(form, what, fix) from None
+    return form.decode_batch([encoding.ids[span.start : span.end - 1] for span in spans])
+
+
+def _bad_template(form: ChatFormat, what: str, fix: str) -> InputError:
+    return InputError(what, where=str(form.tokenizer.name_or_path), fix=fix)

@@ -1,12 +1,12 @@
-"""A reply taken apart: its calls, its prose, its thoughts, and every attempt at a call that is none."""
+"""What a reply is read into, what a reply format is, and what the formats share: strict JSON inside a text."""
 
-from typing import Literal, get_args
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
-from orchestrator.core.records import Record, ToolCall
-
-ReplyFormat = Literal["hermes", "llama_json", "mistral", "pythonic", "mcp", "json"]
-"""How a family of models writes its calls; `parse` has one strict reader for each."""
-REPLY_FORMATS: tuple[ReplyFormat, ...] = get_args(ReplyFormat)
+from orchestrator.core.records import FunctionCall, Record, ToolCall
+from orchestrator.notation.strict_json import StrictJsonError, first_fault, parse_marked_prefix, skip_space
 
 ParseFault = Literal[
     "unclosed_tag",
@@ -18,6 +18,8 @@ ParseFault = Literal[
     "not_pythonic",
 ]
 """What is wrong with an attempt at a call, as text."""
+
+_DETAIL_CHARS = 120
 
 
 class ParseProblem(Record):
@@ -51,3 +53,180 @@ class ServedReply(Record):
     calls: tuple[tuple[str, str], ...]
     content: str
     error: str | None = None
+
+
+class Found(NamedTuple):
+    """What the reader of a format finds in a reply without its think block."""
+
+    calls: tuple[ToolCall, ...] = ()
+    problems: tuple[ParseProblem, ...] = ()
+    prose: str = ""
+
+
+@dataclass(frozen=True)
+class ReplyFormat:
+    """How one family of models writes its calls.
+
+    Args:
+        name: Its name in the configuration and on the command line.
+        is_shown_in: Whether a chat template, as text, shows calls in this format.
+        read: The strict reader of a reply without its think block. It never raises.
+        mark: What opens a call wherever it stands in a reply; None if a call is known by its shape alone.
+        closing_tag: What ends a call that `mark` opened. A reply that stops inside a call then lacks its tag; without
+            one it is JSON or Python that does not end.
+        beginnings: What a call without a mark begins with, if it is the whole reply.
+        rank: Templates may show several formats. The format with the lowest rank wins: 0 for a mark that only this
+            family has, more for calls that look like other text.
+        vllm_parser: PARSER in `vllm serve --tool-call-parser PARSER`; None if vLLM has no parser for the format.
+    """
+
+    name: str
+    is_shown_in: Callable[[str], bool]
+    read: Callable[[str], Found]
+    mark: str | None = None
+    closing_tag: str | None = None
+    beginnings: tuple[str, ...] = ()
+    rank: int = 0
+    vllm_parser: str | None = None
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The texts that open and close a call."""
+        return tuple(tag for tag in (self.mark, self.closing_tag) if tag is not None)
+
+    def opens_call(self, text: str) -> bool:
+        """Whether a call begins in the beginning of a reply."""
+        return (self.mark is not None and self.mark in text) or text.startswith(self.beginnings)
+
+
+UNREAD_MARKS = (
+    "<tool_call",
+    "<functioncall>",
+    "<function_call",
+    "<function=",
+    "<TOOLCALL>",
+    "<|tool_call",
+    "<\uff5ctool\u2581call",
+    "<invoke name=",
+    "<start_function_call>",
+    "\u273fFUNCTION\u273f",
+    "to=functions.",
+)
+"""Marks of calls in texts of models and data sets that no reply format here reads."""
+_MARK_IN_TEMPLATE = re.compile(
+    r"<[|\uff5c]?/?\w{0,20}(?:tool|function)[\w\u2581]{0,20}call[\w\u2581]{0,20}[|\uff5c]?>"
+    r"|functools\[|<\w{0,20}TOOLCALL|to=functions",
+    re.IGNORECASE,
+)
+"""Marks of calls in chat templates, of any family: Granite, Phi-4, DeepSeek, LFM2, Gemma 4, gpt-oss and others."""
+
+
+def marks_calls(chat_template: str) -> bool:
+    """Whether a chat template marks its calls in any way, so that they are not known by their shape alone."""
+    return _MARK_IN_TEMPLATE.search(chat_template) is not None
+
+
+class Decoded(NamedTuple):
+    """The JSON value at a place of a reply.
+
+    `end` is the place after it. With broken syntax there is no value, `is_read` is False and `end` is where it should
+    have begun. A value with another fault may hold marks in place of what is not JSON.
+    """
+
+    value: Any
+    end: int
+    fault: ParseProblem | None
+    is_read: bool = True
+
+
+def decode_value(text: str, start: int, marks: re.Pattern[str] | None = None) -> Decoded:
+    """Decode the JSON value at `start`, after any white space.
+
+    `marks` are where the next call may begin or this one end. No text after the next mark is looked at, unless that
+    mark lies in a string of the value: so that a reply of many broken calls is read in linear time.
+    """
+    begin = skip_space(text, start)
+    stop = _next_mark(text, begin, marks)
+    while True:
+        try:
+            value, length = parse_marked_prefix(text[begin:stop])
+        except StrictJsonError as error:
+            if error.ends_in_string and stop < len(text):
+                # At least twice as far each time, so that what is read again adds up to no more than a constant factor.
+                stop = _next_mark(text, begin + 2 * (stop - begin), marks)
+                continue
+            reason: ParseFault = "not_strict_json" if error.fault.code == "too_deep" else "not_json"
+            return Decoded(None, begin, problem(reason, error.fault.detail), is_read=False)
+        fault = first_fault(value)
+        return Decoded(value, begin + length, problem("not_strict_json", fault.detail) if fault else None)
+
+
+def _next_mark(text: str, start: int, marks: re.Pattern[str] | None) -> int:
+    mark = marks.search(text, start) if marks else None
+    return mark.start() if mark else len(text)
+
+
+def as_call(
+    value: object, *, name_keys: tuple[str, ...] = ("name",), arguments_keys: tuple[str, ...] = ("arguments",)
+) -> ToolCall | ParseProblem:
+    """The call that a JSON value stands for: an object of exactly one of `name_keys` and one of `arguments_keys`."""
+    if not isinstance(value, dict):
+        return not_a_call(f"a call is an object, not {json_type(value)}")
+    names = [key for key in name_keys if key in value]
+    arguments = [key for key in arguments_keys if key in value]
+    if len(value) != 2 or len(names) != 1 or len(arguments) != 1:
+        wanted = f"{' or '.join(name_keys)} and {' or '.join(arguments_keys)}"
+        return not_a_call(f"a call has the keys {wanted}, not {clip(', '.join(sorted(value)) or 'none')}")
+    return named_call(value[names[0]], value[arguments[0]])
+
+
+def named_call(name: object, arguments: object, *, id: str | None = None) -> ToolCall | ParseProblem:
+    """The call of a name and arguments, or what is wrong with either."""
+    if not isinstance(name, str) or not name:
+        return not_a_call("name is a non-empty string")
+    if not isinstance(arguments, dict):
+        return not_a_call(f"arguments are an object, not {json_type(arguments)}")
+    return ToolCall(id=id, function=FunctionCall(name=name, arguments=arguments))
+
+
+def sorted_out(attempts: Iterable[ToolCall | ParseProblem], prose: str = "") -> Found:
+    """Attempts at calls, divided into calls and problems."""
+    all_of_them = tuple(attempts)
+    calls = tuple(attempt for attempt in all_of_them if isinstance(attempt, ToolCall))
+    return Found(calls, tuple(attempt for attempt in all_of_them if isinstance(attempt, ParseProblem)), prose)
+
+
+def text_beside(before: str, after: str) -> ParseProblem:
+    """The problem of text before or after calls that stand alone in their format."""
+    where, words = ("before", before) if before.strip() else ("after", after)
+    return problem("text_beside_call", f"{where} the call stands {clip(words.strip())}")
+
+
+def not_a_call(detail: str) -> ParseProblem:
+    """The problem of well-formed text that is no call."""
+    return problem("not_a_call_object", detail)
+
+
+def problem(reason: ParseFault, detail: str) -> ParseProblem:
+    """A problem whose detail can be written as UTF-8."""
+    return ParseProblem(reason=reason, detail=without_lone_surrogates(detail))
+
+
+def json_type(value: object) -> str:
+    """The type of a JSON value, with its article."""
+    names = {type(None): "null", bool: "a boolean", str: "a string", list: "an array", dict: "an object"}
+    return names.get(type(value), "a number")
+
+
+def clip(text: str) -> str:
+    """The beginning of a text as a quotation."""
+    return repr(text if len(text) <= _DETAIL_CHARS else text[:_DETAIL_CHARS] + "...")
+
+
+def without_lone_surrogates(text: str) -> str:
+    """The text with U+FFFD for each lone surrogate; two halves that belong together become their character."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text

@@ -4,23 +4,11 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from orchestrator.chat.calls import without_lone_surrogates
-from orchestrator.chat.detect import CONFIG_KEY
-from orchestrator.chat.reply import ReplyFormat, ServedReply
+from orchestrator.chat.formats import CONFIG_KEY
+from orchestrator.chat.reply import ServedReply, without_lone_surrogates
 from orchestrator.core.errors import EvaluationError
 
-_PARSERS: dict[ReplyFormat, str] = {
-    "hermes": "hermes",
-    "llama_json": "llama3_json",
-    "mistral": "mistral",
-    "pythonic": "pythonic",
-}
 _ERROR_CHARS = 300
-
-
-def serving_parser_name(format: ReplyFormat) -> str | None:
-    """The PARSER of `vllm serve --tool-call-parser PARSER` for a format; None where vLLM has none."""
-    return _PARSERS.get(format)
 
 
 def serving_reader(name: str, tokenizer: Any) -> Callable[[str], ServedReply]:
@@ -31,7 +19,7 @@ def serving_reader(name: str, tokenizer: Any) -> Callable[[str], ServedReply]:
     in this process: the caller tells.
 
     Args:
-        name: A parser of vLLM, as from `serving_parser_name`.
+        name: A parser of vLLM, such as the `vllm_parser` of a reply format.
         tokenizer: The base's tokenizer, of transformers; some parsers want their marks in its vocabulary.
 
     Raises:

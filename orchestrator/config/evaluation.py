@@ -1,14 +1,20 @@
 """The section `eval` of the configuration: which cases are scored, how replies are made and read."""
 
 from collections import Counter
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from orchestrator.chat.formats import REPLY_FORMATS
 from orchestrator.config.fields import HUB, Dtype, Fraction, PositiveInt, RowFormat, Section, Seed
 
 RESERVED_SUITE = "held_out"
 """The name of the run's own held-out cases, which no suite of the configuration may take."""
+
+if TYPE_CHECKING:
+    ReplyFormatSetting = str
+else:
+    ReplyFormatSetting = Literal["auto", *REPLY_FORMATS]
 
 SuiteFormat = Literal["auto", "canonical", "cases", "xstest", "when2call"] | RowFormat
 SuiteName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -68,8 +74,8 @@ class EvalConfig(Section):
     last. Cases of one conversation are alike, so `all` gives more cases and hardly as much more certainty."""
     suites: tuple[SuiteConfig, ...] = ()
     """Sets of cases that are scored beside the held-out part, such as published benchmarks."""
-    reply_format: Literal["auto", "hermes", "llama_json", "mistral", "pythonic", "mcp", "json"] = "auto"
-    """How calls are written in replies; `auto` tells it from the chat template of the base."""
+    reply_format: ReplyFormatSetting = "auto"
+    """How calls are written in replies; `auto` infers it from the chat template of the base."""
     temperature: Annotated[float, Field(ge=0.0)] = 0.0
     """0 is greedy decoding."""
     seed: Seed = 0

@@ -2,8 +2,7 @@
 
 from typing import Literal
 
-from orchestrator.chat.left_out import LeftOutReason
-from orchestrator.core.records import Record, SampleKind
+from orchestrator.core.records import LeftOutReason, Record, SampleKind
 from orchestrator.run.paths import SplitName
 
 HeldOutName = Literal["val", "test"]

@@ -1,8 +1,8 @@
-"""Calls written like Python: `[Get Weather(city="Oslo", days=3), other.name()]`, as in ToolACE and BFCL.
+"""Python literals, and calls written like Python: `[Get Weather(city="Oslo", days=3), other.name()]`.
 
-Read by hand, not evaluated: names may hold spaces and dots, arguments are keywords with literal values. Names that
-hold brackets, commas or quotes themselves are read where the caller says which names there are. Time is linear in the
-text, nesting is bounded.
+Read by hand, not evaluated. In calls, as ToolACE and BFCL write them, names may hold spaces and dots, and arguments are
+keywords with literal values. Names that hold brackets, commas or quotes themselves are read where the caller says which
+names there are. Time is linear in the text, nesting is bounded.
 """
 
 import math
@@ -11,23 +11,29 @@ from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from orchestrator.notation.strict_json import MAX_DEPTH, MAX_NUMBER_DIGITS
+from orchestrator.notation.strict_json import MAX_DEPTH, MAX_NUMBER_DIGITS, StrictJsonError, first_fault, parse
 
-_CONSTANTS = {"True": True, "False": False, "None": None, "true": True, "false": False, "null": None}
+_CONSTANTS = {"True": True, "False": False, "None": None}
+_JSON_CONSTANTS = {"true": True, "false": False, "null": None}
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "v": "\v", "a": "\a", "\n": ""}
 _ESCAPED |= {character: character for character in "\\'\""}
 
 # Every repetition is possessive, so that nothing is tried twice.
 _SPACE = re.compile(r"\s*+")
+_ASCII_SPACE = re.compile(r"[ \t\r\n\f]*+")
 _NAME = re.compile(r'([^()\[\]{}=,"\n]++)\(')
 _KEYWORD = re.compile(r"([^\W\d][^=,()\[\]{}\"'\n]*+|[$@][^=,()\[\]{}\"'\n]*+)=(?!=)")
 _STRING = re.compile(r"'[^'\\]*+(?:\\.[^'\\]*+)*+'|\"[^\"\\]*+(?:\\.[^\"\\]*+)*+\"", re.DOTALL)
+_REPR_STRING = re.compile(_STRING.pattern.replace("\\\\]", r"\\\r\n\0]"), re.DOTALL)
+"""A string without the control characters that Python does not take in one."""
 _NUMBER = re.compile(r"[+-]?+(?:(?:0|[1-9]\d*+)(?:\.\d*+)?+|\.\d++)(?:[eE][+-]?+\d++)?+(?![\w.])")
 _WORD = re.compile(r"[^\W\d]\w*+")
 _ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[0-7]{1,3}|.)", re.DOTALL)
 _BRACKET = re.compile(r"\[\s*+")
 _OPENING = re.compile(r'\[\s*+([^()\[\]{}=,"\n]++)\(')
 
+MAX_LITERAL_CHARS = 100_000
+"""Longest Python literal that is read by itself: reading by hand is far slower than reading JSON."""
 _NOTHING_KNOWN: Mapping[str, Collection[str]] = MappingProxyType({})
 MAX_KNOWN_NAME_CHARS = 300
 """Longest known name that is looked for; those of public data sets end at about 100."""
@@ -36,7 +42,7 @@ _MAX_MARKS_TRIED = 8
 
 
 class PythonicError(ValueError):
-    """A text that is not a list of calls with literal keyword arguments; says at which character."""
+    """A text that is no list of calls with literal keyword arguments, or no literal; says at which character."""
 
     def __init__(self, problem: str, position: int) -> None:
         self.position = position
@@ -100,20 +106,60 @@ def parse_calls(text: str, known: Mapping[str, Collection[str]] = _NOTHING_KNOWN
     calls: list[tuple[str, dict[str, Any]]] = []
     while not reader.take("]"):
         calls.append(reader.call())
-        if not reader.take(","):
-            reader.expect("]")
+        if not reader.goes_on("]"):
             break
-    reader.skip_space()
-    if reader.place < len(text):
-        raise reader.error("text after the list of calls")
+    reader.end("text after the list of calls")
     return calls
 
 
-class _Reader:
-    """Recursive descent over one text; each character is looked at a bounded number of times."""
+def parse_literal(text: str) -> Any:
+    """The value of a Python literal as `repr` prints dicts with text keys, lists, texts, numbers, True, False and None.
 
-    def __init__(self, text: str, known: Mapping[str, Collection[str]]) -> None:
-        self.text, self.place, self.known = text, 0, known
+    Not read, because JSON has no such thing or it may mean another: tuples, sets, bytes, prefixed and adjacent strings
+    (`'it''s'`), trailing commas, a key twice, infinite numbers, unknown escapes; nor what `repr` never prints, such as
+    triple quotes, `0x10` and `+1`; nor more than `MAX_LITERAL_CHARS` or `MAX_DEPTH`.
+
+    Raises:
+        PythonicError: If the text is not.
+    """
+    stripped = text.strip()
+    if len(stripped) > MAX_LITERAL_CHARS:
+        raise PythonicError(f"longer than {MAX_LITERAL_CHARS} characters", MAX_LITERAL_CHARS)
+    reader = _Reader(stripped, _NOTHING_KNOWN, is_repr=True)
+    value = reader.value(0)
+    reader.end("text after the literal")
+    if fault := first_fault(value):
+        raise PythonicError(fault.detail, 0)
+    return value
+
+
+def parse_json_or_literal(text: str) -> Any:
+    """The value of strict JSON, or of a Python literal that can only mean one JSON value.
+
+    Models, and people who print their calls, write Python dicts with single quotes; nothing has to be guessed to read
+    those. Other deviations from JSON are not read.
+
+    Raises:
+        StrictJsonError: With what is wrong as JSON, if the text is neither.
+    """
+    try:
+        return parse(text)
+    except StrictJsonError:
+        try:
+            return parse_literal(text)
+        except PythonicError:
+            pass
+        raise
+
+
+class _Reader:
+    """Recursive descent over one text; each character is looked at a bounded number of times.
+
+    With `is_repr`, a literal is only what Python's `repr` prints of a JSON value.
+    """
+
+    def __init__(self, text: str, known: Mapping[str, Collection[str]], *, is_repr: bool = False) -> None:
+        self.text, self.place, self.known, self.is_repr = text, 0, known, is_repr
 
     def error(self, problem: str) -> PythonicError:
         return PythonicError(problem, self.place)
@@ -125,7 +171,7 @@ class _Reader:
         return found
 
     def skip_space(self) -> None:
-        self.match(_SPACE)
+        self.match(_ASCII_SPACE if self.is_repr else _SPACE)
 
     def take(self, token: str) -> bool:
         self.skip_space()
@@ -138,6 +184,20 @@ class _Reader:
         if not self.take(token):
             raise self.error(f"no `{token}`")
 
+    def goes_on(self, closing: str) -> bool:
+        """Whether a comma comes next, so that another item may follow; if not, `closing` must."""
+        if not self.take(","):
+            self.expect(closing)
+            return False
+        if self.is_repr and self.take(closing):
+            raise self.error("a comma before a closing bracket")
+        return True
+
+    def end(self, problem: str) -> None:
+        self.skip_space()
+        if self.place < len(self.text):
+            raise self.error(problem)
+
     def call(self) -> tuple[str, dict[str, Any]]:
         name = self.name(self.known, _NAME, "(")
         if not name:
@@ -146,8 +206,7 @@ class _Reader:
         while not self.take(")"):
             keyword = self.keyword(arguments, self.known.get(name, ()))
             arguments[keyword] = self.value(1)
-            if not self.take(","):
-                self.expect(")")
+            if not self.goes_on(")"):
                 break
         return name, arguments
 
@@ -177,7 +236,7 @@ class _Reader:
             return self.string()
         if opening == "[":
             return self.sequence("]", depth)[0]
-        if opening == "(":
+        if opening == "(" and not self.is_repr:
             items, has_comma = self.sequence(")", depth)
             return items if has_comma or not items else items[0]
         if opening == "{":
@@ -191,8 +250,7 @@ class _Reader:
         has_comma = False
         while not self.take(closing):
             items.append(self.value(depth + 1))
-            if not self.take(","):
-                self.expect(closing)
+            if not self.goes_on(closing):
                 break
             has_comma = True
         return items, has_comma
@@ -209,32 +267,32 @@ class _Reader:
                 raise self.error(f"the key {key[:80]!r} is given twice")
             self.expect(":")
             entries[key] = self.value(depth + 1)
-            if not self.take(","):
-                self.expect("}")
+            if not self.goes_on("}"):
                 break
         return entries
 
     def string(self) -> str:
         start = self.place
-        found = self.match(_STRING)
+        found = self.match(_REPR_STRING if self.is_repr else _STRING)
         if found is None:
             raise self.error("a quote that does not close")
         text = found[0][1:-1]
         try:
-            return _unescaped(text) if "\\" in text else text
+            return _unescaped(text, is_repr=self.is_repr) if "\\" in text else text
         except ValueError as error:
             raise PythonicError(f"{error} in the text", start) from None
 
     def constant(self) -> Any:
         start = self.place
         if word := self.match(_WORD):
-            if word[0] not in _CONSTANTS:
+            constants = _CONSTANTS if self.is_repr else _CONSTANTS | _JSON_CONSTANTS
+            if word[0] not in constants:
                 raise PythonicError(f"{word[0][:80]!r} is not a literal value", start)
-            return _CONSTANTS[word[0]]
+            return constants[word[0]]
         number = self.match(_NUMBER)
-        if number is None:
-            raise self.error("no literal value")
-        if len(number[0]) > MAX_NUMBER_DIGITS:
+        if number is None or (self.is_repr and number[0].startswith("+")):
+            raise PythonicError("no literal value", start)
+        if len(number[0].removeprefix("-")) > MAX_NUMBER_DIGITS:
             raise PythonicError(f"a number of {len(number[0])} digits is too long", start)
         if number[0].lstrip("+-").isdigit():
             return int(number[0])
@@ -244,15 +302,22 @@ class _Reader:
         return value
 
 
-def _unescaped(text: str) -> str:
-    plain = _ESCAPE.sub(_escaped_character, text)
-    if not any("\ud800" <= character <= "\udfff" for character in plain):
+def _unescaped(text: str, *, is_repr: bool) -> str:
+    plain = _ESCAPE.sub(_known_escape if is_repr else _escaped_character, text)
+    if is_repr or not any("\ud800" <= character <= "\udfff" for character in plain):
         return plain
     try:
         # Two halves written as two escapes are one character, as in JSON.
         return plain.encode("utf-16", "surrogatepass").decode("utf-16")
     except UnicodeDecodeError:
         raise ValueError("a lone surrogate (\\ud800-\\udfff)") from None
+
+
+def _known_escape(match: re.Match[str]) -> str:
+    character = _escaped_character(match)
+    if character == match[0]:
+        raise ValueError(f"an unknown escape {character}")
+    return character
 
 
 def _escaped_character(match: re.Match[str]) -> str:

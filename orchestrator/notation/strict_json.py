@@ -7,7 +7,9 @@ parser would fail on these later, or read something else.
 
 import json
 import math
+import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 MAX_DEPTH = 64
@@ -18,6 +20,9 @@ most parsers read."""
 _MAX_INTEGER_CHARS = len("-") + MAX_NUMBER_DIGITS + 1
 """An integer with more characters is beyond a double whatever its digits. Python would refuse to read thousands."""
 BYTE_ORDER_MARK = "\ufeff"
+JSON_SPACE = " \t\n\r"
+_SPACES = re.compile(f"[{JSON_SPACE}]*+")
+_SEPARATORS = re.compile(f"[{JSON_SPACE},]*+")
 
 
 class Fault(NamedTuple):
@@ -135,6 +140,7 @@ _DECODER = json.JSONDecoder(
     parse_float=_float,
     parse_int=_int,
 )
+_LOOSE_DECODER = json.JSONDecoder()
 
 
 def first_fault(value: Any) -> Fault | None:
@@ -171,6 +177,60 @@ def _is_utf8(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def skip_space(text: str, start: int, spaces: re.Pattern[str] = _SPACES) -> int:
+    """The first place from `start` on that holds no white space of JSON."""
+    found = spaces.match(text, start)
+    return found.end() if found else start
+
+
+def json_end(text: str, start: int) -> int | None:
+    """The place after the JSON value that begins at `start`; None where there is none. Not strict: see `parse`."""
+    try:
+        return _LOOSE_DECODER.raw_decode(text, start)[1]
+    except (ValueError, RecursionError):
+        return None
+
+
+def json_values(text: str, start: int) -> tuple[list[Any], int]:
+    """Strict JSON objects and arrays in a row from `start`, separated by white space or commas, and where they end.
+
+    Raises:
+        StrictJsonError: If a value is JSON, but not strict.
+    """
+    values: list[Any] = []
+    position = start
+    while True:
+        following = skip_space(text, position, _SEPARATORS if values else _SPACES)
+        end = json_end(text, following) if text[following : following + 1] in ("{", "[") else None
+        if end is None:
+            return values, position
+        values.append(parse(text[following:end]))
+        position = end
+
+
+def json_equal(left: Any, right: Any, *, relative_tolerance: float = 0.0) -> bool:
+    """Whether two JSON values are equal: numbers by value, `true` not as 1, objects without regard to order.
+
+    Numbers may differ by `relative_tolerance` if one of them is not whole; whole numbers are compared exactly.
+    """
+    if isinstance(left, bool) or isinstance(right, bool):
+        return left is right
+    same = partial(json_equal, relative_tolerance=relative_tolerance)
+    if isinstance(left, dict) and isinstance(right, dict):
+        return left.keys() == right.keys() and all(same(value, right[key]) for key, value in left.items())
+    if isinstance(left, list | tuple) and isinstance(right, list | tuple):
+        return len(left) == len(right) and all(map(same, left, right))
+    return bool(left == right) or (relative_tolerance > 0 and _is_close(left, right, relative_tolerance))
+
+
+def _is_close(left: Any, right: Any, tolerance: float) -> bool:
+    if not (isinstance(left, int | float) and isinstance(right, int | float)):
+        return False
+    if all(isinstance(number, int) or number.is_integer() for number in (left, right)):
+        return False
+    return math.isclose(left, right, rel_tol=tolerance, abs_tol=0.0)
 
 
 def dump_loosely(value: Any) -> str:

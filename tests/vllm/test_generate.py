@@ -14,9 +14,9 @@ from transformers import AutoModelForCausalLM
 from evals.generate.canary import NUM_CANARIES
 from evals.generate.engine import Adapter, Batch, Engine, EngineSettings, Loaded, Prompt
 from evals.records import Generation
+from orchestrator.chat.rendering import render_prompt
 from orchestrator.config.schema import ModelConfig
 from orchestrator.core.errors import AdapterError, InertAdapterError
-from orchestrator.data.tokens.tokenize import render_prompt
 from orchestrator.models.adapters import load_adapter
 from orchestrator.models.base import load_tokenizer
 from orchestrator.models.base_weights import BaseWeights

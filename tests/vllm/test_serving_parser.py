@@ -11,9 +11,10 @@ import pytest
 from builders import assistant, make_call, make_config, make_sample, user, weather_samples, write_samples
 
 from evals.check.parity import check_parity, require_parity
+from orchestrator.chat.formats import REPLY_FORMATS
 from orchestrator.chat.parse import parse_reply, serving_differs
-from orchestrator.chat.reply import REPLY_FORMATS, ReplyFormat, ServedReply
-from orchestrator.chat.serving import serving_parser_name, serving_reader
+from orchestrator.chat.reply import ServedReply
+from orchestrator.chat.serving import serving_reader
 from orchestrator.core.errors import DataError, EvaluationError
 from orchestrator.models.base import load_tokenizer
 from orchestrator.run.folder import open_run
@@ -31,14 +32,14 @@ def tokenizer_with(marks: list[str]) -> Any:
     return tokenizer
 
 
-def reader(format: ReplyFormat, family: str = "") -> Callable[[str], ServedReply]:
-    name = serving_parser_name(format)
+def reader(format: str, family: str = "") -> Callable[[str], ServedReply]:
+    name = REPLY_FORMATS[format].vllm_parser
     assert name is not None
     return serving_reader(name, tokenizer_with(MARKS.get(family, [])))
 
 
 def test_formats_that_vllm_has_a_parser_for() -> None:
-    names = {format: serving_parser_name(format) for format in REPLY_FORMATS}
+    names = {name: form.vllm_parser for name, form in REPLY_FORMATS.items()}
     assert names == {
         "hermes": "hermes",
         "llama_json": "llama3_json",
@@ -80,13 +81,13 @@ ONE_HERMES = '<tool_call>\n{"name": "f", "arguments": {"n": 1.0, "s": "ü"}}\n</
     ],
 )
 def test_both_parsers_read_the_same_calls(
-    format: ReplyFormat, family: str, text: str, calls: list[tuple[str, Any]] | None, content: str
+    format: str, family: str, text: str, calls: list[tuple[str, Any]] | None, content: str
 ) -> None:
     if calls is None:
         calls = [("f", {"a": [1, 2.5], "b": "x", "c": {"d": True}}), ("g", {})]
     served = reader(format, family)(text)
     assert [(name, json.loads(arguments)) for name, arguments in served.calls] == calls
-    assert (served.parser, served.content, served.error) == (serving_parser_name(format), content, None)
+    assert (served.parser, served.content, served.error) == (REPLY_FORMATS[format].vllm_parser, content, None)
     assert not serving_differs(parse_reply(text, format=format), served)
 
 
@@ -103,7 +104,7 @@ def test_both_parsers_read_the_same_calls(
     ],
 )
 def test_a_reply_that_only_one_of_the_two_reads_differs(
-    format: ReplyFormat, family: str, text: str, served: tuple[tuple[str, str], ...]
+    format: str, family: str, text: str, served: tuple[tuple[str, str], ...]
 ) -> None:
     reply = reader(format, family)(text)
     assert reply.calls == served

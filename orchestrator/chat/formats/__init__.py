@@ -1,0 +1,50 @@
+"""How each family of models writes its calls: one file and one row for each format."""
+
+from orchestrator.chat.formats.hermes import HERMES
+from orchestrator.chat.formats.json import JSON
+from orchestrator.chat.formats.llama_json import LLAMA_JSON
+from orchestrator.chat.formats.mcp import MCP
+from orchestrator.chat.formats.mistral import MISTRAL
+from orchestrator.chat.formats.pythonic import PYTHONIC
+from orchestrator.chat.reply import ReplyFormat
+from orchestrator.core.errors import ConfigError
+
+_ROWS = (
+    HERMES,
+    LLAMA_JSON,
+    MISTRAL,
+    PYTHONIC,
+    MCP,
+    JSON,
+)
+REPLY_FORMATS: dict[str, ReplyFormat] = {form.name: form for form in _ROWS}
+"""Every format, by its name in the configuration and on the command line."""
+
+CONFIG_KEY = "eval.reply_format"
+
+
+def reply_format_of(setting: str, chat_template: str) -> str:
+    """The name of the format that the configuration sets, or with `auto` the one that `detect_reply_format` finds.
+
+    Raises:
+        ConfigError: If it is `auto` and the template does not show a format.
+    """
+    return detect_reply_format(chat_template) if setting == "auto" else setting
+
+
+def detect_reply_format(chat_template: str) -> str:
+    """The name of the format in which a chat template, as text, writes calls; the lowest rank wins.
+
+    Raises:
+        ConfigError: If there is none: the template shows no calls, or writes them in a way that has no reader.
+    """
+    for form in sorted(REPLY_FORMATS.values(), key=lambda form: form.rank):
+        if form.is_shown_in(chat_template):
+            return form.name
+    shows = "writes calls in a way that has no reader" if "tool_calls" in chat_template else "shows no calls"
+    raise ConfigError(
+        f"the base's chat template {shows}, so the format of replies cannot be inferred",
+        where=CONFIG_KEY,
+        allowed=", ".join(REPLY_FORMATS),
+        fix=f"Set {CONFIG_KEY} to the format that the data teaches, or use a base with tool calls such as Qwen3",
+    )

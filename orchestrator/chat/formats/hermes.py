@@ -8,16 +8,23 @@ not end the call. A call whose opening tag is missing is prose.
 
 import re
 
-from orchestrator.chat.calls import JSON_SPACE, Found, as_call, clip, decode_value, problem, sorted_out
-from orchestrator.chat.reply import ParseProblem
+from orchestrator.chat.reply import Found, ParseProblem, ReplyFormat, as_call, clip, decode_value, problem, sorted_out
 from orchestrator.core.records import ToolCall
+from orchestrator.notation.strict_json import JSON_SPACE
 
-_OPEN_CALL = "<tool_call>"
-_CALL_TAG = re.compile(r"</?tool_call>")
+_OPEN_CALL, _CLOSE_CALL = "<tool_call>", "</tool_call>"
+_CALL_TAG = re.compile(f"{_OPEN_CALL}|{_CLOSE_CALL}")
+_NO_JSON_IN_TAGS = re.compile(r"<function=|<arg_key>|<parameter=")
+"""What stands inside the tags where it is no JSON, as with Qwen3-Coder, Qwen3.5, GLM-4.5 and Nemotron 3."""
 
 
-def read_hermes(text: str) -> Found:
-    """The calls of a reply, in order."""
+def _is_shown_in(chat_template: str) -> bool:
+    """Whether the template has both tags and no other notation for what stands inside."""
+    has_tags = _OPEN_CALL in chat_template and _CLOSE_CALL in chat_template
+    return has_tags and not _NO_JSON_IN_TAGS.search(chat_template)
+
+
+def _read(text: str) -> Found:
     attempts: list[ToolCall | ParseProblem] = []
     prose: list[str] = []
     place = 0
@@ -43,3 +50,14 @@ def _read_call(text: str, start: int) -> tuple[ToolCall | ParseProblem, int]:
     if trailing:
         return problem("text_inside_tag", f"after the call stands {clip(trailing)}"), tag.end()
     return as_call(decoded.value), tag.end()
+
+
+HERMES = ReplyFormat(
+    name="hermes",
+    is_shown_in=_is_shown_in,
+    read=_read,
+    mark=_OPEN_CALL,
+    closing_tag=_CLOSE_CALL,
+    rank=1,
+    vllm_parser="hermes",
+)

@@ -12,23 +12,22 @@ problem. A call without `[TOOL_CALLS]` before it is prose.
 
 import re
 
-from orchestrator.chat.calls import (
-    JSON_SPACE,
+from orchestrator.chat.reply import (
     Decoded,
     Found,
+    ParseProblem,
+    ReplyFormat,
     as_call,
     clip,
     decode_value,
     named_call,
     not_a_call,
     problem,
-    skip_space,
     sorted_out,
     text_beside,
 )
-from orchestrator.chat.reply import ParseProblem
 from orchestrator.core.records import ToolCall
-from orchestrator.notation.strict_json import first_fault
+from orchestrator.notation.strict_json import JSON_SPACE, first_fault, skip_space
 
 _MARK = "[TOOL_CALLS]"
 _MARKS = re.compile(re.escape(_MARK))
@@ -40,8 +39,11 @@ _FAULTS = ("not_json", "not_strict_json")
 _Attempt = ToolCall | ParseProblem
 
 
-def read_mistral(text: str) -> Found:
-    """The calls of a reply, in order."""
+def _is_shown_in(chat_template: str) -> bool:
+    return _MARK in chat_template
+
+
+def _read(text: str) -> Found:
     place = text.find(_MARK)
     if place < 0:
         return Found(prose=text)
@@ -92,3 +94,6 @@ def _as_call_with_id(item: object) -> _Attempt:
         return not_a_call("the id of a call is a string")
     call = as_call({key: value for key, value in item.items() if key != "id"})
     return call if isinstance(call, ParseProblem) else call.model_copy(update={"id": item["id"]})
+
+
+MISTRAL = ReplyFormat(name="mistral", is_shown_in=_is_shown_in, read=_read, mark=_MARK, vllm_parser="mistral")

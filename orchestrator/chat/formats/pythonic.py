@@ -13,7 +13,7 @@ brackets; and one in which `[name(argument=` or `[name()` stands, with a name of
 
 import re
 
-from orchestrator.chat.calls import Found, named_call, problem, sorted_out, text_beside
+from orchestrator.chat.reply import Found, ReplyFormat, marks_calls, named_call, problem, sorted_out, text_beside
 from orchestrator.notation.pythonic import PythonicError, opens_like_calls, parse_calls
 from orchestrator.notation.strict_json import first_fault
 
@@ -24,10 +24,15 @@ _LIST_IN_TEXT = re.compile(rf"\[\s?{_NAME}\(\s?{_ARGUMENT}")
 _BARE_CALL = re.compile(rf"{_NAME}\(\s*+{_ARGUMENT}")
 _LIST_OF_NAMES = re.compile(r"\[\s*+[^\W\d]")
 _GOES_ON = re.compile(rf"\[[^()\[\]{{}}=]*+\(\s*+(?:{_ARGUMENT}|[\"'\[{{\d-])")
+_CALL_IN_TEMPLATE = re.compile(r"\[\w+\(\w+=")
 
 
-def read_pythonic(text: str) -> Found:
-    """The calls of a reply, in order."""
+def _is_shown_in(chat_template: str) -> bool:
+    """Whether the template shows a list of calls, `[name(argument=...`, and has no mark of another notation."""
+    return _CALL_IN_TEMPLATE.search(chat_template) is not None and not marks_calls(chat_template)
+
+
+def _read(text: str) -> Found:
     if not _is_attempt(text):
         return Found(prose=text)
     if not text.startswith("[") and (inside := _LIST_IN_TEXT.search(text)):
@@ -59,3 +64,8 @@ def _refused(text: str, error: PythonicError) -> Found:
     except PythonicError:
         return Found(problems=(problem("not_pythonic", str(error)),))
     return Found(problems=(text_beside("", after),), prose=after)
+
+
+PYTHONIC = ReplyFormat(
+    name="pythonic", is_shown_in=_is_shown_in, read=_read, beginnings=("[",), rank=2, vllm_parser="pythonic"
+)

@@ -26,10 +26,10 @@ from orchestrator.data.formats.common import (
     with_calls,
 )
 from orchestrator.data.formats.sharegpt import SHAREGPT_CALLS, SHAREGPT_ROLES, Turn, read_turns
-from orchestrator.data.formats.written import json_end, json_values, skip_spaces, split_reasoning, take_calls
+from orchestrator.data.formats.written import split_reasoning, take_calls
 from orchestrator.data.read.json_files import TURN_LISTS
 from orchestrator.data.rejection import Reason, RowRejected
-from orchestrator.notation.strict_json import Fault, StrictJsonError, parse
+from orchestrator.notation.strict_json import Fault, StrictJsonError, json_end, json_values, parse, skip_space
 
 SPEAKERS: dict[str, Role] = {"USER": "user", "ASSISTANT": "assistant", "FUNCTION RESPONSE": "tool"}
 OPEN_CALL, CLOSE_CALL = "<functioncall>", "</functioncall>"
@@ -191,13 +191,13 @@ def _message(said: _Said) -> Message:
 
 
 def _read_function_call(text: str, start: int, where: str) -> tuple[list[ToolCall], int]:
-    begin = skip_spaces(text, start)
+    begin = skip_space(text, start)
     end = json_end(text, begin)
     try:
         call, end = _quoted_call(text, begin) if end is None else (parse(text[begin:end]), end)
     except StrictJsonError as error:
         raise RowRejected(Reason.CALL_NOT_JSON, f"{where}: the call is {error}") from None
-    after = skip_spaces(text, end)
+    after = skip_space(text, end)
     if text[after : after + 1] and text[after] in _LEFT_OVER:
         raise RowRejected(Reason.CALL_NOT_JSON, f"{where}: a {text[after]} is left over after the call")
     return [read_call(call, where)], after + len(CLOSE_CALL) if text.startswith(CLOSE_CALL, after) else end

@@ -25,18 +25,11 @@ from orchestrator.data.formats.common import (
     with_system,
 )
 from orchestrator.data.formats.sharegpt import SHAREGPT_CALLS, SHAREGPT_ROLES, Turn, read_turns
-from orchestrator.data.formats.written import (
-    NotALiteralError,
-    json_end,
-    json_values,
-    parse_json_or_literal,
-    parse_literal,
-    skip_spaces,
-    take_calls,
-)
+from orchestrator.data.formats.written import take_calls
 from orchestrator.data.read.json_files import TURN_LISTS
 from orchestrator.data.rejection import Reason, RowRejected
-from orchestrator.notation.strict_json import StrictJsonError, parse
+from orchestrator.notation.pythonic import PythonicError, parse_json_or_literal, parse_literal
+from orchestrator.notation.strict_json import StrictJsonError, json_end, json_values, parse, skip_space
 
 OPEN_CALL, CLOSE_CALL = "<tool_call>", "</tool_call>"
 OPEN_RESULT, CLOSE_RESULT = "<tool_response>", "</tool_response>"
@@ -126,7 +119,7 @@ def _tools_opening(text: str) -> int | None:
     """Where the `<tools>` tag that holds something begins; a preamble also mentions the tags with nothing in them."""
     opening = text.find(OPEN_TOOLS)
     while opening >= 0:
-        begin = skip_spaces(text, opening + len(OPEN_TOOLS))
+        begin = skip_space(text, opening + len(OPEN_TOOLS))
         if text[begin : begin + 1] in ("{", "["):
             return opening
         opening = text.find(OPEN_TOOLS, begin)
@@ -161,7 +154,7 @@ def _tool_values(text: str, where: str) -> list[Any]:
 def _parse_literals(text: str) -> list[Any]:
     try:
         return [parse_literal(text)]
-    except NotALiteralError:
+    except PythonicError:
         return [parse_json_or_literal(line) for line in text.split("\n") if line.strip()]
 
 
@@ -181,9 +174,9 @@ def _read_reply(turn: Turn) -> Message:
 
 def _read_calls(text: str, start: int, where: str) -> tuple[list[ToolCall], int]:
     """The calls of a tag and the position after it. A closing tag inside a JSON string does not end the call."""
-    begin = skip_spaces(text, start)
+    begin = skip_space(text, start)
     end = json_end(text, begin)
-    closing = -1 if end is None else skip_spaces(text, end)
+    closing = -1 if end is None else skip_space(text, end)
     if closing < 0 or not text.startswith(CLOSE_CALL, closing):
         closing = text.find(CLOSE_CALL, start)
     if closing < 0:

@@ -30,19 +30,18 @@ from orchestrator.data.formats.common import (
 from orchestrator.data.formats.loose_schema import json_schema
 from orchestrator.data.formats.when2call import FIELDS as CHOICE_FIELDS
 from orchestrator.data.formats.when2call import choice_labels, is_choice
-from orchestrator.data.formats.written import (
-    CLOSE_THINK,
-    Reasoned,
-    json_end,
-    json_values,
-    skip_spaces,
-    split_reasoning,
-    take_calls,
-)
+from orchestrator.data.formats.written import Reasoned, closing_think_tag, split_reasoning, take_calls
 from orchestrator.data.read.json_files import TURN_LISTS
 from orchestrator.data.rejection import Reason, RowRejected, parse_or_reject
 from orchestrator.notation.pythonic import PythonicError, opens_like_calls, parse_calls
-from orchestrator.notation.strict_json import StrictJsonError, dump_loosely, parse
+from orchestrator.notation.strict_json import (
+    StrictJsonError,
+    dump_loosely,
+    json_end,
+    json_values,
+    parse,
+    skip_space,
+)
 
 THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking")
 TURN_FIELDS = frozenset(
@@ -220,12 +219,12 @@ def read_reasoning(turn: JsonObject, text: str, known: str | None, where: str) -
     """
     fields = [optional_text(turn, key, where) for key in THOUGHT_FIELDS]
     given = list(dict.fromkeys(thoughts for thoughts in (*fields, known) if thoughts))
-    inline, rest = split_reasoning(text, where, is_known=bool(given))
+    inline, rest = split_reasoning(text, where, needs_opening=bool(given))
     found = list(dict.fromkeys([*given, inline] if inline else given))
     if len(found) > 1:
         raise RowRejected(Reason.MALFORMED_FIELD, f"{where} has its thoughts in two places, and they differ")
-    if CLOSE_THINK in rest and (found or rest != text):
-        raise RowRejected(Reason.MALFORMED_FIELD, f"{where} has a {CLOSE_THINK} in its text, after its thoughts")
+    if (tag := closing_think_tag(rest)) and (found or rest != text):
+        raise RowRejected(Reason.MALFORMED_FIELD, f"{where} has a {tag} in its text, after its thoughts")
     return Reasoned(found[0] if found else None, rest)
 
 
@@ -275,9 +274,9 @@ def _list_of_calls(given: Any, where: str) -> tuple[ToolCall, ...]:
 
 
 def _read_tagged_calls(text: str, start: int, where: str) -> tuple[list[ToolCall], int]:
-    begin = skip_spaces(text, start)
+    begin = skip_space(text, start)
     end = json_end(text, begin)
-    closing = -1 if end is None else skip_spaces(text, end)
+    closing = -1 if end is None else skip_space(text, end)
     if not text.startswith(CLOSE_CALLS, max(closing, 0)) or closing < 0:
         raise RowRejected(Reason.CALL_NOT_JSON, f"{where}: {OPEN_CALLS} is not followed by JSON and {CLOSE_CALLS}")
     return list(read_calls(text[begin:end], where)), closing + len(CLOSE_CALLS)

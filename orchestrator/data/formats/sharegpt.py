@@ -103,8 +103,9 @@ def is_pair(turn: Any) -> bool:
 def _calling(turn: Turn) -> Message:
     refuse_unlearned(turn.fields, turn.where)
     reasoning, calls = None, turn.value
-    if isinstance(calls, str) and calls.lstrip()[:1] not in ("{", "["):  # a tag inside the JSON ends no thoughts
-        reasoning, calls = split_reasoning(calls, turn.where)
+    if isinstance(calls, str):
+        is_json = calls.lstrip()[:1] in ("{", "[")  # a closing tag inside the JSON ends no thoughts
+        reasoning, calls = split_reasoning(calls, turn.where, needs_opening=is_json)
     for key in ("tool_calls", "function_call", *openai.THOUGHT_FIELDS):
         if turn.fields.get(key) not in (None, "", []):
             raise RowRejected(Reason.MALFORMED_FIELD, f"{turn.where}: a {turn.speaker} turn has `{key}`")

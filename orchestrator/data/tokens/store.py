@@ -17,9 +17,8 @@ import pyarrow as pa
 from datasets import Dataset, disable_progress_bars
 from transformers import PreTrainedTokenizerBase
 
-from orchestrator.chat.rendering import ChatFormat, chat_format
+from orchestrator.chat.rendering import ChatFormat, chat_format, prove_template
 from orchestrator.chat.template import stop_token_ids
-from orchestrator.chat.template_proof import prove_template
 from orchestrator.config.schema import ModelConfig, RunConfig
 from orchestrator.core.errors import DataError
 from orchestrator.core.files import digest_of, open_atomic, write_text_atomic

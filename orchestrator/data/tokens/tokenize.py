@@ -5,24 +5,22 @@ the empty think block that some templates put before every reply, is not.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Any, NamedTuple
 
-from transformers import PreTrainedTokenizerBase
-
-from orchestrator.chat.left_out import RowLeftOut
 from orchestrator.chat.rendering import (
     ChatFormat,
     RenderedRow,
+    RowLeftOut,
     Span,
     learned_spans,
     plain_tools,
     refuse_control_tokens,
     render_row,
 )
-from orchestrator.core.records import Message, Sample, SampleKind, ToolSpec
+from orchestrator.core.records import Sample, SampleKind
 from orchestrator.data.card import LeftOut
 
 IGNORED = -100
@@ -40,32 +38,6 @@ class TokenRow(NamedTuple):
     labels: list[int]
     spans: tuple[Span, ...]
     num_turns: int
-
-
-def render_prompt(
-    tokenizer: PreTrainedTokenizerBase,
-    messages: Sequence[Message],
-    tools: Sequence[ToolSpec],
-    *,
-    thinking: bool = False,
-) -> list[int]:
-    """Token ids of a conversation up to the point where the assistant speaks.
-
-    Args:
-        tokenizer: As `load_tokenizer` gives it.
-        messages: The conversation so far.
-        tools: What is offered.
-        thinking: Whether the assistant may think first; earlier thoughts are shown only then.
-    """
-    dropped = None if thinking else {"reasoning_content"}
-    ids = tokenizer.apply_chat_template(
-        [message.model_dump(mode="json", exclude_none=True, exclude=dropped) for message in messages],
-        tools=plain_tools(tools),
-        add_generation_prompt=True,
-        enable_thinking=thinking,
-        return_dict=False,
-    )
-    return list(ids)
 
 
 class Tokenized(NamedTuple):

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.chat.detect import detect_reply_format, reply_format_of
-from orchestrator.chat.reply import ReplyFormat
+from orchestrator.chat.formats import detect_reply_format, reply_format_of
 from orchestrator.core.errors import ConfigError
 from orchestrator.toy.tiny import tiny_base_folder
 
@@ -32,7 +31,7 @@ JSON_CALL = '{"name": "{{ c.function.name }}", "arguments": {{ c.function.argume
         ("llama3_2", "llama_json"),
     ],
 )
-def test_templates_of_known_families(name: str, format: ReplyFormat) -> None:
+def test_templates_of_known_families(name: str, format: str) -> None:
     assert detect_reply_format((SHIPPED / f"{name}.jinja").read_text(encoding="utf-8")) == format
 
 
@@ -81,7 +80,7 @@ def test_a_notation_without_a_reader_is_not_taken_for_another(name: str) -> None
         ("<|start_header_id|>{{ '[' }}{{ '{\"name\": \"' + c.name + '\", ' }}{{ '\"arguments\": ' }}", "json"),
     ],
 )
-def test_the_mark_of_each_format(template: str, format: ReplyFormat) -> None:
+def test_the_mark_of_each_format(template: str, format: str) -> None:
     assert detect_reply_format(template) == format
 
 

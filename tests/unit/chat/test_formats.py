@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evals.records import FailureReason
+from orchestrator.chat.formats import REPLY_FORMATS
 from orchestrator.chat.parse import parse_reply, split_thinking
-from orchestrator.chat.reply import REPLY_FORMATS, ReplyFormat
 
 Calls = list[tuple[str, dict[str, Any]]]
 
@@ -19,11 +19,11 @@ ONE = ("f", {"a": 1})
 RPC = '{"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": {"name": "f", "arguments": {"a": 1}}}'
 
 
-def calls_of(text: str, format: ReplyFormat) -> Calls:
+def calls_of(text: str, format: str) -> Calls:
     return [(call.function.name, call.function.arguments) for call in parse_reply(text, format=format).calls]
 
 
-def reasons_of(text: str, format: ReplyFormat) -> list[FailureReason]:
+def reasons_of(text: str, format: str) -> list[FailureReason]:
     return [problem.reason for problem in parse_reply(text, format=format).problems]
 
 
@@ -52,7 +52,7 @@ def reasons_of(text: str, format: ReplyFormat) -> list[FailureReason]:
         ("json", '[{"name": "f", "arguments": {"a": 1}}, {"tool": "g", "arguments": {}}]', [ONE, ("g", {})]),
     ],
 )
-def test_calls_are_read(format: ReplyFormat, text: str, calls: Calls | None) -> None:
+def test_calls_are_read(format: str, text: str, calls: Calls | None) -> None:
     if calls is None:
         calls = [ONE, ("Get Weather", {"city": "Oslo", "days": [1, None, True]}), ("m.h", {})]
     assert calls_of(text, format) == calls
@@ -157,7 +157,7 @@ F_JSON = '{"name": "f", "arguments": {"a": 1}}'
         ("json", f"{F_JSON}; {F_JSON}", "text_beside_call"),
     ],
 )
-def test_a_malformed_attempt_is_one_problem_and_no_call(format: ReplyFormat, text: str, reason: FailureReason) -> None:
+def test_a_malformed_attempt_is_one_problem_and_no_call(format: str, text: str, reason: FailureReason) -> None:
     assert calls_of(text, format) == []
     assert reasons_of(text, format) == [reason]
 
@@ -174,7 +174,7 @@ def test_a_malformed_attempt_is_one_problem_and_no_call(format: ReplyFormat, tex
     ],
 )
 def test_a_malformed_call_hides_no_other(
-    format: ReplyFormat, text: str, names: list[str], reasons: list[FailureReason]
+    format: str, text: str, names: list[str], reasons: list[FailureReason]
 ) -> None:
     assert [name for name, _ in calls_of(text, format)] == names
     assert reasons_of(text, format) == reasons
@@ -202,7 +202,7 @@ PROSE = [
 
 @pytest.mark.parametrize("format", REPLY_FORMATS)
 @pytest.mark.parametrize("text", PROSE)
-def test_plain_prose_and_other_json_are_no_attempt(format: ReplyFormat, text: str) -> None:
+def test_plain_prose_and_other_json_are_no_attempt(format: str, text: str) -> None:
     reply = parse_reply(text, format=format)
     assert (reply.calls, reply.problems, reply.prose) == ((), (), text)
 
@@ -227,7 +227,7 @@ def test_prose_beside_calls_is_told() -> None:
         ("json", "<think>a</think>b</think>c", "a", "b</think>c"),
     ],
 )
-def test_think_blocks_of_every_family(format: ReplyFormat, text: str, thinking: str | None, rest: str) -> None:
+def test_think_blocks_of_every_family(format: str, text: str, thinking: str | None, rest: str) -> None:
     assert split_thinking(text, format=format) == (thinking, rest)
 
 
@@ -266,7 +266,7 @@ def as_python(calls: Calls) -> str:
     return f"[{', '.join(written)}]"
 
 
-RENDERINGS: dict[str, tuple[ReplyFormat, Callable[[Calls], str]]] = {
+RENDERINGS: dict[str, tuple[str, Callable[[Calls], str]]] = {
     "hermes": (
         "hermes",
         lambda calls: "\n".join(f"<tool_call>{c}</tool_call>" for c in as_objects(calls, "arguments")),
@@ -377,7 +377,7 @@ TEXTS = st.lists(st.sampled_from([*MARKS, *PIECES, "</s>"]) | st.text(st.charact
 
 @pytest.mark.parametrize("format", REPLY_FORMATS)
 @given(text=TEXTS.map("".join))
-def test_no_text_makes_it_raise_and_no_attempt_counts_twice(format: ReplyFormat, text: str) -> None:
+def test_no_text_makes_it_raise_and_no_attempt_counts_twice(format: str, text: str) -> None:
     reply = parse_reply(text, format=format)
     reply.model_dump_json()
     num_attempts = len(reply.calls) + len(reply.problems)
@@ -423,7 +423,7 @@ def test_text_without_brackets_and_quotes_is_prose_in_every_format(text: str) ->
         ("json", "</s> "),
     ],
 )
-def test_a_hostile_reply_is_read_in_linear_time(format: ReplyFormat, unit: str) -> None:
+def test_a_hostile_reply_is_read_in_linear_time(format: str, unit: str) -> None:
     def seconds(chars: int) -> float:
         text = "x" + unit * (chars // len(unit))
         start = time.process_time()

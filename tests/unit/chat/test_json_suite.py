@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.chat.parse import parse_reply
-from orchestrator.chat.reply import ReplyFormat
 from orchestrator.notation.strict_json import StrictJsonError, parse
 
-PLACES: list[tuple[ReplyFormat, str]] = [
+PLACES: list[tuple[str, str]] = [
     ("hermes", '<tool_call>{"name": "f", "arguments": {"a": DOCUMENT}}</tool_call>'),
     ("llama_json", '{"name": "f", "parameters": {"a": DOCUMENT}}'),
     ("mistral", '[TOOL_CALLS] [{"name": "f", "arguments": {"a": DOCUMENT}}]'),

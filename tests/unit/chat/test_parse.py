@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evals.records import FailureReason
-from orchestrator.chat.parse import MAX_NESTING, parse_reply, split_thinking
+from orchestrator.chat.parse import parse_reply, split_thinking
+from orchestrator.notation.strict_json import MAX_DEPTH
 
 GOOD = '{"name": "f", "arguments": {"a": 1}}'
 
@@ -119,8 +120,8 @@ def test_the_deepest_call_that_is_allowed() -> None:
     def nested(levels: int) -> str:
         return '{"name":"f","arguments":{"a":' + "[" * (levels - 2) + "]" * (levels - 2) + "}}"
 
-    assert len(parse_reply(tagged(nested(MAX_NESTING))).calls) == 1
-    assert reasons(tagged(nested(MAX_NESTING + 1))) == ["not_strict_json"]
+    assert len(parse_reply(tagged(nested(MAX_DEPTH))).calls) == 1
+    assert reasons(tagged(nested(MAX_DEPTH + 1))) == ["not_strict_json"]
 
 
 def test_numbers_up_to_the_range_of_a_double_keep_their_value() -> None:

@@ -8,8 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
-from orchestrator.chat.left_out import RowLeftOut
-from orchestrator.chat.rendering import ChatFormat, chat_format, learned_spans, refuse_control_tokens, render_row
+from orchestrator.chat.rendering import (
+    ChatFormat,
+    RowLeftOut,
+    chat_format,
+    learned_spans,
+    refuse_control_tokens,
+    render_row,
+)
 from orchestrator.core.errors import InputError
 from orchestrator.core.records import Message, Sample
 

@@ -8,12 +8,11 @@ import trl
 from builders import assistant, make_call, make_sample, user
 from transformers import PreTrainedTokenizerBase
 
-from orchestrator.chat.rendering import chat_format
-from orchestrator.chat.template_proof import prove_template
+from orchestrator.chat.rendering import chat_format, prove_template, render_prompt
 from orchestrator.core.errors import InputError
 from orchestrator.core.records import Message
 from orchestrator.data.card import LeftOut
-from orchestrator.data.tokens.tokenize import TokenRow, render_prompt, tokenize_samples
+from orchestrator.data.tokens.tokenize import TokenRow, tokenize_samples
 from orchestrator.models.base import load_tokenizer
 
 TEMPLATES = Path(trl.__file__).parent / "chat_templates"

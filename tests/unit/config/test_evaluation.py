@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from evals.records import HELD_OUT
-from orchestrator.chat.reply import REPLY_FORMATS
+from orchestrator.chat.formats import REPLY_FORMATS
 from orchestrator.config.evaluation import RESERVED_SUITE, EvalConfig, JudgeConfig, SuiteConfig
 from orchestrator.config.schema import ROW_FORMATS
 

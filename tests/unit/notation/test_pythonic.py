@@ -1,12 +1,23 @@
+import json
 import math
 import time
 from typing import Any
 
 import pytest
+from conversation_strategies import json_values
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.notation.pythonic import PythonicError, first_called, opens_like_calls, parse_calls
+from orchestrator.notation.pythonic import (
+    MAX_LITERAL_CHARS,
+    PythonicError,
+    first_called,
+    opens_like_calls,
+    parse_calls,
+    parse_json_or_literal,
+    parse_literal,
+)
+from orchestrator.notation.strict_json import StrictJsonError, json_end
 
 
 def test_names_with_spaces_and_dots_and_several_calls() -> None:
@@ -255,3 +266,63 @@ def test_any_text_is_read_or_refused(text: str) -> None:
     except PythonicError:
         return
     assert parse_calls(write_calls(calls)) == calls
+
+
+@given(json_values)
+def test_a_value_reads_back_from_json_and_from_python(value: Any) -> None:
+    assert parse_literal(repr(value)) == value
+    assert parse_json_or_literal(json.dumps(value)) == value
+    assert json_end(f"x{json.dumps(value)}", 1) == 1 + len(json.dumps(value))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "x",
+        "f(1)",
+        "{'a': it}",
+        "{'a': 'it''s'}",
+        "{'a': 'x' 'y'}",
+        "{'a': 1, 'a': 2}",
+        "{'a': (1, 2)}",
+        "{'a', 'b'}",
+        "{1: 2}",
+        "{**{}}",
+        "{'a': b'x'}",
+        "{'a': f'x'}",
+        "{'a': 1 + 2}",
+        "{'a': - - 1}",
+        "{'a': -'b'}",
+        "{'a': 1e999}",
+        "{'a': 1j}",
+        "{'a': '\\d'}",
+        "{'a': '\\ud800'}",
+        "{'a': true}",
+        "{'a': 1,}",
+        "['a',]",
+        "{'a': 1} # one",
+        "{'a': 1}\n{'b': 1}",
+        "{'a': " + "9" * 5000 + "}",
+        "[" * 65 + "]" * 65,
+        "'" + "x" * MAX_LITERAL_CHARS + "'",
+        "'\0'",
+    ],
+)
+def test_what_is_no_json_value_or_may_mean_two_is_not_read(text: str) -> None:
+    with pytest.raises(PythonicError):
+        parse_literal(text)
+
+
+def test_a_text_that_is_neither_is_explained_as_json() -> None:
+    with pytest.raises(StrictJsonError, match="not JSON: Expecting"):
+        parse_json_or_literal("{'a': it}")
+
+
+@pytest.mark.parametrize("piece", ["[", "{'a':", "-", "'", '"', "\\\n", "'a' ", "1,", " ", "(", "'''", "#\n", "\n "])
+def test_a_long_hostile_literal_is_decided_at_once(piece: str) -> None:
+    for size in (MAX_LITERAL_CHARS, 1_000_000):
+        begin = time.process_time()
+        with pytest.raises(StrictJsonError):
+            parse_json_or_literal("[" + piece * (size // len(piece)))
+        assert time.process_time() - begin < 1

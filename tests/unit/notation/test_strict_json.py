@@ -6,6 +6,8 @@ from orchestrator.notation.strict_json import (
     MAX_DEPTH,
     StrictJsonError,
     dump_loosely,
+    json_equal,
+    json_values,
     parse,
     parse_marked,
     parse_marked_prefix,
@@ -101,3 +103,32 @@ def test_nesting_up_to_the_limit_is_allowed() -> None:
 
 def test_loose_dump_shows_marked_tokens_and_surrogates() -> None:
     assert dump_loosely(parse_marked('{"a": NaN, "b": "\\ud800é"}')) == '{"a": "NaN", "b": "\\ud800é"}'
+
+
+def test_values_one_after_the_other_end_where_something_else_begins() -> None:
+    assert json_values(' {"a": 1}\n\n[2], {"b": 3} and more', 0) == ([{"a": 1}, [2], {"b": 3}], 24)
+    assert json_values("and more", 0) == ([], 0)
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "exact", "close"),
+    [
+        (1, 1.0, True, True),
+        (1, True, False, False),
+        (0, False, False, False),
+        ([1], [True], False, False),
+        ({"a": 1, "b": [None]}, {"b": [None], "a": 1.0}, True, True),
+        ({"a": None}, {}, False, False),
+        ({}, [], False, False),
+        ([1, 2], [2, 1], False, False),
+        ({"a": [0.1 + 0.2]}, {"a": [0.3]}, False, True),
+        (2**60, 2**60 + 1, False, False),
+        (1e300, 1.0000001e300, False, False),
+    ],
+)
+def test_values_are_equal_by_json_and_close_only_where_a_tolerance_is_given(
+    left: object, right: object, *, exact: bool, close: bool
+) -> None:
+    for one, other in ((left, right), (right, left)):
+        assert json_equal(one, other) is exact
+        assert json_equal(one, other, relative_tolerance=1e-9) is close

@@ -8,11 +8,11 @@ from builders import make_tool, names_in, user
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from orchestrator.chat.rendering import render_prompt
 from orchestrator.chat.template import qwen3_template
 from orchestrator.config.schema import ModelConfig
 from orchestrator.core.errors import ModelNotFoundError
 from orchestrator.core.files import digest_of
-from orchestrator.data.tokens.tokenize import render_prompt
 from orchestrator.models.base import base_folder, load_frozen_base, load_tokenizer
 from orchestrator.toy import tiny
 from orchestrator.toy.pretrain import SPECIAL_TOKENS, TAG_TOKENS, recipe_digest

@@ -11,16 +11,14 @@ from hypothesis import strategies as st
 from token_rows import tokenize_sample
 from transformers import PreTrainedTokenizerBase
 
-from orchestrator.chat.left_out import RowLeftOut
-from orchestrator.chat.parse import parse_reply
-from orchestrator.chat.rendering import ChatFormat, chat_format, refuse_control_tokens
+from orchestrator.chat.parse import CALL_MARKS, parse_reply
+from orchestrator.chat.rendering import ChatFormat, RowLeftOut, chat_format, refuse_control_tokens
 from orchestrator.config.schema import RowFormat
 from orchestrator.core.jsonl import dump_line, parse_line
 from orchestrator.core.records import FunctionCall, FunctionSpec, JsonObject, Message, Sample, ToolCall, ToolSpec
 from orchestrator.data.clean.quality import check_sample
 from orchestrator.data.formats.canonical import sample_from_row
 from orchestrator.data.formats.detect import detect_format
-from orchestrator.data.formats.written import CALL_MARKS
 from orchestrator.data.rejection import RowRejected
 from orchestrator.notation.strict_json import parse
 

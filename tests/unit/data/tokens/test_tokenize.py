@@ -26,14 +26,14 @@ from hypothesis import strategies as st
 from token_rows import tokenize_sample
 from transformers import PreTrainedTokenizerBase
 
-from orchestrator.chat.rendering import chat_format
+from orchestrator.chat.rendering import chat_format, render_prompt
 from orchestrator.config.schema import DataConfig, RunConfig
 from orchestrator.core.errors import DataError, ModelNotFoundError
 from orchestrator.core.jsonl import read_jsonl
 from orchestrator.core.records import Message, Sample
 from orchestrator.data.card import KindTokens, LeftOut
 from orchestrator.data.tokens.store import LedgerRow, histogram, ledger_path, tokenize_run, tokens_folder
-from orchestrator.data.tokens.tokenize import BATCH, IGNORED, TokenRow, render_prompt, tokenize_samples
+from orchestrator.data.tokens.tokenize import BATCH, IGNORED, TokenRow, tokenize_samples
 from orchestrator.models.base import load_tokenizer
 from orchestrator.run.folder import open_run
 from orchestrator.run.paths import RunDir

@@ -263,9 +263,9 @@ def test_calls_of_a_template_that_cannot_be_told_are_not_read(config: RunConfig,
     card = check_parity(other, run)
     assert codes(card) == {"call_not_parsed": "talk"}
     assert card.num_problems == 4
-    assert "the format of replies cannot be told" in card.problems[0].detail
+    assert "the format of replies cannot be inferred" in card.problems[0].detail
     assert card.serving_note is not None
-    assert "the format of replies cannot be told" in card.serving_note
+    assert "the format of replies cannot be inferred" in card.serving_note
 
 
 def test_a_template_without_calls_leaves_out_what_only_calls_and_drops_the_rest(

@@ -8,7 +8,7 @@ from builders import make_call
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals.judge.expected_calls import count_expected, json_equal, match_expected
+from evals.judge.expected_calls import count_expected, match_expected, values_match
 from evals.judge.pairing import ArgumentCounts
 from evals.records import FailureReason, Problem
 from orchestrator.core.records import JsonObject, ToolCall
@@ -69,8 +69,8 @@ def reason_of(calls: list[ToolCall], expected: list[ToolCall]) -> FailureReason 
     ],
 )
 def test_equality_of_json_values(left: object, right: object, equal: bool) -> None:
-    assert json_equal(left, right) is equal
-    assert json_equal(right, left) is equal
+    assert values_match(left, right) is equal
+    assert values_match(right, left) is equal
 
 
 @pytest.mark.parametrize(
@@ -165,9 +165,9 @@ def test_a_long_detail_is_cut() -> None:
 def test_a_pairing_is_found_where_taking_the_first_equal_call_would_not() -> None:
     # Numbers that are close are not close in a chain: the middle one is close to both others.
     low, middle, high = 0.5, 0.5 * (1 + 0.8e-9), 0.5 * (1 + 1.6e-9)
-    assert json_equal(low, middle)
-    assert json_equal(middle, high)
-    assert not json_equal(low, high)
+    assert values_match(low, middle)
+    assert values_match(middle, high)
+    assert not values_match(low, high)
     calls = [make_call("boil", a=middle), make_call("boil", a=high)]
     expected = [make_call("boil", a=middle), make_call("boil", a=low)]
     assert match_expected(calls, expected, SCHEMAS) is None

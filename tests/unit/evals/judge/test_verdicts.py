@@ -12,7 +12,7 @@ from evals.judge.refusals import ReplyKind
 from evals.judge.verdicts import judge_reply
 from evals.records import AcceptedCall, Case, FailureReason, Generation
 from evals.stats.scores import score_cases
-from orchestrator.chat.reply import ReplyFormat, ServedReply
+from orchestrator.chat.reply import ServedReply
 from orchestrator.core.errors import EvaluationError
 from orchestrator.core.records import FunctionCall, FunctionSpec, JsonObject, SampleKind, ToolCall, ToolSpec
 from orchestrator.toy.synthetic import generate_samples
@@ -190,7 +190,7 @@ def test_without_a_known_call_any_call_of_an_offered_tool_is_right(text: str, re
         ("pythonic", '[get_weather(city="Rome")]'),
     ],
 )
-def test_calls_are_read_in_the_format_of_the_replies(reply_format: ReplyFormat, text: str) -> None:
+def test_calls_are_read_in_the_format_of_the_replies(reply_format: str, text: str) -> None:
     scores = score_cases("a", [case("tool_call")], [generation(text)], reply_format=reply_format)
     assert scores.verdicts[0].correct is True
     if reply_format != "hermes":
@@ -236,7 +236,7 @@ def test_replies_that_ended_at_the_token_limit(kind: SampleKind, text: str, reas
         ("pythonic", '[get_weather(city="Ro'),
     ],
 )
-def test_a_call_without_tags_that_does_not_end_was_cut_off(reply_format: ReplyFormat, text: str) -> None:
+def test_a_call_without_tags_that_does_not_end_was_cut_off(reply_format: str, text: str) -> None:
     for finish_reason, reason in {"length": {"cut_off"}, "stop": {"not_json", "not_pythonic"}}.items():
         reply = generation(text, finish_reason=finish_reason)
         assert score_cases("a", [case("tool_call")], [reply], reply_format=reply_format).verdicts[0].reason in reason
