@@ -14,6 +14,7 @@ from orchestrator.chat.rendering import (
     chat_format,
     learned_spans,
     refuse_control_tokens,
+    render_prompt,
     render_row,
 )
 from orchestrator.core.errors import InputError
@@ -44,6 +45,7 @@ def reply(text: str) -> Sample:
         (make_sample(tools=(make_tool("t", city={"enum": [CONTENT]}),)), "tool t: '<|im_end|>' stands in its text"),
         (reply("<think>Hm.</think>Yes."), "turn 2: '<think>' stands in its text"),
         (reply("so </think> then"), "turn 2: '</think>' stands in its text"),
+        (reply("so [/THINK] then"), "turn 2: '[/THINK]' stands in its text"),
         (reply('<tool_call>{"name": "x"}</tool_call>'), "turn 2: '<tool_call>' stands in its text"),
         (make_sample(user("x"), assistant("", make_call(city="</tool_call>"))), "turn 2: '</tool_call>' stands"),
         (make_sample(user("x"), assistant("", make_call(city="<think>"))), None),
@@ -80,6 +82,23 @@ def test_a_turn_before_any_question_is_not_learned(form: ChatFormat) -> None:
     sample = make_sample(assistant("Welcome."), user("Hi"), assistant("Hello."), tools=(), kind="answer")
     row = render_row(form, sample.messages, ())
     assert ([turn.place for turn in row.turns], row.num_turns) == ([2], 2)
+
+
+@pytest.mark.parametrize("thinking", [False, True])
+def test_a_prompt_has_the_tokens_that_transformers_gives_it(tokenizer: PreTrainedTokenizerBase, thinking: bool) -> None:
+    thought = Message(role="assistant", content="Rome?", reasoning_content="Hm.")
+    messages, tools = (user("the weather"), thought, user("yes")), (make_tool("one"), make_tool("two"))
+    plain = [message.model_dump(mode="json", exclude_none=True) for message in messages]
+    if not thinking:
+        del plain[1]["reasoning_content"]
+    prompt = render_prompt(tokenizer, messages, tools, thinking=thinking)
+    assert prompt == tokenizer.apply_chat_template(
+        plain,
+        tools=[tool.model_dump(mode="json") for tool in tools],
+        add_generation_prompt=True,
+        enable_thinking=thinking,
+        return_dict=False,
+    )
 
 
 TemplateMaker = Callable[[str], ChatFormat]
@@ -138,6 +157,12 @@ def test_an_error_of_the_template_is_the_rows_reason(with_template: TemplateMake
     for body in ("{{ raise_exception('no system') }}", "{{ messages[9].content }}", "{{ 1 + messages[0].role }}"):
         with pytest.raises(RowLeftOut, match="template_refuses: the chat template refuses it: "):
             render_row(with_template(body), TALK, ())
+
+
+def test_a_prompt_that_the_template_refuses_is_an_error_of_the_base(with_template: TemplateMaker) -> None:
+    form = with_template("{{ raise_exception('no system') }}")
+    with pytest.raises(InputError, match="a prompt cannot be rendered: the chat template refuses it: no system"):
+        render_prompt(form.tokenizer, TALK, ())
 
 
 def test_a_tokenizer_without_characters_of_tokens_is_an_error() -> None:

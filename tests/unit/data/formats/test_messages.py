@@ -133,6 +133,8 @@ def test_text_parts_are_one_text(parts: list[Any]) -> None:
         ("Sunny.", {"thinking": "Hm."}),
         ("<think>\nHm.\n</think>\n\nSunny.", {}),
         ("Hm.</think>Sunny.", {}),
+        ("[THINK]Hm.[/THINK]Sunny.", {}),
+        ("Hm.[/THINK]Sunny.", {}),
         ("<think>Hm.</think>Sunny.", {"reasoning_content": "Hm."}),
     ],
 )
@@ -145,18 +147,21 @@ def test_an_empty_think_block_is_no_thought() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "fields"),
+    ("content", "fields", "tag"),
     [
-        ("Sunny.</think>", {"reasoning_content": "Hm."}),
-        ("I see.\n</think>\nSunny.", {"reasoning": "Hm."}),
-        ([{"type": "reasoning", "text": "Hm."}, {"type": "text", "text": "Sunny.\n</think>"}], {}),
-        ("<think>Hm.</think>Sunny.<think>Or not.</think>", {}),
-        ("<think></think>Sunny.</think>", {}),
+        ("Sunny.</think>", {"reasoning_content": "Hm."}, "</think>"),
+        ("I see.\n</think>\nSunny.", {"reasoning": "Hm."}, "</think>"),
+        ([{"type": "reasoning", "text": "Hm."}, {"type": "text", "text": "Sunny.\n</think>"}], {}, "</think>"),
+        ("<think>Hm.</think>Sunny.<think>Or not.</think>", {}, "</think>"),
+        ("<think></think>Sunny.</think>", {}, "</think>"),
+        ("Sunny.[/THINK]", {"reasoning_content": "Hm."}, "[/THINK]"),
+        ("[THINK]Hm.[/THINK]Sunny.[/THINK]", {}, "[/THINK]"),
+        ("<think>Hm.</think>Sunny.[/THINK]", {}, "[/THINK]"),
     ],
 )
-def test_an_end_of_thoughts_after_the_thoughts_is_refused(content: Any, fields: JsonObject) -> None:
+def test_an_end_of_thoughts_after_the_thoughts_is_refused(content: Any, fields: JsonObject, tag: str) -> None:
     found = rejected({"messages": [ASK, {"role": "assistant", "content": content, **fields}]})
-    assert (found.reason, found.detail) == ("malformed_field", "turn 2 has a </think> in its text, after its thoughts")
+    assert (found.reason, found.detail) == ("malformed_field", f"turn 2 has a {tag} in its text, after its thoughts")
 
 
 @pytest.mark.parametrize(

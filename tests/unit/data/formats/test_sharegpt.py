@@ -9,6 +9,7 @@ from conversation_strategies import conversations, tool_lists
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.chat.parse import THINK_TAGS
 from orchestrator.core.records import FunctionCall, FunctionSpec, JsonObject, Message, ToolCall, ToolSpec
 from orchestrator.data.formats.sharegpt import read_sharegpt
 from orchestrator.data.rejection import RowRejected
@@ -112,9 +113,10 @@ def test_questions_and_answers_of_ms_swift_are_turns(row: JsonObject) -> None:
     ]
 
 
-def test_thoughts_before_a_call_or_a_text_are_reasoning() -> None:
-    written = '<think>\nI need the weather.\n</think>\n\n{"name": "weather", "arguments": {"city": "Rome"}}'
-    row = conversation(("human", "Rome?"), ("function_call", written), ("gpt", "<think>Nice.</think>Sunny."))
+@pytest.mark.parametrize(("opening", "closing"), THINK_TAGS)
+def test_thoughts_before_a_call_or_a_text_are_reasoning(opening: str, closing: str) -> None:
+    written = f'{opening}\nI need the weather.\n{closing}\n\n{{"name": "weather", "arguments": {{"city": "Rome"}}}}'
+    row = conversation(("human", "Rome?"), ("function_call", written), ("gpt", f"{opening}Nice.{closing}Sunny."))
     assert read_sharegpt(row).messages[1:] == [
         Message(role="assistant", reasoning_content="I need the weather.", tool_calls=(call("Rome"),)),
         Message(role="assistant", content="Sunny.", reasoning_content="Nice."),
