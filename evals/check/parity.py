@@ -14,7 +14,7 @@ from evals.check.records import ParityCard, ParityProblem, ParityProblemCode
 from orchestrator.chat.formats import REPLY_FORMATS, reply_format_of
 from orchestrator.chat.parse import parse_reply
 from orchestrator.chat.rendering import ChatFormat, RowLeftOut, Span, chat_format, plain_tools, render_prompt
-from orchestrator.chat.reply import ServedReply
+from orchestrator.chat.reply import ServedReply, clip
 from orchestrator.chat.serving import serving_reader
 from orchestrator.chat.template import own_template
 from orchestrator.config.schema import RunConfig
@@ -182,15 +182,15 @@ class _Check:
         parsed = parse_reply(text, format=self.reply_format)
         found = [call.function for call in parsed.calls]
         if parsed.problems or len(found) < len(gold):
-            why = parsed.problems[0].detail if parsed.problems else f"no call is read in {_clip(text)}"
+            why = parsed.problems[0].detail if parsed.problems else f"no call is read in {clip(text)}"
             self._tell("call_not_parsed", sample, f"{where}: {why}")
         elif not _same_calls(found, gold):
-            self._tell("call_changed", sample, f"{where}: {_clip(text)} is read as other calls than the data has")
+            self._tell("call_changed", sample, f"{where}: {clip(text)} is read as other calls than the data has")
         if self.serving is not None and (gold or found):
             self.serving_calls += len(gold)
             served = self.serving(text)
             if not _serves(served, gold):
-                detail = f"{where}: vLLM's {served.parser} parser reads other calls than the data has in {_clip(text)}"
+                detail = f"{where}: vLLM's {served.parser} parser reads other calls than the data has in {clip(text)}"
                 self._tell("serving_parser_differs", sample, detail)
 
     def _check_fault(self, sample: Sample, fault: LeftOut) -> None:
@@ -251,7 +251,7 @@ class _Check:
             return "what is learned does not end with the first token at which vLLM stops"
         said = row.sample.messages[span.place].content.strip()
         text, plain = form.decode_batch([reply[:-1], form.encode(said)])
-        return f"what is learned lacks the text {_clip(said)}" if plain == said and said not in text else None
+        return f"what is learned lacks the text {clip(said)}" if plain == said and said not in text else None
 
 
 def _prompt_text(form: ChatFormat, before: Sequence[Message], sample: Sample) -> str | None:
@@ -312,7 +312,3 @@ def _serves(served: ServedReply, gold: Sequence[FunctionCall]) -> bool:
 
 def _canonical(call: FunctionCall) -> str:
     return json.dumps([call.name, call.arguments], sort_keys=True)
-
-
-def _clip(text: str) -> str:
-    return repr(text if len(text) <= 120 else text[:120] + "...")

@@ -1,7 +1,7 @@
-"""A conversation as text of the base's chat template, and where in it each turn of the assistant stands.
+"""Conversations rendered with the base's chat template: prompts, and the trained spans of whole conversations.
 
-Everything about a turn is found by rendering it as evaluation would: the row must begin with the prompt that evaluation
-sends, and what follows up to the end of that turn is what the model has to say.
+Every assistant turn is located by rendering it as evaluation would: the row must begin with the prompt that evaluation
+sends, and what follows, up to the end of that turn, is what the model has to say.
 """
 
 import json
@@ -30,7 +30,7 @@ _TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, LookupError, Attribute
 
 
 class RowLeftOut(Exception):
-    """A sample that this template cannot show truly. Caught where rows are collected, never shown as a traceback."""
+    """A sample that this template cannot render faithfully. Caught where rows are collected; users see no traceback."""
 
     def __init__(self, reason: LeftOutReason, detail: str) -> None:
         self.reason: LeftOutReason = reason
@@ -47,7 +47,7 @@ class RenderedTurn(NamedTuple):
 
 
 class RenderedRow(NamedTuple):
-    """A whole conversation as text. `turns` are those of the assistant that evaluation would ask for as shown here."""
+    """A whole conversation as text. `turns` are the assistant turns that evaluation would ask for exactly as here."""
 
     text: str
     turns: tuple[RenderedTurn, ...]
@@ -166,7 +166,7 @@ def chat_format(tokenizer: PreTrainedTokenizerBase, *, thinking: bool) -> ChatFo
     """
     if not tokenizer.is_fast:
         raise InputError(
-            "the tokenizer has no fast version, which tells the characters of each token",
+            "the tokenizer has no fast version, which maps tokens to characters",
             where=str(tokenizer.name_or_path),
             fix="Use a base that ships a tokenizer.json",
         )
@@ -188,10 +188,10 @@ def chat_format(tokenizer: PreTrainedTokenizerBase, *, thinking: bool) -> ChatFo
 
 
 def _turn_markers(form: ChatFormat) -> set[int]:
-    """Vocabulary entries that the template itself writes around turns, tags inside a reply aside."""
-    talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    """Vocabulary entries that the template itself writes around turns, except for tags inside a reply."""
+    conversation = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     try:
-        ids = form.encode(form.text(talk, None, prompt=False))
+        ids = form.encode(form.text(conversation, None, prompt=False))
     except RowLeftOut:
         return set()
     names = form.tokenizer.added_tokens_decoder
@@ -229,8 +229,8 @@ def _tag_in_reply(message: Message) -> re.Match[str] | None:
 def render_row(form: ChatFormat, messages: Sequence[Message], tools: Sequence[ToolSpec]) -> RenderedRow:
     """A whole conversation as text, with the turns of the assistant that can be learned from it.
 
-    A turn can be learned if the text begins with the very prompt that evaluation would send for it, and goes on as if
-    the conversation ended with that turn. Templates that show earlier turns otherwise leave the last one.
+    A turn can be learned if the text begins with the very prompt that evaluation would send for it, and continues as if
+    the conversation ended with that turn. With templates that render earlier turns differently only the last one can.
 
     Raises:
         RowLeftOut: If the template raises an error, or not even the last turn can be learned.
@@ -251,7 +251,7 @@ def render_row(form: ChatFormat, messages: Sequence[Message], tools: Sequence[To
     if not places:
         raise RowLeftOut("nothing_to_learn", "the assistant says nothing")
     if not turns or turns[-1].place != places[-1]:
-        detail = f"turn {places[-1] + 1}: the chat template shows the prompt before it otherwise in the conversation"
+        detail = f"turn {places[-1] + 1}: the chat template renders the prompt before it differently in the row"
         raise RowLeftOut("prompt_differs", detail)
     return RenderedRow(text, tuple(turns), len(places))
 
@@ -264,9 +264,9 @@ def _bound(
     marked: int | None,
     place: int,
 ) -> int | None:
-    """Where message `place` ends in the whole text; None if it is shown otherwise there than at the end of a talk.
+    """Where message `place` ends in the whole text; None if it is rendered differently at the end of a conversation.
 
-    A template's mark is taken at its word but for thoughts, which many show only until the conversation goes on.
+    A template's marks are trusted except for thoughts, which many templates show only until the conversation goes on.
     """
     if place == len(plain) - 1:
         return len(text) if marked is None else marked
@@ -279,12 +279,12 @@ def _bound(
 
 
 def learned_spans(form: ChatFormat, row: RenderedRow, encoding: Any) -> list[Span]:
-    """The tokens of each turn: from the end of its prompt to the first token at which vLLM stops, inclusive.
+    """The trained tokens of each turn: from the end of its prompt to the first token at which vLLM stops, inclusive.
 
-    Not among them are earlier turns whose tokens cannot be told from their prompt's, that never stop or are empty.
+    Earlier turns are omitted if a token spans their start, if they contain no stop token, or if they are empty.
 
     Raises:
-        RowLeftOut: If the last turn is such a one.
+        RowLeftOut: If that holds for the last turn.
     """
     ids: list[int] = encoding.ids
     spans: list[Span] = []
@@ -349,14 +349,14 @@ _NO_THOUGHTS = "Set data.reasoning to drop, or use a base whose template shows r
 _FAULTS: dict[LeftOutReason, tuple[str, str]] = {
     "no_end_of_turn": ("the chat template ends the assistant's turn with no token at which vLLM stops", _ADD_STOP),
     "prompt_differs": (
-        "the chat template begins the assistant's turn otherwise than the prompt that asks for it",
-        "Use a base whose prompt for a reply is how its template begins the assistant's turn",
+        "the chat template begins the assistant's turn differently from the prompt that asks for it",
+        "Use a base whose template begins the assistant's turn with the prompt for it",
     ),
 }
 
 
 def prove_template(form: ChatFormat) -> None:
-    """Check that what would be learned from an answer is that answer and its end of turn, and nothing of the prompt.
+    """Check that training on an answer would train that answer and its end-of-turn token, and nothing of the prompt.
 
     Raises:
         InputError: If the prompt that evaluation sends is not how a conversation begins, if the assistant's turn ends

@@ -15,8 +15,8 @@ def serving_reader(name: str, tokenizer: Any) -> Callable[[str], ServedReply]:
     """A function from the text of a reply to what a client of `vllm serve --tool-call-parser NAME` would get.
 
     The reply has the parser's `error` where it raises, or where what it reads cannot be sent as UTF-8. No reasoning
-    parser is used, so a think block is text like any other. What the parser logs of replies it cannot read is silenced
-    in this process: the caller tells.
+    parser is used, so a think block is text like any other. The parser's log messages about replies that it cannot read
+    are silenced in this process: reporting them is up to the caller.
 
     Args:
         name: A parser of vLLM, such as the `vllm_parser` of a reply format.
@@ -26,7 +26,7 @@ def serving_reader(name: str, tokenizer: Any) -> Callable[[str], ServedReply]:
         ImportError: If vLLM is not installed here.
         EvaluationError: If vLLM has no such parser, or the parser does not take the tokenizer.
     """
-    logging.getLogger("vllm").setLevel(logging.ERROR)  # what it says of GPUs on import means nothing to a parser
+    logging.getLogger("vllm").setLevel(logging.ERROR)  # its messages about GPUs on import do not matter to a parser
     from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
     from vllm.tool_parsers import ToolParserManager
 

@@ -35,7 +35,7 @@ def own_template(tokenizer: PreTrainedTokenizerBase) -> str:
 def training_template(tokenizer: PreTrainedTokenizerBase) -> str:
     """The tokenizer's own template, or its training variant where one is known.
 
-    A training variant marks the assistant's turns and shows a turn alike whatever follows it.
+    A training variant marks the assistant's turns, and renders a turn the same whatever follows it.
 
     Raises:
         InputError: If the tokenizer has no chat template.
@@ -44,8 +44,8 @@ def training_template(tokenizer: PreTrainedTokenizerBase) -> str:
     tokenizer.chat_template = own  # one text, which is compared with the known ones
     try:
         return str(get_training_chat_template(tokenizer) or own)
-    # An unknown template may fail in any way on the messages it is tried with; its own is then proven like any other
-    # (data/template_proof, and data/render row by row), and refused by name if it cannot be.
+    # An unknown template may fail in any way on the messages it is tried with. It is then checked like any other
+    # (rendering.prove_template, and rendering.render_row for each row), and refused by name if it does not pass.
     except Exception:  # noqa: BLE001 - see above
         return own
     finally:
@@ -53,7 +53,7 @@ def training_template(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def is_marked(template: str) -> bool:
-    """Whether the template says which of its output is the assistant's."""
+    """Whether the template marks which of its output is the assistant's."""
     return bool(has_generation_markers(template))
 
 

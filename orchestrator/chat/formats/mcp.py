@@ -11,10 +11,6 @@ from orchestrator.chat.reply import Found, ParseProblem, ReplyFormat, json_type,
 from orchestrator.core.records import ToolCall
 
 
-def _is_shown_in(chat_template: str) -> bool:
-    return "tools/call" in chat_template and not marks_calls(chat_template)
-
-
 def _read(text: str) -> Found:
     return read_whole(text, _requested_call)
 
@@ -34,4 +30,10 @@ def _requested_call(item: object) -> ToolCall | ParseProblem:
     return named_call(params["name"], params.get("arguments", {}), id=str(item["id"]))
 
 
-MCP = ReplyFormat(name="mcp", is_shown_in=_is_shown_in, read=_read, beginnings=("{", "["), rank=4)
+MCP = ReplyFormat(
+    name="mcp",
+    is_shown_in=lambda template: "tools/call" in template and not marks_calls(template),
+    read=_read,
+    beginnings=("{", "["),
+    rank=4,
+)

@@ -39,10 +39,6 @@ _FAULTS = ("not_json", "not_strict_json")
 _Attempt = ToolCall | ParseProblem
 
 
-def _is_shown_in(chat_template: str) -> bool:
-    return _MARK in chat_template
-
-
 def _read(text: str) -> Found:
     place = text.find(_MARK)
     if place < 0:
@@ -96,4 +92,6 @@ def _as_call_with_id(item: object) -> _Attempt:
     return call if isinstance(call, ParseProblem) else call.model_copy(update={"id": item["id"]})
 
 
-MISTRAL = ReplyFormat(name="mistral", is_shown_in=_is_shown_in, read=_read, mark=_MARK, vllm_parser="mistral")
+MISTRAL = ReplyFormat(
+    name="mistral", is_shown_in=lambda template: _MARK in template, read=_read, mark=_MARK, vllm_parser="mistral"
+)

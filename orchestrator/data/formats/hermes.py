@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from orchestrator.chat.formats.hermes import HERMES
 from orchestrator.core.records import JsonObject, Message, ToolCall, ToolSpec
 from orchestrator.data.formats import messages as openai
 from orchestrator.data.formats.common import (
@@ -31,7 +32,7 @@ from orchestrator.data.rejection import Reason, RowRejected
 from orchestrator.notation.pythonic import PythonicError, parse_json_or_literal, parse_literal
 from orchestrator.notation.strict_json import StrictJsonError, json_end, json_values, parse, skip_space
 
-OPEN_CALL, CLOSE_CALL = "<tool_call>", "</tool_call>"
+OPEN_CALL, CLOSE_CALL = HERMES.tags
 OPEN_RESULT, CLOSE_RESULT = "<tool_response>", "</tool_response>"
 OPEN_TOOLS, CLOSE_TOOLS = "<tools>", "</tools>"
 

@@ -140,7 +140,7 @@ def test_a_template_that_rewrites_earlier_turns_leaves_the_last(with_template: T
 
 def test_a_template_that_counts_the_turns_before_a_reply_cannot_be_learned(with_template: TemplateMaker) -> None:
     counting = "{{ messages | length }} turns\n" + PLAIN
-    with pytest.raises(RowLeftOut, match="prompt_differs: turn 4: the chat template shows the prompt before it"):
+    with pytest.raises(RowLeftOut, match="prompt_differs: turn 4: the chat template renders the prompt before it"):
         render_row(with_template(counting), TALK, ())
 
 

@@ -132,8 +132,8 @@ def check_prompts(
 @pytest.mark.parametrize(
     ("name", "is_known", "fault"),
     [
-        ("deepseekv3", True, "begins the assistant's turn otherwise than the prompt that asks for it"),
-        ("deepseekv3", False, "begins the assistant's turn otherwise than the prompt that asks for it"),
+        ("deepseekv3", True, "begins the assistant's turn differently from the prompt that asks for it"),
+        ("deepseekv3", False, "begins the assistant's turn differently from the prompt that asks for it"),
         ("glm4moe", False, "ends the assistant's turn with no token at which vLLM stops"),
         ("cohere2", True, r"ends the assistant's turn with '<\|END_RESPONSE\|>', and vLLM does not stop there but at"),
     ],
