@@ -7,7 +7,10 @@ from orchestrator.data.formats.written import call_mark
 
 # Surrogates cannot be written as UTF-8; rows that hold them are refused where files are read.
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
-MARKS = ("think>", "<tools>", "<tool_response>", "<|endoftext|>", "USER:", "ASSISTANT:", "FUNCTION RESPONSE:", "<|im_")
+MARKS = (
+    *("think>", "THINK]", "tools>", "tool_response>", "<|endoftext|>", "<|im_"),
+    *("USER:", "ASSISTANT:", "FUNCTION RESPONSE:"),
+)
 """What means something in a text format; Hypothesis also draws the texts that stand in the code under test."""
 words = texts.map(str.strip).filter(
     lambda text: text and not call_mark(text) and not any(mark in text for mark in MARKS)
