@@ -3,6 +3,8 @@
 import json
 import time
 from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evals.records import FailureReason
+from orchestrator.chat import formats
 from orchestrator.chat.formats import REPLY_FORMATS
 from orchestrator.chat.parse import parse_reply, split_thinking
 
@@ -434,3 +437,11 @@ def test_a_hostile_reply_is_read_in_linear_time(format: str, unit: str) -> None:
     # Four times the text takes about four times as long; a quadratic reader would need sixteen times.
     short, long = min(seconds(15_000) for _ in range(3)), min(seconds(60_000) for _ in range(2))
     assert long < 9 * short + 0.05
+
+
+def test_every_file_of_a_format_has_its_row() -> None:
+    files = {path.stem for path in Path(formats.__file__).parent.glob("*.py")} - {"__init__"}
+    assert files == set(REPLY_FORMATS)
+    for name, form in REPLY_FORMATS.items():
+        assert getattr(import_module(f"{formats.__name__}.{name}"), name.upper()) is form
+        assert form.name == name
