@@ -75,7 +75,7 @@ class ReplyFormat:
         closing_tag: What ends a call that `mark` opened. A reply that stops inside a call then lacks its tag; without
             one it is JSON or Python that does not end.
         beginnings: What a call without a mark begins with, if it is the whole reply.
-        rank: Templates may show several formats. The format with the lowest rank wins: 0 for a mark that only this
+        precedence: Templates may show several formats. The lowest number wins: 0 for a mark that only this
             family has, more for calls that look like other text.
         vllm_parser: PARSER in `vllm serve --tool-call-parser PARSER`; None if vLLM has no parser for the format.
     """
@@ -86,7 +86,7 @@ class ReplyFormat:
     mark: str | None = None
     closing_tag: str | None = None
     beginnings: tuple[str, ...] = ()
-    rank: int = 0
+    precedence: int = 0
     vllm_parser: str | None = None
 
     @property

@@ -33,12 +33,12 @@ def reply_format_of(setting: str, chat_template: str) -> str:
 
 
 def detect_reply_format(chat_template: str) -> str:
-    """The name of the format in which a chat template, as text, writes calls; the lowest rank wins.
+    """The name of the format in which a chat template, as text, writes calls; the lowest precedence wins.
 
     Raises:
         ConfigError: If there is none: the template shows no calls, or writes them in a way that has no reader.
     """
-    for form in sorted(REPLY_FORMATS.values(), key=lambda form: form.rank):
+    for form in sorted(REPLY_FORMATS.values(), key=lambda form: form.precedence):
         if form.is_shown_in(chat_template):
             return form.name
     shows = "writes calls in a way that has no reader" if "tool_calls" in chat_template else "shows no calls"

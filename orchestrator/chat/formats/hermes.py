@@ -58,6 +58,6 @@ HERMES = ReplyFormat(
     read=_read,
     mark=_OPEN_CALL,
     closing_tag=_CLOSE_CALL,
-    rank=1,
+    precedence=1,
     vllm_parser="hermes",
 )

@@ -118,4 +118,4 @@ def no_object() -> ParseProblem:
     return problem("not_json", "a call is an object, and the brace that opens it is missing")
 
 
-JSON = ReplyFormat(name="json", is_shown_in=_is_shown_in, read=_read, beginnings=("{", "["), rank=5)
+JSON = ReplyFormat(name="json", is_shown_in=_is_shown_in, read=_read, beginnings=("{", "["), precedence=5)

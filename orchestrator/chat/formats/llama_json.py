@@ -57,6 +57,6 @@ LLAMA_JSON = ReplyFormat(
     read=_read,
     mark=_PYTHON_TAG,
     beginnings=("{",),
-    rank=3,
+    precedence=3,
     vllm_parser="llama3_json",
 )

@@ -35,5 +35,5 @@ MCP = ReplyFormat(
     is_shown_in=lambda template: "tools/call" in template and not marks_calls(template),
     read=_read,
     beginnings=("{", "["),
-    rank=4,
+    precedence=4,
 )

@@ -67,5 +67,5 @@ def _refused(text: str, error: PythonicError) -> Found:
 
 
 PYTHONIC = ReplyFormat(
-    name="pythonic", is_shown_in=_is_shown_in, read=_read, beginnings=("[",), rank=2, vllm_parser="pythonic"
+    name="pythonic", is_shown_in=_is_shown_in, read=_read, beginnings=("[",), precedence=2, vllm_parser="pythonic"
 )
