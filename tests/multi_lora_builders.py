@@ -169,8 +169,11 @@ def in_full_precision(model: PreTrainedModel) -> PreTrainedModel:
     """The model with PyTorch's RMS norms instead of transformers', which round to float32 even in a float64 model."""
     for name, norm in list(model.named_modules()):
         if type(norm).__name__.endswith("RMSNorm"):
-            plain = torch.nn.RMSNorm(norm.weight.shape, eps=norm.variance_epsilon, dtype=norm.weight.dtype)
-            plain.weight = norm.weight
+            is_gemma = hasattr(norm, "eps")
+            epsilon = norm.eps if is_gemma else norm.variance_epsilon
+            plain = torch.nn.RMSNorm(norm.weight.shape, eps=epsilon, dtype=norm.weight.dtype)
+            weight = 1.0 + norm.weight if is_gemma else norm.weight
+            plain.weight = torch.nn.Parameter(weight, requires_grad=False)
             parent, _, attribute = name.rpartition(".")
             setattr(model.get_submodule(parent), attribute, plain)
     return model

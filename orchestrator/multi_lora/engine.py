@@ -10,7 +10,8 @@ Each slot's losses, gradients and adapter are those of training it alone: slots 
 else (docs/packing.md).
 """
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -23,7 +24,7 @@ from orchestrator.multi_lora.batch import Pass, TokenRows, even_passes, make_pas
 from orchestrator.multi_lora.dropout import DropoutKeys, row_key
 from orchestrator.multi_lora.lora import Segment, adapted_layers, attach, require_whole_rows
 from orchestrator.multi_lora.loss import token_losses
-from orchestrator.multi_lora.optim import optimizer_step
+from orchestrator.multi_lora.optim import gradient_norms, optimizer_step
 from orchestrator.multi_lora.slots import Pair, SlotSpec, SlotStack, SlotState, initial_state, stack_width
 
 EVAL_ROWS = 2
@@ -53,6 +54,25 @@ class _Member(NamedTuple):
     @property
     def size(self) -> int:
         return len(self.stack.names) if self.indices is None else len(self.indices)
+
+
+class _Place(NamedTuple):
+    """A slot, as its place in a stack."""
+
+    stack: SlotStack
+    index: int
+
+    @property
+    def name(self) -> str:
+        return self.stack.names[self.index]
+
+    @property
+    def is_lost(self) -> bool:
+        return self.stack.lost[self.index]
+
+
+Numbers = list[list[float]]
+"""What a computation gave for each slot that took part, in the order of their rows."""
 
 
 class PackedEngine:
@@ -131,31 +151,39 @@ class PackedEngine:
     def train_step(self) -> dict[str, StepResult]:
         """One optimizer step of every slot, each on its own next batch.
 
-        A slot whose loss or gradient is not finite changes no other; its own weights are lost then, so evict it. If
-        memory runs out, all slots are still as they were before the step.
+        A slot whose loss or gradient is not finite changes no other (`_kept_apart`). Its own weights are lost then and
+        its numbers NaN, so evict it. If memory runs out, all slots are still as they were before the step.
         """
         members = [_Member(stack, None) for stack in self._ordered()]
         if not members:
             return {}
-        places = [(stack, index) for stack, _ in members for index in range(len(stack.names))]
+        places = [_Place(stack, index) for stack, _ in members for index in range(len(stack.names))]
         samples = [self._samples(stack.specs[index].seed, stack.steps[index]) for stack, index in places]
         learned = [sum(len(self._train.learned(row)) for row in rows) for rows in samples]
-        for stack, _ in members:
-            stack.grads.zero_()
-        losses = self._accumulate(members, samples, learned)
-        # All memory that the update needs is taken before anything is updated.
-        rooms = [torch.empty_like(stack.params) for stack, _ in members]
-        norms = torch.cat([optimizer_step(stack, room) for (stack, _), room in zip(members, rooms, strict=True)])
-        read = torch.stack([losses, norms]).tolist()  # the step's only wait for the device
+        rooms: list[torch.Tensor] = []
+
+        def losses_and_norms() -> Numbers:
+            losses = self._accumulate(members, samples, learned)
+            if not rooms:  # all memory that the update needs is taken before anything is updated
+                rooms.extend(torch.empty_like(stack.params) for stack, _ in members)
+            norms = [gradient_norms(stack, room) for (stack, _), room in zip(members, rooms, strict=True)]
+            return torch.cat([losses.unsqueeze(1), torch.cat(norms)], dim=1).tolist()  # type: ignore[no-any-return]
+
+        read = self._kept_apart(places, losses_and_norms)  # the step's only wait for the device
+        first = 0
+        for (stack, _), room in zip(members, rooms, strict=True):
+            last = first + len(stack.names)
+            optimizer_step(stack, stack.per_slot([norm for _, norm in read[first:last]]), room)
+            first = last
         return {
-            stack.names[index]: StepResult(
-                step=stack.steps[index],
-                loss=read[0][i],
-                grad_norm=read[1][i],
+            place.name: StepResult(
+                step=place.stack.steps[place.index],
+                loss=read[i][0],
+                grad_norm=read[i][1],
                 tokens=int(self._train.lengths[samples[i]].sum()),
                 learned=learned[i],
             )
-            for i, (stack, index) in enumerate(places)
+            for i, place in enumerate(places)
         }
 
     def eval_loss(self, names: Sequence[str]) -> dict[str, float]:
@@ -173,21 +201,46 @@ class PackedEngine:
                 members.append(_Member(stack, None if len(chosen) == len(stack.names) else chosen))
         if not members:
             return {}
-        order = [stack.names[i] for stack, chosen in members for i in (chosen or range(len(stack.names)))]
-        totals, count = torch.zeros(len(order), dtype=torch.float64, device=self.device), 0
+        places = [_Place(stack, i) for stack, chosen in members for i in (chosen or range(len(stack.names)))]
+        losses = self._kept_apart(places, lambda: self._eval_losses(members, len(places)))
+        return {place.name: loss for place, (loss,) in zip(places, losses, strict=True)}
+
+    def _eval_losses(self, members: Sequence[_Member], num_slots: int) -> Numbers:
+        totals, count = torch.zeros(num_slots, dtype=torch.float64, device=self.device), 0
         with torch.no_grad():
             size = pass_size(self.device, EVAL_ROWS * self.micro_batch_size)
-            for piece in even_passes(self._val, len(order), size, self.device):
+            for piece in even_passes(self._val, num_slots, size, self.device):
                 with self._on_board(members, piece, train=False):
                     losses, _ = token_losses(self._hidden(piece), self._head, piece.targets, None)
                     totals += _sum_by_slot(losses, piece).to(totals.dtype)
                     count += piece.learned[0]  # all slots see the same rows
-        return dict(zip(order, (totals / count).tolist(), strict=True))
+        return (totals / count).unsqueeze(1).tolist()  # type: ignore[no-any-return]
+
+    def _kept_apart(self, places: Sequence[_Place], compute: Callable[[], Numbers]) -> Numbers:
+        """What `compute` gives for each slot, unspoilt by slots whose numbers are not finite; those get NaN.
+
+        A product may read past the end of a row and multiply what stands there by zero (oneDNN does with AMX, where
+        the inner size is no multiple of 32), and zero times NaN is NaN. So the numbers of a slot count only if no
+        other slot of the same computation has any that are not finite. A slot that breaks while all other suspects
+        compute as the base alone is lost, and does so too from then on.
+        """
+        read = compute()
+        while suspects := [
+            place for place, its in zip(places, read, strict=True) if not place.is_lost and not _finite(its)
+        ]:
+            broken = [place for place in suspects if len(suspects) == 1 or _breaks(place, suspects, places, compute)]
+            for stack, index in broken or suspects:
+                stack.lost[index] = True
+                stack.silence(index)
+            read = compute()
+        return [[math.nan] * len(its) if place.is_lost else its for place, its in zip(places, read, strict=True)]
 
     def _accumulate(
         self, members: Sequence[_Member], samples: Sequence[Sequence[int]], learned: Sequence[int]
     ) -> torch.Tensor:
         """Add up the gradients of all passes of a step. Returns each slot's loss."""
+        for stack, _ in members:
+            stack.grads.zero_()
         weights = members[0].stack.per_slot([1.0 / max(1, count) for count in learned]).squeeze(1)
         losses = torch.zeros_like(weights)
         size = pass_size(self.device, self.micro_batch_size)
@@ -244,6 +297,24 @@ class PackedEngine:
             if name in stack.names:
                 return stack, stack.names.index(name)
         raise KeyError(name)
+
+
+def _finite(numbers: Sequence[float]) -> bool:
+    return all(math.isfinite(number) for number in numbers)
+
+
+def _breaks(
+    suspect: _Place, suspects: Sequence[_Place], places: Sequence[_Place], compute: Callable[[], Numbers]
+) -> bool:
+    """Whether a slot's numbers are not finite while all other suspects compute what the base does."""
+    others = [place for place in suspects if place is not suspect]
+    for stack, index in others:
+        stack.silence(index)
+    try:
+        return not _finite(compute()[list(places).index(suspect)])
+    finally:
+        for stack, index in others:
+            stack.restore(index)
 
 
 def _sum_by_slot(losses: torch.Tensor, piece: Pass) -> torch.Tensor:
