@@ -9,9 +9,9 @@ import torch
 from multi_lora_runs import random_rows
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from orchestrator.multi_lora.base import checkpoint_layers
+from orchestrator.multi_lora.base_checks import checkpoint_layers
 from orchestrator.multi_lora.batch import TokenRows
-from orchestrator.multi_lora.engine import PackedEngine, StepResult
+from orchestrator.multi_lora.engine import MultiLoraEngine, StepResult
 from orchestrator.multi_lora.slots import Pair, SlotSpec, SlotState
 
 
@@ -85,18 +85,18 @@ def make_engine(
     micro_batch_size: int = 4,
     gradient_checkpointing: bool = False,
     train: TokenRows = TRAIN,
-) -> PackedEngine:
+) -> MultiLoraEngine:
     """An engine on a copy of the model, with these slots."""
     own = copy.deepcopy(model)
     if gradient_checkpointing:
         checkpoint_layers(own)
-    engine = PackedEngine(own, train, VAL, batch_size=batch_size, micro_batch_size=micro_batch_size)
+    engine = MultiLoraEngine(own, train, VAL, batch_size=batch_size, micro_batch_size=micro_batch_size)
     for name, spec in specs.items():
         engine.admit(name, spec)
     return engine
 
 
-def train_steps(engine: PackedEngine, steps: int) -> dict[str, list[StepResult]]:
+def train_steps(engine: MultiLoraEngine, steps: int) -> dict[str, list[StepResult]]:
     """Results of some steps for each slot."""
     results: dict[str, list[StepResult]] = {}
     for _ in range(steps):

@@ -1,13 +1,13 @@
 """Many LoRA adapters trained at once on one frozen base.
 
-    engine = PackedEngine(model, train, val, batch_size=8, micro_batch_size=8)
+    engine = MultiLoraEngine(model, train, val, batch_size=8, micro_batch_size=8)
     engine.admit("a", SlotSpec(rank=8, alpha=16, learning_rate=2e-4, max_steps=100))
     engine.train_step()      # one optimizer step of every slot
     engine.eval_loss(["a"])
     state = engine.evict("a")
 
 Each slot's losses, gradients and adapter are those of training it alone: slots share the base's products and nothing
-else (docs/packing.md).
+else (docs/multi-lora.md).
 """
 
 import math
@@ -18,15 +18,22 @@ from typing import NamedTuple
 import torch
 from transformers import PreTrainedModel
 
-from orchestrator.multi_lora.attention import use_blocked_attention
-from orchestrator.multi_lora.base import decoder_and_head, require_causal_rows, require_steady_positions
+from orchestrator.multi_lora.base_checks import decoder_and_head, require_causal_rows, require_steady_positions
 from orchestrator.multi_lora.batch import Pass, TokenRows, even_passes, make_passes, pass_size, samples_of_step
-from orchestrator.multi_lora.dropout import DropoutKeys, row_key
-from orchestrator.multi_lora.lora import Segment, adapted_layers, attach, require_whole_rows
-from orchestrator.multi_lora.loss import token_losses
-from orchestrator.multi_lora.optim import gradient_norms, optimizer_step
+from orchestrator.multi_lora.layers import (
+    DropoutKeys,
+    Segment,
+    adapted_layers,
+    attach,
+    require_whole_rows,
+    row_key,
+    use_blocked_attention,
+)
+from orchestrator.multi_lora.optimizer import gradient_norms, optimizer_step
 from orchestrator.multi_lora.slots import Pair, SlotSpec, SlotStack, SlotState, initial_state, stack_width
 
+LOGITS_AT_ONCE = 1 << 24
+"""Logits of one chunk: 64 MB in float32."""
 EVAL_ROWS = 2
 """Rows of a slot in a pass of evaluation, for each of a training pass: nothing is kept for a backward pass."""
 
@@ -75,7 +82,7 @@ Numbers = list[list[float]]
 """What a computation gave for each slot that took part, in the order of their rows."""
 
 
-class PackedEngine:
+class MultiLoraEngine:
     """Slots on a frozen base. The model is changed in place and belongs to the engine from then on.
 
     Args:
@@ -104,7 +111,7 @@ class PackedEngine:
         self._decoder, self._head = decoder_and_head(model)
         require_causal_rows(model, self._decoder, self._head)
         self.targets = adapted_layers(model, target_modules)
-        self._board = attach(model, self.targets)
+        self._layout = attach(model, self.targets)
         require_whole_rows(self._decoder, model, self.targets)
         require_steady_positions(model, longest=int(max(train.lengths.max(), val.lengths.max())))
         self._train, self._val = train, val
@@ -210,7 +217,7 @@ class PackedEngine:
         with torch.no_grad():
             size = pass_size(self.device, EVAL_ROWS * self.micro_batch_size)
             for piece in even_passes(self._val, num_slots, size, self.device):
-                with self._on_board(members, piece, train=False):
+                with self._laid_out(members, piece, train=False):
                     losses, _ = token_losses(self._hidden(piece), self._head, piece.targets, None)
                     totals += _sum_by_slot(losses, piece).to(totals.dtype)
                     count += piece.learned[0]  # all slots see the same rows
@@ -245,7 +252,7 @@ class PackedEngine:
         losses = torch.zeros_like(weights)
         size = pass_size(self.device, self.micro_batch_size)
         for piece in make_passes(self._train, samples, size, self.device):
-            with self._on_board(members, piece, train=True):
+            with self._laid_out(members, piece, train=True):
                 hidden = self._hidden(piece)
                 counts = torch.tensor(piece.learned, device=self.device)
                 token_weights = weights.repeat_interleave(counts, output_size=len(piece.targets))
@@ -260,7 +267,7 @@ class PackedEngine:
         return states.flatten(0, 1).index_select(0, piece.positions)
 
     @contextmanager
-    def _on_board(self, members: Sequence[_Member], piece: Pass, *, train: bool) -> Iterator[None]:
+    def _laid_out(self, members: Sequence[_Member], piece: Pass, *, train: bool) -> Iterator[None]:
         """Let the adapted layers know whose rows the pass has."""
         rows = piece.ids.shape[0] // len(piece.learned)
         segments, first = [], 0
@@ -271,12 +278,12 @@ class PackedEngine:
                 weights = stack.views(stack.work[member.indices])
             segments.append(Segment(first, last, member.size, weights, stack.gradients if train else None))
             first = last
-        self._board.segments = segments
-        self._board.dropout = self._dropout(members, piece, rows) if train else None
+        self._layout.segments = segments
+        self._layout.dropout = self._dropout(members, piece, rows) if train else None
         try:
             yield
         finally:
-            self._board.segments, self._board.dropout = [], None
+            self._layout.segments, self._layout.dropout = [], None
 
     def _dropout(self, members: Sequence[_Member], piece: Pass, rows: int) -> DropoutKeys | None:
         slots = [(spec, step) for stack, _ in members for spec, step in zip(stack.specs, stack.steps, strict=True)]
@@ -321,3 +328,42 @@ def _sum_by_slot(losses: torch.Tensor, piece: Pass) -> torch.Tensor:
     """Sums over each slot's tokens, which lie together; one slot's NaN stays its own."""
     lengths = torch.tensor(piece.learned, device=losses.device)
     return torch.segment_reduce(losses, "sum", lengths=lengths, initial=0, unsafe=True)
+
+
+def token_losses(
+    hidden: torch.Tensor, head: torch.nn.Linear, targets: torch.Tensor, weights: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Cross-entropy of each learned token, and the gradient of its weighted sum with respect to the hidden states.
+
+    The head is frozen, so nothing needs the logits again: each chunk is made, used for loss and gradient, and dropped.
+    Prompt and padding never reach the head.
+
+    Args:
+        hidden: Final hidden states, tokens x size.
+        head: The frozen output head.
+        targets: The token that follows each.
+        weights: What each token's loss is multiplied by; None asks for no gradient.
+
+    Returns:
+        Losses without their weights (float32, or float64 under a float64 base), and the gradient with respect to
+        `hidden` in its type.
+    """
+    precise = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+    losses = hidden.new_empty(hidden.shape[0], dtype=precise)
+    gradient = None if weights is None else torch.empty_like(hidden)
+    most = max(1, LOGITS_AT_ONCE // head.out_features)
+    # Even chunks: a product of very few rows is computed by other code, whose last bits differ.
+    chunk = max(1, math.ceil(len(hidden) / max(1, math.ceil(len(hidden) / most))))
+    with torch.no_grad():
+        for start in range(0, len(hidden), chunk):
+            part = slice(start, start + chunk)
+            logits = head(hidden[part]).to(precise)
+            log_sum = torch.logsumexp(logits, dim=-1, keepdim=True)
+            target = targets[part].unsqueeze(1)
+            losses[part] = (log_sum - logits.gather(1, target)).squeeze(1)
+            if weights is not None and gradient is not None:
+                probabilities = logits.sub_(log_sum).exp_()
+                probabilities.scatter_add_(1, target, torch.full_like(log_sum, -1.0))
+                probabilities *= weights[part].unsqueeze(1)
+                gradient[part] = probabilities.to(hidden.dtype) @ head.weight
+    return losses, gradient

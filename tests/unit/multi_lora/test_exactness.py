@@ -18,13 +18,13 @@ from multi_lora_builders import (
     small_base,
     train_steps,
 )
+from multi_lora_reference import TrainedAlone, train_alone
 from multi_lora_runs import random_rows
 from transformers import PreTrainedModel
 
 from orchestrator.multi_lora.batch import IGNORED, TokenRows
-from orchestrator.multi_lora.engine import PackedEngine
-from orchestrator.multi_lora.optim import schedule_factor
-from orchestrator.multi_lora.reference import TrainedAlone, train_alone
+from orchestrator.multi_lora.engine import MultiLoraEngine
+from orchestrator.multi_lora.optimizer import schedule_factor
 from orchestrator.multi_lora.slots import SlotSpec, SlotState, initial_state
 
 MIXED = {
@@ -75,7 +75,7 @@ def test_in_float64_slots_on_the_toy_base_are_the_reference(tiny_base: PreTraine
         assert difference(engine.export(name).adapter, alone.state.adapter) < 1e-9
 
 
-def travelled(spec: SlotSpec, alone: TrainedAlone, engine: PackedEngine) -> torch.Tensor:
+def travelled(spec: SlotSpec, alone: TrainedAlone, engine: MultiLoraEngine) -> torch.Tensor:
     """How far each weight of an adapter has moved from its start."""
     return flat(alone.state.adapter) - flat(initial_state(spec, engine.targets).adapter)
 
@@ -362,7 +362,7 @@ def test_passes_of_hardly_any_learned_tokens_agree_but_for_rounding(dtype: torch
 
 def with_strangers(
     model: PreTrainedModel, *, steps: int
-) -> tuple[PackedEngine, PackedEngine, list[float], list[float]]:
+) -> tuple[MultiLoraEngine, MultiLoraEngine, list[float], list[float]]:
     """An engine with my slot alone, one with strangers that come and go, and my losses in both."""
     alone = make_engine(model, {"mine": mine(8)}, micro_batch_size=3)
     engine = make_engine(model, MIXED, micro_batch_size=3)

@@ -7,7 +7,7 @@ from typing import Any
 import ray
 from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError
 
-from orchestrator.multi_lora.plan import Evaluation
+from orchestrator.multi_lora.messages import Evaluation
 from orchestrator.multi_lora.spec import SlotSpec
 
 MOVE_PATIENCE_S = 2.0
@@ -22,7 +22,7 @@ class SlotLease:
     at another, as long as the first of them lives.
 
     Args:
-        engines: Handles of `PackActor`s; the first keeps count of who is where.
+        engines: Handles of `EngineActor`s; the first keeps count of who is where.
         slots: How many trials each of them trains at once.
         trial: The trial's name, under which it goes on after whatever happened.
         spec: What it trains.

@@ -6,7 +6,7 @@ from orchestrator.config.schema import ModelConfig
 from orchestrator.core.records import EvalPoint, Record, StopReason
 
 
-class PackPlan(Record):
+class EnginePlan(Record):
     """One engine on one device. Produced by `search/multi_lora`, consumed by the actor.
 
     `train_tokens` and `val_tokens` are folders of tokenised samples that every node can read. `slots` is the number of
@@ -69,7 +69,7 @@ class Evaluation(Record):
     peers: tuple[Peer, ...]
 
 
-class PackStatus(Record):
+class EngineStatus(Record):
     """What an engine is like once it is ready; `measured` is tokens/s by number of slots, if that was measured."""
 
     device: str
@@ -80,7 +80,7 @@ class PackStatus(Record):
     startup_s: float
 
 
-class PackUse(Record):
+class EngineUse(Record):
     """What an engine's time went into, in seconds since it was ready.
 
     `waiting_s` had nothing to train, `starved_s` of it before the last new trial came. Up to then `busy_slot_s` of

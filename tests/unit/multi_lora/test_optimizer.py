@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from multi_lora_builders import difference, make_spec, rows_keep_their_bits, same_bits
 from transformers import get_scheduler
 
-from orchestrator.multi_lora.optim import gradient_norms, optimizer_step, schedule_factor
+from orchestrator.multi_lora.optimizer import gradient_norms, optimizer_step, schedule_factor
 from orchestrator.multi_lora.slots import Pair, SlotSpec, SlotStack, SlotState, Target, initial_state
 
 TARGETS = [Target("first", 12, 20), Target("second", 20, 7)]

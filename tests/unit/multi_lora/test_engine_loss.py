@@ -4,9 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multi_lora_builders import TRAIN, VAL, counted_rows, make_engine, make_spec, relative_differences, small_base
 
-from orchestrator.multi_lora import loss
+from orchestrator.multi_lora import engine as loss
 from orchestrator.multi_lora.batch import samples_of_step
-from orchestrator.multi_lora.loss import token_losses
+from orchestrator.multi_lora.engine import token_losses
 
 SIZE, VOCABULARY = 16, 50
 
