@@ -30,9 +30,9 @@ class Watching:
     def run_ended(self) -> None:
         self.calls.append(("run_ended",))
 
-    def of(self, method: str) -> list[tuple[Any, ...]]:
+    def of(self, method: str) -> list[list[Any]]:
         """The arguments of all calls of one method."""
-        return [arguments for name, *arguments in self.calls if name == method]  # type: ignore[misc]
+        return [arguments for name, *arguments in self.calls if name == method]
 
 
 def watch(monkeypatch: pytest.MonkeyPatch) -> Watching:

@@ -27,7 +27,7 @@ from orchestrator.training.launch import prepare_plan
 from orchestrator.training.outcome import TrainedTrial, keep_best
 from orchestrator.training.plan import TrainPlan
 from orchestrator.training.trackers import tracked
-from orchestrator.training.tracking import RunInfo, Trackers
+from orchestrator.training.tracking import RunInfo, Trackers, TrialEnd
 
 TRIAL_RETRIES = 1
 """Times that a trial whose driver died is started again; it goes on from its last checkpoint."""
@@ -71,7 +71,7 @@ class TellTrackers(tune.Callback):  # type: ignore[misc]  # ray ships no types f
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """A trial ended by itself or was stopped."""
-        status = "diverged" if trial.last_result.get("diverged") else "ended"
+        status: TrialEnd = "diverged" if trial.last_result.get("diverged") else "ended"
         self._trackers.trial_ended(trial_name(trial.trial_id), status)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
