@@ -232,7 +232,7 @@ class SearchConfig(Section):
     @classmethod
     def _runner_has_another_name(cls, runner: Any) -> Any:
         if runner == "packed":
-            raise ValueError("no runner is called 'packed'; did you mean 'multi_lora'?")
+            raise ValueError("no runner is called 'packed'; its name is 'multi_lora'")
         return runner
 
     @model_validator(mode="after")

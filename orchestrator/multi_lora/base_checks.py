@@ -1,4 +1,4 @@
-"""What the engine needs of a base model, and the proof that it has it."""
+"""Checks that a base model meets what the engine assumes of it."""
 
 import torch
 from transformers import PreTrainedModel

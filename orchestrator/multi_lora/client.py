@@ -1,4 +1,4 @@
-"""A trial's side of a slot: which engine it is at, what it heard last, and that it leaves in the end."""
+"""The client of a trial: which engine trains it, the last evaluation it received, and leaving its slot at the end."""
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -11,7 +11,7 @@ from orchestrator.multi_lora.messages import Evaluation
 from orchestrator.multi_lora.spec import SlotSpec
 
 MOVE_PATIENCE_S = 2.0
-"""Seconds that a trial waits to hear whether it should move."""
+"""Seconds that a trial waits for an answer whether it should move to another engine."""
 
 
 class SlotLease:
@@ -34,7 +34,7 @@ class SlotLease:
         self._heard = 0
 
     def next_evaluation(self) -> Evaluation:
-        """Wait for the evaluation after the last that was heard of.
+        """Wait for the evaluation after the last one received.
 
         Raises:
             TrainingError: If the engine broke.

@@ -76,7 +76,7 @@ class Occupancy:
 
 
 class SlotScheduler:
-    """What an engine works at.
+    """Schedules trials onto the slots of one engine.
 
     Args:
         engine: Without slots.

@@ -1,4 +1,4 @@
-"""The search: Ray Tune over rank, alpha and learning rate, its trials on record, its best adapters kept."""
+"""The search: Ray Tune over rank, alpha and learning rate; records every trial and keeps the best adapters."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -30,11 +30,11 @@ from orchestrator.training.trackers import tracked
 from orchestrator.training.tracking import RunInfo, Trackers, TrialEnd
 
 TRIAL_RETRIES = 1
-"""Times that a trial whose driver died is started again; it goes on from its last checkpoint."""
+"""How often a trial whose driver died is restarted; it resumes from its last checkpoint."""
 
 
 class _Runner(NamedTuple):
-    """How trials are trained: Tune's trainable, how many at once, and what reads what one left."""
+    """How trials are trained: Tune's trainable, how many run at once, and the function that reads a trial's files."""
 
     trainable: Any
     concurrent: int
@@ -42,7 +42,7 @@ class _Runner(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """A trial, as what it was to train and what it left."""
+    """A trial: its plan, what its training left on disk, and its record."""
 
     trained: TrainedTrial
     plan: TrainPlan
@@ -89,7 +89,7 @@ def _metrics(result: JsonObject) -> dict[str, float]:
 
 
 def run_search(config: RunConfig, run: RunDir) -> list[TrialRecord]:
-    """Run or go on with the search, write `trials.jsonl` and keep the `search.keep` best adapters.
+    """Run or resume the search, write `trials.jsonl` and keep the `search.keep` best adapters.
 
     Returns:
         One record a trial; those that were kept carry an adapter id.
@@ -135,7 +135,7 @@ def _make_tuner(config: RunConfig, plan: TrainPlan, storage: Path, runner: _Runn
     resolved = resolve_space(config.search.space, base, config.train.batch_size)
     space = param_space(config.search, resolved)
     if tune.Tuner.can_restore(str(experiment)):
-        say("An unfinished search is there; it goes on from its trials' last checkpoints.")
+        say("Resuming the unfinished search from its trials' last checkpoints.")
         tuner = tune.Tuner.restore(str(experiment), runner.trainable, restart_errored=True, param_space=space)
         tuner._local_tuner.get_run_config().callbacks = [tell]  # a display cannot be stored with the experiment
         return tuner

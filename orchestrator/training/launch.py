@@ -1,4 +1,4 @@
-"""One adapter, many workers: a Ray Train job around `worker.train_worker`, and what it leaves behind."""
+"""Training one adapter: a Ray Train job of one or more workers around `worker.train_worker`."""
 
 import math
 import threading

@@ -1,4 +1,4 @@
-"""What a training job left behind: its curve, its best checkpoint, and the trial's record."""
+"""A training job's results on disk: its progress, its curve, its best checkpoint, and the trial's record."""
 
 import json
 from pathlib import Path

@@ -276,7 +276,7 @@ def test_a_search_whose_driver_was_killed_goes_on_with_the_same_command(
     with job(settings, tmp_path) as second:
         told = "".join(second.communicate(timeout=240))
         assert second.returncode == 0, told
-    assert "An unfinished search is there" in told
+    assert "Resuming the unfinished search" in told
     records = list(read_jsonl(run.trials, TrialRecord))
     assert_same(records, undisturbed[0])
     after = progress_of(run)

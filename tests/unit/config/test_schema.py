@@ -199,7 +199,7 @@ def test_what_keeps_a_trial_from_sharing_an_engine_is_said() -> None:
         resources={"num_workers": 4},
     )
     refused("'auto', 'multi_lora' or 'isolated'", search={"runner": "parallel"})
-    refused("no runner is called 'packed'; did you mean 'multi_lora'?", search={"runner": "packed"})
+    refused("no runner is called 'packed'; its name is 'multi_lora'", search={"runner": "packed"})
     refused("'halving', 'asha' or 'none'", search={"scheduler": "median"})
 
 
