@@ -67,15 +67,15 @@ class _Place(NamedTuple):
     """A slot, as its place in a stack."""
 
     stack: SlotStack
-    index: int
+    row: int
 
     @property
     def name(self) -> str:
-        return self.stack.names[self.index]
+        return self.stack.names[self.row]
 
     @property
     def is_lost(self) -> bool:
-        return self.stack.lost[self.index]
+        return self.stack.lost[self.row]
 
 
 Numbers = list[list[float]]
@@ -184,7 +184,7 @@ class MultiLoraEngine:
             first = last
         return {
             place.name: StepResult(
-                step=place.stack.steps[place.index],
+                step=place.stack.steps[place.row],
                 loss=read[i][0],
                 grad_norm=read[i][1],
                 tokens=int(self._train.lengths[samples[i]].sum()),
