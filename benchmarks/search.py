@@ -1,13 +1,13 @@
-"""What a search costs: packed, beside a Ray Train job for each trial, and beside one process that loops TRL.
+"""What a search costs: multi-LoRA, beside a Ray Train job for each trial, and beside one process that loops TRL.
 
     python benchmarks/search.py                       # 16 trials of 100 steps on the toy base; about 20 minutes
     python benchmarks/search.py --trials 4 --steps 30 # a quick look
 
 The candidates are drawn once, by the random searcher; every way trains the same list on the same tokens:
 
-- `grid`: packed, no early stopping. Not a contender: it gives the final loss of every candidate, by which the others
-  are judged, and the tokens that a search without early stopping needs.
-- `packed`: `python -m jobs.search` with `search.runner: packed`.
+- `grid`: multi-LoRA, no early stopping. Not a contender: it gives the final loss of every candidate, by which the
+  others are judged, and the tokens that a search without early stopping needs.
+- `multi_lora`: `python -m jobs.search` with `search.runner: multi_lora`.
 - `isolated`: the same with `search.runner: isolated`, Ray Tune with one TorchTrainer for each trial, as many at once as
   there are CPUs.
 - `loop`: one process that trains one candidate after another with TRL as the isolated runner sets it up, on all cores,
@@ -16,8 +16,8 @@ The candidates are drawn once, by the random searcher; every way trains the same
 Times are of whole commands, start-up and the local Ray cluster included; the data is prepared before. `to the best` is
 when the first candidate that the grid puts within 0.25 % of its best had ended its training.
 
-The ratio of the loop's time to the packed search's is taken apart into three, each measured by itself:
-samples (tokens trained on, from the trials' records), pack (tokens a second while training, from clocks around the
+The ratio of the loop's time to the multi-LoRA search's is taken apart into three, each measured by itself:
+samples (tokens trained on, from the trials' records), speed (tokens a second while training, from clocks around the
 steps) and overhead (time beside the steps: start-up, evaluation, saving, waiting, each from its own clock).
 """
 
@@ -37,7 +37,7 @@ from typing import Any
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.jsonl import read_jsonl
 from orchestrator.core.records import TrialRecord
-from orchestrator.multi_lora.plan import PackStatus, PackUse
+from orchestrator.multi_lora.messages import EngineStatus, EngineUse
 from orchestrator.run.folder import run_dir
 from orchestrator.run.paths import RunDir
 
@@ -59,7 +59,7 @@ class Way:
     beside_s: float
     ended: dict[Candidate, float]
     stopped: int
-    engines: list[PackUse]
+    engines: list[EngineUse]
 
 
 def main() -> None:
@@ -69,7 +69,7 @@ def main() -> None:
         config = _config(Path(storage), options)
         _job("prepare", config, "data")
         grid, table = _grid(config)
-        ways = [_searched(config, "packed"), _loop(config, grid)]
+        ways = [_searched(config, "multi_lora"), _loop(config, grid)]
         if not options.skip_isolated:
             ways.append(_searched(config, "isolated"))
         _print(ways, grid, table, options)
@@ -160,18 +160,18 @@ def _searched(config: RunConfig, runner: str) -> Way:
     tokens = sum(record.tokens or 0 for record in records)
     stopped = sum(record.stop_reason == "lagging" for record in records)
     rate, beside_s, engines = (
-        _clocks(search / "trials", started, started + wall_s) if runner == "packed" else (0, 0, [])
+        _clocks(search / "trials", started, started + wall_s) if runner == "multi_lora" else (0, 0, [])
     )
     return Way(runner, wall_s, tokens, rate, beside_s, ended, stopped, engines)
 
 
-def _clocks(trials: Path, started: float, ended: float) -> tuple[float, float, list[PackUse]]:
+def _clocks(trials: Path, started: float, ended: float) -> tuple[float, float, list[EngineUse]]:
     """Tokens a second in training steps, seconds beside them, and what each engine's time went into."""
     ready, used = sorted(trials.glob("engine-?.json")), sorted(trials.glob("engine-?-use.json"))
-    uses = [PackUse.model_validate_json(path.read_text(encoding="utf-8")) for path in used]
+    uses = [EngineUse.model_validate_json(path.read_text(encoding="utf-8")) for path in used]
     for path, use in zip(ready, uses, strict=True):
-        status = PackStatus.model_validate_json(path.read_text(encoding="utf-8"))
-        print(f"packed engine: {status.slots} slots, measured {status.measured}, {use}", file=sys.stderr)
+        status = EngineStatus.model_validate_json(path.read_text(encoding="utf-8"))
+        print(f"multi-LoRA engine: {status.slots} slots, measured {status.measured}, {use}", file=sys.stderr)
     start_s = max(path.stat().st_mtime for path in ready) - started
     end_s = ended - min(path.stat().st_mtime for path in used)
     own_s = sum(use.eval_s + use.save_s + use.waiting_s for use in uses) / len(uses)
@@ -216,7 +216,7 @@ def _loop_child(path: Path) -> None:
     from orchestrator.models.adapters import peft_config
     from orchestrator.models.base import base_folder, load_frozen_base, load_tokenizer
     from orchestrator.run.cluster import WorkerShape
-    from orchestrator.search.early_stop import make_scheduler
+    from orchestrator.search.early_stopping import make_scheduler
     from orchestrator.training.plan import plan_training
     from orchestrator.training.worker import trainer_settings
 
@@ -303,23 +303,23 @@ def _print(
         shown = "never" if found is None else f"{found:.0f}"
         rate = f"{way.tokens_per_s:,.0f}" if way.tokens_per_s else "-"
         print(f"{way.name:<10}{way.wall_s:>9.0f}{shown:>15}{way.stopped:>9}{way.tokens:>12,}{rate:>19}")
-    packed, loop = ways[0], ways[1]
+    ours, loop = ways[0], ways[1]
     for way in ways[1:]:
-        print(f"{way.name} / packed, whole: {way.wall_s / packed.wall_s:.2f}")
-    samples, pack = loop.tokens / packed.tokens, packed.tokens_per_s / loop.tokens_per_s
-    overhead = _overhead(loop) / _overhead(packed)
+        print(f"{way.name} / multi_lora, whole: {way.wall_s / ours.wall_s:.2f}")
+    samples, speed = loop.tokens / ours.tokens, ours.tokens_per_s / loop.tokens_per_s
+    overhead = _overhead(loop) / _overhead(ours)
     print(
-        f"loop / packed = {loop.wall_s / packed.wall_s:.2f}: samples {samples:.2f} x pack {pack:.2f} x overhead "
-        f"{overhead:.2f} = {samples * pack * overhead:.2f}"
+        f"loop / multi_lora = {loop.wall_s / ours.wall_s:.2f}: samples {samples:.2f} x speed {speed:.2f} x overhead "
+        f"{overhead:.2f} = {samples * speed * overhead:.2f}"
     )
-    print(f"early stopping avoids {1 - packed.tokens / whole:.0%} of the grid's tokens ({whole / packed.tokens:.2f} x)")
+    print(f"early stopping avoids {1 - ours.tokens / whole:.0%} of the grid's tokens ({whole / ours.tokens:.2f} x)")
     starved, waiting, busy, opened = (
-        sum(getattr(use, key) for use in packed.engines) / len(packed.engines)
+        sum(getattr(use, key) for use in ours.engines) / len(ours.engines)
         for key in ("starved_s", "waiting_s", "busy_slot_s", "open_slot_s")
     )
     occupied = f"slots busy {busy / opened:.1%} while new trials came" if opened else "no trial ever waited for a slot"
     print(
-        f"packed: nothing to train for {starved / len(grid):.2f} s a trial while more were to come, and for "
+        f"multi_lora: nothing to train for {starved / len(grid):.2f} s a trial while more were to come, and for "
         f"{waiting - starved:.1f} s in the end; {occupied}"
     )
 

@@ -1,4 +1,4 @@
-"""Tokens a second in training: the packed engine, with TRL (or a plain PEFT loop) beside it in the same run.
+"""Tokens a second in training: the multi-LoRA engine, with TRL (or a plain PEFT loop) beside it in the same run.
 
     python benchmarks/train_step.py                              # toy base, all cores: slot, curve and ranks
     python benchmarks/train_step.py --quick                      # does everything run? the figures mean nothing
@@ -72,7 +72,7 @@ EPOCH_STEPS = 200
 """From so many batches on, transformers groups by length as well as it ever does."""
 ENDLESS = 10**6
 
-Kind = Literal["float32", "autocast", "tuned", "packed", "layer"]
+Kind = Literal["float32", "autocast", "tuned", "multi_lora", "layer"]
 Rates = dict[str, list[float]]
 
 
@@ -208,8 +208,8 @@ def serve(kind: Kind, settings: Settings, load: Load, connection: Connection, lo
 
     torch.set_num_threads(settings.threads)
     clock = Clock(connection, settings.device)
-    if kind == "packed":
-        packed_rounds(clock, settings, load)
+    if kind == "multi_lora":
+        engine_rounds(clock, settings, load)
     elif kind == "layer":
         layer_rounds(clock, settings, load)
     else:
@@ -247,16 +247,16 @@ def load_base(settings: Settings, dtype: str) -> Any:
     return model.to(settings.device).requires_grad_(requires_grad=False)
 
 
-def packed_rounds(clock: Clock, settings: Settings, load: Load) -> None:
-    """Rounds of the packed engine; an order is how many slots to have."""
+def engine_rounds(clock: Clock, settings: Settings, load: Load) -> None:
+    """Rounds of the multi-LoRA engine; an order is how many slots to have."""
     import torch
 
     from orchestrator.multi_lora.batch import TokenRows
-    from orchestrator.multi_lora.engine import PackedEngine
+    from orchestrator.multi_lora.engine import MultiLoraEngine
 
     rows = TokenRows.of(load.rows())
     model = load_base(settings, settings.dtype)
-    engine = PackedEngine(model, rows, rows, batch_size=load.batch_size, micro_batch_size=load.batch_size)
+    engine = MultiLoraEngine(model, rows, rows, batch_size=load.batch_size, micro_batch_size=load.batch_size)
     while num_slots := clock.order():
         try:
             if set_slots(engine, num_slots):
@@ -403,12 +403,12 @@ def layer_rounds(clock: Clock, settings: Settings, load: Load) -> None:
     """Rounds of one adapted layer, forward and backward; an order is a way to hold the ranks, or `base` for none."""
     import torch
 
-    from orchestrator.multi_lora.lora import Board, StackedLinear
+    from orchestrator.multi_lora.layers import PassLayout, StackedLinear
 
     config, dtype, device = base_config(settings.base), getattr(torch, settings.dtype), settings.device
     base = torch.nn.Linear(config.hidden_size, config.intermediate_size, bias=False, device=device, dtype=dtype)
-    board = Board(anchor=torch.zeros((), device=device, requires_grad=True))
-    layer = StackedLinear(base.requires_grad_(requires_grad=False), 0, board)
+    layout = PassLayout(anchor=torch.zeros((), device=device, requires_grad=True))
+    layer = StackedLinear(base.requires_grad_(requires_grad=False), 0, layout)
     shape = (len(LAYER_RANKS) * load.batch_size, load.mean_length)
     x = torch.randn(*shape, config.hidden_size, device=device, dtype=dtype, requires_grad=True)
     gradient = torch.randn(*shape, config.intermediate_size, device=device, dtype=dtype)
@@ -419,7 +419,7 @@ def layer_rounds(clock: Clock, settings: Settings, load: Load) -> None:
         x.grad = None
 
     while way := clock.order():
-        board.segments = ways[way]
+        layout.segments = ways[way]
         step()
         started = clock.now()
         step()
@@ -434,7 +434,7 @@ def layer_segments(way: str, base: Any, rows: int) -> list[Any]:
     """`LAYER_RANKS` with so many rows each: `padded` to the largest, in stacks by `widths`, or in a `loop`."""
     import torch
 
-    from orchestrator.multi_lora.lora import Segment
+    from orchestrator.multi_lora.layers import Segment
     from orchestrator.multi_lora.slots import SlotStack, Target, initial_state, stack_width
     from orchestrator.multi_lora.spec import SlotSpec
 
@@ -492,7 +492,7 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
 
 def measure_slot(settings: Settings, repeats: int) -> dict[str, Rates]:
     """One slot of rank 16."""
-    kinds: list[Kind] = ["tuned", "packed"]
+    kinds: list[Kind] = ["tuned", "multi_lora"]
     if settings.dtype == "bfloat16":
         kinds.insert(0, "autocast")
     if settings.device == "cpu":
@@ -506,10 +506,10 @@ def measure_slot(settings: Settings, repeats: int) -> dict[str, Rates]:
         results[step] = rates
         for kind in kinds[:-1]:
             target = str(TARGETS.get(kind, "")) if settings.peer == "TRL" else ""
-            figures = [shown(rates[kind]), shown(ratio(rates, "packed", kind), ".2f"), target]
+            figures = [shown(rates[kind]), shown(ratio(rates, "multi_lora", kind), ".2f"), target]
             table.append([step, f"{settings.peer} {TITLES[kind]}", *figures])
-        table.append([step, "packed, K = 1", shown(rates["packed"]), "1", ""])
-    header = ["a step", "", "tokens a second", "packed / this", "target"]
+        table.append([step, "multi-LoRA, K = 1", shown(rates["multi_lora"]), "1", ""])
+    header = ["a step", "", "tokens a second", "multi-LoRA / this", "target"]
     print_table("One slot of rank 16", header, table)
     return results
 
@@ -520,8 +520,8 @@ def measure_curve(settings: Settings, repeats: int) -> dict[str, Rates]:
     results: dict[str, Rates] = {}
     for batch_size, length in CURVE_BATCHES[: 1 if settings.quick else None]:
         load = Load.of(batch_size, length, settings)
-        with contenders(settings, load, "tuned", "packed") as (tuned, packed):
-            turns = {"tuned": tuned.turn(), **{str(count): packed.turn(count) for count in counts}}
+        with contenders(settings, load, "tuned", "multi_lora") as (tuned, multi_lora):
+            turns = {"tuned": tuned.turn(), **{str(count): multi_lora.turn(count) for count in counts}}
             results[str(batch_size * length)] = take_turns(turns, repeats)
     print_curve(results, settings.peer)
     return results
@@ -543,7 +543,7 @@ def print_curve(results: dict[str, Rates], peer: str) -> None:
             if name != "tuned":
                 ratios = (shown(ratio(rates, name, baseline), ".2f") for baseline in ("1", "tuned"))
                 share = f"{medians[size, name] / medians[most]:.0%}" if (size, name) in medians else ""
-                table.append([size, f"packed, K = {name}", shown(rates[name]), *ratios, share])
+                table.append([size, f"multi-LoRA, K = {name}", shown(rates[name]), *ratios, share])
     header = ["tokens a slot", "", "all tokens a second", "/ K = 1", f"/ {peer} tuned", "of the most"]
     print_table("K slots of ranks 16 and 8", header, table)
     print()
@@ -558,7 +558,7 @@ def flatness(medians: dict[str, float]) -> str:
     start = next(name for name, rate in medians.items() if rate >= FLAT * peak)
     gain = f"the peak is {peak / next(iter(medians.values())):.2f} times the first"
     if start == next(iter(medians)):
-        return f"flat from the first on ({gain}): packing does not pay."
+        return f"flat from the first on ({gain}): more slots do not pay."
     if start == list(medians)[-1]:
         return f"still rising at K = {start} ({gain})."
     return f"flat from K = {start} on ({gain})."
@@ -590,19 +590,25 @@ def measure_processes(settings: Settings, repeats: int, counts: Sequence[int]) -
             load = Load.of(batch_size, length, settings)
             share = replace(settings, threads=max(1, settings.threads // count))
             kinds: list[Kind] = ["tuned"] * count
-            with contenders(settings, load, "packed") as (packed,), contenders(share, load, *kinds) as sharing:
+            with contenders(settings, load, "multi_lora") as (multi_lora,), contenders(share, load, *kinds) as sharing:
 
                 def together(sharing: Sequence[Contender] = sharing) -> float:
                     for contender in sharing:
                         contender.order(what=True)
                     return sum(contender.rate() for contender in sharing)
 
-                rates = take_turns({"processes": together, "packed": packed.turn(count)}, repeats)
+                rates = take_turns({"processes": together, "multi_lora": multi_lora.turn(count)}, repeats)
             results[f"{batch_size * length} x {count}"] = rates
             figures = [shown(values) for values in rates.values()]
-            gain = shown(ratio(rates, "packed", "processes"), ".2f")
+            gain = shown(ratio(rates, "multi_lora", "processes"), ".2f")
             table.append([str(batch_size * length), str(count), *figures, gain])
-    header = ["tokens a slot", "K", f"K processes of {settings.peer} tuned", "packed, K slots", "packed / processes"]
+    header = [
+        "tokens a slot",
+        "K",
+        f"K processes of {settings.peer} tuned",
+        "multi-LoRA, K slots",
+        "multi-LoRA / processes",
+    ]
     print_table("K processes that share the device, all tokens a second", header, table)
     return results
 

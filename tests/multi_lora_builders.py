@@ -9,9 +9,9 @@ import torch
 from multi_lora_runs import random_rows
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from orchestrator.multi_lora.base import checkpoint_layers
+from orchestrator.multi_lora.base_checks import checkpoint_layers
 from orchestrator.multi_lora.batch import TokenRows
-from orchestrator.multi_lora.engine import PackedEngine, StepResult
+from orchestrator.multi_lora.engine import MultiLoraEngine, StepResult
 from orchestrator.multi_lora.slots import Pair, SlotSpec, SlotState
 
 
@@ -85,18 +85,18 @@ def make_engine(
     micro_batch_size: int = 4,
     gradient_checkpointing: bool = False,
     train: TokenRows = TRAIN,
-) -> PackedEngine:
+) -> MultiLoraEngine:
     """An engine on a copy of the model, with these slots."""
     own = copy.deepcopy(model)
     if gradient_checkpointing:
         checkpoint_layers(own)
-    engine = PackedEngine(own, train, VAL, batch_size=batch_size, micro_batch_size=micro_batch_size)
+    engine = MultiLoraEngine(own, train, VAL, batch_size=batch_size, micro_batch_size=micro_batch_size)
     for name, spec in specs.items():
         engine.admit(name, spec)
     return engine
 
 
-def train_steps(engine: PackedEngine, steps: int) -> dict[str, list[StepResult]]:
+def train_steps(engine: MultiLoraEngine, steps: int) -> dict[str, list[StepResult]]:
     """Results of some steps for each slot."""
     results: dict[str, list[StepResult]] = {}
     for _ in range(steps):
@@ -169,8 +169,11 @@ def in_full_precision(model: PreTrainedModel) -> PreTrainedModel:
     """The model with PyTorch's RMS norms instead of transformers', which round to float32 even in a float64 model."""
     for name, norm in list(model.named_modules()):
         if type(norm).__name__.endswith("RMSNorm"):
-            plain = torch.nn.RMSNorm(norm.weight.shape, eps=norm.variance_epsilon, dtype=norm.weight.dtype)
-            plain.weight = norm.weight
+            is_gemma = hasattr(norm, "eps")
+            epsilon = norm.eps if is_gemma else norm.variance_epsilon
+            plain = torch.nn.RMSNorm(norm.weight.shape, eps=epsilon, dtype=norm.weight.dtype)
+            weight = 1.0 + norm.weight if is_gemma else norm.weight
+            plain.weight = torch.nn.Parameter(weight, requires_grad=False)
             parent, _, attribute = name.rpartition(".")
             setattr(model.get_submodule(parent), attribute, plain)
     return model

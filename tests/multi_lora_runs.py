@@ -1,4 +1,4 @@
-"""A real packed engine on a Qwen3 of two layers with random weights, and clients that follow its trials."""
+"""A real multi-LoRA engine on a Qwen3 of two layers with random weights, and clients that follow its trials."""
 
 import itertools
 import threading
@@ -15,10 +15,10 @@ from transformers import AutoModelForCausalLM
 from orchestrator.core.errors import TrainingError
 from orchestrator.core.records import EvalPoint
 from orchestrator.multi_lora.batch import IGNORED, TokenRows
-from orchestrator.multi_lora.engine import PackedEngine
-from orchestrator.multi_lora.plan import Evaluation
+from orchestrator.multi_lora.engine import MultiLoraEngine
+from orchestrator.multi_lora.messages import Evaluation
+from orchestrator.multi_lora.scheduler import SlotScheduler
 from orchestrator.multi_lora.spec import SlotSpec
-from orchestrator.multi_lora.trials import Trials
 
 EVAL_STEPS, NUM_ROWS, BATCH_SIZE = 2, 20, 4
 
@@ -43,14 +43,14 @@ def random_rows(number: int, *, seed: int, longest: int = 24) -> TokenRows:
 TRAIN, VAL = random_rows(NUM_ROWS, seed=1), random_rows(6, seed=2)
 
 
-def make_engine(model_folder: Path, *, dtype: torch.dtype = torch.float64) -> PackedEngine:
+def make_engine(model_folder: Path, *, dtype: torch.dtype = torch.float64) -> MultiLoraEngine:
     """An engine on 20 rows of training data and six of evaluation, on one thread, with batches of four in two passes.
 
     In float64 rounding is too small to grow into anything, so that equal means equal.
     """
     torch.set_num_threads(1)
     model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=dtype).requires_grad_(requires_grad=False)
-    return PackedEngine(model, TRAIN, VAL, batch_size=BATCH_SIZE, micro_batch_size=2)
+    return MultiLoraEngine(model, TRAIN, VAL, batch_size=BATCH_SIZE, micro_batch_size=2)
 
 
 def mean_loss(model: torch.nn.Module, rows: TokenRows) -> float:
@@ -66,13 +66,13 @@ def mean_loss(model: torch.nn.Module, rows: TokenRows) -> float:
 
 
 def make_trials(
-    engine: PackedEngine, storage: Path, *, slots: int = 4, patience: int | None = None, gather_s: float = 0.0
-) -> Trials:
-    """Trials of a new engine on a storage that may hold what another left."""
-    return Trials(engine, storage, slots=slots, eval_steps=EVAL_STEPS, patience=patience, gather_s=gather_s)
+    engine: MultiLoraEngine, storage: Path, *, slots: int = 4, patience: int | None = None, gather_s: float = 0.0
+) -> SlotScheduler:
+    """SlotScheduler of a new engine on a storage that may hold what another left."""
+    return SlotScheduler(engine, storage, slots=slots, eval_steps=EVAL_STEPS, patience=patience, gather_s=gather_s)
 
 
-def advance_until_idle(trials: Trials, *, most_steps: int = 200) -> int:
+def advance_until_idle(trials: SlotScheduler, *, most_steps: int = 200) -> int:
     """Train until there is nothing to train. Returns the number of steps."""
     for steps in range(most_steps):
         if not trials.advance():
@@ -81,7 +81,7 @@ def advance_until_idle(trials: Trials, *, most_steps: int = 200) -> int:
 
 
 @contextmanager
-def at_work(trials: Trials) -> Iterator[None]:
+def at_work(trials: SlotScheduler) -> Iterator[None]:
     """A thread that trains, as the actor's does, while the block runs."""
     ends = threading.Event()
 
@@ -104,14 +104,14 @@ def at_work(trials: Trials) -> Iterator[None]:
         assert not thread.is_alive()
 
 
-def hear(trials: Trials, name: str, step: int) -> Evaluation:
+def hear(trials: SlotScheduler, name: str, step: int) -> Evaluation:
     """What a client that waits for as long as it takes hears next."""
     evaluation = trials.evaluation_after(name, step, patience_s=600)
     assert evaluation is not None
     return evaluation
 
 
-def follow(trials: Trials, name: str, spec: SlotSpec, *, heard: int = 0) -> list[Evaluation]:
+def follow(trials: SlotScheduler, name: str, spec: SlotSpec, *, heard: int = 0) -> list[Evaluation]:
     """What a client hears from `heard` on, to the trial's end; then it leaves."""
     trials.attach(name, spec)
     evaluations: list[Evaluation] = []
@@ -122,7 +122,7 @@ def follow(trials: Trials, name: str, spec: SlotSpec, *, heard: int = 0) -> list
     return evaluations
 
 
-def follow_all(trials: Trials, specs: dict[str, SlotSpec]) -> dict[str, list[Evaluation]]:
+def follow_all(trials: SlotScheduler, specs: dict[str, SlotSpec]) -> dict[str, list[Evaluation]]:
     """What the clients of several trials hear, each in a thread of its own, while another thread trains."""
     heard: dict[str, list[Evaluation]] = {}
     failed: list[BaseException] = []
@@ -145,7 +145,9 @@ def follow_all(trials: Trials, specs: dict[str, SlotSpec]) -> dict[str, list[Eva
     return heard
 
 
-def follow_at_once(trials: Trials, specs: dict[str, SlotSpec], *, most_steps: int = 200) -> dict[str, list[Evaluation]]:
+def follow_at_once(
+    trials: SlotScheduler, specs: dict[str, SlotSpec], *, most_steps: int = 200
+) -> dict[str, list[Evaluation]]:
     """What clients hear that listen after every step, so that trials stay together; in one thread."""
     for name, spec in specs.items():
         trials.attach(name, spec)

@@ -216,17 +216,24 @@ class SearchConfig(Section):
     each report is judged by those that came before it (Ray's own, arXiv 1810.05934). `none` runs all to their end."""
     reduction_factor: Annotated[int, Field(ge=2)] = 3
     """One trial in this many goes on at each rung, and rungs lie this factor of steps apart."""
-    runner: Literal["auto", "packed", "isolated"] = "auto"
-    """`packed` trains many trials at once on one frozen base, on each device. `isolated` trains each trial as its own
-    Ray Train job, which may span several workers and GPUs. `auto` packs where a trial fits one device: one worker with
-    at most one GPU."""
+    runner: Literal["auto", "multi_lora", "isolated"] = "auto"
+    """`multi_lora` trains many trials at once on one frozen base, on each device. `isolated` trains each trial as its
+    own Ray Train job, which may span several workers and GPUs. `auto` is `multi_lora` where a trial fits one device
+    (one worker with at most one GPU), else `isolated`."""
     max_concurrent: PositiveInt | None = None
-    """Trials at once, over all devices. None: packed, eight where they fit the memory, and more where that is measured
-    to train faster; isolated, as many as the cluster holds."""
+    """Trials at once, over all devices. None: with `multi_lora`, eight where they fit the memory, and more where that
+    is measured to train faster; with `isolated`, as many as the cluster holds."""
     keep: PositiveInt = 2
     """Best adapters that go on to evaluation."""
     seed: Seed = 0
     """Seed of the searcher."""
+
+    @field_validator("runner", mode="before")
+    @classmethod
+    def _runner_has_another_name(cls, runner: Any) -> Any:
+        if runner == "packed":
+            raise ValueError("no runner is called 'packed'; its name is 'multi_lora'")
+        return runner
 
     @model_validator(mode="after")
     def _grid_is_finite(self) -> "SearchConfig":
@@ -318,18 +325,18 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _packed_trials_fit_one_device(self) -> "RunConfig":
-        if self.search.runner == "packed" and not self.resources.is_one_device:
+    def _multi_lora_trials_fit_one_device(self) -> "RunConfig":
+        if self.search.runner == "multi_lora" and not self.resources.is_one_device:
             raise ValueError(
-                "search.runner 'packed' trains a trial on one device, but resources.num_workers is "
+                "search.runner 'multi_lora' trains a trial on one device, but resources.num_workers is "
                 f"{self.resources.num_workers} and resources.gpus_per_worker is {self.resources.gpus_per_worker or 0}: "
                 "set them to at most 1, or search.runner to 'isolated'"
             )
         return self
 
     @property
-    def packs_trials(self) -> bool:
-        """Whether the search trains its trials packed; `search.runner` says when."""
+    def trains_multi_lora(self) -> bool:
+        """Whether one engine trains many trials of the search at once; `search.runner` says when."""
         return self.search.runner != "isolated" and self.resources.is_one_device
 
 

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
-from orchestrator.multi_lora.plan import Evaluation, PackPlan, PackStatus, PackUse
+from orchestrator.multi_lora.messages import EnginePlan, EngineStatus, EngineUse, Evaluation
 from orchestrator.multi_lora.spec import SlotSpec
 
 if TYPE_CHECKING:
-    from orchestrator.multi_lora.trials import Trials
+    from orchestrator.multi_lora.scheduler import SlotScheduler
 
 SLOT_PATIENCE_S = 1.0
 """Seconds that a trial waits for a slot before it asks whether another engine has one."""
 
 
-class PackActor:
+class EngineActor:
     """One engine and its trials, for as long as a search runs.
 
     Args:
@@ -32,17 +32,17 @@ class PackActor:
     """
 
     def __init__(self, plan: dict[str, Any], storage: str, number: int) -> None:
-        self._plan = PackPlan.model_validate(plan)
+        self._plan = EnginePlan.model_validate(plan)
         self._storage, self._number = Path(storage), number
         self._places: dict[str, int] = {}
         self._lock = threading.Lock()
-        self._started: tuple[Trials, PackStatus] | None = None
+        self._started: tuple[SlotScheduler, EngineStatus] | None = None
 
-    def status(self) -> PackStatus:
+    def status(self) -> EngineStatus:
         """Load the base unless that is done, and tell what the engine is like.
 
         Raises:
-            InputError: If the base is not there or cannot be trained packed.
+            InputError: If the base is not there or cannot be trained by the multi-LoRA engine.
         """
         return self._ready()[1]
 
@@ -90,7 +90,7 @@ class PackActor:
         return min(there, key=lambda number: self._load(trial, number, slots))
 
     def _load(self, trial: str, number: int, slots: Sequence[int]) -> float:
-        """Trials for each slot of an engine that is there, with this one; above 1 it would wait."""
+        """SlotScheduler for each slot of an engine that is there, with this one; above 1 it would wait."""
         others = sum(place == number and name != trial for name, place in self._places.items())
         return (others + 1) / slots[number]
 
@@ -99,11 +99,11 @@ class PackActor:
         with self._lock:
             self._places.pop(trial, None)
 
-    def use(self) -> PackUse:
+    def use(self) -> EngineUse:
         """What the engine's time went into so far."""
         return self._ready()[0].use()
 
-    def _ready(self) -> tuple["Trials", PackStatus]:
+    def _ready(self) -> tuple["SlotScheduler", EngineStatus]:
         # Not in the constructor: what fails there reaches the caller as a text, and a restarted actor has no caller.
         with self._lock:
             if self._started is None:

@@ -22,7 +22,7 @@ from orchestrator.core.errors import TrainingError
 from orchestrator.core.files import write_text_atomic
 from orchestrator.core.jsonl import parse_line
 from orchestrator.models.adapters import WEIGHTS
-from orchestrator.multi_lora.plan import TrialProgress
+from orchestrator.multi_lora.messages import TrialProgress
 from orchestrator.multi_lora.slots import Pair, SlotSpec, SlotState
 
 OPTIMIZER, SLOT, PROGRESS = "optimizer.safetensors", "slot.json", "progress.json"

@@ -1,31 +1,39 @@
 """Many LoRA adapters trained at once on one frozen base.
 
-    engine = PackedEngine(model, train, val, batch_size=8, micro_batch_size=8)
+    engine = MultiLoraEngine(model, train, val, batch_size=8, micro_batch_size=8)
     engine.admit("a", SlotSpec(rank=8, alpha=16, learning_rate=2e-4, max_steps=100))
     engine.train_step()      # one optimizer step of every slot
     engine.eval_loss(["a"])
     state = engine.evict("a")
 
 Each slot's losses, gradients and adapter are those of training it alone: slots share the base's products and nothing
-else (docs/packing.md).
+else (docs/multi-lora.md).
 """
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 from transformers import PreTrainedModel
 
-from orchestrator.multi_lora.attention import use_blocked_attention
-from orchestrator.multi_lora.base import decoder_and_head, require_causal_rows, require_steady_positions
+from orchestrator.multi_lora.base_checks import decoder_and_head, require_causal_rows, require_steady_positions
 from orchestrator.multi_lora.batch import Pass, TokenRows, even_passes, make_passes, pass_size, samples_of_step
-from orchestrator.multi_lora.dropout import DropoutKeys, row_key
-from orchestrator.multi_lora.lora import Segment, adapted_layers, attach, require_whole_rows
-from orchestrator.multi_lora.loss import token_losses
-from orchestrator.multi_lora.optim import optimizer_step
+from orchestrator.multi_lora.layers import (
+    DropoutKeys,
+    Segment,
+    adapted_layers,
+    attach,
+    require_whole_rows,
+    row_key,
+    use_blocked_attention,
+)
+from orchestrator.multi_lora.optimizer import gradient_norms, optimizer_step
 from orchestrator.multi_lora.slots import Pair, SlotSpec, SlotStack, SlotState, initial_state, stack_width
 
+LOGITS_AT_ONCE = 1 << 24
+"""Logits of one chunk: 64 MB in float32."""
 EVAL_ROWS = 2
 """Rows of a slot in a pass of evaluation, for each of a training pass: nothing is kept for a backward pass."""
 
@@ -55,7 +63,26 @@ class _Member(NamedTuple):
         return len(self.stack.names) if self.indices is None else len(self.indices)
 
 
-class PackedEngine:
+class _Place(NamedTuple):
+    """A slot, as its place in a stack."""
+
+    stack: SlotStack
+    row: int
+
+    @property
+    def name(self) -> str:
+        return self.stack.names[self.row]
+
+    @property
+    def is_lost(self) -> bool:
+        return self.stack.lost[self.row]
+
+
+Numbers = list[list[float]]
+"""What a computation gave for each slot that took part, in the order of their rows."""
+
+
+class MultiLoraEngine:
     """Slots on a frozen base. The model is changed in place and belongs to the engine from then on.
 
     Args:
@@ -84,7 +111,7 @@ class PackedEngine:
         self._decoder, self._head = decoder_and_head(model)
         require_causal_rows(model, self._decoder, self._head)
         self.targets = adapted_layers(model, target_modules)
-        self._board = attach(model, self.targets)
+        self._layout = attach(model, self.targets)
         require_whole_rows(self._decoder, model, self.targets)
         require_steady_positions(model, longest=int(max(train.lengths.max(), val.lengths.max())))
         self._train, self._val = train, val
@@ -131,31 +158,39 @@ class PackedEngine:
     def train_step(self) -> dict[str, StepResult]:
         """One optimizer step of every slot, each on its own next batch.
 
-        A slot whose loss or gradient is not finite changes no other; its own weights are lost then, so evict it. If
-        memory runs out, all slots are still as they were before the step.
+        A slot whose loss or gradient is not finite changes no other (`_kept_apart`). Its own weights are lost then and
+        its numbers NaN, so evict it. If memory runs out, all slots are still as they were before the step.
         """
         members = [_Member(stack, None) for stack in self._ordered()]
         if not members:
             return {}
-        places = [(stack, index) for stack, _ in members for index in range(len(stack.names))]
+        places = [_Place(stack, index) for stack, _ in members for index in range(len(stack.names))]
         samples = [self._samples(stack.specs[index].seed, stack.steps[index]) for stack, index in places]
         learned = [sum(len(self._train.learned(row)) for row in rows) for rows in samples]
-        for stack, _ in members:
-            stack.grads.zero_()
-        losses = self._accumulate(members, samples, learned)
-        # All memory that the update needs is taken before anything is updated.
-        rooms = [torch.empty_like(stack.params) for stack, _ in members]
-        norms = torch.cat([optimizer_step(stack, room) for (stack, _), room in zip(members, rooms, strict=True)])
-        read = torch.stack([losses, norms]).tolist()  # the step's only wait for the device
+        rooms: list[torch.Tensor] = []
+
+        def losses_and_norms() -> Numbers:
+            losses = self._accumulate(members, samples, learned)
+            if not rooms:  # all memory that the update needs is taken before anything is updated
+                rooms.extend(torch.empty_like(stack.params) for stack, _ in members)
+            norms = [gradient_norms(stack, room) for (stack, _), room in zip(members, rooms, strict=True)]
+            return torch.cat([losses.unsqueeze(1), torch.cat(norms)], dim=1).tolist()  # type: ignore[no-any-return]
+
+        read = self._kept_apart(places, losses_and_norms)  # the step's only wait for the device
+        first = 0
+        for (stack, _), room in zip(members, rooms, strict=True):
+            last = first + len(stack.names)
+            optimizer_step(stack, stack.per_slot([norm for _, norm in read[first:last]]), room)
+            first = last
         return {
-            stack.names[index]: StepResult(
-                step=stack.steps[index],
-                loss=read[0][i],
-                grad_norm=read[1][i],
+            place.name: StepResult(
+                step=place.stack.steps[place.row],
+                loss=read[i][0],
+                grad_norm=read[i][1],
                 tokens=int(self._train.lengths[samples[i]].sum()),
                 learned=learned[i],
             )
-            for i, (stack, index) in enumerate(places)
+            for i, place in enumerate(places)
         }
 
     def eval_loss(self, names: Sequence[str]) -> dict[str, float]:
@@ -173,26 +208,51 @@ class PackedEngine:
                 members.append(_Member(stack, None if len(chosen) == len(stack.names) else chosen))
         if not members:
             return {}
-        order = [stack.names[i] for stack, chosen in members for i in (chosen or range(len(stack.names)))]
-        totals, count = torch.zeros(len(order), dtype=torch.float64, device=self.device), 0
+        places = [_Place(stack, i) for stack, chosen in members for i in (chosen or range(len(stack.names)))]
+        losses = self._kept_apart(places, lambda: self._eval_losses(members, len(places)))
+        return {place.name: loss for place, (loss,) in zip(places, losses, strict=True)}
+
+    def _eval_losses(self, members: Sequence[_Member], num_slots: int) -> Numbers:
+        totals, count = torch.zeros(num_slots, dtype=torch.float64, device=self.device), 0
         with torch.no_grad():
             size = pass_size(self.device, EVAL_ROWS * self.micro_batch_size)
-            for piece in even_passes(self._val, len(order), size, self.device):
-                with self._on_board(members, piece, train=False):
+            for piece in even_passes(self._val, num_slots, size, self.device):
+                with self._laid_out(members, piece, train=False):
                     losses, _ = token_losses(self._hidden(piece), self._head, piece.targets, None)
                     totals += _sum_by_slot(losses, piece).to(totals.dtype)
                     count += piece.learned[0]  # all slots see the same rows
-        return dict(zip(order, (totals / count).tolist(), strict=True))
+        return (totals / count).unsqueeze(1).tolist()  # type: ignore[no-any-return]
+
+    def _kept_apart(self, places: Sequence[_Place], compute: Callable[[], Numbers]) -> Numbers:
+        """What `compute` gives for each slot, unspoilt by slots whose numbers are not finite; those get NaN.
+
+        A product may read past the end of a row and multiply what stands there by zero (oneDNN does with AMX, where
+        the inner size is no multiple of 32), and zero times NaN is NaN. So the numbers of a slot count only if no
+        other slot of the same computation has any that are not finite. A slot that breaks while all other suspects
+        compute as the base alone is lost, and does so too from then on.
+        """
+        read = compute()
+        while suspects := [
+            place for place, its in zip(places, read, strict=True) if not place.is_lost and not _finite(its)
+        ]:
+            broken = [place for place in suspects if len(suspects) == 1 or _breaks(place, suspects, places, compute)]
+            for stack, index in broken or suspects:
+                stack.lost[index] = True
+                stack.silence(index)
+            read = compute()
+        return [[math.nan] * len(its) if place.is_lost else its for place, its in zip(places, read, strict=True)]
 
     def _accumulate(
         self, members: Sequence[_Member], samples: Sequence[Sequence[int]], learned: Sequence[int]
     ) -> torch.Tensor:
         """Add up the gradients of all passes of a step. Returns each slot's loss."""
+        for stack, _ in members:
+            stack.grads.zero_()
         weights = members[0].stack.per_slot([1.0 / max(1, count) for count in learned]).squeeze(1)
         losses = torch.zeros_like(weights)
         size = pass_size(self.device, self.micro_batch_size)
         for piece in make_passes(self._train, samples, size, self.device):
-            with self._on_board(members, piece, train=True):
+            with self._laid_out(members, piece, train=True):
                 hidden = self._hidden(piece)
                 counts = torch.tensor(piece.learned, device=self.device)
                 token_weights = weights.repeat_interleave(counts, output_size=len(piece.targets))
@@ -207,7 +267,7 @@ class PackedEngine:
         return states.flatten(0, 1).index_select(0, piece.positions)
 
     @contextmanager
-    def _on_board(self, members: Sequence[_Member], piece: Pass, *, train: bool) -> Iterator[None]:
+    def _laid_out(self, members: Sequence[_Member], piece: Pass, *, train: bool) -> Iterator[None]:
         """Let the adapted layers know whose rows the pass has."""
         rows = piece.ids.shape[0] // len(piece.learned)
         segments, first = [], 0
@@ -218,12 +278,12 @@ class PackedEngine:
                 weights = stack.views(stack.work[member.indices])
             segments.append(Segment(first, last, member.size, weights, stack.gradients if train else None))
             first = last
-        self._board.segments = segments
-        self._board.dropout = self._dropout(members, piece, rows) if train else None
+        self._layout.segments = segments
+        self._layout.dropout = self._dropout(members, piece, rows) if train else None
         try:
             yield
         finally:
-            self._board.segments, self._board.dropout = [], None
+            self._layout.segments, self._layout.dropout = [], None
 
     def _dropout(self, members: Sequence[_Member], piece: Pass, rows: int) -> DropoutKeys | None:
         slots = [(spec, step) for stack, _ in members for spec, step in zip(stack.specs, stack.steps, strict=True)]
@@ -246,7 +306,64 @@ class PackedEngine:
         raise KeyError(name)
 
 
+def _finite(numbers: Sequence[float]) -> bool:
+    return all(math.isfinite(number) for number in numbers)
+
+
+def _breaks(
+    suspect: _Place, suspects: Sequence[_Place], places: Sequence[_Place], compute: Callable[[], Numbers]
+) -> bool:
+    """Whether a slot's numbers are not finite while all other suspects compute what the base does."""
+    others = [place for place in suspects if place is not suspect]
+    for stack, index in others:
+        stack.silence(index)
+    try:
+        return not _finite(compute()[list(places).index(suspect)])
+    finally:
+        for stack, index in others:
+            stack.restore(index)
+
+
 def _sum_by_slot(losses: torch.Tensor, piece: Pass) -> torch.Tensor:
     """Sums over each slot's tokens, which lie together; one slot's NaN stays its own."""
     lengths = torch.tensor(piece.learned, device=losses.device)
     return torch.segment_reduce(losses, "sum", lengths=lengths, initial=0, unsafe=True)
+
+
+def token_losses(
+    hidden: torch.Tensor, head: torch.nn.Linear, targets: torch.Tensor, weights: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Cross-entropy of each learned token, and the gradient of its weighted sum with respect to the hidden states.
+
+    The head is frozen, so nothing needs the logits again: each chunk is made, used for loss and gradient, and dropped.
+    Prompt and padding never reach the head.
+
+    Args:
+        hidden: Final hidden states, tokens x size.
+        head: The frozen output head.
+        targets: The token that follows each.
+        weights: What each token's loss is multiplied by; None asks for no gradient.
+
+    Returns:
+        Losses without their weights (float32, or float64 under a float64 base), and the gradient with respect to
+        `hidden` in its type.
+    """
+    precise = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+    losses = hidden.new_empty(hidden.shape[0], dtype=precise)
+    gradient = None if weights is None else torch.empty_like(hidden)
+    most = max(1, LOGITS_AT_ONCE // head.out_features)
+    # Even chunks: a product of very few rows is computed by other code, whose last bits differ.
+    chunk = max(1, math.ceil(len(hidden) / max(1, math.ceil(len(hidden) / most))))
+    with torch.no_grad():
+        for start in range(0, len(hidden), chunk):
+            part = slice(start, start + chunk)
+            logits = head(hidden[part]).to(precise)
+            log_sum = torch.logsumexp(logits, dim=-1, keepdim=True)
+            target = targets[part].unsqueeze(1)
+            losses[part] = (log_sum - logits.gather(1, target)).squeeze(1)
+            if weights is not None and gradient is not None:
+                probabilities = logits.sub_(log_sum).exp_()
+                probabilities.scatter_add_(1, target, torch.full_like(log_sum, -1.0))
+                probabilities *= weights[part].unsqueeze(1)
+                gradient[part] = probabilities.to(hidden.dtype) @ head.weight
+    return losses, gradient

@@ -12,19 +12,21 @@ from orchestrator.core.errors import TrainingError
 from orchestrator.core.files import write_text_atomic
 from orchestrator.core.jsonl import parse_line
 from orchestrator.models.base import base_folder, load_frozen_base
-from orchestrator.multi_lora.base import checkpoint_layers
+from orchestrator.multi_lora.base_checks import checkpoint_layers
 from orchestrator.multi_lora.batch import TokenRows
-from orchestrator.multi_lora.engine import PackedEngine
-from orchestrator.multi_lora.plan import PackPlan, PackStatus
-from orchestrator.multi_lora.probe import choose_slots, measure_rates
-from orchestrator.multi_lora.trials import Trials
+from orchestrator.multi_lora.engine import MultiLoraEngine
+from orchestrator.multi_lora.messages import EnginePlan, EngineStatus
+from orchestrator.multi_lora.scheduler import SlotScheduler
+from orchestrator.multi_lora.sizing import choose_slots, measure_rates
 
 IDLE_S = 0.2
 GATHER_S = 2.0
 """Longer than it takes, on a busy machine, from one client's start to the next one's."""
 
 
-def start_engine(plan: PackPlan, storage: Path, number: int, *, after_death: bool) -> tuple[Trials, PackStatus]:
+def start_engine(
+    plan: EnginePlan, storage: Path, number: int, *, after_death: bool
+) -> tuple[SlotScheduler, EngineStatus]:
     """Load the base, choose the slots, and start the thread that trains whatever is attached.
 
     Args:
@@ -34,7 +36,7 @@ def start_engine(plan: PackPlan, storage: Path, number: int, *, after_death: boo
         after_death: Whether an earlier one on this device died without a word.
 
     Raises:
-        InputError: If the base cannot be trained packed.
+        InputError: If the multi-LoRA engine cannot train on this base.
         ModelNotFoundError: If it is not there.
     """
     started = time.monotonic()
@@ -42,8 +44,10 @@ def start_engine(plan: PackPlan, storage: Path, number: int, *, after_death: boo
     engine = make_engine(plan)
     status_path = storage / f"engine-{number}.json"
     slots, measured = _choose_slots(engine, plan, status_path, after_death=after_death)
-    trials = Trials(engine, storage, slots=slots, eval_steps=plan.eval_steps, patience=plan.patience, gather_s=GATHER_S)
-    status = PackStatus(
+    trials = SlotScheduler(
+        engine, storage, slots=slots, eval_steps=plan.eval_steps, patience=plan.patience, gather_s=GATHER_S
+    )
+    status = EngineStatus(
         device=engine.device.type,
         dtype=str(engine.dtype).removeprefix("torch."),
         threads=torch.get_num_threads(),
@@ -56,11 +60,11 @@ def start_engine(plan: PackPlan, storage: Path, number: int, *, after_death: boo
     return trials, status
 
 
-def make_engine(plan: PackPlan) -> PackedEngine:
+def make_engine(plan: EnginePlan) -> MultiLoraEngine:
     """The engine of a plan on this process's device.
 
     Raises:
-        InputError: If the base cannot be trained packed.
+        InputError: If the multi-LoRA engine cannot train on this base.
         ModelNotFoundError: If it is not there.
     """
     model = load_frozen_base(base_folder(plan.model), plan.model)
@@ -69,7 +73,7 @@ def make_engine(plan: PackPlan) -> PackedEngine:
     if plan.gradient_checkpointing:
         checkpoint_layers(model)
     targets = plan.target_modules if isinstance(plan.target_modules, str) else list(plan.target_modules)
-    return PackedEngine(
+    return MultiLoraEngine(
         model,
         read_tokens(Path(plan.train_tokens)),
         read_tokens(Path(plan.val_tokens)),
@@ -89,11 +93,11 @@ def read_tokens(folder: Path) -> TokenRows:
 
 
 def _choose_slots(
-    engine: PackedEngine, plan: PackPlan, status_path: Path, *, after_death: bool
+    engine: MultiLoraEngine, plan: EnginePlan, status_path: Path, *, after_death: bool
 ) -> tuple[int, dict[int, float]]:
     """Slots as set or measured; after a sudden death half as many, for memory is its likeliest cause."""
     if after_death and status_path.is_file():
-        before = parse_line(status_path.read_text(encoding="utf-8"), PackStatus, where=str(status_path))
+        before = parse_line(status_path.read_text(encoding="utf-8"), EngineStatus, where=str(status_path))
         return max(1, before.slots // 2), {}
     if plan.slots is not None:
         return plan.slots, {}
@@ -101,7 +105,7 @@ def _choose_slots(
     return choose_slots(rates), rates
 
 
-def _work(trials: Trials, plan: PackPlan) -> None:
+def _work(trials: SlotScheduler, plan: EnginePlan) -> None:
     _use_threads(plan)  # PyTorch keeps this apart for every thread
     try:
         while True:
@@ -113,6 +117,6 @@ def _work(trials: Trials, plan: PackPlan) -> None:
         trials.fail(TrainingError(f"the engine broke: {type(error).__name__}: {error}"))
 
 
-def _use_threads(plan: PackPlan) -> None:
+def _use_threads(plan: EnginePlan) -> None:
     if not plan.gpus:
         torch.set_num_threads(max(1, int(plan.cpus)))

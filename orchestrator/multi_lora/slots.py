@@ -72,7 +72,8 @@ class SlotStack:
     Attributes:
         params: Weights, slots x size, in float32 (float64 under a float64 base): all A, then all B.
         grads: Their gradients, gathered over the passes of a step.
-        work: What the products use: the weights in the base's type, B already scaled.
+        work: What the products use: the weights in the base's type, B already scaled; zero for a lost slot.
+        lost: Whether each slot's numbers have stopped being finite.
         weights: A and B of every layer, slots x width x in and slots x out x width, as views of `work`.
         gradients: The same of `grads`.
     """
@@ -85,6 +86,7 @@ class SlotStack:
         self.names: list[str] = []
         self.specs: list[SlotSpec] = []
         self.steps: list[int] = []
+        self.lost: list[bool] = []
         self._hold(*(torch.zeros(0, size, dtype=state_type, device=device) for _ in range(3)))
 
     def add(self, name: str, spec: SlotSpec, state: SlotState) -> None:
@@ -95,6 +97,7 @@ class SlotStack:
         self.names.append(name)
         self.specs.append(spec)
         self.steps.append(state.step)
+        self.lost.append(False)
         self.refresh(self.grads)
         self.grads.zero_()
 
@@ -103,7 +106,7 @@ class SlotStack:
         index = self.names.index(name)
         stay = [i for i in range(len(self.names)) if i != index]
         self._hold(*(tensor[stay] for tensor in (self.params, self.exp_avg, self.exp_avg_sq)))
-        for column in (self.names, self.specs, self.steps):
+        for column in (self.names, self.specs, self.steps, self.lost):
             del column[index]
         self.refresh(self.grads)
         self.grads.zero_()
@@ -128,6 +131,19 @@ class SlotStack:
         room.copy_(self.params)
         room[:, self._a_size :].mul_(scales)
         self.work.copy_(room)
+        for index, is_lost in enumerate(self.lost):
+            if is_lost:
+                self.silence(index)
+
+    def silence(self, index: int) -> None:
+        """Let a slot compute what the base does, until the next `restore` or `refresh`."""
+        self.work[index].zero_()
+
+    def restore(self, index: int) -> None:
+        """Undo `silence`."""
+        row = self.params[index].clone()
+        row[self._a_size :] *= self.specs[index].scale
+        self.work[index].copy_(row)
 
     def scale_gradients(self) -> None:
         """Turn gradients of the scaled B, which the products give, into gradients of B."""

@@ -10,7 +10,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from orchestrator.core.records import JsonObject, TrialRecord
 from orchestrator.run.cluster import WorkerShape
-from orchestrator.search.names import HYPERPARAMETERS, name_of_storage, storage_name, trial_name
+from orchestrator.search.names import HYPERPARAMETERS, name_of_storage, storage_of_trial
 from orchestrator.training.launch import build_trainer, fit
 from orchestrator.training.outcome import TrainedTrial, describe_trial, read_trial
 from orchestrator.training.plan import TrainPlan
@@ -20,12 +20,12 @@ DRIVER_RESOURCES = {"memory": 1024 * 1024}
 wait for each other; not nothing either, which Ray Tune refuses."""
 
 
-def isolated_trial(plan: TrainPlan, storage: Path) -> Any:
+def isolated_trainable(plan: TrainPlan, storage: Path) -> Any:
     """The Tune trainable: trains `plan` with the trial's hyperparameters as the Ray Train job of that trial's name."""
 
     def train_trial(config: JsonObject) -> None:
         chosen = plan.with_hyperparameters(config[HYPERPARAMETERS])
-        name = storage_name(trial_name(tune.get_context().get_trial_id()), chosen.hyperparameters)
+        name = storage_of_trial(tune.get_context().get_trial_id(), chosen.hyperparameters)
         fit(build_trainer(chosen, name=name, storage=storage, callbacks=(TuneReportCallback(),)))
 
     trainable: Callable[[JsonObject], None] = train_trial

@@ -16,13 +16,13 @@ from orchestrator.core.errors import OrchestratorError, SearchError, causes
 from orchestrator.core.files import write_text_atomic
 from orchestrator.core.progress import say
 from orchestrator.core.records import TrialRecord
-from orchestrator.multi_lora.actor import PackActor
+from orchestrator.multi_lora.actor import EngineActor
 from orchestrator.multi_lora.checkpoint import read_progress, step_folder
-from orchestrator.multi_lora.plan import PackPlan, PackStatus
+from orchestrator.multi_lora.messages import EnginePlan, EngineStatus
 from orchestrator.run.cluster import cluster_capacity
 from orchestrator.search.isolated import DRIVER_RESOURCES, concurrent_trials
-from orchestrator.search.multi_lora_trial import PackedTrial
 from orchestrator.search.names import name_of_storage
+from orchestrator.search.slot_trial import SlotTrial
 from orchestrator.training.outcome import TrainedTrial, describe_trial
 from orchestrator.training.plan import TrainPlan
 
@@ -34,11 +34,11 @@ WAITING_CALLS = 16
 """Calls that an engine answers while all of its trials wait for their evaluations."""
 
 
-class Engines(NamedTuple):
+class SearchEngines(NamedTuple):
     """The engines of a search, ready."""
 
     handles: tuple[Any, ...]
-    statuses: tuple[PackStatus, ...]
+    statuses: tuple[EngineStatus, ...]
 
     @property
     def concurrent_trials(self) -> int:
@@ -47,11 +47,11 @@ class Engines(NamedTuple):
 
 
 @contextmanager
-def open_engines(config: RunConfig, plan: TrainPlan, storage: Path, *, num_trials: int) -> Iterator[Engines]:
+def start_engines(config: RunConfig, plan: TrainPlan, storage: Path, *, num_trials: int) -> Iterator[SearchEngines]:
     """Start one engine on each device that the search can use, and end them with the search.
 
     Raises:
-        InputError: If the base is not there or cannot be trained packed.
+        InputError: If the base is not there or the multi-LoRA engine cannot train on it.
         SearchError: If an engine could not be started.
     """
     devices = min(concurrent_trials(None, plan.shape, cluster_capacity()[0]), num_trials)
@@ -60,12 +60,12 @@ def open_engines(config: RunConfig, plan: TrainPlan, storage: Path, *, num_trial
     shares = [wanted and len(range(number, wanted, devices)) for number in range(devices)]
     cohort = math.ceil(COHORT / devices) if config.search.scheduler == "halving" else 1
     most_slots = math.ceil(num_trials / devices)
-    packs = [pack_plan(config, plan, slots=slots, most_slots=most_slots, cohort=cohort) for slots in shares]
+    plans = [engine_plan(config, plan, slots=slots, most_slots=most_slots, cohort=cohort) for slots in shares]
     storage.mkdir(parents=True, exist_ok=True)
-    say(f"Starting {devices} {'engine' if devices == 1 else 'engines'} for packed training ...")
-    handles = tuple(_start(pack, plan, storage, number) for number, pack in enumerate(packs))
+    say(f"Starting {devices} {'engine' if devices == 1 else 'engines'} for multi-LoRA training ...")
+    handles = tuple(_start(engine, plan, storage, number) for number, engine in enumerate(plans))
     try:
-        engines = Engines(handles, tuple(_statuses(handles)))
+        engines = SearchEngines(handles, tuple(_statuses(handles)))
         say(_describe(engines))
         yield engines
         _keep_use(handles, storage)
@@ -74,9 +74,9 @@ def open_engines(config: RunConfig, plan: TrainPlan, storage: Path, *, num_trial
             ray.kill(handle)
 
 
-def pack_plan(config: RunConfig, plan: TrainPlan, *, slots: int | None, most_slots: int, cohort: int) -> PackPlan:
+def engine_plan(config: RunConfig, plan: TrainPlan, *, slots: int | None, most_slots: int, cohort: int) -> EnginePlan:
     """What each engine is asked to do."""
-    return PackPlan(
+    return EnginePlan(
         model=plan.model,
         target_modules=plan.lora.target_modules,
         gradient_checkpointing=plan.train.gradient_checkpointing,
@@ -95,14 +95,14 @@ def pack_plan(config: RunConfig, plan: TrainPlan, *, slots: int | None, most_slo
     )
 
 
-def packed_trial(engines: Engines, plan: TrainPlan) -> Any:
+def slot_trainable(engines: SearchEngines, plan: TrainPlan) -> Any:
     """The Tune trainable: each trial takes a slot of one of the engines."""
     slots = tuple(status.slots for status in engines.statuses)
-    trainable = tune.with_parameters(PackedTrial, engines=engines.handles, slots=slots, plan=plan)
+    trainable = tune.with_parameters(SlotTrial, engines=engines.handles, slots=slots, plan=plan)
     return tune.with_resources(trainable, PlacementGroupFactory([DRIVER_RESOURCES]))
 
 
-def read_packed_trial(
+def read_slot_trial(
     storage: Path, name: str, plan: TrainPlan, *, duration_s: float | None, error: str | None
 ) -> tuple[TrainedTrial, TrialRecord]:
     """What a trial left in its engine's storage."""
@@ -121,15 +121,15 @@ def read_packed_trial(
     return trained, record.model_copy(update={"device_s": round(progress.device_s, 3)})
 
 
-def _start(pack: PackPlan, plan: TrainPlan, storage: Path, number: int) -> Any:
-    actor = ray.remote(PackActor).options(
-        num_cpus=pack.cpus,
-        num_gpus=pack.gpus,
+def _start(engine: EnginePlan, plan: TrainPlan, storage: Path, number: int) -> Any:
+    actor = ray.remote(EngineActor).options(
+        num_cpus=engine.cpus,
+        num_gpus=engine.gpus,
         max_restarts=plan.train.max_failures,
         max_task_retries=-1,
-        max_concurrency=max(pack.most_slots, pack.slots or 0) + WAITING_CALLS,
+        max_concurrency=max(engine.most_slots, engine.slots or 0) + WAITING_CALLS,
     )
-    return actor.remote(pack.model_dump(mode="json"), str(storage), number)
+    return actor.remote(engine.model_dump(mode="json"), str(storage), number)
 
 
 def _keep_use(handles: Sequence[Any], storage: Path) -> None:
@@ -140,17 +140,17 @@ def _keep_use(handles: Sequence[Any], storage: Path) -> None:
             write_text_atomic(storage / f"engine-{number}-use.json", use.model_dump_json(indent=2) + "\n")
 
 
-def _statuses(handles: Sequence[Any]) -> list[PackStatus]:
+def _statuses(handles: Sequence[Any]) -> list[EngineStatus]:
     try:
         return list(ray.get([handle.status.remote() for handle in handles]))
     except RayActorError as error:
-        raise SearchError(f"an engine for packed training died while it started ({error})", where="search") from error
+        raise SearchError(f"a multi-LoRA engine died while it started ({error})", where="search") from error
     except ray.exceptions.RayTaskError as error:
         ours = next((cause for cause in causes(error) if isinstance(cause, OrchestratorError)), None)
-        raise ours or SearchError(f"no engine for packed training could be started ({error})") from error
+        raise ours or SearchError(f"no multi-LoRA engine could be started ({error})") from error
 
 
-def _describe(engines: Engines) -> str:
+def _describe(engines: SearchEngines) -> str:
     status, slots = engines.statuses[0], sum(status.slots for status in engines.statuses)
     trials = f"{slots} trials at once" if slots > 1 else "one trial at a time"
     what = f"{len(engines.handles)} x {status.device}, {status.dtype}, {trials}"

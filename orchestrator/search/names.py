@@ -30,6 +30,11 @@ def storage_name(name: str, hyperparameters: Mapping[str, float]) -> str:
     return f"{name}.{digest_of(dict(hyperparameters))[:6]}"
 
 
+def storage_of_trial(trial_id: str, hyperparameters: Mapping[str, float]) -> str:
+    """Under which the trial with this id in Tune keeps its checkpoints."""
+    return storage_name(trial_name(trial_id), hyperparameters)
+
+
 def name_of_storage(storage: str) -> str:
     """The name of the trial that keeps its checkpoints under this name."""
     return storage.partition(".")[0]

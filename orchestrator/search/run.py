@@ -1,5 +1,6 @@
-"""The search: Ray Tune over rank, alpha and learning rate, its trials on record, its best adapters kept."""
+"""The search: Ray Tune over rank, alpha and learning rate; records every trial and keeps the best adapters."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,27 +13,28 @@ from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import SearchError
 from orchestrator.core.files import digest_of, write_text_atomic
 from orchestrator.core.jsonl import dump_jsonl
-from orchestrator.core.progress import TrialBoard, say
-from orchestrator.core.records import TrialRecord
+from orchestrator.core.progress import say
+from orchestrator.core.records import JsonObject, TrialRecord
 from orchestrator.models.base import base_folder
 from orchestrator.run.cluster import cluster_capacity
 from orchestrator.run.paths import RunDir
-from orchestrator.search.board import ShowTrials
-from orchestrator.search.early_stop import make_scheduler
-from orchestrator.search.isolated import concurrent_trials, isolated_trial, read_isolated_trial
-from orchestrator.search.multi_lora import open_engines, packed_trial, read_packed_trial
+from orchestrator.search.early_stopping import make_scheduler
+from orchestrator.search.isolated import concurrent_trials, isolated_trainable, read_isolated_trial
+from orchestrator.search.multi_lora import read_slot_trial, slot_trainable, start_engines
 from orchestrator.search.names import HYPERPARAMETERS, name_of_folder, storage_name, trial_name
 from orchestrator.search.space import make_searcher, num_trials, param_space, read_base_shape, resolve_space
 from orchestrator.training.launch import prepare_plan
 from orchestrator.training.outcome import TrainedTrial, keep_best
 from orchestrator.training.plan import TrainPlan
+from orchestrator.training.trackers import tracked
+from orchestrator.training.tracking import RunInfo, Trackers, TrialEnd
 
 TRIAL_RETRIES = 1
-"""Times that a trial whose driver died is started again; it goes on from its last checkpoint."""
+"""How often a trial whose driver died is restarted; it resumes from its last checkpoint."""
 
 
 class _Runner(NamedTuple):
-    """How trials are trained: Tune's trainable, how many at once, and what reads what one left."""
+    """How trials are trained: Tune's trainable, how many run at once, and the function that reads a trial's files."""
 
     trainable: Any
     concurrent: int
@@ -40,15 +42,54 @@ class _Runner(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """A trial, as what it was to train and what it left."""
+    """A trial: its plan, what its training left on disk, and its record."""
 
     trained: TrainedTrial
     plan: TrainPlan
     record: TrialRecord
 
 
+class TellTrackers(tune.Callback):  # type: ignore[misc]  # ray ships no types for it
+    """Passes on to the trackers what Tune hears from its trials, whoever trains them."""
+
+    def __init__(self, trackers: Trackers) -> None:
+        self._trackers = trackers
+
+    def __reduce__(self) -> tuple[type["TellTrackers"], tuple[Trackers]]:
+        # Tune stores its callbacks with the experiment; a terminal cannot be stored.
+        return TellTrackers, (Trackers(),)
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        """A trial was started, for the first time or again."""
+        step = int(trial.last_result.get("step", 0))
+        self._trackers.trial_started(trial_name(trial.trial_id), trial.config[HYPERPARAMETERS], step)
+
+    def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: JsonObject, **_: Any) -> None:
+        """A trial evaluated."""
+        if "step" in result:
+            self._trackers.metrics(trial_name(trial.trial_id), int(result["step"]), _metrics(result))
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        """A trial ended by itself or was stopped."""
+        status: TrialEnd = "diverged" if trial.last_result.get("diverged") else "ended"
+        self._trackers.trial_ended(trial_name(trial.trial_id), status)
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        """A trial failed."""
+        self._trackers.trial_ended(trial_name(trial.trial_id), "failed")
+
+
+def _metrics(result: JsonObject) -> dict[str, float]:
+    """The numbers of a trial's report that trackers are told."""
+    last = result["curve"][-1] if result.get("curve") else {}
+    values = {"train_loss": last.get("train_loss"), "tokens": result.get("tokens")}
+    if result.get("diverged"):
+        return {"eval_loss": math.nan}
+    return {"eval_loss": float(result["eval_loss"])} | {k: float(v) for k, v in values.items() if v is not None}
+
+
 def run_search(config: RunConfig, run: RunDir) -> list[TrialRecord]:
-    """Run or go on with the search, write `trials.jsonl` and keep the `search.keep` best adapters.
+    """Run or resume the search, write `trials.jsonl` and keep the `search.keep` best adapters.
 
     Returns:
         One record a trial; those that were kept carry an adapter id.
@@ -61,9 +102,9 @@ def run_search(config: RunConfig, run: RunDir) -> list[TrialRecord]:
     storage = run.ray / f"search-{digest_of(plan, config.search, run.split('train'), run.split('val'))[:8]}"
     with (
         _runner(config, plan, storage / "trials") as runner,
-        TrialBoard(num_trials(config.search), plan.max_steps) as board,
+        tracked(RunInfo(run.root, num_trials(config.search), plan.max_steps)) as trackers,
     ):
-        grid = _make_tuner(config, plan, storage, runner, ShowTrials(board)).fit()
+        grid = _make_tuner(config, plan, storage, runner, TellTrackers(trackers)).fit()
     found = [_read(result, storage / "trials", plan, runner) for result in grid]
     records = _keep_best(found, run, keep=config.search.keep)
     write_text_atomic(run.trials, dump_jsonl(records))
@@ -79,24 +120,24 @@ def run_search(config: RunConfig, run: RunDir) -> list[TrialRecord]:
 
 @contextmanager
 def _runner(config: RunConfig, plan: TrainPlan, trials: Path) -> Iterator[_Runner]:
-    if not config.packs_trials:
+    if not config.trains_multi_lora:
         capacity, _ = cluster_capacity()
         concurrent = concurrent_trials(config.search.max_concurrent, plan.shape, capacity)
-        yield _Runner(isolated_trial(plan, trials), concurrent, read_isolated_trial)
+        yield _Runner(isolated_trainable(plan, trials), concurrent, read_isolated_trial)
         return
-    with open_engines(config, plan, trials, num_trials=num_trials(config.search)) as engines:
-        yield _Runner(packed_trial(engines, plan), engines.concurrent_trials, read_packed_trial)
+    with start_engines(config, plan, trials, num_trials=num_trials(config.search)) as engines:
+        yield _Runner(slot_trainable(engines, plan), engines.concurrent_trials, read_slot_trial)
 
 
-def _make_tuner(config: RunConfig, plan: TrainPlan, storage: Path, runner: _Runner, show: ShowTrials) -> tune.Tuner:
+def _make_tuner(config: RunConfig, plan: TrainPlan, storage: Path, runner: _Runner, tell: TellTrackers) -> tune.Tuner:
     experiment = storage / "tune"
     base = read_base_shape(base_folder(config.model))
     resolved = resolve_space(config.search.space, base, config.train.batch_size)
     space = param_space(config.search, resolved)
     if tune.Tuner.can_restore(str(experiment)):
-        say("An unfinished search is there; it goes on from its trials' last checkpoints.")
+        say("Resuming the unfinished search from its trials' last checkpoints.")
         tuner = tune.Tuner.restore(str(experiment), runner.trainable, restart_errored=True, param_space=space)
-        tuner._local_tuner.get_run_config().callbacks = [show]  # a display cannot be stored with the experiment
+        tuner._local_tuner.get_run_config().callbacks = [tell]  # a display cannot be stored with the experiment
         return tuner
     return tune.Tuner(
         runner.trainable,
@@ -107,7 +148,7 @@ def _make_tuner(config: RunConfig, plan: TrainPlan, storage: Path, runner: _Runn
             search_alg=make_searcher(config.search, resolved, max_concurrent=runner.concurrent),
             scheduler=make_scheduler(config.search, plan),
             num_samples=1 if config.search.searcher == "grid" else config.search.num_trials,
-            reuse_actors=config.packs_trials,
+            reuse_actors=config.trains_multi_lora,
             trial_dirname_creator=_dirname,
         ),
         run_config=tune.RunConfig(
@@ -115,7 +156,7 @@ def _make_tuner(config: RunConfig, plan: TrainPlan, storage: Path, runner: _Runn
             storage_path=str(experiment.parent),
             failure_config=tune.FailureConfig(max_failures=TRIAL_RETRIES),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # trainings keep checkpoints themselves
-            callbacks=[show],
+            callbacks=[tell],
             verbose=0,
         ),
     )

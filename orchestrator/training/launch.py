@@ -1,8 +1,9 @@
-"""One adapter, many workers: a Ray Train job around `worker.train_worker`, and what it leaves behind."""
+"""Training one adapter: a Ray Train job of one or more workers around `worker.train_worker`."""
 
+import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,15 +15,16 @@ from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import DivergedError, OrchestratorError, TrainingError, causes
 from orchestrator.core.files import digest_of, write_text_atomic
 from orchestrator.core.jsonl import dump_jsonl, parse_line
-from orchestrator.core.progress import TrialBoard, say
+from orchestrator.core.progress import say
 from orchestrator.core.records import TrialRecord
 from orchestrator.data.card import TokenCard
 from orchestrator.data.tokens.store import tokenize_run
 from orchestrator.run.cluster import worker_shape
 from orchestrator.run.paths import RunDir, SplitName
-from orchestrator.training.outcome import describe_trial, keep_best, progress_path, read_trial
+from orchestrator.training.outcome import Progress, RecordProgress, describe_trial, keep_best, progress_path, read_trial
 from orchestrator.training.plan import TrainPlan, plan_training
-from orchestrator.training.reporting import Progress, RecordProgress
+from orchestrator.training.trackers import tracked
+from orchestrator.training.tracking import RunInfo, Trackers
 from orchestrator.training.worker import train_worker
 
 CONTROLLER_FAILURES = 3
@@ -103,19 +105,33 @@ def explain_failure(error: BaseException) -> OrchestratorError:
 
 
 @contextmanager
-def _followed(storage: Path, name: str, show: Callable[[Progress], None]) -> Iterator[None]:
-    """Show every new report of a job while its driver waits in `fit`."""
+def _as_trial(trackers: Trackers, storage: Path, name: str, plan: TrainPlan) -> Iterator[None]:
+    """Tell the trackers of a job as of one trial while its driver waits in `fit`."""
+    before = read_trial(storage, name)
+    trackers.trial_started(name, plan.hyperparameters, before.steps)
+    try:
+        with _followed(storage, name, trackers):
+            yield
+    except BaseException:
+        trackers.trial_ended(name, "failed")
+        raise
+    trackers.trial_ended(name, "diverged" if read_trial(storage, name).diverged else "ended")
+
+
+@contextmanager
+def _followed(storage: Path, name: str, trackers: Trackers) -> Iterator[None]:
+    """Pass on every new report of a job, which Ray's controller records in a file."""
     path, finished = progress_path(storage, name), threading.Event()
 
     def follow() -> None:
-        shown = -1
+        told = -1
         while True:
             last_look = finished.wait(POLL_S)
             if path.is_file():
                 progress = parse_line(path.read_text(encoding="utf-8"), Progress, where=str(path))
-                if progress.step != shown:
-                    show(progress)
-                    shown = progress.step
+                if progress.step != told:
+                    trackers.metrics(name, progress.step, _metrics(progress))
+                    told = progress.step
             if last_look:
                 return
 
@@ -126,6 +142,14 @@ def _followed(storage: Path, name: str, show: Callable[[Progress], None]) -> Ite
     finally:
         finished.set()
         thread.join()
+
+
+def _metrics(progress: Progress) -> dict[str, float]:
+    if progress.diverged or not progress.curve:
+        return {"eval_loss": math.nan}
+    last = progress.curve[-1]
+    known = {"eval_loss": last.eval_loss, "tokens": float(progress.tokens)}
+    return known if last.train_loss is None else known | {"train_loss": last.train_loss}
 
 
 def train_one(config: RunConfig, run: RunDir) -> TrialRecord:
@@ -139,17 +163,8 @@ def train_one(config: RunConfig, run: RunDir) -> TrialRecord:
     plan = prepare_plan(config, run)
     storage, name = run.ray / "train", f"train-{digest_of(plan, run.split('train'), run.split('val'))[:8]}"
     started = time.monotonic()
-    with TrialBoard(1, plan.max_steps) as board:
-
-        def show(progress: Progress) -> None:
-            eval_loss = progress.curve[-1].eval_loss if progress.curve else None
-            status = "diverged" if progress.diverged else "running"
-            board.update(
-                name, hyperparameters=plan.hyperparameters, step=progress.step, eval_loss=eval_loss, status=status
-            )
-
-        with _followed(storage, name, show):
-            fit(build_trainer(plan, name=name, storage=storage))
+    with tracked(RunInfo(run.root, 1, plan.max_steps)) as trackers, _as_trial(trackers, storage, name, plan):
+        fit(build_trainer(plan, name=name, storage=storage))
     trial = read_trial(storage, name)
     if trial.diverged:
         raise DivergedError(

@@ -1,18 +1,19 @@
-"""What a training job left behind: its curve, its best checkpoint, and the trial's record."""
+"""A training job's results on disk: its progress, its curve, its best checkpoint, and the trial's record."""
 
+import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ray.train
 
+from orchestrator.core.files import write_text_atomic
 from orchestrator.core.jsonl import parse_line
 from orchestrator.core.patience import Decision, decide
-from orchestrator.core.records import EvalPoint, StopReason, TrialRecord, TrialStatus
+from orchestrator.core.records import EvalPoint, JsonObject, Record, StopReason, TrialRecord, TrialStatus
 from orchestrator.models.adapters import keep_adapter
 from orchestrator.models.base import base_folder, load_tokenizer
 from orchestrator.run.paths import RunDir
 from orchestrator.training.plan import TrainPlan
-from orchestrator.training.reporting import Progress
 
 STATUS_OF: dict[StopReason, TrialStatus] = {
     "finished": "completed",
@@ -22,6 +23,31 @@ STATUS_OF: dict[StopReason, TrialStatus] = {
     "failed": "failed",
 }
 """How a trial ended, by why."""
+
+
+class Progress(Record):
+    """How far a training job is: written by Ray's controller, read by whoever follows or collects the job.
+
+    `tokens` are those trained on in the `step` steps, padding not counted. Ray Train itself forgets metrics that come
+    without a checkpoint, and those of checkpoints it deletes.
+    """
+
+    step: int
+    diverged: bool
+    curve: tuple[EvalPoint, ...]
+    tokens: int = 0
+
+
+class RecordProgress(ray.train.UserCallback):  # type: ignore[misc]  # ray ships no types for it
+    """Keeps the latest report of a job in `path`, whatever happens to the job afterwards."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def after_report(self, run_context: Any, metrics: list[JsonObject], checkpoint: Any) -> None:  # noqa: ARG002
+        """Called by Ray's controller with one metrics object per worker; they agree on what is kept here."""
+        content = {key: metrics[0][key] for key in ("step", "diverged", "curve", "tokens")}
+        write_text_atomic(self._path, json.dumps(content) + "\n")
 
 
 class TrainedTrial(NamedTuple):

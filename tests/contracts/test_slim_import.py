@@ -25,13 +25,13 @@ def test_the_command_line_does_without_pydantic_too() -> None:
     assert "pydantic" not in _loaded_by("orchestrator.cli")
 
 
-@pytest.mark.parametrize("module", ["orchestrator.search.multi_lora_trial", "orchestrator.multi_lora.actor"])
-def test_a_packed_trial_loads_no_model_code(module: str) -> None:
+@pytest.mark.parametrize("module", ["orchestrator.search.slot_trial", "orchestrator.multi_lora.actor"])
+def test_a_trial_in_a_slot_loads_no_model_code(module: str) -> None:
     # The second is loaded by whoever is handed an engine's handle.
     assert _loaded_by(module).isdisjoint({"torch", "transformers", "trl", "peft", "vllm", "datasets"})
 
 
-def test_the_packed_engine_runs_without_ray_and_the_rest() -> None:
+def test_the_multi_lora_engine_runs_without_ray_and_the_rest() -> None:
     blocked = ("pydantic", "pydantic_core", "ray", "trl", "datasets", "vllm")
     script = f"import sys; sys.modules.update(dict.fromkeys({blocked!r})); import orchestrator.multi_lora.engine"
     subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

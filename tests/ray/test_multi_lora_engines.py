@@ -1,4 +1,4 @@
-"""Engines as Ray actors, and the leases of their slots."""
+"""SearchEngines as Ray actors, and the leases of their slots."""
 
 import os
 import signal
@@ -19,12 +19,12 @@ from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import TrainingError, causes
 from orchestrator.data.prepare.prepare import prepare_data
 from orchestrator.multi_lora.checkpoint import read_progress
-from orchestrator.multi_lora.plan import Evaluation, PackUse
+from orchestrator.multi_lora.client import SlotLease
+from orchestrator.multi_lora.messages import EngineUse, Evaluation
 from orchestrator.multi_lora.spec import SlotSpec
-from orchestrator.multi_lora.trial import SlotLease
 from orchestrator.run.cluster import cluster_session
 from orchestrator.run.folder import open_run
-from orchestrator.search.multi_lora import Engines, open_engines
+from orchestrator.search.multi_lora import SearchEngines, start_engines
 from orchestrator.training.launch import prepare_plan
 from orchestrator.training.plan import TrainPlan
 
@@ -70,14 +70,14 @@ def plan(storage: Path) -> Iterator[TrainPlan]:
 
 
 @contextmanager
-def mortal_engines(plan: TrainPlan, storage: Path, name: str) -> Iterator[Engines]:
+def mortal_engines(plan: TrainPlan, storage: Path, name: str) -> Iterator[SearchEngines]:
     """Two engines that nobody starts again when they die."""
     mortal = plan.model_copy(update={"train": make_config(storage, max_failures=0).train})
-    with open_engines(make_config(storage), mortal, storage / name, num_trials=4) as engines:
+    with start_engines(make_config(storage), mortal, storage / name, num_trials=4) as engines:
         yield engines
 
 
-def lease(engines: Engines, trial: str, spec: SlotSpec = SPEC) -> SlotLease:
+def lease(engines: SearchEngines, trial: str, spec: SlotSpec = SPEC) -> SlotLease:
     return SlotLease(engines.handles, [status.slots for status in engines.statuses], trial, spec)
 
 
@@ -93,13 +93,13 @@ def close(wanted: Losses) -> list[tuple[int, Any]]:
     return near(wanted, rel=1e-5)
 
 
-def use_of(engines: Engines) -> list[PackUse]:
+def use_of(engines: SearchEngines) -> list[EngineUse]:
     return list(ray.get([handle.use.remote() for handle in engines.handles]))
 
 
 @pytest.fixture(scope="module")
 def undisturbed(plan: TrainPlan, storage: Path) -> Losses:
-    with open_engines(make_config(storage), plan, storage / "undisturbed", num_trials=4) as engines:
+    with start_engines(make_config(storage), plan, storage / "undisturbed", num_trials=4) as engines:
         evaluations = to_the_end(lease(engines, "a"))
     assert [evaluation.step for evaluation in evaluations] == list(range(EVAL_STEPS, MAX_STEPS + 1, EVAL_STEPS))
     return losses_of(evaluations)
@@ -109,7 +109,7 @@ def test_trials_are_dealt_to_both_engines_and_a_lease_that_ends_frees_its_slot(
     plan: TrainPlan, storage: Path, undisturbed: Losses
 ) -> None:
     folder = storage / "dealt"
-    with open_engines(make_config(storage), plan, folder, num_trials=4) as engines:
+    with start_engines(make_config(storage), plan, folder, num_trials=4) as engines:
         assert [status.slots for status in engines.statuses] == [2, 2]
         clients = [lease(engines, name) for name in "abcd"]
         found: dict[int, list[Evaluation]] = {}
@@ -167,12 +167,12 @@ def test_a_trial_goes_on_where_it_is_when_the_engine_that_keeps_the_places_is_de
 
 
 def test_leases_outlive_the_death_of_any_engine(plan: TrainPlan, storage: Path, undisturbed: Losses) -> None:
-    with open_engines(make_config(storage), plan, storage / "killed", num_trials=4) as engines:
+    with start_engines(make_config(storage), plan, storage / "killed", num_trials=4) as engines:
         clients = {name: lease(engines, name) for name in "abcd"}
         for client in clients.values():
             client.next_evaluation()
         for process in psutil.Process().children(recursive=True):
-            if "ray::PackActor" in " ".join(process.cmdline()):
+            if "ray::EngineActor" in " ".join(process.cmdline()):
                 os.kill(process.pid, signal.SIGKILL)
         for client in clients.values():
             assert losses_of(to_the_end(client)) == close(undisturbed)
@@ -182,7 +182,7 @@ def test_a_trial_that_waits_takes_the_slot_that_another_engine_has_free(
     plan: TrainPlan, storage: Path, undisturbed: Losses
 ) -> None:
     long = replace(SPEC, max_steps=10_000)
-    with open_engines(make_config(storage, slots=2), plan, storage / "moves", num_trials=3) as engines:
+    with start_engines(make_config(storage, slots=2), plan, storage / "moves", num_trials=3) as engines:
         assert [status.slots for status in engines.statuses] == [1, 1]
         stays, leaves, waits = lease(engines, "stays", long), lease(engines, "leaves", long), lease(engines, "waits")
         for client in (stays, leaves):
@@ -208,7 +208,7 @@ def test_a_trial_that_waits_takes_the_slot_that_another_engine_has_free(
 
 def test_what_trains_is_spread_anew_when_trials_end(plan: TrainPlan, storage: Path, undisturbed: Losses) -> None:
     short = replace(SPEC, max_steps=EVAL_STEPS)
-    with open_engines(make_config(storage), plan, storage / "spread", num_trials=4) as engines:
+    with start_engines(make_config(storage), plan, storage / "spread", num_trials=4) as engines:
         clients = {name: lease(engines, name, short if name in "bd" else SPEC) for name in "abcd"}
         for name, client in clients.items():  # a and c are at one engine, b and d at the other
             assert client.next_evaluation().step == EVAL_STEPS, name
@@ -224,7 +224,7 @@ def test_what_trains_is_spread_anew_when_trials_end(plan: TrainPlan, storage: Pa
 def test_a_trial_that_comes_back_elsewhere_is_let_go_where_it_was(
     plan: TrainPlan, storage: Path, undisturbed: Losses
 ) -> None:
-    with open_engines(make_config(storage), plan, storage / "moved", num_trials=4) as engines:
+    with start_engines(make_config(storage), plan, storage / "moved", num_trials=4) as engines:
         first = lease(engines, "a")
         first.next_evaluation()  # its process is killed then, and the first engine forgets where it was
         ray.get(engines.handles[0].leave.remote("a"))
@@ -238,7 +238,7 @@ def test_a_trial_that_comes_back_elsewhere_is_let_go_where_it_was(
 
 
 def test_what_goes_wrong_at_an_engine_reaches_the_client_as_it_is(plan: TrainPlan, storage: Path) -> None:
-    with open_engines(make_config(storage, slots=3), plan, storage / "wrong", num_trials=3) as engines:
+    with start_engines(make_config(storage, slots=3), plan, storage / "wrong", num_trials=3) as engines:
         assert [status.slots for status in engines.statuses] == [2, 1]
         client = lease(engines, "a")
         client.next_evaluation()

@@ -31,7 +31,7 @@ from orchestrator.data.prepare.prepare import prepare_data
 from orchestrator.models.adapters import list_adapters, load_adapter, read_adapter
 from orchestrator.models.base_weights import BaseWeights
 from orchestrator.multi_lora.checkpoint import read_progress
-from orchestrator.multi_lora.plan import PackStatus, PackUse, TrialProgress
+from orchestrator.multi_lora.messages import EngineStatus, EngineUse, TrialProgress
 from orchestrator.run.cluster import cluster_session
 from orchestrator.run.folder import open_run, run_dir
 from orchestrator.run.paths import RunDir
@@ -173,10 +173,10 @@ def test_trials_are_on_record_with_what_they_took_and_why_they_ended(
 
     status, use = (
         model.model_validate_json((trials_folder(run) / name).read_text())
-        for model, name in ((PackStatus, "engine-0.json"), (PackUse, "engine-0-use.json"))
+        for model, name in ((EngineStatus, "engine-0.json"), (EngineUse, "engine-0-use.json"))
     )
-    assert isinstance(status, PackStatus)
-    assert isinstance(use, PackUse)
+    assert isinstance(status, EngineStatus)
+    assert isinstance(use, EngineUse)
     assert (status.device, status.dtype, status.slots, status.threads, status.measured) == ("cpu", "float32", 2, 2, {})
     assert use.tokens == sum(record.tokens or 0 for record in records)
     spent = sum(record.device_s or 0 for record in records)
@@ -210,7 +210,7 @@ def test_the_same_search_again_gives_the_same_losses_and_leaves_nothing_behind(
     assert [record.tokens for record in again] == [record.tokens for record in undisturbed[0]]
     wait_until(lambda: not alive_actors())
     wait_until(lambda: ray.available_resources().get("CPU") == ray.cluster_resources()["CPU"])
-    wait_until(lambda: not processes("PackActor") and not processes("PackedTrial"))
+    wait_until(lambda: not processes("EngineActor") and not processes("SlotTrial"))
     assert len({process.pid for process in processes("")} - before) <= 4  # idle workers, which Ray keeps for a while
     assert {group["state"] for group in placement_group_table().values()} <= {"REMOVED"}
     assert threading.active_count() <= threads
@@ -231,10 +231,10 @@ def test_a_killed_engine_comes_back_with_fewer_slots_and_nothing_is_lost(
     storage: Path, undisturbed: tuple[list[TrialRecord], RunDir]
 ) -> None:
     config, run = prepared(content(storage, "engine-killed"))
-    with once_in_the_middle(run, lambda: kill_one("PackActor")):
+    with once_in_the_middle(run, lambda: kill_one("EngineActor")):
         records = run_search(config, run)
     assert_same(records, undisturbed[0])
-    status = PackStatus.model_validate_json((trials_folder(run) / "engine-0.json").read_text())
+    status = EngineStatus.model_validate_json((trials_folder(run) / "engine-0.json").read_text())
     assert status.slots == 1  # memory is the likeliest cause of a sudden death
 
 
@@ -242,7 +242,7 @@ def test_a_killed_trial_is_heard_of_again_and_nothing_is_trained_twice(
     storage: Path, undisturbed: tuple[list[TrialRecord], RunDir]
 ) -> None:
     config, run = prepared(content(storage, "trial-killed"))
-    with once_in_the_middle(run, lambda: kill_one("PackedTrial")):
+    with once_in_the_middle(run, lambda: kill_one("SlotTrial")):
         records = run_search(config, run)
     assert_same(records, undisturbed[0])
     assert by_rate(records)[GOOD].tokens == by_rate(undisturbed[0])[GOOD].tokens
@@ -276,7 +276,7 @@ def test_a_search_whose_driver_was_killed_goes_on_with_the_same_command(
     with job(settings, tmp_path) as second:
         told = "".join(second.communicate(timeout=240))
         assert second.returncode == 0, told
-    assert "An unfinished search is there" in told
+    assert "Resuming the unfinished search" in told
     records = list(read_jsonl(run.trials, TrialRecord))
     assert_same(records, undisturbed[0])
     after = progress_of(run)
@@ -292,7 +292,7 @@ def test_two_engines_share_the_trials_and_refill_the_slots_of_those_that_were_st
     assert {record.stop_reason for record in records} == {"finished", "lagging"}
     assert records[0].hyperparameters["learning_rate"] == GOOD
     assert records[0].stop_reason == "finished"
-    uses = [PackUse.model_validate_json((trials_folder(run) / f"engine-{n}-use.json").read_text()) for n in (0, 1)]
+    uses = [EngineUse.model_validate_json((trials_folder(run) / f"engine-{n}-use.json").read_text()) for n in (0, 1)]
     assert all(use.slots == 1 and use.tokens > 0 for use in uses)
     lagging = [record for record in records if record.stop_reason == "lagging"]
     assert all(record.steps is not None and record.steps < MAX_STEPS for record in lagging)
@@ -305,7 +305,7 @@ def test_a_search_whose_only_engine_is_dead_for_good_fails_and_goes_on_later(
     settings = content(storage, "all-dead")
     settings["train"]["max_failures"] = 0
     config, run = prepared(settings)
-    with once_in_the_middle(run, lambda: kill_one("PackActor")):
+    with once_in_the_middle(run, lambda: kill_one("EngineActor")):
         try:
             records = run_search(config, run)
         except SearchError:
@@ -315,7 +315,9 @@ def test_a_search_whose_only_engine_is_dead_for_good_fails_and_goes_on_later(
     assert_same(run_search(config, run), undisturbed[0])
 
 
-def test_a_base_that_cannot_be_trained_packed_is_refused_in_one_line(storage: Path, tmp_path: Path) -> None:
+def test_a_base_that_the_multi_lora_engine_cannot_train_on_is_refused_in_one_line(
+    storage: Path, tmp_path: Path
+) -> None:
     folder = write_model_folder(tmp_path / "gpt2")
     vocabulary = len(AutoTokenizer.from_pretrained(folder))
     (folder / "model.safetensors").unlink()
@@ -326,7 +328,7 @@ def test_a_base_that_cannot_be_trained_packed_is_refused_in_one_line(storage: Pa
         _, errors = process.communicate(timeout=240)
     last = errors.strip().splitlines()[-1]
     assert process.returncode == 3, errors
-    assert "only plain linear layers are trained packed" in last
+    assert "the multi-LoRA engine adapts only plain linear layers" in last
     assert "Set search.runner to isolated" in last
     assert "Traceback" not in errors
     assert json.loads(run_dir(RunConfig.model_validate(settings)).ledger.read_text())["stages"]["search"]["status"] == (

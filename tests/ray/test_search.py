@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import ray
 from ray.util.state import list_tasks
+from watching import Watching, watch
 
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.jsonl import read_jsonl
@@ -51,7 +52,10 @@ def another_cluster() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("another_cluster")
-def test_a_grid_marks_the_diverged_stops_the_laggards_and_keeps_the_best(tmp_path: Path) -> None:
+def test_a_grid_marks_the_diverged_stops_the_laggards_and_keeps_the_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watching = watch(monkeypatch)
     config = search_config(
         tmp_path,
         "grid",
@@ -80,6 +84,22 @@ def test_a_grid_marks_the_diverged_stops_the_laggards_and_keeps_the_best(tmp_pat
     assert [adapter.id for adapter in list_adapters(run)] == [best.adapter_id]
     assert "stopped_early" in {by_rate[1e-9].status, by_rate[2e-9].status}
     assert list(read_jsonl(run.trials, TrialRecord)) == records
+    require_all_is_tracked(watching, records)
+
+
+def require_all_is_tracked(watching: Watching, records: list[TrialRecord]) -> None:
+    """Trackers heard of each trial's start, of every point of its curve, and of its end."""
+    assert [watching.calls[0][0], watching.calls[-1][0]] == ["run_started", "run_ended"]
+    assert watching.calls[0][1].num_trials == len(records)
+    started = {trial: hyperparameters for trial, hyperparameters, _ in watching.of("trial_started")}
+    assert started == {record.trial_id: record.hyperparameters for record in records}
+    assert dict(watching.of("trial_ended")) == {
+        record.trial_id: "diverged" if record.status == "diverged" else "ended" for record in records
+    }
+    for record in records:
+        told = [(step, its["eval_loss"]) for trial, step, its in watching.of("metrics") if trial == record.trial_id]
+        assert {(point.step, point.eval_loss) for point in record.curve} >= {point for point in told if point[1] < 1e9}
+        assert math.isnan(told[-1][1]) == (record.status == "diverged")
 
 
 def wait_until_all_is_free() -> None:
@@ -105,7 +125,10 @@ def some_trials_ran_side_by_side() -> bool:
     return any(one[0] < two[1] and two[0] < one[1] for one, two in itertools.combinations(spans.values(), 2))
 
 
-def test_optuna_proposes_points_inside_the_space_and_they_are_trained_packed(tmp_path: Path) -> None:
+def test_optuna_proposes_points_inside_the_space_and_the_multi_lora_engine_trains_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watching = watch(monkeypatch)
     space = {"r": [8, 16], "alpha": [16, 32], "learning_rate": {"min": 1e-3, "max": 1e-2}}
     config = search_config(tmp_path, "optuna", searcher="optuna", num_trials=4, keep=2, space=space, scheduler="none")
     run = open_run(config)
@@ -121,3 +144,4 @@ def test_optuna_proposes_points_inside_the_space_and_they_are_trained_packed(tmp
         assert 1e-3 <= chosen["learning_rate"] <= 1e-2
         assert [point.step for point in record.curve] == list(range(1, 10))
     assert len(list_adapters(run)) == 2
+    require_all_is_tracked(watching, records)

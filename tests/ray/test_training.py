@@ -13,6 +13,7 @@ import ray
 import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
+from watching import watch
 
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import DivergedError, ResourceError
@@ -61,7 +62,8 @@ def cluster(storage: Path) -> Iterator[None]:
         yield
 
 
-def test_two_workers_train_one_adapter_that_changes_the_base(storage: Path) -> None:
+def test_two_workers_train_one_adapter_that_changes_the_base(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    watching = watch(monkeypatch)
     config = small_config(storage, "two-workers")
     config = config.model_copy(update={"resources": config.resources.model_copy(update={"num_workers": 2})})
     run = prepared(config)
@@ -69,6 +71,16 @@ def test_two_workers_train_one_adapter_that_changes_the_base(storage: Path) -> N
     record = train_one(config, run)
 
     assert [point.step for point in record.curve] == [2, 4, 6]
+    ((name, hyperparameters, step),) = watching.of("trial_started")
+    assert (hyperparameters, step) == (record.hyperparameters, 0)
+    told = watching.of("metrics")
+    assert {trial for trial, *_ in told} == {name}
+    assert told[-1][1:] == [
+        6,
+        {"eval_loss": record.curve[-1].eval_loss, "train_loss": record.curve[-1].train_loss, "tokens": record.tokens},
+    ]
+    assert watching.of("trial_ended") == [[name, "ended"]]
+    assert [watching.calls[0][0], watching.calls[-1][0]] == ["run_started", "run_ended"]
     assert record.best_eval_loss == min(point.eval_loss for point in record.curve)
     assert record.best_step in (2, 4, 6)
     assert record.curve[-1].eval_loss < record.curve[0].eval_loss
@@ -108,12 +120,17 @@ def test_a_killed_worker_goes_on_from_its_last_checkpoint(storage: Path) -> None
     assert record.status == "completed"
 
 
-def test_a_loss_that_is_not_finite_is_divergence_and_leaves_no_adapter(storage: Path) -> None:
+def test_a_loss_that_is_not_finite_is_divergence_and_leaves_no_adapter(
+    storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watching = watch(monkeypatch)
     config = small_config(storage, "diverged", learning_rate=1e30, max_steps=4)
     run = prepared(config)
     with pytest.raises(DivergedError, match=r"stopped being finite.*learning_rate"):
         train_one(config, run)
     assert not (run.root / "adapters").exists()
+    assert [status for _, status in watching.of("trial_ended")] == ["diverged"]
+    assert watching.calls[-1] == ("run_ended",)
 
 
 def test_early_stopping_ends_a_run_that_no_longer_improves(storage: Path) -> None:

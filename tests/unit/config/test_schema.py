@@ -38,7 +38,7 @@ def test_the_defaults_are_a_valid_run() -> None:
     assert config.data.sources == (SourceConfig(path="synthetic"),)
     assert (config.data.split.val, config.data.split.test, config.data.max_length) == (0.1, 0.1, 2048)
     assert (config.search.searcher, config.search.scheduler, config.search.num_trials) == ("optuna", "halving", 8)
-    assert (config.search.runner, config.search.max_concurrent, config.packs_trials) == ("auto", None, True)
+    assert (config.search.runner, config.search.max_concurrent, config.trains_multi_lora) == ("auto", None, True)
     assert config.search.space.learning_rate is None
     assert (config.eval.temperature, config.eval.max_cases, config.resources.storage_path) == (0.0, None, "runs")
     assert config.gates == {}
@@ -172,33 +172,34 @@ def test_a_grid_needs_a_list_of_learning_rates() -> None:
 
 
 @pytest.mark.parametrize(
-    ("num_workers", "gpus", "packs"),
+    ("num_workers", "gpus", "multi_lora"),
     [(1, None, True), (1, 0, True), (1, 1, True), (1, 2, False), (2, None, False), (2, 1, False)],
 )
-def test_trials_are_packed_by_default_where_each_fits_one_device(
-    num_workers: int, gpus: int | None, packs: bool
+def test_trials_share_an_engine_by_default_where_each_fits_one_device(
+    num_workers: int, gpus: int | None, multi_lora: bool
 ) -> None:
     def config(runner: str) -> RunConfig:
         resources = {"num_workers": num_workers, "gpus_per_worker": gpus}
         return RunConfig.model_validate({"search": {"runner": runner}, "resources": resources})
 
-    assert config("auto").packs_trials is packs
-    assert config("isolated").packs_trials is False
-    if packs:
-        assert config("packed").packs_trials
+    assert config("auto").trains_multi_lora is multi_lora
+    assert config("isolated").trains_multi_lora is False
+    if multi_lora:
+        assert config("multi_lora").trains_multi_lora
     else:
         with pytest.raises(ValidationError, match=r"trains a trial on one device.*set them to at most 1, or"):
-            config("packed")
+            config("multi_lora")
 
 
-def test_what_keeps_a_trial_from_being_packed_is_said() -> None:
+def test_what_keeps_a_trial_from_sharing_an_engine_is_said() -> None:
     refused(
-        "search.runner 'packed' trains a trial on one device, but resources.num_workers is 4 and "
+        "search.runner 'multi_lora' trains a trial on one device, but resources.num_workers is 4 and "
         "resources.gpus_per_worker is 0: set them to at most 1, or search.runner to 'isolated'",
-        search={"runner": "packed"},
+        search={"runner": "multi_lora"},
         resources={"num_workers": 4},
     )
-    refused("'auto', 'packed' or 'isolated'", search={"runner": "parallel"})
+    refused("'auto', 'multi_lora' or 'isolated'", search={"runner": "parallel"})
+    refused("no runner is called 'packed'; its name is 'multi_lora'", search={"runner": "packed"})
     refused("'halving', 'asha' or 'none'", search={"scheduler": "median"})
 
 

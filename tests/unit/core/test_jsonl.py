@@ -12,7 +12,7 @@ from orchestrator.core.jsonl import dump_jsonl, dump_line, parse_line, read_json
 from orchestrator.core.records import AdapterRecord, EvalPoint, Message, QuarantinedRow, Sample, ToolCall, TrialRecord
 from orchestrator.data.card import KindTokens, LeftOut, TokenCard
 from orchestrator.run.ledger import Ledger, StageEntry
-from orchestrator.training.reporting import Progress
+from orchestrator.training.outcome import Progress
 
 CALL = make_call("f", city="Zürich", unit=None, filter={"max": None, "tags": [None, 1]})
 FULL_SAMPLE = make_sample(

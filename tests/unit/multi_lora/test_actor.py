@@ -5,13 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.config.schema import RunConfig
-from orchestrator.multi_lora.actor import PackActor
-from orchestrator.search.multi_lora import pack_plan
+from orchestrator.multi_lora.actor import EngineActor
+from orchestrator.search.multi_lora import engine_plan
 
 
-def new_actor() -> PackActor:
-    plan = pack_plan(RunConfig(), make_plan(), slots=2, most_slots=4, cohort=2)
-    return PackActor(plan.model_dump(mode="json"), "/storage", 0)
+def new_actor() -> EngineActor:
+    plan = engine_plan(RunConfig(), make_plan(), slots=2, most_slots=4, cohort=2)
+    return EngineActor(plan.model_dump(mode="json"), "/storage", 0)
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=4))

@@ -3,6 +3,7 @@
 import copy
 from pathlib import Path
 
+import pytest
 from builders import make_plan
 from datasets import Dataset
 from multi_lora_builders import flat, make_engine, make_spec, relative_differences, rows_of_at_least, train_steps
@@ -99,12 +100,16 @@ def adapter_of(trainer: SFTTrainer) -> dict[str, Pair]:
     }
 
 
-def test_losses_and_adapters_of_slots_are_those_of_trl(tiny_base: PreTrainedModel, tmp_path: Path) -> None:
+@pytest.mark.parametrize("names", [pytest.param(tuple(SPECS), marks=pytest.mark.slow), tuple(SPECS)[1:2]])
+def test_losses_and_adapters_of_slots_are_those_of_trl(
+    tiny_base: PreTrainedModel, tmp_path: Path, names: tuple[str, ...]
+) -> None:
     """Measured over 3 x 50 steps: losses within 3e-7, adapters within 7e-6 of the way they have gone."""
     engine = make_engine(tiny_base, SPECS, batch_size=BATCH, micro_batch_size=MICRO_BATCH, train=ROWS)
     starts = {name: engine.export(name).adapter for name in SPECS}
     results = train_steps(engine, STEPS)
-    for name, spec in SPECS.items():
+    for name in names:
+        spec = SPECS[name]
         trainer = make_trainer(tiny_base, spec, starts[name], tmp_path / name)
         trainer.train()
         logged = [entry for entry in trainer.state.log_history if "loss" in entry]

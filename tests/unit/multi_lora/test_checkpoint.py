@@ -23,7 +23,7 @@ from orchestrator.multi_lora.checkpoint import (
     step_folder,
     write_progress,
 )
-from orchestrator.multi_lora.plan import Peer, TrialProgress
+from orchestrator.multi_lora.messages import Peer, TrialProgress
 from orchestrator.multi_lora.slots import SlotState
 from orchestrator.run.paths import RunDir
 

@@ -18,8 +18,7 @@ from transformers import PreTrainedModel
 
 from orchestrator.multi_lora import engine as engine_module
 from orchestrator.multi_lora.batch import IGNORED, TokenRows, samples_of_step
-from orchestrator.multi_lora.engine import PackedEngine
-from orchestrator.multi_lora.loss import token_losses
+from orchestrator.multi_lora.engine import MultiLoraEngine, token_losses
 from orchestrator.multi_lora.slots import SlotState, initial_state
 
 SPECS = {"a": make_spec(4), "b": make_spec(40, seed=8), "c": make_spec(8, seed=9, weight_decay=0.1)}
@@ -88,7 +87,7 @@ def test_results_count_steps_and_tokens_without_padding() -> None:
 def test_the_base_stays_as_it_was_and_needs_no_gradients() -> None:
     model = small_base("llama").requires_grad_(requires_grad=True)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    engine = PackedEngine(model, TRAIN, VAL, batch_size=4, micro_batch_size=4)
+    engine = MultiLoraEngine(model, TRAIN, VAL, batch_size=4, micro_batch_size=4)
     engine.admit("a", make_spec())
     train_steps(engine, 3)
     after = {name.replace(".base.", "."): tensor for name, tensor in model.state_dict().items()}
@@ -191,7 +190,7 @@ def test_a_batch_may_be_larger_than_the_data() -> None:
 
 def test_only_the_named_layers_are_trained() -> None:
     model = small_base("llama", dtype=torch.float64)
-    engine = PackedEngine(
+    engine = MultiLoraEngine(
         copy.deepcopy(model), TRAIN, VAL, batch_size=4, micro_batch_size=4, target_modules=("q_proj", "v_proj")
     )
     engine.admit("a", make_spec())
@@ -213,7 +212,7 @@ def test_the_gradient_is_that_of_the_last_step_after_clipping() -> None:
 
 def test_learning_lowers_the_loss(tiny_base: PreTrainedModel) -> None:
     rows = TokenRows.of([(list(range(10, 30)), list(range(10, 30)))])
-    engine = PackedEngine(copy.deepcopy(tiny_base), rows, rows, batch_size=1, micro_batch_size=1)
+    engine = MultiLoraEngine(copy.deepcopy(tiny_base), rows, rows, batch_size=1, micro_batch_size=1)
     engine.admit("a", make_spec(8, max_steps=20))
     before = engine.eval_loss(["a"])["a"]
     losses = [result.loss for result in train_steps(engine, 20)["a"]]

@@ -18,13 +18,13 @@ from multi_lora_builders import (
     small_base,
     train_steps,
 )
+from multi_lora_reference import TrainedAlone, train_alone
 from multi_lora_runs import random_rows
 from transformers import PreTrainedModel
 
 from orchestrator.multi_lora.batch import IGNORED, TokenRows
-from orchestrator.multi_lora.engine import PackedEngine
-from orchestrator.multi_lora.optim import schedule_factor
-from orchestrator.multi_lora.reference import TrainedAlone, train_alone
+from orchestrator.multi_lora.engine import MultiLoraEngine
+from orchestrator.multi_lora.optimizer import schedule_factor
 from orchestrator.multi_lora.slots import SlotSpec, SlotState, initial_state
 
 MIXED = {
@@ -75,31 +75,35 @@ def test_in_float64_slots_on_the_toy_base_are_the_reference(tiny_base: PreTraine
         assert difference(engine.export(name).adapter, alone.state.adapter) < 1e-9
 
 
-def travelled(spec: SlotSpec, alone: TrainedAlone, engine: PackedEngine) -> torch.Tensor:
+def travelled(spec: SlotSpec, alone: TrainedAlone, engine: MultiLoraEngine) -> torch.Tensor:
     """How far each weight of an adapter has moved from its start."""
     return flat(alone.state.adapter) - flat(initial_state(spec, engine.targets).adapter)
 
 
 @pytest.mark.parametrize("kind", ["qwen3", "llama", "gemma3_text", "mistral", "gpt_neox", "bloom"])
-def test_in_float32_a_slot_is_the_reference_but_for_rounding(kind: str) -> None:
-    """Losses within 1e-6 in every step, and the adapter as near as AdamW allows.
+def test_in_float32_a_slot_is_as_near_to_float64_as_the_reference_is(kind: str) -> None:
+    """The same training in float64 says what is right; the engine may round no worse than PEFT does in float32.
 
-    AdamW divides a gradient by its own size plus 1e-8. Where a gradient is hardly larger than what rounding makes of
-    it, the weight moves by a full learning rate in a direction that rounding decides. Such weights are few and matter
-    little. So: all weights together end within 1e-4 of the way they have gone (measured 1.4e-5), and the worst single
-    one within 1e-2 of the longest way a weight can go (measured 1.3e-3).
+    AdamW divides a gradient by its own size plus 1e-8. Where a gradient is hardly larger than its rounding error, the
+    weight moves by a full learning rate in a direction that rounding decides, on each processor in its own way. With
+    mistral PEFT itself ends 1.9e-3 of the way travelled from float64, and a single weight 0.1 of the longest way it
+    can go; elsewhere both are below 1e-4 and 4e-3. So the bounds are twice PEFT's own distance plus a fixed amount:
+    1e-6 for losses, 1e-4 of the way travelled for all weights together, and 1e-2 of the longest way for the worst one.
     """
     model = small_base(kind)
+    precise = in_full_precision(copy.deepcopy(model).double())
     engine = make_engine(model, MIXED, batch_size=BATCH, micro_batch_size=3)
     results = train_steps(engine, STEPS)
     for name, spec in MIXED.items():
-        alone = train_alone(model, TRAIN, spec, batch_size=BATCH, steps=STEPS)
-        assert relative_differences([result.loss for result in results[name]], alone.losses) < 1e-6
+        alone, exact = (train_alone(base, TRAIN, spec, batch_size=BATCH, steps=STEPS) for base in (model, precise))
+        losses = [result.loss for result in results[name]]
+        assert relative_differences(losses, exact.losses) < 1e-6 + 2 * relative_differences(alone.losses, exact.losses)
         assert relative_differences([result.grad_norm for result in results[name]], alone.grad_norms) < 1e-5
-        wrong = flat(engine.export(name).adapter) - flat(alone.state.adapter)
-        assert wrong.norm() < 1e-4 * travelled(spec, alone, engine).norm()
+        right = flat(exact.state.adapter)
+        wrong, reference_wrong = flat(engine.export(name).adapter) - right, flat(alone.state.adapter) - right
+        assert wrong.norm() < 1e-4 * travelled(spec, exact, engine).norm() + 2 * reference_wrong.norm()
         longest_way = sum(spec.learning_rate * schedule_factor(spec, step) for step in range(STEPS))
-        assert wrong.abs().max() < 1e-2 * longest_way
+        assert wrong.abs().max() < 1e-2 * longest_way + 2 * reference_wrong.abs().max()
 
 
 @pytest.mark.parametrize("kind", ["qwen3", "llama", "gemma3_text", "mistral", "gpt_neox", "bloom"])
@@ -247,6 +251,71 @@ def test_no_bit_depends_on_a_neighbour_that_diverges(how: str, rank: int, dtype:
         assert not torch.tensor([losses[name], got[name][-1].loss]).isfinite().any()
 
 
+class LeakyNorm(torch.nn.Module):  # type: ignore[misc]  # torch is not followed
+    """A norm that adds zero times the next row, forward and backward: what is not finite spreads to other rows."""
+
+    def __init__(self, norm: torch.nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(x) + 0.0 * x.roll(1, dims=0)
+
+
+@bits_hold
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("leaks", ["in a norm", "in products of 40"])
+@pytest.mark.parametrize("broken", [("n0",), ("n0", "n1", "n2")])
+def test_no_bit_depends_on_a_neighbour_that_diverges_even_where_nan_leaks_between_rows(
+    broken: tuple[str, ...], leaks: str, dtype: torch.dtype
+) -> None:
+    """40 is no multiple of 32: with AMX, bfloat16 products read past the end of such rows."""
+    model = small_base(dtype=dtype, hidden_size=40, intermediate_size=72)
+    if leaks == "in a norm":
+        for layer in model.model.layers:
+            layer.input_layernorm = LeakyNorm(layer.input_layernorm)
+    specs = {"n0": make_spec(8), "mine": mine(8), "n1": make_spec(40), "n2": make_spec(8)}
+    alone, engine = make_engine(model, {"mine": mine(8)}), make_engine(model, {})
+    for name, spec in specs.items():
+        settled = replace(spec, learning_rate=1e30) if name in broken else spec
+        engine.admit(name, settled)
+    wanted, got = train_steps(alone, 5), train_steps(engine, 5)
+    assert got["mine"] == wanted["mine"]
+    assert same_bits(engine.export("mine"), alone.export("mine"))
+    losses = engine.eval_loss(engine.slots)
+    assert losses["mine"] == alone.eval_loss(["mine"])["mine"]
+    for name in ("n0", "n1", "n2"):
+        assert torch.tensor([losses[name], got[name][-1].loss]).isfinite().all() == (name not in broken)
+
+
+@bits_hold
+def test_evaluation_keeps_a_slot_apart_that_diverged_in_the_step_before() -> None:
+    model = small_base()
+    for layer in model.model.layers:
+        layer.input_layernorm = LeakyNorm(layer.input_layernorm)
+    alone = make_engine(model, {"mine": mine(8)})
+    engine = make_engine(model, {"n0": make_spec(8, learning_rate=1e30, warmup_steps=0), "mine": mine(8)})
+    assert train_steps(engine, 1)["n0"][0].loss < 10
+    train_steps(alone, 1)
+    for names in (["mine"], ["n0", "mine"]):
+        assert engine.eval_loss(names)["mine"] == alone.eval_loss(["mine"])["mine"]
+    assert not torch.tensor(engine.eval_loss(["n0"])["n0"]).isfinite()
+
+
+@bits_hold
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("inner", [31, 40, 64, 208])
+def test_a_product_of_finite_numbers_keeps_each_row_to_itself(inner: int, dtype: torch.dtype) -> None:
+    """What the engine rests on. It does not hold for NaN: with AMX, row 95 of 208 bfloat16 numbers is then NaN too."""
+    generator = torch.Generator().manual_seed(0)
+    rows, weight = (torch.randn(size, inner, generator=generator).to(dtype) for size in (240, 32))
+    company = torch.full_like(rows, torch.finfo(dtype).max / 1e4)
+    company[48:96] = rows[48:96]
+    assert torch.equal((rows @ weight.mT)[48:96], (company @ weight.mT)[48:96])
+    alone, together = (torch.bmm(left.view(5, 48, inner), weight.mT.repeat(5, 1, 1)) for left in (rows, company))
+    assert torch.equal(alone[1], together[1])
+
+
 def spoilt(state: SlotState, how: str) -> SlotState:
     """The state with one layer at infinity."""
     part = copy.deepcopy(state.adapter if how == "infinite weights" else state.exp_avg)
@@ -294,7 +363,7 @@ def test_passes_of_hardly_any_learned_tokens_agree_but_for_rounding(dtype: torch
 
 def with_strangers(
     model: PreTrainedModel, *, steps: int
-) -> tuple[PackedEngine, PackedEngine, list[float], list[float]]:
+) -> tuple[MultiLoraEngine, MultiLoraEngine, list[float], list[float]]:
     """An engine with my slot alone, one with strangers that come and go, and my losses in both."""
     alone = make_engine(model, {"mine": mine(8)}, micro_batch_size=3)
     engine = make_engine(model, MIXED, micro_batch_size=3)

@@ -12,15 +12,15 @@ from orchestrator.config.schema import ModelConfig, RunConfig
 from orchestrator.core.errors import InputError, ModelNotFoundError, TrainingError
 from orchestrator.multi_lora.batch import IGNORED
 from orchestrator.multi_lora.host import make_engine, read_tokens, start_engine
-from orchestrator.multi_lora.plan import PackPlan, PackStatus
-from orchestrator.search.multi_lora import pack_plan
+from orchestrator.multi_lora.messages import EnginePlan, EngineStatus
+from orchestrator.search.multi_lora import engine_plan
 
 ROWS = [([5, 6, 7, 8], [IGNORED, IGNORED, 7, 8]), ([9, 10], [IGNORED, 10]), ([11, 12, 13], [IGNORED, 12, 13])]
 
 
-def plan_for(base: str, tokens: Path, **fields: object) -> PackPlan:
+def plan_for(base: str, tokens: Path, **fields: object) -> EnginePlan:
     train = make_plan(base=base, train_tokens=str(tokens), val_tokens=str(tokens))
-    plan = pack_plan(RunConfig(), train, slots=2, most_slots=4, cohort=2)
+    plan = engine_plan(RunConfig(), train, slots=2, most_slots=4, cohort=2)
     return plan.model_copy(update={"model": ModelConfig(base=base, dtype="float32"), **fields})
 
 
@@ -54,7 +54,7 @@ def test_an_engine_is_made_as_the_plan_says(model_folder: Path, tokens: Path) ->
     assert engine.train_step()["a"].tokens in {6, 7, 5}
 
 
-def test_what_cannot_be_trained_packed_is_told_before_anything_starts(model_folder: Path, tokens: Path) -> None:
+def test_a_base_that_does_not_suit_is_told_before_anything_starts(model_folder: Path, tokens: Path) -> None:
     with pytest.raises(InputError, match=r"lora.target_modules"):
         make_engine(plan_for(str(model_folder), tokens, target_modules=("embed_tokens",)))
     with pytest.raises(InputError, match=r"lora.target_modules"):
@@ -77,7 +77,7 @@ def test_an_engine_starts_with_the_slots_that_are_set_and_trains_what_comes(
     plan = plan_for(str(model_folder), real_tokens, slots=3, eval_steps=2)
     trials, status = start_engine(plan, tmp_path / "s", 1, after_death=False)
     assert (status.device, status.dtype, status.threads, status.slots, status.measured) == ("cpu", "float32", 1, 3, {})
-    assert PackStatus.model_validate_json((tmp_path / "s" / "engine-1.json").read_text()) == status
+    assert EngineStatus.model_validate_json((tmp_path / "s" / "engine-1.json").read_text()) == status
     assert [evaluation.step for evaluation in follow(trials, "a", make_spec(max_steps=3))] == [2, 3]
     assert trials.use().slots == 3
 

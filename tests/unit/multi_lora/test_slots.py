@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multi_lora_builders import make_engine, make_spec, same_bits, small_base, train_steps
 
-from orchestrator.multi_lora.engine import PackedEngine
+from orchestrator.multi_lora.engine import MultiLoraEngine
 from orchestrator.multi_lora.slots import (
     CHUNK,
     NARROWEST,
@@ -162,7 +162,7 @@ def test_padding_stays_exactly_zero_over_steps_and_refills(dtype: torch.dtype) -
     assert_padding_is_zero(engine, steps=3)
 
 
-def assert_padding_is_zero(engine: PackedEngine, *, steps: int) -> None:
+def assert_padding_is_zero(engine: MultiLoraEngine, *, steps: int) -> None:
     for _ in range(steps):
         train_steps(engine, 1)
         for stack in engine._stacks.values():

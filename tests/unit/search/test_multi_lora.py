@@ -7,9 +7,9 @@ from builders import make_config, make_plan, names_in
 from orchestrator.config.schema import LoraConfig, RunConfig, SearchConfig, SpaceConfig, TrainConfig
 from orchestrator.core.records import EvalPoint, StopReason, TrialStatus
 from orchestrator.multi_lora.checkpoint import step_folder, write_progress
-from orchestrator.multi_lora.plan import PackStatus, TrialProgress
-from orchestrator.search.multi_lora import MOST_SLOTS, Engines, pack_plan, read_packed_trial
-from orchestrator.search.multi_lora_trial import slot_spec
+from orchestrator.multi_lora.messages import EngineStatus, TrialProgress
+from orchestrator.search.multi_lora import MOST_SLOTS, SearchEngines, engine_plan, read_slot_trial
+from orchestrator.search.slot_trial import slot_spec
 
 CURVE = tuple(EvalPoint(step=step, eval_loss=loss) for step, loss in ((6, 0.9), (12, 0.5), (18, 0.7)))
 PLAN = make_plan(max_steps=18)
@@ -44,7 +44,7 @@ def test_a_trials_record_says_how_far_its_engine_got(
 ) -> None:
     spent = progress.model_copy(update={"tokens": 77, "device_s": 1.23456})
     write_progress(tmp_path / "t", spent)
-    trained, record = read_packed_trial(tmp_path, "t", PLAN, duration_s=9.0, error=error)
+    trained, record = read_slot_trial(tmp_path, "t", PLAN, duration_s=9.0, error=error)
     assert (record.trial_id, record.status, record.stop_reason, record.error) == ("t", status, reason, error)
     assert (record.steps, record.tokens, record.device_s, record.duration_s) == (progress.step, 77, 1.235, 9.0)
     assert (record.curve, record.best_step) == (progress.curve, best_step)
@@ -57,12 +57,12 @@ def test_a_trials_record_says_how_far_its_engine_got(
 def test_patience_is_told_from_the_curve_as_in_isolated_trials(tmp_path: Path) -> None:
     plan = make_plan(max_steps=60, train=TrainConfig(early_stopping_patience=1))
     write_progress(tmp_path / "t", TrialProgress(step=18, curve=CURVE, best_step=12, stop_reason="no_improvement"))
-    _, record = read_packed_trial(tmp_path, "t", plan, duration_s=None, error=None)
+    _, record = read_slot_trial(tmp_path, "t", plan, duration_s=None, error=None)
     assert (record.status, record.stop_reason, record.best_step) == ("stopped_early", "no_improvement", 12)
 
 
 def test_a_trial_of_which_nothing_is_there_has_a_record_too(tmp_path: Path) -> None:
-    trained, record = read_packed_trial(tmp_path, "t", PLAN, duration_s=None, error="lost")
+    trained, record = read_slot_trial(tmp_path, "t", PLAN, duration_s=None, error="lost")
     assert (record.status, record.steps, record.curve, trained.best_checkpoint) == ("failed", 0, (), None)
     assert names_in(tmp_path) == []
 
@@ -89,15 +89,15 @@ def test_an_engine_is_asked_for_what_the_config_says(tmp_path: Path) -> None:
         train=TrainConfig(batch_size=4, micro_batch_size=2, gradient_checkpointing=True, early_stopping_patience=None),
         gpus_per_worker=1,
     )
-    pack = pack_plan(config, plan, slots=None, most_slots=1000, cohort=3)
-    assert (pack.most_slots, pack.slots, pack.cohort, pack.largest_rank) == (MOST_SLOTS, None, 3, 128)
-    assert (pack.batch_size, pack.micro_batch_size, pack.eval_steps, pack.patience) == (4, 2, 7, None)
-    assert (pack.target_modules, pack.gradient_checkpointing, pack.gpus) == (("q_proj",), True, 1)
-    assert pack_plan(RunConfig(), plan, slots=100, most_slots=5, cohort=1).slots == 100
+    engine = engine_plan(config, plan, slots=None, most_slots=1000, cohort=3)
+    assert (engine.most_slots, engine.slots, engine.cohort, engine.largest_rank) == (MOST_SLOTS, None, 3, 128)
+    assert (engine.batch_size, engine.micro_batch_size, engine.eval_steps, engine.patience) == (4, 2, 7, None)
+    assert (engine.target_modules, engine.gradient_checkpointing, engine.gpus) == (("q_proj",), True, 1)
+    assert engine_plan(RunConfig(), plan, slots=100, most_slots=5, cohort=1).slots == 100
 
 
 def test_as_many_trials_run_as_all_engines_have_slots() -> None:
-    def status(slots: int) -> PackStatus:
-        return PackStatus(device="cpu", dtype="float32", threads=1, slots=slots, measured={}, startup_s=1.0)
+    def status(slots: int) -> EngineStatus:
+        return EngineStatus(device="cpu", dtype="float32", threads=1, slots=slots, measured={}, startup_s=1.0)
 
-    assert Engines((None, None), (status(3), status(5))).concurrent_trials == 8
+    assert SearchEngines((None, None), (status(3), status(5))).concurrent_trials == 8

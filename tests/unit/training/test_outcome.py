@@ -11,6 +11,7 @@ from orchestrator.models.adapters import read_adapter
 from orchestrator.run.paths import RunDir
 from orchestrator.training.outcome import (
     STATUS_OF,
+    Progress,
     TrainedTrial,
     describe_trial,
     keep_best,
@@ -18,7 +19,6 @@ from orchestrator.training.outcome import (
     read_trial,
     stop_reason,
 )
-from orchestrator.training.reporting import Progress
 
 PLAN = make_plan(max_steps=20)
 EARLY, BEST, LAST = (EvalPoint(step=s, eval_loss=v) for s, v in ((5, 0.9), (10, 0.4), (20, 0.5)))

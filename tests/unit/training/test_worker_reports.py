@@ -7,7 +7,8 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from orchestrator.core.jsonl import parse_line
 from orchestrator.core.records import EvalPoint, JsonObject
-from orchestrator.training.reporting import Progress, RecordProgress, ReportToRay, curve_of, tokens_of
+from orchestrator.training.outcome import Progress, RecordProgress
+from orchestrator.training.worker import ReportToRay, curve_of, tokens_of
 
 
 def test_a_curve_pairs_each_eval_loss_with_the_training_loss_before_it() -> None:

@@ -15,7 +15,7 @@ from peft.tuners.lora import LoraLayer
 from transformers import PreTrainedModel, get_scheduler
 
 from orchestrator.multi_lora.batch import IGNORED, TokenRows, samples_of_step
-from orchestrator.multi_lora.dropout import DropoutKeys, row_key
+from orchestrator.multi_lora.layers import DropoutKeys, row_key
 from orchestrator.multi_lora.slots import Pair, SlotSpec, SlotState, Target, initial_state
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from orchestrator.core.errors import TrainingError
-from orchestrator.multi_lora.memory import OutOfMemory, attempt, too_large
+from orchestrator.multi_lora.sizing import OutOfMemory, attempt, too_large
 
 FAR_TOO_MANY = 1 << 58
 """Bytes that no machine has."""

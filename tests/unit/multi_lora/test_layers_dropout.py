@@ -12,7 +12,7 @@ from multi_lora_builders import (
     train_steps,
 )
 
-from orchestrator.multi_lora.dropout import DropoutKeys, row_key
+from orchestrator.multi_lora.layers import DropoutKeys, row_key
 
 CPU = torch.device("cpu")
 EXACT = pytest.mark.skipif(

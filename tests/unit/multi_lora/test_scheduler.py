@@ -1,4 +1,4 @@
-"""Trials in the slots of a real engine: who trains when, what is told, what is counted. No Ray."""
+"""SlotScheduler in the slots of a real engine: who trains when, what is told, what is counted. No Ray."""
 
 import threading
 import time
@@ -26,25 +26,25 @@ from orchestrator.core.errors import TrainingError
 from orchestrator.core.patience import DIVERGED_LOSS
 from orchestrator.multi_lora.batch import samples_of_step
 from orchestrator.multi_lora.checkpoint import read_progress
-from orchestrator.multi_lora.engine import PackedEngine
-from orchestrator.multi_lora.plan import Evaluation, Peer
+from orchestrator.multi_lora.engine import MultiLoraEngine
+from orchestrator.multi_lora.messages import Evaluation, Peer
+from orchestrator.multi_lora.scheduler import AHEAD, SlotScheduler
 from orchestrator.multi_lora.spec import SlotSpec
-from orchestrator.multi_lora.trials import AHEAD, Trials
 
 SPECS = {
     f"t{number}": make_spec(rank=(4, 8, 20)[number % 3], learning_rate=10.0 ** -(1 + number % 2), seed=number)
     for number in range(6)
 }
-"""Trials of several ranks in two stacks."""
+"""SlotScheduler of several ranks in two stacks."""
 
 
 @pytest.fixture
-def engine(model_folder: Path) -> PackedEngine:
+def engine(model_folder: Path) -> MultiLoraEngine:
     return make_engine(model_folder)
 
 
-def alone(engine: PackedEngine, spec: SlotSpec) -> Losses:
-    """Step and eval loss when a trial trains without company, and without `Trials`."""
+def alone(engine: MultiLoraEngine, spec: SlotSpec) -> Losses:
+    """Step and eval loss when a trial trains without company, and without `SlotScheduler`."""
     engine.admit("alone", spec)
     points: Losses = []
     for step in range(1, spec.max_steps + 1):
@@ -56,7 +56,7 @@ def alone(engine: PackedEngine, spec: SlotSpec) -> Losses:
 
 
 def test_clients_hear_of_every_evaluation_of_the_losses_that_training_alone_gives(
-    engine: PackedEngine, tmp_path: Path
+    engine: MultiLoraEngine, tmp_path: Path
 ) -> None:
     wanted = {name: alone(engine, spec) for name, spec in SPECS.items()}
     heard = follow_all(make_trials(engine, tmp_path, slots=4), SPECS)
@@ -70,13 +70,13 @@ def test_clients_hear_of_every_evaluation_of_the_losses_that_training_alone_give
     assert engine.slots == []
 
 
-def test_the_last_step_is_evaluated_whatever_the_cadence(engine: PackedEngine, tmp_path: Path) -> None:
+def test_the_last_step_is_evaluated_whatever_the_cadence(engine: MultiLoraEngine, tmp_path: Path) -> None:
     heard = follow_all(make_trials(engine, tmp_path), {"odd": make_spec(max_steps=5), "short": make_spec(max_steps=1)})
     assert [evaluation.step for evaluation in heard["odd"]] == [2, 4, 5]
     assert [evaluation.step for evaluation in heard["short"]] == [1]
 
 
-def test_a_slot_that_falls_free_is_filled_before_the_next_step(engine: PackedEngine, tmp_path: Path) -> None:
+def test_a_slot_that_falls_free_is_filled_before_the_next_step(engine: MultiLoraEngine, tmp_path: Path) -> None:
     trials = make_trials(engine, tmp_path, slots=2)
     for name in ("a", "b", "c"):
         trials.attach(name, make_spec())
@@ -91,7 +91,7 @@ def test_a_slot_that_falls_free_is_filled_before_the_next_step(engine: PackedEng
     assert hear(trials, "b", 0).step == 2
 
 
-def test_who_waits_longest_is_next(engine: PackedEngine, tmp_path: Path) -> None:
+def test_who_waits_longest_is_next(engine: MultiLoraEngine, tmp_path: Path) -> None:
     trials = make_trials(engine, tmp_path, slots=1)
     for name in ("a", "b", "c"):
         trials.attach(name, make_spec(max_steps=1))
@@ -102,7 +102,7 @@ def test_who_waits_longest_is_next(engine: PackedEngine, tmp_path: Path) -> None
 
 
 def test_a_trial_whose_client_is_silent_is_parked_and_taken_up_again_with_the_same_losses(
-    engine: PackedEngine, tmp_path: Path
+    engine: MultiLoraEngine, tmp_path: Path
 ) -> None:
     spec = make_spec(max_steps=12, seed=3)
     wanted = alone(engine, spec)
@@ -120,7 +120,7 @@ def test_a_trial_whose_client_is_silent_is_parked_and_taken_up_again_with_the_sa
     assert losses_of(heard) == near(wanted)
 
 
-def test_the_first_step_waits_until_the_slots_are_full(engine: PackedEngine, tmp_path: Path) -> None:
+def test_the_first_step_waits_until_the_slots_are_full(engine: MultiLoraEngine, tmp_path: Path) -> None:
     trials = make_trials(engine, tmp_path, slots=2, gather_s=600)
     assert not trials.advance()
     trials.attach("a", make_spec())
@@ -137,12 +137,12 @@ def test_the_first_step_waits_until_the_slots_are_full(engine: PackedEngine, tmp
 
 
 def test_the_first_step_waits_no_longer_when_nobody_comes(
-    engine: PackedEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: MultiLoraEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = SimpleNamespace(now=0.0)
     clock.monotonic = lambda: clock.now
     monkeypatch.setattr(
-        "orchestrator.multi_lora.trials.time", clock
+        "orchestrator.multi_lora.scheduler.time", clock
     )  # two seconds of a busy machine are not to be told
     trials = make_trials(engine, tmp_path, slots=4, gather_s=2)
     trials.attach("a", make_spec())
@@ -156,7 +156,7 @@ def test_the_first_step_waits_no_longer_when_nobody_comes(
 
 
 def test_a_client_whose_trial_gets_no_slot_is_told_so_and_may_go_on_waiting(
-    engine: PackedEngine, tmp_path: Path
+    engine: MultiLoraEngine, tmp_path: Path
 ) -> None:
     trials = make_trials(engine, tmp_path, slots=1)
     for name in ("a", "b"):
@@ -173,7 +173,7 @@ def test_a_client_whose_trial_gets_no_slot_is_told_so_and_may_go_on_waiting(
 
 
 def test_a_parked_trial_leaves_its_slot_to_another_and_is_the_next_to_get_one(
-    engine: PackedEngine, tmp_path: Path
+    engine: MultiLoraEngine, tmp_path: Path
 ) -> None:
     trials = make_trials(engine, tmp_path, slots=1)
     for name in ("silent", "b", "c"):
@@ -188,7 +188,7 @@ def test_a_parked_trial_leaves_its_slot_to_another_and_is_the_next_to_get_one(
     assert engine.slots == ["silent"]
 
 
-def test_a_trial_that_gets_no_better_stops_by_its_patience(engine: PackedEngine, tmp_path: Path) -> None:
+def test_a_trial_that_gets_no_better_stops_by_its_patience(engine: MultiLoraEngine, tmp_path: Path) -> None:
     heard = follow_all(
         make_trials(engine, tmp_path, patience=2), {"a": make_spec(learning_rate=1.0, max_steps=40), "b": make_spec()}
     )
@@ -199,7 +199,7 @@ def test_a_trial_that_gets_no_better_stops_by_its_patience(engine: PackedEngine,
     assert heard["b"][-1].stop_reason == "finished"
 
 
-def test_a_trial_that_diverges_stops_at_once_and_harms_no_other(engine: PackedEngine, tmp_path: Path) -> None:
+def test_a_trial_that_diverges_stops_at_once_and_harms_no_other(engine: MultiLoraEngine, tmp_path: Path) -> None:
     peaceful = {name: spec for name, spec in SPECS.items() if name != "t1"}
     wanted = {name: alone(engine, spec) for name, spec in peaceful.items()}
     wild = make_spec(learning_rate=1e30, seed=1, warmup_steps=0)
@@ -213,7 +213,7 @@ def test_a_trial_that_diverges_stops_at_once_and_harms_no_other(engine: PackedEn
         assert losses_of(evaluations) == near(wanted[name])
 
 
-def test_a_trial_that_diverges_late_keeps_its_finite_curve(engine: PackedEngine, tmp_path: Path) -> None:
+def test_a_trial_that_diverges_late_keeps_its_finite_curve(engine: MultiLoraEngine, tmp_path: Path) -> None:
     # At this rate squares overflow float32, in which the base computes its norms, after a few steps.
     wild = make_spec(learning_rate=1e19, warmup_steps=10)
     heard = follow_all(make_trials(engine, tmp_path), {"wild": wild})["wild"]
@@ -223,7 +223,9 @@ def test_a_trial_that_diverges_late_keeps_its_finite_curve(engine: PackedEngine,
     assert heard[-1].step > heard[-2].step
 
 
-def test_each_evaluation_names_all_that_were_evaluated_in_the_same_step(engine: PackedEngine, tmp_path: Path) -> None:
+def test_each_evaluation_names_all_that_were_evaluated_in_the_same_step(
+    engine: MultiLoraEngine, tmp_path: Path
+) -> None:
     trials = make_trials(engine, tmp_path, slots=3)
     trials.attach("a", make_spec())
     trials.attach("b", make_spec(seed=1))
@@ -238,7 +240,7 @@ def test_each_evaluation_names_all_that_were_evaluated_in_the_same_step(engine: 
     assert [peer.trial for peer in hear(trials, "odd", 0).peers] == ["odd"]
 
 
-def test_peers_may_be_at_different_steps_of_their_own(engine: PackedEngine, tmp_path: Path) -> None:
+def test_peers_may_be_at_different_steps_of_their_own(engine: MultiLoraEngine, tmp_path: Path) -> None:
     trials = make_trials(engine, tmp_path)
     trials.attach("early", make_spec())
     trials.advance()
@@ -254,7 +256,7 @@ def test_peers_may_be_at_different_steps_of_their_own(engine: PackedEngine, tmp_
 
 
 def test_a_client_that_comes_anew_hears_all_from_the_start_while_the_trial_trains_on(
-    engine: PackedEngine, tmp_path: Path
+    engine: MultiLoraEngine, tmp_path: Path
 ) -> None:
     spec = make_spec()
     wanted = alone(engine, spec)
@@ -269,7 +271,7 @@ def test_a_client_that_comes_anew_hears_all_from_the_start_while_the_trial_train
 
 
 def test_steps_and_tokens_are_those_of_the_batches_and_the_time_is_shared_out(
-    engine: PackedEngine, tmp_path: Path
+    engine: MultiLoraEngine, tmp_path: Path
 ) -> None:
     trials = make_trials(engine, tmp_path, slots=2)
     follow_all(trials, SPECS)
@@ -286,7 +288,7 @@ def test_steps_and_tokens_are_those_of_the_batches_and_the_time_is_shared_out(
     assert use.slots == 2
 
 
-def test_slots_count_as_busy_while_trials_keep_coming(engine: PackedEngine, tmp_path: Path) -> None:
+def test_slots_count_as_busy_while_trials_keep_coming(engine: MultiLoraEngine, tmp_path: Path) -> None:
     trials = make_trials(engine, tmp_path, slots=1)
     time.sleep(0.2)  # before the first trial nothing is on offer
     for name in ("a", "b", "c"):
@@ -304,7 +306,7 @@ def test_slots_count_as_busy_while_trials_keep_coming(engine: PackedEngine, tmp_
     assert later.busy_slot_s == pytest.approx(use.busy_slot_s, abs=0.25)
 
 
-def test_waiting_without_work_is_counted_and_ends_when_a_trial_comes(engine: PackedEngine, tmp_path: Path) -> None:
+def test_waiting_without_work_is_counted_and_ends_when_a_trial_comes(engine: MultiLoraEngine, tmp_path: Path) -> None:
     trials = make_trials(engine, tmp_path)
     trials.wait_for_work(0.05)
     assert trials.use().waiting_s >= 0.05
@@ -322,7 +324,7 @@ def test_waiting_without_work_is_counted_and_ends_when_a_trial_comes(engine: Pac
     assert use.waiting_s > use.starved_s == waited_s  # nobody came any more
 
 
-def test_a_broken_engine_is_told_to_all_who_wait_and_to_all_who_come(engine: PackedEngine, tmp_path: Path) -> None:
+def test_a_broken_engine_is_told_to_all_who_wait_and_to_all_who_come(engine: MultiLoraEngine, tmp_path: Path) -> None:
     trials = make_trials(engine, tmp_path)
     trials.attach("a", make_spec())
     told: list[str] = []
@@ -343,7 +345,7 @@ def test_a_broken_engine_is_told_to_all_who_wait_and_to_all_who_come(engine: Pac
     assert len(told) == 2
 
 
-def test_a_client_can_wait_until_its_trial_is_out(engine: PackedEngine, tmp_path: Path) -> None:
+def test_a_client_can_wait_until_its_trial_is_out(engine: MultiLoraEngine, tmp_path: Path) -> None:
     trials = make_trials(engine, tmp_path)
     trials.detach("unknown", wait=True)
     with at_work(trials):
@@ -357,7 +359,7 @@ def test_a_client_can_wait_until_its_trial_is_out(engine: PackedEngine, tmp_path
 
 
 def test_many_clients_that_come_leave_and_come_again_at_any_time_change_no_loss(
-    engine: PackedEngine, model_folder: Path, tmp_path: Path
+    engine: MultiLoraEngine, model_folder: Path, tmp_path: Path
 ) -> None:
     wanted = {name: alone(make_engine(model_folder), spec) for name, spec in SPECS.items()}
     trials = make_trials(engine, tmp_path, slots=3)
@@ -383,8 +385,8 @@ def test_many_clients_that_come_leave_and_come_again_at_any_time_change_no_loss(
         assert losses == near(wanted[name])
 
 
-def test_attaching_twice_changes_nothing(engine: PackedEngine, tmp_path: Path) -> None:
-    trials: Trials = make_trials(engine, tmp_path)
+def test_attaching_twice_changes_nothing(engine: MultiLoraEngine, tmp_path: Path) -> None:
+    trials: SlotScheduler = make_trials(engine, tmp_path)
     trials.attach("a", make_spec())
     trials.advance()
     trials.attach("a", make_spec())

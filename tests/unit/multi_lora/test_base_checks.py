@@ -17,13 +17,13 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
 from orchestrator.core.errors import InputError
-from orchestrator.multi_lora.base import (
+from orchestrator.multi_lora.base_checks import (
     checkpoint_layers,
     decoder_and_head,
     require_causal_rows,
     require_steady_positions,
 )
-from orchestrator.multi_lora.engine import PackedEngine
+from orchestrator.multi_lora.engine import MultiLoraEngine
 
 DTYPES = [torch.float32, torch.bfloat16]
 
@@ -59,7 +59,7 @@ def test_bases_that_do_more_than_causal_rows_and_a_head_are_refused_in_every_typ
 ) -> None:
     model = small_base(kind, dtype=dtype, initializer_range=scale, **settings)
     with pytest.raises(InputError, match=why) as caught:
-        PackedEngine(model, TRAIN, VAL, batch_size=2, micro_batch_size=2)
+        MultiLoraEngine(model, TRAIN, VAL, batch_size=2, micro_batch_size=2)
     assert "Set search.runner to isolated" in str(caught.value)
 
 

@@ -1,11 +1,15 @@
-"""How many slots a device should have: a cohort, or as many more as train faster."""
+"""How many slots a device gets: a cohort, or as many more as train faster; and what happens when memory runs out."""
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-from orchestrator.multi_lora.engine import PackedEngine
-from orchestrator.multi_lora.memory import OutOfMemory, attempt
+import torch
+
+from orchestrator.core.errors import TrainingError
+from orchestrator.multi_lora.engine import MultiLoraEngine
 from orchestrator.multi_lora.slots import SlotSpec
 
 NEAR_THE_PEAK = 0.95
@@ -14,7 +18,47 @@ LONG_STEP_S = 0.5
 """A device that works so long at a step is full; more slots only make its steps longer."""
 
 
-def measure_rates(engine: PackedEngine, *, most_slots: int, cohort: int, rank: int) -> dict[int, float]:
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class OutOfMemory:
+    """That memory ran out, in the allocator's words."""
+
+    words: str
+
+
+def attempt(work: Callable[[], T]) -> T | OutOfMemory:
+    """What `work` returns, or that memory ran out.
+
+    The error itself is not kept: its traceback holds the tensors that filled the memory.
+    """
+    try:
+        return work()
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        return OutOfMemory((str(error).splitlines() or ["no memory"])[0])
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """PyTorch has a class of its own for devices; on the CPU it is a RuntimeError like any other."""
+    words = str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+        said in words for said in ("can't allocate memory", "not enough memory", "bad_alloc")
+    )
+
+
+def too_large(problem: OutOfMemory) -> TrainingError:
+    """What to tell when a single slot with a single row in a pass does not fit."""
+    return TrainingError(
+        f"a single row of a single adapter does not fit the memory ({problem.words})",
+        where="data.max_length",
+        fix="Lower data.max_length, set train.gradient_checkpointing, or use a device with more memory",
+    )
+
+
+def measure_rates(engine: MultiLoraEngine, *, most_slots: int, cohort: int, rank: int) -> dict[int, float]:
     """Tokens per second with `cohort` slots and then twice as many, until that brings hardly more or does not fit.
 
     A cohort that does not fit the memory is halved until it does. Fewer are not tried for their speed: trials that are
@@ -53,7 +97,7 @@ class _Step(NamedTuple):
     seconds: float
 
 
-def _typical_step(engine: PackedEngine, spec: SlotSpec, slots: int) -> _Step:
+def _typical_step(engine: MultiLoraEngine, spec: SlotSpec, slots: int) -> _Step:
     """The second step of so many slots, for the first pays for what the others reuse; one that is long hardly does."""
     for number in range(slots):
         engine.admit(f"probe-{number}", spec)
@@ -61,7 +105,7 @@ def _typical_step(engine: PackedEngine, spec: SlotSpec, slots: int) -> _Step:
     return first if first.seconds >= 2 * LONG_STEP_S else _timed_step(engine)
 
 
-def _timed_step(engine: PackedEngine) -> _Step:
+def _timed_step(engine: MultiLoraEngine) -> _Step:
     started = time.perf_counter()
     results = engine.train_step()
     return _Step(sum(result.tokens for result in results.values()), time.perf_counter() - started)

@@ -1,4 +1,4 @@
-"""Trials on an engine that runs out of memory: slots halve, and no trial loses anything."""
+"""SlotScheduler on an engine that runs out of memory: slots halve, and no trial loses anything."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from orchestrator.core.errors import TrainingError
 from orchestrator.multi_lora.checkpoint import read_progress
-from orchestrator.multi_lora.engine import PackedEngine
+from orchestrator.multi_lora.engine import MultiLoraEngine
 
 SPECS = {f"t{number}": make_spec(rank=(4, 20)[number % 2], seed=number) for number in range(5)}
 
@@ -34,7 +34,7 @@ class OneRefusal(TorchDispatchMode):  # type: ignore[misc]  # torch is not follo
         return func(*args, **(kwargs or {}))
 
 
-def refuse(engine: PackedEngine, method: str, refusals: dict[int, int]) -> Callable[[], int]:
+def refuse(engine: MultiLoraEngine, method: str, refusals: dict[int, int]) -> Callable[[], int]:
     """Let the engine run out of memory in some calls of a method: call number -> number of the operation.
 
     Returns:
@@ -163,14 +163,14 @@ def limited_process(storage: Path) -> None:
     from multi_lora_runs import follow_at_once, random_rows
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    from orchestrator.multi_lora.memory import OutOfMemory, attempt
+    from orchestrator.multi_lora.sizing import OutOfMemory, attempt
 
     def limit(free: int | None) -> None:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         most = resource.RLIM_INFINITY if free is None else pages * resource.getpagesize() + free
         resource.setrlimit(resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
 
-    def needed(engine: PackedEngine) -> int:
+    def needed(engine: MultiLoraEngine) -> int:
         """Bytes beyond those in use that a step takes, to 4 MB."""
         low, high = 0, 1 << 27
         while high - low > 1 << 22:
@@ -186,7 +186,7 @@ def limited_process(storage: Path) -> None:
     heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 64}
     model = Qwen3ForCausalLM(Qwen3Config(**sizes, **heads)).requires_grad_(requires_grad=False)
     train, val = random_rows(16, seed=1, longest=400), random_rows(4, seed=2, longest=400)
-    engine = PackedEngine(model, train, val, batch_size=8, micro_batch_size=8)
+    engine = MultiLoraEngine(model, train, val, batch_size=8, micro_batch_size=8)
     specs = {str(number): make_spec(seed=number, max_steps=4) for number in range(5)}
     undisturbed = follow_at_once(make_trials(engine, storage / "undisturbed"), specs)
     bytes_of = {}
@@ -203,6 +203,7 @@ def limited_process(storage: Path) -> None:
     print(json.dumps({"bytes": bytes_of, "slots": trials.slots, "curves": curves}))  # noqa: T201
 
 
+@pytest.mark.slow
 def test_a_processor_whose_memory_is_really_full_trains_all_trials_in_fewer_slots(tmp_path: Path) -> None:
     script = f"""
 import sys

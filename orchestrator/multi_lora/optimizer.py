@@ -24,19 +24,29 @@ def schedule_factor(spec: SlotSpec, step: int) -> float:
     return max(0.0, 0.5 * (1.0 + math.cos(math.pi * progress)))
 
 
-def optimizer_step(stack: SlotStack, room: torch.Tensor) -> torch.Tensor:
+def gradient_norms(stack: SlotStack, room: torch.Tensor) -> torch.Tensor:
+    """Turn `stack.grads` from what the products gave into gradients of A and B, and return each slot's norm.
+
+    Args:
+        stack: Slots whose gradients are added up.
+        room: Scratch memory of the shape of `stack.params`.
+
+    Returns:
+        The norms before clipping as a column, slots x 1.
+    """
+    stack.scale_gradients()
+    return _row_norms(stack.grads, room)
+
+
+def optimizer_step(stack: SlotStack, norms: torch.Tensor, room: torch.Tensor) -> None:
     """One AdamW step (arXiv 1711.05101) of every slot from `stack.grads`, which are clipped in place.
 
     Args:
         stack: Slots with their gradients.
-        room: Of the shape of `stack.params`, to compute in; no other memory of that size is needed.
-
-    Returns:
-        The norm of each slot's gradient before clipping.
+        norms: What `gradient_norms` returned.
+        room: Scratch memory of the shape of `stack.params`; no other memory of that size is needed.
     """
-    stack.scale_gradients()
     grads, params = stack.grads, stack.params
-    norms = _row_norms(grads, room)
     limits = stack.per_slot([spec.max_grad_norm for spec in stack.specs])
     grads *= (limits / (norms + CLIP_EPSILON)).clamp(max=1.0)
     rates = [
@@ -53,7 +63,6 @@ def optimizer_step(stack: SlotStack, room: torch.Tensor) -> torch.Tensor:
     params -= torch.div(stack.exp_avg, room, out=room).mul_(size)
     stack.steps = counts
     stack.refresh(room)
-    return norms.squeeze(1)
 
 
 def _row_norms(grads: torch.Tensor, room: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
 from orchestrator.core.errors import ConfigError
-from orchestrator.search.rungs import SuccessiveHalving, survivors
+from orchestrator.search.early_stopping import SuccessiveHalving, survivors
 
 CONTINUE, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
 RUNGS = (6, 18)

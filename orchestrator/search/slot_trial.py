@@ -1,4 +1,4 @@
-"""A Tune trial as a thin client of a packed engine. Light: its process loads neither torch nor transformers."""
+"""A Tune trial as a thin client of a multi-LoRA engine. Light: its process loads neither torch nor transformers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,13 +6,13 @@ from typing import Any
 from ray import tune
 
 from orchestrator.core.records import JsonObject
+from orchestrator.multi_lora.client import SlotLease
 from orchestrator.multi_lora.spec import SlotSpec
-from orchestrator.multi_lora.trial import SlotLease
-from orchestrator.search.names import HYPERPARAMETERS, name_of_storage, storage_name, trial_name, tune_id
+from orchestrator.search.names import HYPERPARAMETERS, name_of_storage, storage_of_trial, tune_id
 from orchestrator.training.plan import TrainPlan
 
 
-class PackedTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types for it
+class SlotTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types for it
     """Attaches to an engine, reports each evaluation, and leaves its slot whatever ends it.
 
     Tune uses its process again for the next trial (`reuse_actors`).
@@ -53,7 +53,7 @@ class PackedTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types f
 
     def _new_lease(self, config: JsonObject) -> SlotLease:
         plan = self._plan.with_hyperparameters(config[HYPERPARAMETERS])
-        name = storage_name(trial_name(self.trial_id), plan.hyperparameters)
+        name = storage_of_trial(self.trial_id, plan.hyperparameters)
         return SlotLease(self._engines, self._slots, name, slot_spec(plan))
 
 

@@ -10,8 +10,7 @@ from peft.tuners.lora import LoraLayer
 from transformers import PreTrainedModel
 
 from orchestrator.core.errors import InputError
-from orchestrator.multi_lora.dropout import DropoutKeys
-from orchestrator.multi_lora.lora import Board, Segment, StackedLinear, adapted_layers, attach
+from orchestrator.multi_lora.layers import DropoutKeys, PassLayout, Segment, StackedLinear, adapted_layers, attach
 from orchestrator.multi_lora.slots import SlotStack, Target, initial_state
 
 TARGETS = [Target("layer", 12, 20)]
@@ -89,7 +88,7 @@ def test_without_slots_on_board_the_model_computes_as_before() -> None:
 
 def test_models_that_look_at_a_layers_weights_see_those_of_the_base() -> None:
     base = torch.nn.Linear(12, 20)
-    layer = StackedLinear(base, 0, Board())
+    layer = StackedLinear(base, 0, PassLayout())
     assert layer.weight is base.weight
     assert layer.bias is base.bias
 
@@ -107,15 +106,15 @@ def stack_of(ranks: list[int], width: int, dtype: torch.dtype, *, seed: int) -> 
     return stack
 
 
-def board_of(stacks: list[SlotStack], rows: int, dropout: DropoutKeys | None) -> Board:
+def board_of(stacks: list[SlotStack], rows: int, dropout: DropoutKeys | None) -> PassLayout:
     segments, first = [], 0
     for stack in stacks:
         last = first + rows * len(stack.names)
         segments.append(Segment(first, last, len(stack.names), stack.weights, stack.gradients))
         first = last
-    board = Board(segments=segments)
-    board.dropout = dropout
-    return board
+    layout = PassLayout(segments=segments)
+    layout.dropout = dropout
+    return layout
 
 
 @given(

@@ -1,7 +1,7 @@
 """The trials of one engine: let into slots, trained together, evaluated, kept on disk, and told to their clients.
 
-Nothing here knows of processes or threads but one lock: `Trials.advance` runs in the thread that owns the engine, the
-rest in those of whoever asks.
+Nothing here knows of processes, and of threads only one lock: `SlotScheduler.advance` runs in the thread that owns the
+engine, everything else in the threads of whoever asks.
 """
 
 import math
@@ -24,10 +24,9 @@ from orchestrator.multi_lora.checkpoint import (
     step_folder,
     write_progress,
 )
-from orchestrator.multi_lora.engine import PackedEngine, StepResult
-from orchestrator.multi_lora.memory import OutOfMemory, attempt, too_large
-from orchestrator.multi_lora.occupancy import Occupancy
-from orchestrator.multi_lora.plan import Evaluation, PackUse, Peer, TrialProgress
+from orchestrator.multi_lora.engine import MultiLoraEngine, StepResult
+from orchestrator.multi_lora.messages import EngineUse, Evaluation, Peer, TrialProgress
+from orchestrator.multi_lora.sizing import OutOfMemory, attempt, too_large
 from orchestrator.multi_lora.slots import SlotSpec, SlotState
 
 AHEAD = 1
@@ -53,8 +52,31 @@ class _Trial:
         return sum(evaluation.step > self.asked for evaluation in self.told)
 
 
-class Trials:
-    """What an engine works at.
+class Occupancy:
+    """Slot-seconds used and on offer since the first trial was let in."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+        self._slots = (0, 0)
+        self._seconds = (0.0, 0.0)
+
+    def note(self, busy: int, on_offer: int) -> None:
+        """From this moment on `busy` of `on_offer` slots are used."""
+        now = time.monotonic()
+        if self._since is not None:
+            passed = now - self._since
+            self._seconds = (self._seconds[0] + self._slots[0] * passed, self._seconds[1] + self._slots[1] * passed)
+        if busy or self._since is not None:
+            self._since = now
+        self._slots = (busy, on_offer)
+
+    def so_far(self) -> dict[str, float]:
+        """Busy and open slot-seconds up to the last note, as fields of `EngineUse`."""
+        return {"busy_slot_s": self._seconds[0], "open_slot_s": self._seconds[1]}
+
+
+class SlotScheduler:
+    """Schedules trials onto the slots of one engine.
 
     Args:
         engine: Without slots.
@@ -68,7 +90,7 @@ class Trials:
 
     def __init__(
         self,
-        engine: PackedEngine,
+        engine: MultiLoraEngine,
         storage: Path,
         *,
         slots: int,
@@ -83,7 +105,7 @@ class Trials:
         self._leaving: set[str] = set()
         self._changed = threading.Condition()
         self._failure: TrainingError | None = None
-        self._use = PackUse(slots=slots)
+        self._use = EngineUse(slots=slots)
         self._occupancy = Occupancy()
         self._gather_s, self._is_gathering, self._last_came = gather_s, True, 0.0
 
@@ -152,7 +174,7 @@ class Trials:
                 elif not self._changed.wait(max(0.0, gives_up - time.monotonic())):
                     return None
 
-    def use(self) -> PackUse:
+    def use(self) -> EngineUse:
         """What the engine's time went into."""
         with self._changed:
             return self._use
@@ -257,9 +279,8 @@ class Trials:
             self._use = self._use.model_copy(update={"slots": slots})
 
     def _shrink(self, problem: OutOfMemory) -> None:
-        names = self._engine.slots
-        if len(names) > 1:
-            self._offer(len(names) // 2)
+        if len(self._engine.slots) > 1:
+            self._offer(len(self._engine.slots) // 2)
         else:
             self._halve_micro_batch(problem)
 
@@ -284,11 +305,7 @@ class Trials:
 
     def _evaluate(self, results: dict[str, StepResult]) -> None:
         """Evaluate the slots that are due, put them on disk and tell their clients."""
-        broken = [
-            name
-            for name, result in results.items()
-            if not (math.isfinite(result.loss) and math.isfinite(result.grad_norm))
-        ]
+        broken = [name for name, its in results.items() if not math.isfinite(its.loss + its.grad_norm)]
         due = [
             name
             for name, result in results.items()
@@ -305,9 +322,8 @@ class Trials:
         told = {name: loss if math.isfinite(loss) else DIVERGED_LOSS for name, loss in losses.items()}
         peers = tuple(Peer(trial=name, step=results[name].step, eval_loss=loss) for name, loss in told.items())
         for name, loss in losses.items():
-            self._charge(
-                self._trials[name], seconds / max(1, len(due)) if name in due else 0.0, step=results[name].step
-            )
+            share = seconds / max(1, len(due)) if name in due else 0.0
+            self._charge(self._trials[name], share, step=results[name].step)
             self._conclude(self._trials[name], loss, peers)
 
     def _eval_losses(self, names: Sequence[str]) -> dict[str, float]:
@@ -327,20 +343,12 @@ class Trials:
             self._save(trial)
         else:
             trial.progress = trial.progress.model_copy(update={"stop_reason": "diverged"})
-        trial.losses = []
-        trial.progress = trial.progress.model_copy(update={"peers": peers})
+        trial.losses, trial.progress = [], trial.progress.model_copy(update={"peers": peers})
         write_progress(trial.folder, trial.progress)  # names the checkpoints that stay, before the others go
         remove_unnamed(trial.folder, trial.progress)
         reason = trial.progress.stop_reason
-        told = Evaluation(
-            step=trial.progress.step,
-            eval_loss=loss if math.isfinite(loss) else DIVERGED_LOSS,
-            stop_reason=reason,
-            curve=trial.progress.curve,
-            peers=peers,
-        )
         with self._changed:
-            trial.told.append(told)
+            trial.told.append(_evaluation(trial.progress))
             if reason is not None:
                 self._engine.evict(trial.name)
             elif trial.ahead > AHEAD:
@@ -363,26 +371,25 @@ class Trials:
 
     def _tell_what_was_known(self, trial: _Trial) -> None:
         """The last evaluation of an earlier engine, which the client may not have heard of."""
-        progress = trial.progress
-        if not progress.curve and progress.stop_reason is None:
-            return
-        diverged = progress.stop_reason == "diverged"
-        step = progress.step if diverged else progress.curve[-1].step
-        loss = DIVERGED_LOSS if diverged else progress.curve[-1].eval_loss
-        trial.told.append(
-            Evaluation(
-                step=step,
-                eval_loss=loss,
-                stop_reason=progress.stop_reason,
-                curve=progress.curve,
-                peers=progress.peers,
-            )
-        )
+        if trial.progress.curve or trial.progress.stop_reason is not None:
+            trial.told.append(_evaluation(trial.progress))
 
     def _add(self, **amounts: float) -> None:
         with self._changed:
             totals = {key: getattr(self._use, key) + amount for key, amount in amounts.items()}
             self._use = self._use.model_copy(update=totals)
+
+
+def _evaluation(progress: TrialProgress) -> Evaluation:
+    """What a client is told of a trial's latest evaluation, or of its divergence."""
+    diverged = progress.stop_reason == "diverged"
+    return Evaluation(
+        step=progress.step if diverged else progress.curve[-1].step,
+        eval_loss=DIVERGED_LOSS if diverged else progress.curve[-1].eval_loss,
+        stop_reason=progress.stop_reason,
+        curve=progress.curve,
+        peers=progress.peers,
+    )
 
 
 def _reason(curve: Sequence[EvalPoint], max_steps: int, patience: int | None) -> StopReason | None:

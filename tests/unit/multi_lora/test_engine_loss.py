@@ -4,9 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multi_lora_builders import TRAIN, VAL, counted_rows, make_engine, make_spec, relative_differences, small_base
 
-from orchestrator.multi_lora import loss
+from orchestrator.multi_lora import engine as engine_module
 from orchestrator.multi_lora.batch import samples_of_step
-from orchestrator.multi_lora.loss import token_losses
+from orchestrator.multi_lora.engine import token_losses
 
 SIZE, VOCABULARY = 16, 50
 
@@ -24,7 +24,7 @@ def test_losses_and_gradient_are_those_of_cross_entropy_however_they_are_chunked
     hidden, head, targets = problem(tokens)
     weights = torch.rand(tokens, dtype=torch.float64) + 0.1
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loss, "LOGITS_AT_ONCE", at_once * VOCABULARY)
+        patch.setattr(engine_module, "LOGITS_AT_ONCE", at_once * VOCABULARY)
         losses, gradient = token_losses(hidden, head, targets, weights)
     tracked = hidden.clone().requires_grad_()
     wanted = torch.nn.functional.cross_entropy(head(tracked), targets, reduction="none")
@@ -63,7 +63,7 @@ def test_large_logits_overflow_nothing() -> None:
 def test_chunks_are_even_so_that_none_is_very_small(tokens: int, at_once: int) -> None:
     hidden, head, targets = problem(tokens)
     with pytest.MonkeyPatch.context() as patch, counted_rows(head) as sizes:
-        patch.setattr(loss, "LOGITS_AT_ONCE", at_once * VOCABULARY)
+        patch.setattr(engine_module, "LOGITS_AT_ONCE", at_once * VOCABULARY)
         token_losses(hidden, head, targets, None)
     assert sum(sizes) == tokens
     assert max(sizes) <= at_once
@@ -89,7 +89,7 @@ def test_an_engine_gives_the_same_losses_with_many_small_chunks(monkeypatch: pyt
     specs = {"a": make_spec(4), "b": make_spec(32, seed=8)}
     engines = [make_engine(small_base(dtype=torch.float64), specs) for _ in range(2)]
     whole = [engines[0].train_step() for _ in range(3)]
-    monkeypatch.setattr(loss, "LOGITS_AT_ONCE", 7 * 208)
+    monkeypatch.setattr(engine_module, "LOGITS_AT_ONCE", 7 * 208)
     chunked = [engines[1].train_step() for _ in range(3)]
     for name in specs:
         one, other = ([step[name].loss for step in steps] for steps in (whole, chunked))

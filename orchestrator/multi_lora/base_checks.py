@@ -1,4 +1,4 @@
-"""What the engine needs of a base model, and the proof that it has it."""
+"""Checks that a base model meets what the engine assumes of it."""
 
 import torch
 from transformers import PreTrainedModel
@@ -74,7 +74,9 @@ def _differ(one: torch.Tensor, other: torch.Tensor, scale: torch.Tensor) -> bool
 
 def _unsuited(why: str) -> InputError:
     return InputError(
-        f"the base cannot be trained packed: {why}", where="model.base", fix="Set search.runner to isolated"
+        f"the multi-LoRA engine cannot train on this base: {why}",
+        where="model.base",
+        fix="Set search.runner to isolated",
     )
 
 

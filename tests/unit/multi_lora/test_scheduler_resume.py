@@ -26,8 +26,8 @@ from orchestrator.core.errors import TrainingError
 from orchestrator.core.patience import DIVERGED_LOSS
 from orchestrator.models.adapters import WEIGHTS
 from orchestrator.multi_lora.checkpoint import SLOT, read_progress, step_folder
-from orchestrator.multi_lora.plan import TrialProgress
-from orchestrator.multi_lora.trials import Trials
+from orchestrator.multi_lora.messages import TrialProgress
+from orchestrator.multi_lora.scheduler import SlotScheduler
 
 SPECS = {
     "a": make_spec(rank=4, dropout=0.1),
@@ -37,11 +37,11 @@ SPECS = {
 STEPS = 6
 
 
-def new_trials(model_folder: Path, storage: Path) -> Trials:
+def new_trials(model_folder: Path, storage: Path) -> SlotScheduler:
     return make_trials(make_engine(model_folder, dtype=torch.float32), storage)
 
 
-def attached(model_folder: Path, storage: Path) -> Trials:
+def attached(model_folder: Path, storage: Path) -> SlotScheduler:
     trials = new_trials(model_folder, storage)
     for name, spec in SPECS.items():
         trials.attach(name, spec)
@@ -110,14 +110,15 @@ def death() -> Iterator[_Death]:
     hook.disarm()
 
 
+@pytest.mark.parametrize("every", [pytest.param(3, marks=pytest.mark.slow), 40])
 def test_an_engine_that_dies_at_any_operation_on_files_loses_nothing_but_time(
-    model_folder: Path, tmp_path: Path, undisturbed: dict[str, TrialProgress], death: _Death
+    model_folder: Path, tmp_path: Path, undisturbed: dict[str, TrialProgress], death: _Death, every: int
 ) -> None:
     death.arm(tmp_path / "count", 10**9)
     follow_at_once(new_trials(model_folder, tmp_path / "count"), SPECS)
     operations = death.disarm()
     assert operations > 100
-    for number in range(0, operations, 3):
+    for number in range(0, operations, every):
         storage = tmp_path / str(number)
         trials = attached(model_folder, storage)
         death.arm(storage, number)

@@ -1,4 +1,4 @@
-"""A trial's side of a slot: which engine it is at, what it heard last, and that it leaves in the end."""
+"""The client of a trial: which engine trains it, the last evaluation it received, and leaving its slot at the end."""
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -7,11 +7,11 @@ from typing import Any
 import ray
 from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError
 
-from orchestrator.multi_lora.plan import Evaluation
+from orchestrator.multi_lora.messages import Evaluation
 from orchestrator.multi_lora.spec import SlotSpec
 
 MOVE_PATIENCE_S = 2.0
-"""Seconds that a trial waits to hear whether it should move."""
+"""Seconds that a trial waits for an answer whether it should move to another engine."""
 
 
 class SlotLease:
@@ -22,7 +22,7 @@ class SlotLease:
     at another, as long as the first of them lives.
 
     Args:
-        engines: Handles of `PackActor`s; the first keeps count of who is where.
+        engines: Handles of `EngineActor`s; the first keeps count of who is where.
         slots: How many trials each of them trains at once.
         trial: The trial's name, under which it goes on after whatever happened.
         spec: What it trains.
@@ -34,7 +34,7 @@ class SlotLease:
         self._heard = 0
 
     def next_evaluation(self) -> Evaluation:
-        """Wait for the evaluation after the last that was heard of.
+        """Wait for the evaluation after the last one received.
 
         Raises:
             TrainingError: If the engine broke.

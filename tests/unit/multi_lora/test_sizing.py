@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from multi_lora_runs import make_engine, make_spec
 
-from orchestrator.multi_lora.probe import NEAR_THE_PEAK, choose_slots, measure_rates
+from orchestrator.multi_lora.sizing import NEAR_THE_PEAK, choose_slots, measure_rates
 
 rates_by_slots = st.lists(st.floats(1, 1e6), min_size=1, max_size=7).map(
     lambda rates: {1 << number: rate for number, rate in enumerate(rates)}

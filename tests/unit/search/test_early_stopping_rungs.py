@@ -13,8 +13,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from orchestrator.config.schema import RunConfig, SearchConfig, TrainConfig
 from orchestrator.run.cluster import WorkerShape
 from orchestrator.run.paths import RunDir
-from orchestrator.search.early_stop import first_rung, make_scheduler, rung_steps
-from orchestrator.search.rungs import SuccessiveHalving
+from orchestrator.search.early_stopping import SuccessiveHalving, first_rung, make_scheduler, rung_steps
 from orchestrator.training.plan import TrainPlan, plan_training
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from multi_lora_builders import difference, make_spec, rows_keep_their_bits, same_bits
 from transformers import get_scheduler
 
-from orchestrator.multi_lora.optim import optimizer_step, schedule_factor
+from orchestrator.multi_lora.optimizer import gradient_norms, optimizer_step, schedule_factor
 from orchestrator.multi_lora.slots import Pair, SlotSpec, SlotStack, SlotState, Target, initial_state
 
 TARGETS = [Target("first", 12, 20), Target("second", 20, 7)]
@@ -42,7 +42,10 @@ def do_step(stack: SlotStack, step: int) -> torch.Tensor:
         for (to_a, to_b), (a, b) in zip(stack.gradients, given_gradients, strict=True):
             to_a[index, : spec.rank] = a
             to_b[index, :, : spec.rank] = b / spec.scale
-    return optimizer_step(stack, torch.empty_like(stack.params))
+    room = torch.empty_like(stack.params)
+    norms = gradient_norms(stack, room)
+    optimizer_step(stack, norms, room)
+    return norms.squeeze(1)
 
 
 def train_with_torch(spec: SlotSpec, steps: int) -> tuple[SlotState, list[float], dict[str, Pair]]:

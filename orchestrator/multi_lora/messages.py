@@ -1,4 +1,4 @@
-"""What an engine is asked to do and what it answers: records without heavy imports, which cross processes."""
+"""Records that an engine, its clients and the search exchange across processes; no heavy imports."""
 
 from typing import Literal
 
@@ -6,7 +6,7 @@ from orchestrator.config.schema import ModelConfig
 from orchestrator.core.records import EvalPoint, Record, StopReason
 
 
-class PackPlan(Record):
+class EnginePlan(Record):
     """One engine on one device. Produced by `search/multi_lora`, consumed by the actor.
 
     `train_tokens` and `val_tokens` are folders of tokenised samples that every node can read. `slots` is the number of
@@ -57,7 +57,7 @@ class TrialProgress(Record):
 
 
 class Evaluation(Record):
-    """What a trial's client is told after each evaluation; `stop_reason` is set on the last one.
+    """What the engine answers a trial's client after each evaluation; `stop_reason` is set on the last one.
 
     `peers` are all trials that the engine evaluated together with this one, itself included.
     """
@@ -69,8 +69,8 @@ class Evaluation(Record):
     peers: tuple[Peer, ...]
 
 
-class PackStatus(Record):
-    """What an engine is like once it is ready; `measured` is tokens/s by number of slots, if that was measured."""
+class EngineStatus(Record):
+    """The device and slots of an engine that is ready; `measured` is tokens/s by number of slots, if measured."""
 
     device: str
     dtype: str
@@ -80,8 +80,8 @@ class PackStatus(Record):
     startup_s: float
 
 
-class PackUse(Record):
-    """What an engine's time went into, in seconds since it was ready.
+class EngineUse(Record):
+    """Where an engine's time went, in seconds since it was ready.
 
     `waiting_s` had nothing to train, `starved_s` of it before the last new trial came. Up to then `busy_slot_s` of
     `open_slot_s` slot-seconds were used. `slots` are those on offer, fewer than at the start if memory ran out.

@@ -1,0 +1,64 @@
+"""The trackers of every training and search. To add one, write it in a file of its own and give it a row here."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from orchestrator.core.progress import TrialBoard
+from orchestrator.training.tracking import RunInfo, Tracker, Trackers, TrialEnd
+
+
+class ProgressBoard:
+    """The progress display: a live table on a terminal, plain lines elsewhere."""
+
+    def __init__(self) -> None:
+        self._board: TrialBoard | None = None
+        self._started: dict[str, Mapping[str, float | int]] = {}
+        self._latest: dict[str, tuple[int, float | None]] = {}
+
+    def run_started(self, run: RunInfo) -> None:
+        """Show an empty board."""
+        self._board = TrialBoard(run.num_trials, run.max_steps).__enter__()
+
+    def trial_started(self, trial: str, hyperparameters: Mapping[str, float | int], step: int) -> None:
+        """Add a row, or set its trial running again."""
+        self._started[trial] = hyperparameters
+        self._latest.setdefault(trial, (step, None))
+        self._show(trial, "running")
+
+    def metrics(self, trial: str, step: int, values: Mapping[str, float]) -> None:
+        """Update the trial's row."""
+        loss = values["eval_loss"]
+        self._latest[trial] = (step, loss if math.isfinite(loss) else None)
+        self._show(trial, "running" if math.isfinite(loss) else "diverged")
+
+    def trial_ended(self, trial: str, status: TrialEnd) -> None:
+        """Say how the trial ended."""
+        self._show(trial, status)
+
+    def run_ended(self) -> None:
+        """Leave the board as it is."""
+        if self._board is not None:
+            self._board.__exit__(None, None, None)
+
+    def _show(self, trial: str, status: str) -> None:
+        assert self._board is not None
+        step, loss = self._latest[trial]
+        self._board.update(trial, hyperparameters=self._started[trial], step=step, eval_loss=loss, status=status)
+
+
+TRACKERS: tuple[Callable[[], Tracker], ...] = (
+    ProgressBoard,
+)  # fmt: skip
+"""One of each is made for a run."""
+
+
+@contextmanager
+def tracked(run: RunInfo) -> Iterator[Trackers]:
+    """All trackers, from the start of a run to its end."""
+    trackers = Trackers([make() for make in TRACKERS])
+    trackers.run_started(run)
+    try:
+        yield trackers
+    finally:
+        trackers.run_ended()

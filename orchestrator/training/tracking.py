@@ -1,0 +1,81 @@
+"""What a tracker is told while adapters train, by `train_one` and by both runners of a search.
+
+Tracking never decides anything, and a tracker that raises never ends a training: it is named once and left out.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from orchestrator.core.progress import say
+
+TrialEnd = Literal["ended", "diverged", "failed"]
+"""How a trial left. `ended`: at its last step, out of patience, or stopped for lagging; `trials.jsonl` says which."""
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """A training or search as it starts: the run's folder, its trials, and the steps of one that runs to its end."""
+
+    folder: Path
+    num_trials: int
+    max_steps: int
+
+
+class Tracker(Protocol):
+    """Follows a run. Calls come one at a time, in the process of the job, in the order in which they are written here.
+
+    A run that is resumed starts again, and so do its unfinished trials, with the names they had.
+    """
+
+    def run_started(self, run: RunInfo) -> None:
+        """Training begins."""
+
+    def trial_started(self, trial: str, hyperparameters: Mapping[str, float | int], step: int) -> None:
+        """A trial begins, at step 0 or where it was interrupted."""
+
+    def metrics(self, trial: str, step: int, values: Mapping[str, float]) -> None:
+        """A trial evaluated: `eval_loss` (NaN if it diverged) and, where known, `train_loss` and `tokens`."""
+
+    def trial_ended(self, trial: str, status: TrialEnd) -> None:
+        """A trial will report no more."""
+
+    def run_ended(self) -> None:
+        """Training is over, whatever ended it."""
+
+
+class Trackers:
+    """Passes each call on to all trackers; has the methods of one."""
+
+    def __init__(self, trackers: Sequence[Tracker] = ()) -> None:
+        self._trackers = list(trackers)
+
+    def run_started(self, run: RunInfo) -> None:
+        """See `Tracker`."""
+        self._tell(lambda tracker: tracker.run_started(run))
+
+    def trial_started(self, trial: str, hyperparameters: Mapping[str, float | int], step: int) -> None:
+        """See `Tracker`."""
+        self._tell(lambda tracker: tracker.trial_started(trial, hyperparameters, step))
+
+    def metrics(self, trial: str, step: int, values: Mapping[str, float]) -> None:
+        """See `Tracker`."""
+        self._tell(lambda tracker: tracker.metrics(trial, step, values))
+
+    def trial_ended(self, trial: str, status: TrialEnd) -> None:
+        """See `Tracker`."""
+        self._tell(lambda tracker: tracker.trial_ended(trial, status))
+
+    def run_ended(self) -> None:
+        """See `Tracker`."""
+        self._tell(lambda tracker: tracker.run_ended())
+
+    def _tell(self, call: Callable[[Tracker], None]) -> None:
+        for tracker in tuple(self._trackers):
+            try:
+                call(tracker)
+            except Exception as error:  # noqa: BLE001 - a tracker must not end a training
+                self._trackers.remove(tracker)
+                name = type(tracker).__name__
+                say(f"The tracker {name} failed with {type(error).__name__}: {error}. Training goes on without it.")

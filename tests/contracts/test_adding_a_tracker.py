@@ -1,0 +1,100 @@
+"""A tracker is one file and one row in one table."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+LAST_ROW = "    ProgressBoard,\n"
+TRACKER = '''
+"""Notes: a line of a file for each call."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from orchestrator.training.tracking import RunInfo, TrialEnd
+
+
+class Notes:
+    """Writes `notes.jsonl` into the run's folder."""
+
+    def run_started(self, run: RunInfo) -> None:
+        self._path = run.folder / "notes.jsonl"
+        self._note("run_started", run.num_trials, run.max_steps)
+
+    def trial_started(self, trial: str, hyperparameters: Mapping[str, float | int], step: int) -> None:
+        self._note("trial_started", trial, dict(hyperparameters), step)
+
+    def metrics(self, trial: str, step: int, values: Mapping[str, float]) -> None:
+        self._note("metrics", trial, step, dict(values))
+
+    def trial_ended(self, trial: str, status: TrialEnd) -> None:
+        self._note("trial_ended", trial, status)
+
+    def run_ended(self) -> None:
+        self._note("run_ended")
+
+    def _note(self, *words: object) -> None:
+        with self._path.open("a") as file:
+            file.write(json.dumps(words) + "\\n")
+'''
+PROGRAM = """
+import pickle
+from pathlib import Path
+
+from ray.tune.experiment import Trial
+
+from orchestrator.search.run import TellTrackers
+from orchestrator.training.trackers import tracked
+from orchestrator.training.tracking import RunInfo
+
+points = [{"step": 5, "eval_loss": 2.0, "train_loss": 2.5}]
+with tracked(RunInfo(Path.cwd(), num_trials=2, max_steps=10)) as trackers:
+    tell = TellTrackers(trackers)
+    for name, result in (
+        ("ab_0", {"step": 5, "eval_loss": 2.0, "diverged": False, "curve": points, "tokens": 70}),
+        ("ab_1", {"step": 5, "eval_loss": 1e9, "diverged": True, "curve": []}),
+    ):
+        trial = Trial("train", trial_id=name, stub=True, config={"hyperparameters": {"r": 8}})
+        tell.on_trial_start(0, [trial], trial)
+        tell.on_trial_result(0, [trial], trial, result)
+        trial.run_metadata.last_result = result
+        tell.on_trial_complete(0, [trial], trial)
+    tell.on_trial_error(0, [trial], trial)
+pickle.loads(pickle.dumps(tell))
+"""
+
+
+def test_a_tracker_is_one_file_and_one_row(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    shutil.copytree(ROOT / "orchestrator", tree / "orchestrator", ignore=shutil.ignore_patterns("__pycache__"))
+    (tree / "orchestrator/training/notes.py").write_text(TRACKER.lstrip(), encoding="utf-8")
+    table = tree / "orchestrator/training/trackers.py"
+    text = table.read_text(encoding="utf-8")
+    assert text.count(LAST_ROW) == 1
+    imports = "from orchestrator.training.notes import Notes\n"
+    changed = text.replace(LAST_ROW, f"{LAST_ROW}    Notes,\n").replace(
+        "\nfrom orchestrator", f"\n{imports}from orchestrator", 1
+    )
+    table.write_text(changed, encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(tree)}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    notes = [json.loads(line) for line in (tmp_path / "notes.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert str(notes.pop(5)[3]) == "{'eval_loss': nan}"
+    assert notes == [
+        ["run_started", 2, 10],
+        ["trial_started", "ab-0", {"r": 8}, 0],
+        ["metrics", "ab-0", 5, {"eval_loss": 2.0, "train_loss": 2.5, "tokens": 70.0}],
+        ["trial_ended", "ab-0", "ended"],
+        ["trial_started", "ab-1", {"r": 8}, 0],
+        ["trial_ended", "ab-1", "diverged"],
+        ["trial_ended", "ab-1", "failed"],
+        ["run_ended"],
+    ]
