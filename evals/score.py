@@ -1,5 +1,6 @@
-"""Replies from a file against cases from a file: what `python -m evals.score` does."""
+"""Judge replies that were made anywhere: `python -m evals.score`."""
 
+import sys
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,14 +10,28 @@ from pydantic import ValidationError
 
 from evals.cases.samples import case_from_row, refuse_repeated_ids
 from evals.records import Case, Generation, Metric, Scores
-from evals.stats.scores import score_cases
+from evals.stats.metrics import score_cases
 from orchestrator.chat.parse import parse_reply
 from orchestrator.chat.reply import REPLY_FORMATS, ReplyFormat
 from orchestrator.core.errors import DataError
-from orchestrator.core.process import output_file, show, tell, write_output
+from orchestrator.core.process import make_parser, output_file, run_command, show, tell, write_output
 from orchestrator.core.records import JsonObject
+from orchestrator.core.text import counted
 from orchestrator.data.read.file_bytes import open_bytes
 from orchestrator.notation.strict_json import StrictJsonError, first_fault, parse_marked
+
+_DESCRIPTION = """\
+Judge replies that were made anywhere: was each what its case asks for, and if not, why?
+
+The cases come from python -m evals.cases. The replies are JSON lines of at least `case_id` and `text`, the text as the
+model wrote it, calls and all. A case without a reply is counted and is in no figure."""
+
+_EXAMPLE = """\
+example:
+  python -m evals.score --cases cases.jsonl --generations generations.jsonl --out scores.json
+
+  a line of generations.jsonl, in the format hermes:
+  {"case_id": "q1", "text": "<tool_call>{\\"name\\": \\"area\\", \\"arguments\\": {\\"base\\": 10}}</tool_call>"}"""
 
 _ROW = 'one {"case_id": ..., "text": ...} on each line'
 _FIELDS = frozenset(Generation.model_fields)
@@ -38,13 +53,13 @@ def score_files(given: Namespace) -> None:
     scores = score_cases(given.adapter_id, cases, generations, reply_format=given.reply_format)
     if scores.num_unscored:
         first = next(verdict for verdict in scores.verdicts if verdict.correct is None)
-        counts = f"{scores.num_unscored} of {scores.num_cases} cases are not scored"
+        counts = f"{scores.num_unscored} of {counted(scores.num_cases, 'case')} not scored"
         tell(f"{counts}; the first is {first.case_id}: {first.detail}.")
     if warning := _format_warning(cases, generations, given.reply_format):
         tell(warning)
     write_output(out, scores.model_dump_json(indent=2) + "\n")
     ends_known = any(generation.finish_reason != _UNKNOWN for generation in generations)
-    note = "" if ends_known else "No reply tells its finish_reason, so none counts as cut off.\n"
+    note = "" if ends_known else "No reply gives a finish_reason, so none counts as cut off.\n"
     show(f"{_summary(scores)}{note}Written to {given.out}.\n")
 
 
@@ -137,13 +152,33 @@ def _generation(row: dict[str, Any], where: str) -> Generation:
 
 def _summary(scores: Scores) -> str:
     """Every figure that has cases, with its interval and how many it is over."""
-    figures = [*scores.metrics.items(), *((f"cell {name}", metric) for name, metric in scores.cells.items())]
+    figures = [
+        *scores.metrics.items(),
+        *((f"cell {name}", metric) for name, metric in scores.cells.items()),
+        *((f"inferred {kind}", metric) for kind, metric in scores.inferred_kinds.items()),
+    ]
     rows = [_figure(name, metric) for name, metric in figures if metric.n]
     scored = scores.num_cases - scores.num_unscored
-    head = f"{scored} of {scores.num_cases} cases scored"
+    head = f"{scored} of {counted(scores.num_cases, 'case')} scored"
     return "".join(f"{line}\n" for line in (head, f"  {'':<24} {'value':>7}   {'95 % interval':<16} {'n':>6}", *rows))
 
 
 def _figure(name: str, metric: Metric) -> str:
     bounds = "" if metric.low is None or metric.high is None else f"{metric.low:.3f} to {metric.high:.3f}"
     return f"  {name:<24} {metric.value:>7.3f}   {bounds:<16} {metric.n:>6}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Score a file of replies; returns the exit code."""
+    parser = make_parser("evals.score", _DESCRIPTION, _EXAMPLE)
+    parser.add_argument("--cases", type=Path, required=True, help="the cases, as python -m evals.cases writes them")
+    parser.add_argument("--generations", type=Path, required=True, help="the replies, one JSON object a line")
+    parser.add_argument("--out", type=Path, required=True, help="where the scores are written, as JSON")
+    how = f"how calls are written in the replies: {', '.join(REPLY_FORMATS)} (default: hermes)"
+    parser.add_argument("--reply-format", choices=REPLY_FORMATS, default="hermes", metavar="FORMAT", help=how)
+    parser.add_argument("--adapter-id", default="replies", metavar="ID", help="what the scores are called")
+    return run_command(parser, score_files, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
