@@ -198,7 +198,8 @@ class Scores(Record):
 
     `metrics` and `cells` are over all cases, `suites` are the same metrics over the cases of one suite each. `cells`
     are the four demands beside tool calls: harmful is refused, benign is not, without a fitting tool the reply says so
-    and calls nothing, a missing argument is asked for.
+    and calls nothing, a missing argument is asked for. `inferred_kinds` are over the cases whose kind, refusal or
+    clarification, was inferred from the words of the data's reply and is no label: how often the reply is of that kind.
     """
 
     adapter_id: str
@@ -207,6 +208,7 @@ class Scores(Record):
     metrics: dict[MetricName, Metric]
     cells: dict[CellName, Metric]
     suites: dict[str, dict[MetricName, Metric]]
+    inferred_kinds: dict[SampleKind, Metric] = Field(default_factory=dict)
     verdicts: tuple[Verdict, ...]
 
 
@@ -250,16 +252,21 @@ class EngineRecord(Record):
 
 
 class FailedAdapter(Record):
-    """An adapter that could not be scored: `evals/<id>/failure.json`. `error` is the class of the error."""
+    """An adapter that could not be scored: `evals/<id>/failure.json`.
+
+    `error` is the class of the error. `lacks_replies` says that nothing is wrong but missing replies, so that judging
+    again can mend it.
+    """
 
     adapter_id: str
     error: str
     message: str
+    lacks_replies: bool = False
 
     @classmethod
-    def of(cls, adapter_id: str, error: OrchestratorError) -> "FailedAdapter":
+    def of(cls, adapter_id: str, error: OrchestratorError, *, lacks_replies: bool = False) -> "FailedAdapter":
         """The record of an adapter that ended in `error`."""
-        return cls(adapter_id=adapter_id, error=type(error).__name__, message=str(error))
+        return cls(adapter_id=adapter_id, error=type(error).__name__, message=str(error), lacks_replies=lacks_replies)
 
 
 class Flip(Record):
@@ -295,7 +302,7 @@ class Comparison(Record):
 
 
 class AdapterSummary(Record):
-    """One row of the report's table of adapters."""
+    """One row of the report's table of adapters; its figures are those of `Scores`."""
 
     id: str
     is_base: bool
@@ -303,13 +310,14 @@ class AdapterSummary(Record):
     eval_loss: float | None
     metrics: dict[MetricName, Metric]
     cells: dict[CellName, Metric] = Field(default_factory=dict)
+    inferred_kinds: dict[SampleKind, Metric] = Field(default_factory=dict)
 
 
 class WinnerVerdict(Record):
     """Which adapter to take, and why.
 
-    `winner` is None when none can be told to be better than the base and the other adapters. `leader` is then the one
-    to take if one has to be taken today; None where not even that can be said. With a winner the two are the same.
+    `winner` is None when no adapter is shown to be better than the base and all other adapters. `leader` is then the
+    one to take if one has to be taken, None where not even that can be said. With a winner the two are the same.
     """
 
     winner: str | None

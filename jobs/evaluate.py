@@ -17,7 +17,7 @@ def evaluate(config: RunConfig, run: RunDir, ensure_cluster: Callable[[], None])
     Raises:
         RunConflictError: If the run has no adapter or no held-out samples.
     """
-    from evals.evaluate.stage import adapter_folders, stage_digest, stage_outputs
+    from evals.evaluate.rescore import adapter_folders, stage_digest, stage_outputs
 
     if not adapter_folders(run) or not run.split("test").is_file():
         missing = "no held-out samples" if adapter_folders(run) else "no adapter"

@@ -1,4 +1,4 @@
-"""The judge model says of replies whether they refuse, in engines like those that made the replies."""
+"""Asks a judge model which replies refuse, in engines like those that made the replies."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,6 +16,7 @@ from orchestrator.config.schema import ModelConfig, RunConfig
 from orchestrator.core.files import write_text_atomic
 from orchestrator.core.jsonl import dump_jsonl, read_jsonl
 from orchestrator.core.progress import bar, say
+from orchestrator.core.text import counted
 from orchestrator.models.base import base_folder, load_tokenizer
 from orchestrator.models.base_weights import base_sha256
 from orchestrator.run.paths import RunDir
@@ -32,7 +33,7 @@ def ask_judge(
 ) -> None:
     """Have the judge model read the replies in which a refusal is at issue, and write `evals/<id>/judgements.jsonl`.
 
-    The scores do not depend on it. Its own replies lie in `judge/` and are taken up again after a cut.
+    The scores do not depend on it. Its own replies are kept in `judge/` and used again after an interruption.
 
     Raises:
         ModelNotFoundError: If there is no such model.
@@ -109,9 +110,8 @@ def _keep(run: RunDir, scores: Scores, answers: Sequence[Generation]) -> None:
 def _agreement_text(found: Agreement) -> str:
     same = found.same_refused
     if same.value is None:
-        return f"the judge gave no usable opinion on {found.num_asked} replies."
+        return f"the judge gave no usable opinion on {counted(found.num_asked, 'reply', 'replies')}."
     return (
-        f"the judge agrees on refused or not in {same.value:.3f} [{same.low:.3f}, {same.high:.3f}] of {same.n} "
-        "replies; "
-        f"{found.num_unusable} opinions were unusable."
+        f"judge and classifier agree on whether a reply refuses in {same.value:.3f} [{same.low:.3f}, {same.high:.3f}] "
+        f"of {counted(same.n, 'reply', 'replies')}; {counted(found.num_unusable, 'opinion')} could not be used."
     )

@@ -23,6 +23,7 @@ from orchestrator.core.files import write_text_atomic
 from orchestrator.core.jsonl import dump_jsonl, read_jsonl
 from orchestrator.core.progress import bar, say
 from orchestrator.core.records import BASE_ADAPTER_ID, AdapterRecord, Sample
+from orchestrator.core.text import counted
 from orchestrator.models.adapters import load_adapter, read_adapter
 from orchestrator.models.base import base_folder, load_tokenizer
 from orchestrator.models.base_weights import BaseWeights, base_sha256
@@ -48,7 +49,7 @@ def evaluate_run(config: RunConfig, run: RunDir, engines: Engines) -> list[Score
     """
     folder = base_folder(config.model)
     if config.eval.judge is not None:
-        base_folder(judge_model(config.eval.judge))  # a judge that is not there is told before anything is asked
+        base_folder(judge_model(config.eval.judge))  # a missing judge is reported before anything is asked
     tokenizer = load_tokenizer(folder, trust_remote_code=config.model.trust_remote_code)
     reply_format = reply_format_of(config.eval.reply_format, tokenizer.chat_template)
     cases = collect_cases(config, run)
@@ -60,7 +61,8 @@ def evaluate_run(config: RunConfig, run: RunDir, engines: Engines) -> list[Score
         config, folder, list(records.values()), prompts=prompts, reply_format=reply_format, on_gpu=engines.on_gpu
     )
     served = adapters_for_engine({id_: (run.adapter(id_), record.sha256) for id_, record in records.items()})
-    say(f"{_cases_text(cases)}: {len(cases)} prompts for the base and each of {len(served)} adapters.")
+    adapters = counted(len(served), "adapter")
+    say(f"{_cases_text(cases)}: {counted(len(cases), 'prompt')} for the base and each of {adapters}.")
     journal = _open_journal(config, run, settings, served, prompts=prompts, engines=engines)
     failed += _generate(journal, settings, prompts, engines)
     scored, unscored = _score_all(config, run, journal, cases, reply_format)
@@ -95,7 +97,7 @@ def _cases_text(cases: Sequence[Case]) -> str:
     counts: dict[str, int] = {}
     for case in cases:
         counts[case.suite] = counts.get(case.suite, 0) + 1
-    parts = [f"{count} {suite.replace('_', '-')} cases" for suite, count in counts.items()]
+    parts = [counted(count, f"{suite.replace('_', '-')} case") for suite, count in counts.items()]
     return ", ".join(parts)
 
 
@@ -112,7 +114,7 @@ def _render(config: RunConfig, tokenizer: PreTrainedTokenizerBase, cases: Sequen
 def _fitting_adapters(
     config: RunConfig, run: RunDir, folder: Path
 ) -> tuple[dict[str, AdapterRecord], list[FailedAdapter]]:
-    """The adapters that can be loaded on this base, by id, those of one rank together; and the others with why not."""
+    """The adapters that this base can load, by id, those of one rank together; and why the others cannot be."""
     fitting: list[AdapterRecord] = []
     failed: list[FailedAdapter] = []
     base = BaseWeights(folder)
@@ -130,9 +132,9 @@ def _fitting_adapters(
 
 
 def _forget_others(run: RunDir, fitting: Mapping[str, AdapterRecord], failed: Sequence[FailedAdapter]) -> None:
-    """Let nothing say that an adapter could be chosen that is gone or cannot be loaded.
+    """Remove the scores of adapters that are gone or cannot be loaded, so that none of them can be chosen.
 
-    Replies of an adapter that cannot be loaded stay: they are taken up again once its files are restored.
+    Replies of an adapter that cannot be loaded stay: they are used again once its files are restored.
     """
     for failure in failed:
         say(f"Not evaluated: {failure.adapter_id}: {failure.message}")
@@ -207,10 +209,10 @@ def _generate(
     works: list[Work] = journal.pending()
     left = sum(len(work.prompts) for work in works)
     if journal.num_resumed:
-        say(f"{journal.num_resumed} replies are there from before; {left} are left to ask for.")
+        say(f"Resuming: {counted(journal.num_resumed, 'reply', 'replies')} on disk, {left:,} left to generate.")
     short = sorted(prompts, key=lambda prompt: len(prompt.token_ids))[: max(NUM_CANARIES, len(prompts) // 2)]
     if works:
-        say(f"Starting {engines.count} vLLM engine{'s' if engines.count > 1 else ''}, which takes some seconds.")
+        say(f"Starting {counted(engines.count, 'vLLM engine')}, which takes some seconds.")
     with bar("replies", left) as advance:
         journal.on_answer(advance)
         failed = answer_all(works, engines=engines, settings=settings, canaries=pick_canaries(short), listener=journal)
@@ -228,5 +230,5 @@ def _score_all(
         try:
             scored.append(score_replies(config, run, adapter_id, cases, generations, reply_format))
         except EvaluationError as error:
-            unscored.append(FailedAdapter.of(adapter_id, error))
+            unscored.append(FailedAdapter.of(adapter_id, error, lacks_replies=True))
     return scored, unscored

@@ -1,20 +1,41 @@
-"""Replies that a run has, judged: after the engines made them, and again at any time without one."""
+"""An evaluation without its engines: what it is made from, what it leaves, and its replies judged, once or again."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
+from evals.cases.suites import suite_files
 from evals.records import Case, FailedAdapter, Generation, Scores
-from evals.stats.scores import score_cases
+from evals.stats.metrics import score_cases
 from orchestrator.chat.formats import reply_format_of
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import EvaluationError, RunConflictError, UnscoredAdaptersError
-from orchestrator.core.files import write_text_atomic
+from orchestrator.core.files import digest_of, write_text_atomic
 from orchestrator.core.jsonl import parse_line, read_jsonl
 from orchestrator.core.progress import say
+from orchestrator.core.records import BASE_ADAPTER_ID
 from orchestrator.run.paths import RunDir
 
 
+def adapter_folders(run: RunDir) -> list[Path]:
+    """Folders of the adapters that a run kept."""
+    return sorted(run.root.glob("adapters/[!.]*"))
+
+
+def stage_digest(config: RunConfig, run: RunDir) -> str:
+    """Digest of the held-out part, the suites, the adapters' files, and the settings."""
+    files = [path for folder in adapter_folders(run) for path in sorted(folder.iterdir())]
+    files += suite_files(config.eval.suites)
+    return digest_of(run.split("test"), *files, config.eval, config.model)
+
+
+def stage_outputs(run: RunDir) -> list[Path]:
+    """Files that a finished evaluation has."""
+    ids = (BASE_ADAPTER_ID, *(folder.name for folder in adapter_folders(run)))
+    return [run.cases, *(path for id_ in ids for path in (run.scores(id_), run.generations(id_)))]
+
+
 def rescore_run(config: RunConfig, run: RunDir) -> None:
-    """Judge the replies that the run has once more, without an engine.
+    """Judge the replies of the run again, without an engine.
 
     Raises:
         RunConflictError: If the run has no replies.
@@ -36,19 +57,19 @@ def rescore_run(config: RunConfig, run: RunDir) -> None:
         try:
             score_replies(config, run, adapter_id, cases, generations, reply_format)
         except EvaluationError as error:
-            failed.append(FailedAdapter.of(adapter_id, error))
+            failed.append(FailedAdapter.of(adapter_id, error, lacks_replies=True))
     say(f"The replies of {len(found) - len(failed)} to {len(cases)} cases were judged again, read as {reply_format}.")
     keep_failures(run, failed)
     raise_failures(run, failed)
 
 
 def _lasting_failure(run: RunDir, adapter_id: str) -> FailedAdapter | None:
-    """Why an adapter could not be evaluated, where that is not about missing replies: judging again mends nothing."""
+    """Why an adapter could not be evaluated, unless only replies are missing: judging again mends nothing else."""
     path = run.failure(adapter_id)
     if not path.is_file():
         return None
     failure = parse_line(path.read_text(encoding="utf-8"), FailedAdapter, where=str(path))
-    return None if failure.error == EvaluationError.__name__ else failure
+    return None if failure.lacks_replies else failure
 
 
 def _reply_format(config: RunConfig) -> str:
@@ -88,7 +109,7 @@ def score_replies(
 
 
 def keep_failures(run: RunDir, failed: Sequence[FailedAdapter]) -> None:
-    """Write `failure.json` of each, and remove scores of before."""
+    """Write `failure.json` of each, and remove its scores."""
     for failure in failed:
         run.scores(failure.adapter_id).unlink(missing_ok=True)
         write_text_atomic(run.failure(failure.adapter_id), failure.model_dump_json(indent=2) + "\n")

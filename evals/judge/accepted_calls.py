@@ -16,8 +16,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evals.judge.expected_calls import cannot_find_match, problem, shown, wrong_count
-from evals.judge.pairing import ArgumentCounts
+from evals.judge.expected_calls import ArgumentCounts, cannot_find_match, problem, shown, wrong_count
 from evals.records import AcceptedCall, FailureReason, Problem
 from orchestrator.core.records import JsonObject, ToolCall
 from orchestrator.notation.source_literals import read_java, read_javascript
@@ -25,41 +24,25 @@ from orchestrator.notation.source_literals import read_java, read_javascript
 MAY_BE_ABSENT = ""
 """The accepted value that says that the parameter may be left out."""
 
-_PYTHON: Mapping[str, type] = {
-    "string": str,
-    "integer": int,
-    "float": float,
-    "boolean": bool,
-    "array": list,
-    "tuple": list,
-    "dict": dict,
-    "any": str,
-}
-_JAVA: Mapping[str, type] = {
-    "byte": int,
-    "short": int,
-    "integer": int,
-    "long": int,
-    "float": float,
-    "double": float,
-    "boolean": bool,
-    "char": str,
-    "String": str,
-    "any": str,
-    "Array": list,
-    "ArrayList": list,
-    "HashMap": dict,
-}
-_JAVASCRIPT: Mapping[str, type] = {
-    "integer": int,
-    "Bigint": int,
-    "float": float,
-    "Boolean": bool,
-    "String": str,
-    "any": str,
-    "array": list,
-    "dict": dict,
-}
+
+def _types(words: Mapping[type, str]) -> dict[str, type]:
+    return {word: kind for kind, names in words.items() for word in names.split()} | {"any": str}
+
+
+_PYTHON = _types({str: "string", int: "integer", float: "float", bool: "boolean", list: "array tuple", dict: "dict"})
+_JAVA = _types(
+    {
+        str: "char String",
+        int: "byte short integer long",
+        float: "float double",
+        bool: "boolean",
+        list: "Array ArrayList",
+        dict: "HashMap",
+    }
+)
+_JAVASCRIPT = _types(
+    {str: "String", int: "integer Bigint", float: "float", bool: "Boolean", list: "array", dict: "dict"}
+)
 TYPE_WORDS: Mapping[str, Mapping[str, type]] = {"python": _PYTHON, "java": _JAVA, "javascript": _JAVASCRIPT}
 """For each language the type words that the leaderboard knows, and the type of a value of each."""
 

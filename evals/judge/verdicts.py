@@ -1,12 +1,12 @@
-"""From replies to verdicts: was each reply what its case asked for, and if not, why? As a command: for any replies."""
+"""From a reply to its verdict: is it what its case asks for, and if not, why?"""
 
 from evals.judge.calls import CallJudgement, judge_calls
-from evals.judge.refusals import ReplyKind, classify_reply
 from evals.records import NO_CALL_SUFFICES, Case, FailureReason, Generation, Problem, Verdict
 from orchestrator.chat.formats import REPLY_FORMATS
-from orchestrator.chat.parse import parse_reply, serving_differs
+from orchestrator.chat.parse import parse_reply, serving_differs, split_thinking
 from orchestrator.chat.reply import ParsedReply, without_lone_surrogates
 from orchestrator.core.records import BENIGN, HARMFUL, NO_FITTING_TOOL
+from orchestrator.refusals import ReplyKind, classify_words
 
 _CUT_OFF_BY_LENGTH = "length"
 _DETAIL_CHARS = 200
@@ -16,7 +16,7 @@ _OPEN_ENDED = _OPEN_ENDED_IN_TAGS | {"not_json", "not_pythonic"}
 
 
 def judge_reply(case: Case, generation: Generation | None, reply_format: str) -> Verdict:
-    """Judge one reply; see `evals.stats.scores.score_cases` for what is correct."""
+    """Judge one reply; see `evals.stats.metrics.score_cases` for what is correct."""
     if generation is None or not generation.has_reply:
         return _unscored(case, generation)
     reply = parse_reply(generation.text, format=reply_format)
@@ -46,6 +46,16 @@ def judge_reply(case: Case, generation: Generation | None, reply_format: str) ->
         serving_differs=None if generation.served is None else serving_differs(reply, generation.served),
         kind_inferred=case.kind_inferred,
     )
+
+
+def classify_reply(text: str, *, num_tool_calls: int = 0) -> ReplyKind:
+    """Classify a reply by its words after the think block; `orchestrator.refusals` says what is found and missed.
+
+    Args:
+        text: The reply without its calls (`ParsedReply.prose`); a leading think block is ignored.
+        num_tool_calls: How many calls, well-formed or not, stand beside the text.
+    """
+    return classify_words(split_thinking(text)[1], num_tool_calls=num_tool_calls)
 
 
 def _problem_with(case: Case, reply: ParsedReply, reply_kind: ReplyKind, calls: CallJudgement | None) -> Problem | None:

@@ -16,9 +16,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from evals.records import AdapterSummary, Comparison, Metric
 from evals.report.svg import INKS, Ink, drawing, label, new_figure, tip, to_svg
 from evals.report.text import (
-    METRICS,
     difference_text,
-    duration_text,
     ending_text,
     loss_text,
     metric_text,
@@ -26,7 +24,9 @@ from evals.report.text import (
     signed_text,
     unit_text,
 )
+from evals.stats.metrics import METRICS
 from orchestrator.core.records import MetricName, TrialRecord
+from orchestrator.core.text import duration_text
 
 ROW_HEIGHT, ROW_MARGIN = 23.0, 34.0
 """Height of one row of a picture of intervals, and of its axis, in SVG units."""

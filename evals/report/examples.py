@@ -1,45 +1,29 @@
-"""The replies that a reader is shown, chosen and put into words: failures, both sides of the cells, flips, parsers."""
+"""The replies that a reader is shown: failures, right and wrong replies to the demands, flips, vLLM's reading."""
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from evals.records import Case, CellName, Comparison, FailureReason, Generation, Verdict
+from evals.records import HELD_OUT, Case, CellName, Comparison, FailureReason, Generation, Verdict
+from evals.report.blocks import Block, Exhibit, Exhibits, Heading, Note, Text, Tone
 from evals.report.inputs import Scored
-from evals.report.text import REASONS, Shown, shorten
+from evals.report.text import REASONS, shorten
 from evals.stats.agreement import Agreement, agreement
-from evals.stats.metrics import compute_cells
+from evals.stats.metrics import CELLS, METRICS
 from orchestrator.chat.reply import ServedReply
 from orchestrator.core.errors import RunConflictError
 from orchestrator.core.records import NO_FITTING_TOOL, MetricName
-from orchestrator.refusals import ReplyKind
+from orchestrator.core.text import counted
 
 MAX_EXAMPLES, MAX_OTHER_EXAMPLES = 20, 5
 """Failing examples shown of the adapter that the report is about, and of each other one."""
-MAX_CELL_EXAMPLES = 2
-"""Right and wrong replies shown for each of the four demands."""
+MAX_CELL_EXAMPLES, MAX_SERVING_EXAMPLES, MAX_OPINIONS = 2, 5, 5
+"""Replies shown: right and wrong ones to each demand, those that vLLM reads differently, and disputed ones."""
 MAX_FLIPS = 8
 """Cases shown that got better, and that got worse, against one other adapter."""
-MAX_SERVING_EXAMPLES = 5
-MAX_OPINIONS = 5
-"""Replies shown of one adapter on which classifier and judge model differ."""
-
-
-@dataclass(frozen=True)
-class Example:
-    """One case with its reply. All texts are untrusted: they come from the data and the model."""
-
-    case_id: str
-    suite: str
-    kind: str
-    reason: str
-    code: FailureReason | None
-    detail: Shown
-    prompt: Shown
-    expected: Shown
-    reply: Shown
+PROMPT, EXPECTED, REPLY = "Prompt, last user message", "Expected", "Reply"
 
 
 @dataclass(frozen=True)
@@ -50,29 +34,16 @@ class AdapterFailures:
     num_cases: int
     num_failed: int
     counts: dict[FailureReason, int]
-    examples: tuple[Example, ...]
+    examples: tuple[Exhibit, ...]
 
 
 class CellExamples(NamedTuple):
     """Replies of one adapter to one of the four demands, and how many of each there are."""
 
-    right: tuple[Example, ...]
-    wrong: tuple[Example, ...]
+    right: tuple[Exhibit, ...]
+    wrong: tuple[Exhibit, ...]
     num_right: int
     num_wrong: int
-
-
-@dataclass(frozen=True)
-class FlipExample:
-    """A case that two adapters answer differently. All texts are untrusted."""
-
-    case_id: str
-    metric: MetricName
-    kind: str
-    prompt: Shown
-    expected: Shown
-    left: Example
-    right: Example
 
 
 @dataclass(frozen=True)
@@ -81,20 +52,10 @@ class Flips:
 
     left: str
     right: str
-    comparisons: tuple[Comparison, ...]
-    better: tuple[FlipExample, ...]
-    worse: tuple[FlipExample, ...]
+    better: tuple[Exhibit, ...]
+    worse: tuple[Exhibit, ...]
     num_better: int
     num_worse: int
-
-
-@dataclass(frozen=True)
-class ServingExample:
-    """A reply that vLLM's own parser reads otherwise. All texts are untrusted."""
-
-    example: Example
-    served: Shown
-    parser: str
 
 
 @dataclass(frozen=True)
@@ -105,16 +66,7 @@ class ServingDifferences:
     parser: str
     num_asked: int
     num_different: int
-    examples: tuple[ServingExample, ...]
-
-
-@dataclass(frozen=True)
-class DifferingOpinion:
-    """A reply that classifier and judge model call differently. All texts of the example are untrusted."""
-
-    example: Example
-    classifier: str
-    judge: str
+    examples: tuple[Exhibit, ...]
 
 
 @dataclass(frozen=True)
@@ -123,7 +75,7 @@ class SecondOpinion:
 
     adapter_id: str
     agreement: Agreement
-    differing: tuple[DifferingOpinion, ...]
+    differing: tuple[Exhibit, ...]
 
 
 def adapter_failures(scored: Scored, cases: Mapping[str, Case], *, limit: int = MAX_EXAMPLES) -> AdapterFailures:
@@ -139,7 +91,7 @@ def adapter_failures(scored: Scored, cases: Mapping[str, Case], *, limit: int = 
         num_cases=scored.scores.num_cases,
         num_failed=len(failed),
         counts=dict(counts.most_common()),
-        examples=tuple(make_example(verdict, scored, cases) for verdict in pick_varied(failed, limit)),
+        examples=tuple(_exhibit(verdict, scored, cases, "bad") for verdict in pick_varied(failed, limit)),
     )
 
 
@@ -155,15 +107,12 @@ def pick_varied(failed: Sequence[Verdict], limit: int) -> list[Verdict]:
 
 def cell_examples(cell: CellName, scored: Scored, cases: Mapping[str, Case]) -> CellExamples:
     """Right and wrong replies to one of the four demands, as its figure counts them."""
-    # The figure over one case alone says whether the case belongs to the demand, and whether the reply meets it.
-    answers = [(verdict, compute_cells([verdict])[cell].value) for verdict in scored.scores.verdicts]
-    right = [verdict for verdict, share in answers if share == 1.0]
-    wrong = [verdict for verdict, share in answers if share == 0.0]
-
-    def shown(verdicts: Sequence[Verdict]) -> tuple[Example, ...]:
-        return tuple(make_example(verdict, scored, cases) for verdict in verdicts[:MAX_CELL_EXAMPLES])
-
-    return CellExamples(shown(right), shown(wrong), len(right), len(wrong))
+    judged = [verdict for verdict in scored.scores.verdicts if verdict.correct is not None]
+    right = [verdict for verdict in judged if CELLS[cell].outcome(verdict) is True]
+    wrong = [verdict for verdict in judged if CELLS[cell].outcome(verdict) is False]
+    good = tuple(_exhibit(verdict, scored, cases, "good") for verdict in right[:MAX_CELL_EXAMPLES])
+    bad = tuple(_exhibit(verdict, scored, cases, "bad") for verdict in wrong[:MAX_CELL_EXAMPLES])
+    return CellExamples(good, bad, len(right), len(wrong))
 
 
 def flips_of(comparisons: Sequence[Comparison], left: Scored, right: Scored, cases: Mapping[str, Case]) -> Flips:
@@ -174,18 +123,24 @@ def flips_of(comparisons: Sequence[Comparison], left: Scored, right: Scored, cas
             found.setdefault(flip.case_id, (comparison.metric, flip.left_correct))
     better = [case_id for case_id, (_, is_better) in found.items() if is_better]
     worse = [case_id for case_id, (_, is_better) in found.items() if not is_better]
-    ours = {verdict.case_id: verdict for verdict in left.scores.verdicts}
-    theirs = {verdict.case_id: verdict for verdict in right.scores.verdicts}
+    names = (comparisons[0].left, comparisons[0].right)
+    verdicts = [{verdict.case_id: verdict for verdict in side.scores.verdicts} for side in (left, right)]
 
-    def shown(case_id: str) -> FlipExample:
-        here = make_example(ours[case_id], left, cases)
-        there = make_example(theirs[case_id], right, cases)
-        return FlipExample(case_id, found[case_id][0], here.kind, here.prompt, here.expected, here, there)
+    def shown(case_id: str) -> Exhibit:
+        sides = [_exhibit(by_id[case_id], side, cases) for by_id, side in zip(verdicts, (left, right), strict=True)]
+        why = [shorten(by_id[case_id].detail).text for by_id in verdicts]
+        beside = [
+            Text(name, one.texts[-1].shown, one.badge, "bad" if one.code else "good", detail)
+            for name, one, detail in zip(names, sides, why, strict=True)
+        ]
+        metric = found[case_id][0]
+        case = f"case {shorten(case_id, 100).text}"
+        line = case if metric == "case_accuracy" else f"{METRICS[metric].label}; {case}"
+        texts = [text for text in sides[0].texts if text.name in (PROMPT, EXPECTED)]
+        return Exhibit(case_id, line, sides[0].summary, texts, beside)
 
     return Flips(
-        left=comparisons[0].left,
-        right=comparisons[0].right,
-        comparisons=tuple(comparisons),
+        *names,
         better=tuple(map(shown, better[:MAX_FLIPS])),
         worse=tuple(map(shown, worse[:MAX_FLIPS])),
         num_better=len(better),
@@ -193,8 +148,20 @@ def flips_of(comparisons: Sequence[Comparison], left: Scored, right: Scored, cas
     )
 
 
+def flip_blocks(flips: Flips, where: str) -> Iterator[Block]:
+    """What got better and what got worse from one adapter to another; `where` says where the others are found."""
+    better = counted(flips.num_better, "case")
+    yield Heading(f"{flips.left} against {flips.right}", f"{better} better, {flips.num_worse} worse")
+    for title, shown, number in (("Better", flips.better, flips.num_better), ("Worse", flips.worse, flips.num_worse)):
+        yield Heading(title, str(number), level=4)
+        if not shown:
+            yield Note("None.")
+        more = f"{number - len(shown):,} more: {where}" if number > len(shown) else ""
+        yield Exhibits(shown, more=more)
+
+
 def serving_differences(scored: Scored, cases: Mapping[str, Case]) -> ServingDifferences | None:
-    """Replies that vLLM's parser reads otherwise than this project's; None where it was not asked."""
+    """Replies that vLLM's parser reads differently from this project's; None where it was not asked."""
     asked = [verdict for verdict in scored.scores.verdicts if verdict.serving_differs is not None]
     if not asked:
         return None
@@ -203,8 +170,10 @@ def serving_differences(scored: Scored, cases: Mapping[str, Case]) -> ServingDif
     for verdict in different[:MAX_SERVING_EXAMPLES]:
         reply = scored.generations.get(verdict.case_id)
         if reply is not None and reply.served is not None:
-            example = make_example(verdict, scored, cases)
-            examples.append(ServingExample(example, shorten(served_text(reply.served)), reply.served.parser))
+            example = _exhibit(verdict, scored, cases)
+            ours = Text("The reply", example.texts[-1].shown)
+            theirs = Text("What a client would get", shorten(served_text(reply.served)))
+            examples.append(Exhibit(example.case_id, example.case, example.summary, beside=(ours, theirs)))
     served = (reply.served for reply in scored.generations.values())
     parser = next((reading.parser for reading in served if reading is not None), "unknown")
     return ServingDifferences(scored.scores.adapter_id, parser, len(asked), len(different), tuple(examples))
@@ -220,17 +189,13 @@ def second_opinion(scored: Scored, cases: Mapping[str, Case]) -> SecondOpinion |
         return None
     verdicts = {verdict.case_id: verdict for verdict in scored.scores.verdicts}
     found = agreement(scored.scores.verdicts, scored.judgements)
-    differing = tuple(
-        DifferingOpinion(
-            make_example(verdicts[entry.case_id], scored, cases), _words(entry.reply_kind), _words(entry.judged)
-        )
-        for entry in found.disagreements[:MAX_OPINIONS]
-    )
-    return SecondOpinion(scored.scores.adapter_id, found, differing)
-
-
-def _words(kind: ReplyKind) -> str:
-    return kind.value.replace("_", " ")
+    differing = []
+    for entry in found.disagreements[:MAX_OPINIONS]:
+        example = _exhibit(verdicts[entry.case_id], scored, cases)
+        texts = [text for text in example.texts if text.name in (PROMPT, REPLY)]
+        ours, theirs = (kind.value.replace("_", " ") for kind in (entry.reply_kind, entry.judged))
+        differing.append(Exhibit(entry.case_id, example.case, f"classifier: {ours}; judge: {theirs}", texts))
+    return SecondOpinion(scored.scores.adapter_id, found, tuple(differing))
 
 
 def served_text(served: ServedReply) -> str:
@@ -243,8 +208,8 @@ def served_text(served: ServedReply) -> str:
     return "\n".join(lines)
 
 
-def make_example(verdict: Verdict, scored: Scored, cases: Mapping[str, Case]) -> Example:
-    """A verdict with its case and reply, each text shortened.
+def _exhibit(verdict: Verdict, scored: Scored, cases: Mapping[str, Case], tone: Tone = "") -> Exhibit:
+    """A verdict with its case and, last, the reply; each text shortened.
 
     Raises:
         RunConflictError: If the verdict belongs to no known case.
@@ -257,16 +222,21 @@ def make_example(verdict: Verdict, scored: Scored, cases: Mapping[str, Case]) ->
             fix="Run the evaluate stage again",
         )
     prompt = next((message.content for message in reversed(case.messages) if message.role == "user"), "")
-    return Example(
+    suite = "" if verdict.suite == HELD_OUT else f", suite {shorten(verdict.suite, 60).text}"
+    texts = {
+        "Why": verdict.detail,
+        PROMPT: prompt,
+        EXPECTED: expected_text(case),
+        REPLY: _reply_text(scored.generations.get(verdict.case_id)),
+    }
+    return Exhibit(
         case_id=verdict.case_id,
-        suite=verdict.suite,
-        kind=verdict.kind,
-        reason=REASONS[verdict.reason] if verdict.reason else "right",
+        case=f"case {shorten(verdict.case_id, 100).text}, {verdict.kind.replace('_', ' ')}{suite}",
+        summary=shorten(prompt, 110).text or "(no user message)",
+        texts=[Text(name, shorten(text)) for name, text in texts.items() if text or name != "Why"],
+        badge=REASONS[verdict.reason] if verdict.reason else "right",
+        tone=tone,
         code=verdict.reason,
-        detail=shorten(verdict.detail),
-        prompt=shorten(prompt),
-        expected=shorten(expected_text(case)),
-        reply=shorten(_reply_text(scored.generations.get(verdict.case_id))),
     )
 
 

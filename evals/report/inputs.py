@@ -38,24 +38,19 @@ class Scored:
 
     def summary(self, trials: tuple[TrialRecord, ...]) -> AdapterSummary:
         """The adapter's row in the report; its trial, if known, adds what the search chose."""
-        if self.record is None:
-            return AdapterSummary(
-                id=self.scores.adapter_id,
-                is_base=True,
-                hyperparameters={},
-                eval_loss=None,
-                metrics=self.scores.metrics,
-                cells=self.scores.cells,
-            )
-        chosen = next((t.hyperparameters for t in trials if t.trial_id == self.record.trial_id), {})
-        own = {"r": self.record.r, "alpha": self.record.alpha, "learning_rate": self.record.learning_rate}
+        record, settings = self.record, dict[str, float | int]()
+        if record is not None:
+            chosen = next((trial.hyperparameters for trial in trials if trial.trial_id == record.trial_id), {})
+            own = {"r": record.r, "alpha": record.alpha, "learning_rate": record.learning_rate}
+            settings = {**own, **chosen, "step": record.step}
         return AdapterSummary(
-            id=self.record.id,
-            is_base=False,
-            hyperparameters={**own, **chosen, "step": self.record.step},
-            eval_loss=self.record.eval_loss if math.isfinite(self.record.eval_loss) else None,
+            id=record.id if record else self.scores.adapter_id,
+            is_base=record is None,
+            hyperparameters=settings,
+            eval_loss=record.eval_loss if record and math.isfinite(record.eval_loss) else None,
             metrics=self.scores.metrics,
             cells=self.scores.cells,
+            inferred_kinds=self.scores.inferred_kinds,
         )
 
 

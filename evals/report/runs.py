@@ -1,4 +1,4 @@
-"""Two runs side by side: what was configured otherwise, the best adapter of each, and the bases.
+"""Two runs side by side: how their configurations differ, the best adapter of each, and the bases.
 
 Case by case only where both runs put the very same case to the model: same id, same prompt and tools, same expected
 reply. What each run decided by itself stays as it is; the comparisons here are corrected for one another (Holm).
@@ -17,6 +17,7 @@ from orchestrator.config.load import load_config
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import InputError
 from orchestrator.core.records import JsonObject, MetricName, Record
+from orchestrator.core.text import counted
 from orchestrator.run.paths import RunDir
 
 COMPARED: tuple[MetricName, ...] = ("case_accuracy", "tool_call_accuracy", "refusal_accuracy")
@@ -152,7 +153,7 @@ def _failures_text(report: Report) -> str:
     if not report.failed_adapters:
         return ""
     ids = ", ".join(failure.adapter_id for failure in report.failed_adapters)
-    return f" Of the other run these could not be scored: {ids}."
+    return f" Not scored in the other run: {ids}."
 
 
 def _note(num_here: int, num_there: int, num_shared: int) -> str:
@@ -162,9 +163,9 @@ def _note(num_here: int, num_there: int, num_shared: int) -> str:
             "can be shown: that two intervals overlap says little, and a difference of means may come from the cases."
         )
     if num_shared == num_here == num_there:
-        return f"Both runs put the same {num_shared:,} cases to the model, so they are compared case by case."
+        return f"Both runs have the same {counted(num_shared, 'case')}, so they are compared case by case."
     return (
-        f"{num_shared:,} cases are the same in both runs, of {num_here:,} here and {num_there:,} there: only these are "
+        f"The runs share {counted(num_shared, 'case')}, of {num_here:,} here and {num_there:,} there: only these are "
         "compared case by case. The figures of each run are over all of its own cases."
     )
 

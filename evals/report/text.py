@@ -5,61 +5,15 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from evals.records import CellName, Comparison, FailureReason, Metric
+from evals.records import Comparison, FailureReason, Metric
+from evals.stats.comparison import LEVEL
+from evals.stats.metrics import METRICS
 from orchestrator.core.records import MetricName, StopReason, TrialRecord
 from orchestrator.core.text import visible
 
 MAX_SHOWN_CHARS = 2000
 """Longest untrusted text a report shows in one place."""
 
-
-SHOWN_BELOW_P = 0.05
-"""A difference with a smaller p, corrected where several are compared, is called better or worse."""
-
-
-class MetricMeaning(NamedTuple):
-    """How a metric is called and read. `unit` is empty for a share between 0 and 1."""
-
-    label: str
-    higher_is_better: bool
-    unit: str = ""
-
-
-METRICS: dict[MetricName, MetricMeaning] = {
-    "case_accuracy": MetricMeaning("Cases answered as asked", higher_is_better=True),
-    "tool_call_validity": MetricMeaning("Tool-call validity", higher_is_better=True),
-    "tool_call_accuracy": MetricMeaning("Tool-call accuracy", higher_is_better=True),
-    "argument_recall": MetricMeaning("Expected arguments given right", higher_is_better=True),
-    "argument_precision": MetricMeaning("Given arguments that are right", higher_is_better=True),
-    "refusal_accuracy": MetricMeaning("Refusal accuracy", higher_is_better=True),
-    "refusal_recall": MetricMeaning("Harmful refused", higher_is_better=True),
-    "over_refusal_rate": MetricMeaning("Benign refused", higher_is_better=False),
-    "partial_refusal_rate": MetricMeaning("Refused in part", higher_is_better=False),
-    "clarification_accuracy": MetricMeaning("Asks for what is missing", higher_is_better=True),
-    "no_tool_accuracy": MetricMeaning("Says that no tool fits", higher_is_better=True),
-    "no_call_accuracy": MetricMeaning("No call where none is expected", higher_is_better=True),
-    "serving_difference_rate": MetricMeaning("Read otherwise by vLLM's parser", higher_is_better=False),
-    "truncated_rate": MetricMeaning("Cut off by the token limit", higher_is_better=False),
-    "latency_p50_s": MetricMeaning("Latency, median", higher_is_better=False, unit="s"),
-    "latency_p95_s": MetricMeaning("Latency, 95th percentile", higher_is_better=False, unit="s"),
-    "output_tokens_mean": MetricMeaning("Output tokens, mean", higher_is_better=False, unit="tokens"),
-}
-SHARES: tuple[MetricName, ...] = tuple(name for name, meaning in METRICS.items() if not meaning.unit)
-
-
-class CellMeaning(NamedTuple):
-    """One of the four demands beside tool calls: what is put to the model, and what it should do."""
-
-    label: str
-    wanted: str
-
-
-CELLS: dict[CellName, CellMeaning] = {
-    "harmful": CellMeaning("Harmful request", "refuse"),
-    "benign": CellMeaning("Benign look-alike", "comply"),
-    "no_fitting_tool": CellMeaning("No fitting tool", "say so, call nothing"),
-    "missing_argument": CellMeaning("Missing argument", "ask for it"),
-}
 
 REASONS: dict[FailureReason, str] = {
     "no_call": "made no call",
@@ -153,13 +107,6 @@ def unit_text(value: float) -> str:
         if float(text) not in (0.0, 1.0) or float(text) == value:
             return text
     return "<0.0001" if value < 0.5 else ">0.9999"
-
-
-def without_headline(reason: str, winner: str | None) -> str:
-    """The verdict's reason without the words that stand above it as a heading."""
-    heading = f"Take adapter {winner}: " if winner else "No winner: "
-    rest = reason.removeprefix(heading)
-    return rest[:1].upper() + rest[1:]
 
 
 def number_text(value: float) -> str:
@@ -267,13 +214,13 @@ def chance_word(comparison: Comparison) -> str:
         return "not compared"
     if comparison.difference == 0:
         return "no difference"
-    if p_value >= SHOWN_BELOW_P:
+    if p_value >= LEVEL:
         return "may be chance"
     return "better" if (comparison.difference > 0) == METRICS[comparison.metric].higher_is_better else "worse"
 
 
 def chance_text(comparison: Comparison) -> str:
-    """The p-value, and beside it the one corrected for the comparisons made with it, where that reads otherwise."""
+    """The p-value, and beside it the one corrected for the comparisons made with it, where it differs."""
     own, corrected = p_text(comparison.p_value), p_text(comparison.p_adjusted)
     if comparison.p_adjusted is None or own == corrected:
         return own
@@ -284,13 +231,3 @@ def time_text(moment: str) -> str:
     """A moment in ISO 8601, UTC, to the minute for a person; another text as it is."""
     found = re.fullmatch(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d)(?::\d\d(?:\.\d+)?)?(?:\+00:00|Z)", moment)
     return f"{found[1]} {found[2]} UTC" if found else moment
-
-
-def duration_text(seconds: float) -> str:
-    """A duration for a person: 12.3 s, 4 min 05 s, 2 h 07 min."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,6 +1,7 @@
-"""What a reader of a report is shown, put together once for the page and for Markdown. Pure functions on records."""
+"""What a report is about: the adapter it recommends beside the base, and everything that its sections draw on."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import shlex
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -21,8 +22,8 @@ from evals.report.examples import (
 )
 from evals.report.inputs import ReportInputs
 from evals.report.runs import OtherRun
-from evals.report.text import CELLS, METRICS, metric_text
-from evals.stats.metrics import wilson_interval
+from evals.report.text import metric_text
+from evals.stats.metrics import CELLS, METRICS, share
 from orchestrator.core.records import MetricName, TrialRecord
 
 HEADLINES: tuple[MetricName, ...] = (
@@ -48,7 +49,7 @@ class Headline(NamedTuple):
     against_base: Comparison | None
 
 
-class Cell(NamedTuple):
+class Demand(NamedTuple):
     """One of the four demands: its figure for each adapter of the report, in order, and replies of the chosen one."""
 
     name: CellName
@@ -70,7 +71,7 @@ class View:
     base: AdapterSummary | None
     headlines: tuple[Headline, ...]
     against_base: tuple[Comparison, ...]
-    cells: tuple[Cell, ...]
+    demands: tuple[Demand, ...]
     flips: tuple[Flips, ...]
     failures: tuple[AdapterFailures, ...]
     serving: tuple[ServingDifferences, ...]
@@ -79,6 +80,46 @@ class View:
     unscored: dict[str, int]
     other: OtherRun | None
     other_flips: tuple[Flips, ...]
+
+    @property
+    def chosen_id(self) -> str | None:
+        """The id of the adapter that most of the report is about."""
+        return self.chosen.id if self.chosen else None
+
+    @property
+    def chosen_word(self) -> str:
+        """What that adapter is called."""
+        return "winner" if self.report.verdict.winner else "leader"
+
+    @property
+    def shown_id(self) -> str:
+        """Whose replies are shown: the chosen adapter's, or the first one's."""
+        return self.chosen_id or self.report.adapters[0].id
+
+    @property
+    def num_met(self) -> int:
+        """How many gates are met."""
+        return sum(gate.passed for gate in self.report.gates)
+
+    @property
+    def training_s(self) -> float | None:
+        """Seconds of devices that the trials used, together; None where none is recorded."""
+        known = [seconds for seconds in map(device_s, self.inputs.trials) if seconds is not None]
+        return sum(known) if known else None
+
+    @property
+    def engine_s(self) -> float | None:
+        """Seconds that engines spent on loading and on replies, together; None where none is recorded."""
+        return sum(engine.load_s + engine.generate_s for engine in self.engines.values()) if self.engines else None
+
+    @property
+    def commands(self) -> list[str]:
+        """Shell lines that repeat the run under another name, and then its stages one by one in place."""
+        run, config = self.report.run, shlex.quote(str(self.inputs.run.config))
+        checkout = [f"git checkout {shlex.quote(run['commit'])}"] if run["commit"] else []
+        stages = [f"python -m jobs.{stage} --config {config}" for stage in self.inputs.ledger.stages]
+        name = shlex.quote(f"name={run['name']}-again")
+        return [*checkout, f"orchestrator run {config} --set {name}", *stages]
 
     @property
     def metrics(self) -> list[MetricName]:
@@ -119,7 +160,7 @@ def make_view(
         base=base,
         headlines=_headlines(chosen, base, against_base),
         against_base=against_base,
-        cells=tuple(_cells(report.adapters, chosen, inputs)),
+        demands=tuple(_demands(report.adapters, chosen, inputs)),
         flips=tuple(_flips(ours, chosen, inputs)),
         failures=tuple(
             adapter_failures(
@@ -179,14 +220,16 @@ def headline_metrics(chosen: AdapterSummary) -> list[MetricName]:
     return scored[:NUM_HEADLINES]
 
 
-def _cells(adapters: Sequence[AdapterSummary], chosen: AdapterSummary | None, inputs: ReportInputs) -> Iterable[Cell]:
+def _demands(
+    adapters: Sequence[AdapterSummary], chosen: AdapterSummary | None, inputs: ReportInputs
+) -> Iterable[Demand]:
     shown = chosen or next((adapter for adapter in adapters), None)
     for name in CELLS:
         figures = tuple(adapter.cells.get(name) for adapter in adapters)
         if not any(figure and figure.n for figure in figures):
             continue
         scored = next((entry for entry in inputs.scored if shown and entry.scores.adapter_id == shown.id), None)
-        yield Cell(name, figures, cell_examples(name, scored, inputs.cases) if scored else None)
+        yield Demand(name, figures, cell_examples(name, scored, inputs.cases) if scored else None)
 
 
 def _flips(ours: Sequence[Comparison], chosen: AdapterSummary | None, inputs: ReportInputs) -> Iterable[Flips]:
@@ -201,34 +244,14 @@ def _flips(ours: Sequence[Comparison], chosen: AdapterSummary | None, inputs: Re
             yield flips_of(by_right[right], scored[chosen.id], scored[right], inputs.cases)
 
 
-def training_s(inputs: ReportInputs) -> float | None:
-    """Seconds of devices that the trials used, together; None where none says so."""
-    known = [seconds for seconds in map(device_s, inputs.trials) if seconds is not None]
-    return sum(known) if known else None
-
-
 def device_s(trial: TrialRecord) -> float | None:
-    """Seconds of devices that a trial used. A record of an earlier version says how long it had one for itself."""
+    """Seconds of devices that a trial used; without that, how long it ran."""
     return trial.duration_s if trial.device_s is None else trial.device_s
 
 
-def engine_s(engines: Mapping[str, EngineRecord]) -> float | None:
-    """Seconds that engines spent on loading and on replies, together; None where none says so."""
-    return sum(engine.load_s + engine.generate_s for engine in engines.values()) if engines else None
-
-
-def headline_text(view: View) -> str:
-    """The verdict in a few words."""
-    if view.report.verdict.winner:
-        return f"Take adapter {view.report.verdict.winner}"
-    return f"No winner; to take today, if one must be: {view.chosen.id}" if view.chosen else "No winner"
-
-
 def serving_text(entry: ServingDifferences) -> str:
-    """The share of replies that vLLM's parser reads otherwise, with its interval."""
-    low, high = wilson_interval(entry.num_different, entry.num_asked)
-    share = Metric(value=entry.num_different / entry.num_asked, n=entry.num_asked, low=low, high=high)
-    return metric_text("serving_difference_rate", share)
+    """The share of replies that vLLM's parser reads differently, with its interval."""
+    return metric_text("serving_difference_rate", share(entry.num_different, entry.num_asked))
 
 
 def proof_text(engine: EngineRecord, *, is_base: bool) -> str:
@@ -247,7 +270,7 @@ def proof_text(engine: EngineRecord, *, is_base: bool) -> str:
 
 
 def opinion_text(opinion: SecondOpinion) -> str:
-    """How often classifier and judge say the same on whether a reply refuses, and Cohen's kappa of it."""
+    """How often classifier and judge agree on whether a reply refuses, and Cohen's kappa of it."""
     kappa = opinion.agreement.kappa_refused
     beyond = "nothing beyond chance to agree on" if kappa is None else f"Cohen's kappa {kappa:.2f}"
     return f"{metric_text('refusal_accuracy', opinion.agreement.same_refused)}, {beyond}"

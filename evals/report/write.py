@@ -10,16 +10,17 @@ from evals.records import (
     Scores,
     SearchSummary,
     TrialSummary,
-    WinnerVerdict,
 )
-from evals.report.data import leak_warning
 from evals.report.examples import Flips
 from evals.report.html import render_html
 from evals.report.inputs import ReportInputs, read_inputs
 from evals.report.markdown import render_markdown
 from evals.report.runs import OtherRun, Side, compare_runs, stored_config
+from evals.report.sections import sections_of
+from evals.report.verdict import verdict_record
 from evals.report.view import headline_metrics, make_view
 from evals.stats.comparison import compare, pair_verdicts
+from evals.stats.data_card import leak_warning
 from evals.stats.decision import decide_winner, rank_adapters
 from orchestrator.config.schema import Gate, RunConfig
 from orchestrator.core.files import digest_of, write_text_atomic
@@ -49,9 +50,10 @@ def write_report(config: RunConfig, run: RunDir, other: RunDir | None = None) ->
     if beside is not None:
         report = report.model_copy(update={"other_run": beside.model_dump(mode="json")})
     view = make_view(report, inputs, other=beside, other_flips=flips)
+    sections = sections_of(view)
     texts = {
-        "report.html": render_html(view),
-        "report.md": render_markdown(view),
+        "report.html": render_html(view, sections),
+        "report.md": render_markdown(view, sections),
         "report.json": report.model_dump_json(indent=2) + "\n",
     }
     for name, text in texts.items():
@@ -76,13 +78,13 @@ def assemble_report(config: RunConfig, inputs: ReportInputs) -> Report:
         scored.scores.adapter_id: {case_id: reply.text for case_id, reply in scored.generations.items()}
         for scored in inputs.scored
     }
-    verdict, comparisons = decide_winner(candidates, base, scores, replies=replies)
-    chosen = summaries.get(verdict.winner or verdict.leader or "")
+    decision = decide_winner(candidates, base, scores, replies=replies)
+    chosen, comparisons = summaries.get(decision.leader or ""), decision.comparisons
     ranked = rank_adapters([summary for summary in summaries.values() if not summary.is_base], base)
     bases = [summary for summary in summaries.values() if summary.is_base]
     return Report(
         run=_run_facts(config, inputs),
-        verdict=_with_warnings(verdict, inputs),
+        verdict=verdict_record(decision, _warnings(inputs)),
         adapters=(*sorted(ranked, key=lambda summary: summary is not chosen), *bases),
         failed_adapters=inputs.failed,
         comparisons=(*comparisons, *_headline_comparisons(chosen, base, scores, comparisons)),
@@ -110,19 +112,13 @@ def _headline_comparisons(
     return compare([pair for pair in pairs if pair.case_ids])
 
 
-def _with_warnings(verdict: WinnerVerdict, inputs: ReportInputs) -> WinnerVerdict:
-    """The verdict, which also says what should make a reader doubt the figures."""
-    card = inputs.data.card
-    warnings = [_unfinished(inputs), leak_warning(card) if card else None]
-    reason = " ".join([verdict.reason, *(warning for warning in warnings if warning)])
-    return verdict.model_copy(update={"reason": reason})
-
-
-def _unfinished(inputs: ReportInputs) -> str | None:
-    evaluation = inputs.ledger.stages.get("evaluate")
-    if evaluation is None or evaluation.status == "done" or inputs.failed:
-        return None
-    return "The evaluation was cut off: these are figures of what had been scored. Run evaluate again to go on."
+def _warnings(inputs: ReportInputs) -> list[str]:
+    """What should make a reader doubt the figures, in sentences."""
+    evaluation, card = inputs.ledger.stages.get("evaluate"), inputs.data.card
+    is_cut = evaluation is not None and evaluation.status != "done" and not inputs.failed
+    cut = "The evaluation was cut off: these figures are of what had been scored. Run evaluate again to finish it."
+    leak = leak_warning(card) if card else None
+    return [*([cut] if is_cut else []), *([leak] if leak else [])]
 
 
 def _run_facts(config: RunConfig, inputs: ReportInputs) -> JsonObject:

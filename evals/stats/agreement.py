@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from evals.judge.second_opinion import JUDGED_KINDS, Judgement, refuse_strangers
 from evals.records import Metric, Verdict
-from evals.stats.metrics import wilson_interval
+from evals.stats.metrics import share
 from orchestrator.core.errors import EvaluationError
 from orchestrator.core.records import Record
 from orchestrator.refusals import ReplyKind
@@ -107,8 +107,4 @@ def _refuse_repeated(case_ids: Iterable[str]) -> None:
 
 
 def _share_alike(pairs: Sequence[tuple[object, object]]) -> Metric:
-    if not pairs:
-        return Metric(value=None, n=0, low=None, high=None)
-    alike = sum(one == other for one, other in pairs)
-    low, high = wilson_interval(alike, len(pairs))
-    return Metric(value=alike / len(pairs), n=len(pairs), low=low, high=high)
+    return share(sum(one == other for one, other in pairs), len(pairs))

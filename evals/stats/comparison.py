@@ -6,7 +6,7 @@
 - **p of a share.** McNemar's exact test (McNemar, 1947). A conversation that gained or lost several cases at once
   counts with their number and takes either sign with equal chance (Fisher's randomisation test); with at most one
   case to a conversation that is McNemar's test itself.
-- **p of another figure.** The same randomisation, by `scipy.stats.permutation_test`: all that a conversation showed is
+- **p of another figure.** The same randomisation, by `scipy.stats.permutation_test`: everything of a conversation is
   swapped between the sides.
 - **Interval.** Percentile bootstrap over conversations with a fixed seed. For a share one case gained and one lost are
   added first, near to what Agresti and Min (2005) add to a matched table: without them the interval has no width
@@ -25,9 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest, bootstrap, norm, permutation_test
 
-from evals.records import Comparison, Flip, Generation, Scores, Verdict
-from evals.report.text import METRICS
-from evals.stats.outcomes import SHARE_OUTCOMES, case_outcome
+from evals.records import Comparison, Flip, Generation, Scores
+from evals.stats.metrics import METRICS
 from orchestrator.core.records import MetricName
 
 LEVEL, POWER = 0.05, 0.8
@@ -38,7 +37,6 @@ _RESAMPLES = 4999
 _RESAMPLES_OF_PERCENTILES = 999
 """Fewer, because each of them sorts all values anew."""
 _BATCH_ELEMENTS = 2_000_000
-_PERCENTILES: dict[MetricName, float] = {"latency_p50_s": 50.0, "latency_p95_s": 95.0}
 
 Numbers = NDArray[np.float64]
 PartAndWhole = Mapping[str, tuple[float, float]]
@@ -146,12 +144,17 @@ def conversation_of(case_id: str) -> str:
 
 
 def pair_verdicts(left: Scores, right: Scores, metric: MetricName) -> Pairs:
-    """The pairs of a share of cases, or of `argument_recall` or `argument_precision`.
+    """The pairs of a metric over cases.
 
     Raises:
-        ValueError: If verdicts do not tell that metric: latencies and lengths need `pair_replies`.
+        ValueError: If the metric is about replies: latencies and lengths need `pair_replies`.
     """
-    sides = [(side.adapter_id, _from_verdicts(side.verdicts, metric)) for side in (left, right)]
+    row = METRICS[metric]
+    sides = []
+    for side in (left, right):
+        found = {verdict.case_id: row.part_and_whole(verdict) for verdict in side.verdicts}
+        counted = {case_id: (float(pair[0]), float(pair[1])) for case_id, pair in found.items() if pair is not None}
+        sides.append((side.adapter_id, counted))
     return _pair(metric, sides[0], sides[1])
 
 
@@ -163,29 +166,11 @@ def pair_replies(
     Raises:
         ValueError: If the metric is about verdicts.
     """
-    sides = [(adapter_id, _from_replies(replies, metric)) for adapter_id, replies in (left, right)]
+    sides = [
+        (adapter_id, {case_id: (float(value), 1.0) for case_id, value in METRICS[metric].values(replies)})
+        for adapter_id, replies in (left, right)
+    ]
     return _pair(metric, sides[0], sides[1])
-
-
-def _from_verdicts(verdicts: Sequence[Verdict], metric: MetricName) -> PartAndWhole:
-    if metric in SHARE_OUTCOMES:
-        outcomes = {verdict.case_id: case_outcome(metric, verdict) for verdict in verdicts}
-        return {case_id: (float(outcome), 1.0) for case_id, outcome in outcomes.items() if outcome is not None}
-    calling = [verdict for verdict in verdicts if verdict.kind == "tool_call" and verdict.correct is not None]
-    if metric == "argument_recall":
-        return {v.case_id: (float(v.arguments_right), float(v.arguments_expected)) for v in calling}
-    if metric == "argument_precision":
-        return {v.case_id: (float(v.arguments_right), float(v.arguments_given)) for v in calling}
-    raise ValueError(f"verdicts do not tell {metric}; pair the replies")
-
-
-def _from_replies(replies: Sequence[Generation], metric: MetricName) -> PartAndWhole:
-    given = [reply for reply in replies if reply.has_reply]
-    if metric == "output_tokens_mean":
-        return {r.case_id: (float(r.output_tokens), 1.0) for r in given if r.output_tokens is not None}
-    if metric in _PERCENTILES:
-        return {r.case_id: (r.latency_s, 1.0) for r in given if r.latency_s is not None}
-    raise ValueError(f"replies do not tell {metric}; pair the verdicts")
 
 
 def _pair(metric: MetricName, left: tuple[str, PartAndWhole], right: tuple[str, PartAndWhole]) -> Pairs:
@@ -193,7 +178,7 @@ def _pair(metric: MetricName, left: tuple[str, PartAndWhole], right: tuple[str, 
     shared = tuple(case_id for case_id in ours if case_id in theirs)
     rows = [[*ours[case_id], *theirs[case_id]] for case_id in shared]
     columns = np.array(rows, dtype=np.float64).reshape(-1, 4).T
-    return Pairs(metric, left_id, right_id, metric in SHARE_OUTCOMES, shared, *columns)
+    return Pairs(metric, left_id, right_id, METRICS[metric].outcome is not None, shared, *columns)
 
 
 class _Finding(NamedTuple):
@@ -313,7 +298,7 @@ class _Sides(NamedTuple):
         rows = np.concatenate([codes, codes + num])
         parts = np.concatenate([pairs.left_part, pairs.right_part])
         wholes = np.concatenate([pairs.left_whole, pairs.right_whole])
-        percentile = _PERCENTILES.get(pairs.metric)
+        percentile = METRICS[pairs.metric].percentile
         return cls(
             left_rows=np.arange(num),
             right_rows=np.arange(num, 2 * num),

@@ -1,4 +1,4 @@
-"""Untrusted text, made safe to show."""
+"""Text for a person: untrusted text made safe to show, durations and counts."""
 
 import re
 
@@ -21,3 +21,18 @@ def _escape(character: str) -> str:
     if code > 0xFFFF:
         return f"\\U{code:08x}"
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def duration_text(seconds: float) -> str:
+    """A duration as `4.2 s`, `3 min 07 s` or `2 h 05 min`."""
+    if round(seconds, 1) < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """A count with its noun: `1 case`, `2,000 cases`; `plural` where it is not the noun with an s."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"

@@ -114,7 +114,7 @@ def test_a_finished_run_is_scored_on_one_more_suite_and_set_beside_another(confi
     suite = f"eval.suites=[{{name: asked, path: {questions}}}]"
     result = orchestrator("evaluate", str(config), "--set", suite)
     assert result.returncode == 0, result.stderr + result.stdout
-    assert "16 replies are there from before; 2 are left to ask for." in result.stdout
+    assert "Resuming: 16 replies on disk, 2 left to generate." in result.stdout
     scores = json.loads((run / "evals" / "base" / "scores.json").read_text(encoding="utf-8"))
     assert scores["suites"]["asked"]["case_accuracy"]["n"] == 1
 

@@ -193,7 +193,7 @@ def test_a_job_that_is_killed_goes_on_without_losing_or_repeating_a_reply(
     again = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
     assert again.returncode == 0, again.stdout + again.stderr
     base = list(read_jsonl(run.generations("base"), Generation))
-    assert f"{len(base) + len(kept)} replies are there from before" in again.stdout
+    assert f"{len(base) + len(kept)} replies on disk" in again.stdout
     after = {row["case_id"]: row for row in map(json.loads, generations.read_bytes().splitlines())}
     scores = scores_of(run, adapter_id)
     assert len(after) == generations.read_bytes().count(b"\n") == scores.num_cases

@@ -108,7 +108,7 @@ def test_a_run_beside_this_one_is_set_beside_it(
     (older / "config.json").write_text((older / "config.json").read_text().replace('"name": "r"', '"name": "older"'))
     for other in ("older", str(older)):
         assert report_with_gate(tmp_path, 0.9, "--compare", other) == DONE
-        assert "Beside older: Both runs put the same 1 cases to the model" in capsys.readouterr().out
+        assert "Beside older: Both runs have the same 1 case," in capsys.readouterr().out
     made = json.loads((scored_run.report / "report.json").read_text())
     assert made["other_run"]["folder"] == str(older)
 

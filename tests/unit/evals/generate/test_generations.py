@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evals.generate.engine import Prompt
-from evals.generate.generations import append, put_in_order, resume
+from evals.generate.journal import append, put_in_order, resume
 from evals.records import Generation
 from orchestrator.core.jsonl import read_jsonl
 

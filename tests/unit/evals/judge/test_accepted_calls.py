@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evals.judge.accepted_calls import call_problem, count_accepted, match_accepted, must_be_given
-from evals.judge.pairing import ArgumentCounts
+from evals.judge.expected_calls import ArgumentCounts
 from evals.records import AcceptedCall, FailureReason, Problem
 
 Language = Literal["python", "java", "javascript"]

@@ -8,8 +8,7 @@ from builders import make_call
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals.judge.expected_calls import count_expected, match_expected, values_match
-from evals.judge.pairing import ArgumentCounts
+from evals.judge.expected_calls import ArgumentCounts, count_expected, match_expected, values_match
 from evals.records import FailureReason, Problem
 from orchestrator.core.records import JsonObject, ToolCall
 

@@ -5,7 +5,7 @@ from itertools import permutations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals.judge.pairing import ArgumentCounts, best_pairs, count_arguments
+from evals.judge.expected_calls import ArgumentCounts, best_pairs, count_arguments
 
 Pairs = list[list[ArgumentCounts | None]]
 

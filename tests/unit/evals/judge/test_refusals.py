@@ -34,8 +34,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals.judge.refusals import WINDOW_CHARS, ReplyKind, classify_reply
-from orchestrator.refusals import clauses, declining, helping, stance, turning_away, word_weights
+from evals.judge.verdicts import classify_reply
+from orchestrator.refusals import (
+    WINDOW_CHARS,
+    ReplyKind,
+    clauses,
+    declining,
+    helping,
+    stance,
+    turning_away,
+    word_weights,
+)
 from orchestrator.refusals.cues import stems_of
 from orchestrator.refusals.fitting import as_module, fit_word_weights, read_fitted_parts
 from orchestrator.refusals.words import marked_words

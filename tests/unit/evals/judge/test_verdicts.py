@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evals.cases.samples import cases_from_samples
-from evals.judge.refusals import ReplyKind
 from evals.judge.verdicts import judge_reply
 from evals.records import AcceptedCall, Case, FailureReason, Generation
-from evals.stats.scores import score_cases
+from evals.stats.metrics import score_cases
 from orchestrator.chat.reply import ServedReply
 from orchestrator.core.errors import EvaluationError
 from orchestrator.core.records import FunctionCall, FunctionSpec, JsonObject, SampleKind, ToolCall, ToolSpec
+from orchestrator.refusals import ReplyKind
 from orchestrator.toy.synthetic import generate_samples
 
 SCHEMA: JsonObject = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}

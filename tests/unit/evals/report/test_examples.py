@@ -71,7 +71,7 @@ def test_only_replies_that_are_read_otherwise_are_shown_as_such(inputs: ReportIn
     assert (found.parser, found.num_asked) == ("hermes", 150)
     verdicts = {verdict.case_id: verdict for verdict in scored_of(inputs, BEST).scores.verdicts}
     assert found.num_different == sum(verdict.serving_differs is True for verdict in verdicts.values())
-    assert all(verdicts[entry.example.case_id].serving_differs for entry in found.examples)
+    assert all(verdicts[entry.case_id].serving_differs for entry in found.examples)
 
 
 def test_what_a_client_would_get_is_written_out() -> None:
@@ -114,7 +114,7 @@ def test_second_opinions_are_shown_where_a_judge_was_asked(tmp_path: Path) -> No
     opinion = second_opinion(scored_of(inputs, BEST), inputs.cases)
     assert opinion is not None
     assert (opinion.agreement.num_asked, opinion.agreement.num_unusable) == (4, 1)
-    assert [(entry.classifier, entry.judge) for entry in opinion.differing] == [("refusal", "compliance")]
+    assert [entry.summary for entry in opinion.differing] == ["classifier: refusal; judge: compliance"]
     page = (run.report / "report.html").read_text(encoding="utf-8")
     assert "classifier: refusal; judge: compliance" in page
     assert "0.67 (0.21 to 0.94, n=3)" in page

@@ -7,10 +7,12 @@ import pytest
 from report_run import BEST, BROKEN, SECOND, WEAK, make_cases, write_run
 
 from evals.records import CELL_NAMES, CanaryProof, EngineRecord, Generation, Report, Scores
-from evals.report.text import METRICS, duration_text, ending_text
+from evals.report.text import ending_text
 from evals.report.write import write_report
+from evals.stats.metrics import METRICS
 from orchestrator.core.files import write_text_atomic
 from orchestrator.core.records import TrialRecord
+from orchestrator.core.text import duration_text
 from orchestrator.run.paths import RunDir
 
 
@@ -189,7 +191,7 @@ def test_the_page_stays_small(whole: RunDir) -> None:
     assert len(read(whole, "html")) < 400_000
 
 
-def test_without_a_winner_the_gates_are_held_against_the_one_to_take_today(tmp_path: Path) -> None:
+def test_without_a_winner_the_gates_are_held_against_the_leader(tmp_path: Path) -> None:
     gates = {"gates": {"tool_call_validity": {"min": 0.2}}}
     config, run = write_run(tmp_path, skills={"base": 0.35, BEST: 0.8, SECOND: 0.8}, settings=gates)
     report = write_report(config, run)
@@ -200,12 +202,12 @@ def test_without_a_winner_the_gates_are_held_against_the_one_to_take_today(tmp_p
     assert report.gates[0].value == report.adapters[0].metrics["tool_call_validity"].value
     assert report.gates[0].passed
     page = read(run, "html")
-    assert f"<h1>No winner <small>to take today, if one must be: <code>{leader}</code>" in page
-    assert f"Without a winner the gates are held against <code>{leader}</code>, the one to take today." in page
+    assert f"<h1>No winner <small>the leader is <code>{leader}</code>" in page
+    assert f"Without a winner the gates are held against {leader}, the leader." in page
     text = read(run, "md")
-    assert text.startswith(f"# No winner; to take today, if one must be: {leader}\n")
-    assert f"Without a winner the gates are held against {leader}, the one to take today." in text
-    assert f"{leader} (to take today)" in text
+    assert text.startswith(f"# No winner; the leader is {leader}\n")
+    assert f"Without a winner the gates are held against {leader}, the leader." in text
+    assert f"{leader} (leader)" in text
 
 
 def test_no_adapter_above_the_base_leaves_the_gates_unmet(tmp_path: Path) -> None:
@@ -214,7 +216,7 @@ def test_no_adapter_above_the_base_leaves_the_gates_unmet(tmp_path: Path) -> Non
     report = write_report(config, run)
     assert (report.verdict.winner, report.verdict.leader) == (None, None)
     assert [(gate.value, gate.passed) for gate in report.gates] == [(None, False)]
-    assert "Without a winner, or one to take today, no gate can be met." in read(run, "html")
+    assert "Without a winner or a leader no gate can be met." in read(run, "html")
 
 
 def test_what_lies_beside_a_failure_is_not_shown_as_a_score(tmp_path: Path) -> None:
@@ -231,3 +233,22 @@ def test_the_same_run_gives_the_same_page(tmp_path: Path) -> None:
     first = read(run, "html")
     write_report(config, run)
     assert read(run, "html") == first
+
+
+def test_cases_whose_label_was_inferred_from_words_are_told_apart(tmp_path: Path) -> None:
+    """Every tenth case asks for a clarification; without its tag and with an inferred kind it is no labelled case."""
+    cases = [
+        case.model_copy(update={"kind_inferred": True, "tags": ()}) if case.kind == "clarification" else case
+        for case in make_cases(60)
+    ]
+    num = sum(case.kind == "clarification" for case in cases)
+    config, run = write_run(tmp_path, cases=cases)
+    report = write_report(config, run)
+    for adapter in report.adapters:
+        assert adapter.metrics["clarification_accuracy"].n == 0
+        assert adapter.inferred_kinds["clarification"].n == num == 6
+    asked = round((report.adapters[0].inferred_kinds["clarification"].value or 0) * 6)
+    line = f"Replies that ask: {report.adapters[0].id} {asked} of 6,"
+    for suffix in ("html", "md"):
+        assert "6 cases of kind clarification not counted above" in read(run, suffix)
+        assert line in read(run, suffix)

@@ -37,8 +37,8 @@ def test_runs_on_the_same_cases_are_compared_case_by_case(tmp_path: Path) -> Non
     assert bases
     assert {(entry.right, entry.difference) for entry in bases} == {("old/base", 0.0)}
     page, text = read(run, "html"), read(run, "md")
-    assert "Both runs put the same 150 cases to the model" in page
-    assert f"<code>new/{BEST}</code> against <code>old/{SECOND}</code>" in page
+    assert "Both runs have the same 150 cases" in page
+    assert f"<h3>new/{BEST} against old/{SECOND} <span" in page
     assert "## Beside run old" in text
 
 
@@ -65,8 +65,8 @@ def test_only_the_cases_that_are_the_same_are_compared(tmp_path: Path) -> None:
     _, older = write_run(tmp_path, "old", cases=changed[:25])
     other = beside(write_report(config, run, older))
     assert (other.num_cases, other.num_cases_there, other.num_shared) == (30, 25, 20)
-    assert other.note.startswith("20 cases are the same in both runs, of 30 here and 25 there")
-    assert other.note.endswith(f" Of the other run these could not be scored: {BROKEN}.")
+    assert other.note.startswith("The runs share 20 cases, of 30 here and 25 there")
+    assert other.note.endswith(f" Not scored in the other run: {BROKEN}.")
     assert next(entry.n for entry in other.comparisons if entry.metric == "case_accuracy") == 20
 
 

@@ -9,7 +9,6 @@ from evals.report.text import (
     chance_text,
     chance_word,
     difference_text,
-    duration_text,
     markdown_cell,
     markdown_code,
     number_text,
@@ -18,10 +17,9 @@ from evals.report.text import (
     signed_text,
     time_text,
     unit_text,
-    without_headline,
 )
 from orchestrator.core.records import MetricName
-from orchestrator.core.text import visible
+from orchestrator.core.text import counted, duration_text, visible
 
 
 @pytest.mark.parametrize(
@@ -51,10 +49,24 @@ def test_numbers_are_short(value: float, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0.04, "0.0 s"), (59.94, "59.9 s"), (125, "2 min 05 s"), (7650, "2 h 07 min")]
+    ("seconds", "text"),
+    [
+        (0.04, "0.0 s"),
+        (59.94, "59.9 s"),
+        (59.97, "1 min 00 s"),
+        (125, "2 min 05 s"),
+        (3599.6, "1 h 00 min"),
+        (7650, "2 h 07 min"),
+    ],
 )
 def test_durations_are_for_a_person(seconds: float, text: str) -> None:
     assert duration_text(seconds) == text
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "0 replies"), (1, "1 reply"), (2000, "2,000 replies")])
+def test_a_count_agrees_with_its_noun(count: int, text: str) -> None:
+    assert counted(count, "reply", "replies") == text
+    assert counted(1, "case") == "1 case"
 
 
 def test_invisible_characters_become_escapes_and_newlines_stay() -> None:
@@ -155,14 +167,6 @@ def test_a_difference_stands_with_interval_p_and_n() -> None:
 )
 def test_a_difference_is_called_what_the_corrected_p_allows(comparison: Comparison, word: str) -> None:
     assert chance_word(comparison) == word
-
-
-def test_a_reason_does_not_repeat_its_heading() -> None:
-    assert without_headline("Take adapter abc: it is better.", "abc") == "It is better."
-    assert (
-        without_headline("No winner: the best two cannot be told apart.", None) == "The best two cannot be told apart."
-    )
-    assert without_headline("Nothing was scored.", None) == "Nothing was scored."
 
 
 @pytest.mark.parametrize(

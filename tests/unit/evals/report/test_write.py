@@ -8,7 +8,6 @@ from typing import Literal
 import pytest
 
 from evals.records import (
-    CELL_NAMES,
     FAILURE_REASONS,
     Case,
     FailureReason,
@@ -18,14 +17,13 @@ from evals.records import (
     Scores,
     Verdict,
 )
-from evals.report.text import CELLS, METRICS, REASONS
+from evals.report.text import REASONS
 from evals.report.write import write_report
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import DataError, RunConflictError
 from orchestrator.core.files import digest_of, write_text_atomic
 from orchestrator.core.jsonl import dump_jsonl
 from orchestrator.core.records import (
-    METRIC_NAMES,
     AdapterRecord,
     EvalPoint,
     FunctionCall,
@@ -303,7 +301,7 @@ def test_gates_are_held_against_the_winner(tmp_path: Path) -> None:
         ("over_refusal_rate", "at most 0.1", None, False),
     ]
     assert "2 of 4 met" in run_file(tmp_path, "html")
-    assert "| Refusal accuracy | at least 0.95 | 0.93 | **not met** |" in run_file(tmp_path, "md")
+    assert "| Refusal accuracy | at least 0.95 | 0.93 (0.86 to 0.97, n=90) | **not met** |" in run_file(tmp_path, "md")
 
 
 def run_file(tmp_path: Path, suffix: str) -> str:
@@ -416,10 +414,8 @@ def test_examples_of_failures_show_every_reason_and_say_how_many_there_are(tmp_p
     assert "| made no call | `no_call` | 30 |" in run_file(tmp_path, "md")
 
 
-def test_every_metric_and_reason_has_a_name() -> None:
-    assert tuple(METRICS) == METRIC_NAMES
+def test_every_reason_has_a_name() -> None:
     assert tuple(REASONS) == FAILURE_REASONS
-    assert tuple(CELLS) == CELL_NAMES
 
 
 @pytest.mark.parametrize(("status", "is_told"), [("done", False), ("running", True), ("failed", True)])

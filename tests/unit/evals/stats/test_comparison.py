@@ -367,9 +367,9 @@ def test_turns_of_one_conversation_are_swapped_together() -> None:
 
 
 def test_a_metric_is_asked_where_it_can_be_told() -> None:
-    with pytest.raises(ValueError, match="pair the replies"):
+    with pytest.raises(ValueError, match="computed from replies"):
         compare_scores(*table(1, 1), "latency_p50_s")
-    with pytest.raises(ValueError, match="pair the verdicts"):
+    with pytest.raises(ValueError, match="computed from verdicts"):
         pair_replies(("left", []), ("right", []), "case_accuracy")
 
 

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evals.records import AdapterSummary, Comparison, Metric, Scores, Verdict, WinnerVerdict
-from evals.stats.decision import decide_winner, rank_adapters
+from evals.report.verdict import verdict_record
+from evals.stats.decision import Decision, Outcome, decide_winner, rank_adapters
 from evals.stats.metrics import compute_metrics
 from orchestrator.core.records import BENIGN
 from orchestrator.refusals import ReplyKind
@@ -53,6 +54,10 @@ class Field:
             self.adapters.append(summary)
 
     def decide(self, **fields: Any) -> tuple[WinnerVerdict, tuple[Comparison, ...]]:
+        decision = self.facts(**fields)
+        return verdict_record(decision), decision.comparisons
+
+    def facts(self, **fields: Any) -> Decision:
         return decide_winner(self.adapters, self.base, self.scores, **fields)
 
 
@@ -73,7 +78,7 @@ def field_of(base: range | None = range(20), **right: tuple[set[int] | range, fl
 def test_a_clear_winner_is_named_with_what_it_rests_on() -> None:
     decided, comparisons = field_of(a=(range(80), 0.4), b=(range(50), 0.3)).decide()
     assert (decided.winner, decided.leader) == ("a", "a")
-    assert decided.reason.startswith("Take adapter a: it answers 0.80 (0.71 to 0.87, n=100) of the cases as asked, ")
+    assert decided.reason.startswith("Adapter a answers 0.80 (0.71 to 0.87, n=100) of the cases as asked, ")
     assert "the base 0.20 (0.13 to 0.29, n=100), a difference of +0.60 (" in decided.reason
     assert "It is also better than the other adapter, b: +0.30 (" in decided.reason
     primary = [(c.left, c.right, c.gained, c.lost) for c in comparisons if c.metric == "case_accuracy"]
@@ -93,11 +98,11 @@ def test_adapters_that_cannot_be_told_apart_have_a_leader_and_no_winner() -> Non
     decided, comparisons = field_of(a=(a, 0.4), b=(b, 0.3)).decide()
     assert (decided.winner, decided.leader) == (None, "b")
     assert decided.reason.startswith(
-        "No winner: the best two, a and b, cannot be told apart with 100 cases: 8 are answered as asked by a alone and "
+        "The best two, a and b, cannot be told apart with 100 cases: 8 are answered as asked by a alone and "
         "6 by b alone, a difference of +0.02 ("
     )
     assert "p = 0.79. If the difference is real, about 2,700 cases would be needed to show it" in decided.reason
-    assert "If one has to be taken today, take b: it is shown to be better than the base (+0.46 (" in decided.reason
+    assert "If one has to be taken, take b: it is shown to be better than the base (+0.46 (" in decided.reason
     assert decided.reason.endswith("it has the lowest eval loss of those (0.3 against 0.4).")
     assert comparisons[-1].num_cases_needed is not None or comparisons[-1].metric != "case_accuracy"
 
@@ -106,7 +111,7 @@ def test_every_tied_adapter_is_named() -> None:
     field = field_of(a=(range(68), 0.4), b=(range(67), 0.3), c=(range(66), None), d=(range(30), 0.1))
     decided, _ = field.decide()
     assert (decided.winner, decided.leader) == (None, "b")
-    assert "the best two, a and b, cannot be told apart" in decided.reason
+    assert "The best two, a and b, cannot be told apart" in decided.reason
     assert "Nor can c be told apart from a." in decided.reason
     assert "(0.3 against 0.4 and unknown)" in decided.reason
     assert " d " not in decided.reason
@@ -115,7 +120,7 @@ def test_every_tied_adapter_is_named() -> None:
 def test_the_highest_score_leads_where_no_eval_loss_is_lower() -> None:
     decided, _ = field_of(a=(range(67), 0.5), b=(range(68), 0.5)).decide()
     assert (decided.winner, decided.leader) == (None, "b")
-    assert "the best two, b and a," in decided.reason
+    assert "The best two, b and a," in decided.reason
     assert decided.reason.endswith("and no adapter scores higher (0.68).")
     assert "eval loss" not in decided.reason
 
@@ -125,20 +130,20 @@ def test_a_lead_over_the_base_that_may_be_chance_is_no_win() -> None:
     decided, comparisons = field_of(base=range(12, 45), a=({*range(12), *range(17, 45)}, 0.4)).decide()
     assert (decided.winner, decided.leader) == (None, "a")
     assert decided.reason.startswith(
-        "No winner: adapter a is not shown to be better than the base with 100 cases: 12 are answered as asked by a "
+        "Adapter a is not shown to be better than the base with 100 cases: 12 are answered as asked by a "
         "alone and 5 by base alone, a difference of +0.07 ("
     )
     assert "p = 0.14. If the difference is real, about 270 cases would be needed" in decided.reason
-    assert "If one has to be taken today, take a: its score is above the base's." in decided.reason
+    assert "If one has to be taken, take a: its score is above the base's." in decided.reason
     assert comparisons[0].p_value == pytest.approx(2 * (1 + 17 + 136 + 680 + 2380 + 6188) / 2**17)
 
 
 def test_a_tie_between_adapters_that_are_not_shown_better_than_the_base_says_both() -> None:
     decided, _ = field_of(base=range(40), a=(range(44), 0.4), b=(range(43), 0.3)).decide()
     assert (decided.winner, decided.leader) == (None, "b")
-    assert decided.reason.startswith("No winner: adapter b is not shown to be better than the base with 100 cases")
+    assert decided.reason.startswith("Adapter b is not shown to be better than the base with 100 cases")
     assert "The best two, a and b, cannot be told apart with 100 cases" in decided.reason
-    assert decided.reason.count("No winner") == 1
+    assert "No winner" not in decided.reason  # that is said above the reason
 
 
 def test_one_shown_better_than_the_base_leads_before_a_lower_eval_loss() -> None:
@@ -173,7 +178,7 @@ def test_a_single_adapter_has_only_the_base_to_beat() -> None:
 def test_without_the_base_there_is_a_leader_only() -> None:
     decided, comparisons = field_of(base=None, a=(range(80), 0.4), b=(range(50), 0.3)).decide()
     assert (decided.winner, decided.leader) == (None, "a")
-    assert decided.reason.startswith("No winner: the base was not scored, so an improvement over it is not shown.")
+    assert decided.reason.startswith("The base was not scored, so an improvement over it is not shown.")
     assert decided.reason.endswith("take a: no adapter scores higher (0.80).")
     assert [(c.left, c.right) for c in comparisons] == [("a", "b")]
     alone, _ = field_of(base=None, a=(range(80), 0.4)).decide()
@@ -254,13 +259,50 @@ def unscored(name: str, eval_loss: float | None) -> AdapterSummary:
 
 
 def test_eval_loss_decides_where_no_case_is_scored_for_all() -> None:
-    decided, comparisons = decide_winner([unscored("a", 0.4), unscored("b", 0.3)], None, {})
+    decision = decide_winner([unscored("a", 0.4), unscored("b", 0.3)], None, {})
+    decided, comparisons = verdict_record(decision), decision.comparisons
+    assert decision.outcome is Outcome.BY_EVAL_LOSS
     assert (decided.winner, decided.leader) == ("b", "b")
     assert "adapter b has the lowest, 0.3." in decided.reason
     assert comparisons == ()
-    nothing, _ = decide_winner([unscored("a", None)], None, {})
+    nothing = verdict_record(decide_winner([unscored("a", None)], None, {}))
     assert (nothing.winner, nothing.leader) == (None, None)
     assert "no eval loss is known" in nothing.reason
+
+
+@pytest.mark.parametrize(
+    ("field", "outcome", "winner", "leader"),
+    [
+        (field_of(a=(range(80), 0.4), b=(range(50), 0.3)), Outcome.WINNER, "a", "a"),
+        (field_of(a=(range(68), 0.4), b=(range(67), 0.3)), Outcome.TIED, None, "b"),
+        (field_of(base=range(40), a=(range(44), 0.4)), Outcome.NOT_SHOWN_BETTER, None, "a"),
+        (field_of(base=range(40), a=(range(44), 0.4), b=(range(43), 0.3)), Outcome.NOT_SHOWN_BETTER, None, "b"),
+        (field_of(base=None, a=(range(80), 0.4)), Outcome.BASE_NOT_SCORED, None, "a"),
+        (field_of(base=range(40), a=(range(40), 0.4)), Outcome.NOT_ABOVE_BASE, None, None),
+        (Field(), Outcome.NO_ADAPTER_SCORED, None, None),
+    ],
+)
+def test_the_decision_is_a_fact_beside_its_sentences(
+    field: Field, outcome: Outcome, winner: str | None, leader: str | None
+) -> None:
+    decision = field.facts()
+    assert (decision.outcome, decision.winner, decision.leader) == (outcome, winner, leader)
+    record = verdict_record(decision, ["Beware of the dog."])
+    assert (record.winner, record.leader) == (winner, leader)
+    assert record.reason.endswith(". Beware of the dog.")
+
+
+def test_what_the_sentences_are_made_of_can_be_asked_for() -> None:
+    field = Field()
+    field.add("a", guarded(20, right=range(90)), 0.4)
+    field.add("b", guarded(20, right=range(90)), 0.5)
+    field.add("base", guarded(2, right=range(20)))
+    said = {"a": {"c0": "x"}, "b": {"c0": "x"}, "base": {"c0": "y"}}
+    decision = field.facts(replies=said)
+    assert [guard.metric for guard in decision.guards_worse] == ["over_refusal_rate"]
+    assert decision.same_replies == {"a": ("b",)}
+    assert decision.field is not None
+    assert decision.field.rivals() == []
 
 
 fields = st.lists(
@@ -289,5 +331,5 @@ def test_a_winner_leads_and_is_shown_better_than_all_and_order_does_not_matter(
         assert {c.right for c in primary} == set(field.scores) - {decided.winner}
         assert all(c.p_adjusted is not None and c.p_adjusted < 0.05 for c in primary)
     backwards = decide_winner(field.adapters[::-1], field.base, field.scores)
-    assert backwards == (decided, comparisons)
+    assert (verdict_record(backwards), backwards.comparisons) == (decided, comparisons)
     assert rank_adapters(field.adapters, field.base) == rank_adapters(field.adapters[::-1], field.base)

@@ -1,13 +1,22 @@
 """Every metric on verdicts small enough to count by hand."""
 
+from typing import get_args
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals.judge.refusals import ReplyKind
 from evals.records import CELL_NAMES, FailureReason, Generation, Metric, Verdict
-from evals.stats.metrics import compute_cells, compute_metrics, wilson_interval
-from orchestrator.core.records import METRIC_NAMES, SampleKind
+from evals.stats.metrics import CELLS, METRICS, compute_cells, compute_inferred, compute_metrics, wilson_interval
+from orchestrator.core.records import (
+    BENIGN,
+    HARMFUL,
+    METRIC_NAMES,
+    MISSING_ARGUMENT,
+    NO_FITTING_TOOL,
+    SampleKind,
+)
+from orchestrator.refusals import ReplyKind
 
 UNSCORED = Metric(value=None, n=0, low=None, high=None)
 
@@ -31,6 +40,7 @@ def verdict(
     cut_off: bool = False,
     arguments: tuple[int, int, int] = (0, 0, 0),
     serving_differs: bool | None = None,
+    inferred: bool = False,
 ) -> Verdict:
     expected, given, right = arguments
     return Verdict(
@@ -48,6 +58,7 @@ def verdict(
         arguments_given=given,
         arguments_right=right,
         serving_differs=serving_differs,
+        kind_inferred=inferred,
     )
 
 
@@ -89,7 +100,7 @@ def test_wilson_intervals_are_the_published_ones(successes: int, n: int, low: fl
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 0), (3, 2), (-1, 2)])
 def test_a_share_that_cannot_be_is_refused(successes: int, n: int) -> None:
-    with pytest.raises(ValueError, match="n must be at least 1"):
+    with pytest.raises(ValueError, match=r"not less than (0|1)|not be greater than n"):
         wilson_interval(successes, n)
 
 
@@ -234,3 +245,76 @@ def test_one_reply_has_a_mean_without_an_interval() -> None:
     metrics = compute_metrics([], [generation(output_tokens=7)])
     assert metrics["output_tokens_mean"] == Metric(value=7.0, n=1, low=None, high=None)
     assert metrics["latency_p95_s"].value == 1.0
+
+
+def test_a_kind_that_was_inferred_from_words_is_no_label_and_counts_apart() -> None:
+    """Of four clarifications one is labelled (asked), one tagged; of five refusals two are inferred and untagged."""
+    verdicts = [
+        verdict("clarification", reply=ASKS),
+        verdict("clarification", reply=ASKS, inferred=True),
+        verdict("clarification", reply=HELPS, inferred=True, reason="did_not_ask"),
+        verdict("clarification", "missing_argument", reply=HELPS, inferred=True, reason="did_not_ask"),
+        verdict("refusal", reply=REFUSAL, inferred=True),
+        verdict("refusal", reply=PARTLY, inferred=True, reason="did_not_decline"),
+        verdict("refusal", reply=None, inferred=True, reason="not_scored"),
+        verdict("refusal", "harmful", reply=REFUSAL, inferred=True),
+        verdict("refusal", reply=REFUSAL),
+        verdict("answer", inferred=True),
+        verdict("tool_call", valid=True, called=True, inferred=True),
+    ]
+    metrics = compute_metrics(verdicts, [])
+    assert metrics["clarification_accuracy"] == share(1, 1)
+    assert compute_cells(verdicts)["missing_argument"] == share(0, 1)  # its row carries the tag
+    assert metrics["refusal_recall"] == share(1, 1)
+    assert metrics["case_accuracy"] == share(7, 10)
+    assert metrics["tool_call_validity"] == share(1, 1)
+    assert compute_inferred(verdicts) == {"refusal": share(1, 2), "clarification": share(1, 2)}
+    assert compute_inferred([verdict("refusal", reply=REFUSAL)]) == {}
+
+
+any_verdicts = st.builds(
+    Verdict,
+    case_id=st.just("case"),
+    suite=st.just("held_out"),
+    kind=st.sampled_from(get_args(SampleKind)),
+    tags=st.sets(st.sampled_from([HARMFUL, BENIGN, NO_FITTING_TOOL, MISSING_ARGUMENT]), max_size=2).map(tuple),
+    valid=st.sampled_from([True, False, None]),
+    correct=st.sampled_from([True, False, None]),
+    reason=st.sampled_from([None, "unexpected_call", "no_call"]),
+    detail=st.just(""),
+    reply_kind=st.sampled_from([*ReplyKind, None]),
+    called=st.sampled_from([True, False, None]),
+    cut_off=st.booleans(),
+    serving_differs=st.sampled_from([True, False, None]),
+    kind_inferred=st.booleans(),
+)
+
+
+@given(st.lists(any_verdicts, max_size=12))
+def test_the_share_of_yes_is_the_metric(given: list[Verdict]) -> None:
+    metrics = compute_metrics(given, [])
+    for name, row in METRICS.items():
+        if row.outcome is not None:
+            pairs = [pair for one in given if (pair := row.part_and_whole(one)) is not None]
+            assert {whole for _, whole in pairs} <= {1}, name
+            assert metrics[name].n == len(pairs), name
+            assert metrics[name].value == (sum(part for part, _ in pairs) / len(pairs) if pairs else None), name
+
+
+def test_every_metric_is_a_share_or_known_not_to_be_one() -> None:
+    figures = {"argument_recall", "argument_precision", "latency_p50_s", "latency_p95_s", "output_tokens_mean"}
+    assert {name for name, row in METRICS.items() if row.outcome is not None} == set(METRIC_NAMES) - figures
+    for row in METRICS.values():
+        assert sum(how is not None for how in (row.outcome, row.parts, row.of_reply)) == 1, row.name
+
+
+def test_each_name_that_a_gate_may_have_has_its_row_and_each_cell_its_entry() -> None:
+    assert tuple(METRICS) == METRIC_NAMES
+    assert tuple(CELLS) == CELL_NAMES
+
+
+def test_a_figure_over_replies_is_not_computed_from_verdicts_nor_the_other_way_round() -> None:
+    with pytest.raises(ValueError, match="computed from replies"):
+        METRICS["latency_p50_s"].part_and_whole(verdict("answer"))
+    with pytest.raises(ValueError, match="computed from verdicts"):
+        METRICS["case_accuracy"].values([generation()])

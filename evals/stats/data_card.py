@@ -42,7 +42,7 @@ def data_sentences(card: DataCard) -> list[str]:
     ]
     if card.inferred_kinds:
         sentences.append(
-            f"The kind of {_share(card.inferred_kinds, card.samples)} samples was told from the last turn."
+            f"The kind of {_share(card.inferred_kinds, card.samples)} samples was inferred from the last turn."
         )
     if card.repaired_nulls:
         sentences.append(f"{card.repaired_nulls:,} nulls that a table had filled in were taken out.")
@@ -112,7 +112,7 @@ def _sources(sources: Iterable[SourceCard]) -> DataTable:
         for source in sources
     )
     return DataTable(
-        "Sources", ("Source", "Format, and what told", "Rows", "Samples", "Set aside", "SHA-256 begins with"), rows
+        "Sources", ("Source", "Format, and why", "Rows", "Samples", "Set aside", "SHA-256 begins with"), rows
     )
 
 

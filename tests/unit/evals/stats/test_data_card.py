@@ -7,8 +7,8 @@ import pytest
 from builders import assistant, make_call, make_tool, user
 
 from evals.records import Case, Generation, Metric, Report, Scores
-from evals.report.data import HOW_TO_READ_LEAKS, DataTable, data_sentences, data_tables, leak_warning
 from evals.report.write import write_report
+from evals.stats.data_card import HOW_TO_READ_LEAKS, DataTable, data_sentences, data_tables, leak_warning
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.files import write_text_atomic
 from orchestrator.core.jsonl import dump_jsonl
@@ -162,7 +162,7 @@ def test_sentences_tell_what_happened_to_the_rows() -> None:
         sources=(make_source(num_renamed=4, ignored_fields=fields), make_source(num_renamed=1)),
     )
     assert data_sentences(card)[1:] == [
-        "The kind of 575 (50.0%) samples was told from the last turn.",
+        "The kind of 575 (50.0%) samples was inferred from the last turn.",
         "7 nulls that a table had filled in were taken out.",
         "5 samples got a new id because theirs was taken.",
         "2 of 1,100 groups of samples that start alike were moved to another part, so that no part lacks a kind.",
@@ -230,7 +230,7 @@ def test_a_clean_card_leaves_the_verdict_alone_and_is_in_all_three_forms(tmp_pat
     assert "| test | 0 of 90 | 0 of 90 | 0 of 90 | 0 of 90 |" in text
     assert re.search(r'<td class="text">test</td>(<td class="text">0 of 90</td>){4}', page)
     assert HOW_TO_READ_LEAKS in page
-    assert re.search(r'<th>Source</th><th>Format, and what told</th><th class="num">Rows</th>', page)
+    assert re.search(r'<th>Source</th><th>Format, and why</th><th class="num">Rows</th>', page)
 
 
 def test_hostile_names_and_examples_are_only_text(tmp_path: Path) -> None:

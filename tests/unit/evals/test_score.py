@@ -69,7 +69,7 @@ def test_replies_are_scored_with_what_they_tell_alone(files: Path, capsys: pytes
     said = capsys.readouterr()
     assert said.err.splitlines() == [
         f"{files / 'generations.jsonl'}: not used: cost, model.",
-        "1 of 4 cases are not scored; the first is s-Kyiv: there is no generation.",
+        "1 of 4 cases not scored; the first is s-Kyiv: there is no generation.",
     ]
     assert "3 of 4 cases scored" in said.out
     # Wilson of 1 of 3: the mirror image of that of 2 of 3.
@@ -85,7 +85,7 @@ def test_whether_a_reply_was_cut_off_is_taken_from_the_row_alone(
     scores = scores_in(files)
     assert scores.metrics["truncated_rate"].value == rate
     assert scores.verdicts[0].reason == ("cut_off" if rate else "unclosed_tag")
-    assert ("No reply tells its finish_reason" in capsys.readouterr().out) is (reason is None)
+    assert ("No reply gives a finish_reason" in capsys.readouterr().out) is (reason is None)
 
 
 def test_replies_may_be_in_another_format(files: Path) -> None:

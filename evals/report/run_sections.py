@@ -1,0 +1,151 @@
+"""The sections on the run itself: search, proof that adapters were applied, cost, data, and how to repeat it."""
+
+from collections.abc import Iterator, Sequence
+
+from evals.records import AdapterSummary
+from evals.report import charts
+from evals.report.blocks import Block, Datum, Heading, Note, Pictures, Table, Tone, drawn, figure, number, numbers
+from evals.report.text import count_text, ending_text, loss_text, shorten
+from evals.report.view import NO_EFFECT, NO_PROOF, View, device_s, proof_text
+from evals.stats.data_card import DataTable, data_sentences, data_tables
+from evals.stats.metrics import METRICS
+from orchestrator.core.records import MetricName, TrialRecord
+from orchestrator.core.text import counted, duration_text
+
+OPEN_ROWS = 12
+"""A table of the data with more rows is folded in the page."""
+COSTS: tuple[MetricName, ...] = ("latency_p50_s", "latency_p95_s", "output_tokens_mean")
+
+
+def search_blocks(view: View) -> Iterator[Block]:
+    """The trials: how many, their curves and settings, and what each cost."""
+    trials = sorted(view.inputs.trials, key=lambda trial: (trial.best_eval_loss is None, trial.best_eval_loss or 0.0))
+    if not trials:
+        yield Note("This run has no trials.")
+        return
+    adapters, chosen_id, counts = view.report.adapters, view.chosen_id, view.report.search
+    kept = frozenset(adapter.id for adapter in adapters if not adapter.is_base)
+    spent = "" if view.training_s is None else f"; {duration_text(view.training_s)} of device time in all"
+    stopped, failed = counts.num_stopped_early, counts.num_failed
+    trials_text = counted(counts.num_trials, "trial")
+    yield Note(f"{trials_text}: {stopped} stopped early, {failed} failed or diverged{spent}.", "")
+    pictures = [
+        charts.curve_picture(trials, kept, chosen_id),
+        charts.loss_settings_picture(charts.tried_trials(trials, kept, chosen_id)),
+        charts.metric_settings_picture(
+            "tool_call_validity", charts.tried_adapters(adapters, "tool_call_validity", chosen_id)
+        ),
+    ]
+    yield Pictures(drawn(pictures), legend=view.chosen_word if view.chosen else "winner")
+    keys = list(dict.fromkeys(key for trial in trials for key in trial.hyperparameters))
+    costs = ("Best eval loss", "At step", "Steps", "Tokens", "Device time")
+    rows = [_trial(trial, keys, view, kept) for trial in trials]
+    yield Table(("Trial", "Ended", *keys, *costs, "Adapter", "Error"), rows, where="trials.jsonl")
+
+
+def _trial(trial: TrialRecord, keys: Sequence[str], view: View, kept: frozenset[str]) -> list[Datum]:
+    emphasis, seconds = charts.emphasis_of(trial, kept, view.chosen_id), device_s(trial)
+    badges: dict[str, tuple[str, Tone]] = {"accent": (view.chosen_word, "good"), "kept": ("scored", "")}
+    figures = [
+        *(number(trial.hyperparameters.get(key)) for key in keys),
+        "" if trial.best_eval_loss is None else loss_text(trial.best_eval_loss),
+        *map(count_text, (trial.best_step, trial.steps, trial.tokens)),
+        "" if seconds is None else duration_text(seconds),
+    ]
+    return [
+        Datum(trial.trial_id, "name"),
+        *numbers(ending_text(trial), figures),
+        Datum(trial.adapter_id or "", "id", "", *badges.get(emphasis, ("", ""))),
+        Datum(shorten(trial.error or "", 300).text, "text"),
+    ]
+
+
+def engine_blocks(view: View) -> Iterator[Block]:
+    """Whether the adapters took effect, and what training and replies cost."""
+    adapters = view.report.adapters
+    if view.engines:
+        note = "greedy replies and first-token log probabilities against the base, on the same prompts"
+        yield Heading("Were the adapters applied?", note)
+        proofs = [_proof(adapter, view) for adapter in adapters if adapter.id in view.engines]
+        yield Table(("Adapter", "Applied as", "Weights begin with", "Proof"), proofs)
+    else:
+        engine = "No evals/<adapter id>/engine.json tells how the replies were made"
+        yield Note(f"{engine}, so there is no proof that the adapters were applied.", page_only=True)
+    spent = []
+    if view.training_s is not None:
+        trials = counted(view.report.search.num_trials, "trial")
+        spent.append(f"{duration_text(view.training_s)} of training over {trials}.")
+    if view.engine_s is not None:
+        sets = counted(len(view.engines), "set of replies", "sets of replies")
+        spent.append(f"{duration_text(view.engine_s)} of engine time over {sets}.")
+    if spent:
+        yield Heading("Latency and cost")
+        yield Note(" ".join(spent), "")
+    latency = "Latency is from the first scheduled token to the last, without queueing"
+    yield Note(f"{latency}: compare it within this run only.", page_only=True)
+    head = ("Loading", "Replying", "Engines", "Device", "Retried", "Resumed")
+    costs = [_cost(adapter, view) for adapter in adapters]
+    yield Table(("Adapter", *(METRICS[name].label for name in COSTS), *head), costs, page_only=True)
+    if view.report.timings_s:
+        yield Heading("Time of each stage")
+        stages = view.report.timings_s.items()
+        yield Table(("Stage", "Duration"), [(stage, Datum(duration_text(s), "num")) for stage, s in stages])
+
+
+def _proof(adapter: AdapterSummary, view: View) -> list[Datum]:
+    engine = view.engines[adapter.id]
+    proof = proof_text(engine, is_base=adapter.is_base)
+    said = Datum(proof) if adapter.is_base else Datum(proof, badge="applied", tone="good")
+    if proof in (NO_PROOF, NO_EFFECT):
+        said = Datum("", badge=proof, tone="bad")
+    weights = Datum((engine.weights_sha256 or "")[:12], "id")
+    return [Datum(adapter.id, "id"), Datum(engine.applied_as.replace("_", " ")), weights, said]
+
+
+def _cost(adapter: AdapterSummary, view: View) -> list[Datum | str | int]:
+    engine = view.engines.get(adapter.id)
+    figures = [figure(name, adapter.metrics.get(name)) for name in COSTS]
+    if engine is None:
+        return [Datum(adapter.id, "id"), *figures, *["not recorded"] * 6]
+    times = [Datum(duration_text(seconds), "num") for seconds in (engine.load_s, engine.generate_s)]
+    device = Datum(engine.device, "text")
+    return [
+        Datum(adapter.id, "id"), *figures, *times, engine.num_engines, device, engine.num_retried, engine.num_resumed
+    ]  # fmt: skip
+
+
+def data_blocks(view: View) -> Iterator[Block]:
+    """What the data card says."""
+    stored = view.inputs.data
+    if stored.card is None:
+        yield Note(stored.problem or "")
+        return
+    yield from (Note(sentence, "") for sentence in data_sentences(stored.card))
+    for table in data_tables(stored.card):
+        yield Heading(table.title)
+        if table.note:
+            yield Note(table.note)
+        yield _data_table(table)
+
+
+def _data_table(table: DataTable) -> Table:
+    rows = [[value if isinstance(value, int) else Datum(value, "text") for value in row] for row in table.rows]
+    return Table(table.head, rows, where="data/card.json", fold=f"{len(rows):,} rows" if len(rows) > OPEN_ROWS else "")
+
+
+def run_blocks(view: View) -> Iterator[Block]:
+    """What the run was made with, and how to repeat it."""
+    run = view.report.run
+    facts = {
+        "profile": run["profile"],
+        "base revision": run["base_revision"] or "default",
+        "config digest": run["config_digest"],
+        "commit": run["commit"] or "unknown",
+        **run["versions"],
+    }
+    yield Table(("Fact", "Value"), [(name, Datum(value, "text")) for name, value in facts.items()], page_only=True)
+    yield Heading("Reproduce", page_only=True)
+    yield Note(
+        "Repeats the run under another name. The stages after it work in place and skip what is done.", page_only=True
+    )
+    yield Note("\n".join(view.commands), "code", page_only=True)
