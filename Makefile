@@ -16,7 +16,7 @@ UV ?= uv
 
 # Processes that share the tests. More than there are cores makes them slower.
 WORKERS ?= 2
-PARALLEL := --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder
+PARALLEL := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow check fmt lock tiny-base clean

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before the first import of huggingface_hub, which reads it once
+os.environ["RAY_AUTH_MODE"] = "disabled"  # Ray reads it once, too; otherwise a token left on the machine decides
 
 
 # A busy machine is no failure, and the same commit passes or fails each time. To look for new examples:
@@ -38,20 +39,15 @@ HEAVIEST = ("tests/ray", "tests/vllm", "tests/e2e")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where processes share the tests, each takes a whole file, and one takes all of tests/ray; the heaviest go first.
+    """Where processes share the tests file by file, the heaviest go first, so that all are busy to the end."""
+    if hasattr(config, "workerinput"):  # pytest-xdist's mark of such a process
+        folders = {item: "/".join(item.path.relative_to(config.rootpath).parts[:2]) for item in items}
+        items.sort(key=lambda item: [folders[item] != folder for folder in HEAVIEST])
 
-    What a file shares is then made once, and so is what the tests of clusters share.
-    """
-    if not config.getoption("loadgroup", default=False):  # pytest-xdist sets it in each of its processes
-        return
 
-    def folder(item: pytest.Item) -> str:
-        return "/".join(item.path.relative_to(config.rootpath).parts[:2])
-
-    items.sort(key=lambda item: [folder(item) != heavy for heavy in HEAVIEST])
-    for item in items:
-        file = str(item.path.relative_to(config.rootpath))
-        item.add_marker(pytest.mark.xdist_group("tests/ray" if folder(item) == "tests/ray" else file))
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Gzip's header holds the time, which would give a test another name in each process that collects it."""
+    return "gzip" if isinstance(val, bytes) and val.startswith(b"\x1f\x8b") else None
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -56,6 +56,7 @@ def running_head(*, asks_for_a_token: bool = False) -> Iterator[RayHead]:
             # `python` of the job's command is the one that runs the tests.
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_AUTH_MODE": "disabled",
             "RAY_worker_maximum_startup_concurrency": "8",  # as of a local cluster of the project
             "HF_HUB_OFFLINE": "1",
         }
