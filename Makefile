@@ -14,9 +14,12 @@ FIND_LINKS ?= $(TORCH_INDEX)/torch/
 EXTRA_INDEX ?=
 UV ?= uv
 
+# Processes that share the tests. More than there are cores makes them slower.
+WORKERS ?= 2
+PARALLEL := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check fmt lock tiny-base clean
+.PHONY: help install demo test test-slow check fmt lock tiny-base clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,13 +39,16 @@ $(VENV)/.installed: requirements/cpu.in requirements/cpu.lock pyproject.toml
 demo: install ## From nothing to a report on two CPU cores: runs configs/demo.yaml
 	$(BIN)/orchestrator run configs/demo.yaml
 
-test: install ## Run the whole test suite, offline
-	$(BIN)/pytest
+test: install ## Run the tests, offline, all but storms and long searches. WORKERS= says in how many processes (2)
+	$(BIN)/pytest -m "not slow" $(PARALLEL)
 
-# Neither may reach for a model hub.
-demo test: export HF_HUB_OFFLINE := 1
-demo test: export HF_DATASETS_OFFLINE := 1
-demo test: export TRANSFORMERS_OFFLINE := 1
+test-slow: install ## Run the storms and long searches that `make test` leaves out, offline
+	$(BIN)/pytest -m slow
+
+# None may reach for a model hub.
+demo test test-slow: export HF_HUB_OFFLINE := 1
+demo test test-slow: export HF_DATASETS_OFFLINE := 1
+demo test test-slow: export TRANSFORMERS_OFFLINE := 1
 
 check: install ## Lint, formatting, types, import order
 	$(BIN)/ruff check

@@ -74,6 +74,29 @@ def make_config(storage: Path, *, base: str = "tiny", **sections: Any) -> RunCon
     return RunConfig(**fields)
 
 
+def toy_run(storage: Path, name: str, **sections: JsonObject) -> RunConfig:
+    """A run on the tiny base with 80 easy samples, which takes seconds once its processes are up."""
+    settings: JsonObject = {
+        "name": name,
+        "model": {"base": "tiny"},
+        "data": {"sources": [{"path": "synthetic", "catalogue": "easy", "limit": 80}], "max_length": 512},
+        "resources": {"storage_path": str(storage)},
+    }
+    for section, fields in sections.items():
+        settings[section] = {**settings.get(section, {}), **fields}
+    return RunConfig.model_validate(settings)
+
+
+def prepared(config: RunConfig) -> RunDir:
+    """The folder of a run whose data is prepared."""
+    from orchestrator.data.prepare.prepare import prepare_data
+    from orchestrator.run.folder import open_run
+
+    run = open_run(config)
+    prepare_data(config, run, base_dir=Path.cwd())
+    return run
+
+
 def make_plan(*, base: str = "tiny", max_steps: int = 60, eval_steps: int = 6, **fields: Any) -> TrainPlan:
     """One worker of one CPU that trains r 16, alpha 32 at 2e-4."""
     settled = {

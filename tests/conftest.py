@@ -1,17 +1,25 @@
-"""What every test shares: no hub, and a model folder that is made once."""
+"""What every test shares: no hub, a model folder that is made once, and a check that no process outlives the tests."""
 
 import os
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 from builders import write_model_folder
 from hypothesis import settings
+from ray_heads import RayHead, running_head
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before the first import of huggingface_hub, which reads it once
+os.environ["RAY_AUTH_MODE"] = "disabled"  # Ray reads it once, too; otherwise a token left on the machine decides
 
 
 # A busy machine is no failure, and the same commit passes or fails each time. To look for new examples:
@@ -19,6 +27,57 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before the first import of huggingface_hub
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.register_profile("exploring", deadline=None, max_examples=1000)
 settings.load_profile("repeatable")
+
+SESSION = "TESTS_STARTED_BY"
+"""The environment variable by which processes that tests start are known, whatever becomes of their parents."""
+LEAVING_S = 30.0
+"""How long a process may take to end after the last test."""
+
+
+HEAVIEST = ("tests/ray", "tests/vllm", "tests/e2e")
+"""Folders whose tests take minutes, the longest first."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where processes share the tests file by file, the heaviest go first, so that all are busy to the end."""
+    if hasattr(config, "workerinput"):  # pytest-xdist's mark of such a process
+        folders = {item: "/".join(item.path.relative_to(config.rootpath).parts[:2]) for item in items}
+        items.sort(key=lambda item: [folders[item] != folder for folder in HEAVIEST])
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Gzip's header holds the time, which would give a test another name in each process that collects it."""
+    return "gzip" if isinstance(val, bytes) and val.startswith(b"\x1f\x8b") else None
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """Ray writes to a folder of this session, which goes at the end; a process that is still alive then is an error."""
+    session = uuid.uuid4().hex
+    folder = tempfile.mkdtemp(prefix="rt", dir="/tmp")  # short: sockets lie below it
+    os.environ.update({SESSION: session, "RAY_TMPDIR": folder})
+    yield
+    try:
+        deadline = time.monotonic() + LEAVING_S
+        while (left := processes_of(session)) and time.monotonic() < deadline:
+            time.sleep(0.5)
+        assert not left, f"the tests left processes behind: {left}"
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def processes_of(session: str) -> list[str]:
+    """Processes that inherited the session's variable, but for Python's own helpers, which end with this process."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(SESSION) == session and process.status() != psutil.STATUS_ZOMBIE:
+                command = " ".join(process.cmdline())
+                if "from multiprocessing." not in command:
+                    found.append(f"{process.pid}: {command}")
+        except psutil.Error:
+            continue
+    return found
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +92,18 @@ def tokenizer(model_folder: Path) -> "PreTrainedTokenizerBase":
     from orchestrator.models.base import load_tokenizer
 
     return load_tokenizer(model_folder, trust_remote_code=False)
+
+
+@pytest.fixture(scope="session")
+def ray_head() -> Iterator[RayHead]:
+    """The cluster of all tests that may share one, in processes of its own."""
+    with running_head() as head:
+        yield head
+
+
+@pytest.fixture(scope="module")
+def joins_cluster(ray_head: RayHead) -> Iterator[None]:
+    """Whatever a module's tests would start a local cluster for joins the common one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_ADDRESS", ray_head.address)
+        yield

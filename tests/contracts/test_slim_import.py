@@ -2,16 +2,18 @@
 
 import subprocess
 import sys
+from functools import cache
 
 import pytest
 
 HEAVY = ("torch", "ray", "transformers", "trl", "peft", "vllm", "datasets")
 
 
-def _loaded_by(module: str) -> set[str]:
+@cache
+def _loaded_by(module: str) -> frozenset[str]:
     script = f"import {module}, sys; print('\\n'.join(sys.modules))"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    return set(result.stdout.split())
+    return frozenset(result.stdout.split())
 
 
 @pytest.mark.parametrize("module", ["orchestrator.cli", "orchestrator.config.load", "orchestrator.run.folder"])

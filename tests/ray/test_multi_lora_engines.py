@@ -13,17 +13,16 @@ from typing import Any
 import psutil
 import pytest
 import ray
+from builders import prepared, toy_run
 from multi_lora_runs import Losses, losses_of, near
 
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import TrainingError, causes
-from orchestrator.data.prepare.prepare import prepare_data
 from orchestrator.multi_lora.checkpoint import read_progress
 from orchestrator.multi_lora.client import SlotLease
 from orchestrator.multi_lora.messages import EngineUse, Evaluation
 from orchestrator.multi_lora.spec import SlotSpec
 from orchestrator.run.cluster import cluster_session
-from orchestrator.run.folder import open_run
 from orchestrator.search.multi_lora import SearchEngines, start_engines
 from orchestrator.training.launch import prepare_plan
 from orchestrator.training.plan import TrainPlan
@@ -36,23 +35,9 @@ SPEC = SlotSpec(rank=8, alpha=16, learning_rate=5e-3, max_steps=MAX_STEPS, warmu
 
 def make_config(storage: Path, *, max_failures: int = 2, slots: int = 4) -> RunConfig:
     """Two engines of one CPU, which share the slots."""
-    return RunConfig.model_validate(
-        {
-            "name": "engines",
-            "model": {"base": "tiny", "dtype": "float32"},
-            "data": {"sources": [{"path": "synthetic", "catalogue": "easy", "limit": 80}], "max_length": 512},
-            "train": {
-                "max_steps": MAX_STEPS,
-                "eval_steps": EVAL_STEPS,
-                "batch_size": 2,
-                "micro_batch_size": 2,
-                "early_stopping_patience": None,
-                "max_failures": max_failures,
-            },
-            "search": {"max_concurrent": slots},
-            "resources": {"storage_path": str(storage)},
-        }
-    )
+    steps = {"max_steps": MAX_STEPS, "eval_steps": EVAL_STEPS, "batch_size": 2, "micro_batch_size": 2}
+    train = {**steps, "early_stopping_patience": None, "max_failures": max_failures}
+    return toy_run(storage, "engines", model={"dtype": "float32"}, train=train, search={"max_concurrent": slots})
 
 
 @pytest.fixture(scope="module")
@@ -61,10 +46,9 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def plan(storage: Path) -> Iterator[TrainPlan]:
+def plan(storage: Path, joins_cluster: None) -> Iterator[TrainPlan]:
     config = make_config(storage)
-    run = open_run(config)
-    prepare_data(config, run, base_dir=Path.cwd())
+    run = prepared(config)
     with cluster_session(config):
         yield prepare_plan(config, run)
 
@@ -166,6 +150,7 @@ def test_a_trial_goes_on_where_it_is_when_the_engine_that_keeps_the_places_is_de
             to_the_end(here)
 
 
+@pytest.mark.slow
 def test_leases_outlive_the_death_of_any_engine(plan: TrainPlan, storage: Path, undisturbed: Losses) -> None:
     with start_engines(make_config(storage), plan, storage / "killed", num_trials=4) as engines:
         clients = {name: lease(engines, name) for name in "abcd"}

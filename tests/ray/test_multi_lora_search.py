@@ -143,7 +143,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cluster(storage: Path) -> Iterator[None]:
+def cluster(storage: Path, joins_cluster: None) -> Iterator[None]:
     with cluster_session(RunConfig.model_validate(content(storage, "any"))):
         yield
 
@@ -299,6 +299,7 @@ def test_two_engines_share_the_trials_and_refill_the_slots_of_those_that_were_st
     assert sum(use.tokens for use in uses) == sum(record.tokens or 0 for record in records)
 
 
+@pytest.mark.slow
 def test_a_search_whose_only_engine_is_dead_for_good_fails_and_goes_on_later(
     storage: Path, undisturbed: tuple[list[TrialRecord], RunDir]
 ) -> None:

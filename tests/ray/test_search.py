@@ -10,32 +10,23 @@ from pathlib import Path
 
 import pytest
 import ray
+from builders import prepared, toy_run
 from ray.util.state import list_tasks
 from watching import Watching, watch
 
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.jsonl import read_jsonl
 from orchestrator.core.records import TrialRecord
-from orchestrator.data.prepare.prepare import prepare_data
 from orchestrator.models.adapters import list_adapters
 from orchestrator.run.cluster import cluster_session
-from orchestrator.run.folder import open_run
 from orchestrator.search.run import run_search
 
 pytestmark = pytest.mark.ray
 
 
 def search_config(storage: Path, name: str, **search: object) -> RunConfig:
-    return RunConfig.model_validate(
-        {
-            "name": name,
-            "model": {"base": "tiny"},
-            "data": {"sources": [{"path": "synthetic", "catalogue": "easy", "limit": 80}], "max_length": 512},
-            "train": {"max_steps": 9, "eval_steps": 1, "batch_size": 2, "micro_batch_size": 2, "warmup_ratio": 0.0},
-            "search": search,
-            "resources": {"storage_path": str(storage)},
-        }
-    )
+    train = {"max_steps": 9, "eval_steps": 1, "batch_size": 2, "micro_batch_size": 2, "warmup_ratio": 0.0}
+    return toy_run(storage, name, train=train, search=search)
 
 
 @pytest.fixture
@@ -65,8 +56,7 @@ def test_a_grid_marks_the_diverged_stops_the_laggards_and_keeps_the_best(
         runner="isolated",
         space={"r": [8], "alpha": [16], "learning_rate": [1e-2, 1e30, 1e-9, 2e-9]},
     )
-    run = open_run(config)
-    prepare_data(config, run, base_dir=Path.cwd())
+    run = prepared(config)
     with cluster_session(config):
         records = run_search(config, run)
         assert some_trials_ran_side_by_side()
@@ -125,14 +115,14 @@ def some_trials_ran_side_by_side() -> bool:
     return any(one[0] < two[1] and two[0] < one[1] for one, two in itertools.combinations(spans.values(), 2))
 
 
+@pytest.mark.usefixtures("joins_cluster")
 def test_optuna_proposes_points_inside_the_space_and_the_multi_lora_engine_trains_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watching = watch(monkeypatch)
     space = {"r": [8, 16], "alpha": [16, 32], "learning_rate": {"min": 1e-3, "max": 1e-2}}
     config = search_config(tmp_path, "optuna", searcher="optuna", num_trials=4, keep=2, space=space, scheduler="none")
-    run = open_run(config)
-    prepare_data(config, run, base_dir=Path.cwd())
+    run = prepared(config)
     with cluster_session(config):
         records = run_search(config, run)
     assert len(records) == 4

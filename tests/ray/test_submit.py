@@ -4,12 +4,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
 
 import pytest
 import yaml
+from ray_heads import RayHead, running_head
 
 from orchestrator.toy.synthetic import generate_samples
 
@@ -28,13 +28,18 @@ SUBMIT = (
 )
 
 
-class Head(Protocol):
-    """What the fixture gives; its class lives in conftest, which tests do not import."""
+@pytest.fixture(scope="module")
+def ray_head() -> Iterator[RayHead]:
+    """A head that asks for a token, for all tests of this module."""
+    with running_head(asks_for_a_token=True) as head:
+        yield head
 
-    address: str
-    env: Mapping[str, str]
 
-    def stop(self) -> None: ...
+@pytest.fixture
+def doomed_head() -> Iterator[RayHead]:
+    """A head for one test, which may stop it."""
+    with running_head(asks_for_a_token=True) as head:
+        yield head
 
 
 def write_config(folder: Path, name: str, source: str = "synthetic", limit: int = 60, **sections: object) -> Path:
@@ -51,10 +56,10 @@ def write_config(folder: Path, name: str, source: str = "synthetic", limit: int 
     return path
 
 
-def submitting(head: Head, config: Path, job: str, **changes: str) -> subprocess.Popen[str]:
+def submitting(head: RayHead, config: Path, job: str, **changes: str) -> subprocess.Popen[str]:
     """`submit_job` in a process of its own: Ray reads the token once for each process."""
     return subprocess.Popen(
-        [sys.executable, "-u", "-c", SUBMIT, str(config), job, head.address],
+        [sys.executable, "-u", "-c", SUBMIT, str(config), job, head.jobs],
         env={**head.env, "PYTHONPATH": str(ROOT), **changes},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -62,7 +67,7 @@ def submitting(head: Head, config: Path, job: str, **changes: str) -> subprocess
     )
 
 
-def submitted(head: Head, config: Path, job: str, **changes: str) -> tuple[int, str, str]:
+def submitted(head: RayHead, config: Path, job: str, **changes: str) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of a submission that was followed to its end."""
     process = submitting(head, config, job, **changes)
     out, err = process.communicate(timeout=180)
@@ -76,7 +81,7 @@ def assert_prepared(run: Path) -> None:
     assert json.loads((run / "run.json").read_text())["stages"]["prepare"]["status"] == "done"
 
 
-def test_a_submitted_job_does_its_work_and_its_log_is_shown_once(ray_head: Head, tmp_path: Path) -> None:
+def test_a_submitted_job_does_its_work_and_its_log_is_shown_once(ray_head: RayHead, tmp_path: Path) -> None:
     code, out, err = submitted(ray_head, write_config(tmp_path, "sent"), "prepare")
     assert code == 0, out + err
     assert_prepared(tmp_path / "runs" / "sent")
@@ -85,7 +90,7 @@ def test_a_submitted_job_does_its_work_and_its_log_is_shown_once(ray_head: Head,
     assert re.search(r"Job sent-prepare-[0-9a-f]{8}: SUCCEEDED", out)
 
 
-def test_a_local_source_travels_with_the_job(ray_head: Head, tmp_path: Path) -> None:
+def test_a_local_source_travels_with_the_job(ray_head: RayHead, tmp_path: Path) -> None:
     source = tmp_path / "rows.jsonl"
     samples = generate_samples(60, seed=1, catalogue="easy")
     source.write_text("".join(sample.model_dump_json() + "\n" for sample in samples), encoding="utf-8")
@@ -98,9 +103,9 @@ def test_a_local_source_travels_with_the_job(ray_head: Head, tmp_path: Path) -> 
     assert path != str(source)
 
 
-def literally_submitted(head: Head, job: str, config: Path) -> subprocess.CompletedProcess[str]:
+def literally_submitted(head: RayHead, job: str, config: Path) -> subprocess.CompletedProcess[str]:
     """Ray's own command line, as the README gives it."""
-    command = ["ray", "job", "submit", "--address", head.address, "--working-dir", "."]
+    command = ["ray", "job", "submit", "--address", head.jobs, "--working-dir", "."]
     return subprocess.run(
         [*command, "--", "python", "-m", f"jobs.{job}", "--config", str(config)],
         cwd=ROOT,
@@ -112,13 +117,13 @@ def literally_submitted(head: Head, job: str, config: Path) -> subprocess.Comple
     )
 
 
-def test_the_literal_ray_job_submit_command_works(ray_head: Head, tmp_path: Path) -> None:
+def test_the_literal_ray_job_submit_command_works(ray_head: RayHead, tmp_path: Path) -> None:
     result = literally_submitted(ray_head, "prepare", write_config(tmp_path, "literal"))
     assert result.returncode == 0, result.stdout + result.stderr
     assert_prepared(tmp_path / "runs" / "literal")
 
 
-def test_training_and_evaluation_run_as_jobs(ray_head: Head, tmp_path: Path) -> None:
+def test_training_and_evaluation_run_as_jobs(ray_head: RayHead, tmp_path: Path) -> None:
     train = {"max_steps": 4, "eval_steps": 2, "batch_size": 2, "micro_batch_size": 2, "learning_rate": 5e-3}
     evaluation = {"max_new_tokens": 16, "max_cases": 4}
     config = write_config(tmp_path, "trained", train=train, eval=evaluation)
@@ -141,7 +146,7 @@ def test_training_and_evaluation_run_as_jobs(ray_head: Head, tmp_path: Path) -> 
         assert (scores["num_cases"], scores["num_unscored"]) == (4, 0)
 
 
-def test_a_failing_job_gives_its_own_exit_code(ray_head: Head, tmp_path: Path) -> None:
+def test_a_failing_job_gives_its_own_exit_code(ray_head: RayHead, tmp_path: Path) -> None:
     code, out, _ = submitted(ray_head, write_config(tmp_path, "nodata", "/on/no/node.jsonl"), "prepare")
     assert code == 3
     assert "/on/no/node.jsonl" in out
@@ -149,12 +154,12 @@ def test_a_failing_job_gives_its_own_exit_code(ray_head: Head, tmp_path: Path) -
 
 
 @pytest.fixture
-def slow_job(ray_head: Head, tmp_path: Path) -> tuple[subprocess.Popen[str], str]:
+def slow_job(ray_head: RayHead, tmp_path: Path) -> tuple[subprocess.Popen[str], str]:
     """A submission whose job makes samples for minutes, and the job's id."""
     return start_slow_job(ray_head, tmp_path)
 
 
-def start_slow_job(head: Head, tmp_path: Path) -> tuple[subprocess.Popen[str], str]:
+def start_slow_job(head: RayHead, tmp_path: Path) -> tuple[subprocess.Popen[str], str]:
     process = submitting(head, write_config(tmp_path, "slow", limit=1_000_000), "prepare")
     assert process.stdout is not None
     found = re.match(r"Submitted (\S+) to ", process.stdout.readline())
@@ -166,14 +171,14 @@ def start_slow_job(head: Head, tmp_path: Path) -> tuple[subprocess.Popen[str], s
     return process, found[1]
 
 
-def job_status(head: Head, job_id: str) -> str:
+def job_status(head: RayHead, job_id: str) -> str:
     return job_command(head, "status", job_id)
 
 
-def job_command(head: Head, *arguments: str) -> str:
+def job_command(head: RayHead, *arguments: str) -> str:
     """What `ray job ...` says of a job, as one of Ray's words for its status."""
     result = subprocess.run(
-        ["ray", "job", arguments[0], "--address", head.address, *arguments[1:]],
+        ["ray", "job", arguments[0], "--address", head.jobs, *arguments[1:]],
         env=dict(head.env),
         capture_output=True,
         text=True,
@@ -183,7 +188,7 @@ def job_command(head: Head, *arguments: str) -> str:
     return words[-1] if words else ""
 
 
-def test_a_stopped_job_is_130(ray_head: Head, slow_job: tuple[subprocess.Popen[str], str]) -> None:
+def test_a_stopped_job_is_130(ray_head: RayHead, slow_job: tuple[subprocess.Popen[str], str]) -> None:
     process, job_id = slow_job
     job_command(ray_head, "stop", job_id)
     out, err = process.communicate(timeout=60)
@@ -191,19 +196,19 @@ def test_a_stopped_job_is_130(ray_head: Head, slow_job: tuple[subprocess.Popen[s
     assert f"Job {job_id}: STOPPED" in out
 
 
-def test_ctrl_c_detaches_and_the_job_goes_on(ray_head: Head, slow_job: tuple[subprocess.Popen[str], str]) -> None:
+def test_ctrl_c_detaches_and_the_job_goes_on(ray_head: RayHead, slow_job: tuple[subprocess.Popen[str], str]) -> None:
     process, job_id = slow_job
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, out + err
-    assert f"ray job logs --address {ray_head.address} --follow {job_id}" in out
-    assert f"ray job stop --address {ray_head.address} {job_id}" in out
+    assert f"ray job logs --address {ray_head.jobs} --follow {job_id}" in out
+    assert f"ray job stop --address {ray_head.jobs} {job_id}" in out
     assert "Traceback" not in err
     assert job_status(ray_head, job_id) == "RUNNING"
     job_command(ray_head, "stop", job_id)
 
 
-def test_a_lost_cluster_is_an_error_that_says_how_to_go_on(doomed_head: Head, tmp_path: Path) -> None:
+def test_a_lost_cluster_is_an_error_that_says_how_to_go_on(doomed_head: RayHead, tmp_path: Path) -> None:
     process, job_id = start_slow_job(doomed_head, tmp_path)
     doomed_head.stop()
     out, err = process.communicate(timeout=60)
@@ -221,7 +226,7 @@ def test_a_lost_cluster_is_an_error_that_says_how_to_go_on(doomed_head: Head, tm
     ],
 )
 def test_without_the_right_token_one_line_says_so(
-    ray_head: Head, tmp_path: Path, changes: dict[str, str], told: str
+    ray_head: RayHead, tmp_path: Path, changes: dict[str, str], told: str
 ) -> None:
     code, _, err = submitted(ray_head, write_config(tmp_path, "denied"), "prepare", **changes)
     assert code == 3
@@ -229,7 +234,7 @@ def test_without_the_right_token_one_line_says_so(
     assert err.count("\n") == 1
 
 
-def test_a_token_that_is_nowhere_is_told_in_one_line(ray_head: Head, tmp_path: Path) -> None:
+def test_a_token_that_is_nowhere_is_told_in_one_line(ray_head: RayHead, tmp_path: Path) -> None:
     changes = {"RAY_AUTH_TOKEN_PATH": str(tmp_path / "none"), "HOME": str(tmp_path)}
     code, _, err = submitted(ray_head, write_config(tmp_path, "lost"), "prepare", **changes)
     assert code == 3

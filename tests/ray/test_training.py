@@ -11,6 +11,7 @@ import psutil
 import pytest
 import ray
 import torch
+from builders import prepared, toy_run
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 from watching import watch
@@ -19,36 +20,18 @@ from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import DivergedError, ResourceError
 from orchestrator.core.jsonl import read_jsonl
 from orchestrator.core.records import TrialRecord
-from orchestrator.data.prepare.prepare import prepare_data
 from orchestrator.models.adapters import read_adapter
 from orchestrator.run.cluster import cluster_session
-from orchestrator.run.folder import open_run
-from orchestrator.run.paths import RunDir
 from orchestrator.toy.tiny import tiny_base_folder
 from orchestrator.training.launch import train_one
 
 pytestmark = pytest.mark.ray
 
 
-def small_config(storage: Path, name: str, **train: object) -> RunConfig:
-    """A run on the tiny base that takes seconds once its workers are up."""
+def small_config(storage: Path, name: str, *, num_workers: int = 1, **train: object) -> RunConfig:
     steps = {"max_steps": 6, "eval_steps": 2, "batch_size": 4, "micro_batch_size": 2, "learning_rate": 5e-3}
-    return RunConfig.model_validate(
-        {
-            "name": name,
-            "model": {"base": "tiny"},
-            "data": {"sources": [{"path": "synthetic", "catalogue": "easy", "limit": 80}], "max_length": 512},
-            "lora": {"r": 8, "alpha": 16},
-            "train": {**steps, **train},
-            "resources": {"storage_path": str(storage)},
-        }
-    )
-
-
-def prepared(config: RunConfig) -> RunDir:
-    run = open_run(config)
-    prepare_data(config, run, base_dir=Path.cwd())
-    return run
+    lora, resources = {"r": 8, "alpha": 16}, {"num_workers": num_workers}
+    return toy_run(storage, name, lora=lora, train={**steps, **train}, resources=resources)
 
 
 @pytest.fixture(scope="module")
@@ -57,15 +40,14 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cluster(storage: Path) -> Iterator[None]:
+def cluster(storage: Path, joins_cluster: None) -> Iterator[None]:
     with cluster_session(small_config(storage, "any")):
         yield
 
 
 def test_two_workers_train_one_adapter_that_changes_the_base(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     watching = watch(monkeypatch)
-    config = small_config(storage, "two-workers")
-    config = config.model_copy(update={"resources": config.resources.model_copy(update={"num_workers": 2})})
+    config = small_config(storage, "two-workers", num_workers=2)
     run = prepared(config)
 
     record = train_one(config, run)
@@ -146,8 +128,7 @@ def test_early_stopping_ends_a_run_that_no_longer_improves(storage: Path) -> Non
 
 
 def test_more_than_the_cluster_holds_is_refused_at_once(storage: Path) -> None:
-    config = small_config(storage, "too-much", batch_size=128)
-    config = config.model_copy(update={"resources": config.resources.model_copy(update={"num_workers": 64})})
+    config = small_config(storage, "too-much", num_workers=64, batch_size=128)
     started = time.monotonic()
     have = ray.cluster_resources()["CPU"]
     with pytest.raises(ResourceError, match=f"64 workers ask for 64 CPU, but the cluster has only {have:g}"):

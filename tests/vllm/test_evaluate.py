@@ -31,7 +31,7 @@ from orchestrator.run.folder import open_run
 from orchestrator.run.paths import RunDir
 from orchestrator.toy.synthetic import generate_samples
 
-pytestmark = [pytest.mark.vllm, pytest.mark.ray]
+pytestmark = [pytest.mark.vllm, pytest.mark.ray, pytest.mark.usefixtures("joins_cluster")]
 
 SAMPLES = list(generate_samples(120, seed=7, catalogue="easy"))
 
@@ -177,7 +177,8 @@ def test_a_job_that_is_killed_goes_on_without_losing_or_repeating_a_reply(
     evaluation: tuple[RunDir, str, list[str]],
 ) -> None:
     run, adapter_id, command = evaluation
-    job = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    alone = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}  # its cluster dies with it
+    job = subprocess.Popen(command, env=alone, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     generations = run.generations(adapter_id)  # it replies at length; the base may be done within one batch
     deadline = time.monotonic() + 300
     while not generations.is_file() or generations.read_bytes().count(b"\n") < 5:

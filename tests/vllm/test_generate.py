@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from evals.generate.canary import NUM_CANARIES
-from evals.generate.engine import Adapter, Batch, Engine, EngineSettings, Loaded, Prompt
+from evals.generate.engine import SERVED_RANKS, Adapter, Batch, Engine, EngineSettings, Loaded, Prompt
 from evals.records import Generation
 from orchestrator.chat.rendering import render_prompt
 from orchestrator.config.schema import ModelConfig
@@ -173,3 +174,9 @@ def test_a_reply_that_reaches_the_limit_says_so(prompts: list[Prompt]) -> None:
     curt = Engine(settings(prompts, max_new_tokens=1))
     _, (generation,) = ask(curt, prompts[:1], None)
     assert (generation.finish_reason, generation.output_tokens) == ("length", 1)
+
+
+def test_the_ranks_are_those_that_vllm_allows() -> None:
+    from vllm.config.lora import MaxLoRARanks  # takes seconds, which no other test should wait for
+
+    assert get_args(MaxLoRARanks) == SERVED_RANKS
