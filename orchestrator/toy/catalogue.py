@@ -147,10 +147,11 @@ def _argument(name: str, fields: dict[str, Any]) -> Argument:
 
 
 def _sampler(draw: Any) -> Sampler:
-    """The sampler that `draw` describes: a name, a list to choose from, or `{sampler: its numbers}`."""
+    """The sampler that `draw` describes: a name, a list to choose from, or `{sampler: its arguments}`."""
     if isinstance(draw, dict):
-        ((name, numbers),) = draw.items()
-        return lambda rng: WITH_NUMBERS[name](rng, *numbers)
+        ((name, arguments),) = draw.items()
+        sampler = WITH_ARGUMENTS[name]
+        return lambda rng: sampler(rng, *arguments)
     source = NAMED[draw] if isinstance(draw, str) else draw
     return source if callable(source) else lambda rng: rng.choice(source)
 
@@ -175,7 +176,7 @@ def _line_items(rng: Random) -> list[JsonObject]:
     return [{"name": name, "quantity": rng.randint(2, 40), "unit_price": rng.randint(3, 400)} for name in names]
 
 
-WITH_NUMBERS: dict[str, Callable[..., Any]] = {"integer": Random.randint, "amount": _amount, "several": _several}
+WITH_ARGUMENTS: dict[str, Callable[..., Any]] = {"integer": Random.randint, "amount": _amount, "several": _several}
 NAMED: dict[str, tuple[str, ...] | Sampler] = {
     "cities": CITIES,
     "companies": COMPANIES,

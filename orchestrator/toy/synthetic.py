@@ -36,7 +36,7 @@ from orchestrator.toy.catalogue import (
 )
 
 MAX_DRAWS_PER_SAMPLE = 20
-"""Draws per requested sample before giving up: most of them were repetitions."""
+"""Draws per requested sample before giving up, since most of them only repeat earlier ones by then."""
 
 TEXTS = read_yaml("texts.yaml")
 OPENERS, CLOSERS, ALARMING_OPENERS = TEXTS["openers"], TEXTS["closers"], TEXTS["alarming_openers"]
