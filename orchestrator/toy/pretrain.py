@@ -289,7 +289,7 @@ def learn_to_copy(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, t
     for step in range(COPY_STEPS + MIXED_STEPS):
         copying = step < COPY_STEPS or step % 4 == 0
         ids, learned = copy_batch(torch_rng, step) if copying else text_batch(tokenizer, template, rng)
-        _step(model, optimizer, ids, learned.float(), learning_rate(step))
+        _step(model, optimizer, ids, learned, learning_rate(step))
         if step % 100 < 2:
             logger.info("step %d of the first phase", step)
 
@@ -300,8 +300,7 @@ def learn_to_read(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, t
     optimizer = torch.optim.AdamW(model.parameters(), lr=READING_LEARNING_RATE, weight_decay=0.0, fused=True)
     for step in range(READING_STEPS):
         if step % COPY_EVERY == 0:
-            ids, learned = copy_batch(torch_rng, COPY_STEPS)
-            weights = learned.float()
+            ids, weights = copy_batch(torch_rng, COPY_STEPS)
         else:
             ids, weights = reading_batch(tokenizer, template, rng, offer_tools_too=step % 2 == 0)
         decay = 1.0 - 0.95 * step / READING_STEPS
@@ -318,7 +317,7 @@ def _step(
     for group in optimizer.param_groups:
         group["lr"] = rate
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = weighted_loss(model, ids, weights)
+        loss = weighted_loss(model, ids, weights.float())
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
