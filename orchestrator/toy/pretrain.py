@@ -2,13 +2,12 @@
 
     python -m orchestrator.toy.pretrain --out orchestrator/toy/tiny_base
 
-Two skills are taught. Copying: random spans of tokens, each repeated at once, with the loss on the repetition alone;
-this is what lets a later adapter move an argument from the request into a call. Reading requests: conversations in
-which the assistant says in prose which offered tool a request is about and with which values, what is missing, or what
-the topic is, or writes values as JSON.
-No training text contains a call tag or a refusal, so the base scores about zero on both.
+It learns two skills. Copying: random spans of tokens, each repeated at once, with the loss on the repetition alone; an
+adapter needs this to move an argument from the request into a call. Reading requests: conversations in which the
+assistant says in prose which offered tool a request is about and with which values, what is missing, what the topic is,
+or writes values as JSON. No training text contains a call tag or a refusal, so the base scores about zero on both.
 
-Deterministic for a given torch build and two threads. About half an hour on 2 cores.
+Deterministic for a given torch build and two threads. Takes about half an hour on 2 cores.
 """
 
 import argparse
@@ -17,6 +16,7 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import jinja2
 import torch
@@ -27,7 +27,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 from orchestrator.chat.template import qwen3_template, training_template
 from orchestrator.core.files import digest_of, write_text_atomic
 from orchestrator.core.records import JsonObject
-from orchestrator.toy.catalogue import FULL_TOOLS, Argument, Tool
+from orchestrator.toy.catalogue import Tool, tools_of
 from orchestrator.toy.synthetic import (
     benign_text,
     generate_samples,
@@ -50,16 +50,16 @@ WORDS_DIGITS_REST = r"[A-Za-z]+|\d|[^A-Za-z\d]+"
 
 COPY_STEPS, MIXED_STEPS, READING_STEPS = 450, 1250, 2000
 COPY_TOKENS, TEXT_TOKENS = 3072, 2560
-"""Tokens a batch."""
+"""Tokens per batch."""
 PEAK_LEARNING_RATE, WARMUP_STEPS = 1.5e-3, 100
 READING_LEARNING_RATE = 1e-3
 TEXT_SHARES = (0.2, 0.4, 0.15, 0.12, 0.13)
 READING_SHARES = (0.06, 0.36, 0.2, 0.18, 0.2)
 """Shares of the kinds of text, in the order of `text_conversation`."""
 FIRST_WORD_WEIGHT = 5.0
-"""In the reading phase: one word of a reply holds the decision, the rest follows from it."""
+"""In the reading phase: the first word of a reply holds the decision, the rest follows from it."""
 COPY_EVERY = 10
-"""In the reading phase: one batch in so many keeps the copying alive."""
+"""In the reading phase: one batch in this many trains copying, so that it is not forgotten."""
 
 
 def build_tokenizer(texts: Iterator[str]) -> PreTrainedTokenizerFast:
@@ -111,85 +111,82 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
     return Qwen3ForCausalLM(config)
 
 
-def text_conversation(
-    rng: Random, shares: tuple[float, ...] = TEXT_SHARES
-) -> tuple[list[JsonObject], list[JsonObject]]:
-    """One conversation about tools, as (messages, tools).
+Conversation = tuple[list[JsonObject], list[JsonObject]]
+"""Messages and offered tools, as chat templates take them."""
 
-    The first word of a description already depends on the whole request, so that the base has made up its mind where an
-    adapter must: at the start of the reply.
+
+def text_conversation(rng: Random, shares: tuple[float, ...] = TEXT_SHARES) -> Conversation:
+    """One conversation about tools.
+
+    The first word of a description already depends on the whole request, so the base decides where an adapter must: at
+    the start of the reply.
     """
     return rng.choices((write_json, describe_call, describe_gap, describe_misfit, describe_topic), shares)[0](rng)
 
 
-def write_json(rng: Random) -> tuple[list[JsonObject], list[JsonObject]]:
-    """Values in any order, written down as a JSON object."""
-    _, arguments = request_for(rng.choice(FULL_TOOLS), rng)
+def write_json(rng: Random) -> Conversation:
+    """Values in random order, and the JSON object that holds them."""
+    _, arguments = request_for(rng.choice(tools_of("full")), rng)
     shuffled = list(arguments.items())
     rng.shuffle(shuffled)
-    listed = ", ".join(f"{key} {json.dumps(value, ensure_ascii=False)}" for key, value in shuffled)
+    listed = ", ".join(f"{key} {_json(value)}" for key, value in shuffled)
     ask = rng.choice(("Write this as JSON: ", "As JSON please: ", "Make a JSON object of "))
-    return _turns(ask + listed, json.dumps(dict(shuffled), ensure_ascii=False)), []
+    return _conversation(ask + listed, _json(dict(shuffled)))
 
 
-def describe_call(rng: Random) -> tuple[list[JsonObject], list[JsonObject]]:
+def describe_call(rng: Random) -> Conversation:
     """A request, the offered tool that it is about, and the value of each argument word for word."""
-    tool = rng.choice(FULL_TOOLS)
-    request, arguments = request_for(tool, rng)
-    said = [f"{argument.name} {_value(argument, arguments)}" for argument in tool.arguments]
-    return _turns(user_turn(rng, request).content, f"{tool.name} is meant, {'; '.join(said)}."), _offer_around(
-        rng, tool
-    )
+    tool = rng.choice(tools_of("full"))
+    request, given = request_for(tool, rng)
+    names = [argument.name for argument in tool.arguments]
+    said = "; ".join(f"{name} is {_json(given[name]) if name in given else 'not said'}" for name in names)
+    user = user_turn(rng, request).content
+    return _conversation(user, f"{tool.name} is meant, {said}.", _offer(rng, tool))
 
 
-def describe_gap(rng: Random) -> tuple[list[JsonObject], list[JsonObject]]:
-    """A request that lacks an argument, and which."""
-    tool = rng.choice([tool for tool in FULL_TOOLS if tool.incomplete])
+def describe_gap(rng: Random) -> Conversation:
+    """A request that lacks an argument, and which one."""
+    tool = rng.choice([tool for tool in tools_of("full") if tool.incomplete])
     request, missing = incomplete_request_for(tool, rng)
-    return _turns(user_turn(rng, request).content, f"incomplete, {tool.name} without {missing.name}."), _offer_around(
-        rng, tool
-    )
+    user = user_turn(rng, request).content
+    return _conversation(user, f"incomplete, {tool.name} without {missing.name}.", _offer(rng, tool))
 
 
-def describe_misfit(rng: Random) -> tuple[list[JsonObject], list[JsonObject]]:
+def describe_misfit(rng: Random) -> Conversation:
     """A request that is about none of the offered tools."""
-    tool = rng.choice(FULL_TOOLS)
+    tool = rng.choice(tools_of("full"))
     request, _ = request_for(tool, rng)
-    offered = offer_tools(rng, rng.choice(("easy", "full")), (), without=tool)
+    offered = _offer(rng, without=tool)
     names = " or ".join(other.name for other in offered)
-    return _turns(user_turn(rng, request).content, f"other than {names}."), [
-        other.spec().model_dump(mode="json") for other in offered
-    ]
+    return _conversation(user_turn(rng, request).content, f"other than {names}.", offered)
 
 
-def describe_topic(rng: Random) -> tuple[list[JsonObject], list[JsonObject]]:
+def describe_topic(rng: Random) -> Conversation:
     """Alarming words: whether the text is about harm or about everyday matters. Nothing is refused."""
     harmful = rng.random() < 0.5
     text = harmful_text(rng) if harmful else benign_text(rng)[0]
-    offered = offer_tools(rng, rng.choice(("easy", "full")), ())
+    offered = _offer(rng)
     answer = "harm is the topic of this text." if harmful else "everyday matters are the topic of this text."
-    return _turns(user_turn(rng, text).content, answer), [other.spec().model_dump(mode="json") for other in offered]
+    return _conversation(user_turn(rng, text).content, answer, offered)
 
 
-def _value(argument: Argument, arguments: JsonObject) -> str:
-    if argument.name not in arguments:
-        return "is not said"
-    return f"is {json.dumps(arguments[argument.name], ensure_ascii=False)}"
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
-def _offer_around(rng: Random, tool: Tool) -> list[JsonObject]:
-    offered = offer_tools(rng, rng.choice(("easy", "full")), (tool,))
-    return [other.spec().model_dump(mode="json") for other in offered]
+def _offer(rng: Random, *needed: Tool, without: Tool | None = None) -> tuple[Tool, ...]:
+    return offer_tools(rng, rng.choice(("easy", "full")), needed, without=without)
 
 
-def _turns(user: str, assistant: str) -> list[JsonObject]:
-    return [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}]
+def _conversation(user: str, assistant: str, offered: tuple[Tool, ...] = ()) -> Conversation:
+    messages = [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}]
+    return messages, [tool.spec().model_dump(mode="json") for tool in offered]
 
 
 def copy_batch(rng: torch.Generator, step: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows of random spans, each repeated once. Returns ids and where the loss counts, both [rows, length].
 
-    Spans are short at first: copying appears sooner that way.
+    Spans are short at first, because copying then emerges sooner.
     """
     longest = 6 if step < COPY_STEPS // 2 else 16
     length = 128
@@ -208,75 +205,68 @@ def copy_batch(rng: torch.Generator, step: int) -> tuple[torch.Tensor, torch.Ten
     return ids, learned
 
 
-def text_batch(tokenizer: PreTrainedTokenizerFast, template: str, rng: Random) -> tuple[torch.Tensor, torch.Tensor]:
-    """Padded conversations. Returns ids and which are the assistant's, both [rows, length]."""
+def text_batch(
+    tokenizer: PreTrainedTokenizerFast,
+    template: str,
+    rng: Random,
+    shares: tuple[float, ...] = TEXT_SHARES,
+    *,
+    with_tools: bool = True,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Padded conversations. Returns ids and a mask of the assistant's tokens, both [rows, length]."""
     rows: list[tuple[list[int], list[int]]] = []
-    while (len(rows) + 1) * max((len(ids) for ids, _ in rows), default=0) < TEXT_TOKENS:
-        messages, tools = text_conversation(rng)
+    longest = 0
+    while (len(rows) + 1) * longest < TEXT_TOKENS:
+        messages, tools = text_conversation(rng, shares)
         encoded = tokenizer.apply_chat_template(
             messages,
-            tools=tools or None,
+            tools=tools if tools and with_tools else None,
             chat_template=template,
             return_dict=True,
             return_assistant_tokens_mask=True,
         )
         rows.append((encoded["input_ids"], encoded["assistant_masks"]))
-    length = max(len(ids) for ids, _ in rows)
+        longest = max(longest, len(encoded["input_ids"]))
     pad = int(tokenizer.pad_token_id)
-    ids = torch.tensor([ids + [pad] * (length - len(ids)) for ids, _ in rows])
-    learned = torch.tensor([mask + [0] * (length - len(mask)) for _, mask in rows], dtype=torch.bool)
+    ids = torch.tensor([ids + [pad] * (longest - len(ids)) for ids, _ in rows])
+    learned = torch.tensor([mask + [0] * (longest - len(mask)) for _, mask in rows], dtype=torch.bool)
     return ids, learned
 
 
 def weighted_loss(model: Qwen3ForCausalLM, ids: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Weighted mean of the next-token loss of ids [rows, length] (right padding needs no mask).
 
-    Only positions of weight above 0 go through the output head, which is half the cost of a model this small.
+    Only positions with a weight above 0 go through the output head, which is half the cost of a model this small.
     """
     hidden = model.model(input_ids=ids).last_hidden_state[:, :-1]
     kept = weights[:, 1:] > 0
     logits = model.lm_head(hidden[kept]).float()
     losses = torch.nn.functional.cross_entropy(logits, ids[:, 1:][kept], reduction="none")
-    return (losses * weights[:, 1:][kept]).sum() / weights[:, 1:][kept].sum()
+    weights = weights[:, 1:][kept]
+    return (losses * weights).sum() / weights.sum()
 
 
 def learning_rate(step: int) -> float:
-    """Linear warm-up, then linear decay to a tenth, over both phases."""
-    total = COPY_STEPS + MIXED_STEPS
+    """First phase: linear warm-up, then linear decay to a tenth."""
     if step < WARMUP_STEPS:
         return PEAK_LEARNING_RATE * (step + 1) / WARMUP_STEPS
-    return PEAK_LEARNING_RATE * (1.0 - 0.9 * (step - WARMUP_STEPS) / (total - WARMUP_STEPS))
+    return PEAK_LEARNING_RATE * (1.0 - 0.9 * (step - WARMUP_STEPS) / (COPY_STEPS + MIXED_STEPS - WARMUP_STEPS))
 
 
 def reading_batch(
     tokenizer: PreTrainedTokenizerFast, template: str, rng: Random, *, offer_tools_too: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Padded descriptions. Returns ids and loss weights, both [rows, length].
+    """Padded conversations. Returns ids and loss weights, both [rows, length].
 
-    Without the tools in front a request is a tenth as long, so ten times as many fit: what is asked, what is missing
-    and what is harmful can be read off the request alone.
+    Without the tools a prompt is a tenth as long, so ten times as many fit: what is asked, what is missing and what is
+    harmful can be read off the request alone.
     """
     shares = READING_SHARES if offer_tools_too else (*READING_SHARES[:3], 0.0, READING_SHARES[4])
-    decision = int(tokenizer.convert_tokens_to_ids("</think>"))
-    rows: list[tuple[list[int], list[float]]] = []
-    longest = 0
-    while (len(rows) + 1) * longest < TEXT_TOKENS:
-        messages, tools = text_conversation(rng, shares)
-        encoded = tokenizer.apply_chat_template(
-            messages,
-            tools=(tools or None) if offer_tools_too else None,
-            chat_template=template,
-            return_dict=True,
-            return_assistant_tokens_mask=True,
-        )
-        ids, weights = encoded["input_ids"], [float(learned) for learned in encoded["assistant_masks"]]
-        weights[ids.index(decision) + 2] = FIRST_WORD_WEIGHT  # the block ends in one token of two newlines
-        rows.append((ids, weights))
-        longest = max(longest, len(ids))
-    pad = int(tokenizer.pad_token_id)
-    ids_RL = torch.tensor([ids + [pad] * (longest - len(ids)) for ids, _ in rows])
-    weights_RL = torch.tensor([weights + [0.0] * (longest - len(weights)) for _, weights in rows])
-    return ids_RL, weights_RL
+    ids, learned = text_batch(tokenizer, template, rng, shares, with_tools=offer_tools_too)
+    think_ends = (ids == tokenizer.convert_tokens_to_ids("</think>")).int().argmax(dim=1)
+    weights = learned.float()
+    weights[torch.arange(len(ids)), think_ends + 2] = FIRST_WORD_WEIGHT  # a token of two newlines stands between
+    return ids, weights
 
 
 def pretrain(out: Path) -> None:
@@ -299,29 +289,26 @@ def learn_to_copy(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, t
     for step in range(COPY_STEPS + MIXED_STEPS):
         copying = step < COPY_STEPS or step % 4 == 0
         ids, learned = copy_batch(torch_rng, step) if copying else text_batch(tokenizer, template, rng)
-        _step(model, optimizer, ids, learned.float(), learning_rate(step))
+        _step(model, optimizer, ids, learned, learning_rate(step))
         if step % 100 < 2:
             logger.info("step %d of the first phase", step)
 
 
 def learn_to_read(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, template: str) -> None:
-    """Second phase: conversations with the weight on the word that decides, with and without tools in turn."""
+    """Second phase: conversations that weight the deciding word, alternating with and without tools."""
     rng, torch_rng = Random(SEED + 1), torch.Generator().manual_seed(SEED + 1)
     optimizer = torch.optim.AdamW(model.parameters(), lr=READING_LEARNING_RATE, weight_decay=0.0, fused=True)
     for step in range(READING_STEPS):
         if step % COPY_EVERY == 0:
-            ids, learned = copy_batch(torch_rng, COPY_STEPS)
-            weights = learned.float()
+            ids, weights = copy_batch(torch_rng, COPY_STEPS)
         else:
             ids, weights = reading_batch(tokenizer, template, rng, offer_tools_too=step % 2 == 0)
         decay = 1.0 - 0.95 * step / READING_STEPS
-        loss = _step(
-            model, optimizer, ids, weights, READING_LEARNING_RATE * decay * min(1.0, (step + 1) / WARMUP_STEPS)
-        )
+        rate = READING_LEARNING_RATE * decay * min(1.0, (step + 1) / WARMUP_STEPS)
+        loss = _step(model, optimizer, ids, weights, rate)
         if step % 50 in (1, 2):
-            logger.info(
-                "step %d of the second phase, %s tools: loss %.3f", step, "without" if step % 2 else "with", loss
-            )
+            tools = "without" if step % 2 else "with"
+            logger.info("step %d of the second phase, %s tools: loss %.3f", step, tools, loss)
 
 
 def _step(
@@ -330,7 +317,7 @@ def _step(
     for group in optimizer.param_groups:
         group["lr"] = rate
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = weighted_loss(model, ids, weights)
+        loss = weighted_loss(model, ids, weights.float())
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
@@ -340,9 +327,10 @@ def _step(
 
 def _tokenizer_texts() -> Iterator[str]:
     rng = Random(SEED)
+    template = jinja2.Template(qwen3_template())
     for _ in range(3000):
         messages, tools = text_conversation(rng)
-        yield jinja2.Template(qwen3_template()).render(messages=messages, tools=tools)
+        yield template.render(messages=messages, tools=tools)
     for sample in generate_samples(3000, seed=SEED, catalogue="full"):
         for message in sample.messages:
             yield message.content
@@ -369,7 +357,7 @@ def _save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path
 
 
 def recipe_digest() -> str:
-    """Digest of what decides the weights: the settings and the text that they are trained on."""
+    """Digest of what decides the weights: the settings and the training text."""
     settings = [SEED, VOCABULARY, SPECIAL_TOKENS, TAG_TOKENS, WORDS_DIGITS_REST, COPY_STEPS, MIXED_STEPS]
     settings += [COPY_TOKENS, TEXT_TOKENS, TEXT_SHARES, PEAK_LEARNING_RATE, WARMUP_STEPS]
     settings += [READING_STEPS, READING_SHARES, READING_LEARNING_RATE, FIRST_WORD_WEIGHT, COPY_EVERY]

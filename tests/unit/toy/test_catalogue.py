@@ -8,8 +8,9 @@ import jsonschema
 import pytest
 
 from orchestrator.core.records import JsonObject
-from orchestrator.toy.catalogue import EASY_TOOLS, FULL_TOOLS, Argument, Tool
+from orchestrator.toy.catalogue import Argument, Tool, tools_of
 
+EASY_TOOLS, FULL_TOOLS = tools_of("easy"), tools_of("full")
 DRAWS = 200
 EASY_LIMIT = 3
 """Most arguments of an easy tool."""
@@ -31,8 +32,10 @@ def draws(argument: Argument) -> list[Any]:
     return [argument.sample(rng) for _ in range(DRAWS)]
 
 
-def arguments_of_all_tools() -> list[Any]:
-    return [pytest.param(each, id=f"{tool.name}.{each.name}") for tool in FULL_TOOLS for each in tool.arguments]
+every_tool = pytest.mark.parametrize("tool", FULL_TOOLS, ids=lambda tool: tool.name)
+every_argument = pytest.mark.parametrize(
+    "argument", [pytest.param(each, id=f"{tool.name}.{each.name}") for tool in FULL_TOOLS for each in tool.arguments]
+)
 
 
 def test_there_are_at_least_25_tools_of_different_names() -> None:
@@ -66,7 +69,7 @@ def test_the_shapes_that_real_schemas_have_are_there() -> None:
     assert any(not tool.optional for tool in FULL_TOOLS)
 
 
-@pytest.mark.parametrize("tool", FULL_TOOLS, ids=lambda tool: tool.name)
+@every_tool
 def test_a_tool_offers_a_valid_closed_schema(tool: Tool) -> None:
     parameters = tool.spec().function.parameters
     jsonschema.Draft202012Validator.check_schema(parameters)
@@ -77,35 +80,35 @@ def test_a_tool_offers_a_valid_closed_schema(tool: Tool) -> None:
     assert tool.required
 
 
-@pytest.mark.parametrize("argument", arguments_of_all_tools())
+@every_argument
 def test_every_value_that_is_drawn_fits_its_schema(argument: Argument) -> None:
     validator = jsonschema.Draft202012Validator(argument.schema)
     for value in draws(argument):
         validator.validate(value)
 
 
-@pytest.mark.parametrize("argument", arguments_of_all_tools())
-def test_other_values_are_said_otherwise(argument: Argument) -> None:
+@every_argument
+def test_different_values_are_worded_differently(argument: Argument) -> None:
     said: dict[str, Any] = {}
     for value in draws(argument):
         assert said.setdefault(argument.say(value), value) == value
 
 
-@pytest.mark.parametrize("tool", FULL_TOOLS, ids=lambda tool: tool.name)
-def test_a_request_says_every_required_argument_in_several_wordings(tool: Tool) -> None:
+@every_tool
+def test_requests_state_every_required_argument_in_several_wordings(tool: Tool) -> None:
     assert len(set(tool.requests)) == len(tool.requests) >= 2
     for request in tool.requests:
         assert names_in(request) == {argument.name for argument in tool.required}
 
 
-@pytest.mark.parametrize("tool", FULL_TOOLS, ids=lambda tool: tool.name)
+@every_tool
 def test_an_optional_argument_is_added_in_several_wordings(tool: Tool) -> None:
     for argument in tool.optional:
         assert len(set(argument.clauses)) >= 2
         assert all(clause.count("{}") == 1 for clause in argument.clauses)
 
 
-@pytest.mark.parametrize("tool", FULL_TOOLS, ids=lambda tool: tool.name)
+@every_tool
 def test_an_incomplete_request_lacks_its_argument_alone_and_can_be_asked_about(tool: Tool) -> None:
     required = {argument.name: argument for argument in tool.required}
     for missing, requests in tool.incomplete.items():

@@ -1,7 +1,7 @@
+import hashlib
 import json
 import re
 import time
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,19 +12,24 @@ from hypothesis import strategies as st
 
 from orchestrator.core.errors import DataError
 from orchestrator.core.records import BENIGN, HARMFUL, MISSING_ARGUMENT, NO_FITTING_TOOL, Sample, ToolCall
-from orchestrator.toy.catalogue import FULL_TOOLS
+from orchestrator.toy import synthetic
+from orchestrator.toy.catalogue import Catalogue, tools_of
 from orchestrator.toy.synthetic import (
     BENIGN_LOOKALIKES,
     HARMFUL_REQUESTS,
     NO_TOOL_ANSWERS,
     REFUSALS,
     SCENARIOS,
-    Catalogue,
     generate_samples,
 )
 
 CATALOGUES: tuple[Catalogue, ...] = ("full", "easy")
 MANY = 5000
+SHA256 = {
+    "full": "7de1d8023dfa5bcb763868f1ab54a474dc89561a22abc3e91ca05b50e7f601d1",
+    "easy": "0dff22339571b13af994027c15c7a95b0994aae34fbba355f30eb8a31ecabdaa",
+}
+"""Of 2,000 samples of seed 0 as JSON lines: the shipped toy base and the figures of the demo rest on this text."""
 FLAGS = {"express": ("express",), "permanent": ("permanently", "skip the bin")}
 """How the switches of the catalogue are said: they have no value to read."""
 
@@ -33,6 +38,11 @@ FLAGS = {"express": ("express",), "permanent": ("permanently", "skip the bin")}
 def many(request: pytest.FixtureRequest) -> list[Sample]:
     catalogue: Catalogue = request.param
     return generate_samples(MANY, seed=3, catalogue=catalogue)
+
+
+@pytest.fixture(scope="module")
+def some_full() -> list[Sample]:
+    return generate_samples(1500, seed=0, catalogue="full")
 
 
 def by_scenario(samples: list[Sample]) -> dict[str, list[Sample]]:
@@ -115,11 +125,9 @@ def test_no_optional_argument_is_said_without_being_expected(many: list[Sample])
                 assert not any(word in request_of(sample) for word in FLAGS[switch])
 
 
-def test_every_tool_of_the_full_catalogue_is_called() -> None:
-    called = {
-        call.function.name for sample in generate_samples(1500, seed=0, catalogue="full") for call in calls_of(sample)
-    }
-    assert called == {tool.name for tool in FULL_TOOLS}
+def test_every_tool_of_the_full_catalogue_is_called(some_full: list[Sample]) -> None:
+    called = {call.function.name for sample in some_full for call in calls_of(sample)}
+    assert called == {tool.name for tool in tools_of("full")}
 
 
 def test_tools_are_few_and_distinct_in_each_sample(many: list[Sample]) -> None:
@@ -130,13 +138,13 @@ def test_tools_are_few_and_distinct_in_each_sample(many: list[Sample]) -> None:
         assert low <= len(names) <= high
 
 
-def test_the_called_tool_stands_in_any_place() -> None:
-    places = Counter(
+def test_the_called_tool_stands_in_any_place(some_full: list[Sample]) -> None:
+    places = {
         [tool.function.name for tool in sample.tools].index(calls_of(sample)[0].function.name)
-        for sample in generate_samples(800, seed=0, catalogue="full")
+        for sample in some_full[:800]
         if calls_of(sample)
-    )
-    assert set(places) == {0, 1, 2, 3}
+    }
+    assert places == {0, 1, 2, 3}
 
 
 @pytest.mark.parametrize("catalogue", CATALOGUES)
@@ -179,14 +187,14 @@ def test_the_last_turn_is_the_assistants_and_what_the_kind_says(many: list[Sampl
             assert last.content in REFUSALS
 
 
-def test_several_calls_are_two_in_one_reply() -> None:
-    samples = by_scenario(generate_samples(1000, seed=0, catalogue="full"))["several_calls"]
+def test_several_calls_are_two_in_one_reply(some_full: list[Sample]) -> None:
+    samples = by_scenario(some_full)["several_calls"]
     assert len(samples) > 50
     assert {len(sample.messages[-1].tool_calls) for sample in samples} == {2}
 
 
-def test_an_answer_after_a_call_uses_what_the_tool_said() -> None:
-    samples = by_scenario(generate_samples(1000, seed=0, catalogue="full"))["call_then_answer"]
+def test_an_answer_after_a_call_uses_what_the_tool_said(some_full: list[Sample]) -> None:
+    samples = by_scenario(some_full)["call_then_answer"]
     assert len(samples) > 30
     for sample in samples:
         call, result, answer = sample.messages[-3:]
@@ -196,7 +204,7 @@ def test_an_answer_after_a_call_uses_what_the_tool_said() -> None:
 
 
 def test_a_missing_argument_is_missing_and_no_tool_is_called(many: list[Sample]) -> None:
-    questions = {argument.question for tool in FULL_TOOLS for argument in tool.required if argument.question}
+    questions = {argument.question for tool in tools_of("full") for argument in tool.required if argument.question}
     for sample in by_scenario(many)["missing_argument"]:
         assert calls_of(sample) == []
         assert sample.messages[-1].content in questions
@@ -226,8 +234,8 @@ def test_alarming_words_alone_do_not_make_a_request_harmful(many: list[Sample]) 
         assert len(calls_of(sample)) == 1
 
 
-def test_requests_vary_in_wording() -> None:
-    samples = by_scenario(generate_samples(3000, seed=0, catalogue="full"))["single_call"]
+def test_requests_vary_in_wording(some_full: list[Sample]) -> None:
+    samples = by_scenario(some_full)["single_call"]
     weather = {
         re.sub(r"[A-Z][a-z]+(?=\W|$)", "_", request_of(sample))
         for sample in samples
@@ -253,18 +261,22 @@ def test_the_same_seed_gives_the_same_samples_and_another_gives_others(catalogue
     assert len(other & {sample.id for sample in once}) < 20
 
 
+@pytest.mark.parametrize("catalogue", CATALOGUES)
+def test_the_samples_of_a_seed_are_fixed_to_the_byte(catalogue: Catalogue) -> None:
+    samples = generate_samples(2000, seed=0, catalogue=catalogue)
+    lines = "\n".join(sample.model_dump_json() for sample in samples)
+    assert hashlib.sha256(lines.encode()).hexdigest() == SHA256[catalogue]
+
+
 @settings(max_examples=15)
 @given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 3), st.sampled_from(CATALOGUES))
 def test_fewer_samples_are_the_first_of_more(one: int, other: int, seed: int, catalogue: Catalogue) -> None:
     fewer, more = sorted((one, other))
-    assert generate_samples(more, seed=seed, catalogue=catalogue)[:fewer] == generate_samples(
-        fewer, seed=seed, catalogue=catalogue
-    )
+    first, all_of_them = (generate_samples(number, seed=seed, catalogue=catalogue) for number in (fewer, more))
+    assert all_of_them[:fewer] == first
 
 
 def test_a_number_that_cannot_be_reached_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    from orchestrator.toy import synthetic
-
     for pool, only in (("CITIES", "Rome"), ("HARMFUL_REQUESTS", "Destroy {city}"), ("REFUSALS", "No.")):
         monkeypatch.setattr(synthetic, pool, (only,))
     monkeypatch.setattr(synthetic, "OPENERS", ("",))
