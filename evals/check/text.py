@@ -5,8 +5,9 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from evals.check.records import CheckCard, ParityCard
 from orchestrator.core.jsonl import read_jsonl
-from orchestrator.core.progress import duration, say, show_table
+from orchestrator.core.progress import say, show_table
 from orchestrator.core.records import SAMPLE_KINDS, QuarantinedRow
+from orchestrator.core.text import duration_text
 from orchestrator.data.card import DataCard, LeakCard, Overlap, ReasonCount, TokenCard
 from orchestrator.data.rejection import REPEATED, Reasons
 from orchestrator.run.paths import RunDir, SplitName
@@ -34,7 +35,7 @@ def show_check(card: CheckCard, folder: RunDir, *, is_new: bool, conflict: str |
         say(f"- {reason}")
     if conflict:
         say(f"Note: the data was checked, but a run of this configuration would be refused: {conflict}")
-    took = duration(card.duration_s)
+    took = duration_text(card.duration_s)
     how = f"checked in {took}" if is_new else f"by an earlier check of the same data, which took {took}"
     say(f"{'NOT READY' if card.not_ready else 'READY'} ({how})")
 

@@ -18,6 +18,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.core.text import duration_text
+
 PLAIN_LINE_INTERVAL_S = 5.0
 """Without a terminal, a bar or a trial that goes on as before prints at most one line in this time."""
 
@@ -57,16 +59,6 @@ def _rich_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     return table
 
 
-def duration(seconds: float) -> str:
-    """Seconds as `4.2 s`, `3 min 07 s` or `2 h 05 min`."""
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
 @contextmanager
 def stage(title: str) -> Iterator[None]:
     """Say that a stage starts, and how long it took when it ends."""
@@ -80,7 +72,7 @@ def stage(title: str) -> Iterator[None]:
         outcome = "interrupted"
         raise
     finally:
-        say(f"{title}: {outcome} after {duration(time.monotonic() - started)}")
+        say(f"{title}: {outcome} after {duration_text(time.monotonic() - started)}")
 
 
 @contextmanager
@@ -123,7 +115,7 @@ class _PlainCounter:
             say(f"{self._title}: {self._done:,}")
             return
         left = time_left_s(self._last_line - self._started, self._done, self._total)
-        tail = f", about {duration(left)} left" if left else ""
+        tail = f", about {duration_text(left)} left" if left else ""
         say(f"{self._title}: {self._done}/{self._total}{tail}")
 
 
@@ -221,7 +213,7 @@ class TrialBoard:
         ended = [trial for trial in trials if trial.status != RUNNING]
         possible = sum(trial.step for trial in ended) + (self._num_trials - len(ended)) * self._max_steps
         left = time_left_s(elapsed, sum(trial.step for trial in trials), possible)
-        return f"{duration(elapsed)} elapsed" + ("" if left is None else f", about {duration(left)} left")
+        return f"{duration_text(elapsed)} elapsed" + ("" if left is None else f", about {duration_text(left)} left")
 
     def _render(self) -> Group:
         with self._lock:

@@ -11,25 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.core import progress
-from orchestrator.core.progress import TrialBoard, bar, duration, say, show_table, stage, time_left_s
+from orchestrator.core.progress import TrialBoard, bar, say, show_table, stage, time_left_s
 
 ROOT = Path(__file__).resolve().parents[3]
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0.04, "0.0 s"),
-        (59.9, "59.9 s"),
-        (59.96, "1 min 00 s"),
-        (187, "3 min 07 s"),
-        (3599.6, "1 h 00 min"),
-        (7500, "2 h 05 min"),
-    ],
-)
-def test_duration(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
 
 
 def test_time_left_follows_the_steps() -> None:
