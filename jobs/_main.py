@@ -1,12 +1,7 @@
-"""What every job does around its one piece of work: arguments in, exit code out.
+"""What every job does around its one piece of work: config, run folder, lock, ledger, cluster."""
 
-Exit codes: 0 done; 1 failed; 2 done, but a gate is not met; 3 bad input; 130 interrupted.
-"""
-
-import argparse
 import signal
-import sys
-import traceback
+from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,13 +11,10 @@ from typing import NoReturn
 from orchestrator.config.load import load_config
 from orchestrator.config.schema import RunConfig
 from orchestrator.core import progress
-from orchestrator.core.environment import set_environment_defaults
-from orchestrator.core.errors import InputError, OrchestratorError, causes
+from orchestrator.core.process import make_parser, run_guarded, set_environment_defaults
 from orchestrator.run.folder import locked, open_run, run_dir
 from orchestrator.run.ledger import run_stage
 from orchestrator.run.paths import RunDir, StageName
-
-DONE, FAILED, GATE_NOT_MET, INTERRUPTED = 0, 1, 2, 130
 
 
 def run_job(
@@ -30,11 +22,13 @@ def run_job(
     work: Callable[..., int],
     arguments: Sequence[str] | None = None,
     *,
-    add_options: Callable[[argparse.ArgumentParser], None] | None = None,
+    add_options: Callable[[ArgumentParser], None] | None = None,
     open_folder: Callable[[RunConfig], RunDir] = open_run,
     folder: Callable[[RunConfig], RunDir] = run_dir,
 ) -> int:
-    """Run one job from the command line.
+    """Run one job from the command line and return its exit code.
+
+    The traceback of an unexpected error goes to `job.log` in the run's folder.
 
     Args:
         job: Its name, as in `python -m jobs.<job>`.
@@ -44,51 +38,32 @@ def run_job(
         add_options: Adds the job's own options to its command line.
         open_folder: Makes the folder that the job works in ready, and refuses one that is not for this configuration.
         folder: Where that folder is. Touches nothing.
-
-    Returns:
-        The exit code. Problems are told in one line on stderr; the traceback of an unexpected one is added to
-        `job.log` in the run's folder.
     """
     set_environment_defaults()
     signal.signal(signal.SIGTERM, _interrupt)
     log: Path | None = None
-    try:
-        given = vars(_parser(job, add_options).parse_args(arguments))
+
+    def parsed() -> int:
+        nonlocal log
+        parser = make_parser(f"jobs.{job}")
+        _add_config_options(parser)
+        if add_options is not None:
+            add_options(parser)
+        given = vars(parser.parse_args(arguments))
         config = load_config(given.pop("config"), given.pop("overrides"))
-        with locked(
-            folder(config)
-        ):  # before it is opened, which writes: a run that another process holds stays as it is
+        with locked(folder(config)):  # opening writes, and a run that another process holds must stay as it is
             run = open_folder(config)
             log = run.log
             return work(config, run, **given)
-    except KeyboardInterrupt:
-        return _say_interrupted(job)
-    except SystemExit as request:
-        # Ray puts a handler of its own in place of ours: SIGTERM then ends in sys.exit(SIGTERM).
-        if request.code == signal.SIGTERM:
-            return _say_interrupted(job)
-        raise
-    except Exception as error:  # noqa: BLE001 - the boundary: nothing may end without an exit code and a line
-        return _explain(job, error, log)
+
+    return run_guarded(job, parsed, if_interrupted="the same command goes on from what is done", log=lambda: log)
 
 
 def _interrupt(_signum: int, _frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _say_interrupted(job: str) -> int:
-    _tell(f"{job} interrupted; the same command goes on from what is done")
-    return INTERRUPTED
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        # argparse exits with 2, which here means that a gate is not met.
-        raise InputError(message, where=self.prog, fix=f"See {self.prog} --help")
-
-
-def _parser(job: str, add_options: Callable[[argparse.ArgumentParser], None] | None) -> argparse.ArgumentParser:
-    parser = _Parser(prog=f"python -m jobs.{job}", allow_abbrev=False)
+def _add_config_options(parser: ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, required=True, help="YAML or resolved JSON configuration")
     parser.add_argument(
         "--set",
@@ -98,39 +73,6 @@ def _parser(job: str, add_options: Callable[[argparse.ArgumentParser], None] | N
         metavar="KEY=VALUE",
         help="replace one value; repeatable",
     )
-    if add_options is not None:
-        add_options(parser)
-    return parser
-
-
-def _explain(job: str, error: Exception, log: Path | None) -> int:
-    explanations = list(causes(error))
-    own = next((cause for cause in explanations if isinstance(cause, OrchestratorError)), None)
-    if own is not None:
-        _tell(str(own))
-        return own.exit_code
-    place = _keep_traceback(error, log)
-    _tell(f"{job} failed: {type(explanations[0]).__name__}: {explanations[0]}; the traceback is {place}")
-    return FAILED
-
-
-def _keep_traceback(error: Exception, log: Path | None) -> str:
-    text = "".join(traceback.format_exception(error))
-    if log is not None:
-        try:
-            with log.open("a", encoding="utf-8") as file:
-                file.write(text + "\n")
-        except OSError:
-            pass
-        else:
-            return f"in {log}"
-    sys.stderr.write(text)
-    return "above"
-
-
-def _tell(text: str) -> None:
-    sys.stderr.write(" ".join(text.split()) + "\n")
-    sys.stderr.flush()
 
 
 def do_stage(

@@ -3,9 +3,9 @@
 import sys
 from pathlib import Path
 
-from jobs._main import DONE, run_job
+from jobs._main import run_job
 from orchestrator.config.schema import RunConfig
-from orchestrator.core.errors import InputError
+from orchestrator.core.errors import BAD_INPUT, DONE
 from orchestrator.run.folder import check_dir, conflict_with_run
 from orchestrator.run.paths import RunDir
 
@@ -18,7 +18,7 @@ def check(config: RunConfig, folder: RunDir) -> int:
     before = read_check(folder)
     card = check_data(config, folder, base_dir=Path.cwd())
     show_check(card, folder, is_new=card != before, conflict=conflict_with_run(config))
-    return InputError.exit_code if card.not_ready else DONE
+    return BAD_INPUT if card.not_ready else DONE
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ import sys
 import uuid
 from collections.abc import Callable
 
-from jobs._main import DONE, cluster_on_demand, do_stage, run_job
+from jobs._main import cluster_on_demand, do_stage, run_job
 from orchestrator.config.schema import RunConfig
-from orchestrator.core.errors import RunConflictError
+from orchestrator.core.errors import DONE, RunConflictError
 from orchestrator.run.paths import RunDir
 
 

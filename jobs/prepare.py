@@ -3,8 +3,9 @@
 import sys
 from pathlib import Path
 
-from jobs._main import DONE, do_stage, run_job
+from jobs._main import do_stage, run_job
 from orchestrator.config.schema import RunConfig
+from orchestrator.core.errors import DONE
 from orchestrator.run.folder import check_dir
 from orchestrator.run.paths import RunDir
 

@@ -6,8 +6,9 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 
 from evals.records import Report
-from jobs._main import DONE, GATE_NOT_MET, do_stage, run_job
+from jobs._main import do_stage, run_job
 from orchestrator.config.schema import RunConfig
+from orchestrator.core.errors import DONE, GATE_NOT_MET
 from orchestrator.core.progress import say, show_table
 from orchestrator.run.paths import RunDir
 

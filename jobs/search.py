@@ -5,10 +5,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 
-from jobs._main import DONE, cluster_on_demand, do_stage, run_job
+from jobs._main import cluster_on_demand, do_stage, run_job
 from jobs.prepare import prepare
 from jobs.train import training_digest
 from orchestrator.config.schema import RunConfig
+from orchestrator.core.errors import DONE
 from orchestrator.run.paths import RunDir
 
 

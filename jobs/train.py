@@ -3,9 +3,10 @@
 import sys
 from collections.abc import Callable
 
-from jobs._main import DONE, cluster_on_demand, do_stage, run_job
+from jobs._main import cluster_on_demand, do_stage, run_job
 from jobs.prepare import prepare
 from orchestrator.config.schema import RunConfig
+from orchestrator.core.errors import DONE
 from orchestrator.core.files import digest_of
 from orchestrator.run.paths import RunDir
 

@@ -20,10 +20,9 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from orchestrator.core.errors import ConfigError, OrchestratorError
+from orchestrator.core.errors import BAD_INPUT, DONE, INTERRUPTED, ConfigError, OrchestratorError
 
 DISTRIBUTION = "tool-lora-orchestrator"
-DONE, USAGE_ERROR, INTERRUPTED = 0, 3, 130
 GRACE_S, TERMINATE_S = 30.0, 10.0
 """How long an interrupted stage may take to end by itself, and then after being told to."""
 
@@ -80,7 +79,7 @@ def run_command(arguments: Sequence[str]) -> int:
         return error.exit_code
     except TyperException as error:
         typer.echo(f"Error: {error.format_message()} See: orchestrator --help", err=True)
-        return USAGE_ERROR
+        return BAD_INPUT
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     return code if isinstance(code, int) else DONE

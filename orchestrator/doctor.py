@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from orchestrator.core.environment import set_environment_defaults
+from orchestrator.core.errors import DONE, FAILED
+from orchestrator.core.process import set_environment_defaults
 from orchestrator.core.progress import say
 
 PYTHONS = ((3, 11), (3, 12))
@@ -47,7 +48,7 @@ def tell(found: Iterable[Finding]) -> int:
         say(f"{finding.word:<8}{finding.text}")
         num_missing += finding.word == "missing"
     say(f"{num_missing} missing: a run cannot work here." if num_missing else "This machine has what a run needs.")
-    return 1 if num_missing else 0
+    return FAILED if num_missing else DONE
 
 
 def findings() -> Iterator[Finding]:

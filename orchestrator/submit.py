@@ -32,15 +32,15 @@ from urllib.parse import urlsplit
 from orchestrator.config.evaluation import SuiteConfig
 from orchestrator.config.fields import is_function
 from orchestrator.config.schema import SYNTHETIC, RunConfig, SourceConfig
-from orchestrator.core.environment import ENVIRONMENT_DEFAULTS
-from orchestrator.core.errors import InputError, SubmissionError
+from orchestrator.core.errors import DONE, FAILED, INTERRUPTED, InputError, SubmissionError
+from orchestrator.core.process import ENVIRONMENT_DEFAULTS
 from orchestrator.core.progress import say
 from orchestrator.run.paths import StageName
 
 Entry = TypeVar("Entry", SourceConfig, SuiteConfig)
 """What names files of this machine."""
 
-JOBS = (*get_args(StageName), "pipeline")
+JOBS = ("check", *get_args(StageName), "pipeline")
 PACKAGES = ("orchestrator", "evals", "jobs")
 CONFIG_NAME = "config.json"
 _CACHES = shutil.ignore_patterns("__pycache__", "*.pyc")
@@ -59,8 +59,6 @@ CHATTY_LOGGERS = (
     "ray._private.runtime_env.packaging",
 )
 """Tell of every upload and connection, in between the lines of the job's own log."""
-
-DONE, FAILED, INTERRUPTED = 0, 1, 130
 
 
 def submit_job(config: RunConfig, stage: str, *, address: str, follow: bool = True) -> int:

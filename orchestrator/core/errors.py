@@ -1,13 +1,15 @@
-"""The one exception tree.
+"""The one exception tree, and the exit codes.
 
-An error is for a person: it says what is wrong, where, what would be allowed and how to fix it. The class decides
-the exit code of a job (see `exit_code`), so `jobs/_main.py` and the command line need no table of their own.
-A bad generation is data and never appears here; a broken engine does.
+An error is for a person: it says what is wrong, where, what would be allowed and how to fix it. Its class decides the
+exit code of the process that it ends. A bad generation is data and never appears here; a broken engine does.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import ClassVar
+
+DONE, FAILED, GATE_NOT_MET, BAD_INPUT, INTERRUPTED = 0, 1, 2, 3, 130
+"""The exit codes of every command and job. A gate that is not met: the work is done, its result is not good enough."""
 
 
 class OrchestratorError(Exception):
@@ -20,7 +22,7 @@ class OrchestratorError(Exception):
         fix: What the reader can do about it, as an imperative sentence.
     """
 
-    exit_code: ClassVar[int] = 1
+    exit_code: ClassVar[int] = FAILED
 
     def __init__(
         self, what: str, *, where: str | None = None, allowed: str | None = None, fix: str | None = None
@@ -49,9 +51,9 @@ def _rebuild(
 
 
 class InputError(OrchestratorError, ValueError):
-    """What the user gave cannot work: a job that meets one exits 3."""
+    """What the user gave cannot work: the process exits 3."""
 
-    exit_code = 3
+    exit_code = BAD_INPUT
 
 
 class ConfigError(InputError):

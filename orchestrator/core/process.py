@@ -1,21 +1,47 @@
-"""What the commands of this package do around their work: arguments in, exit code out, one line for what is wrong.
+"""What every process does around its work: environment, arguments in, exit code out, one line for what is wrong.
 
-Exit codes: 0 done; 1 failed; 3 bad input; 130 interrupted.
+The environment must be set before the libraries that read it are imported, so this module imports nothing heavy.
 """
 
 import io
 import os
+import signal
 import sys
 import traceback
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NoReturn
 
-from orchestrator.core.errors import DataError, InputError, OrchestratorError
+from orchestrator.core.errors import DONE, FAILED, INTERRUPTED, DataError, InputError, OrchestratorError, causes
 from orchestrator.core.text import visible
 
-DONE, FAILED, INTERRUPTED = 0, 1, 130
+ENVIRONMENT_DEFAULTS: Mapping[str, str] = MappingProxyType(
+    {
+        # Nobody is told what is trained here.
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        # Tokenizer threads deadlock in processes that fork afterwards, as data loaders do.
+        "TOKENIZERS_PARALLELISM": "false",
+        # Progress is shown once, by this project.
+        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+        "RAY_AIR_NEW_OUTPUT": "0",
+        # Samples that are too long are counted and listed; transformers warns of the first one only.
+        "TRANSFORMERS_VERBOSITY": "error",
+        # Ray Train otherwise moves each worker to a folder of its own and relative paths break.
+        "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    }
+)
+"""Holds no secrets: Ray shows the environment of a job to everyone who can reach its dashboard."""
+
+
+def set_environment_defaults() -> None:
+    """Set each default that the user has not set."""
+    for name, value in ENVIRONMENT_DEFAULTS.items():
+        os.environ.setdefault(name, value)
 
 
 class _Parser(ArgumentParser):
@@ -24,7 +50,7 @@ class _Parser(ArgumentParser):
         raise InputError(message, where=self.prog, fix=f"See {self.prog} --help")
 
 
-def make_parser(module: str, description: str, example: str) -> ArgumentParser:
+def make_parser(module: str, description: str | None = None, example: str | None = None) -> ArgumentParser:
     """A parser for `python -m <module>`; its help ends with the example."""
     return _Parser(
         prog=f"python -m {module}",
@@ -35,32 +61,70 @@ def make_parser(module: str, description: str, example: str) -> ArgumentParser:
     )
 
 
-def run_command(parser: ArgumentParser, work: Callable[[Namespace], None], arguments: Sequence[str] | None) -> int:
-    """Do the work with the parsed arguments (None takes this process's own) and return the exit code.
+def run_guarded(
+    name: str, work: Callable[[], int], *, if_interrupted: str, log: Callable[[], Path | None] = lambda: None
+) -> int:
+    """Do the work of a process and return its exit code; what ends it early is told in one line on stderr.
 
-    Bad input is told in one line; only what is a fault of this project shows its traceback.
+    Args:
+        name: What that line calls the process.
+        work: Returns the exit code. Parses the arguments too, so that wrong ones are told in the same way.
+        if_interrupted: What an interruption leaves behind, as a clause.
+        log: The file that gets the traceback of an unexpected error; None puts it on stderr.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # an ASCII terminal must not end the work
     try:
-        given = parser.parse_args(arguments)
-        _refuse_unwritable_text(given)
-        work(given)
-    except BrokenPipeError:
-        _drop_stdout()
-        tell(f"{parser.prog} stopped: nobody reads its output any more")
-        return FAILED
-    except OrchestratorError as error:
-        tell(str(error))
-        return error.exit_code
-    except KeyboardInterrupt:
-        tell(f"{parser.prog} interrupted; nothing was written")
+        return work()
+    except (KeyboardInterrupt, SystemExit) as stop:
+        # Ray replaces a job's handler of SIGTERM with its own, which calls sys.exit(SIGTERM).
+        if isinstance(stop, SystemExit) and stop.code != signal.SIGTERM:
+            raise
+        tell(f"{name} interrupted; {if_interrupted}")
         return INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the boundary: nothing may end without an exit code and a line
-        traceback.print_exc()
-        tell(f"{parser.prog} failed: {type(error).__name__}: {error}; the traceback is above")
-        return FAILED
-    return DONE
+        return _explain(name, error, log())
+
+
+def _explain(name: str, error: Exception, log: Path | None) -> int:
+    explanations = list(causes(error))
+    own = next((cause for cause in explanations if isinstance(cause, OrchestratorError)), None)
+    if own is not None:
+        tell(str(own))
+        return own.exit_code
+    place = _keep_traceback(error, log)
+    tell(f"{name} failed: {type(explanations[0]).__name__}: {explanations[0]}; the traceback is {place}")
+    return FAILED
+
+
+def _keep_traceback(error: Exception, log: Path | None) -> str:
+    if log is not None:
+        try:
+            with log.open("a", encoding="utf-8") as file:
+                traceback.print_exception(error, file=file)
+        except OSError:
+            pass
+        else:
+            return f"in {log}"
+    traceback.print_exception(error)
+    return "above"
+
+
+def run_command(parser: ArgumentParser, work: Callable[[Namespace], None], arguments: Sequence[str] | None) -> int:
+    """Do the work of a command that writes one result; `arguments` of None are this process's own."""
+
+    def parsed() -> int:
+        given = parser.parse_args(arguments)
+        _refuse_unwritable_text(given)
+        try:
+            work(given)
+        except BrokenPipeError:
+            _drop_stdout()
+            tell(f"{parser.prog} stopped: nobody reads its output any more")
+            return FAILED
+        return DONE
+
+    return run_guarded(parser.prog, parsed, if_interrupted="nothing was written")
 
 
 def _refuse_unwritable_text(given: Namespace) -> None:

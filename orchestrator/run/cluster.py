@@ -12,8 +12,8 @@ import ray
 from ray._private import state as ray_state
 
 from orchestrator.config.schema import ResourcesConfig, RunConfig
-from orchestrator.core.environment import ENVIRONMENT_DEFAULTS
 from orchestrator.core.errors import ResourceError
+from orchestrator.core.process import ENVIRONMENT_DEFAULTS
 
 LOCAL_STARTUPS = 8
 """Processes that a local cluster may start at once."""

@@ -90,6 +90,13 @@ def test_a_submitted_job_does_its_work_and_its_log_is_shown_once(ray_head: RayHe
     assert re.search(r"Job sent-prepare-[0-9a-f]{8}: SUCCEEDED", out)
 
 
+def test_data_is_checked_on_the_cluster(ray_head: RayHead, tmp_path: Path) -> None:
+    code, out, err = submitted(ray_head, write_config(tmp_path, "checked"), "check")
+    assert code == 0, out + err
+    assert "READY (checked in" in out
+    assert json.loads((tmp_path / "runs" / "checked" / "check" / "check.json").read_text())["not_ready"] == []
+
+
 def test_a_local_source_travels_with_the_job(ray_head: RayHead, tmp_path: Path) -> None:
     source = tmp_path / "rows.jsonl"
     samples = generate_samples(60, seed=1, catalogue="easy")

@@ -13,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator import submit
+from orchestrator.cli import Stage
 from orchestrator.config.evaluation import EvalConfig, SuiteConfig
 from orchestrator.config.load import load_config
 from orchestrator.config.schema import DataConfig, ModelConfig, ResourcesConfig, RunConfig, SourceConfig
 from orchestrator.core.errors import InputError, OrchestratorError, SubmissionError
-from orchestrator.submit import _reachable, _Shown, exit_code, stage_package, submit_job
+from orchestrator.submit import JOBS, _reachable, _Shown, exit_code, stage_package, submit_job
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -161,6 +162,14 @@ def test_an_address_that_is_no_url_is_refused(address: str) -> None:
         submit_job(RunConfig(), "prepare", address=address)
     assert refusal.value.exit_code == 3
     assert "http://127.0.0.1:8265" in str(refusal.value)
+
+
+@pytest.mark.parametrize("stage", Stage)
+def test_every_stage_that_the_command_line_offers_can_be_submitted(stage: Stage) -> None:
+    assert stage.job in JOBS
+    # The name of the job is looked at before the address: what is refused is the address.
+    with pytest.raises(InputError, match="is not the address of a job server"):
+        submit_job(RunConfig(), stage.job, address="nowhere")
 
 
 def test_an_unknown_job_is_refused() -> None:

@@ -14,9 +14,11 @@ from ray import cloudpickle
 from ray.exceptions import RayTaskError
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
-from jobs._main import DONE, INTERRUPTED, do_stage, run_job
+from jobs._main import do_stage, run_job
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import (
+    DONE,
+    INTERRUPTED,
     AdapterError,
     ConfigError,
     DataError,

@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from evals.records import Case, FailedAdapter, Generation, Metric, Scores
-from jobs._main import DONE, GATE_NOT_MET
 from jobs.report import main
+from orchestrator.core.errors import DONE, GATE_NOT_MET
 from orchestrator.core.files import write_text_atomic
 from orchestrator.core.jsonl import dump_jsonl
 from orchestrator.core.records import AdapterRecord, Message
