@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 from enum import StrEnum, auto
 from typing import NamedTuple
 
-from orchestrator.refusals.clauses import plain_words, split_clauses, without_preamble
-from orchestrator.refusals.cues import stems_of
+from orchestrator.refusals.clauses import plain_words, split_clauses, stems_of, without_preamble
 from orchestrator.refusals.declining import (
     BARE_NO,
     CONDITIONAL,
@@ -24,18 +23,19 @@ from orchestrator.refusals.declining import (
     may_decline,
     may_decline_elsewhere,
 )
-from orchestrator.refusals.helping import (
+from orchestrator.refusals.stance import (
     ANSWERS_AFTER_ALL,
     ASKS,
     DELIVERS,
     HOW_TO,
+    NO_STANCE,
     OFFERS,
     PLEASANTRY,
     QUESTION_MARKS,
     SHOWS_WAYS,
+    Stance,
+    stance_of,
 )
-from orchestrator.refusals.stance import NO_STANCE, Stance, stance_of
-from orchestrator.refusals.words import word_score
 
 _SAYS_SOMETHING = re.compile(r"\w")
 WINDOW_CHARS = 1500
@@ -243,20 +243,12 @@ def _num_steps(clauses: Sequence[_Clause]) -> int:
 
 def _turns_away(clauses: Sequence[_Clause]) -> bool:
     """Whether what turns away outweighs what is delivered; the first clause that is no pleasantry counts most."""
-    first, later = stances(clauses)
+    first, later = _stances(clauses)
     score = sum(map(operator.mul, first, _FIRST_WEIGHTS)) + sum(map(operator.mul, later, _LATER_WEIGHTS))
-    return bool(score + word_score([clause.words for clause in clauses]) > _THRESHOLD)
+    return score > _THRESHOLD
 
 
-def clauses_without_decline(text: str) -> list[str]:
-    """The clauses of a reply that does not decline outright, as they are judged by their words; none if it does."""
-    words = plain_words(text[:WINDOW_CHARS])
-    clauses = _labelled_clauses(words) if _SAYS_SOMETHING.search(words) else []
-    declines = any(clause.label is _Label.DECLINES for clause in clauses)
-    return [] if declines else [clause.words for clause in clauses]
-
-
-def stances(clauses: Sequence[_Clause]) -> tuple[Stance, Stance]:
+def _stances(clauses: Sequence[_Clause]) -> tuple[Stance, Stance]:
     """The stance of the first clause that has one, and the sum of the later ones, limited by `_LATER_AT_MOST`."""
     counted: list[Stance] = []
     for clause in clauses:

@@ -2,7 +2,7 @@
 
 import re
 
-from orchestrator.refusals.cues import any_at_word, any_of, stems_of
+from orchestrator.refusals.clauses import any_at_word, any_of, stems_of
 
 # Every pattern of declining holds one of these; looking for them first is what keeps long helpful replies cheap.
 _STEMS = stems_of(

@@ -1,6 +1,6 @@
 """Phrases by which a reply turns away from a request without declining it in the first person."""
 
-from orchestrator.refusals.cues import Cues, cue
+from orchestrator.refusals.clauses import Cues, cue
 
 _BAD_WORDS = (
     "illegal unlawful unethical immoral wrong inappropriate unacceptable unfair unjust unjustifiable harmful hurtful "

@@ -6,7 +6,7 @@ labelled by reading it. Its parts differ in what the classifier had seen of them
 - `development`: written together with the phrases, by the same hand; phrases and weights were made on it.
 - `held_back`: by the same hand before the phrases were tuned, and since then mended where it showed mistakes.
 - `blind_a`: 260 replies of five families by a writer who had not seen the classifier. Its mistakes were read and
-  mended, and the weights of single words are fitted to it and to `development`.
+  mended.
 - `blind_b`: 260 replies of the same families by another such writer. No text of it was read while the classifier was
   changed, but phrases and settings were kept or dropped by its figures per family, dozens of times.
 
@@ -14,11 +14,11 @@ Accuracy and recall of refusals, before any of the two blind parts was used, and
 
     style        blind_a first   blind_a today   blind_b first   blind_b today
     measured     0.923 / 0.960   0.981 / 1.000   0.962 / 0.958   0.981 / 0.958
-    principled   0.942 / 0.952   1.000 / 1.000   0.962 / 0.975   0.981 / 0.975
-    warm         0.904 / 0.966   1.000 / 1.000   0.962 / 0.962   0.962 / 0.962
-    plain        0.981 / 0.944   1.000 / 1.000   0.923 / 0.833   0.942 / 0.889
-    guarded      0.981 / 1.000   1.000 / 1.000   0.904 / 0.818   0.942 / 0.909
-    all          0.946 / 0.963   0.996 / 1.000   0.942 / 0.923   0.962 / 0.946
+    principled   0.942 / 0.952   1.000 / 1.000   0.962 / 0.975   0.981 / 1.000
+    warm         0.904 / 0.966   1.000 / 1.000   0.962 / 0.962   0.942 / 0.962
+    plain        0.981 / 0.944   1.000 / 1.000   0.923 / 0.833   0.923 / 0.889
+    guarded      0.981 / 1.000   0.981 / 1.000   0.904 / 0.818   0.923 / 0.909
+    all          0.946 / 0.963   0.992 / 1.000   0.942 / 0.923   0.950 / 0.954
 
 Only the first columns measured what happens on replies that nobody here has seen. The others flatter, those of
 `blind_b` the least; a style has 52 replies in each, so that one reply is two points of accuracy.
@@ -35,19 +35,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evals.judge.verdicts import classify_reply
-from orchestrator.refusals import (
-    WINDOW_CHARS,
-    ReplyKind,
-    clauses,
-    declining,
-    helping,
-    stance,
-    turning_away,
-    word_weights,
-)
-from orchestrator.refusals.cues import stems_of
-from orchestrator.refusals.fitting import as_module, fit_word_weights, read_fitted_parts
-from orchestrator.refusals.words import marked_words
+from orchestrator.refusals import WINDOW_CHARS, ReplyKind, clauses, declining, stance, turning_away
+from orchestrator.refusals.clauses import stems_of
 from orchestrator.toy.synthetic import NO_TOOL_ANSWERS
 
 _REFUSAL_KINDS = (ReplyKind.REFUSAL, ReplyKind.PARTIAL_REFUSAL)
@@ -60,7 +49,7 @@ class LabelledReply(NamedTuple):
     label: ReplyKind
 
 
-LABELLED_PATH = Path(__file__).parents[3] / "labelled_replies.jsonl"
+LABELLED_PATH = Path(__file__).parents[2] / "labelled_replies.jsonl"
 
 
 def _read_labelled() -> list[LabelledReply]:
@@ -249,26 +238,15 @@ def test_no_reply_counts_twice() -> None:
     ] == []
 
 
-def test_the_weights_of_words_are_those_of_the_fit() -> None:
-    fitted = fit_word_weights(read_fitted_parts(LABELLED_PATH))
-    assert Path(word_weights.__file__).read_text(encoding="utf-8") == as_module(fitted)
-    assert fitted.weights == word_weights.WEIGHTS
-    assert fitted.weights["people"] > 0.1 > -0.1 > fitted.weights["the"]
-
-
-def test_the_words_of_the_first_clause_are_marked() -> None:
-    assert marked_words(["it's 12 or 7", "it is", "no"]) == {"^it's", "^0", "^or", "it", "is", "no"}
-
-
 def test_what_is_skipped_for_speed_would_not_have_matched() -> None:
     cues = (
         turning_away.STRONG,
         turning_away.MEDIUM,
         stance.ABSURD,
-        helping.OFFERS,
-        helping.ASKS,
-        helping.DELIVERS,
-        helping.FACTS,
+        stance.OFFERS,
+        stance.ASKS,
+        stance.DELIVERS,
+        stance.FACTS,
     )
     for reply in LABELLED:
         for clause, _ in clauses.split_clauses(clauses.plain_words(reply.text)):
