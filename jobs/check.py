@@ -12,8 +12,8 @@ from orchestrator.run.paths import RunDir
 
 def check(config: RunConfig, folder: RunDir) -> int:
     """Check and show the findings; exits 3 if the data is not ready."""
+    from evals.check.card import show_check
     from evals.check.check import check_data, read_check
-    from evals.check.text import show_check
 
     before = read_check(folder)
     card = check_data(config, folder, base_dir=Path.cwd())

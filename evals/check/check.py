@@ -5,7 +5,7 @@ import shutil
 import time
 from pathlib import Path
 
-from evals.check.records import CheckCard, ParityCard
+from evals.check.card import CheckCard, ParityCard
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import InputError
 from orchestrator.core.files import digest_of, write_text_atomic
@@ -46,7 +46,8 @@ def check_data(config: RunConfig, folder: RunDir, *, base_dir: Path) -> CheckCar
     stored = read_check(folder)
     if stored is not None and stored.digest == digest and stored.parity is not None:
         return stored  # one that was not done to its end may fare better now: a hub that answers, a base that is there
-    check_path(folder).unlink(missing_ok=True)  # whoever is cut off below must not leave a card of other data
+    for of_other_data in (check_path(folder), folder.quarantine):  # must not outlive a check that is cut off below
+        of_other_data.unlink(missing_ok=True)
     started = time.monotonic()
     data, tokens, parity, not_ready = _findings(config, folder, base_dir)
     card = CheckCard(

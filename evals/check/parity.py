@@ -3,14 +3,17 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import islice, pairwise
+from typing import NamedTuple
 
+import numpy as np
+import pyarrow as pa
+from datasets import load_from_disk
 from transformers import AutoTokenizer
 
-from evals.check.parity_rows import ParityRow, parity_rows
-from evals.check.records import ParityCard, ParityProblem, ParityProblemCode
+from evals.check.card import ParityCard, ParityProblem, ParityProblemCode
 from orchestrator.chat.formats import REPLY_FORMATS, reply_format_of
 from orchestrator.chat.parse import parse_reply
 from orchestrator.chat.rendering import ChatFormat, RowLeftOut, Span, chat_format, plain_tools, render_prompt
@@ -20,13 +23,21 @@ from orchestrator.chat.template import own_template
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import ConfigError, DataError, EvaluationError
 from orchestrator.core.files import digest_of, write_text_atomic
-from orchestrator.core.jsonl import parse_line
+from orchestrator.core.jsonl import parse_line, read_jsonl
 from orchestrator.core.records import SAMPLE_KINDS, FunctionCall, JsonObject, Message, Sample, ToolSpec
 from orchestrator.data.card import LeftOut
-from orchestrator.data.tokens.store import refuse_left_out, tokenize_run, tokens_digest
+from orchestrator.data.tokens.store import (
+    LedgerRow,
+    ledger_path,
+    refuse_left_out,
+    tokenize_run,
+    tokens_digest,
+    tokens_folder,
+)
+from orchestrator.data.tokens.tokenize import IGNORED, tokenize_samples
 from orchestrator.models.base import base_folder, load_tokenizer
 from orchestrator.run.ledger import package_versions
-from orchestrator.run.paths import RunDir
+from orchestrator.run.paths import RunDir, SplitName
 
 PROMPTS_A_KIND = 32
 ROWS_AT_ONCE = 512
@@ -43,6 +54,15 @@ FIXES: dict[ParityProblemCode, str] = {
     "call_changed": "Use a base whose chat template writes the whole of a call as JSON, such as Qwen3",
     "serving_parser_differs": "Remove the sample, or take the tags of calls out of its arguments",
 }
+
+
+class ParityRow(NamedTuple):
+    """A sample and its tokens. `spans` are its learned turns; `fault` says why it has none."""
+
+    sample: Sample
+    ids: list[int]
+    spans: tuple[Span, ...]
+    fault: LeftOut | None = None
 
 
 def require_parity(config: RunConfig, run: RunDir) -> ParityCard:
@@ -122,7 +142,7 @@ class _Check:
     def of_run(self, run: RunDir, *, with_serving_parser: bool) -> ParityCard:
         """Look at every row and give the card."""
         note = self._ask_server() if with_serving_parser else "vLLM's parser was not asked"
-        rows = parity_rows(run, self.form)
+        rows = _parity_rows(run, self.form)
         for batch in iter(lambda: list(islice(rows, ROWS_AT_ONCE)), []):
             self._check_calls(batch)
             for row in batch:
@@ -312,3 +332,58 @@ def _serves(served: ServedReply, gold: Sequence[FunctionCall]) -> bool:
 
 def _canonical(call: FunctionCall) -> str:
     return json.dumps([call.name, call.arguments], sort_keys=True)
+
+
+def _parity_rows(run: RunDir, form: ChatFormat) -> Iterator[ParityRow]:
+    """Every row that is trained on, as it is stored, and every row of the test part.
+
+    Raises:
+        DataError: If the stored tokens are not those of the split files.
+    """
+    stored: tuple[SplitName, ...] = ("train", "val")
+    for part in stored:
+        yield from _stored_rows(run, part)
+    for sample, row, _ in tokenize_samples(form, read_jsonl(run.split("test"), Sample), max_length=None, screen=False):
+        if isinstance(row, LeftOut):
+            yield ParityRow(sample, [], (), row)
+        else:
+            yield ParityRow(sample, row.input_ids, row.spans)
+
+
+def _stored_rows(run: RunDir, part: SplitName) -> Iterator[ParityRow]:
+    ledger = read_jsonl(ledger_path(run, part), LedgerRow)
+    samples = read_jsonl(run.split(part), Sample)
+    for ids, labels in _arrays(run, part):
+        entry = next(ledger, None)
+        sample = next((sample for sample in samples if entry and sample.id == entry.id), None)
+        learned = _runs(labels)
+        if entry is None or sample is None or len(learned) != len(entry.turns):
+            raise DataError(
+                "the stored tokens are not those of the split files",
+                where=str(tokens_folder(run, part)),
+                fix="Remove the folder data/tokens of the run, so that the data is tokenised again",
+            )
+        spans = tuple(Span(place, start, end) for place, (start, end) in zip(entry.turns, learned, strict=True))
+        yield ParityRow(sample, ids.tolist(), spans)
+
+
+def _arrays(run: RunDir, part: SplitName) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Ids and labels of each stored row."""
+    rows = load_from_disk(str(tokens_folder(run, part))).with_format("arrow")
+    for table in rows.iter(ROWS_AT_ONCE):
+        columns = [table.column(name).combine_chunks() for name in ("input_ids", "labels")]
+        values = [_flat(column) for column in columns]
+        starts = columns[0].offsets.to_numpy() - columns[0].offsets[0].as_py()
+        for start, end in pairwise(starts):
+            yield values[0][start:end], values[1][start:end]
+
+
+def _flat(column: pa.ListArray) -> np.ndarray:
+    return np.asarray(column.flatten().to_numpy())
+
+
+def _runs(labels: np.ndarray) -> Sequence[tuple[int, int]]:
+    """Start and end of each run of learned tokens."""
+    learned = np.concatenate(([False], labels != IGNORED, [False])).astype(np.int8)
+    edges = np.flatnonzero(np.diff(learned))
+    return [(int(start), int(end)) for start, end in edges.reshape(-1, 2)]

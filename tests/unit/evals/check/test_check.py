@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from evals.check.card import show_check
 from evals.check.check import check_data, check_path, read_check, take_over_check
-from evals.check.text import show_check
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.records import JsonObject
 from orchestrator.data.tokens.store import tokens_folder
@@ -107,6 +107,27 @@ def test_a_missing_file_is_not_ready(config: RunConfig, tmp_path: Path) -> None:
     card = check_data(config, check_dir(config), base_dir=tmp_path)
     assert "a.jsonl: the file does not exist" in card.not_ready[0]
     assert read_check(check_dir(config)) is None
+
+
+@pytest.mark.parametrize("broken", [None, ""], ids=["the file is gone", "the file is empty"])
+def test_what_an_earlier_check_set_aside_is_not_shown_for_other_data(
+    config: RunConfig, tmp_path: Path, broken: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = check_dir(config)
+    write(tmp_path / "a.jsonl", [call_for(city) for city in (*CITIES, 1)])
+    check_data(config, folder, base_dir=tmp_path)
+    assert "arguments_do_not_fit_schema" in folder.quarantine.read_text()
+    if broken is None:
+        (tmp_path / "a.jsonl").unlink()
+    else:
+        (tmp_path / "a.jsonl").write_text(broken)
+    card = check_data(config, folder, base_dir=tmp_path)
+    assert card.data is None
+    show_check(card, folder, is_new=True, conflict=None)
+    shown = capsys.readouterr().out
+    assert "NOT READY" in shown
+    assert "set aside" not in shown.lower()
+    assert "arguments_do_not_fit_schema" not in shown
 
 
 def test_a_kind_that_cannot_be_trained_on_is_not_ready(config: RunConfig, tmp_path: Path) -> None:

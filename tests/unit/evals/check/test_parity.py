@@ -16,8 +16,8 @@ from builders import (
 from datasets import Dataset
 
 import evals.check.parity as parity
+from evals.check.card import ParityCard
 from evals.check.parity import check_parity, require_parity
-from evals.check.records import ParityCard
 from orchestrator.config.schema import DataConfig, RunConfig
 from orchestrator.core.errors import DataError
 from orchestrator.core.records import FunctionCall, Message, Sample

@@ -1,12 +1,12 @@
-"""What `check` tells a person: tables and whole sentences from the cards, the verdict last."""
+"""The card of a check, and how it is told to a person: tables and whole sentences, the verdict last."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Literal
 
-from evals.check.records import CheckCard, ParityCard
 from orchestrator.core.jsonl import read_jsonl
 from orchestrator.core.progress import say, show_table
-from orchestrator.core.records import SAMPLE_KINDS, QuarantinedRow
+from orchestrator.core.records import SAMPLE_KINDS, QuarantinedRow, Record, SampleKind
 from orchestrator.core.text import duration_text
 from orchestrator.data.card import DataCard, LeakCard, Overlap, ReasonCount, TokenCard
 from orchestrator.data.rejection import REPEATED, Reasons
@@ -16,12 +16,72 @@ BAR_CHARS = 30
 MAX_TOOLS = 12
 """Most tools that the table of tools names; the card has all."""
 
+ParityProblemCode = Literal[
+    "prompt_differs",
+    "mask_wrong",
+    "tools_dropped",
+    "tool_calls_dropped",
+    "tool_results_dropped",
+    "system_dropped",
+    "call_not_parsed",
+    "call_changed",
+    "serving_parser_differs",
+]
+
+
+class ParityProblem(Record):
+    """One way in which training, evaluation and serving would not see the same tokens or calls."""
+
+    code: ParityProblemCode
+    sample_id: str
+    detail: str
+
+
+class ParityCard(Record):
+    """Whether what is trained is what is evaluated and served. Produced by `check_parity`.
+
+    `prompts` samples of every kind had their evaluation prompt compared with their training tokens; `calls` gold calls
+    were rendered, decoded and parsed; `serving_calls` of them also by vLLM's parser named `serving_parser` (None with
+    `serving_note` where it could not be asked). `base_template_differs` of the prompts differ when rendered with
+    the base's own chat template: serve with the adapter's `chat_template.jinja`. `problems` holds the first of
+    each code, `num_problems` counts all.
+    """
+
+    prompts: int
+    prompt_kinds: dict[SampleKind, int]
+    calls: int
+    serving_parser: str | None
+    serving_calls: int
+    serving_note: str | None = None
+    base_template_differs: int
+    num_problems: int
+    problems: tuple[ParityProblem, ...]
+
+
+class CheckCard(Record):
+    """Everything that `check` found. Kept in `check/check.json` under the digest of what was checked.
+
+    `data_digest` is that of the split files alone. Both digests are empty where the sources could not be read. `data`,
+    `tokens` and `parity` are None or empty from the first step that failed. `not_ready` says in whole sentences what
+    has to change before training; empty means ready.
+    """
+
+    digest: str
+    data_digest: str
+    data: DataCard | None
+    tokens: dict[SplitName, TokenCard]
+    parity: ParityCard | None
+    not_ready: tuple[str, ...]
+    duration_s: float
+
 
 def show_check(card: CheckCard, folder: RunDir, *, is_new: bool, conflict: str | None) -> None:
     """Print a check that was made in `folder`, now or earlier; `conflict` is why a run of this config is refused."""
+    # A check that could not read its sources set nothing aside: what lies there is of other data.
+    has_rows_aside = bool(card.digest) and folder.quarantine.is_file()
     if card.data is not None:
         show_data(card.data)
-    elif folder.quarantine.is_file():
+    elif has_rows_aside:
         show_reasons("Set aside", _quarantined(folder))
     if card.tokens:
         show_tokens(card.tokens)
@@ -29,7 +89,7 @@ def show_check(card: CheckCard, folder: RunDir, *, is_new: bool, conflict: str |
         show_leaks(card.data)
     if card.parity is not None:
         show_parity(card.parity)
-    if folder.quarantine.is_file():
+    if has_rows_aside:
         say(f"\nAll of it, with every row that was set aside and its reason: {folder.quarantine.parent}")
     for reason in card.not_ready:
         say(f"- {reason}")
@@ -48,7 +108,7 @@ def show_data(card: DataCard) -> None:
         [source.path, _formats(source.formats.items()), f"{source.rows:,}", f"{source.samples:,}"]
         for source in card.sources
     ]
-    show_table("Sources", ["source", "format (what told)", "rows", "samples"], sources)
+    show_table("Sources", ["source", "format (inferred from)", "rows", "samples"], sources)
     kinds = [
         [kind, *(f"{card.part_kinds[part].get(kind, 0):,}" for part in ("train", "val", "test"))]
         for kind in SAMPLE_KINDS
@@ -56,7 +116,7 @@ def show_data(card: DataCard) -> None:
     ]
     show_table("What the last turn teaches", ["kind", "train", "val", "test"], kinds)
     if card.inferred_kinds:
-        say(f"The kind of {_share(card.inferred_kinds, card.samples)} samples was told from their last turn.")
+        say(f"The kind of {_share(card.inferred_kinds, card.samples)} samples was inferred from their last turn.")
     if card.repaired_nulls:
         say(f"{card.repaired_nulls:,} nulls that a table had filled in were taken out.")
     _show_tools(card)
@@ -154,7 +214,7 @@ def show_parity(card: ParityCard) -> None:
     )
     if card.base_template_differs:
         say(
-            f"{card.base_template_differs:,} of the prompts look otherwise in the base's own chat template: "
+            f"{card.base_template_differs:,} of the prompts differ in the base's own chat template: "
             "serve adapters with the chat_template.jinja beside them."
         )
     for problem in card.problems:
