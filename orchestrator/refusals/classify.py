@@ -244,7 +244,7 @@ def _num_steps(clauses: Sequence[_Clause]) -> int:
 def _turns_away(clauses: Sequence[_Clause]) -> bool:
     """Whether what turns away outweighs what is delivered; the first clause that is no pleasantry counts most."""
     first, later = _stances(clauses)
-    score = sum(map(operator.mul, first, _FIRST_WEIGHTS)) + sum(map(operator.mul, later, _LATER_WEIGHTS))
+    score: float = sum(map(operator.mul, first, _FIRST_WEIGHTS)) + sum(map(operator.mul, later, _LATER_WEIGHTS))
     return score > _THRESHOLD
 
 
