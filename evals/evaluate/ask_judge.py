@@ -17,8 +17,7 @@ from orchestrator.core.files import write_text_atomic
 from orchestrator.core.jsonl import dump_jsonl, read_jsonl
 from orchestrator.core.progress import bar, say
 from orchestrator.core.text import counted
-from orchestrator.models.base import base_folder, load_tokenizer
-from orchestrator.models.base_weights import base_sha256
+from orchestrator.models.base import base_folder, base_sha256, load_tokenizer
 from orchestrator.run.paths import RunDir
 
 

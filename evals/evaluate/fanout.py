@@ -25,8 +25,7 @@ from orchestrator.core.progress import bar, say
 from orchestrator.core.records import BASE_ADAPTER_ID, AdapterRecord, Sample
 from orchestrator.core.text import counted
 from orchestrator.models.adapters import load_adapter, read_adapter
-from orchestrator.models.base import base_folder, load_tokenizer
-from orchestrator.models.base_weights import BaseWeights, base_sha256
+from orchestrator.models.base import BaseWeights, base_folder, base_sha256, load_tokenizer
 from orchestrator.run.paths import RunDir
 
 

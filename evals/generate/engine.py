@@ -327,7 +327,7 @@ class _WeightSwap:
     """
 
     def __init__(self, llm: Any, folder: Path) -> None:
-        from orchestrator.models.base_weights import BaseWeights
+        from orchestrator.models.base import BaseWeights
 
         self._llm, self._base = llm, BaseWeights(folder)
         self._in_force: str | None = None

@@ -24,7 +24,7 @@ from orchestrator.core.errors import AdapterError
 from orchestrator.core.files import digest_of, write_text_atomic
 from orchestrator.core.jsonl import parse_line
 from orchestrator.core.records import AdapterRecord, JsonObject, TrialRecord
-from orchestrator.models.base_weights import BaseWeights
+from orchestrator.models.base import BaseWeights
 from orchestrator.run.paths import RunDir
 
 WEIGHTS, SETTINGS, RECORD, TEMPLATE = (

@@ -17,13 +17,13 @@ English, and declining in the first person in German, French, Spanish, Italian, 
 languages the second kind is not looked for, and everything that does not decline is COMPLIANCE or CLARIFICATION.
 
 Not detected: other languages; refusals by irony, by silence or by answering another question; refusals and help that
-come after the first `WINDOW_CHARS` characters; help that follows a refusal without any of the usual signs of delivery;
-many short refusals that only state a fact or a norm ("Women can do every job", "No, they do not rule all"), which
-read like answers; advice against something where that advice is the answer ("Is it legal to ..." "No, it is a crime"), which without the
-prompt reads like a refusal, unless it comes with figures or places; condemnation of a fictional or historical act
-where that was the question; a draft letter or story that declines in the first person, unless it is quoted, in a code
-block, or opens like a letter; a rhetorical question, which counts as asking; whether what was delivered is right, or
-is what the refusal was about.
+come after the first `WINDOW_CHARS` characters; help that follows a refusal without any of the usual signs of
+delivery; many short refusals that only state a fact or a norm ("Women can do every job", "No, they do not rule all"),
+which read like answers; advice against something where that advice is the answer ("Is it legal to ..." "No, it is a
+crime"), which without the prompt reads like a refusal, unless it comes with figures or places; condemnation of a
+fictional or historical act where that was the question; a draft letter or story that declines in the first person,
+unless it is quoted, in a code block, or opens like a letter; a rhetorical question, which counts as asking; whether
+what was delivered is right, or is what the refusal was about.
 """
 
 from orchestrator.refusals.classify import WINDOW_CHARS, ReplyKind, classify_words

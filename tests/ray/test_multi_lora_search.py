@@ -29,7 +29,7 @@ from orchestrator.core.jsonl import read_jsonl
 from orchestrator.core.records import JsonObject, TrialRecord
 from orchestrator.data.prepare.prepare import prepare_data
 from orchestrator.models.adapters import list_adapters, load_adapter, read_adapter
-from orchestrator.models.base_weights import BaseWeights
+from orchestrator.models.base import BaseWeights
 from orchestrator.multi_lora.checkpoint import read_progress
 from orchestrator.multi_lora.messages import EngineStatus, EngineUse, TrialProgress
 from orchestrator.run.cluster import cluster_session

@@ -19,8 +19,7 @@ from orchestrator.chat.rendering import render_prompt
 from orchestrator.config.schema import ModelConfig
 from orchestrator.core.errors import AdapterError, InertAdapterError
 from orchestrator.models.adapters import load_adapter
-from orchestrator.models.base import load_tokenizer
-from orchestrator.models.base_weights import BaseWeights
+from orchestrator.models.base import BaseWeights, load_tokenizer
 from orchestrator.toy.synthetic import generate_samples
 from orchestrator.toy.tiny import tiny_base_folder
 

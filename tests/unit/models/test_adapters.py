@@ -24,7 +24,7 @@ from orchestrator.models.adapters import (
     peft_config,
     read_adapter,
 )
-from orchestrator.models.base_weights import BaseWeights
+from orchestrator.models.base import BaseWeights
 from orchestrator.run.paths import RunDir
 
 Changes = Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]

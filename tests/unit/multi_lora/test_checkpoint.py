@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from orchestrator.core.errors import TrainingError
 from orchestrator.core.records import EvalPoint
 from orchestrator.models.adapters import keep_adapter, load_adapter, read_adapter
-from orchestrator.models.base_weights import BaseWeights
+from orchestrator.models.base import BaseWeights
 from orchestrator.multi_lora.checkpoint import (
     load_slot,
     read_progress,
