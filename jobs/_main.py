@@ -12,8 +12,7 @@ from orchestrator.config.load import load_config
 from orchestrator.config.schema import RunConfig
 from orchestrator.core import progress
 from orchestrator.core.process import make_parser, run_guarded, set_environment_defaults
-from orchestrator.run.folder import locked, open_run, run_dir
-from orchestrator.run.ledger import run_stage
+from orchestrator.run.folder import locked, open_run, run_dir, run_stage
 from orchestrator.run.paths import RunDir, StageName
 
 

@@ -15,7 +15,7 @@ from orchestrator.config.schema import RunConfig
 from orchestrator.core.files import write_text_atomic
 from orchestrator.core.jsonl import dump_jsonl
 from orchestrator.core.records import AdapterRecord, EvalPoint, StopReason, ToolCall, ToolSpec, TrialRecord
-from orchestrator.run.ledger import Ledger, StageEntry
+from orchestrator.run.folder import Ledger, StageEntry
 from orchestrator.run.paths import RunDir
 
 BEST, SECOND, WEAK, BROKEN = "a1b2c3d4e5f60718", "b7c6d5e4f3a29180", "c0ffee0123456789", "d00d00d00d00d00d"

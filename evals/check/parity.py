@@ -36,7 +36,7 @@ from orchestrator.data.tokens.store import (
 )
 from orchestrator.data.tokens.tokenize import IGNORED, tokenize_samples
 from orchestrator.models.base import base_folder, load_tokenizer
-from orchestrator.run.ledger import package_versions
+from orchestrator.run.folder import package_versions
 from orchestrator.run.paths import RunDir, SplitName
 
 PROMPTS_A_KIND = 32

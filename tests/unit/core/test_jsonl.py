@@ -11,7 +11,7 @@ from orchestrator.core.errors import DataError
 from orchestrator.core.jsonl import dump_jsonl, dump_line, parse_line, read_jsonl
 from orchestrator.core.records import AdapterRecord, EvalPoint, Message, QuarantinedRow, Sample, ToolCall, TrialRecord
 from orchestrator.data.card import KindTokens, LeftOut, TokenCard
-from orchestrator.run.ledger import Ledger, StageEntry
+from orchestrator.run.folder import Ledger, StageEntry
 from orchestrator.training.outcome import Progress
 
 CALL = make_call("f", city="Zürich", unit=None, filter={"max": None, "tags": [None, 1]})

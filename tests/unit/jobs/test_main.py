@@ -32,7 +32,7 @@ from orchestrator.core.errors import (
     TrainingError,
     causes,
 )
-from orchestrator.run.ledger import read_ledger
+from orchestrator.run.folder import read_ledger
 from orchestrator.run.paths import RunDir
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -22,8 +22,16 @@ from orchestrator.config.schema import (
 from orchestrator.core.errors import DataError, RunConflictError
 from orchestrator.core.files import digest_of, write_text_atomic
 from orchestrator.core.records import EvalPoint
-from orchestrator.run.folder import locked, open_run, run_dir
-from orchestrator.run.ledger import Ledger, current_commit, package_versions, read_ledger, run_stage
+from orchestrator.run.folder import (
+    Ledger,
+    current_commit,
+    locked,
+    open_run,
+    package_versions,
+    read_ledger,
+    run_dir,
+    run_stage,
+)
 from orchestrator.run.paths import RunDir
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -256,7 +264,7 @@ def test_a_stage_that_failed_is_marked_and_done_again(error: BaseException, tmp_
 
 def test_a_stage_that_was_cut_off_is_done_again(tmp_path: Path) -> None:
     script = (
-        "import os, sys, pathlib; from orchestrator.run.ledger import run_stage;"
+        "import os, sys, pathlib; from orchestrator.run.folder import run_stage;"
         "from orchestrator.run.paths import RunDir;"
         "run_stage(RunDir(pathlib.Path(sys.argv[1])), 'train', 'one', lambda: os._exit(9))"
     )

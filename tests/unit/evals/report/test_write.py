@@ -34,7 +34,7 @@ from orchestrator.core.records import (
     TrialRecord,
     TrialStatus,
 )
-from orchestrator.run.ledger import Ledger, StageEntry
+from orchestrator.run.folder import Ledger, StageEntry
 from orchestrator.run.paths import RunDir
 
 FIRST, SECOND = "aaaaaaaaaaaaaaaa", "bbbbbbbbbbbbbbbb"
