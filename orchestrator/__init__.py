@@ -1,6 +1,10 @@
 """Fine-tunes LoRA adapters that call tools and proves what they can do.
 
-The data's path is the reading order: config -> data -> models -> adapters -> training -> search -> submit -> cli.
-A later module may import an earlier one, never back; `evals` imports from here, `jobs` from both (`lint-imports`
-checks it).
+Read the packages in the order in which they build on each other; those beside each other know nothing of one another:
+
+    core -> notation | refusals -> config -> chat | run -> toy -> models -> data -> training | multi_lora
+    -> search | submit | doctor -> cli -> __main__
+
+`evals` builds on them and `jobs` on both. A later package may import an earlier one, never the other way round
+(`lint-imports` checks it).
 """
