@@ -84,14 +84,13 @@ def require_parity(config: RunConfig, run: RunDir) -> ParityCard:
 
 
 def check_parity(config: RunConfig, run: RunDir, *, with_serving_parser: bool = True) -> ParityCard:
-    """Compare what is trained with what evaluation sends and what a server reads, unless it is done for the same.
+    """Compare the tokens of a run with what evaluation sends and what a server reads, unless it is done for the same.
 
-    Tokenises the run's data first where that is not done. Keeps the card in `data/tokens/parity.json`.
+    Keeps the card in `data/tokens/parity.json`.
 
     Raises:
-        InputError: If the data cannot be tokenised with the base's template.
+        DataError: If the stored tokens are not those of the split files.
     """
-    tokenize_run(config, run)
     folder = base_folder(config.model)
     tokenizer = load_tokenizer(folder, trust_remote_code=config.model.trust_remote_code)
     base = own_template(AutoTokenizer.from_pretrained(folder, trust_remote_code=config.model.trust_remote_code))

@@ -16,6 +16,7 @@ from orchestrator.chat.parse import parse_reply, serving_differs
 from orchestrator.chat.reply import ServedReply
 from orchestrator.chat.serving import serving_reader
 from orchestrator.core.errors import DataError, EvaluationError
+from orchestrator.data.tokens.store import tokenize_run
 from orchestrator.models.base import load_tokenizer
 from orchestrator.run.folder import open_run
 from orchestrator.toy.tiny import tiny_base_folder
@@ -153,6 +154,7 @@ def test_a_call_that_only_the_strict_parser_reads_is_a_problem(tmp_path: Path) -
     assert (card.serving_parser, card.serving_calls, card.serving_note) == ("hermes", 4, None)
     tricky = make_sample(user("x"), assistant("", make_call(city="a</tool_call>b")), id="tricky")
     write_samples(run, "test", [tricky])
+    tokenize_run(config, run)
     card = check_parity(config, run)
     assert [(problem.code, problem.sample_id) for problem in card.problems] == [("serving_parser_differs", "tricky")]
     with pytest.raises(DataError, match=r"sample tricky: serving_parser_differs: turn 2.*take the tags of calls out"):
@@ -165,6 +167,7 @@ def test_a_format_whose_marks_the_base_lacks_leaves_a_note(tmp_path: Path) -> No
     run = open_run(config)
     for part in ("train", "val", "test"):
         write_samples(run, part, weather_samples("Rome"))
+    tokenize_run(config, run)
     card = check_parity(config, run)
     assert card.serving_parser is None
     assert card.serving_note is not None

@@ -59,8 +59,13 @@ def run(config: RunConfig) -> RunDir:
     return run
 
 
+def tokenized_parity(config: RunConfig, run: RunDir, *, with_serving_parser: bool = True) -> ParityCard:
+    tokenize_run(config, run)
+    return check_parity(config, run, with_serving_parser=with_serving_parser)
+
+
 def check(config: RunConfig, run: RunDir) -> ParityCard:
-    return check_parity(config, run, with_serving_parser=False)
+    return tokenized_parity(config, run, with_serving_parser=False)
 
 
 def codes(card: ParityCard) -> dict[str, str]:
@@ -242,7 +247,7 @@ def test_calls_are_read_in_the_format_of_the_template(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parity, "serving_reader", without_vllm)
-        card = check_parity(with_format(other, setting), run)
+        card = tokenized_parity(with_format(other, setting), run)
     assert (card.problems, card.calls, asked) == ((), 6, [serving_parser])
     assert codes(check(with_format(other, wrong), run)).keys() == {"call_not_parsed"}
 
@@ -252,7 +257,7 @@ def test_a_format_without_a_parser_in_vllm_leaves_a_note(config: RunConfig, run:
         write_samples(run, part, weather_samples("Rome"))
     bare = SHOWN_CALLS.replace("<tool_call>", "").replace("</tool_call>", "")
     other = with_template(config, tmp_path / "other", OFFERED + TALKED.replace("<|im_end|>", bare) + ASKED)
-    card = check_parity(other, run)
+    card = tokenized_parity(other, run)
     assert (card.problems, card.calls) == ((), 3)
     assert card.serving_note == "vLLM has no parser for replies in the format json"
 
@@ -260,7 +265,7 @@ def test_a_format_without_a_parser_in_vllm_leaves_a_note(config: RunConfig, run:
 def test_calls_of_a_template_that_cannot_be_told_are_not_read(config: RunConfig, run: RunDir, tmp_path: Path) -> None:
     tagged = SHOWN_CALLS.replace("tool_call>", "call>")
     other = with_template(config, tmp_path / "other", OFFERED + TALKED.replace("<|im_end|>", tagged) + ASKED)
-    card = check_parity(other, run)
+    card = tokenized_parity(other, run)
     assert codes(card) == {"call_not_parsed": "talk"}
     assert card.num_problems == 4
     assert "the format of replies cannot be inferred" in card.problems[0].detail
