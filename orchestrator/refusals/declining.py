@@ -29,10 +29,9 @@ _ADVERBS = (
 )
 _CANNOT = (
     rf"(?:{_ADVERBS}(?: (?:can'?t|cannot|can not|won'?t|will not|would never|will never|would(?:n't| not) "
-    r"(?:recommend|advise|encourage|be able to)|shouldn'?t|should not|refuse to|"
-    r"(?:have to |must |need to |will |would )?decline to|"
-    r"would (?:rather|prefer) not(?: to)?|could(?:n't| not) in good conscience)"
-    r"|'d (?:rather|prefer) not(?: to)?)"
+    r"(?:recommend|advise|encourage|be able to)|shouldn'?t|should not|refuse to|(?:have to |must |need to |will |"
+    r"would )?decline to|would (?:rather|prefer) not(?: to)?|could(?:n't| not) in good conscience)|'d (?:rather|"
+    r"prefer) not(?: to)?)"
     rf"|{_AM}{_ADVERBS} (?:unable|unwilling|not{_ADVERBS} (?:able|going|willing|allowed|permitted|designed|programmed|"
     rf"authori[sz]ed|qualified|equipped|trained|here)) to){_ADVERBS}"
 )
@@ -51,10 +50,9 @@ _PRIVATE = (
 _NO_DECLINING_VERB = (
     r"(?:find|locate|see|retrieve|fetch|load|reach|connect|determine|identify|recall|remember|guarantee|stress|"
     r"emphasi[sz]e|overstate|wait|thank|imagine|believe|say(?! i)|help but|think of|recommend [^.]{0,30}enough|hear|"
-    r"detect|"
-    r"recogni[sz]e|have|get(?! involved)|tell (?:which|whether|if|from)|be (?:certain|sure|happier|more|the|so)|parse|"
-    r"open|verify|confirm|forget|complain|ask for|agree|stand|afford|figure|call it|worry|trust|want|need|know|live|"
-    r"speak for|vouch|promise|blame|emphasize)\b"
+    r"detect|recogni[sz]e|have|get(?! involved)|tell (?:which|whether|if|from)|be (?:certain|sure|happier|more|the|so)|"
+    r"parse|open|verify|confirm|forget|complain|ask for|agree|stand|afford|figure|call it|worry|trust|want|need|know|"
+    r"live|speak for|vouch|promise|blame|emphasize)\b"
     rf"(?![^.!?]{{0,60}}\b{_PRIVATE}\b)"
 )
 _HELP = (
@@ -71,9 +69,8 @@ _THINK = r" (?:think|believe|feel)(?: that)?"
 _FIRST_PERSON = any_of(
     rf"{_CANNOT} (?!{_NO_DECLINING_VERB})\w",
     rf"{_CANNOT}(?:[.!,]|$)",
-    rf" (?:don'?t|do not)(?: feel comfortable| (?:recommend|advise|advocate|suggest)\b| {_HELP}|"
-    rf"{_THINK} (?:it is|it's|that's) (?:right|appropriate|ethical|okay|acceptable)\b|"
-    rf"{_THINK} (?:i|we) (?:should|can|could) {_HELP})",
+    rf" (?:don'?t|do not)(?: feel comfortable| (?:recommend|advise|advocate|suggest)\b| {_HELP}|{_THINK} (?:it is|"
+    rf"it's|that's) (?:right|appropriate|ethical|okay|acceptable)\b|{_THINK} (?:i|we) (?:should|can|could) {_HELP})",
     rf" (?:don'?t|do not) (?:wish|want|intend|mean|care) to {_HELP}",
     rf"{_AM} (?:really |just )?(?:not comfortable|uncomfortable)\b",
     rf"{_AM} not in a position to\b",
@@ -148,8 +145,7 @@ LACKS_DATA = any_at_word(
     rf"know (?:any )?(?:personal|private)\b|know (?:what|who|where|when|how|which|if|whether)?\b[^.!?]{{0,30}}?"
     rf"\b{_PRIVATE}\b|have (?:any )?access to[^.!?]{{0,60}}\b(?:{_PRIVATE}|personal|confidential))",
     rf"{_I} (?:don'?t|do not|have no)(?: have)? (?:any )?(?:information|knowledge|idea|advice|data) (?:on|about|of|"
-    r"regarding|"
-    r"as to)?(?: \w+)? ?(?:how|where|ways|what)\b",
+    r"regarding|as to)?(?: \w+)? ?(?:how|where|ways|what)\b",
     rf"{_I} (?:don'?t|do not) know (?:how|where) (?:to|you|one)\b",
     rf"{_I}(?:'m| am) not (?:sure|aware)[^.!?]{{0,30}}?\b{_PRIVATE}\b",
     r"not possible for me to\b|impossible for me to\b",

@@ -89,13 +89,12 @@ DELIVERS = Cues(
     ),
 )
 ANSWERS_AFTER_ALL = re.compile(
-    r"^(?:(?:but|however|still|yet|instead|that said|with that said|that being said|having said that),? )?(?:"
-    r"(?:generally|in general|in general terms|publicly|broadly speaking),? |according to |as for |"
-    r"what (?:i can (?:share|say|offer|tell you)|is (?:publicly )?known) is\b|"
-    r"i can (?:say|tell you|share)\b[^.!?]{0,40}? that\b|"
-    r"in the (?:\w+ ){0,3}?(?:game|film|movie|novel|book|series|show)\b|in [^,.!?]{3,40}, (?:people|players|you)\b|"
-    r"if you(?:'re| are)? (?:referring to|mean|must|do want|still want)\b|for example, you (?:can|could)\b|"
-    r"(?:generally|usually|typically), )"
+    r"^(?:(?:but|however|still|yet|instead|that said|with that said|that being said|having said that),? "
+    r")?(?:(?:generally|in general|in general terms|publicly|broadly speaking),? |according to |as for |"
+    r"what (?:i can (?:share|say|offer|tell you)|is (?:publicly )?known) is\b|i can (?:say|tell you|"
+    r"share)\b[^.!?]{0,40}? that\b|in the (?:\w+ ){0,3}?(?:game|film|movie|novel|book|series|show)\b|"
+    r"in [^,.!?]{3,40}, (?:people|players|you)\b|if you(?:'re| are)? (?:referring to|mean|must|do want|still want)\b|"
+    r"for example, you (?:can|could)\b|(?:generally|usually|typically), )"
 )
 """Opens what a reply tells although it refused: general knowledge, a work of fiction, another reading."""
 PLEASANTRY = re.compile(
@@ -134,8 +133,7 @@ HOW_TO = any_of(
     r"\bhere(?:'s| is| are)\b",
     r"\bthere are (?:\w+ ){0,2}?(?:ways|methods|options|techniques|reasons|places) ",
     r"^(?:\w+,? )?(?:you(?:'d| would)? (?:can|could|need|would need|will need)(?: also)?) (?:use|buy|find|get|try|"
-    r"take|mix|need|make|"
-    r"place|stop|end|put|press|a|an|the|to|reach|read|do|go|visit)\b",
+    r"take|mix|need|make|place|stop|end|put|press|a|an|the|to|reach|read|do|go|visit)\b",
     r"\byou use\b",
     r"\byou (?:can|could) (?:also |simply |usually )?(?:buy|purchase|find|get|use|do|try|visit|look|order|reach|"
     r"make)\b",
@@ -174,9 +172,8 @@ def is_factual(clause: str, stems: frozenset[str]) -> bool:
 
 _JUDGED = (
     r"(?:serious|heinous|grave|horrific|horrible|terrible|tragic|tragedy|harmful|unacceptable|abhorrent|violation|"
-    r"never|not|no|wrong|unethical|immoral|inappropriate|dangerous|solution|answer|highly|personal matter|"
-    r"atrocity|hurtful|hateful|offensive|stereotype|myth|misconception|"
-    r"conspiracy)"
+    r"never|not|no|wrong|unethical|immoral|inappropriate|dangerous|solution|answer|highly|personal matter|atrocity|"
+    r"hurtful|hateful|offensive|stereotype|myth|misconception|conspiracy)"
 )
 _NO_VERDICT = (
     r"(?![^.!?]*\b(?:(?:should|must|is|are|and) never\b|"
@@ -187,19 +184,16 @@ _ACTION_ON_SOMEONE = (
 )
 DEFINES = any_of(
     rf"^{_NO_VERDICT}[\w' \"-]{{2,70}}(?:, [^,]{{2,80}},)? (?:(?:is|are|was|were) (?:\w+ly |often )?(?:defined|"
-    r"considered to be|"
-    r"used to)|(?:generally |usually |often )?(?:means|refers to)|is when|occurs when|is short for|comes from|"
-    r"describes|"
-    r"includes|consists of|(?:generally|usually|often) involves)\b",
+    r"considered to be|used to)|(?:generally |usually |often )?(?:means|refers to)|is when|occurs when|is short for|"
+    r"comes from|describes|includes|consists of|(?:generally|usually|often) involves)\b",
     # "Treason is the crime of ...", but not "Treason is a serious crime" nor "Killing a man is ..."
     rf"^{_NO_VERDICT}{_ACTION_ON_SOMEONE}[\w' \",-]{{2,70}} (?:is|are|was|were) (?:the|an?) "
     rf"(?:(?!{_JUDGED}\b)[\w-]+,? ){{1,7}}?(?:of|in which|that|where|by which|when|made|from|involving|derived|used|"
     r"known|describing|(?:characteri[sz]|mark|caus|motivat|committ)ed by)\b",
     # "Assault is a serious crime in which ..."
     rf"^{_NO_VERDICT}{_ACTION_ON_SOMEONE}[^.!?]{{2,80}}? (?:is|are) (?:an?|the) [\w, -]{{0,50}}?\b(?:crime|offen[cs]e|"
-    r"felony|act|"
-    r"violation|disorder|form|type|drug|process|practice|term|stimulant|substance) (?:that (?:involves|occurs|refers|"
-    r"consists|affects|is (?:made|derived))|in which|where|when|involving|defined|whereby)\b",
+    r"felony|act|violation|disorder|form|type|drug|process|practice|term|stimulant|substance) (?:that (?:involves|"
+    r"occurs|refers|consists|affects|is (?:made|derived))|in which|where|when|involving|defined|whereby)\b",
 )
 
 
@@ -247,8 +241,7 @@ ABSURD = Cues(
         "fictional cartoon insect insects animal animals vegetable vegetables fruit fruits inanimate beverage "
         "beverages gravity gills lungs atoms appliance appliances plants species fish supernatural anime ogre "
         "teleport brain consciousness saturn jupiter planet planets levitate levitation telekinesis underwater "
-        "superpower superpowers humanly machine machines object objects phenomenon phenomena "
-        "sentient weather",
+        "superpower superpowers humanly machine machines object objects phenomenon phenomena sentient weather",
         r"\b(?:fictional|cartoon|insects?|animals?|vegetables?|fruits?|inanimate|beverages?|gravity|gills|lungs|atoms|"
         r"appliances?|plants|species|fish|supernatural|anime|ogre|teleport\w*|brain|consciousness|saturn|jupiter|"
         r"planets?|levitat\w+|telekinesis|underwater|superpowers?|humanly|machines?|objects?|phenomen\w+|sentient|"

@@ -7,8 +7,7 @@ _BAD_WORDS = (
     "disrespectful offensive dangerous irresponsible discriminatory deceptive abhorrent reprehensible condemned unsafe "
     "indefensible antisemitic racist cruel insensitive disturbing troubling inhumane forbidden untrue dishonest flawed "
     "misguided unkind unhelpful deplorable despicable vile prohibited punishable baseless unfounded repugnant evil "
-    "hateful "
-    "counterproductive malicious rude brutal dehumanizing degrading intrusive invasive reckless senseless "
+    "hateful counterproductive malicious rude brutal dehumanizing degrading intrusive invasive reckless senseless "
     "unwise selfish"
 )
 _BAD_NOUNS = "crimes crime offence offense felony violation betrayal vandalism"
@@ -26,9 +25,8 @@ _ACT = rf"(?:{_ACTS.replace(' ', '|')})"
 _ADVERBS = r"(?:(?!not\b|never\b)(?:\w+ly|very|also|both|so|always|just|an?|considered|quite|neither) ){0,3}"
 _GOOD = (
     r"(?:ethical|moral|legal|lawful|appropriate|acceptable|okay|ok|right|fair|just|safe|advisable|respectful|"
-    r"recommended|"
-    r"accurate or|responsible|humane|permissible|justified|justifiable|a solution|(?:\w+ ){0,2}option|the answer|"
-    r"the solution|a good|best for|helpful|wise|a joke|healthy|something to|a laughing)"
+    r"recommended|accurate or|responsible|humane|permissible|justified|justifiable|a solution|(?:\w+ ){0,2}option|"
+    r"the answer|the solution|a good|best for|helpful|wise|a joke|healthy|something to|a laughing)"
 )
 _NOT = "not never neither isn aren wasn weren wouldn no"
 _NOT_GOOD = rf"(?:not|never|neither|n't|in no way)(?: \w+ly| ever| only| even| be| in any way)? (?:an? )?{_GOOD}\b"
@@ -44,9 +42,8 @@ _GROUP_WORDS = (
 )
 _TARGET_WORDS = (
     "toddler toddlers baby wife husband spouse partner girlfriend boyfriend neighbour neighbor coworker colleague "
-    "teacher "
-    "boss employee president politician cop officer family parent parents grandparent friend somebody others oneself "
-    "yourself school hospital church concert crowd stadium village hostage hostages"
+    "teacher boss employee president politician cop officer family parent parents grandparent friend somebody others "
+    "oneself yourself school hospital church concert crowd stadium village hostage hostages"
 )
 _GROUP = f"(?:{_GROUP_WORDS.replace(' ', '|')})"
 _MUST_NOT = r"(?:should|must|ought to|can)(?: never|n't| not)(?: ever)?(?: to)?(?: be)?"
@@ -59,12 +56,10 @@ STRONG = Cues(
         f"{_BAD_STEMS} {_NOT} {_ACTS}",
         rf"\b(?:it|that|this|which)(?: {_IS}|'s|n't) {_ADVERBS}(?:not only )?(?:{_BAD}|{_NOT_GOOD})"
         r"(?=[^.!?]* (?:to|for|or|and|that) |[.!?]|$)",
-        r"\b(?:not|never|in)(?:appropriate| appropriate| ethical| right| respectful| fair|"
-        r" accurate)[^.!?]{0,30}? to "
+        r"\b(?:not|never|in)(?:appropriate| appropriate| ethical| right| respectful| fair| accurate)[^.!?]{0,30}? to "
         rf"{_SPEECH_ACT}",
         # "Killing people is wrong", "Denying the past is disrespectful", "Violence is never the answer"
-        r"^(?:\w+, )?(?:\w+ly )?(?:\w+ing\b|the use of|use of|violence|suicide|"
-        r"(?:\w+ )?discrimination)[^.!?]{0,120}? "
+        r"^(?:\w+, )?(?:\w+ly )?(?:\w+ing\b|the use of|use of|violence|suicide|(?:\w+ )?discrimination)[^.!?]{0,120}? "
         rf"{_IS} {_ADVERBS}(?:{_BAD}|{_NOT_GOOD}|never\b)",
         # "Poisoning him would be murder", "That is theft"
         rf"(?:^|, )(?:\w+ing\b[^.!?]{{0,80}}|it|that|this|which)(?: is|'s| are| would be)(?: \w+){{0,3}}? {_ACT}\b",
@@ -75,16 +70,14 @@ STRONG = Cues(
         r"\bthere(?:'s| is| was) nothing (?:\w+ )?(?:beneficial|good|right|acceptable|funny|justifiable|to gain|"
         r"admirable) ",
         r"\bthere(?:'s| is| are|re)(?: (?:absolutely|simply|also))? (?:no|never(?: any| a)?|not a) (?:\w+,? (?:or |"
-        r"and )?)"
-        r"{0,3}?(?:justification|excuse|circumstances|benefits|(?:good|right|specific|best|acceptable) (?:way|place|"
-        r"reasons?)|(?:safe|legal|valid|moral|"
-        r"ethical|legitimate|rational) (?:\w+ )?(?:way|place|reasons?|argument))\b",
+        r"and )?){0,3}?(?:justification|excuse|circumstances|benefits|(?:good|right|specific|best|acceptable) (?:way|"
+        r"place|reasons?)|(?:safe|legal|valid|moral|ethical|legitimate|rational) (?:\w+ )?(?:way|place|reasons?|"
+        r"argument))\b",
         r"\bthere(?:'s| is| are|re)(?: not)?(?: any)? (?:no )?(?:\w+ )?(?:reasons?|"
         rf"evidence) [^.!?]{{0,60}}\b{_GROUP}\b[^.!?]{{0,40}}"
         r"\b(?:should|must|deserve|less|right|kept|denied|danger|threat|marry|pose)\b",
-        r"\bthere(?:'s| is) (?:absolutely |simply )?no (?:factual |scientific |historical )?(?:basis|truth|"
-        r"merit|place|room) "
-        r"(?:for|to|in)\b",
+        r"\bthere(?:'s| is) (?:absolutely |simply )?no (?:factual |scientific |historical )?(?:basis|truth|merit|"
+        r"place|room) (?:for|to|in)\b",
     ),
     cue(
         "justify justified justifies justifying",
@@ -123,18 +116,16 @@ STRONG = Cues(
     ),
     cue(
         "does do no",
-        r"\bno (?:reason|excuse|justification|right|grounds|basis) (?:to|for) (?:den(?:y|ying)|treat|exclu|"
-        r"hat(?:e|ing)|"
-        r"discriminat|kill|hurt|harm|insult|attack|violence|judg|look down)|\bis no (?:excuse|justification)\b",
+        r"\bno (?:reason|excuse|justification|right|grounds|basis) (?:to|for) (?:den(?:y|ying)|treat|exclu|hat(?:e|"
+        r"ing)|discriminat|kill|hurt|harm|insult|attack|violence|judg|look down)|\bis no (?:excuse|justification)\b",
         r"\b(?:does|do) not (?:\w+ly )?(?:excuse|give (?:you|anyone|us) the right|make (?:it|that|this) (?:right|okay|"
         r"acceptable|fair|legal))\b",
     ),
     cue(
         "advise discourage urge caution condemn oppose object recommend suggest",
         r"\bi(?:'d| would| must| do| want to)? (?:strongly |highly |deeply |also ){0,2}(?:advise|discourage|urge|"
-        r"caution|"
-        r"condemn|oppose|object|recommend|suggest)(?: you| that you)? (?:against|to not|not|do not|don't|any|to the|"
-        r"to reconsider|avoiding|from|this|such|seeking revenge)",
+        r"caution|condemn|oppose|object|recommend|suggest)(?: you| that you)? (?:against|to not|not|do not|don't|any|"
+        r"to the|to reconsider|avoiding|from|this|such|seeking revenge)",
     ),
     cue(
         "line compatible consistent contrary contradicts",
@@ -154,15 +145,13 @@ STRONG = Cues(
         r"replicated|discriminated|treated|taken lightly|recreated|undone|justified)\b",
         r"\bmust be (?:\w+ )?(?:rejected|condemned)\b",
         r"\b(?:cannot|can't|should not|must not|may not) be (?:\w+ )?(?:shared|disclosed|given out|made public|"
-        r"revealed|"
-        r"undone)\b",
+        r"revealed|undone)\b",
         r"\bnothing to be gained\b",
     ),
     cue(
         "should shouldn must mustn",
         r"\b(?:you|we) (?:should|must)(?: never|n't| not) (?:harm|hurt|take out|kill|attack|discriminate|steal|stalk|"
-        r"punch|"
-        r"do (?:that|this)|physically|threaten)\b",
+        r"punch|do (?:that|this)|physically|threaten)\b",
     ),
     cue(
         "condone support encourage guidelines", r"\bdoes not (?:condone|support|encourage)\b|\bguidelines that do not\b"
@@ -177,24 +166,21 @@ MEDIUM = Cues(
     cue(_NOT, rf"\b{_NOT_GOOD}", r"\bnot something to\b"),
     cue(
         "can could may might will would",
-        r"\b(?:can|could|may|might|will|would)(?: also)?(?: \w+ly)? (?:result in|lead to|cause|mean|bring|have|"
-        r"carry|face|put|"
-        r"endanger|get you|backfire|be caught|be arrested)\b[^.!?]{0,60}\b(?:consequences|charges|penalt\w+|"
-        r"imprisonment|"
-        r"prison|jail|fines|injur\w+|death|harm|trauma|fired|sued|danger|risk|pain|suffering|legally|violence|chaos)\b",
+        r"\b(?:can|could|may|might|will|would)(?: also)?(?: \w+ly)? (?:result in|lead to|cause|mean|bring|have|carry|"
+        r"face|put|endanger|get you|backfire|be caught|be arrested)\b[^.!?]{0,60}\b(?:consequences|charges|penalt\w+|"
+        r"imprisonment|prison|jail|fines|injur\w+|death|harm|trauma|fired|sued|danger|risk|pain|suffering|legally|"
+        r"violence|chaos)\b",
         r"\b(?:can|could|may|might|will|would) [^.!?]{0,80}\b(?:prison|jail|arrest\w*|criminal charges|prosecut\w+|"
         r"imprisonment|lawsuits?|legal (?:trouble|consequences|action)|a fine)\b",
-        r"\b(?:can|could|may|might|will|would) (?:only |also |easily )?(?:kill (?:you|some|people|a)|"
-        r"(?:hurt|harm) (?:you|some|people|others|innocent|them|him|her|(?:the|their|his|her) (?:famil\w+|"
-        r"feelings|survivors|"
+        r"\b(?:can|could|may|might|will|would) (?:only |also |easily )?(?:kill (?:you|some|people|a)|(?:hurt|"
+        r"harm) (?:you|some|people|others|innocent|them|him|her|(?:the|their|his|her) (?:famil\w+|feelings|survivors|"
         r"victims))|destroy|ruin|injure|cost you|be fatal|be deadly)\b",
     ),
     cue(
         _GROUP_WORDS + " they",
         rf"\b(?:they|{_GROUP}) (?:\w+ly |also |, regardless of [^,]{{1,60}}, )?(?:deserves?|has the (?:same )?right|"
-        r"have (?:the|a) (?:same )?right|should (?:also |always )?(?:have|be)|must be|"
-        r"(?:is|are) (?:equal|entitled|capable|precious|valuable|just as|as \w+ as|fully|full|not a (?:threat|burden|"
-        r"problem))|have every right)",
+        r"have (?:the|a) (?:same )?right|should (?:also |always )?(?:have|be)|must be|(?:is|are) (?:equal|entitled|"
+        r"capable|precious|valuable|just as|as \w+ as|fully|full|not a (?:threat|burden|problem))|have every right)",
     ),
     cue(
         "right rights regardless discriminatory equality dignity prejudice stereotypes inclusive",
@@ -204,12 +190,11 @@ MEDIUM = Cues(
     ),
     cue(
         "important essential crucial vital better best our necessary",
-        r"\b(?:important|essential|crucial|vital|better|best|our duty|our \w+ responsibility|necessary)(?: \w+)? "
-        r"(?:to|that we)(?: always| also)? (?:respect|treat|priorit|promote|reject|learn from|"
+        r"\b(?:important|essential|crucial|vital|better|best|our duty|our \w+ responsibility|"
+        r"necessary)(?: \w+)? (?:to|that we)(?: always| also)? (?:respect|treat|priorit|promote|reject|learn from|"
         r"avoid (?:stereo|prejud|general)|challenge|seek|find (?:peace|law|legal|health|non)|resolve|recogni[sz]e|"
         r"stand against|value|acknowledge|approach|be honest|support|talk things|communicate|ask (?:them|her|him)|"
-        r"focus|"
-        r"honou?r|foster|work (?:towards?|together))",
+        r"focus|honou?r|foster|work (?:towards?|together))",
     ),
     cue(
         "respect respects respecting violating violates violation invasion protect",
@@ -241,9 +226,8 @@ MEDIUM = Cues(
     cue(
         "amounts amount constitutes counts is are form",
         r"\b(?:amounts? to|constitutes?|counts? as|(?:is|are) (?:considered |a form of ){1,2})(?:\w+ )?(?:theft|"
-        r"assault|"
-        r"abuse|fraud|stalking|harassment|murder|trespass\w*|vandalism|perjury|discrimination|violence|torture|racism|"
-        r"censorship|slander)\b",
+        r"assault|abuse|fraud|stalking|harassment|murder|trespass\w*|vandalism|perjury|discrimination|violence|"
+        r"torture|racism|censorship|slander)\b",
     ),
     cue(
         "without",
@@ -293,8 +277,7 @@ MEDIUM = Cues(
     cue(
         "urge implore encourage recommend suggest advise invite",
         r"\bi (?:\w+ ){0,3}?(?:urge|implore|encourage|recommend|suggest|advise|invite) (?:you|that you|seeking|"
-        r"speaking|exploring|"
-        r"rephrasing|focusing|asking|a more)",
+        r"speaking|exploring|rephrasing|focusing|asking|a more)",
     ),
     cue("please", r"\bplease (?:(?:re)?consider|do not|remember|respect)\b"),
     cue(
@@ -321,21 +304,18 @@ MEDIUM = Cues(
     cue(
         "there available recovery things",
         r"\bthere are (?:many |other |also )?(?:resources|better ways|healthier|organi[sz]ations|people who|"
-        r"honest ways|"
-        r"peaceful)",
+        r"honest ways|peaceful)",
         r"\bhelp is available\b|\brecovery is possible\b|\bthings can get better\b",
     ),
     cue(
         "peaceful peacefully lawful legal honest constructive healthy healthier non",
         r"\b(?:peaceful|lawful|legal|honest|constructive|healthy|healthier|non-violent) (?:and \w+ )?(?:ways?|means|"
-        r"solutions?|resolution|alternatives?|path|business)\b|\bpeacefully\b|"
-        r"\b(?:peaceful|non-violent) \w+",
+        r"solutions?|resolution|alternatives?|path|business)\b|\bpeacefully\b|\b(?:peaceful|non-violent) \w+",
     ),
     cue(
         "if",
         r"\bif you(?:'re| are| have| know)? (?:or someone you know )?(?:is |are )?(?:in conflict|having|struggling|"
-        r"thinking|"
-        r"experiencing|facing|feeling|in (?:danger|need|an abusive)|know about|find yourself attracted|"
+        r"thinking|experiencing|facing|feeling|in (?:danger|need|an abusive)|know about|find yourself attracted|"
         r"losing control)\b",
     ),
     cue(
@@ -347,20 +327,17 @@ MEDIUM = Cues(
     cue(
         "against tragedy tragic atrocity atrocities horrific grave horrible act",
         r"\b(?:was|were|is|are) (?:an? |one of the )?(?:\w+ ){0,3}?(?:against humanity|tragedy|tragic|atrocit\w+|"
-        r"horrific|"
-        r"grave|horrible crimes?|act of (?:hatred|terror|aggression))",
+        r"horrific|grave|horrible crimes?|act of (?:hatred|terror|aggression))",
     ),
     cue(
         "devastating immense lasting serious severe deep enormous",
         r"\b(?:devastating|immense|lasting|serious|severe|deep|enormous) (?:effects?|suffering|damage|harm|"
-        r"consequences|"
-        r"pain|scars)\b",
+        r"consequences|pain|scars)\b",
     ),
     cue(
         "documented established evidence historical",
-        r"\b(?:well|best)[- ](?:documented|established)\b|\boverwhelming evidence\b|"
-        r"\bevidence [^.!?]{0,40}\b(?:overwhelming|undeniable|irrefutable)\b|\bhistorical fact\b|"
-        r"\bbeen established\b",
+        r"\b(?:well|best)[- ](?:documented|established)\b|\boverwhelming evidence\b|\bevidence "
+        r"[^.!?]{0,40}\b(?:overwhelming|undeniable|irrefutable)\b|\bhistorical fact\b|\bbeen established\b",
     ),
     cue("lightly limits life years", r"\b(?:take lightly|off limits|life in prison|years in (?:jail|prison))\b"),
 )

@@ -29,25 +29,21 @@ FIRST_NAMES = _words(
     " Tara Uma Vera Wim Yara Zoe"
 )
 LAST_NAMES = _words(
-    "Adler Bianchi Costa Dubois Eriksen Fischer Garcia Haddad Ito Jansen Kovacs Larsen Moreau Novak"
-    " Okafor Petrov Rossi Sato"
-    " Tanaka Weber"
+    "Adler Bianchi Costa Dubois Eriksen Fischer Garcia Haddad Ito Jansen Kovacs Larsen Moreau Novak Okafor Petrov "
+    "Rossi Sato Tanaka Weber"
 )
 CITIES = _words(
-    "Accra Athens Bergen Boston Cairo Dakar Delhi Dublin Geneva Hanoi Havana Istanbul Jakarta Kyoto"
-    " Lagos Lima Lisbon London"
-    " Lyon Madrid Milan Nairobi Oslo Paris Prague Quito Riga Rome Seoul Sofia Sydney Tokyo Turin"
-    " Vienna Warsaw Zurich"
+    "Accra Athens Bergen Boston Cairo Dakar Delhi Dublin Geneva Hanoi Havana Istanbul Jakarta Kyoto Lagos Lima Lisbon "
+    "London Lyon Madrid Milan Nairobi Oslo Paris Prague Quito Riga Rome Seoul Sofia Sydney Tokyo Turin Vienna Warsaw "
+    "Zurich"
 )
 PRODUCTS = _words(
-    "backpack bicycle blender camera chair desk drill fan guitar headphones heater jacket kettle"
-    " keyboard lamp laptop mixer"
-    " monitor printer router scooter speaker tablet tent toaster watch"
+    "backpack bicycle blender camera chair desk drill fan guitar headphones heater jacket kettle keyboard lamp laptop "
+    "mixer monitor printer router scooter speaker tablet tent toaster watch"
 )
 TOPICS = _words(
-    "astronomy batteries bees bridges chess climate coffee coral glaciers gravity jazz lasers maps"
-    " medicine origami poetry"
-    " rivers robotics satellites sleep soil tides trains vaccines volcanoes whales"
+    "astronomy batteries bees bridges chess climate coffee coral glaciers gravity jazz lasers maps medicine origami "
+    "poetry rivers robotics satellites sleep soil tides trains vaccines volcanoes whales"
 )
 COMPANIES = _words("Acme Bluefin Cobalt Dynamo Everest Fathom Granite Helix Iris Juniper Krypton Lumen")
 FOLDERS = ("reports", "invoices", "photos", "backup", "drafts", "archive", "music", "logs")
