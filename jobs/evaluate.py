@@ -40,7 +40,7 @@ def main(config: RunConfig, run: RunDir, *, rescore: bool = False) -> int:
     if rescore:
         from evals.evaluate.rescore import rescore_run
 
-        # A digest that never repeats: the next evaluation looks anew whether these scores are those of its settings.
+        # A digest that never repeats: the next evaluation checks again whether these scores belong to its settings.
         do_stage(run, "evaluate", uuid.uuid4().hex, lambda: rescore_run(config, run))
         return DONE
     with cluster_on_demand(config) as ensure_cluster:

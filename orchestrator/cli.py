@@ -24,7 +24,7 @@ from orchestrator.core.errors import BAD_INPUT, DONE, INTERRUPTED, ConfigError, 
 
 DISTRIBUTION = "tool-lora-orchestrator"
 GRACE_S, TERMINATE_S = 30.0, 10.0
-"""How long an interrupted stage may take to end by itself, and then after being told to."""
+"""How long an interrupted stage may take to end on its own, and then after SIGTERM."""
 
 
 class Stage(StrEnum):

@@ -1,4 +1,4 @@
-"""The card of a check, and how it is told to a person: tables and whole sentences, the verdict last."""
+"""The card of a check, and how a person sees it: tables and whole sentences, the verdict last."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping

@@ -1,4 +1,4 @@
-"""Proof that an adapter is in force: the same small batch of prompts must come out otherwise than from the base.
+"""Proof that an adapter takes effect: on one small batch of prompts its output must differ from the base's.
 
 An engine that silently ignores an adapter gives scores equal to the base's, and nobody notices. Greedy text alone
 proves little, since it can change with the batch it is made in; so base and adapter answer the same batch, and what the
@@ -41,14 +41,14 @@ def prove_applied(
     """Compare an adapter's traces with the base's on the same batch.
 
     Raises:
-        AdapterError: If the adapter makes probabilities that are no numbers.
+        AdapterError: If the adapter makes probabilities that are not finite.
         InertAdapterError: If no text moved and no log probability moved further than between two passes of the base.
     """
     noise = _largest_shift(base, base_again)
     shift = _largest_shift(base, traces)
     if not math.isfinite(shift):
         raise AdapterError(
-            "with the adapter the model's probabilities are no numbers", where=adapter_id, fix="Train it again"
+            "the adapter makes the model's probabilities infinite or NaN", where=adapter_id, fix="Train it again"
         )
     stable = [one.tokens == other.tokens for one, other in zip(base, base_again, strict=True)]
     moved = sum(steady and one.tokens != other.tokens for steady, one, other in zip(stable, base, traces, strict=True))

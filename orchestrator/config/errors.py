@@ -6,7 +6,7 @@ dotted path, the value, and what the configuration's JSON Schema allows there.
 
 import difflib
 import reprlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -40,19 +40,14 @@ class _Problem:
 
 
 def explain(error: ValidationError, tree: JsonObject, place_of: PlaceOf) -> ConfigError:
-    """One ConfigError for everything wrong with `tree`.
+    """One ConfigError for everything wrong with `tree`, one problem a line.
 
     Args:
         error: What `RunConfig.model_validate(tree)` raised.
         tree: The settings that were validated.
         place_of: Says for a path where the user set it: the file, or `--set`.
     """
-    found = [_as_error(problem, place_of(problem.path)) for problem in _problems(error, tree)]
-    return combine(found)
-
-
-def combine(errors: Sequence[ConfigError]) -> ConfigError:
-    """The only error, or one that lists them all, one a line."""
+    errors = [_as_error(problem, place_of(problem.path)) for problem in _problems(error, tree)]
     if len(errors) == 1:
         return errors[0]
     return ConfigError("\n  ".join([f"{len(errors)} settings are wrong:", *map(str, errors)]))
@@ -178,20 +173,18 @@ def schema_at(path: KeyPath) -> JsonObject:
 
 
 def _child(option: JsonObject, part: str | int) -> JsonObject | None:
-    if isinstance(part, int):
-        child = option.get("items")
-    else:
-        child = option.get("properties", {}).get(part) or option.get("additionalProperties")
+    named = option.get("properties", {}).get(part) or option.get("additionalProperties")
+    child = option.get("items") if isinstance(part, int) else named
     return child if isinstance(child, dict) else None
 
 
 def keys_at(path: KeyPath) -> list[str]:
     """The keys that the section at `path` may hold."""
-    keys: list[str] = []
-    for option in _options(schema_at(path)):
-        keys += option.get("properties", {})
-        keys += option.get("propertyNames", {}).get("enum", [])
-    return keys
+    return [key for option in _options(schema_at(path)) for key in _keys(option)]
+
+
+def _keys(option: JsonObject) -> list[str]:
+    return [*option.get("properties", {}), *option.get("propertyNames", {}).get("enum", [])]
 
 
 def describe(schema: JsonObject) -> str:
@@ -218,8 +211,7 @@ def _describe_option(option: JsonObject) -> str:
             length = f" of at least {option['minItems']}" if "minItems" in option else ""
             return f"a list{length}, each item {describe(option['items'])}"
         case "object":
-            keys = [*option.get("properties", {}), *option.get("propertyNames", {}).get("enum", [])]
-            return f"a mapping with the keys {', '.join(keys)}"
+            return f"a mapping with the keys {', '.join(_keys(option))}"
         case _:
             return "null"
 

@@ -19,7 +19,7 @@ from orchestrator.core.text import visible
 
 ENVIRONMENT_DEFAULTS: Mapping[str, str] = MappingProxyType(
     {
-        # Nobody is told what is trained here.
+        # No library reports what is trained here.
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
         "VLLM_NO_USAGE_STATS": "1",
@@ -64,11 +64,11 @@ def make_parser(module: str, description: str | None = None, example: str | None
 def run_guarded(
     name: str, work: Callable[[], int], *, if_interrupted: str, log: Callable[[], Path | None] = lambda: None
 ) -> int:
-    """Do the work of a process and return its exit code; what ends it early is told in one line on stderr.
+    """Do the work of a process and return its exit code; what ends it early is one line on stderr.
 
     Args:
         name: What that line calls the process.
-        work: Returns the exit code. Parses the arguments too, so that wrong ones are told in the same way.
+        work: Returns the exit code. Parses the arguments too, so that wrong ones are reported in the same way.
         if_interrupted: What an interruption leaves behind, as a clause.
         log: The file that gets the traceback of an unexpected error; None puts it on stderr.
     """

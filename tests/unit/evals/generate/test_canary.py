@@ -44,8 +44,8 @@ def test_a_token_that_came_into_the_list_moved_at_least_from_its_edge() -> None:
 
 
 @pytest.mark.parametrize("broken", [float("nan"), float("-inf")])
-def test_probabilities_that_are_no_numbers_are_told(broken: float) -> None:
-    with pytest.raises(AdapterError, match="no numbers"):
+def test_probabilities_that_are_not_finite_are_an_error(broken: float) -> None:
+    with pytest.raises(AdapterError, match="infinite or NaN"):
         prove_applied("a", [Trace((1, 2), {1: broken, 5: -3.0}), BASE[1]], base=BASE, base_again=BASE)
 
 
