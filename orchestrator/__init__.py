@@ -2,7 +2,7 @@
 
 Read the packages in the order in which they build on each other; those beside each other know nothing of one another:
 
-    core -> notation | refusals -> config -> chat | run -> toy -> models -> data -> training | multi_lora
+    core -> notation | refusals -> chat -> config -> run -> toy -> models -> data -> training | multi_lora
     -> search | submit | doctor -> cli -> __main__
 
 `evals` builds on them and `jobs` on both. A later package may import an earlier one, never the other way round
