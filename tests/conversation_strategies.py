@@ -3,7 +3,7 @@
 from hypothesis import strategies as st
 
 from orchestrator.core.records import FunctionCall, FunctionSpec, Message, ToolCall, ToolSpec
-from orchestrator.data.formats.written import call_mark
+from orchestrator.data.formats.common import call_mark
 
 # Surrogates cannot be written as UTF-8; rows that hold them are refused where files are read.
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)

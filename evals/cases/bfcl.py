@@ -15,8 +15,8 @@ from evals.judge.accepted_calls import ITEM_WORDS, MAY_BE_ABSENT, TYPE_WORDS, ar
 from evals.records import AcceptedCall, Case
 from orchestrator.core.records import NO_FITTING_TOOL, FunctionCall, JsonObject, Message, ToolCall
 from orchestrator.data.formats.bfcl import fits, question_turn, refuse_unanswered
-from orchestrator.data.formats.common import read_tool, short
-from orchestrator.data.formats.loose_schema import OfferedTools, offered_tools
+from orchestrator.data.formats.common import short
+from orchestrator.data.formats.loose_schema import OfferedTools, offered_tools, read_tool
 from orchestrator.data.rejection import Reason, RowRejected
 from orchestrator.notation.source_literals import write_source
 

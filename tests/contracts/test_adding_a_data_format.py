@@ -14,7 +14,8 @@ FORMAT = '''
 """Notes: one `note` of a question and an answer with an arrow between them."""
 
 from orchestrator.core.records import JsonObject, Message
-from orchestrator.data.formats.common import COMMON_FIELDS, Draft, Format, read_tools
+from orchestrator.data.formats.common import COMMON_FIELDS, Draft, Format
+from orchestrator.data.formats.loose_schema import read_tools
 from orchestrator.data.rejection import Reason, RowRejected
 
 

@@ -47,7 +47,7 @@ def shown(copy: Path, script: str) -> object:
         "from orchestrator.chat.formats import detect_reply_format",
         "from orchestrator.chat.parse import CALL_MARKS, parse_reply, split_thinking",
         "from orchestrator.config.evaluation import EvalConfig",
-        "from orchestrator.data.formats.written import split_reasoning",
+        "from orchestrator.data.formats.common import split_reasoning",
         f"print(json.dumps({script}))",
     ]
     return json.loads(run(copy, "-c", "\n".join(lines)))

@@ -21,7 +21,6 @@ from orchestrator.data.formats.common import (
     by_fields,
     read_content,
     read_role,
-    read_tool,
     short,
     text_field,
 )
@@ -31,6 +30,7 @@ from orchestrator.data.formats.loose_schema import (
     is_declared,
     offered_call,
     offered_tools,
+    read_tool,
     undeclared,
 )
 from orchestrator.data.read.file_bytes import MAX_LINE_BYTES, UTF8_BOM, open_bytes
@@ -140,21 +140,13 @@ def _question(question: Any) -> list[Message]:
 
 
 def question_turn(turn: Any, where: str) -> Message:
-    """One message of a question.
-
-    Raises:
-        RowRejected: If it is none.
-    """
+    """One message of a question."""
     role = read_role(text_field(turn, "role", where), _ROLES, _ROLES, where)
     return Message(role=role, content=read_content(turn.get("content"), role, where))
 
 
 def refuse_unanswered(answers: Any) -> None:
-    """Refuse a question without accepted answers.
-
-    Raises:
-        RowRejected: If there are none.
-    """
+    """Refuse a question without accepted answers."""
     if answers is None or answers == []:
         detail = "no accepted answer; they are in a file of their own, <name>_answers.jsonl or possible_answer/<name>"
         raise RowRejected(Reason.NO_ANSWER, detail)

@@ -42,9 +42,6 @@ def sample_from_row(row: JsonObject, row_format: RowFormat, *, source: str, keep
 
     A row may give its `id`, `kind` and `tags` in any format. A missing id is made from the content, a missing kind
     inferred from the last turn, as is one that an earlier `prepare` inferred.
-
-    Raises:
-        RowRejected: If a part of the row has no place in a sample, or its labels contradict each other.
     """
     reader = FORMATS[row_format]
     draft = reader.read(row)

@@ -1,23 +1,32 @@
-"""What formats share: their record, the draft of a sample, and turns, texts, calls and tools as commonly written.
+"""What formats share: their record, the draft of a sample, and turns, texts, thoughts and calls as commonly written.
 
-Everything here is pure and raises `RowRejected` with the first thing that has no place in a sample. `where` names the
-place for a person, such as `turn 3`.
+Every reader of this package is pure, linear in the length of its text, and raises `RowRejected` for the first thing
+that has no place in a sample. `where` names the place for a person, such as `turn 3`.
 """
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
-from orchestrator.core.records import FunctionCall, FunctionSpec, JsonObject, Message, Role, ToolCall, ToolSpec
-from orchestrator.data.formats.when2call import choice_turns, is_choice
-from orchestrator.data.formats.written import call_mark
+from orchestrator.chat.parse import CALL_MARKS, THINK_TAGS, leading_thoughts
+from orchestrator.core.records import (
+    MISSING_ARGUMENT,
+    NO_FITTING_TOOL,
+    FunctionCall,
+    JsonObject,
+    Message,
+    Role,
+    SampleKind,
+    ToolCall,
+    ToolSpec,
+)
 from orchestrator.data.read.json_files import TURN_LISTS
 from orchestrator.data.rejection import Reason, RowRejected, parse_or_reject
 from orchestrator.notation.strict_json import StrictJsonError, dump_loosely, parse
 
 ROLES: dict[str, Role] = {**{role: role for role in get_args(Role)}, "developer": "system", "function": "tool"}
-"""Roles of the messages format; OpenAI's `developer` is its later name of `system`, `function` its early one of
-`tool`."""
+"""Roles of the messages format. OpenAI's `developer` is its later word for `system`, `function` its early `tool`."""
 
 TOOL_LISTS = ("tools", "functions", "available_tools", "tools_json")
 """Fields that hold a row's tools: OpenAI's name and its early one, Toucan's, and that of sets made into JSON text."""
@@ -25,19 +34,25 @@ TOOL_LISTS = ("tools", "functions", "available_tools", "tools_json")
 COMMON_FIELDS = frozenset({"id", "kind", "tags", "system", "source", "original_names", "kind_inferred", *TOOL_LISTS})
 """Fields that every format may have beside its own."""
 
-SCHEMA_KEYS = ("parameters", "inputSchema", "input_schema")
-"""Where a tool keeps the JSON Schema of its arguments: OpenAI's name, MCP's and Anthropic's."""
-MISNAMED_SCHEMAS = ("args", "arguments", "params", "properties", "schema", "input")
-"""Keys of tools that look like a schema; a tool with one of them in place of a schema is not one without arguments."""
-
-MAX_TEXT_LEVELS = 3
-"""How often a list of tools may be wrapped as JSON text; tools that went through two tables are text in text."""
-
 MEDIA_FIELDS = ("images", "image", "videos", "video", "audios", "audio")
 """Where rows keep what the place holders in their texts stand for."""
 
 LEARNING_FLAGS = ("weight", "train", "training", "loss", "loss_scale")
 """Fields that mark whether a turn is learned: OpenAI's name, and those of axolotl and ms-swift."""
+
+CHOICE_FIELDS = frozenset({"question", "answers", "correct_answer", "target_tool"})
+"""Fields of a When2Call question, whose `answers` hold a reply of each kind (source: the README of the data set)."""
+
+CHOICE_KINDS: dict[str, SampleKind] = {
+    "direct": "answer",
+    "tool_call": "tool_call",
+    "request_for_info": "clarification",
+    "cannot_answer": "answer",
+}
+"""The kind of sample that each right reply makes. Saying that no tool fits is an answer: nothing in it is harmful."""
+
+_WRAPPED_CALLS = re.compile(r"\s*<TOOLCALL>(.*)</TOOLCALL>\s*", re.DOTALL)
+"""Calls as the training rows of When2Call mark them."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +84,8 @@ class Format:
         read: What a row of this format holds.
         fields: The fields of a row that have a place in the sample; `turn_fields` are those of its turns, where the
             turns are a list of objects.
-        reads_system: Whether `read` makes something of a row's `system` text; else that is the system message.
-        hint: The fields to name when a row has none of them right; empty for a format that its turns tell.
+        reads_system: Whether `read` handles a row's `system` text; else that is the system message.
+        hint: The fields to name when a row has none of them right; empty for a format recognised by its turns.
         recognise: Why a row without a list of turns is in this format, as a clause for a person; None if it is not.
         precedence: Formats are asked in this order, those of one number in the order of `RowFormat`.
     """
@@ -85,11 +100,7 @@ class Format:
 
 
 def with_system(system: Any, messages: list[Message]) -> list[Message]:
-    """The messages after a system message with the text of a row's `system` field, if it has any.
-
-    Raises:
-        RowRejected: If `system` is not text.
-    """
+    """The messages after a system message with the text of a row's `system` field, if it has any."""
     if system is None or system == "":
         return messages
     if not isinstance(system, str):
@@ -113,22 +124,14 @@ def with_calls(messages: list[Message], said: Message) -> list[Message]:
 
 
 def refuse_media(row: JsonObject) -> None:
-    """Refuse a row that is not text alone: its words would be learned without the pictures or sounds they refer to.
-
-    Raises:
-        RowRejected: If the row has images, videos or sound.
-    """
+    """Refuse images, videos and sound: the words would be learned without what they refer to."""
     media = next((key for key in MEDIA_FIELDS if row.get(key) not in (None, "", [], {}, False)), None)
     if media is not None:
         raise RowRejected(Reason.UNSUPPORTED_CONTENT, f"the row has `{media}`; only text is read")
 
 
 def refuse_unlearned(turn: JsonObject, where: str) -> None:
-    """Refuse an assistant turn that is marked as not to be learned, or as less important: every turn is learned.
-
-    Raises:
-        RowRejected: If one of `LEARNING_FLAGS` holds something other than true or 1.
-    """
+    """Refuse an assistant turn that one of `LEARNING_FLAGS` excludes or weighs less: every turn is learned."""
     for key in LEARNING_FLAGS:
         if turn.get(key) not in (None, "", 1, [1]):
             detail = f"{where}: `{key}` is {short(turn[key])}, but no turn can be left out; end the row before it"
@@ -136,11 +139,7 @@ def refuse_unlearned(turn: JsonObject, where: str) -> None:
 
 
 def text_field(turn: Any, key: str, where: str) -> str:
-    """The text that names who speaks in a turn.
-
-    Raises:
-        RowRejected: If the turn is not an object, or has no text there.
-    """
+    """The text that names who speaks in a turn."""
     if not isinstance(turn, dict):
         raise RowRejected(Reason.MALFORMED_FIELD, f"{where} is not an object")
     value = turn.get(key)
@@ -150,22 +149,14 @@ def text_field(turn: Any, key: str, where: str) -> str:
 
 
 def read_role(given: str, roles: dict[str, Role], allowed: Iterable[str], where: str) -> Role:
-    """The role that a format's word stands for; `allowed` are the words to name in an error.
-
-    Raises:
-        RowRejected: If the format has no such word.
-    """
+    """The role that a format's word stands for; `allowed` are the words to name in an error."""
     if given not in roles:
         raise RowRejected(Reason.UNKNOWN_ROLE, f"{where}: {short(given)} is not one of {', '.join(allowed)}")
     return roles[given]
 
 
 def optional_text(turn: JsonObject, key: str, where: str) -> str | None:
-    """A field that is text, or absent or null; empty text counts as absent.
-
-    Raises:
-        RowRejected: If it is something else.
-    """
+    """A field that is text, or absent or null; empty text counts as absent."""
     value = turn.get(key)
     if value is None or isinstance(value, str):
         return value or None
@@ -175,26 +166,25 @@ def optional_text(turn: JsonObject, key: str, where: str) -> str | None:
 def read_content(content: Any, role: Role, where: str) -> str:
     """The text of a turn's content: text, null, a list of text parts, and for a tool's result any JSON.
 
-    Raises:
-        RowRejected: If it is something else, or an assistant's text that holds a call.
+    An assistant's text must hold no call.
     """
+    is_list = isinstance(content, list)
+    # A list that holds other things than objects is what the tool answered with, not parts of a text.
+    may_be_parts = is_list and (role != "tool" or (bool(content) and all(isinstance(part, dict) for part in content)))
     if content is None:
         return ""
     if isinstance(content, str):
-        return _without_calls(content, where) if role == "assistant" else content
-    has_parts = isinstance(content, list) and bool(content) and all(isinstance(part, dict) for part in content)
-    if role == "tool" and isinstance(content, list) and not has_parts:
-        return dump_loosely(content)  # a list that the tool answered with, not parts of a text
-    if isinstance(content, list) and all(_is_text_part(part) for part in content):
+        text = content
+    elif may_be_parts and all(_is_text_part(part) for part in content):
         text = "".join(part if isinstance(part, str) else part["text"] for part in content)
-        return _without_calls(text, where) if role == "assistant" else text
-    if role == "tool":
-        # A tool may answer with any JSON; a chat template takes text.
-        return dump_loosely(content)
-    if isinstance(content, list):
+    elif role == "tool":
+        return dump_loosely(content)  # a chat template takes text
+    elif is_list:
         part = next(part for part in content if not _is_text_part(part))
         raise RowRejected(Reason.UNSUPPORTED_CONTENT, f"{where} has the part {short(part)}, which is not text")
-    raise RowRejected(Reason.MALFORMED_FIELD, f"{where}: the content is {short(content)}, not text")
+    else:
+        raise RowRejected(Reason.MALFORMED_FIELD, f"{where}: the content is {short(content)}, not text")
+    return _without_calls(text, where) if role == "assistant" else text
 
 
 def _is_text_part(part: Any) -> bool:
@@ -211,6 +201,15 @@ def _without_calls(text: str, where: str) -> str:
     return text
 
 
+def call_mark(text: str) -> str | None:
+    """The mark of a call that stands in a text, in whatever spelling; None for a text without one."""
+    mark = next((mark for mark in CALL_MARKS if mark in text), None)
+    if mark is not None:
+        return mark
+    action = text.find("Action:")  # ReAct: this stands before the name of a call, and the mark before its arguments
+    return "Action Input:" if action >= 0 and text.find("Action Input:", action) >= 0 else None
+
+
 def _is_bare_call(text: str) -> bool:
     """Whether a whole reply is one call, or a list of calls, as JSON that was never put where calls belong."""
     bare = text.strip().removeprefix("```json").removeprefix("```").removesuffix("```").strip()
@@ -222,20 +221,16 @@ def _is_bare_call(text: str) -> bool:
     except StrictJsonError:
         return False
     calls = value if isinstance(value, list) else [value]
-    return bool(calls) and all(isinstance(call, dict) and _is_call(call) for call in calls)
-
-
-def _is_call(value: JsonObject) -> bool:
-    return {"name", "arguments"} <= value.keys() or value.keys() == {"name", "parameters"}
+    return bool(calls) and all(
+        isinstance(call, dict) and ({"name", "arguments"} <= call.keys() or call.keys() == {"name", "parameters"})
+        for call in calls
+    )
 
 
 def read_call(call: Any, where: str) -> ToolCall:
     """A call as an object with `name` and `arguments`, with or without the `function` wrapper and an `id`.
 
     Llama's `parameters` in place of `arguments` are read where they cannot be a tool's schema.
-
-    Raises:
-        RowRejected: If it is no such object, or its arguments are not an object or the JSON text of one.
     """
     if not isinstance(call, dict):
         raise RowRejected(Reason.MALFORMED_FIELD, f"{where}: a call is {short(call)}, not an object")
@@ -257,11 +252,7 @@ def _has_parameters(function: JsonObject) -> bool:
 
 
 def read_calls(value: Any, where: str) -> tuple[ToolCall, ...]:
-    """One call or a list of calls, or the strict JSON text of either.
-
-    Raises:
-        RowRejected: If it is something else, or no call at all.
-    """
+    """One call or a list of at least one, or the strict JSON text of either."""
     if isinstance(value, str):
         value = parse_or_reject(value, Reason.CALL_NOT_JSON, f"{where}: the call is")
     calls = value if isinstance(value, list) else [value]
@@ -271,11 +262,7 @@ def read_calls(value: Any, where: str) -> tuple[ToolCall, ...]:
 
 
 def read_arguments(arguments: Any, where: str) -> JsonObject:
-    """The arguments of a call: an object or the strict JSON text of one; an empty text is a call without arguments.
-
-    Raises:
-        RowRejected: If they are something else.
-    """
+    """The arguments of a call: an object or the strict JSON text of one; an empty text is a call without arguments."""
     if isinstance(arguments, str):
         if not arguments.strip():
             return {}
@@ -285,71 +272,55 @@ def read_arguments(arguments: Any, where: str) -> JsonObject:
     return arguments
 
 
-def read_tools(row: JsonObject) -> tuple[ToolSpec, ...]:
-    """The tools in one of a row's `TOOL_LISTS`: a list of tools, or its JSON text.
+class Reasoned(NamedTuple):
+    """A reply's leading think block, None without one, and the rest of the reply."""
 
-    Raises:
-        RowRejected: If they are something else, or two fields hold tools.
+    reasoning: str | None
+    text: str
+
+
+def split_reasoning(text: str, where: str, *, needs_opening: bool = False) -> Reasoned:
+    """Divide a reply into its leading think block and the rest, as replies are divided when they are scored.
+
+    A closing tag without an opening one ends a block that the prompt opened, unless a call in any format comes before
+    it or `needs_opening` is set. A reply without a think block is left as it is; a block without an end is refused.
     """
-    named = [key for key in TOOL_LISTS if row.get(key) not in (None, "", [])]
-    if len(named) > 1:
-        raise RowRejected(Reason.INVALID_TOOL, f"the row has both `{named[0]}` and `{named[1]}`")
-    given = row[named[0]] if named else []
-    for _ in range(MAX_TEXT_LEVELS):
-        if isinstance(given, str):
-            given = parse_or_reject(given, Reason.TOOLS_NOT_JSON, f"`{named[0]}` is") if given.strip() else []
-    tools = [] if given is None else given
-    if not isinstance(tools, list):
-        raise RowRejected(Reason.INVALID_TOOL, f"`{named[0]}` is {short(tools)}, not a list")
-    return tuple(read_tool(tool, f"tool {number}") for number, tool in enumerate(tools, start=1))
+    block = leading_thoughts(text, lambda before: needs_opening or any(mark in before for mark in CALL_MARKS))
+    if block is None:
+        return Reasoned(None, text)
+    if block.unclosed:
+        raise RowRejected(Reason.MALFORMED_FIELD, f"{where}: the {block.unclosed} block has no end")
+    return Reasoned(block.thoughts or None, block.rest.lstrip())
 
 
-def read_tool(tool: Any, where: str) -> ToolSpec:
-    """A tool as an object with a name, or its JSON text, with or without the `function` wrapper.
-
-    The schema stands under one of `SCHEMA_KEYS`, as an object or its JSON text, or is absent for a tool without
-    arguments. A list of `required` names beside a schema that has none belongs to it.
-
-    Raises:
-        RowRejected: If the tool has no name, is no function, or its description or schema has the wrong type.
-    """
-    if isinstance(tool, str):
-        tool = parse_or_reject(tool, Reason.TOOLS_NOT_JSON, f"{where} is")
-    if not isinstance(tool, dict):
-        raise RowRejected(Reason.INVALID_TOOL, f"{where} is {short(tool)}, not an object")
-    if tool.get("type") not in (None, "function"):
-        raise RowRejected(Reason.INVALID_TOOL, f"{where} is of type {short(tool['type'])}, not a function")
-    function = tool.get("function", tool)
-    name = function.get("name") if isinstance(function, dict) else None
-    if not isinstance(name, str) or not name:
-        raise RowRejected(Reason.INVALID_TOOL, f"{where} has no name")
-    description = function.get("description") or ""
-    if not isinstance(description, str):
-        raise RowRejected(Reason.INVALID_TOOL, f"{where} ({name[:80]}): the description is not text")
-    parameters = _parameters(function, f"{where} ({name[:80]})")
-    if parameters is None:
-        return ToolSpec(function=FunctionSpec(name=name, description=description))
-    return ToolSpec(function=FunctionSpec(name=name, description=description, parameters=parameters))
+def closing_think_tag(text: str) -> str | None:
+    """The tag in a text that would end a think block; None for a text without one."""
+    return next((closing for _, closing in THINK_TAGS if closing in text), None)
 
 
-def _parameters(function: JsonObject, where: str) -> JsonObject | None:
-    named = [key for key in SCHEMA_KEYS if function.get(key) is not None]
-    if len(named) > 1:
-        raise RowRejected(Reason.INVALID_TOOL_SCHEMA, f"{where} has both `{named[0]}` and `{named[1]}`")
-    if not named:
-        misnamed = next((key for key in MISNAMED_SCHEMAS if function.get(key)), None)
-        if misnamed:
-            raise RowRejected(Reason.INVALID_TOOL_SCHEMA, f"{where} has `{misnamed}` and no `parameters`")
-        return None
-    parameters = function[named[0]]
-    if isinstance(parameters, str):
-        parameters = parse_or_reject(parameters, Reason.TOOLS_NOT_JSON, f"{where}: the schema is")
-    if not isinstance(parameters, dict):
-        raise RowRejected(Reason.INVALID_TOOL_SCHEMA, f"{where}: the parameters are {short(parameters)}, not an object")
-    required = function.get("required")
-    if isinstance(required, list) and isinstance(parameters.get("properties"), dict) and not parameters.get("required"):
-        return {**parameters, "required": required}
-    return parameters
+class Spoken(NamedTuple):
+    """An assistant's text without the calls that stood in it, and those calls."""
+
+    text: str
+    calls: tuple[ToolCall, ...]
+
+
+CallReader = Callable[[str, int], tuple[list[ToolCall], int]]
+"""Reads what follows an opening tag at a position of a text: the calls and the position after them."""
+
+
+def take_calls(text: str, opening: str, read: CallReader) -> Spoken:
+    """Take the calls out of an assistant's text; what stands around them is kept, one piece to a line."""
+    start = text.find(opening)
+    if start < 0:
+        return Spoken(text, ())
+    pieces, calls, position = [text[:start]], list[ToolCall](), 0
+    while start >= 0:
+        found, position = read(text, start + len(opening))
+        calls += found
+        start = text.find(opening, position)
+        pieces.append(text[position:] if start < 0 else text[position:start])
+    return Spoken("\n".join(piece.strip() for piece in pieces if piece.strip()), tuple(calls))
 
 
 def short(value: Any) -> str:
@@ -362,14 +333,11 @@ def turns_of(row: JsonObject) -> list[Any]:
     """The turns of a row: its list of turns, the JSON text of one, or what stands in other fields.
 
     Those are ms-swift's `query`, `response` and `history`, and the question and right reply of When2Call. Where a row
-    prefers one reply to another, its `chosen_response` is the last turn.
-
-    Raises:
-        RowRejected: If there is none, or two.
+    prefers one reply to another, its `chosen_response` is the last turn. A row with two lists of turns is refused.
     """
     named = [key for key in TURN_LISTS if row.get(key) is not None]
     if not named and is_choice(row):
-        return choice_turns(row)
+        return _turns_of_choice(row)
     if not named and row.get("query") is not None and row.get("response") is not None:
         return _turns_of_query(row)
     if len(named) != 1:
@@ -389,9 +357,41 @@ def _turns_of_query(row: JsonObject) -> list[Any]:
     history = [] if row.get("history") is None else row["history"]
     if not isinstance(history, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in history):
         raise RowRejected(Reason.MALFORMED_FIELD, "`history` is not a list of pairs")
-    pairs = [*history, [row["query"], row["response"]]]
-    return [
-        {"role": role, "content": text}
-        for pair in pairs
-        for role, text in zip(("user", "assistant"), pair, strict=True)
-    ]
+    turns = [text for pair in (*history, [row["query"], row["response"]]) for text in pair]
+    return [{"role": "assistant" if place % 2 else "user", "content": text} for place, text in enumerate(turns)]
+
+
+def is_choice(row: JsonObject) -> bool:
+    """Whether a row is a question of When2Call, with replies to choose from."""
+    return all(row.get(key) is not None for key in ("question", "answers", "correct_answer"))
+
+
+def _turns_of_choice(row: JsonObject) -> list[Any]:
+    right = _right_reply(row)
+    reply = row["answers"].get(right) if isinstance(row["answers"], dict) else None
+    if not isinstance(reply, str) or not reply.strip():
+        raise RowRejected(Reason.NO_ANSWER, f"`answers` holds no text for {right!r}, the right reply")
+    said: JsonObject = {"content": reply}
+    if right == "tool_call":
+        wrapped = _WRAPPED_CALLS.fullmatch(reply)
+        calls = parse_or_reject(wrapped[1] if wrapped else reply, Reason.CALL_NOT_JSON, "`answers`: the call is")
+        said = {"tool_calls": calls if isinstance(calls, list) else [calls]}
+    return [{"role": "user", "content": row["question"]}, {"role": "assistant", **said}]
+
+
+def choice_labels(row: JsonObject) -> tuple[SampleKind | None, tuple[str, ...]]:
+    """Kind and tags of a When2Call question, from the sort of its right reply; none for a row of another sort."""
+    if not is_choice(row):
+        return None, ()
+    right = _right_reply(row)
+    has_tools = row.get("tools") not in (None, "", "[]", [])
+    tags = {"request_for_info": (MISSING_ARGUMENT,), "cannot_answer": (NO_FITTING_TOOL,) if has_tools else ()}
+    return CHOICE_KINDS[right], tags.get(right, ())
+
+
+def _right_reply(row: JsonObject) -> str:
+    right = row["correct_answer"]
+    if not isinstance(right, str) or right not in CHOICE_KINDS:
+        detail = f"`correct_answer` is {dump_loosely(right)[:80]}, not one of {', '.join(CHOICE_KINDS)}"
+        raise RowRejected(Reason.UNKNOWN_KIND, detail)
+    return right

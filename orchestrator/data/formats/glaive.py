@@ -19,14 +19,15 @@ from orchestrator.data.formats.common import (
     read_call,
     read_content,
     read_role,
-    read_tool,
     refuse_media,
     refuse_unlearned,
+    split_reasoning,
+    take_calls,
     turns_of,
     with_calls,
 )
+from orchestrator.data.formats.loose_schema import read_tool
 from orchestrator.data.formats.sharegpt import SHAREGPT_CALLS, SHAREGPT_ROLES, Turn, read_turns
-from orchestrator.data.formats.written import split_reasoning, take_calls
 from orchestrator.data.read.json_files import TURN_LISTS
 from orchestrator.data.rejection import Reason, RowRejected
 from orchestrator.notation.strict_json import Fault, StrictJsonError, json_end, json_values, parse, skip_space
@@ -72,9 +73,6 @@ def read_glaive(row: JsonObject) -> Draft:
     become tools, and the sentence that introduces them, or says that there are none, is removed: a model's chat
     template has its own. Calls of the assistant, alone or after a text, are one message with the assistant's turn
     before them.
-
-    Raises:
-        RowRejected: If a part of the row has no place in a sample, or a turn is cut or broken apart: see `_turns`.
     """
     refuse_media(row)
     messages: list[Message] = []

@@ -22,11 +22,11 @@ from orchestrator.data.formats.common import (
     refuse_media,
     refuse_unlearned,
     short,
+    take_calls,
     turns_of,
     with_system,
 )
 from orchestrator.data.formats.sharegpt import SHAREGPT_CALLS, SHAREGPT_ROLES, Turn, read_turns
-from orchestrator.data.formats.written import take_calls
 from orchestrator.data.read.json_files import TURN_LISTS
 from orchestrator.data.rejection import Reason, RowRejected
 from orchestrator.notation.pythonic import PythonicError, parse_json_or_literal, parse_literal
@@ -81,9 +81,6 @@ def read_hermes(row: JsonObject) -> Draft:
     Calls are `<tool_call>` tags in the assistant's text with a JSON object, or a Python dict of the same meaning, or a
     list of these. The text around them, a scratch pad included, stays as content before the calls; a leading `<think>`
     block becomes reasoning. Results are `<tool_response>` tags in tool or user turns, or a tool turn's whole text.
-
-    Raises:
-        RowRejected: If a part of the row has no place in a sample.
     """
     refuse_media(row)
     messages: list[Message] = []

@@ -9,8 +9,8 @@ import re
 from typing import Any
 
 from orchestrator.core.records import JsonObject, Message
-from orchestrator.data.formats.common import COMMON_FIELDS, Draft, Format, read_content, read_tools, short
-from orchestrator.data.formats.loose_schema import OfferedTools, offered_call, offered_tools, words_only
+from orchestrator.data.formats.common import COMMON_FIELDS, Draft, Format, read_content, short
+from orchestrator.data.formats.loose_schema import OfferedTools, offered_call, offered_tools, read_tools, words_only
 from orchestrator.data.formats.messages import read_messages
 from orchestrator.data.rejection import Reason, RowRejected, parse_or_reject
 
@@ -25,9 +25,6 @@ def read_instruction(row: JsonObject) -> Draft:
     """The request and the reply of a row of raw fields.
 
     Where tools are offered, a reply that is `{"name", "arguments"}` as JSON, or a list of these, becomes calls.
-
-    Raises:
-        RowRejected: If a part of the row has no place in a sample.
     """
     if isinstance(row.get("prompt"), list) and isinstance(row.get("completion"), list):
         return read_messages({"messages": [*row["prompt"], *row["completion"]], "tools": row.get("tools")})
@@ -38,11 +35,7 @@ def read_instruction(row: JsonObject) -> Draft:
 
 
 def asked(row: JsonObject) -> str:
-    """The text of the request in a row of raw fields.
-
-    Raises:
-        RowRejected: If there is none, or more than one.
-    """
+    """The text of the request in a row of raw fields."""
     request, material = _only_text(row, REQUESTS), _only_text(row, MATERIALS)
     if request is None and material is None:
         names = ", ".join((*REQUESTS, *MATERIALS))
@@ -51,11 +44,7 @@ def asked(row: JsonObject) -> str:
 
 
 def replied(row: JsonObject) -> Any:
-    """What the row gives as reply, whatever its type.
-
-    Raises:
-        RowRejected: If there is none, or more than one.
-    """
+    """What the row gives as reply, whatever its type."""
     name = _only_field(row, REPLIES)
     if name is None:
         raise RowRejected(Reason.NO_ANSWER, f"none of {', '.join(REPLIES)} holds a reply")

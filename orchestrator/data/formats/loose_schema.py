@@ -11,12 +11,20 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
-from orchestrator.core.records import JsonObject, ToolCall, ToolSpec
-from orchestrator.data.formats.common import read_call, short
+from orchestrator.core.records import FunctionSpec, JsonObject, ToolCall, ToolSpec
+from orchestrator.data.formats.common import TOOL_LISTS, read_call, short
 from orchestrator.data.formats.type_words import JSON_TYPES, LooseType, parse_type, union_of
-from orchestrator.data.rejection import Reason, RowRejected
+from orchestrator.data.rejection import Reason, RowRejected, parse_or_reject
 from orchestrator.notation.pythonic import first_called
 from orchestrator.notation.strict_json import MAX_DEPTH, StrictJsonError, parse
+
+SCHEMA_KEYS = ("parameters", "inputSchema", "input_schema")
+"""Where a tool keeps the JSON Schema of its arguments: OpenAI's name, MCP's and Anthropic's."""
+MISNAMED_SCHEMAS = ("args", "arguments", "params", "properties", "schema", "input")
+"""Keys of tools that look like a schema; a tool with one of them in place of a schema is not one without arguments."""
+
+MAX_TEXT_LEVELS = 3
+"""How often a list of tools may be wrapped as JSON text; tools that went through two tables are text in text."""
 
 _SCHEMA_KEYWORDS = frozenset(
     {"items", "additionalProperties", "additionalItems", "contains", "propertyNames", "not", "if", "then", "else"}
@@ -32,6 +40,66 @@ _OPEN_KEYWORDS = frozenset(
 _ILLEGAL = re.compile(r"[^a-zA-Z0-9_-]")
 MAX_NAME_CHARS = 64
 """Longest name of a function that common clients and servers accept."""
+
+
+def read_tools(row: JsonObject) -> tuple[ToolSpec, ...]:
+    """The tools in one of a row's `TOOL_LISTS`: a list of tools, or its JSON text."""
+    named = [key for key in TOOL_LISTS if row.get(key) not in (None, "", [])]
+    if len(named) > 1:
+        raise RowRejected(Reason.INVALID_TOOL, f"the row has both `{named[0]}` and `{named[1]}`")
+    given = row[named[0]] if named else []
+    for _ in range(MAX_TEXT_LEVELS):
+        if isinstance(given, str):
+            given = parse_or_reject(given, Reason.TOOLS_NOT_JSON, f"`{named[0]}` is") if given.strip() else []
+    tools = [] if given is None else given
+    if not isinstance(tools, list):
+        raise RowRejected(Reason.INVALID_TOOL, f"`{named[0]}` is {short(tools)}, not a list")
+    return tuple(read_tool(tool, f"tool {number}") for number, tool in enumerate(tools, start=1))
+
+
+def read_tool(tool: Any, where: str) -> ToolSpec:
+    """A tool as an object with a name, or its JSON text, with or without the `function` wrapper.
+
+    The schema stands under one of `SCHEMA_KEYS`, as an object or its JSON text, or is absent for a tool without
+    arguments. A list of `required` names beside a schema that has none belongs to it.
+    """
+    if isinstance(tool, str):
+        tool = parse_or_reject(tool, Reason.TOOLS_NOT_JSON, f"{where} is")
+    if not isinstance(tool, dict):
+        raise RowRejected(Reason.INVALID_TOOL, f"{where} is {short(tool)}, not an object")
+    if tool.get("type") not in (None, "function"):
+        raise RowRejected(Reason.INVALID_TOOL, f"{where} is of type {short(tool['type'])}, not a function")
+    function = tool.get("function", tool)
+    name = function.get("name") if isinstance(function, dict) else None
+    if not isinstance(name, str) or not name:
+        raise RowRejected(Reason.INVALID_TOOL, f"{where} has no name")
+    description = function.get("description") or ""
+    if not isinstance(description, str):
+        raise RowRejected(Reason.INVALID_TOOL, f"{where} ({name[:80]}): the description is not text")
+    parameters = _parameters(function, f"{where} ({name[:80]})")
+    if parameters is None:
+        return ToolSpec(function=FunctionSpec(name=name, description=description))
+    return ToolSpec(function=FunctionSpec(name=name, description=description, parameters=parameters))
+
+
+def _parameters(function: JsonObject, where: str) -> JsonObject | None:
+    named = [key for key in SCHEMA_KEYS if function.get(key) is not None]
+    if len(named) > 1:
+        raise RowRejected(Reason.INVALID_TOOL_SCHEMA, f"{where} has both `{named[0]}` and `{named[1]}`")
+    if not named:
+        misnamed = next((key for key in MISNAMED_SCHEMAS if function.get(key)), None)
+        if misnamed:
+            raise RowRejected(Reason.INVALID_TOOL_SCHEMA, f"{where} has `{misnamed}` and no `parameters`")
+        return None
+    parameters = function[named[0]]
+    if isinstance(parameters, str):
+        parameters = parse_or_reject(parameters, Reason.TOOLS_NOT_JSON, f"{where}: the schema is")
+    if not isinstance(parameters, dict):
+        raise RowRejected(Reason.INVALID_TOOL_SCHEMA, f"{where}: the parameters are {short(parameters)}, not an object")
+    required = function.get("required")
+    if isinstance(required, list) and isinstance(parameters.get("properties"), dict) and not parameters.get("required"):
+        return {**parameters, "required": required}
+    return parameters
 
 
 class OfferedTools(NamedTuple):
@@ -57,11 +125,7 @@ class OfferedTools(NamedTuple):
 
 
 def offered_tools(specs: Iterable[ToolSpec]) -> OfferedTools:
-    """Tools as they stand in a row, with JSON Schema parameters (see `json_schema`) and legal names.
-
-    Raises:
-        RowRejected: If a schema is neither JSON Schema nor a known looser form.
-    """
+    """Tools as they stand in a row, with JSON Schema parameters (see `json_schema`) and legal names."""
     given = list(specs)
     names = legal_names(spec.function.name for spec in given)
     tools = []
@@ -74,11 +138,7 @@ def offered_tools(specs: Iterable[ToolSpec]) -> OfferedTools:
 
 
 def offered_call(call: Any, offered: OfferedTools, where: str) -> ToolCall:
-    """A call `{"name", "arguments"}` by a tool's name in the row, as a call of the tool's legal name.
-
-    Raises:
-        RowRejected: If it is no call, or names no offered tool.
-    """
+    """A call `{"name", "arguments"}` by a tool's name in the row, as a call of the tool's legal name."""
     read = read_call(call, where)
     name = read.function.name
     legal = offered.legal_names.get(name)

@@ -28,13 +28,12 @@ from orchestrator.data.formats.common import (
     Format,
     read_content,
     read_role,
-    read_tools,
     short,
     text_field,
     with_calls,
 )
 from orchestrator.data.formats.instruction import MATERIALS, REQUESTS, asked
-from orchestrator.data.formats.loose_schema import OfferedTools, offered_call, offered_tools
+from orchestrator.data.formats.loose_schema import OfferedTools, offered_call, offered_tools, read_tools
 from orchestrator.data.read.json_files import MCP_TURN_LISTS
 from orchestrator.data.rejection import Reason, RowRejected, parse_or_reject
 from orchestrator.notation.strict_json import StrictJsonError, dump_loosely, parse
@@ -94,11 +93,7 @@ Event = _Words | _Call | _Result | _Listed
 
 
 def read_mcp(row: JsonObject) -> Draft:
-    """The conversation of an MCP row, of one of the three kinds in the module's docstring.
-
-    Raises:
-        RowRejected: If a part of the row has no place in a sample, or a message is not JSON-RPC 2.0.
-    """
+    """The conversation of an MCP row, of one of the three kinds in the module's docstring."""
     events = list(_events(row))
     listed = [tool for event in events if isinstance(event, _Listed) for tool in event.tools]
     given = _tool_list(row.get("tools"))

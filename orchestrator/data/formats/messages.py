@@ -9,28 +9,30 @@ from typing import Any, NamedTuple
 
 from orchestrator.core.records import JsonObject, Message, Role, ToolCall, ToolSpec
 from orchestrator.data.formats.common import (
+    CHOICE_FIELDS,
     COMMON_FIELDS,
     ROLES,
     Draft,
     Format,
+    Reasoned,
+    choice_labels,
+    closing_think_tag,
+    is_choice,
     optional_text,
     read_call,
     read_calls,
     read_content,
     read_role,
-    read_tool,
-    read_tools,
     refuse_media,
     refuse_unlearned,
     short,
+    split_reasoning,
+    take_calls,
     text_field,
     turns_of,
     with_calls,
 )
-from orchestrator.data.formats.loose_schema import json_schema
-from orchestrator.data.formats.when2call import FIELDS as CHOICE_FIELDS
-from orchestrator.data.formats.when2call import choice_labels, is_choice
-from orchestrator.data.formats.written import Reasoned, closing_think_tag, split_reasoning, take_calls
+from orchestrator.data.formats.loose_schema import json_schema, read_tool, read_tools
 from orchestrator.data.read.json_files import TURN_LISTS
 from orchestrator.data.rejection import Reason, RowRejected, parse_or_reject
 from orchestrator.notation.pythonic import PythonicError, opens_like_calls, parse_calls
@@ -78,9 +80,6 @@ def read_messages(row: JsonObject) -> Draft:
     a field of the turn, parts, or a leading `<think>` block. See `read_turn` for what becomes of their order.
     Turns of one `function_call` each, and the words before them, are one reply where they follow each other. A system
     text that only declares tools, in the tags of a template, becomes tools; those of the row come first.
-
-    Raises:
-        RowRejected: If a part of the row has no place in a sample.
     """
     refuse_media(row)
     messages: list[Message] = []
@@ -95,8 +94,8 @@ def read_messages(row: JsonObject) -> Draft:
             messages[-1:] = with_calls(messages[-1:], _reply(turn, turn.get("content"), where))
         else:
             messages += read_turn(turn, role, turn.get("content"), where)
-    labels = choice_labels(row)
-    return Draft(messages=messages, tools=with_tools(tools_of(row), declared), kind=labels.kind, tags=labels.tags)
+    kind, tags = choice_labels(row)
+    return Draft(messages=messages, tools=with_tools(tools_of(row), declared), kind=kind, tags=tags)
 
 
 def with_tools(given: tuple[ToolSpec, ...], written: Sequence[ToolSpec]) -> tuple[ToolSpec, ...]:
@@ -121,31 +120,19 @@ def _declared_tools(content: Any, where: str) -> list[ToolSpec] | None:
 
 
 def written_tools(values: Sequence[Any], where: str) -> list[ToolSpec]:
-    """The tools that a text declares as JSON values, one after the other or in lists.
-
-    Raises:
-        RowRejected: If one is no tool.
-    """
+    """The tools that a text declares as JSON values, one after the other or in lists."""
     tools = [tool for value in values for tool in (value if isinstance(value, list) else [value])]
     specs = [read_tool(tool, f"{where}: tool {number}") for number, tool in enumerate(tools, start=1)]
     return [with_json_schema(spec, where) for spec in specs]
 
 
 def tools_of(row: JsonObject) -> tuple[ToolSpec, ...]:
-    """The tools of a row as `common.read_tools` reads them, with schemas that are JSON Schema (`loose_schema`).
-
-    Raises:
-        RowRejected: If they are no tools, or a schema is neither JSON Schema nor a known looser form.
-    """
+    """The tools of a row as `common.read_tools` reads them, with schemas that are JSON Schema (`loose_schema`)."""
     return tuple(with_json_schema(tool, f"tool {number}") for number, tool in enumerate(read_tools(row), start=1))
 
 
 def with_json_schema(tool: ToolSpec, where: str) -> ToolSpec:
-    """A tool whose parameters may be described loosely, with JSON Schema in their place.
-
-    Raises:
-        RowRejected: If they are neither JSON Schema nor a known looser form.
-    """
+    """A tool whose parameters may be described loosely, with JSON Schema in their place."""
     schema = json_schema(tool.function.parameters, f"{where} ({tool.function.name[:80]})")
     if schema == tool.function.parameters:
         return tool
@@ -163,9 +150,6 @@ def read_turn(turn: JsonObject, role: Role, content: Any, where: str) -> list[Me
         role: Who speaks.
         content: What is said, wherever the turn keeps it.
         where: The turn, for an error.
-
-    Raises:
-        RowRejected: If a part of the turn has no place in a message.
     """
     if role == "assistant":
         return [_reply(turn, content, where)]
@@ -213,9 +197,6 @@ def read_reasoning(turn: JsonObject, text: str, known: str | None, where: str) -
         text: The text of the reply, which may begin with a `<think>` block.
         known: Thoughts from elsewhere in the turn.
         where: The turn, for an error.
-
-    Raises:
-        RowRejected: If different thoughts stand in two places, the block has no end, or another end stands in the rest.
     """
     fields = [optional_text(turn, key, where) for key in THOUGHT_FIELDS]
     given = list(dict.fromkeys(thoughts for thoughts in (*fields, known) if thoughts))

@@ -18,11 +18,11 @@ from orchestrator.data.formats.common import (
     read_role,
     refuse_media,
     refuse_unlearned,
+    split_reasoning,
     text_field,
     turns_of,
     with_calls,
 )
-from orchestrator.data.formats.written import split_reasoning
 from orchestrator.data.read.json_files import TURN_LISTS
 from orchestrator.data.rejection import Reason, RowRejected
 
@@ -60,9 +60,6 @@ def read_sharegpt(row: JsonObject) -> Draft:
 
     A call turn holds one call or a list as JSON, after thoughts in a `<think>` block if any, and becomes the
     `tool_calls` of an assistant message; calls that follow each other, or follow the assistant's text, are one message.
-
-    Raises:
-        RowRejected: If a part of the row has no place in a sample.
     """
     refuse_media(row)
     messages: list[Message] = []
@@ -76,11 +73,7 @@ def read_sharegpt(row: JsonObject) -> Draft:
 
 
 def read_turns(turns: Sequence[Any]) -> list[Turn]:
-    """Turns written with `from` or `role` and `value`, `content` or `text`, or as pairs of `human` and `assistant`.
-
-    Raises:
-        RowRejected: If a turn is not an object, names no speaker, or has two different contents.
-    """
+    """Turns written with `from` or `role` and `value`, `content` or `text`, or as pairs of `human` and `assistant`."""
     read: list[Turn] = []
     for number, turn in enumerate(turns, start=1):
         where = f"turn {number}"

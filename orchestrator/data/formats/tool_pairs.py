@@ -9,9 +9,9 @@ up from the call itself would agree with anything and would show the model the a
 from typing import Any
 
 from orchestrator.core.records import JsonObject, Message, ToolCall
-from orchestrator.data.formats.common import COMMON_FIELDS, Draft, Format, read_content, read_tools, short
+from orchestrator.data.formats.common import COMMON_FIELDS, Draft, Format, read_content, short
 from orchestrator.data.formats.instruction import MATERIALS, REPLIES, REQUESTS, asked, replied
-from orchestrator.data.formats.loose_schema import OfferedTools, offered_call, offered_tools, words_only
+from orchestrator.data.formats.loose_schema import OfferedTools, offered_call, offered_tools, read_tools, words_only
 from orchestrator.data.rejection import Reason, RowRejected, parse_or_reject
 
 

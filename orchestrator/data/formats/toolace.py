@@ -17,12 +17,11 @@ from orchestrator.data.formats.common import (
     Format,
     read_content,
     read_role,
-    read_tools,
     short,
     text_field,
     turns_of,
 )
-from orchestrator.data.formats.loose_schema import OfferedTools, declared_call, offered_tools, words_only
+from orchestrator.data.formats.loose_schema import OfferedTools, declared_call, offered_tools, read_tools, words_only
 from orchestrator.data.rejection import Reason, RowRejected, parse_or_reject
 from orchestrator.notation.pythonic import PythonicError, opens_like_calls, parse_calls
 from orchestrator.notation.strict_json import StrictJsonError, dump_loosely, parse
@@ -62,9 +61,6 @@ def read_toolace(row: JsonObject) -> Draft:
     A turn of the assistant that begins like a list of calls must be one; names are those of the offered tools, which
     may hold brackets and commas of their own (`Number (short) Lookup`). A tool turn is a JSON list with a result for
     each call, by name and in any order, or the one result of the one call.
-
-    Raises:
-        RowRejected: If a part of the row has no place in a sample.
     """
     turns, given = turns_of(row), row.get("system")
     if not given and turns and isinstance(turns[0], dict) and turns[0].get("from") == "system":

@@ -5,8 +5,8 @@ as they are: a number written as text for a parameter of type `int` is for the s
 """
 
 from orchestrator.core.records import JsonObject, Message
-from orchestrator.data.formats.common import COMMON_FIELDS, Draft, Format, by_fields, read_tools, short
-from orchestrator.data.formats.loose_schema import declared_call, offered_tools
+from orchestrator.data.formats.common import COMMON_FIELDS, Draft, Format, by_fields, short
+from orchestrator.data.formats.loose_schema import declared_call, offered_tools, read_tools
 from orchestrator.data.rejection import Reason, RowRejected, parse_or_reject
 
 

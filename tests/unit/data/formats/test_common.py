@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from orchestrator.chat.formats import REPLY_FORMATS
 from orchestrator.chat.parse import CALL_MARKS, THINK_TAGS, split_thinking
-from orchestrator.data.formats.written import split_reasoning, take_calls
+from orchestrator.data.formats.common import split_reasoning, take_calls
 from orchestrator.data.rejection import RowRejected
 
 
