@@ -33,12 +33,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     how = f"how rows are written: {', '.join(formats)}; auto, the default, looks at each row"
     parser.add_argument("--format", choices=formats, default="auto", metavar="FORMAT", help=how)
     parser.add_argument("--input", type=Path, required=True, help="the file of questions or conversations")
-    parser.add_argument(
-        "--answers", type=Path, help="bfcl: the file of accepted answers, if it is not beside the input"
-    )
-    parser.add_argument(
-        "--turns", choices=get_args(Turns), default="all", help="all turns of the assistant, or the last"
-    )
+    beside = "bfcl: the file of accepted answers, if it is not beside the input"
+    parser.add_argument("--answers", type=Path, help=beside)
+    which = "all turns of the assistant, or the last"
+    parser.add_argument("--turns", choices=get_args(Turns), default="all", help=which)
     parser.add_argument("--limit", type=int, metavar="N", help="use the first N rows")
     parser.add_argument("--out", type=Path, required=True, help="where the cases are written")
     return run_command(parser, _write_cases, arguments)

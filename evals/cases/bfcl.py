@@ -39,18 +39,13 @@ def case_from_bfcl_row(row: JsonObject, *, suite: str, file_name: str) -> Case:
     has its `accepted_calls`, and in `expected_calls` one example of them, or what comes nearest where no call is ever
     accepted.
 
-    Args:
-        row: `id`, `question`, `function`, and as `ground_truth` the accepted answers.
-        suite: The name that the case carries.
-        file_name: Names the category where the id does not.
-
-    Raises:
-        RowRejected: If it cannot be a case.
+    The row has `id`, `question`, `function`, and as `ground_truth` the accepted answers; `file_name` gives the category
+    where the id does not. RowRejected if it cannot be a case.
     """
     messages = _messages(row.get("question"))
     functions = _functions(row.get("function"))
     category = _category(row["id"], file_name)
-    language = _language(category)
+    language: Language = "javascript" if "javascript" in category else "java" if "java" in category else "python"
     described = [function if language == "python" else _as_source(function, language) for function in functions]
     offered = offered_tools(read_tool(function, f"tool {number}") for number, function in enumerate(described, start=1))
     accepted: tuple[AcceptedCall, ...] = ()
@@ -80,17 +75,10 @@ def _category(identifier: str, file_name: str) -> str:
     return named[0] if named else ""
 
 
-def _language(category: str) -> Language:
-    if "javascript" in category:
-        return "javascript"
-    return "java" if "java" in category else "python"
-
-
 def _messages(question: Any) -> list[Message]:
     turns = question if isinstance(question, list) and all(isinstance(turn, list) for turn in question) else [question]
     if len(turns) != 1 or not isinstance(turns[0], list) or not turns[0]:
-        detail = f"`question` is {short(question)}, not one turn of messages"
-        raise RowRejected(Reason.UNSUPPORTED_CONTENT, detail)
+        raise RowRejected(Reason.UNSUPPORTED_CONTENT, f"`question` is {short(question)}, not one turn of messages")
     return [question_turn(message, f"message {number}") for number, message in enumerate(turns[0], start=1)]
 
 
@@ -183,14 +171,10 @@ def _example(accepted: AcceptedCall, offered: OfferedTools) -> ToolCall:
     schema = offered.parameters_of(accepted.name)
     arguments: JsonObject = {}
     for name, values in accepted.arguments.items():
-        if (
-            MAY_BE_ABSENT in values
-            and (name not in accepted.required)
-            and (values[0] == MAY_BE_ABSENT or name not in accepted.types)
-        ):
+        may_be_absent = MAY_BE_ABSENT in values and name not in accepted.required
+        if may_be_absent and (values[0] == MAY_BE_ABSENT or name not in accepted.types):
             continue
-        candidates = [reading for value in values for reading in _readings(value)]
-        candidates = [_written(value, name, accepted) for value in candidates]
+        candidates = [_written(reading, name, accepted) for value in values for reading in _readings(value)]
         good = [value for value in candidates if argument_problem(name, value, accepted) is None]
         fitting = [value for value in good if fits(value, name, schema)] if len(good) > 1 else good
         chosen = (*fitting, *good, *candidates)
@@ -212,5 +196,4 @@ def _readings(value: Any) -> list[Any]:
 def _written(value: Any, name: str, accepted: AcceptedCall) -> Any:
     if accepted.language == "python":
         return value
-    word, item_word = accepted.types.get(name, ""), accepted.item_types.get(name)
-    return write_source(value, word, item_word, accepted.language)
+    return write_source(value, accepted.types.get(name, ""), accepted.item_types.get(name), accepted.language)

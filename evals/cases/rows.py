@@ -27,8 +27,7 @@ def cases_from_conversation_row(
 ) -> list[Case]:
     """The cases of one conversation, checked as training data is: its calls fit the tools it offers.
 
-    Raises:
-        RowRejected: If the row is no good conversation, or no turn of the assistant in it can be a case.
+    Every reader of this module raises RowRejected for a row that is not what it reads or holds no case.
     """
     named = detect_format(row).format if row_format == "auto" else row_format
     sample, _ = sample_from_row(row, named, source=source, keep_reasoning=False)
@@ -44,12 +43,8 @@ def cases_from_when2call_row(row: JsonObject, *, source: str) -> list[Case]:
 
     A row has `question`, `tools`, `answers` (a reply of each sort) and `correct_answer`: tool_call, request_for_info,
     cannot_answer or direct. The published multiple choice is not asked: the model replies in its own words, and the
-    reply is judged by what it does.
-
-    A question that cannot be answered asks for a reply that says so, also where the row offers no tool at all.
-
-    Raises:
-        RowRejected: If it is no such question.
+    reply is judged by what it does. A question that cannot be answered asks for a reply that says so, also where the
+    row offers no tool at all.
     """
     if not is_choice(row):
         raise RowRejected(Reason.UNKNOWN_FORMAT, "the row has not all of `question`, `answers` and `correct_answer`")
@@ -70,10 +65,7 @@ def cases_from_mcp_row(row: JsonObject, *, source: str, turns: Turns = "all") ->
 
     A row is one that `orchestrator.data.formats.mcp` reads, with two additions that only a case can have. `expected`
     may stand beside `messages` or `session`: it is then the reply to them. And it may be an empty list: no call is
-    expected.
-
-    Raises:
-        RowRejected: If it is no such row, or a call in it names no offered tool or does not fit its schema.
+    expected. A call must name an offered tool and fit its schema.
     """
     expected = row.get(_EXPECTED)
     if isinstance(expected, str) and expected.strip():
@@ -82,17 +74,14 @@ def cases_from_mcp_row(row: JsonObject, *, source: str, turns: Turns = "all") ->
     if expected == []:
         cases = cases_from_conversation_row({**rest, "answer": _STAND_IN}, row_format="mcp", source=source, turns=turns)
         tags = dict.fromkeys((*cases[-1].tags, NO_FITTING_TOOL, NO_CALL_SUFFICES))
-        last = cases[-1].model_copy(
-            update={"kind": "answer", "expected_text": "", "tags": tuple(tags), "kind_inferred": False}
-        )
-        return [*cases[:-1], last]
+        update = {"kind": "answer", "expected_text": "", "tags": tuple(tags), "kind_inferred": False}
+        return [*cases[:-1], cases[-1].model_copy(update=update)]
     listed = next((name for name in MCP_TURN_LISTS if row.get(name) is not None), None)
     if expected is None or listed is None or not isinstance(row[listed], list):
         return cases_from_conversation_row(row, row_format="mcp", source=source, turns=turns)
     reply = {"role": "assistant", "tool_calls": expected if isinstance(expected, list) else [expected]}
-    return cases_from_conversation_row(
-        {**rest, listed: [*row[listed], reply]}, row_format="mcp", source=source, turns=turns
-    )
+    asked = {**rest, listed: [*row[listed], reply]}
+    return cases_from_conversation_row(asked, row_format="mcp", source=source, turns=turns)
 
 
 def is_xstest(row: JsonObject) -> bool:
@@ -107,9 +96,6 @@ def cases_from_xstest_row(row: JsonObject, *, source: str) -> list[Case]:  # noq
     What is unsafe is to be refused, what is safe is not. The tags are `harmful` or `benign`, and the row's type behind
     `type:`, so that no word of a file can act as one of the project's own tags. Source: the prompts of XSTest v2 (arXiv
     2308.01263).
-
-    Raises:
-        RowRejected: If it has no id, no prompt or another label.
     """
     identifier, prompt, label = row.get("id"), row.get("prompt"), row.get("label")
     if isinstance(identifier, bool) or not isinstance(identifier, str | int) or identifier == "":

@@ -31,10 +31,7 @@ def cases_from_samples(samples: Iterable[Sample], *, turns: Turns = "all") -> li
 
     The last assistant turn has the sample's id, kind and tags. Turn `i` before it (counting assistant turns from 0)
     has the id `<sample id>#<i>`, the kind `tool_call` or `answer` by what the data did there, and none of the tags
-    that label what the last turn should be.
-
-    Raises:
-        DataError: If two cases have one id, because their replies could not be told apart.
+    that label what the last turn should be. Two cases must not have one id (see `refuse_repeated_ids`).
     """
     cases = [case for sample in samples for case in _cases_of(sample, turns)]
     refuse_repeated_ids(cases)
@@ -42,20 +39,12 @@ def cases_from_samples(samples: Iterable[Sample], *, turns: Turns = "all") -> li
 
 
 def refuse_repeated_ids(cases: Iterable[Case]) -> None:
-    """Refuse cases that share an id: their replies could not be told apart.
-
-    Raises:
-        DataError: With how many ids occur more than once, and one of them.
-    """
+    """DataError for cases that share an id, with how many ids and one of them: their replies would be mixed up."""
     repeated = [case_id for case_id, count in Counter(case.id for case in cases).items() if count > 1]
     if repeated:
         counted = "1 case id occurs" if len(repeated) == 1 else f"{len(repeated)} case ids occur"
-        raise DataError(
-            f"{counted} more than once",
-            where=repeated[0],
-            allowed="one sample for each id",
-            fix="Give every sample its own id",
-        )
+        fix = "Give every sample its own id"
+        raise DataError(f"{counted} more than once", where=repeated[0], allowed="one sample for each id", fix=fix)
 
 
 def case_from_row(row: JsonObject, *, where: str) -> Case:

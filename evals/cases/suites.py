@@ -42,19 +42,9 @@ class RowReader(Protocol):
 
 
 def read_suite(suite: SuiteConfig, *, turns: Turns = "all") -> list[Case]:
-    """The cases of one suite of the configuration, their ids `<suite>/<id>`.
-
-    Raises:
-        DataError: If the file is missing, cannot be read, or holds too many rows that cannot be cases.
-    """
-    cases = cases_from_file(
-        Path(suite.path),
-        suite.format,
-        suite=suite.name,
-        answers=None if suite.answers is None else Path(suite.answers),
-        limit=suite.limit,
-        turns=turns,
-    )
+    """The cases of one suite of the configuration, their ids `<suite>/<id>`; raises as `cases_from_file`."""
+    path, answers = Path(suite.path), None if suite.answers is None else Path(suite.answers)
+    cases = cases_from_file(path, suite.format, suite=suite.name, answers=answers, limit=suite.limit, turns=turns)
     return [case.model_copy(update={"id": f"{suite.name}/{case.id}"}) for case in cases]
 
 
@@ -91,7 +81,7 @@ def cases_from_file(
         turns: Which turns of a conversation.
 
     Raises:
-        DataError: As `read_suite`.
+        DataError: If the file is missing, cannot be read, or holds too many rows that cannot be cases.
     """
     for file in (path, answers):
         if file is not None:
@@ -133,12 +123,8 @@ def _bfcl_cases(path: Path, answers: Path | None, *, suite: str, limit: int | No
 def cases_from_bfcl_file(questions: Path, answers: Path | None, *, suite: str, limit: int | None) -> list[Case]:
     """The questions of a file of the Berkeley Function Calling Leaderboard as cases, in the order of the file.
 
-    Args:
-        questions: Rows of `id`, `question` and `function`.
-        answers: JSON lines or a JSON array of `id` and `ground_truth`; None looks for them beside the questions
-            (`answers_path`).
-        suite: The name that the cases carry.
-        limit: How many questions are read at most; None reads all.
+    `questions` holds rows of `id`, `question` and `function`, `answers` JSON lines or a JSON array of `id` and
+    `ground_truth`; None looks for them beside the questions (`answers_path`).
 
     Raises:
         DataError: If a file cannot be read, two questions have one id, or a question cannot be a case: how many
@@ -186,21 +172,16 @@ def _written_cases(path: Path, *, limit: int | None) -> list[Case]:
     for row in suite_rows(path, limit=limit):
         where = f"{row.source}:{row.line}"
         try:
-            cases += _read(row, _written_case, where)
+            cases.append(case_from_row(_fields(row), where=where))
         except RowRejected as rejected:
             raise DataError(rejected.detail, where=where) from None
     return cases
 
 
-def _written_case(row: JsonObject, *, source: str) -> list[Case]:
-    return [case_from_row(row, where=source)]
-
-
 def _format_of(path: Path) -> SuiteFormat:
     """The suite's own format that the first row is in; `auto` for conversations, of which each row is looked at."""
-    first = next(suite_rows(path))
     try:
-        row = {} if isinstance(first, QuarantinedRow) else parse_row(first)
+        row = _fields(next(suite_rows(path)))
         if {"messages", "kind", "expected_calls", "expected_text"} <= row.keys():
             return "cases"
         if is_xstest(row):
@@ -222,7 +203,7 @@ def _cases_of_rows(path: Path, read_row: RowReader, *, suite: str, limit: int | 
         num_rows += 1
         where = f"{row.source}:{row.line}"
         try:
-            found = _read(row, read_row, where)
+            found = read_row(_fields(row), source=where)
         except RowRejected as rejected:
             refused.append(f"{where}: {rejected.detail}")
             continue
@@ -238,10 +219,10 @@ def _cases_of_rows(path: Path, read_row: RowReader, *, suite: str, limit: int | 
     return list(cases.values())
 
 
-def _read(row: RawRow | QuarantinedRow, read_row: RowReader, where: str) -> list[Case]:
+def _fields(row: RawRow | QuarantinedRow) -> JsonObject:
     if isinstance(row, QuarantinedRow):
         raise RowRejected(Reason(row.reason), row.detail)
-    return read_row(parse_row(row), source=where)
+    return parse_row(row)
 
 
 def _refuse_unfit(suite: str, refused: list[str], num_rows: int) -> None:
@@ -250,11 +231,8 @@ def _refuse_unfit(suite: str, refused: list[str], num_rows: int) -> None:
     first = visible(" ".join(refused[0].split()))
     what = f"suite {suite}: {len(refused)} of {num_rows} rows cannot be cases; the first is {first}"
     if len(refused) > MAX_REFUSED_SHARE * num_rows:
-        raise DataError(
-            what,
-            allowed=f"{MAX_REFUSED_SHARE:.0%} of the rows",
-            fix="Correct these rows, or take them out and call the suite by another name",
-        )
+        fix = "Correct these rows, or take them out and call the suite by another name"
+        raise DataError(what, allowed=f"{MAX_REFUSED_SHARE:.0%} of the rows", fix=fix)
     say(f"Left out of {what}.")
 
 
@@ -274,11 +252,7 @@ def suite_rows(path: Path, *, limit: int | None = None) -> Iterator[RawRow | Qua
 
 
 def refuse_no_file(path: Path, what: str) -> None:
-    """Refuse a path that is no regular file.
-
-    Raises:
-        DataError: If there is none, or something else; its message begins with `what`, such as `suite xstest`.
-    """
+    """DataError for a path that is no regular file; its message begins with `what`, such as `suite xstest`."""
     if path.is_file():
         return
     if path.is_dir():

@@ -81,11 +81,9 @@ NOT_BAD = REPEATED | {Reason.LEFT_OUT}
 
 
 class RowRejected(Exception):
-    """One row cannot become a sample. Caught where rows are collected, never shown as a traceback.
+    """One row cannot become a sample: the code that the quarantine counts, and what is wrong in one clause.
 
-    Args:
-        reason: The code that the quarantine counts.
-        detail: What is wrong in this row, in one clause.
+    Caught where rows are collected, never shown as a traceback.
     """
 
     def __init__(self, reason: Reason, detail: str) -> None:
@@ -94,11 +92,7 @@ class RowRejected(Exception):
 
 
 def parse_or_reject(text: str, reason: Reason, what: str) -> Any:
-    """The value of a strict JSON text.
-
-    Raises:
-        RowRejected: For `reason`, if it is not strict JSON; `what` begins the detail, such as "`tools` is".
-    """
+    """The value of a strict JSON text, or RowRejected for `reason`; `what` begins the detail, such as "`tools` is"."""
     try:
         return parse(text)
     except StrictJsonError as error:
@@ -124,10 +118,8 @@ class Reasons:
 
     def counts(self) -> dict[str, ReasonCount]:
         """By reason, in alphabetical order."""
-        return {
-            reason: ReasonCount(count=self._counts[reason], example=self._examples[reason])
-            for reason in sorted(self._counts)
-        }
+        examples = self._examples
+        return {code: ReasonCount(count=n, example=examples[code]) for code, n in sorted(self._counts.items())}
 
 
 class Quarantine:

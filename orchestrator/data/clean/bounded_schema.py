@@ -56,9 +56,7 @@ class BoundedSchema:
     Nothing is ever fetched: a `$ref` to another document is an error. Patterns are read as RE2 reads them, digits and
     word characters as ASCII like ECMA-262; what RE2 lacks, such as look-ahead, is left to Python where that is quick.
 
-    Args:
-        schema: A JSON Schema.
-        dialect: The class of `jsonschema` for its dialect; a `$schema` further inside changes nothing.
+    `dialect` is the class of `jsonschema` for the schema's dialect; a `$schema` further inside changes nothing.
 
     Raises:
         SchemaError: If `schema` does not fit the schema of its dialect.
@@ -157,10 +155,9 @@ def _matches(pattern: str, text: str) -> bool:
     import pyarrow as pa
     from pyarrow import compute
 
+    re2 = _ESCAPE.sub(lambda escape: f"\\x{{{escape[1]}}}" if escape[1] else escape[0], pattern)
     try:
-        return bool(
-            compute.match_substring_regex(pa.array([text]), pattern=_ESCAPE.sub(_re2_escape, pattern))[0].as_py()
-        )
+        return bool(compute.match_substring_regex(pa.array([text]), pattern=re2)[0].as_py())
     except pa.ArrowInvalid:
         pass
     # Without repeated groups, a pattern is tried in no more ways than this.
@@ -168,7 +165,3 @@ def _matches(pattern: str, text: str) -> bool:
     if _REPEAT_OF_GROUP.search(pattern) or tries > MAX_TRIES:
         raise TooMuchWorkError(f"the pattern {pattern[:80]!r} cannot be searched for in bounded time")
     return re.search(pattern, text) is not None
-
-
-def _re2_escape(match: re.Match[str]) -> str:
-    return f"\\x{{{match[1]}}}" if match[1] else match[0]

@@ -89,7 +89,7 @@ def near_duplicates(
 
     Args:
         signatures: `uint32[n, NUM_PERM]`, of `signature`.
-        rank: `int[n]`, different numbers: of samples alike the one with the smallest is kept.
+        rank: `int[n]`, all different: of samples alike the one with the smallest is kept.
         threshold: Jaccard similarity of word sets, in (0, 1], from which two samples are near-duplicates.
         words_of: The word set of a row, asked for again whenever it is needed.
 
@@ -110,17 +110,9 @@ def near_duplicates(
 def similar_to(
     rows: Sequence[int], others: Sequence[int], signatures: Signatures, threshold: float, words_of: WordsOf
 ) -> dict[int, int]:
-    """Find the rows that resemble one of `others`, such as samples of a held-out part that resemble one of train.
+    """Each of `rows` that resembles one of `others`, with such a one: held-out samples that resemble one of train.
 
-    Args:
-        rows: Rows to look at.
-        others: Rows to compare them with.
-        signatures: `uint32[n, NUM_PERM]` of all rows, of `signature`.
-        threshold: As for `near_duplicates`.
-        words_of: The word set of a row.
-
-    Returns:
-        Each of `rows` that resembles one of `others`, with such a one.
+    `signatures` are those of all rows; they, `threshold` and `words_of` are as for `near_duplicates`.
     """
     index = _Index(signatures, threshold, words_of)
     for row in others:
@@ -223,14 +215,9 @@ def _jaccard(words: NDArray[np.int64], others: Sequence[NDArray[np.int64]]) -> N
 
 
 def _band_width(threshold: float) -> int:
-    """The most hashes a band can have so that pairs at the threshold are still found."""
-    widths = (width for width in range(NUM_PERM, 0, -1) if _band_miss(threshold, width) <= MAX_BAND_MISS)
-    return next(widths, 1)
-
-
-def _band_miss(threshold: float, width: int) -> float:
-    """The chance that a pair of this similarity agrees in no whole band."""
-    return (1 - threshold**width) ** (NUM_PERM // width)
+    """The most hashes a band can have so that pairs at the threshold still agree in a whole one."""
+    widths = range(NUM_PERM, 0, -1)
+    return next((width for width in widths if (1 - threshold**width) ** (NUM_PERM // width) <= MAX_BAND_MISS), 1)
 
 
 def _min_agreeing(threshold: float) -> int:

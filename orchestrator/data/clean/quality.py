@@ -1,4 +1,4 @@
-"""Checks of a canonical sample, and the one repair.
+"""Checks of a canonical sample, the one repair, and findings that a person should look at.
 
 The repair undoes Arrow: a table of rows with different arguments fills those that a row lacks with null, and a model
 trained on that learns to emit nulls. See `check_sample`.
@@ -9,14 +9,14 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import groupby, pairwise
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError, ValidationError
 from jsonschema.validators import validator_for
 from referencing.exceptions import Unresolvable
 
-from orchestrator.core.records import JsonObject, Message, Role, Sample, ToolCall, ToolSpec
+from orchestrator.core.records import BENIGN, HARMFUL, JsonObject, Message, Role, Sample, ToolCall, ToolSpec
 from orchestrator.data.clean.bounded_schema import BoundedSchema
 from orchestrator.data.rejection import Reason, RowRejected
 
@@ -40,6 +40,42 @@ _GIVEN = re.compile(r'"(?:arguments|parameters|args|input|action_input)"\s*+:')
 SCHEMA_FAILURES = (Unresolvable, RecursionError, re.error, OverflowError, TypeError, ValueError)
 """What `jsonschema` raises on a schema that its meta-schema lets pass: dangling or endless `$ref`, `$id` that is no
 URI, numbers beyond a float. A check that would take too long is a ValueError."""
+
+FlagCode = Literal["secret", "harmful_not_refused", "benign_refused", "undeclared_argument", "control_token"]
+
+OPEN_KEYWORDS = frozenset(
+    {"additionalProperties", "patternProperties", "unevaluatedProperties", "propertyNames", "$ref", "$dynamicRef"}
+    | {"allOf", "anyOf", "oneOf", "if", "dependentSchemas"}
+)
+"""Schema keywords that may allow an argument which `properties` does not name."""
+
+_SECRETS = (
+    ("a private key", "PRIVATE KEY-----", r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----"),
+    ("an AWS access key", "AKIA", r"\bAKIA[0-9A-Z]{16}\b"),
+    ("an AWS access key", "ASIA", r"\bASIA[0-9A-Z]{16}\b"),
+    ("a GitHub token", "ghp_", r"\bghp_[A-Za-z0-9]{36,}"),
+    ("a GitHub token", "gho_", r"\bgho_[A-Za-z0-9]{36,}"),
+    ("a GitHub token", "ghs_", r"\bghs_[A-Za-z0-9]{36,}"),
+    ("a GitHub token", "github_pat_", r"\bgithub_pat_[A-Za-z0-9_]{22,}"),
+    ("a Slack token", "xox", r"\bxox[abposr]-[A-Za-z0-9-]{10,}"),
+    ("a Google API key", "AIza", r"\bAIza[0-9A-Za-z_-]{35}"),
+    ("an OpenAI or Anthropic key", "sk-", r"\bsk-(?:ant-|proj-)?[A-Za-z0-9_-]{32,}"),
+    ("a Hugging Face token", "hf_", r"\bhf_[A-Za-z0-9]{30,}\b"),
+    ("a Stripe key", "k_live_", r"\b[rs]k_live_[0-9A-Za-z]{16,}"),
+    ("a JSON web token", "eyJ", r"\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}"),
+)
+"""Published forms of credentials: name, a literal that each has (far faster to look for, so first), and pattern.
+Passwords and keys without a form of their own are missed."""
+
+_CONTROL = re.compile(r"<\|\w{1,40}\|>")
+"""How most tokenizers write the tokens that divide turns."""
+
+
+class Flag(NamedTuple):
+    """A finding in a sample that is kept, for a person to decide; `detail` repeats no secret."""
+
+    code: FlagCode
+    detail: str
 
 
 class CheckedSample(NamedTuple):
@@ -273,3 +309,38 @@ def _is_filled(key: str, schema: JsonObject, validator: BoundedSchema) -> bool:
 
 def _shorten(text: str) -> str:
     return text if len(text) <= MAX_DETAIL_CHARS else f"{text[: MAX_DETAIL_CHARS - 3]}..."
+
+
+def find_flags(sample: Sample, text: str, *, is_kind_inferred: bool) -> Iterator[Flag]:
+    """What stands out in a sample whose JSON is `text`.
+
+    A label that the last turn seems to contradict is flagged only where the kind was inferred, for words can
+    mislead; a given kind that contradicts is a reason for the quarantine.
+    """
+    found = next((what for what, literal, form in _SECRETS if literal in text and re.search(form, text)), None)
+    if found:
+        yield Flag("secret", f"it seems to hold {found}; a model may repeat it")
+    if is_kind_inferred and HARMFUL in sample.tags and sample.kind != "refusal":
+        yield Flag("harmful_not_refused", f"it is tagged harmful, but the last turn reads as {sample.kind}")
+    if is_kind_inferred and BENIGN in sample.tags and sample.kind == "refusal":
+        yield Flag("benign_refused", "it is tagged benign, but the last turn reads as a refusal")
+    if "<|" in text and (control := _CONTROL.search(text)):
+        yield Flag("control_token", f"it holds {control[0]}, which a tokenizer may read as the border of a turn")
+    undeclared = next(_undeclared_arguments(sample), None)
+    if undeclared:
+        detail = f"{undeclared[:160]} is given, which the tool's schema does not name; is it misspelt or made up?"
+        yield Flag("undeclared_argument", detail)
+
+
+def _undeclared_arguments(sample: Sample) -> Iterator[str]:
+    """Arguments that fit their schema only because JSON Schema allows whatever it does not name."""
+    named: dict[str, JsonObject] = {
+        tool.function.name: tool.function.parameters.get("properties", {})
+        for tool in sample.tools
+        if not OPEN_KEYWORDS & tool.function.parameters.keys()
+    }
+    for message in sample.messages:
+        for call in message.tool_calls:
+            known = named.get(call.function.name)
+            if known is not None:
+                yield from (f"{call.function.name}.{key}" for key in call.function.arguments if key not in known)

@@ -56,9 +56,7 @@ def load_answers(path: Path) -> dict[str, Any]:
     """The accepted answers by the id of their question, from rows of `id` and `ground_truth`.
 
     They are JSON lines or one JSON array, packed with gzip where the name ends in `.gz`, with or without a byte order
-    mark.
-
-    An answer that is no list of calls, such as the result of a web request, is for `read_bfcl` to refuse.
+    mark. An answer that is no list of calls, such as the result of a web request, is for `read_bfcl` to refuse.
 
     Raises:
         DataError: With `file:line`, if the file is missing or a line is not an answer or repeats an id.
@@ -111,18 +109,14 @@ def read_bfcl(row: JsonObject) -> Draft:
 
     Of the accepted values the first that fits the parameter's schema is taken. A parameter whose list begins with ""
     is left out, unless the schema requires it: "" stands first where absence, so the default, is the usual answer.
-
-    Raises:
-        RowRejected: NO_ANSWER without `ground_truth`, UNSUPPORTED_CONTENT for questions of several turns, and what
-            else has no place in a sample.
+    A row without `ground_truth` is refused as NO_ANSWER, a question of several turns as UNSUPPORTED_CONTENT.
     """
     messages = _question(row.get("question"))
     functions = [row["function"]] if isinstance(row.get("function"), dict) else row.get("function")
     if not isinstance(functions, list):
         raise RowRejected(Reason.INVALID_TOOL, f"`function` is {short(functions)}, not a list of functions")
     offered = offered_tools(read_tool(function, f"tool {number}") for number, function in enumerate(functions, start=1))
-    calls = _calls(row.get("ground_truth"), offered)
-    messages.append(Message(role="assistant", tool_calls=calls))
+    messages.append(Message(role="assistant", tool_calls=_calls(row.get("ground_truth"), offered)))
     return Draft(messages=messages, tools=offered.specs, original_names=offered.original_names)
 
 

@@ -31,12 +31,7 @@ class Detected(NamedTuple):
 
 
 def detect_format(row: JsonObject) -> Detected:
-    """Recognise the format of a row.
-
-    Raises:
-        RowRejected: UNKNOWN_FORMAT with the row's keys and the nearest format, if it is in none of them;
-            MALFORMED_FIELD, if its turns are no list.
-    """
+    """Recognise the format of a row; UNKNOWN_FORMAT, with the row's keys and the nearest format, if it is in none."""
     if row.get("session") is not None or row.get("jsonrpc") is not None:
         return Detected("mcp", f"the row has `{'session' if row.get('session') is not None else 'jsonrpc'}`")
     if any(row.get(key) is not None for key in TURN_LISTS):

@@ -201,19 +201,12 @@ def _read_function_call(text: str, start: int, where: str) -> tuple[list[ToolCal
     return [read_call(call, where)], after + len(CLOSE_CALL) if text.startswith(CLOSE_CALL, after) else end
 
 
-class _QuotedCall(NamedTuple):
-    call: Any
-    end: int
-
-
-def _quoted_call(text: str, begin: int) -> _QuotedCall:
+def _quoted_call(text: str, begin: int) -> tuple[Any, int]:
     r"""A call whose arguments are JSON text in single quotes, and the position after it.
 
     The quotes need no escaping: apostrophes inside are part of JSON strings. Where the writer escaped them all the
-    same, `\'` is an apostrophe, if no other backslash is doubled, which would leave open what was meant.
-
-    Raises:
-        StrictJsonError: If there is no such call.
+    same, `\'` is an apostrophe, if no other backslash is doubled, which would leave open what was meant. Any other text
+    is a StrictJsonError.
     """
     head = _NAME_FIRST.match(text, begin)
     if head is None:
@@ -225,17 +218,17 @@ def _quoted_call(text: str, begin: int) -> _QuotedCall:
         written, after = text[arguments : closing.start()], closing.end()
     else:
         written, after = _escaped_arguments(text, arguments)
-    return _QuotedCall({"name": parse(head[1]), "arguments": parse(written)}, after)
+    return {"name": parse(head[1]), "arguments": parse(written)}, after
 
 
-def _call_with_name_last(text: str, begin: int) -> _QuotedCall:
+def _call_with_name_last(text: str, begin: int) -> tuple[Any, int]:
     head = _ARGUMENTS_FIRST.match(text, begin)
     end = None if head is None else json_end(text, head.end())
     closing = None if end is None else _CALL_END_WITH_NAME.match(text, end)
     if head is None or closing is None:
-        return _QuotedCall(parse(text[begin:]), len(text))
+        return parse(text[begin:]), len(text)
     arguments = parse(text[head.end() : closing.start()])
-    return _QuotedCall({"name": parse(closing[1]), "arguments": arguments}, closing.end())
+    return {"name": parse(closing[1]), "arguments": arguments}, closing.end()
 
 
 def _escaped_arguments(text: str, start: int) -> tuple[str, int]:

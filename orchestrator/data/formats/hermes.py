@@ -73,10 +73,9 @@ def read_hermes(row: JsonObject) -> Draft:
     """The conversation of a Hermes row, with `from` and `value` or `role` and `content` in its turns.
 
     Tools are those of the row's `tools` and of the `<tools>` block in the system text, each name once; a tool in both
-    is taken from the row. The block is removed from the text, because a model's chat template writes its own. The
-    sentences around it that tell how to call go with it where all of them are known; if anything that speaks of the
-    tags would remain, none is removed, so that no half of an instruction is left and nothing else is ever lost.
-    The row's `system` field is read like a system turn.
+    is taken from the row. The block is removed, because a model's chat template writes its own, and with it the
+    sentences on how to call; but if one of them is unknown and mentions the tags, all stay, so that no half of an
+    instruction is left and nothing else is lost. The row's `system` field is read like a system turn.
 
     Calls are `<tool_call>` tags in the assistant's text with a JSON object, or a Python dict of the same meaning, or a
     list of these. The text around them, a scratch pad included, stays as content before the calls; a leading `<think>`

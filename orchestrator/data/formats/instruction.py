@@ -97,9 +97,8 @@ def _history(given: Any) -> list[Message]:
         raise RowRejected(Reason.MALFORMED_FIELD, f"`history` is {short(given)}, not pairs of request and reply")
     messages = []
     for number, (request, reply) in enumerate(pairs, start=1):
-        messages.append(Message(role="user", content=request))
         content = read_content(reply, "assistant", f"reply {number} of `history`")
-        messages.append(Message(role="assistant", content=content))
+        messages += [Message(role="user", content=request), Message(role="assistant", content=content)]
     return messages
 
 

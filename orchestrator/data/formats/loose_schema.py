@@ -1,4 +1,4 @@
-"""JSON Schema and legal names from the looser tool descriptions that public data sets use.
+"""Tools as public data sets describe them, often loosely, with JSON Schema and legal names.
 
 Four looser ways are read, at any depth: parameters without the schema around them (`{"city": {"type": "str"}}`, as in
 xLAM), type words of Python, Java and JavaScript (`dict`, `float`, `ArrayList`, as in BFCL and ToolACE), Python type
@@ -43,7 +43,7 @@ MAX_NAME_CHARS = 64
 
 
 def read_tools(row: JsonObject) -> tuple[ToolSpec, ...]:
-    """The tools in one of a row's `TOOL_LISTS`: a list of tools, or its JSON text."""
+    """The tools in the one of a row's `TOOL_LISTS` that holds any: a list of tools, or its JSON text."""
     named = [key for key in TOOL_LISTS if row.get(key) not in (None, "", [])]
     if len(named) > 1:
         raise RowRejected(Reason.INVALID_TOOL, f"the row has both `{named[0]}` and `{named[1]}`")
@@ -153,8 +153,7 @@ def offered_call(call: Any, offered: OfferedTools, where: str) -> ToolCall:
 def declared_call(call: Any, offered: OfferedTools, where: str) -> ToolCall:
     """`offered_call` where parameters are those of a function, as in xLAM, ToolACE and BFCL: there are no others.
 
-    Raises:
-        RowRejected: As `offered_call`; ARGUMENTS_DO_NOT_FIT_SCHEMA for an argument that the tool does not declare.
+    An argument that the tool does not declare is refused as ARGUMENTS_DO_NOT_FIT_SCHEMA.
     """
     read = offered_call(call, offered, where)
     parameters = offered.parameters_of(read.function.name)
@@ -166,11 +165,7 @@ def declared_call(call: Any, offered: OfferedTools, where: str) -> ToolCall:
 
 
 def words_only(text: str, offered: OfferedTools, where: str) -> str:
-    """A reply that calls no tool of the row as `[name(...)]` or `name(...)`, which would be learned as words.
-
-    Raises:
-        RowRejected: CALL_IN_TEXT, if it does.
-    """
+    """A reply; CALL_IN_TEXT if it calls a tool as `[name(...)]` or `name(...)`, which would be learned as words."""
     called = first_called(text, offered.legal_names)
     if called is not None:
         raise RowRejected(Reason.CALL_IN_TEXT, f"{where} calls {short(called)} in a text that is no list of calls")
@@ -230,10 +225,8 @@ def json_schema(parameters: JsonObject, where: str = "the parameters") -> JsonOb
     A proper JSON Schema comes back unchanged. Parameters without a schema around them become its `properties`; one is
     required unless it has a `default`, its type says optional or allows null, or it says `"required": false` or
     `"optional": true`: xLAM marks its optional parameters by default and by word, never by a list. A boolean
-    `required` inside a property moves to the list of the object.
-
-    Raises:
-        RowRejected: INVALID_TOOL_SCHEMA, for a type word that is not known or a description that is none.
+    `required` inside a property moves to the list of the object. An unknown type word is refused as
+    INVALID_TOOL_SCHEMA, as is what describes nothing.
     """
     bare = _bare_parameters(parameters)
     if bare is None:

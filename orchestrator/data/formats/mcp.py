@@ -39,23 +39,13 @@ from orchestrator.data.rejection import Reason, RowRejected, parse_or_reject
 from orchestrator.notation.strict_json import StrictJsonError, dump_loosely, parse
 
 PASSED_METHODS = frozenset(
-    {
-        "initialize",
-        "ping",
-        "logging/setLevel",
-        "completion/complete",
-        "roots/list",
-        "server/discover",
-        *(f"{kind}/list" for kind in ("tools", "prompts", "resources", "resources/templates")),
-        *(f"resources/{what}" for what in ("subscribe", "unsubscribe")),
-    }
+    {"initialize", "ping", "logging/setLevel", "completion/complete", "server/discover"}
+    | {"roots/list", "tools/list", "prompts/list", "resources/list", "resources/templates/list"}
+    | {"resources/subscribe", "resources/unsubscribe"}
 )
 """Requests whose answers no model reads. Prompts and resources that are fetched it may have read: those are refused."""
 
 CALLS = ("request", "call", "expected")
-
-RPC_MARKS = ('"jsonrpc"', '"tools/call"')
-"""What tells JSON-RPC in a text."""
 
 RequestId = tuple[str, str | int]
 """The type and value of a JSON-RPC id: 1 and "1" are two ids."""
@@ -101,8 +91,7 @@ def read_mcp(row: JsonObject) -> Draft:
         raise RowRejected(Reason.INVALID_TOOL, "`tools` and the tools/list result in the session differ")
     tools = [_with_description(tool) for tool in (listed if given is None else given)]
     offered = offered_tools(read_tools({"tools": tools}))
-    messages = _messages(events, offered)
-    return Draft(messages=messages, tools=offered.specs, original_names=offered.original_names)
+    return Draft(messages=_messages(events, offered), tools=offered.specs, original_names=offered.original_names)
 
 
 def _tool_list(given: Any) -> list[Any] | None:
@@ -175,9 +164,8 @@ def _parsed(value: Any, where: str) -> Any:
 def _request(message: Any, where: str) -> _Call:
     _check_version(message, where)
     if message.get("method") != "tools/call":
-        raise RowRejected(
-            Reason.UNSUPPORTED_CONTENT, f"{where}: the method is {short(message.get('method'))}, not tools/call"
-        )
+        detail = f"{where}: the method is {short(message.get('method'))}, not tools/call"
+        raise RowRejected(Reason.UNSUPPORTED_CONTENT, detail)
     return _Call(_key(message, where), message.get("params"), where)
 
 
@@ -220,9 +208,8 @@ class _Session:
             raise RowRejected(Reason.MALFORMED_FIELD, f"{where}: a {role} turn holds a JSON-RPC message")
         for message in inside or []:
             if isinstance(message, dict) and ("method" in message) != (role == "assistant"):
-                raise RowRejected(
-                    Reason.MALFORMED_FIELD, f"{where}: not what a turn of {role} can hold: {short(message)}"
-                )
+                detail = f"{where}: not what a turn of {role} can hold: {short(message)}"
+                raise RowRejected(Reason.MALFORMED_FIELD, detail)
             yield from self.message(message, where)
         if inside is None and role == "tool":
             yield _Result(None, read_content(content, role, where))
@@ -239,10 +226,8 @@ class _Session:
         _check_version(message, where)
         parts = [part for part in ("method", "result", "error") if part in message]
         if len(parts) != 1:
-            detail = (
-                f"{where}: a JSON-RPC message has one of method, result and error, not {' and '.join(parts) or 'none'}"
-            )
-            raise RowRejected(Reason.MALFORMED_FIELD, detail)
+            one = "a JSON-RPC message has one of method, result and error"
+            raise RowRejected(Reason.MALFORMED_FIELD, f"{where}: {one}, not {' and '.join(parts) or 'none'}")
         if parts[0] != "method":
             yield from self.response(message, where)
         elif message["method"] == "tools/call":
@@ -359,7 +344,7 @@ def why_tools(row: JsonObject) -> str | None:
 def is_rpc(value: Any) -> bool:
     """Whether a value is a JSON-RPC message or a list that holds one, or looks like the JSON text of either."""
     if isinstance(value, str):
-        return value.lstrip()[:1] in ("{", "[") and any(mark in value for mark in RPC_MARKS)
+        return value.lstrip()[:1] in ("{", "[") and ('"jsonrpc"' in value or '"tools/call"' in value)
     values = value if isinstance(value, list) else [value]
     return any(isinstance(item, dict) and ("jsonrpc" in item or item.get("method") == "tools/call") for item in values)
 

@@ -142,14 +142,9 @@ def with_json_schema(tool: ToolSpec, where: str) -> ToolSpec:
 def read_turn(turn: JsonObject, role: Role, content: Any, where: str) -> list[Message]:
     """The messages that a turn stands for: one, or several for a turn that holds several tool results.
 
-    An assistant message holds thoughts, then text, then calls. Text after a call moves before it; thoughts after text
-    or calls have no place.
-
-    Args:
-        turn: The turn, for its other fields (`TURN_FIELDS`).
-        role: Who speaks.
-        content: What is said, wherever the turn keeps it.
-        where: The turn, for an error.
+    `content` is what `role` says, wherever the turn keeps it; `turn` is for its other fields (`TURN_FIELDS`). An
+    assistant message holds thoughts, then text, then calls. Text after a call moves before it; thoughts after text or
+    calls have no place.
     """
     if role == "assistant":
         return [_reply(turn, content, where)]
@@ -192,11 +187,8 @@ def _reply(turn: JsonObject, content: Any, where: str) -> Message:
 def read_reasoning(turn: JsonObject, text: str, known: str | None, where: str) -> Reasoned:
     """The thoughts of a reply and its text without them.
 
-    Args:
-        turn: The turn, for its fields of thoughts.
-        text: The text of the reply, which may begin with a `<think>` block.
-        known: Thoughts from elsewhere in the turn.
-        where: The turn, for an error.
+    Thoughts stand in fields of the turn, in a `<think>` block that begins the text, or are `known` from elsewhere;
+    different ones in two places are refused, as is a block without an end or with another end in the rest.
     """
     fields = [optional_text(turn, key, where) for key in THOUGHT_FIELDS]
     given = list(dict.fromkeys(thoughts for thoughts in (*fields, known) if thoughts))
@@ -210,11 +202,7 @@ def read_reasoning(turn: JsonObject, text: str, known: str | None, where: str) -
 
 
 def words_only(text: str, where: str) -> str:
-    """An assistant's text that holds no call in any common spelling, Python's included.
-
-    Raises:
-        RowRejected: CALL_IN_TEXT, if it does.
-    """
+    """An assistant's text; CALL_IN_TEXT if it holds a call in any common spelling, Python's included."""
     if opens_like_calls(text):
         try:
             parse_calls(text)
@@ -265,9 +253,8 @@ def _read_tagged_calls(text: str, start: int, where: str) -> tuple[list[ToolCall
 
 def _has_typed_parts(content: Any) -> bool:
     known = (*TEXT_PARTS, *THOUGHT_PARTS, *CALL_PARTS, *RESULT_PARTS)
-    if not isinstance(content, list):
-        return False
-    return any(isinstance(part, dict) and part.get("type") in known for part in content)
+    parts = content if isinstance(content, list) else []
+    return any(isinstance(part, dict) and part.get("type") in known for part in parts)
 
 
 def _is_all_parts_of_result(content: Any) -> bool:

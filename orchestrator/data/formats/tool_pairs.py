@@ -16,19 +16,12 @@ from orchestrator.data.rejection import Reason, RowRejected, parse_or_reject
 
 
 def read_tool_pairs(row: JsonObject) -> Draft:
-    """The request of a row and the calls, or the words, that answer it.
-
-    Raises:
-        RowRejected: If a part of the row has no place in a sample; UNKNOWN_TOOL for a call in a row without `tools`.
-    """
+    """The request of a row and the calls, or the words, that answer it. A call without `tools` is an UNKNOWN_TOOL."""
     offered = offered_tools(read_tools(row))
     given = _pair(row) if row.get("tool") is not None else _parsed(_reply(row))
     reply = _read_reply(given, offered)
-    return Draft(
-        messages=[Message(role="user", content=asked(row)), reply],
-        tools=offered.specs,
-        original_names=offered.original_names,
-    )
+    messages = [Message(role="user", content=asked(row)), reply]
+    return Draft(messages=messages, tools=offered.specs, original_names=offered.original_names)
 
 
 def _pair(row: JsonObject) -> JsonObject:

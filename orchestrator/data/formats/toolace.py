@@ -8,7 +8,7 @@ date of the conversation, stays as the system message.
 import json
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from orchestrator.core.records import JsonObject, Message, Role, ToolCall, ToolSpec
 from orchestrator.data.formats.common import (
@@ -48,13 +48,6 @@ _BOILERPLATE = re.compile(
 )
 
 
-class _System(NamedTuple):
-    """What the system text holds: its tools, and what it says beside them."""
-
-    tools: Any
-    words: str
-
-
 def read_toolace(row: JsonObject) -> Draft:
     """The conversation of a ToolACE row. The row's `system` is in the draft's messages as far as it is kept.
 
@@ -67,9 +60,9 @@ def read_toolace(row: JsonObject) -> Draft:
         given = turns[0].get("value")
     if given is not None and not isinstance(given, str):
         raise RowRejected(Reason.MALFORMED_FIELD, f"the system text is {short(given)}, not text")
-    system = _read_system(given or "")
-    offered = offered_tools(_tools(row, system.tools))
-    messages = [Message(role="system", content=system.words)] if system.words else []
+    listed, words = _read_system(given or "")
+    offered = offered_tools(_tools(row, listed))
+    messages = [Message(role="system", content=words)] if words else []
     first = 0 if row.get("system") or not given else 1
     for number, turn in enumerate(turns[first:], start=first + 1):
         messages += _read_turn(turn, messages, offered, f"turn {number}")
@@ -87,16 +80,16 @@ def _tools(row: JsonObject, listed: Any) -> tuple[ToolSpec, ...]:
     return in_text
 
 
-def _read_system(text: str) -> _System:
+def _read_system(text: str) -> tuple[Any, str]:
+    """The tools in the system text, and what it says beside them."""
     span = _tool_list_span(text)
     if span is None and _INTRODUCTION.search(text) is None:
-        return _System(None, text.strip())
+        return None, text.strip()
     start, end = span or (len(text), len(text))
-    around = [text[:start], text[end:]]
-    kept = [sentence for part in around for sentence in _sentences(part) if _is_kept(sentence)]
-    listed = text[start:end]
-    tools = parse_or_reject(listed, Reason.TOOLS_NOT_JSON, "the list of tools in `system` is") if span else None
-    return _System(tools, "".join(kept).strip())
+    kept = [said for part in (text[:start], text[end:]) for said in _sentences(part) if _is_kept(said)]
+    what = "the list of tools in `system` is"
+    tools = parse_or_reject(text[start:end], Reason.TOOLS_NOT_JSON, what) if span else None
+    return tools, "".join(kept).strip()
 
 
 def _tool_list_span(text: str) -> tuple[int, int] | None:
@@ -167,32 +160,25 @@ def _results(value: Any, before: Sequence[Message], offered: OfferedTools, where
     names = [result.get("name") if isinstance(result, dict) else None for result in results]
     if not all(isinstance(name, str) and name in offered.legal_names for name in names):
         return [_result(call, result) for call, result in zip(calls, results, strict=True)]
-    return _by_name(
-        calls, [(offered.legal_names[str(name)], part) for name, part in zip(names, results, strict=True)], where
-    )
+    waiting: dict[str, list[Any]] = {}
+    for name, result in zip(names, results, strict=True):
+        waiting.setdefault(offered.legal_names[str(name)], []).append(result)
+    return [_result(call, _taken(waiting, call, where)) for call in calls]
 
 
 def _parsed(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
     try:
-        return parse(value)
+        return parse(value) if isinstance(value, str) else value
     except StrictJsonError:
         return value  # a tool may answer with any text
 
 
-def _by_name(calls: Sequence[ToolCall], results: list[tuple[str, Any]], where: str) -> list[Message]:
-    """The results in the order of their calls."""
-    waiting: dict[str, list[Any]] = {}
-    for name, result in results:
-        waiting.setdefault(name, []).append(result)
-    messages = []
-    for call in calls:
-        if not waiting.get(call.function.name):
-            detail = f"{where} has no result of {short(call.function.name)}, but one of a tool that was not called"
-            raise RowRejected(Reason.TOOL_RESULT_WITHOUT_CALL, detail)
-        messages.append(_result(call, waiting[call.function.name].pop(0)))
-    return messages
+def _taken(waiting: dict[str, list[Any]], call: ToolCall, where: str) -> Any:
+    """The first of the results that wait for their calls, by name, which answers this call."""
+    if not waiting.get(call.function.name):
+        detail = f"{where} has no result of {short(call.function.name)}, but one of a tool that was not called"
+        raise RowRejected(Reason.TOOL_RESULT_WITHOUT_CALL, detail)
+    return waiting[call.function.name].pop(0)
 
 
 def _result(call: ToolCall, result: Any) -> Message:

@@ -11,11 +11,7 @@ from orchestrator.data.rejection import Reason, RowRejected, parse_or_reject
 
 
 def read_xlam(row: JsonObject) -> Draft:
-    """The question of an xLAM row and the calls that answer it.
-
-    Raises:
-        RowRejected: If a part of the row has no place in a sample; NO_ANSWER for an empty list of answers.
-    """
+    """The question of an xLAM row and the calls that answer it. A row without a call is refused as NO_ANSWER."""
     query = row.get("query")
     if not isinstance(query, str):
         raise RowRejected(Reason.MALFORMED_FIELD, f"`query` is {short(query)}, not text")
@@ -29,11 +25,8 @@ def read_xlam(row: JsonObject) -> Draft:
         raise RowRejected(Reason.MALFORMED_FIELD, f"`answers` is {short(answers)}, not a list of calls")
     given = [answers] if isinstance(answers, dict) else answers
     calls = tuple(declared_call(call, offered, f"answer {number}") for number, call in enumerate(given, start=1))
-    return Draft(
-        messages=[Message(role="user", content=query), Message(role="assistant", tool_calls=calls)],
-        tools=offered.specs,
-        original_names=offered.original_names,
-    )
+    messages = [Message(role="user", content=query), Message(role="assistant", tool_calls=calls)]
+    return Draft(messages=messages, tools=offered.specs, original_names=offered.original_names)
 
 
 FORMAT = Format(

@@ -66,9 +66,8 @@ class SourceTally:
 
     def format_counts(self) -> dict[str, FormatCount]:
         """Rows by format, and why the first of each was taken for it."""
-        return {
-            name: FormatCount(rows=count, why=self.format_reasons[name]) for name, count in sorted(self.formats.items())
-        }
+        why = self.format_reasons
+        return {name: FormatCount(rows=count, why=why[name]) for name, count in sorted(self.formats.items())}
 
 
 class Samples:
@@ -132,11 +131,7 @@ class Samples:
 def collect(
     config: DataConfig, base_dir: Path, samples: Samples, quarantine: Quarantine, flags: Reasons
 ) -> list[SourceTally]:
-    """Read every source; good rows go to `samples`, bad ones to `quarantine`, findings in good rows to `flags`.
-
-    Raises:
-        DataError: If a source cannot be read.
-    """
+    """Read every source; good rows go to `samples`, bad ones to `quarantine`, findings in good rows to `flags`."""
     tallies = [_opened(source, base_dir) for source in config.sources]
     with bar("Reading rows", None) as advance:
         for number, tally in enumerate(tallies):
@@ -165,8 +160,7 @@ def _sha256(files: Iterable[Path]) -> str:
     sha = hashlib.sha256()
     for path in files:
         with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                sha.update(block)
+            hashlib.file_digest(file, lambda: sha)
     return sha.hexdigest()
 
 
@@ -176,9 +170,8 @@ def _converted(source: SourceConfig, config: DataConfig, base_dir: Path) -> Iter
         made = generate_samples(count, seed=SYNTHETIC_SEED, catalogue=source.catalogue)
         return map_chunks(convert_samples, made, chunk_size=ROWS_PER_CHUNK)
     assert source.format != "synthetic", "the config allows this format for the path `synthetic` alone"
-    settings = ConvertSettings(
-        source.format, config.reasoning == "keep", _answers(source, base_dir), _tools(source, base_dir)
-    )
+    answers, tools = _answers(source, base_dir), _tools(source, base_dir)
+    settings = ConvertSettings(source.format, config.reasoning == "keep", answers, tools)
     rows = read_source(source, base_dir=base_dir)
     return map_chunks(partial(convert_rows, settings=settings), rows, chunk_size=ROWS_PER_CHUNK)
 
@@ -226,10 +219,8 @@ def _count(row: Converted | Refused, tally: SourceTally) -> None:
 
 
 def _flag(row: Converted, flags: Reasons) -> None:
-    if row.flags:
-        source = json.loads(row.line)["source"]
-        for flag in row.flags:
-            flags.add(flag.code, f"{source}: {flag.detail}")
+    for flag in row.flags:
+        flags.add(flag.code, f"{json.loads(row.line)['source']}: {flag.detail}")
 
 
 def contradictions(samples: Samples, kept: Iterable[int]) -> Iterator[tuple[int, int]]:

@@ -14,8 +14,7 @@ from orchestrator.core.errors import ConfigError
 from orchestrator.core.jsonl import dump_line
 from orchestrator.core.records import JsonObject, QuarantinedRow, Sample
 from orchestrator.data.clean.duplicates import shingles, signature
-from orchestrator.data.clean.flags import Flag, find_flags
-from orchestrator.data.clean.quality import check_sample
+from orchestrator.data.clean.quality import Flag, check_sample, find_flags
 from orchestrator.data.formats.bfcl import with_answer
 from orchestrator.data.formats.canonical import content_hash, ignored_fields, sample_from_row
 from orchestrator.data.formats.common import TOOL_LISTS
@@ -80,9 +79,8 @@ def _convert(row: RawRow, settings: ConvertSettings) -> Converted | Refused:
         if detected.format == "bfcl":
             value = with_answer(value, settings.answers)
         source = f"{row.source}:{row.line}"
-        sample, is_inferred = sample_from_row(
-            value, detected.format, source=source, keep_reasoning=settings.keep_reasoning
-        )
+        keep = settings.keep_reasoning
+        sample, is_inferred = sample_from_row(value, detected.format, source=source, keep_reasoning=keep)
         converted = convert_sample(sample, is_kind_inferred=is_inferred)
         return converted._replace(detected=detected, ignored=tuple(ignored_fields(value, detected.format)))
     except RowRejected as rejected:
@@ -115,11 +113,7 @@ def _from_function(function: Callable[[JsonObject], Any], row: JsonObject) -> Js
 
 @lru_cache
 def row_function(name: str) -> Callable[[JsonObject], Any]:
-    """The function of a `RowFunction`, imported as Python imports it and from the current directory.
-
-    Raises:
-        ConfigError: If its module cannot be imported or has no such function.
-    """
+    """The function of a `RowFunction`, imported as Python imports it and from the current directory, or ConfigError."""
     where = f"data.sources.format {name}"
     module_name, _, function_name = name.partition(":")
     here = str(Path.cwd())
@@ -138,11 +132,7 @@ def row_function(name: str) -> Callable[[JsonObject], Any]:
 
 
 def function_files(name: str) -> list[Path]:
-    """The files of a `RowFunction`: that of the module named, and that of the module which defines it.
-
-    Raises:
-        ConfigError: As `row_function`; if the function is in no file of Python.
-    """
+    """The files of a `RowFunction`: of the module named and of the module that defines it; ConfigError if none."""
     modules = dict.fromkeys([name.partition(":")[0], getattr(row_function(name), "__module__", None)])
     files = [getattr(sys.modules.get(module or ""), "__file__", None) for module in modules]
     if found := [Path(file) for file in files if file]:
@@ -151,20 +141,15 @@ def function_files(name: str) -> list[Path]:
 
 
 def convert_sample(sample: Sample, *, is_kind_inferred: bool) -> Converted:
-    """Check a sample and describe it for duplicates, splits and counts.
-
-    Raises:
-        RowRejected: With the first thing wrong.
-    """
+    """Check a sample (see `check_sample`) and describe it for duplicates, splits and counts."""
     sample, num_nulls = check_sample(sample)
     line = dump_line(sample)
-    called = (call.function.name for message in sample.messages for call in message.tool_calls)
     item = SplitItem(
         content=bytes.fromhex(content_hash(sample))[:16],
         group=group_key(sample),
         kind=sample.kind,
         offered=tuple(tool.function.name for tool in sample.tools),
-        called=tuple(called),
+        called=tuple(call.function.name for message in sample.messages for call in message.tool_calls),
     )
     return Converted(
         line=line,
@@ -182,14 +167,11 @@ def convert_sample(sample: Sample, *, is_kind_inferred: bool) -> Converted:
 
 def convert_samples(samples: list[Sample]) -> list[Converted | Refused]:
     """Every generated sample, checked like a row of a file."""
-    return [_convert_generated(sample) for sample in samples]
-
-
-def _convert_generated(sample: Sample) -> Converted | Refused:
-    try:
-        return convert_sample(sample, is_kind_inferred=False)
-    except RowRejected as rejected:
-        row = QuarantinedRow(
-            source=sample.source, reason=rejected.reason, detail=rejected.detail, raw=dump_line(sample)
-        )
-        return Refused(row, None)
+    converted: list[Converted | Refused] = []
+    for sample in samples:
+        try:
+            converted.append(convert_sample(sample, is_kind_inferred=False))
+        except RowRejected as refusal:
+            found = {"reason": refusal.reason, "detail": refusal.detail, "raw": dump_line(sample)}
+            converted.append(Refused(QuarantinedRow(source=sample.source, **found), None))
+    return converted

@@ -34,6 +34,7 @@ Name = TypeVar("Name", bound=str)
 PARTS: tuple[SplitName, ...] = ("train", "val", "test")
 PATHS = ("path", "answers", "tools")
 """Fields of a source that name files."""
+DISTRIBUTION = "tool-lora-orchestrator"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
 AUDITED_SIMILARITY = 0.9
 """The similarity from which the leak audit counts near-duplicates if the configuration does not look for them."""
@@ -52,12 +53,8 @@ def prepare_data(config: RunConfig, run: RunDir, *, base_dir: Path) -> DataCard:
     """Read all sources, split them, and write the run's `data/` folder.
 
     Every row is either in one of the parts or in the quarantine, which is written before anything is refused. Which of
-    several similar samples is kept, and where a sample goes, depends on the rows alone, not on their order.
-
-    Args:
-        config: The run's configuration; `data` decides.
-        run: Where to write.
-        base_dir: Folder that relative source paths start at, usually the config file's.
+    several similar samples is kept, and where a sample goes, depends on the rows alone, not on their order. Relative
+    source paths start at `base_dir`, usually the config file's folder.
 
     Raises:
         DataError: If a file cannot be read, a source has no usable row, more than `data.max_quarantine_rate` of the
@@ -99,12 +96,8 @@ def _without_repeats(
         rank = np.empty(len(kept), dtype=np.int64)
         rank[np.argsort(contents)] = np.arange(len(kept))
         indices = np.asarray(kept, dtype=np.int64)
-        found = near_duplicates(
-            samples.signatures[indices],
-            rank,
-            config.near_duplicate_threshold,
-            lambda place: samples.words(kept[place]),
-        )
+        threshold = config.near_duplicate_threshold
+        found = near_duplicates(samples.signatures[indices], rank, threshold, lambda place: samples.words(kept[place]))
         repeats.update((kept[place], (kept[first], Reason.NEAR_DUPLICATE)) for place, first in found.items())
     for index, (first, reason) in sorted(repeats.items()):
         quarantine.add(_repeated(samples, index, first, reason))
@@ -130,11 +123,10 @@ def _labels(samples: Samples, index: int) -> tuple[str, str, tuple[str, ...]]:
 
 
 def _repeated(samples: Samples, index: int, first: int, reason: Reason) -> QuarantinedRow:
-    text = samples.line(index)
     source, line = _place(samples, index)
     likeness = "the same messages and tools as" if reason == Reason.DUPLICATE else "almost the same words as"
-    name = _named(samples, first)
-    return QuarantinedRow(source=source, line=line, reason=reason, detail=f"{likeness} {name}", raw=clip_raw(text))
+    detail, raw = f"{likeness} {_named(samples, first)}", clip_raw(samples.line(index))
+    return QuarantinedRow(source=source, line=line, reason=reason, detail=detail, raw=raw)
 
 
 def _named(samples: Samples, index: int) -> str:
@@ -225,9 +217,9 @@ def _refuse_bad_data(
     rate = num_bad / num_rows
     if rate > config.max_quarantine_rate:
         common = sorted(bad.items(), key=lambda item: -item[1].count)[:3]
-        told = "; ".join(f"{reason} x {found.count}, such as {found.example}" for reason, found in common)
+        named = "; ".join(f"{reason} x {found.count}, such as {found.example}" for reason, found in common)
         raise DataError(
-            f"{num_bad} of {num_rows} rows ({rate:.1%}) could not be used: {told}",
+            f"{num_bad} of {num_rows} rows ({rate:.1%}) could not be used: {named}",
             where="data.max_quarantine_rate",
             allowed=f"at most {config.max_quarantine_rate:.1%}",
             fix=f"Look at {run.quarantine}, then repair the rows or raise data.max_quarantine_rate",
@@ -297,15 +289,14 @@ def _sorted(counts: Counter[Name]) -> dict[Name, int]:
 
 
 def data_digest(config: DataConfig, *, base_dir: Path) -> str:
-    """Digest of what decides the split files: the section and its files, by name and content and not by folder.
+    """Digest of what decides the split files: the section and its files, by name and content.
 
-    The file of a function that reads rows is one of them.
-
-    A submitted job finds the same files in another place each time. A hub data set counts by its name and revision.
+    Not by folder, for a submitted job finds the same files in another place each time. The file of a function that
+    reads rows is one of them; a hub data set counts by its name and revision.
 
     Raises:
-        DataError: If a source is not there.
-        ConfigError: If a function that reads rows is not there.
+        DataError: If a source is missing.
+        ConfigError: If a function that reads rows is missing.
     """
     files: list[Path] = []
     for source in config.sources:
@@ -314,22 +305,16 @@ def data_digest(config: DataConfig, *, base_dir: Path) -> str:
         files += [*questions, *(path for path in found if path is not None)]
         files += named_files(source, base_dir=base_dir)
         files += function_files(source.format) if is_function(source.format) else []
-    named = [source.model_dump() | {key: _name(getattr(source, key)) for key in PATHS} for source in config.sources]
-    return digest_of(
-        config.model_dump(mode="json") | {"sources": named}, [file.name for file in files], *files, _own_version()
-    )
-
-
-def _name(path: str | None) -> str | None:
-    return path and Path(path).name
+    named = [
+        source.model_dump() | {key: (path := getattr(source, key)) and Path(path).name for key in PATHS}
+        for source in config.sources
+    ]
+    section = config.model_dump(mode="json") | {"sources": named}
+    return digest_of(section, [file.name for file in files], *files, version(DISTRIBUTION))
 
 
 def tokenizer_digest(model: ModelConfig) -> str:
     """Digest of what decides how text becomes tokens: the base's name and revision, and a local folder's files."""
     folder = Path(model.base).expanduser()
     files = [folder / name for name in TOKENIZER_FILES] if folder.is_dir() else []
-    return digest_of(model.base, model.revision, model.trust_remote_code, *files, _own_version())
-
-
-def _own_version() -> str:
-    return version("tool-lora-orchestrator")
+    return digest_of(model.base, model.revision, model.trust_remote_code, *files, version(DISTRIBUTION))

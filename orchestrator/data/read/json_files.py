@@ -1,9 +1,8 @@
 """Rows of JSON files: one a line, the elements of one list, or a single one. A row stays text; nothing is parsed here.
 
 A document of any size is read value by value: memory holds a chunk and one value, delimited by the scanner of the
-standard library.
-
-Only the text between rows is judged: a broken line is refused where it is parsed, a broken document as a whole.
+standard library. Only the text between rows is judged: a broken line is refused where it is parsed, a broken document
+as a whole.
 """
 
 import io
@@ -26,8 +25,7 @@ MCP_TURN_LISTS = ("messages", "session")
 """Fields that hold a row's turns in MCP, where a turn may be a JSON-RPC message."""
 ALL_TURN_LISTS = frozenset({*TURN_LISTS, *MCP_TURN_LISTS})
 ROW_FIELDS = ALL_TURN_LISTS | {"question", "query", "chat", "instruction", "prompt", "input", "output", "tool"}
-"""Fields that tell a row from a turn, and from an object that merely holds a list of rows; `jsonrpc` tells the latter
-alone."""
+"""Fields that a row has and a turn or an object around a list of rows has not; `jsonrpc` a row and a turn may have."""
 SHARED_FIELDS = frozenset({"tools", "functions", "system"})
 """Fields that mean something for a row and would be lost if they stood beside a list of rows."""
 
@@ -83,9 +81,8 @@ def read_json(path: Path) -> Iterator[Found]:
         raise not_utf8(str(path)) from None
     except BrokenJsonError as error:
         after = f" (after {num_rows} good {'row' if num_rows == 1 else 'rows'})" if num_rows else ""
-        raise DataError(
-            f"{error}{after}", where=str(path), fix="Repair the file or fetch it again, or save it as JSON lines"
-        ) from None
+        fix = "Repair the file or fetch it again, or save it as JSON lines"
+        raise DataError(f"{error}{after}", where=str(path), fix=fix) from None
 
 
 def _opened(path: Path) -> io.TextIOWrapper:
@@ -131,9 +128,8 @@ def _read_object(path: Path, first_lines: list[Found]) -> Iterator[Found]:
 
 
 def _rows_of_object(path: Path, members: dict[str, str | None]) -> Iterator[Found]:
-    is_row = any(
-        name in ROW_FIELDS | {"jsonrpc"} and not _is_list_of_rows(name, first) for name, first in members.items()
-    )
+    of_rows = ROW_FIELDS | {"jsonrpc"}
+    is_row = any(name in of_rows and not _is_list_of_rows(name, first) for name, first in members.items())
     with _opened(path) as text:
         stream = JsonStream(text)
         if is_row:
@@ -199,15 +195,13 @@ def _no_rows_in(path: Path, detail: str) -> DataError:
 
 
 class BrokenJsonError(ValueError):
-    """A JSON text whose values cannot be told apart, with the line and column in its message."""
+    """A JSON text whose values cannot be delimited, with the line and column in its message."""
 
 
 class JsonStream:
-    """Walks through a JSON text from its start. Every method raises BrokenJsonError where the text is no JSON.
+    """Walks through a JSON text, opened with `newline=""`, from its start, `chunk_chars` at a time.
 
-    Args:
-        file: The text, opened with `newline=""`.
-        chunk_chars: How much to read at a time.
+    Every method raises BrokenJsonError where the text is no JSON.
     """
 
     def __init__(self, file: TextIO, chunk_chars: int = CHUNK_CHARS) -> None:
@@ -238,7 +232,8 @@ class JsonStream:
             else:
                 is_whole = self._has_ended or end + _NUMBER_TAIL <= len(self._text)
                 if is_whole and end - self._at <= MAX_VALUE_CHARS:
-                    return self._taken(end)
+                    text, self._at = self._text[self._at : end], end
+                    return text
             if len(self._text) - self._at > MAX_VALUE_CHARS:
                 raise self._broken(f"a value is longer than {MAX_VALUE_CHARS} characters, or {problem}", place)
             if self._has_ended:
@@ -284,10 +279,6 @@ class JsonStream:
     def _expect(self, char: str) -> None:
         if not self._skip(char):
             raise self._broken(f"not JSON: Expecting '{char}'", self._at)
-
-    def _taken(self, end: int) -> str:
-        text, self._at = self._text[self._at : end], end
-        return text
 
     def _read_more(self) -> None:
         # As much again as is waiting, so that scanning a long value anew each time stays linear in its length.

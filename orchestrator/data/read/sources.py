@@ -57,11 +57,7 @@ class RawRow(NamedTuple):
 
 
 def resolve_path(path: str, *, base_dir: Path) -> Path:
-    """Where a source lies: `path` as it is when absolute, under the home folder for `~`, else under `base_dir`.
-
-    Raises:
-        DataError: If `~name` names no home folder.
-    """
+    """Where a source lies: `path` as it is when absolute, under the home folder for `~`, else under `base_dir`."""
     try:
         return base_dir / Path(path).expanduser()
     except RuntimeError:
@@ -90,11 +86,7 @@ def source_files(source: SourceConfig, *, base_dir: Path) -> list[Path]:
 
 
 def named_files(source: SourceConfig, *, base_dir: Path) -> list[Path]:
-    """The files of answers and of tools that a source names beside its rows.
-
-    Raises:
-        DataError: If one is missing, no regular file, empty or plainly not UTF-8.
-    """
+    """The files of answers and of tools that a source names beside its rows; refused as in `refuse_unreadable`."""
     files = [resolve_path(path, base_dir=base_dir) for path in (source.answers, source.tools) if path]
     for file in files:
         refuse_unreadable(file, is_text=True)
@@ -158,12 +150,11 @@ def read_source(source: SourceConfig, *, base_dir: Path) -> Iterator[RawRow | Qu
     """Yield the first `source.limit` rows of a source, over all its files in order.
 
     Rows that cannot even be taken out of their file come as quarantined; the others may still turn out bad in
-    `parse_row`. Text is UTF-8, with or without a byte order mark.
+    `parse_row`. Text is UTF-8, with or without a byte order mark. The generator has no rows (ValueError).
 
     Raises:
         DataError: As `source_files`; if a file holds no rows, or its structure is broken, after the rows before the
             break; if a hub data set cannot be read.
-        ValueError: For the generator, whose samples are no rows.
     """
     if source.path == SYNTHETIC:
         raise ValueError("the generator makes samples, not raw rows")
@@ -204,9 +195,10 @@ def _read_hub(source: SourceConfig) -> Iterator[RawRow | QuarantinedRow]:
     except DataError:
         raise
     # Many libraries stand behind a data set, each with exceptions of its own.
-    except (OSError, ValueError, LookupError, TypeError, RuntimeError) as error:
-        raise _hub_error(source, error) from None
-    except (DatasetsError, httpx.HTTPError, httpx.InvalidURL, pa.ArrowException) as error:
+    except (
+        *(OSError, ValueError, LookupError, TypeError, RuntimeError),
+        *(DatasetsError, httpx.HTTPError, httpx.InvalidURL, pa.ArrowException),
+    ) as error:
         raise _hub_error(source, error) from None
 
 
@@ -228,8 +220,7 @@ def _hub_error(source: SourceConfig, error: Exception) -> DataError:
 def parse_row(row: RawRow) -> JsonObject:
     """The row as a JSON object. A CSV cell that starts like a JSON object or list is taken for one if it is one.
 
-    Raises:
-        RowRejected: If the row is not strict JSON or no object, or a CSV cell of turns is not strict JSON.
+    RowRejected if the row is not strict JSON or no object, or a CSV cell of turns is not strict JSON.
     """
     if not isinstance(row.content, str):
         return {column: _cell_value(column, cell) for column, cell in row.content.items()}

@@ -174,10 +174,8 @@ def _json_decoder(kind: Any) -> Callable[[Any], Any] | None:
 def value_row(line: int, value: Any, decode: Callable[[Any], Any] | None = None) -> Found:
     """A row of Python values as JSON text; dates as text, bytes as the text they are. Strictness is judged later.
 
-    Args:
-        line: The row's 1-based place.
-        value: The row, or the refusal that stands for it.
-        decode: Applied to the row first; may raise StrictJsonError.
+    `line` is the row's 1-based place, `value` the row or the refusal that stands for it. `decode` is applied first and
+    may raise StrictJsonError.
     """
     refusal: RowRejected
     try:

@@ -18,15 +18,12 @@ MAX_EXAMPLE_CHARS = 160
 def audit_leaks(
     parts: Mapping[SplitName, Path], near_duplicates: Mapping[HeldOutName, Overlap]
 ) -> dict[HeldOutName, LeakCard]:
-    """Count what val and test share with train.
+    """Count what val and test share with train, from the files of the parts as `prepare` wrote them.
 
     A prompt is shared when the last user message of a sample is any user message of train, letter case and white space
     aside. Argument values are texts of at least 4 characters at any depth in the arguments of any call, compared as
-    they are. Reads each file once; takes about 100 bytes of memory for each different text of train.
-
-    Args:
-        parts: The files of all three parts: JSON lines of samples, as `prepare` wrote them.
-        near_duplicates: For each held-out part, its samples that resemble one of train (see `duplicates.similar_to`).
+    they are. `near_duplicates` counts each held-out part's samples that resemble one of train (see `similar_to`). Reads
+    each file once; takes about 100 bytes of memory for each different text of train.
     """
     train = _Train()
     for sample in _samples(parts["train"]):
@@ -77,12 +74,8 @@ def _card(path: Path, train: _Train, near_duplicates: Overlap) -> LeakCard:
             if name not in seen_tools:
                 seen_tools.add(name)
                 tools.add(name, is_shared=name in train.tools)
-    return LeakCard(
-        prompts=prompts.overlap(),
-        arguments=arguments.overlap(),
-        tools=tools.overlap(),
-        near_duplicates=near_duplicates,
-    )
+    found = {"prompts": prompts.overlap(), "arguments": arguments.overlap(), "tools": tools.overlap()}
+    return LeakCard(**found, near_duplicates=near_duplicates)
 
 
 def _samples(path: Path) -> Iterator[JsonObject]:

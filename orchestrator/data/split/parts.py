@@ -138,11 +138,8 @@ def _holdings(items: Iterable[SplitItem]) -> dict[bytes, int]:
 class _Filler:
     """Moves keys, such as groups, until each bit that three or more of them hold is in every part.
 
-    Args:
-        places: The part of each key; changed in place.
-        positions: The hash of each key as a number.
-        held: The bits that each key holds.
-        fixed: Keys that must stay.
+    `places`, the part of each key, is changed in place; `positions` are hashes as numbers, `held` the bits that each
+    key holds, `fixed` keys that must stay.
     """
 
     def __init__(
@@ -152,18 +149,13 @@ class _Filler:
         held: Mapping[bytes, int],
         fixed: Container[bytes] = (),
     ) -> None:
-        self._places = places
-        self._positions = positions
-        self._held = held
-        self._fixed = fixed
+        self._places, self._positions, self._held, self._fixed = places, positions, held, fixed
         self._counts: Counter[tuple[int, SplitName]] = Counter()
         for (bits, part), number in Counter((held[key], part) for key, part in places.items()).items():
             for bit in _bits(bits):
                 self._counts[bit, part] += number
-        totals: Counter[int] = Counter()
-        for (bit, _), number in self._counts.items():
-            totals[bit] += number
-        self._wanted = [bit for bit, total in sorted(totals.items()) if total >= MIN_MEMBERS]
+        bits = sorted({bit for bit, _ in self._counts})
+        self._wanted = [bit for bit in bits if sum(self._counts[bit, part] for part in PARTS) >= MIN_MEMBERS]
 
     def fill(self) -> None:
         for bit in self._wanted:

@@ -67,11 +67,8 @@ class Tally:
         self.shortened += is_shortened
         self.unlearned_turns += unlearned_turns
         before = self.by_kind.get(entry.kind, KindTokens(samples=0, tokens=0, learned_tokens=0))
-        self.by_kind[entry.kind] = KindTokens(
-            samples=before.samples + 1,
-            tokens=before.tokens + entry.tokens,
-            learned_tokens=before.learned_tokens + entry.learned_tokens,
-        )
+        tokens, learned = before.tokens + entry.tokens, before.learned_tokens + entry.learned_tokens
+        self.by_kind[entry.kind] = KindTokens(samples=before.samples + 1, tokens=tokens, learned_tokens=learned)
 
     def card(self, mask: Literal["marked template", "derived"]) -> TokenCard:
         """The card of a part with at least one row."""
@@ -132,11 +129,9 @@ def tokenize_run(config: RunConfig, run: RunDir) -> dict[SplitName, TokenCard]:
 
 
 def refuse_left_out(config: RunConfig, cards: Mapping[SplitName, TokenCard]) -> None:
-    """Refuse tokens of train that lack all samples of a kind, or a large share that no longer length would save.
+    """DataError if train lost every sample of a kind, or more than `data.max_quarantine_rate` of its samples.
 
-    Raises:
-        DataError: If all samples of a kind were left out of train, or more than `data.max_quarantine_rate` for another
-            reason than their length, which `data.max_length` decides and the card counts.
+    Samples that are too long do not count towards that rate: `data.max_length` decides, and the card counts them.
     """
     card = cards["train"]
     total, lost = card.samples + len(card.left_out), Counter(row.kind for row in card.left_out)
@@ -191,13 +186,6 @@ class _Settings(NamedTuple):
     shorten: bool
 
 
-class _Line(NamedTuple):
-    """One line of a split file and where it stands."""
-
-    where: str
-    text: str
-
-
 class _StoredRow(NamedTuple):
     """A row that is trained on: `ids` and `labels` are int32 of one length."""
 
@@ -224,16 +212,15 @@ def _tokenize_part(run: RunDir, part: SplitName, settings: _Settings, *, is_mark
     return tally.card("marked template" if is_marked else "derived")
 
 
-def _lines(path: Path) -> Iterator[_Line]:
+def _lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Where each line of a split file stands, and its text."""
     with path.open(encoding="utf-8") as file:
-        for number, text in enumerate(file, start=1):
-            yield _Line(f"{path}:{number}", text)
+        yield from ((f"{path}:{number}", text) for number, text in enumerate(file, start=1))
 
 
-def _tokenize_lines(lines: list[_Line], settings: _Settings) -> list[_StoredRow | LeftOut]:
-    form = _form(settings)
-    samples = (parse_line(line.text, Sample, where=line.where) for line in lines)
-    rows = tokenize_samples(form, samples, max_length=settings.max_length, shorten=settings.shorten)
+def _tokenize_lines(lines: list[tuple[str, str]], settings: _Settings) -> list[_StoredRow | LeftOut]:
+    samples = (parse_line(text, Sample, where=where) for where, text in lines)
+    rows = tokenize_samples(_form(settings), samples, max_length=settings.max_length, shorten=settings.shorten)
     return [_stored(tokenized) for tokenized in rows]
 
 
@@ -282,11 +269,8 @@ def _nothing_usable(run: RunDir, part: SplitName, left_out: Sequence[LeftOut]) -
     if not left_out:
         return DataError(f"{part} holds no sample", where=where, fix="Give more conversations")
     first = f"the first, {left_out[0].id}: {left_out[0].detail}"
-    return DataError(
-        f"no sample of {part} can be trained on: {_reasons(left_out)}; {first}",
-        where=where,
-        fix="Raise data.max_length where samples are too_long, or give conversations that the base's template can show",
-    )
+    fix = "Raise data.max_length where samples are too_long, or give conversations that the base's template can show"
+    return DataError(f"no sample of {part} can be trained on: {_reasons(left_out)}; {first}", where=where, fix=fix)
 
 
 def histogram(lengths: Counter[int]) -> tuple[tuple[int, int], ...]:

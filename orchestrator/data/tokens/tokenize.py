@@ -147,9 +147,8 @@ def _shortened(form: ChatFormat, sample: Sample, max_length: int) -> Tokenized |
     for place in reversed(places[:num_fitting]):
         reply = sample.messages[place]
         kind: SampleKind = "tool_call" if reply.tool_calls else "answer"
-        shorter = sample.model_copy(
-            update={"messages": sample.messages[: place + 1], "kind": kind, "kind_inferred": False}
-        )
+        update = {"messages": sample.messages[: place + 1], "kind": kind, "kind_inferred": False}
+        shorter = sample.model_copy(update=update)
         try:
             row = render_row(form, shorter.messages, shorter.tools)
             tokens = _token_row(form, row, form.encode_batch([row.text])[0])
