@@ -128,22 +128,7 @@ GOOD_ROWS: dict[RowFormat, JsonObject] = {
     },
     "instruction": {"instruction": "go", "input": "", "output": CALL_JSON, "tools": TOOLS_JSON},
 }
-PIECES = (
-    "",
-    "<tool_call>",
-    "</tool_call>",
-    "<tools>",
-    "<think>",
-    "USER:",
-    "\nASSISTANT:",
-    "'",
-    '"',
-    "{",
-    "]",
-    "\\",
-    ",",
-    "\0",
-)
+PIECES = ("", "<tool_call>", "</tool_call>", "<tools>", "<think>", "USER:", "\nASSISTANT:", *"'\"{]\\,\0")
 
 
 @st.composite
@@ -175,10 +160,10 @@ def _items(value: Any) -> list[tuple[Any, Any]]:
 
 def converted(row: JsonObject, row_format: RowFormat | None) -> Sample:
     """What becomes of a row; the format is detected where None is given."""
-    told = row_format or detect_format(row).format
-    sample = sample_from_row(row, told, source="f:1", keep_reasoning=True).sample
+    known = row_format or detect_format(row).format
+    sample = sample_from_row(row, known, source="f:1", keep_reasoning=True).sample
     checked = check_sample(sample).sample
-    list(ignored_fields(row, told))
+    list(ignored_fields(row, known))
     return checked
 
 

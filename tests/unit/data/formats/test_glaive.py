@@ -1,24 +1,23 @@
 import json
-import time
+from functools import partial
 from typing import Any
 
 import pytest
+from builders import make_call
 from conversation_strategies import conversations, tool_lists
 from hypothesis import given
+from raw_rows import FUNCTION, TOOL, assert_decided_at_once, call, rejection
 
-from orchestrator.core.records import FunctionCall, FunctionSpec, JsonObject, Message, ToolCall, ToolSpec
+from orchestrator.core.records import JsonObject, Message, ToolSpec
 from orchestrator.data.formats.glaive import read_glaive
-from orchestrator.data.rejection import RowRejected
 
-PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
-FUNCTION = {"name": "weather", "description": "The weather in a city", "parameters": PARAMETERS}
-TOOL = ToolSpec(function=FunctionSpec(**FUNCTION))
+rejected = partial(rejection, read_glaive)
 INTRODUCTION = "You are a helpful assistant with access to the following functions. Use them if required -"
+OTHER_INTRODUCTION = (
+    "You are an helpful assistant who has access to the following functions to help the user, you can "
+    "use the functions if needed-"
+)
 SYSTEM = f"SYSTEM: {INTRODUCTION}\n{json.dumps(FUNCTION, indent=4)}\n"
-
-
-def call(**arguments: Any) -> ToolCall:
-    return ToolCall(function=FunctionCall(name="weather", arguments=arguments))
 
 
 def read_reply(text: str) -> Message:
@@ -26,26 +25,11 @@ def read_reply(text: str) -> Message:
     return read_glaive({"system": "", "chat": f"USER: Rome?\n\n\nASSISTANT: {text}"}).messages[1]
 
 
-def outcome(row: JsonObject) -> str:
-    """Why a row is rejected; nothing for one that is read."""
-    try:
-        read_glaive(row)
-    except RowRejected as found:
-        return found.detail
-    return ""
-
-
-def rejected(row: JsonObject) -> RowRejected:
-    with pytest.raises(RowRejected) as caught:
-        read_glaive(row)
-    return caught.value
-
-
 def test_the_end_mark_inside_a_call_is_no_end_of_a_turn() -> None:
     written = """<functioncall> {"name": "weather", "arguments": '{"city": "a <|endoftext|>"}'}"""
     chat = f"USER: Rome?\n\nASSISTANT: {written}\n\nFUNCTION RESPONSE: sun\n\nASSISTANT: Sunny."
     messages = read_glaive({"chat": chat}).messages
-    assert messages[1].tool_calls == (call(city="a <|endoftext|>"),)
+    assert messages[1].tool_calls == (call("a <|endoftext|>"),)
     assert messages[3].content == "Sunny."
 
 
@@ -65,7 +49,7 @@ def test_a_whole_row_is_read() -> None:
     draft = read_glaive({"system": SYSTEM, "chat": chat})
     assert draft.messages == [
         Message(role="user", content="Weather in Rome?"),
-        Message(role="assistant", tool_calls=(call(city="Rome"),)),
+        Message(role="assistant", tool_calls=(call("Rome"),)),
         Message(role="tool", content='{"sky": "sun"}'),
         Message(role="assistant", content="It is sunny.\nEnjoy!"),
         Message(role="user", content="Thanks"),
@@ -92,7 +76,7 @@ def test_a_whole_row_is_read() -> None:
 )
 def test_arguments_in_single_quotes_and_as_json(written: str, arguments: JsonObject) -> None:
     message = read_reply(f'<functioncall> {{"name": "weather", "arguments": {written}}}')
-    assert message == Message(role="assistant", tool_calls=(call(**arguments),))
+    assert message == Message(role="assistant", tool_calls=(make_call("weather", **arguments),))
 
 
 @pytest.mark.parametrize(
@@ -107,20 +91,15 @@ def test_arguments_in_single_quotes_and_as_json(written: str, arguments: JsonObj
     ],
 )
 def test_other_spellings_of_a_call(written: str) -> None:
-    expected = Message(role="assistant", content="Here.", tool_calls=(call(city="Rome"),))
+    expected = Message(role="assistant", content="Here.", tool_calls=(call("Rome"),))
     assert read_reply(f"<functioncall> {written} Here.") == expected
 
 
 def test_text_beside_a_call_and_calls_one_after_the_other_are_one_message() -> None:
     one = '<functioncall> {"name": "weather", "arguments": \'{"city": "Rome"}\'}'
     chat = f"USER: Both?\nASSISTANT: I will look.\nASSISTANT: {one}\nASSISTANT: And here. {one} {one} Wait."
-    assert read_glaive({"chat": chat}).messages[1:] == [
-        Message(
-            role="assistant",
-            content="I will look.\nAnd here.\nWait.",
-            tool_calls=(call(city="Rome"),) * 3,
-        )
-    ]
+    said = Message(role="assistant", content="I will look.\nAnd here.\nWait.", tool_calls=(call("Rome"),) * 3)
+    assert read_glaive({"chat": chat}).messages[1:] == [said]
 
 
 @pytest.mark.parametrize(
@@ -132,12 +111,7 @@ def test_text_beside_a_call_and_calls_one_after_the_other_are_one_message() -> N
         (f"{INTRODUCTION}{json.dumps(FUNCTION)},\n{json.dumps(FUNCTION)}\nToday is Monday.", "Today is Monday.", 2),
         (f"SYSTEM: You are Ada. {INTRODUCTION}\n{json.dumps(FUNCTION)}", "You are Ada.", 1),
         ("SYSTEM: You are a helpful assistant, with no access to external functions.", None, 0),
-        (
-            "SYSTEM: You are an helpful assistant who has access to the following functions to help the user, you can "
-            f"use the functions if needed-\n{json.dumps(FUNCTION)}",
-            None,
-            1,
-        ),
+        (f"SYSTEM: {OTHER_INTRODUCTION}\n{json.dumps(FUNCTION)}", None, 1),
         ("SYSTEM: You are Ada.\n", "You are Ada.", 0),
         (None, None, 0),
     ],
@@ -224,7 +198,7 @@ def test_lists_of_turns_that_were_made_of_the_set_are_read(row: JsonObject) -> N
     draft = read_glaive(row)
     assert draft.messages == [
         Message(role="user", content="Rome?"),
-        Message(role="assistant", tool_calls=(call(city="L'Aquila"),)),
+        Message(role="assistant", tool_calls=(call("L'Aquila"),)),
         Message(role="tool", content='{"sky": "sun"}'),
         Message(role="assistant", content="Sunny."),
     ]
@@ -270,27 +244,13 @@ def test_a_conversation_reads_back_as_itself(messages: list[Message], tools: lis
     assert draft.tools == tuple(tools)
 
 
+PIECES = ["USER:", "USER:\n", "ASSISTANT: <functioncall> ", "<functioncall>", "<|endoftext|>", "following functions "]
+PIECES += ['<functioncall> {"name": "f", "arguments": \'{"a', "'}", "[", '{"a": ', "\n", '\\"']
+
+
 @pytest.mark.parametrize("field", ["chat", "system"])
-@pytest.mark.parametrize(
-    "piece",
-    [
-        "USER:",
-        "USER:\n",
-        "ASSISTANT: <functioncall> ",
-        "<functioncall>",
-        '<functioncall> {"name": "f", "arguments": \'{"a',
-        "'}",
-        "[",
-        '{"a": ',
-        "<|endoftext|>",
-        "following functions ",
-        "\n",
-        '\\"',
-    ],
-)
+@pytest.mark.parametrize("piece", PIECES)
 def test_a_long_hostile_text_is_decided_at_once(field: str, piece: str) -> None:
     row = {"system": f"{INTRODUCTION}\n{json.dumps(FUNCTION)} ", "chat": "USER: Hi\nASSISTANT: <functioncall> "}
     row[field] += piece * (1_000_000 // len(piece))
-    begin = time.process_time()
-    assert len(outcome(row)) < 500
-    assert time.process_time() - begin < 1
+    assert_decided_at_once(read_glaive, row)

@@ -1,20 +1,17 @@
 import json
-import time
-from typing import Any
+from functools import partial
 
 import pytest
 from conversation_strategies import conversations, tool_lists
 from hypothesis import given
 from hypothesis import strategies as st
+from raw_rows import FUNCTION, TOOL, assert_decided_at_once, call, conversation, rejection
 
-from orchestrator.core.records import FunctionCall, FunctionSpec, JsonObject, Message, ToolCall, ToolSpec
+from orchestrator.core.records import JsonObject, Message, ToolSpec
 from orchestrator.data.formats.hermes import offers_tools, read_hermes
-from orchestrator.data.rejection import RowRejected
 
-PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
-FUNCTION = {"name": "weather", "description": "The weather in a city", "parameters": PARAMETERS}
+rejected = partial(rejection, read_hermes)
 WRAPPED = {"type": "function", "function": FUNCTION}
-TOOL = ToolSpec(function=FunctionSpec(**FUNCTION))
 CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Rome"}}\n</tool_call>'
 
 CALL_SCHEMA = {"properties": {"name": {"title": "Name"}, "arguments": {"type": "object"}}, "title": "FunctionCall"}
@@ -39,46 +36,20 @@ SHORT_PREAMBLE = (
 )
 
 
-def call(city: str) -> ToolCall:
-    return ToolCall(function=FunctionCall(name="weather", arguments={"city": city}))
-
-
-def conversation(*turns: tuple[str, Any], **fields: Any) -> JsonObject:
-    return {"conversations": [{"from": speaker, "value": value} for speaker, value in turns], **fields}
-
-
 def replied(text: str) -> Message:
     """The message that an assistant's text becomes."""
     return read_hermes(conversation(("human", "Rome?"), ("gpt", text))).messages[1]
 
 
-def outcome(row: JsonObject) -> str:
-    """Why a row is rejected; nothing for one that is read."""
-    try:
-        read_hermes(row)
-    except RowRejected as found:
-        return found.detail
-    return ""
-
-
-def rejected(row: JsonObject) -> RowRejected:
-    with pytest.raises(RowRejected) as caught:
-        read_hermes(row)
-    return caught.value
-
-
 @pytest.mark.parametrize("keys", [("from", "value"), ("role", "content")])
 def test_a_whole_row_is_read(keys: tuple[str, str]) -> None:
     speaker, said = keys
+    result = {"name": "weather", "content": {"sky": "sun"}}
     turns = [
         ("system", HERMES_PREAMBLE.replace("{tools}", json.dumps([WRAPPED]))),
         ("user", "Rome and Oslo?"),
         ("assistant", f"{CALL}\n{CALL.replace('Rome', 'Oslo')}"),
-        (
-            "tool",
-            '<tool_response>\n{"name": "weather", "content": {"sky": "sun"}}\n</tool_response>\n'
-            "<tool_response>snow</tool_response>",
-        ),
+        ("tool", f"<tool_response>\n{json.dumps(result)}\n</tool_response>\n<tool_response>snow</tool_response>"),
         ("assistant", "Sun and snow."),
     ]
     draft = read_hermes({"conversations": [{speaker: who, said: what} for who, what in turns], "category": "x"})
@@ -95,14 +66,7 @@ def test_a_whole_row_is_read(keys: tuple[str, str]) -> None:
 @pytest.mark.parametrize("preamble", [HERMES_PREAMBLE, QWEN_PREAMBLE, SHORT_PREAMBLE])
 @pytest.mark.parametrize(
     "tools",
-    [
-        json.dumps([WRAPPED]),
-        json.dumps([FUNCTION]),
-        json.dumps(WRAPPED),
-        json.dumps([WRAPPED], indent=2),
-        str([WRAPPED]),
-        str(WRAPPED),
-    ],
+    [*map(json.dumps, ([WRAPPED], [FUNCTION], WRAPPED)), json.dumps([WRAPPED], indent=2), str([WRAPPED]), str(WRAPPED)],
 )
 def test_a_known_preamble_goes_whole_and_other_words_stay(preamble: str, tools: str) -> None:
     system = f"You are Ada.\n\n{preamble.replace('{tools}', tools)}\n\nToday is Monday.\n    indented"
@@ -125,11 +89,8 @@ def test_an_end_of_thoughts_after_the_thoughts_is_refused() -> None:
 
 def test_several_tools_stand_one_after_the_other_or_by_line() -> None:
     other = {"name": "time", "parameters": {"type": "object", "properties": {}}}
-    for lines in (
-        f"{json.dumps(FUNCTION)}\n{json.dumps(other)}",
-        f"{FUNCTION}\n{other}",
-        json.dumps([FUNCTION, other]),
-    ):
+    both = json.dumps([FUNCTION, other])
+    for lines in (f"{json.dumps(FUNCTION)}\n{json.dumps(other)}", f"{FUNCTION}\n{other}", both):
         row = conversation(("system", f"<tools>{lines}</tools>"), ("human", "Hi."), ("gpt", "Hello."))
         assert [tool.function.name for tool in read_hermes(row).tools] == ["weather", "time"]
 
@@ -189,11 +150,8 @@ def test_calls_as_json_and_as_python_dicts(text: str, city: str) -> None:
 
 def test_text_around_calls_stays_as_content() -> None:
     text = f"<scratch_pad>\nGoal: weather\n</scratch_pad>\n{CALL}\nOne moment."
-    assert replied(text) == Message(
-        role="assistant",
-        content="<scratch_pad>\nGoal: weather\n</scratch_pad>\nOne moment.",
-        tool_calls=(call("Rome"),),
-    )
+    kept = "<scratch_pad>\nGoal: weather\n</scratch_pad>\nOne moment."
+    assert replied(text) == Message(role="assistant", content=kept, tool_calls=(call("Rome"),))
 
 
 def test_a_leading_think_block_is_reasoning_even_where_it_speaks_of_calls() -> None:
@@ -204,11 +162,8 @@ def test_a_leading_think_block_is_reasoning_even_where_it_speaks_of_calls() -> N
 def test_results_in_a_user_turn_are_tool_messages() -> None:
     said = "<tool_response>\nsun\n</tool_response>\n<tool_response>\nsnow\n</tool_response>\nAnd now?"
     row = conversation(("human", "Rome?"), ("gpt", f"{CALL}{CALL}"), ("human", said))
-    assert [(message.role, message.content) for message in read_hermes(row).messages[2:]] == [
-        ("tool", "sun"),
-        ("tool", "snow"),
-        ("user", "And now?"),
-    ]
+    found = [(message.role, message.content) for message in read_hermes(row).messages[2:]]
+    assert found == [("tool", "sun"), ("tool", "snow"), ("user", "And now?")]
 
 
 def test_a_tool_turn_without_tags_is_one_result() -> None:
@@ -245,7 +200,7 @@ def test_a_malformed_reply_is_rejected_with_its_reason(text: str, reason: str) -
     assert found.detail.startswith("turn 2")
 
 
-HI = (("human", "Hi."), ("gpt", "Hello."))
+HI, ASKED = (("human", "Hi."), ("gpt", "Hello.")), (("human", "Hi."), ("gpt", CALL))
 
 
 @pytest.mark.parametrize(
@@ -261,11 +216,8 @@ HI = (("human", "Hi."), ("gpt", "Hello."))
         (conversation(*HI, system=3), "malformed_field"),
         (conversation(("human", "Hi."), ("function_call", "{}")), "call_in_text"),
         (conversation(("human", "Hi."), ("narrator", "x")), "unknown_role"),
-        (
-            conversation(("human", "Hi."), ("gpt", CALL), ("tool", "a <tool_response>b</tool_response>")),
-            "malformed_field",
-        ),
-        (conversation(("human", "Hi."), ("gpt", CALL), ("tool", "<tool_response>b")), "malformed_field"),
+        (conversation(*ASKED, ("tool", "a <tool_response>b</tool_response>")), "malformed_field"),
+        (conversation(*ASKED, ("tool", "<tool_response>b")), "malformed_field"),
         (conversation(("human", "Hi."), ("gpt", 3)), "malformed_field"),
         ({"conversations": [{"from": "gpt", "value": CALL, "tool_calls": [{"name": "f"}]}]}, "call_in_text"),
     ],
@@ -304,34 +256,16 @@ def test_a_conversation_reads_back_as_itself(
     assert draft.tools == tuple(tools)
 
 
+PIECES = ["<tools>", "<tools> ", "<tools>{", "<tools>{'a': 1}\n", "<tool_response>", "<tool_response></tool_response>"]
+PIECES += ["<tool_call>", "<tool_call></tool_call>", "<tool_call>{'a': ", '<tool_call>{"a": "', "<tool_call>["]
+PIECES += ["<tool_call>{'a'}</tool_call>", "<tool_call>\n{", "[", "{'a':", "<think>", "\n"]
+PIECES += ["Use the following pydantic model json schema for each tool call you will make: {"]
+
+
 @pytest.mark.parametrize("speaker", ["system", "gpt", "tool", "human"])
-@pytest.mark.parametrize(
-    "piece",
-    [
-        "<tool_call>",
-        "<tool_call></tool_call>",
-        "<tool_call>{'a': ",
-        '<tool_call>{"a": "',
-        "<tool_call>[",
-        "<tool_call>{'a'}</tool_call>",
-        "<tool_call>\n{",
-        "<tools>",
-        "<tools> ",
-        "<tools>{",
-        "<tools>{'a': 1}\n",
-        "<tool_response>",
-        "<tool_response></tool_response>",
-        "Use the following pydantic model json schema for each tool call you will make: {",
-        "[",
-        "{'a':",
-        "<think>",
-        "\n",
-    ],
-)
+@pytest.mark.parametrize("piece", PIECES)
 def test_a_long_hostile_text_is_decided_at_once(speaker: str, piece: str) -> None:
     text = piece * (1_000_000 // len(piece))
     if speaker == "system":
         text = f"{text}<tools>{json.dumps([FUNCTION])}</tools>{text}"
-    begin = time.process_time()
-    assert len(outcome(conversation((speaker, text), *HI))) < 500
-    assert time.process_time() - begin < 1
+    assert_decided_at_once(read_hermes, conversation((speaker, text), *HI))

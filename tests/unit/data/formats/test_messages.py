@@ -1,6 +1,6 @@
 import json
 import os
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +8,12 @@ import pytest
 from conversation_strategies import conversations, tool_lists
 from hypothesis import given
 from hypothesis import strategies as st
+from raw_rows import FUNCTION, PARAMETERS, TOOL, assert_decided_at_once, call, outcome, rejection
 
-from orchestrator.core.records import FunctionCall, FunctionSpec, JsonObject, Message, ToolCall, ToolSpec
+from orchestrator.core.records import JsonObject, Message, ToolSpec
 from orchestrator.data.formats.messages import read_messages
-from orchestrator.data.rejection import RowRejected
 
-PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
-FUNCTION = {"name": "weather", "description": "The weather in a city", "parameters": PARAMETERS}
-TOOL = ToolSpec(function=FunctionSpec(**FUNCTION))
+rejected = partial(rejection, read_messages)
 ASK: JsonObject = {"role": "user", "content": "Weather in Rome?"}
 REPLY: JsonObject = {"role": "assistant", "content": "Sunny."}
 CALL = {"name": "weather", "arguments": {"city": "Rome"}}
@@ -26,29 +24,10 @@ def called(arguments: Any, **fields: Any) -> JsonObject:
     return {"role": "assistant", "content": None, "tool_calls": [{"function": function}], **fields}
 
 
-def call(city: str, call_id: str | None = None) -> ToolCall:
-    return ToolCall(id=call_id, function=FunctionCall(name="weather", arguments={"city": city}))
-
-
 def assistant(content: Any, **fields: Any) -> Message:
     """The message that an assistant's turn becomes."""
     turn = {"role": "assistant", "content": content, **fields}
     return read_messages({"messages": [ASK, turn]}).messages[1]
-
-
-def outcome(row: JsonObject) -> str:
-    """Why a row is rejected; nothing for one that is read."""
-    try:
-        read_messages(row)
-    except RowRejected as found:
-        return found.detail
-    return ""
-
-
-def rejected(row: JsonObject) -> RowRejected:
-    with pytest.raises(RowRejected) as caught:
-        read_messages(row)
-    return caught.value
 
 
 @pytest.mark.parametrize("tools", [[FUNCTION], [{"type": "function", "function": FUNCTION}], [json.dumps(FUNCTION)]])
@@ -288,18 +267,12 @@ LATE_THOUGHT = [{"type": "text", "text": "a"}, {"type": "reasoning", "text": "b"
         ({"messages": [ASK, {**REPLY, "reasoning_content": 3}]}, "malformed_field"),
         ({"messages": [ASK, {**REPLY, "refusal": "No."}]}, "malformed_field"),
         ({"messages": [ASK, {"role": "assistant", "content": "<think>Hm."}]}, "malformed_field"),
-        (
-            {"messages": [ASK, {"role": "assistant", "content": "<think>a</think>b", "reasoning": "c"}]},
-            "malformed_field",
-        ),
+        ({"messages": [ASK, {**REPLY, "content": "<think>a</think>b", "reasoning": "c"}]}, "malformed_field"),
         ({"messages": [ASK, {"role": "assistant", "content": LATE_THOUGHT}]}, "unsupported_content"),
         ({"messages": [ASK, {"role": "assistant", "tool_calls": {"name": "f"}}]}, "malformed_field"),
         ({"messages": [ASK, {"role": "assistant", "tool_calls": ["f"]}]}, "malformed_field"),
         ({"messages": [ASK, {"role": "assistant", "tool_calls": "[{"}]}, "call_not_json"),
-        (
-            {"messages": [ASK, {"role": "assistant", "tool_calls": [{"function": {"arguments": {}}}]}]},
-            "malformed_field",
-        ),
+        ({"messages": [ASK, {**REPLY, "tool_calls": [{"function": {"arguments": {}}}]}]}, "malformed_field"),
         ({"messages": [ASK, {"role": "assistant", "tool_calls": [{"function": None}]}]}, "malformed_field"),
         ({"messages": [ASK, {"role": "assistant", "tool_calls": [{"type": "custom"}]}]}, "unsupported_content"),
         ({"messages": [ASK, {"role": "assistant", "function_call": {"name": "f"}}]}, "arguments_not_object"),
@@ -335,9 +308,7 @@ LATE_THOUGHT = [{"type": "text", "text": "a"}, {"type": "reasoning", "text": "b"
     ],
 )
 def test_malformed_rows_are_rejected_with_their_reason(row: JsonObject, reason: str) -> None:
-    found = rejected(row)
-    assert found.reason == reason
-    assert found.detail
+    assert rejected(row).reason == reason
 
 
 QUESTION: JsonObject = {
@@ -486,9 +457,7 @@ def test_a_row_with_more_than_text_is_refused(field: str) -> None:
 
 def test_parameters_in_place_of_arguments_are_those_of_the_call() -> None:
     given = {"name": "weather", "parameters": {"city": "Rome"}}
-    assert read_messages({"messages": [ASK, {"role": "assistant", "tool_calls": [given]}]}).messages[1].tool_calls == (
-        call("Rome"),
-    )
+    assert assistant(None, tool_calls=[given]).tool_calls == (call("Rome"),)
 
 
 @pytest.mark.parametrize("extra", [{"description": "x"}, {"parameters": PARAMETERS}, {"arguments": None}])
@@ -547,19 +516,20 @@ def test_a_conversation_reads_back_as_itself(
 @pytest.mark.parametrize("piece", ["<TOOLCALL>", "<think>", "</think>", "[", '{"name": "arguments" ', "<TOOLCALL>[]"])
 def test_a_long_hostile_text_is_decided_at_once(piece: str) -> None:
     turn = {"role": "assistant", "content": piece * (1_000_000 // len(piece))}
-    begin = time.process_time()
-    assert len(outcome({"messages": [ASK, turn, {"role": "tool", "content": turn["content"]}]})) < 500
-    assert time.process_time() - begin < 1
+    row = {"messages": [ASK, turn, {"role": "tool", "content": turn["content"]}]}
+    assert_decided_at_once(read_messages, row)
 
 
 @pytest.mark.skipif("ORCHESTRATOR_PUBLIC_DATA" not in os.environ, reason="ORCHESTRATOR_PUBLIC_DATA names no folder")
 def test_the_public_reasoning_rows_are_read_with_their_calls_and_results() -> None:
     path = Path(os.environ["ORCHESTRATOR_PUBLIC_DATA"]) / "reason_tool_use_demo_50.jsonl"
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    assert {number: outcome(row) for number, row in enumerate(rows, start=1) if outcome(row)} == {
+    outcomes = [outcome(read_messages, row) for row in rows]
+    assert {number: found for number, found in enumerate(outcomes, start=1) if found} == {
         number: f"turn {turn} has a </think> in its text, after its thoughts" for number, turn in ((6, 3), (7, 5))
     }
-    messages = [message for row in rows if not outcome(row) for message in read_messages(row).messages]
+    good = [row for row, found in zip(rows, outcomes, strict=True) if not found]
+    messages = [message for row in good for message in read_messages(row).messages]
     assert sum(len(message.tool_calls) for message in messages) == 66
     assert sum(message.role == "tool" for message in messages) == 46
     assert all(message.reasoning_content for message in messages if message.role == "assistant")

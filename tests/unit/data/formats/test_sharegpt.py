@@ -2,29 +2,17 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 from conversation_strategies import conversations, tool_lists
 from hypothesis import given
 from hypothesis import strategies as st
+from raw_rows import FUNCTION, TOOL, call, conversation, rejection
 
 from orchestrator.chat.parse import THINK_TAGS
-from orchestrator.core.records import FunctionCall, FunctionSpec, JsonObject, Message, ToolCall, ToolSpec
+from orchestrator.core.records import JsonObject, Message, ToolSpec
 from orchestrator.data.formats.sharegpt import read_sharegpt
 from orchestrator.data.rejection import RowRejected
-
-PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
-FUNCTION = {"name": "weather", "description": "The weather in a city", "parameters": PARAMETERS}
-TOOL = ToolSpec(function=FunctionSpec(**FUNCTION))
-
-
-def call(city: str) -> ToolCall:
-    return ToolCall(function=FunctionCall(name="weather", arguments={"city": city}))
-
-
-def conversation(*turns: tuple[str, Any], **fields: Any) -> JsonObject:
-    return {"conversations": [{"from": speaker, "value": value} for speaker, value in turns], **fields}
 
 
 def test_calls_become_one_assistant_message() -> None:
@@ -105,12 +93,9 @@ def test_all_dialects_give_one_draft(
     ],
 )
 def test_questions_and_answers_of_ms_swift_are_turns(row: JsonObject) -> None:
-    assert [(message.role, message.content) for message in read_sharegpt(row).messages] == [
-        ("user", "Rome?"),
-        ("assistant", "Sunny."),
-        ("user", "And Oslo?"),
-        ("assistant", "Snow."),
-    ]
+    messages = read_sharegpt(row).messages
+    assert [message.role for message in messages] == ["user", "assistant"] * 2
+    assert [message.content for message in messages] == ["Rome?", "Sunny.", "And Oslo?", "Snow."]
 
 
 @pytest.mark.parametrize(("opening", "closing"), THINK_TAGS)
@@ -154,10 +139,7 @@ def test_calls_in_a_field_of_a_turn_are_not_lost() -> None:
     ],
 )
 def test_malformed_rows_are_rejected_with_their_reason(row: JsonObject, reason: str) -> None:
-    with pytest.raises(RowRejected) as caught:
-        read_sharegpt(row)
-    assert caught.value.reason == reason
-    assert caught.value.detail
+    assert rejection(read_sharegpt, row).reason == reason
 
 
 def as_turns(message: Message, *, is_swift: bool) -> list[tuple[str, str]]:

@@ -74,6 +74,14 @@ def run(config: RunConfig) -> RunDir:
     return run
 
 
+def with_data(config: RunConfig, **changes: Any) -> RunConfig:
+    return config.model_copy(update={"data": config.data.model_copy(update=changes)})
+
+
+def with_base(config: RunConfig, base: Path | str) -> RunConfig:
+    return config.model_copy(update={"model": config.model.model_copy(update={"base": str(base)})})
+
+
 def test_a_label_is_its_own_token_or_ignored(tokenizer: PreTrainedTokenizerBase) -> None:
     row = tokenize_sample(tokenizer, make_sample())
     assert len(row.input_ids) == len(row.labels)
@@ -242,13 +250,9 @@ def test_a_run_is_tokenised_to_arrow_with_a_card(
     assert (card.mask, card.shortened, card.unlearned_turns) == ("marked template", 0, 0)
     ledger = list(read_jsonl(ledger_path(run, "train"), LedgerRow))
     assert [entry.id for entry in ledger] == ["s-Rome", "s-Oslo", "s-Lima"]
-    assert ledger[0] == LedgerRow(
-        id="s-Rome",
-        kind="tool_call",
-        tokens=len(rows[0].input_ids),
-        learned_tokens=sum(label != IGNORED for label in rows[0].labels),
-        turns=(1,),
-    )
+    num_tokens, num_learned = len(rows[0].input_ids), sum(label != IGNORED for label in rows[0].labels)
+    first = LedgerRow(id="s-Rome", kind="tool_call", tokens=num_tokens, learned_tokens=num_learned, turns=(1,))
+    assert ledger[0] == first
     written = json.loads((run.root / "data" / "tokens" / "card.json").read_text(encoding="utf-8"))
     assert written["val"]["samples"] == 1
     assert "digest" in written
@@ -273,23 +277,16 @@ def test_long_samples_and_samples_without_a_reply_are_left_out_and_listed(config
 def test_a_sample_of_just_the_longest_length_is_trained_on(
     config: RunConfig, run: RunDir, tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    length = max(
-        len(tokenize_sample(tokenizer, sample).input_ids) for sample in weather_samples("Rome", "Oslo", "Lima")
-    )
-
-    def left_out(max_length: int) -> int:
-        data = config.data.model_copy(update={"max_length": max_length})
-        return len(tokenize_run(config.model_copy(update={"data": data}), run)["train"].left_out)
-
-    assert left_out(length) == 0
-    assert left_out(length - 1) >= 1
+    samples = weather_samples("Rome", "Oslo", "Lima")
+    length = max(len(tokenize_sample(tokenizer, sample).input_ids) for sample in samples)
+    assert len(tokenize_run(with_data(config, max_length=length), run)["train"].left_out) == 0
+    assert len(tokenize_run(with_data(config, max_length=length - 1), run)["train"].left_out) >= 1
 
 
 def test_a_part_without_a_usable_sample_is_an_error(config: RunConfig, run: RunDir) -> None:
     write_samples(run, "val", [make_sample(user("word " * 500), assistant("Yes."), kind="answer")])
-    with pytest.raises(
-        DataError, match=r"no sample of val can be trained on: too_long x 1; the first, s0: has \d+ tokens"
-    ):
+    problem = r"no sample of val can be trained on: too_long x 1; the first, s0: has \d+ tokens"
+    with pytest.raises(DataError, match=problem):
         tokenize_run(config, run)
     write_samples(run, "val", [])
     with pytest.raises(DataError, match="val holds no sample"):
@@ -321,8 +318,7 @@ def test_other_data_are_tokenised_again(config: RunConfig, run: RunDir) -> None:
 def test_another_length_is_tokenised_again(config: RunConfig, run: RunDir) -> None:
     tokenize_run(config, run)
     write = stamp(run)
-    data = config.data.model_copy(update={"max_length": 500})
-    tokenize_run(config.model_copy(update={"data": data}), run)
+    tokenize_run(with_data(config, max_length=500), run)
     assert stamp(run) != write
 
 
@@ -336,33 +332,30 @@ def test_another_template_is_tokenised_again(
     shorter = template.replace("You may call one or more functions to assist with the user query.", "")
     (other / "chat_template.jinja").write_text(shorter, encoding="utf-8")
     assert template != shorter
-    model = config.model.model_copy(update={"base": str(other)})
-    assert tokenize_run(config.model_copy(update={"model": model}), run)["train"].tokens < first
+    assert tokenize_run(with_base(config, other), run)["train"].tokens < first
 
 
-LONG_TALK = make_sample(
+LONG_CONVERSATION = make_sample(
     user("What is the weather in Rome"),
     assistant("", make_call(city="Rome")),
     Message(role="tool", content="sunny"),
     assistant("Sunny."),
     user("And " + "then " * 300),
     assistant("Rain."),
-    id="talk",
+    id="long",
     kind="answer",
 )
-
-
-def with_data(config: RunConfig, **changes: Any) -> RunConfig:
-    return config.model_copy(update={"data": config.data.model_copy(update=changes)})
 
 
 def test_a_long_conversation_ends_after_the_last_reply_that_fits(
     config: RunConfig, run: RunDir, tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    write_samples(run, "train", [LONG_TALK, *weather_samples("Oslo")])
+    write_samples(run, "train", [LONG_CONVERSATION, *weather_samples("Oslo")])
     card = tokenize_run(with_data(config, overlong="shorten"), run)["train"]
     assert (card.samples, card.shortened, card.left_out) == (2, 1, ())
-    up_to_sunny = tokenize_sample(tokenizer, LONG_TALK.model_copy(update={"messages": LONG_TALK.messages[:4]}))
+    up_to_sunny = tokenize_sample(
+        tokenizer, LONG_CONVERSATION.model_copy(update={"messages": LONG_CONVERSATION.messages[:4]})
+    )
     stored = load_from_disk(str(tokens_folder(run, "train")))
     assert stored["input_ids"][0] == up_to_sunny.input_ids
     assert stored["labels"][0] == up_to_sunny.labels
@@ -375,7 +368,7 @@ def test_a_long_conversation_ends_after_the_last_reply_that_fits(
 
 
 def test_a_conversation_of_which_no_reply_fits_is_left_out(config: RunConfig, run: RunDir) -> None:
-    write_samples(run, "train", [LONG_TALK, *weather_samples("Oslo")])
+    write_samples(run, "train", [LONG_CONVERSATION, *weather_samples("Oslo")])
     shortest = with_data(config, overlong="shorten", max_length=200)
     with pytest.raises(DataError, match=r"too_long x 2.*not even its first reply fits"):
         tokenize_run(shortest, run)
@@ -383,7 +376,7 @@ def test_a_conversation_of_which_no_reply_fits_is_left_out(config: RunConfig, ru
 
 
 @pytest.mark.parametrize("overlong", ["leave_out", "shorten"])
-def test_a_talk_of_thousands_of_turns_takes_no_longer_than_it_must(
+def test_a_conversation_of_thousands_of_turns_takes_no_longer_than_it_must(
     config: RunConfig, run: RunDir, overlong: str
 ) -> None:
     endless = make_sample(*[user("Hi"), assistant("Hello.")] * 4000, id="endless", kind="answer")
@@ -427,13 +420,8 @@ def test_stored_tokens_are_replaced_and_not_written_over(config: RunConfig, run:
     write_samples(run, "train", weather_samples("Quito"))
     tokenize_run(config, run)
     assert linked.read_bytes() == content
-    assert names_in(tokens_folder(run, "train").parent) == [
-        "card.json",
-        "train",
-        "train.ledger.jsonl",
-        "val",
-        "val.ledger.jsonl",
-    ]
+    names = ["card.json", "train", "train.ledger.jsonl", "val", "val.ledger.jsonl"]
+    assert names_in(tokens_folder(run, "train").parent) == names
 
 
 @given(st.dictionaries(st.integers(1, 10**6), st.integers(1, 50), min_size=1))
@@ -450,9 +438,8 @@ def test_the_bins_of_a_few_lengths() -> None:
 
 
 def test_a_base_that_is_not_there_is_an_error(config: RunConfig, run: RunDir) -> None:
-    model = config.model.model_copy(update={"base": "nobody/no-such-model"})
     with pytest.raises(ModelNotFoundError, match="nobody/no-such-model"):
-        tokenize_run(config.model_copy(update={"model": model}), run)
+        tokenize_run(with_base(config, "nobody/no-such-model"), run)
 
 
 def test_the_model_folder_of_the_tests_is_made_alike_each_time(model_folder: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ TOOLS = {"tools": [{"name": "read_file", "description": "Reads.", "inputSchema":
 PARAMS: JsonObject = {"name": "read_file", "arguments": {"path": "a.txt"}}
 REQUEST: JsonObject = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": PARAMS}
 ASKED = [{"role": "user", "content": "Read a.txt"}]
-TALK = [*ASKED, {"role": "assistant", "content": "Which one?"}, {"role": "user", "content": "The first."}]
+CONVERSATION = [*ASKED, {"role": "assistant", "content": "Which one?"}, {"role": "user", "content": "The first."}]
 
 
 def called(call: ToolCall) -> FunctionCall:
@@ -33,7 +33,7 @@ def test_the_expected_call_is_the_reply(asked: JsonObject, expected: Any) -> Non
     assert [(tool.function.name, tool.function.parameters) for tool in case.tools] == [("read_file", SCHEMA)]
 
 
-@pytest.mark.parametrize("asked", [{"prompt": "Write a.txt"}, {"messages": ASKED}, {"messages": TALK}])
+@pytest.mark.parametrize("asked", [{"prompt": "Write a.txt"}, {"messages": ASKED}, {"messages": CONVERSATION}])
 @pytest.mark.parametrize("expected", [[], "[]"])
 def test_an_empty_list_expects_no_call(asked: JsonObject, expected: Any) -> None:
     case = cases_from_mcp_row({"id": "m1", "tools": TOOLS, "expected": expected, **asked}, source="f:1")[-1]
@@ -42,7 +42,7 @@ def test_an_empty_list_expects_no_call(asked: JsonObject, expected: Any) -> None
 
 
 def test_earlier_turns_are_cases_too_unless_only_the_last_is_wanted() -> None:
-    row = {"id": "m1", "tools": TOOLS, "messages": TALK, "expected": PARAMS}
+    row = {"id": "m1", "tools": TOOLS, "messages": CONVERSATION, "expected": PARAMS}
     cases = cases_from_mcp_row(row, source="f:1")
     assert [(case.id, case.kind) for case in cases] == [("m1#0", "answer"), ("m1", "tool_call")]
     assert [case.id for case in cases_from_mcp_row(row, source="f:1", turns="last")] == ["m1"]

@@ -75,7 +75,7 @@ def refusal(path: Path, written: SuiteFormat = "auto", *, answers: Path | None =
     ],
     ids=["xstest", "when2call", "mcp", "bfcl", "canonical", "cases"],
 )
-def test_a_format_is_told_by_the_first_row(tmp_path: Path, row: JsonObject, written: SuiteFormat, case_id: str) -> None:
+def test_the_first_row_decides_the_format(tmp_path: Path, row: JsonObject, written: SuiteFormat, case_id: str) -> None:
     path = write(tmp_path, "rows.jsonl", row)
     (case,) = cases_from_file(path, "auto", suite="mine")
     assert [case] == cases_from_file(path, written, suite="mine")
