@@ -126,7 +126,7 @@ class _Index:
 
     def __init__(self, signatures: Signatures, threshold: float, words_of: WordsOf) -> None:
         self._threshold = threshold
-        # The low byte of each hash tells nearly as much and is four times faster to compare (b-bit minwise hashing, Li
+        # The low byte of each hash says nearly as much and is four times faster to compare (b-bit minwise hashing, Li
         # and König 2010): other hashes agree in it once in 256, which lets in a pair too many, never one too few.
         self._sketches = signatures.astype(np.uint8)
         self._words = _WordCache(words_of)

@@ -1,7 +1,7 @@
 """What formats share: their record, the draft of a sample, and turns, texts, thoughts and calls as commonly written.
 
 Every reader of this package is pure, linear in the length of its text, and raises `RowRejected` for the first thing
-that has no place in a sample. `where` names the place for a person, such as `turn 3`.
+that has no place in a sample. `where` names the place in a message, such as `turn 3`.
 """
 
 import re
@@ -86,7 +86,7 @@ class Format:
             turns are a list of objects.
         reads_system: Whether `read` handles a row's `system` text; else that is the system message.
         hint: The fields to name when a row has none of them right; empty for a format recognised by its turns.
-        recognise: Why a row without a list of turns is in this format, as a clause for a person; None if it is not.
+        recognise: Why a row without a list of turns is in this format, as a clause for the card; None if it is not.
         precedence: Formats are asked in this order, those of one number in the order of `RowFormat`.
     """
 

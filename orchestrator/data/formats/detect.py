@@ -24,7 +24,7 @@ _MAX_KEYS_COMPARED = 20
 
 
 class Detected(NamedTuple):
-    """The format of a row, and why, as a clause for a person."""
+    """The format of a row, and why, as a clause for the card."""
 
     format: RowFormat
     why: str

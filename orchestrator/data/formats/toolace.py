@@ -1,6 +1,6 @@
 """ToolACE: tools as a JSON list inside the `system` text, calls like Python in `conversations` of `from` and `value`.
 
-The list of tools is taken out of the text, and with it the sentences of the set that tell how to use it, because a
+The list of tools is taken out of the text, and with it the set's sentences on how to use it, because a
 model's chat template says that in its own way and asks for another form of calls. Every other sentence, such as the
 date of the conversation, stays as the system message.
 """

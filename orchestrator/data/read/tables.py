@@ -210,7 +210,7 @@ def _as_json(value: Any) -> Any:
 
 
 def _shown(value: Any) -> str:
-    """A refused row for a person to read."""
+    """A refused row as the quarantine shows it."""
     if isinstance(value, RowRejected):
         return ""
     return json.dumps(value, ensure_ascii=False, skipkeys=True, default=lambda part: f"({type(part).__name__})")

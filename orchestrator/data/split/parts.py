@@ -73,7 +73,7 @@ def assign_parts(items: Sequence[SplitItem], config: SplitConfig) -> Assignment:
     it, unless groups of several kinds are so few that this would take another kind away there. More data can thus move
     a sample only while a kind is so rare, or the data so small, that hashes alone leave a part without it.
 
-    By tool, each tool's hash tells whether it is held out for test or val in the same way. A group with a call of a
+    By tool, each tool's hash decides in the same way whether it is held out for test or val. A group with a call of a
     test tool goes to test, another with a call of a val tool to val, another with any call to train; so do samples that
     call nothing and would be left without tools once the held-out ones are hidden (see `visible_tools`). Other groups
     go by their own hash, with the exception above. No tool of test is called in val, and no held-out tool in train. Of
