@@ -154,8 +154,8 @@ class _Filler:
         for (bits, part), number in Counter((held[key], part) for key, part in places.items()).items():
             for bit in _bits(bits):
                 self._counts[bit, part] += number
-        bits = sorted({bit for bit, _ in self._counts})
-        self._wanted = [bit for bit in bits if sum(self._counts[bit, part] for part in PARTS) >= MIN_MEMBERS]
+        held_bits = sorted({bit for bit, _ in self._counts})
+        self._wanted = [bit for bit in held_bits if sum(self._counts[bit, part] for part in PARTS) >= MIN_MEMBERS]
 
     def fill(self) -> None:
         for bit in self._wanted:
