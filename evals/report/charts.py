@@ -95,11 +95,7 @@ def metric_picture(adapters: Sequence[AdapterSummary], metric: MetricName, focus
 
 def difference_picture(comparisons: Sequence[Comparison]) -> Picture | None:
     """Paired differences of one adapter (left) to another, and a line where there is none; None without one."""
-    known = [
-        (comparison, comparison.difference)
-        for comparison in comparisons
-        if comparison.difference is not None and not METRICS[comparison.metric].unit
-    ]
+    known = [(entry, entry.difference) for entry in comparisons if entry.difference is not None]
     if not known:
         return None
     rows = [

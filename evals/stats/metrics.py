@@ -68,17 +68,6 @@ class MetricRow:
         outcome = None if self.outcome is None else self.outcome(verdict)
         return None if outcome is None else (int(outcome), 1)
 
-    def values(self, replies: Iterable[Generation]) -> list[tuple[str, float]]:
-        """Case id and value of each reply that has a value.
-
-        Raises:
-            ValueError: If the metric is about verdicts, not replies.
-        """
-        if self.of_reply is None:
-            raise ValueError(f"{self.name} is computed from verdicts, not from replies")
-        found = ((reply.case_id, self.of_reply(reply)) for reply in replies if reply.has_reply)
-        return [(case_id, value) for case_id, value in found if value is not None]
-
 
 def refuses(verdict: Verdict) -> bool:
     """Whether the reply refuses in whole, in words and without a call."""
@@ -238,7 +227,8 @@ def compute_inferred(verdicts: Sequence[Verdict]) -> dict[SampleKind, Metric]:
 
 def _figure(row: MetricRow, verdicts: Sequence[Verdict], generations: Sequence[Generation]) -> Metric:
     if row.of_reply is not None:
-        values = [value for _, value in row.values(generations)]
+        given = (row.of_reply(generation) for generation in generations if generation.has_reply)
+        values = [value for value in given if value is not None]
         return _mean(values) if row.percentile is None else _percentile(values, row.percentile)
     counted = [pair for verdict in verdicts if (pair := row.part_and_whole(verdict)) is not None]
     return share(sum(part for part, _ in counted), sum(whole for _, whole in counted))
