@@ -24,7 +24,7 @@ def report(config: RunConfig, run: RunDir, *, compare: str | None = None) -> int
     Raises:
         InputError: If there is no such other run.
     """
-    from evals.report.markdown import HEAD, gist_lines, gist_rows
+    from evals.report.render import HEAD, gist_lines, gist_rows
     from evals.report.runs import find_other_run
     from evals.report.write import write_report
 

@@ -229,7 +229,7 @@ def _figure(row: MetricRow, verdicts: Sequence[Verdict], generations: Sequence[G
     if row.of_reply is not None:
         given = (row.of_reply(generation) for generation in generations if generation.has_reply)
         values = [value for value in given if value is not None]
-        return _mean(values) if row.percentile is None else _percentile(values, row.percentile)
+        return _of_values(values, row.percentile)
     counted = [pair for verdict in verdicts if (pair := row.part_and_whole(verdict)) is not None]
     return share(sum(part for part, _ in counted), sum(whole for _, whole in counted))
 
@@ -257,15 +257,11 @@ def wilson_interval(successes: int, n: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def _percentile(values: Sequence[float], percentile: float) -> Metric:
+def _of_values(values: Sequence[float], percentile: float | None) -> Metric:
     if not values:
         return _unscored()
-    return Metric(value=float(np.percentile(values, percentile)), n=len(values), low=None, high=None)
-
-
-def _mean(values: Sequence[float]) -> Metric:
-    if not values:
-        return _unscored()
+    if percentile is not None:
+        return Metric(value=float(np.percentile(values, percentile)), n=len(values), low=None, high=None)
     mean = statistics.fmean(values)
     if len(values) == 1:
         return Metric(value=mean, n=1, low=None, high=None)
