@@ -50,9 +50,8 @@ def engine_record(adapter: Adapter | None, inputs_sha256: str, settings: EngineS
 
 def remove_replies(run: RunDir, adapter_id: str) -> None:
     """Remove what an adapter replied and all that was said of it."""
-    for path in (run.generations(adapter_id), run.engine(adapter_id), run.scores(adapter_id)):
-        path.unlink(missing_ok=True)
-    run.judgements(adapter_id).unlink(missing_ok=True)
+    for path in (run.generations, run.engine, run.scores, run.judgements):
+        path(adapter_id).unlink(missing_ok=True)
 
 
 class Journal:

@@ -98,7 +98,8 @@ def match_expected(
         return wrong_count(len(calls), len(expected), num_tools=len(schemas))
     if len(expected) == 1:
         return _difference(calls[0], expected[0], schemas)
-    if _has_pairing(calls, expected, schemas):
+    same = [[_difference(call, other, schemas) is None for other in expected] for call in calls]
+    if not expected or len(best_pairs(same)) == len(expected):
         return None
     return cannot_find_match(_first_difference(calls, expected, schemas))
 
@@ -198,13 +199,6 @@ def _kind(value: object) -> str:
     if isinstance(value, list | tuple):
         return "array"
     return "string" if isinstance(value, str) else "object" if isinstance(value, dict) else "null"
-
-
-def _has_pairing(calls: Sequence[ToolCall], expected: Sequence[ToolCall], schemas: dict[str, JsonObject]) -> bool:
-    if not expected:
-        return True
-    same = [[_difference(call, other, schemas) is None for other in expected] for call in calls]
-    return len(best_pairs(same)) == len(expected)
 
 
 def _first_difference(calls: Sequence[ToolCall], expected: Sequence[ToolCall], schemas: dict[str, JsonObject]) -> str:

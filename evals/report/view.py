@@ -154,10 +154,14 @@ def make_view(
     judged = (second_opinion(scored[adapter.id], inputs.cases) for adapter in report.adapters)
     served = (serving_differences(scored[adapter.id], inputs.cases) for adapter in report.adapters)
     by_metric = {entry.metric: entry for entry in against_base}
-    headlines = [
-        Headline(name, chosen.metrics[name], base.metrics.get(name) if base else None, by_metric.get(name))
-        for name in (headline_metrics(chosen) if chosen else ())
-    ]
+    headlines = (
+        [
+            Headline(name, chosen.metrics[name], base.metrics.get(name) if base else None, by_metric.get(name))
+            for name in headline_metrics(chosen)
+        ]
+        if chosen
+        else []
+    )
     return View(
         report=report,
         inputs=inputs,
