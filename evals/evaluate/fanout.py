@@ -38,12 +38,8 @@ def evaluate_run(config: RunConfig, run: RunDir, engines: Engines) -> list[Score
     """Score the base and every adapter of the run on the held-out cases and the suites of the configuration.
 
     Writes `evals/cases.jsonl` and, for each, `evals/<id>/generations.jsonl`, `engine.json` and `scores.json`, or
-    `failure.json` where it could not be scored. Goes on from the replies that an evaluation left which was cut off.
-
-    Args:
-        config: The configuration of the run.
-        run: The run.
-        engines: As `engines.open_engines` gives them; best opened before this module is loaded, which takes seconds.
+    `failure.json` where it could not be scored. Resumes from the replies that an interrupted evaluation left. Open the
+    engines (`engines.open_engines`) before loading this module, which takes seconds.
 
     Raises:
         DataError: If there is no case, or a suite cannot be read.

@@ -29,12 +29,9 @@ from orchestrator.run.paths import RunDir
 
 
 def write_report(config: RunConfig, run: RunDir, other: RunDir | None = None) -> Report:
-    """Write the three forms of the report into `run.report`, each whole or not at all; the report as in report.json.
+    """Write the three forms of the report into `run.report`, each whole or not at all; returns what is in report.json.
 
-    Args:
-        config: The configuration of the run.
-        run: The run.
-        other: A run to set beside it.
+    `other` is a run to set beside this one.
 
     Raises:
         RunConflictError: If nothing has been scored, or what was scored no longer fits together; in either run.

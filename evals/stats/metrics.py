@@ -276,7 +276,7 @@ def _unscored() -> Metric:
 def score_cases(
     adapter_id: str, cases: Sequence[Case], generations: Sequence[Generation], *, reply_format: str = "hermes"
 ) -> Scores:
-    """Judge one adapter's replies: one verdict per case, in the order of `cases`, and the metrics over them.
+    """Judge one adapter's replies (in any order, at most one a case): a verdict per case, in their order, and metrics.
 
     What is correct:
 
@@ -291,11 +291,7 @@ def score_cases(
     Whether an answer is true is not judged. A malformed attempt at a call counts as a call, but for the exception
     above. A case without a reply has the reason `not_scored` and no other judgement.
 
-    Args:
-        adapter_id: Whose replies these are.
-        cases: What was asked.
-        generations: The replies, in any order, at most one for each case.
-        reply_format: How calls are written in the replies: a name in `REPLY_FORMATS`.
+    `reply_format` says how calls are written in the replies: a name in `REPLY_FORMATS`.
 
     Raises:
         EvaluationError: If a generation belongs to no case, or a case has two.
