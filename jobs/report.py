@@ -16,15 +16,12 @@ from orchestrator.run.paths import RunDir
 def report(config: RunConfig, run: RunDir, *, compare: str | None = None) -> int:
     """Write the report; the exit code says whether the gates of the configuration are met.
 
-    Args:
-        config: The configuration of the run.
-        run: The run.
-        compare: Another run to set beside it: its folder, or the name of one beside this one.
+    `compare` is another run to set beside this one: its folder, or its name if it lies beside.
 
     Raises:
         InputError: If there is no such other run.
     """
-    from evals.report.markdown import HEAD, gist_lines, gist_rows
+    from evals.report.render import HEAD, gist_lines, gist_rows
     from evals.report.runs import find_other_run
     from evals.report.write import write_report
 

@@ -1,23 +1,28 @@
 """The evaluation of a run: the base and every kept adapter on the same cases, in warm engines."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from evals.cases.samples import cases_from_samples, draw_cases, refuse_repeated_ids
 from evals.cases.suites import read_suite
-from evals.evaluate.ask_judge import ask_judge, judge_model
 from evals.evaluate.rescore import keep_failures, raise_failures, score_replies
 from evals.generate.canary import NUM_CANARIES, pick_canaries
 from evals.generate.dealing import Work
 from evals.generate.engine import Adapter, EngineSettings, Prompt, adapters_for_engine, smallest_served_rank
 from evals.generate.engines import Engines, answer_all, engine_kv_cache_bytes
 from evals.generate.journal import Journal, engine_record, inputs_sha256, remove_replies
-from evals.records import Case, FailedAdapter, Scores
+from evals.judge.second_opinion import JUDGED_KINDS, judge_prompts, judgements_of
+from evals.records import Case, FailedAdapter, Generation, Scores
+from evals.stats.agreement import agreement
 from orchestrator.chat.formats import REPLY_FORMATS, reply_format_of
 from orchestrator.chat.rendering import render_prompt
-from orchestrator.config.schema import RunConfig
+from orchestrator.config.evaluation import JudgeConfig
+from orchestrator.config.schema import ModelConfig, RunConfig
 from orchestrator.core.errors import AdapterError, DataError, EvaluationError
 from orchestrator.core.files import write_text_atomic
 from orchestrator.core.jsonl import dump_jsonl, read_jsonl
@@ -33,12 +38,8 @@ def evaluate_run(config: RunConfig, run: RunDir, engines: Engines) -> list[Score
     """Score the base and every adapter of the run on the held-out cases and the suites of the configuration.
 
     Writes `evals/cases.jsonl` and, for each, `evals/<id>/generations.jsonl`, `engine.json` and `scores.json`, or
-    `failure.json` where it could not be scored. Goes on from the replies that an evaluation left which was cut off.
-
-    Args:
-        config: The configuration of the run.
-        run: The run.
-        engines: As `engines.open_engines` gives them; best opened before this module is loaded, which takes seconds.
+    `failure.json` where it could not be scored. Resumes from the replies that an interrupted evaluation left. Open the
+    engines (`engines.open_engines`) before loading this module, which takes seconds.
 
     Raises:
         DataError: If there is no case, or a suite cannot be read.
@@ -48,7 +49,7 @@ def evaluate_run(config: RunConfig, run: RunDir, engines: Engines) -> list[Score
     """
     folder = base_folder(config.model)
     if config.eval.judge is not None:
-        base_folder(judge_model(config.eval.judge))  # a missing judge is reported before anything is asked
+        base_folder(_judge_model(config.eval.judge))  # a missing judge is reported before anything is asked
     tokenizer = load_tokenizer(folder, trust_remote_code=config.model.trust_remote_code)
     reply_format = reply_format_of(config.eval.reply_format, tokenizer.chat_template)
     cases = collect_cases(config, run)
@@ -56,8 +57,16 @@ def evaluate_run(config: RunConfig, run: RunDir, engines: Engines) -> list[Score
     records, failed = _fitting_adapters(config, run, folder)
     _forget_others(run, records, failed)
     keep_failures(run, failed)
-    settings = _engine_settings(
-        config, folder, list(records.values()), prompts=prompts, reply_format=reply_format, on_gpu=engines.on_gpu
+    settings = _settings(
+        config,
+        config.model,
+        prompts,
+        max_model_len=config.eval.max_model_len,
+        on_gpu=engines.on_gpu,
+        max_lora_rank=smallest_served_rank([record.r for record in records.values()]),
+        max_new_tokens=config.eval.max_new_tokens,
+        temperature=config.eval.temperature,
+        serving_parser=REPLY_FORMATS[reply_format].vllm_parser,
     )
     served = adapters_for_engine({id_: (run.adapter(id_), record.sha256) for id_, record in records.items()})
     adapters = counted(len(served), "adapter")
@@ -70,7 +79,7 @@ def evaluate_run(config: RunConfig, run: RunDir, engines: Engines) -> list[Score
     for scores in scored:
         run.judgements(scores.adapter_id).unlink(missing_ok=True)
     if config.eval.judge is not None:
-        ask_judge(config, run, config.eval.judge, cases=cases, scored=scored, engines=engines)
+        _ask_judge(config, run, config.eval.judge, cases=cases, scored=scored, engines=engines)
     raise_failures(run, failed)
     return scored
 
@@ -93,11 +102,8 @@ def collect_cases(config: RunConfig, run: RunDir) -> list[Case]:
 
 
 def _cases_text(cases: Sequence[Case]) -> str:
-    counts: dict[str, int] = {}
-    for case in cases:
-        counts[case.suite] = counts.get(case.suite, 0) + 1
-    parts = [counted(count, f"{suite.replace('_', '-')} case") for suite, count in counts.items()]
-    return ", ".join(parts)
+    counts = Counter(case.suite for case in cases)
+    return ", ".join(counted(count, f"{suite.replace('_', '-')} case") for suite, count in counts.items())
 
 
 def _render(config: RunConfig, tokenizer: PreTrainedTokenizerBase, cases: Sequence[Case]) -> list[Prompt]:
@@ -157,28 +163,19 @@ def _check_record(record: AdapterRecord, folder: Path, config: RunConfig) -> Non
         raise AdapterError(f"the folder holds adapter {record.id}", where=str(folder), fix="Give it its own name")
 
 
-def _engine_settings(
-    config: RunConfig,
-    folder: Path,
-    adapters: Sequence[AdapterRecord],
-    *,
-    prompts: Sequence[Prompt],
-    reply_format: str,
-    on_gpu: bool,
+def _settings(
+    config: RunConfig, model: ModelConfig, prompts: Iterable[Prompt], *, max_model_len: int | None = None, **fields: Any
 ) -> EngineSettings:
-    model = AutoConfig.from_pretrained(folder, trust_remote_code=config.model.trust_remote_code)
-    wanted = config.eval.max_model_len or max(len(p.token_ids) for p in prompts) + config.eval.max_new_tokens
+    """Settings for prompts to a model; without a limit, its engines take the longest of them and a whole reply."""
+    wanted = max_model_len or max(len(prompt.token_ids) for prompt in prompts) + fields["max_new_tokens"]
+    limits = AutoConfig.from_pretrained(base_folder(model), trust_remote_code=model.trust_remote_code)
     return EngineSettings(
-        base=config.model,
-        dtype=config.model.dtype,
-        on_gpu=on_gpu,
-        max_model_len=min(wanted, model.get_text_config().max_position_embeddings),
-        max_lora_rank=smallest_served_rank([record.r for record in adapters]),
-        kv_cache_bytes=engine_kv_cache_bytes(config.eval.kv_cache_gib, on_gpu=on_gpu),
-        max_new_tokens=config.eval.max_new_tokens,
-        temperature=config.eval.temperature,
+        base=model,
+        dtype=model.dtype,
+        max_model_len=min(wanted, limits.get_text_config().max_position_embeddings),
+        kv_cache_bytes=engine_kv_cache_bytes(config.eval.kv_cache_gib, on_gpu=fields["on_gpu"]),
         seed=config.eval.seed,
-        serving_parser=REPLY_FORMATS[reply_format].vllm_parser,
+        **fields,
     )
 
 
@@ -231,3 +228,86 @@ def _score_all(
         except EvaluationError as error:
             unscored.append(FailedAdapter.of(adapter_id, error, lacks_replies=True))
     return scored, unscored
+
+
+def _ask_judge(
+    config: RunConfig,
+    run: RunDir,
+    judge: JudgeConfig,
+    *,
+    cases: Sequence[Case],
+    scored: Sequence[Scores],
+    engines: Engines,
+) -> None:
+    """Have the judge model read the replies in which a refusal is at issue, and write `evals/<id>/judgements.jsonl`.
+
+    The scores do not depend on it. Its own replies are kept in `judge/` and used again after an interruption.
+
+    Raises:
+        ModelNotFoundError: If there is no such model.
+        EvaluationError: If engines break one after the other.
+    """
+    model = _judge_model(judge)
+    prompts = _judge_prompts(run, model, cases, scored)
+    asked = {key: found for key, found in prompts.items() if found}
+    if not asked:
+        say("No reply is at issue, so the judge has nothing to read.")
+        return
+    settings = _settings(
+        config,
+        model,
+        chain.from_iterable(asked.values()),
+        on_gpu=engines.on_gpu,
+        max_lora_rank=None,
+        max_new_tokens=judge.max_new_tokens,
+        temperature=0.0,
+        choices=tuple(kind.value for kind in JUDGED_KINDS),
+    )
+    digest = inputs_sha256(settings, base_sha256(base_folder(model)), None)
+    entries = {
+        key: engine_record(None, digest, settings, engines.count).model_copy(update={"adapter_id": key})
+        for key in asked
+    }
+    journal = Journal(run.judge, entries, dict.fromkeys(asked), asked)
+    works = journal.pending()
+    with bar("second opinions", sum(len(work.prompts) for work in works)) as advance:
+        journal.on_answer(advance)
+        answer_all(works, engines=engines, settings=settings, canaries=(), listener=journal)
+    answers = journal.close()
+    for scores in scored:
+        _keep_judgements(run, scores, answers.get(scores.adapter_id, []))
+
+
+def _judge_model(judge: JudgeConfig) -> ModelConfig:
+    """The judge as a model to load."""
+    return ModelConfig.model_validate(judge.model_dump(exclude={"max_new_tokens"}))
+
+
+def _judge_prompts(
+    run: RunDir, model: ModelConfig, cases: Sequence[Case], scored: Sequence[Scores]
+) -> dict[str, list[Prompt]]:
+    tokenizer = load_tokenizer(base_folder(model), trust_remote_code=model.trust_remote_code)
+    return {
+        scores.adapter_id: [
+            Prompt(asked.case_id, render_prompt(tokenizer, asked.messages, ()))
+            for asked in judge_prompts(
+                cases, list(read_jsonl(run.generations(scores.adapter_id), Generation)), scores.verdicts
+            )
+        ]
+        for scores in scored
+    }
+
+
+def _keep_judgements(run: RunDir, scores: Scores, answers: Sequence[Generation]) -> None:
+    judgements = judgements_of(scores.verdicts, {answer.case_id: answer.text for answer in answers})
+    write_text_atomic(run.judgements(scores.adapter_id), dump_jsonl(judgements))
+    found = agreement(scores.verdicts, judgements)
+    same, asked = found.same_refused, counted(found.num_asked, "reply", "replies")
+    said = f"the judge gave no usable opinion on {asked}."
+    if same.value is not None:
+        said = (
+            f"judge and classifier agree on whether a reply refuses in {same.value:.3f} [{same.low:.3f}, "
+            f"{same.high:.3f}] of {counted(same.n, 'reply', 'replies')}; "
+            f"{counted(found.num_unusable, 'opinion')} could not be used."
+        )
+    say(f"{scores.adapter_id}: {said}")

@@ -49,13 +49,11 @@ def rescore_run(config: RunConfig, run: RunDir) -> None:
     failed: list[FailedAdapter] = []
     for path in found:
         adapter_id = path.parent.name
-        lasting = _lasting_failure(run, adapter_id)
-        if lasting is not None:
+        if lasting := _lasting_failure(run, adapter_id):
             failed.append(lasting)
             continue
-        generations = list(read_jsonl(path, Generation))
         try:
-            score_replies(config, run, adapter_id, cases, generations, reply_format)
+            score_replies(config, run, adapter_id, cases, list(read_jsonl(path, Generation)), reply_format)
         except EvaluationError as error:
             failed.append(FailedAdapter.of(adapter_id, error, lacks_replies=True))
     say(f"The replies of {len(found) - len(failed)} to {len(cases)} cases were judged again, read as {reply_format}.")

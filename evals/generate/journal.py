@@ -50,19 +50,14 @@ def engine_record(adapter: Adapter | None, inputs_sha256: str, settings: EngineS
 
 def remove_replies(run: RunDir, adapter_id: str) -> None:
     """Remove what an adapter replied and all that was said of it."""
-    for path in (run.generations(adapter_id), run.engine(adapter_id), run.scores(adapter_id)):
-        path.unlink(missing_ok=True)
-    run.judgements(adapter_id).unlink(missing_ok=True)
+    for path in (run.generations, run.engine, run.scores, run.judgements):
+        path(adapter_id).unlink(missing_ok=True)
 
 
 class Journal:
     """Keeps every reply on disk from the moment it is heard of. Listens to `engines.answer_all`.
 
-    Args:
-        run: Where the files are.
-        records: What is to be asked, by adapter id; the first is asked first.
-        adapters: The adapter of each, None for the base.
-        prompts: What each is asked, by adapter id.
+    All are by adapter id: `records` say what is to be asked, the first first; an adapter is None for the base.
     """
 
     def __init__(
@@ -177,22 +172,17 @@ def resume(path: Path, prompts: Sequence[Prompt]) -> list[Generation]:
     """
     wanted = {prompt.case_id: prompt.sha256 for prompt in prompts}
     kept: dict[str, Generation] = {}
-    for generation in _whole_lines(path):
-        if wanted.get(generation.case_id) == generation.prompt_sha256 and generation.has_reply:
-            kept.setdefault(generation.case_id, generation)
-    if path.is_file():
-        write_text_atomic(path, dump_jsonl(kept.values()))
-    return list(kept.values())
-
-
-def _whole_lines(path: Path) -> Iterable[Generation]:
     if not path.is_file():
-        return
+        return []
     for line in path.read_bytes().split(b"\n"):
         try:
-            yield Generation.model_validate(json.loads(line))
+            generation = Generation.model_validate(json.loads(line))
         except (ValueError, ValidationError):
             continue
+        if wanted.get(generation.case_id) == generation.prompt_sha256 and generation.has_reply:
+            kept.setdefault(generation.case_id, generation)
+    write_text_atomic(path, dump_jsonl(kept.values()))
+    return list(kept.values())
 
 
 def append(path: Path, generations: Sequence[Generation]) -> None:

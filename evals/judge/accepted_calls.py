@@ -53,12 +53,10 @@ _IGNORED = str.maketrans("", "", " ,./-_*^")
 
 
 def match_accepted(calls: Sequence[ToolCall], accepted: Sequence[AcceptedCall], *, num_tools: int) -> Problem | None:
-    """The first reason why `calls` are not the accepted ones, or None when they are, in any order.
+    """The first reason why `calls` are not the accepted ones (at least one), or None when they are, in any order.
 
-    Args:
-        calls: The given calls, by the names that the tools are offered under.
-        accepted: The accepted calls, at least one.
-        num_tools: How many tools are offered; the leaderboard names a wrong count after it.
+    Calls go by the names that the tools are offered under. The leaderboard names a wrong count after `num_tools`, how
+    many tools are offered.
     """
     if len(calls) != len(accepted):
         return wrong_count(len(calls), len(accepted), num_tools=num_tools)

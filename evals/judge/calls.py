@@ -67,11 +67,7 @@ def check_calls(
     arguments fit that tool's `parameters`, by the same validator that checked the data (`schema_validator`: the dialect
     that `$schema` names, else Draft 2020-12; `1.0` is an integer; nothing is ever fetched). A tool whose own schema
     cannot be used gives `tool_schema_is_invalid`, never an error. Where two tools have one name, the first counts.
-
-    Args:
-        reply: The reply, taken apart.
-        tools: The offered tools.
-        original_names: Offered tools with their names in the source, by which they may be called as well.
+    `original_names` gives offered tools their names in the source, by which they may be called as well.
     """
     if reply.problems:
         return _parse_problem(reply)

@@ -41,8 +41,7 @@ class ArgumentCounts(NamedTuple):
 def best_pairs(worth: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
     """The pairs (row, column), each row and column in one at most, that are worth most together.
 
-    Args:
-        worth: One row for each given call, one column for each wanted call; 0 for two that are no pair.
+    `worth` has a row for each given call and a column for each wanted call; 0 for two that are no pair.
     """
     if len(worth) == 1 and len(worth[0]) == 1:
         return [(0, 0)] if worth[0][0] else []
@@ -93,18 +92,14 @@ def match_expected(
 
     A call made twice must be expected twice; call ids do not count. The reasons are those that the Berkeley Function
     Calling Leaderboard gives for the like: with one expected call what is wrong with the given one, with several that
-    no call matches.
-
-    Args:
-        calls: The given calls.
-        expected: The calls of the data.
-        schemas: The parameters of each offered tool.
+    no call matches. `schemas` has the parameters of each offered tool.
     """
     if len(calls) != len(expected):
         return wrong_count(len(calls), len(expected), num_tools=len(schemas))
     if len(expected) == 1:
         return _difference(calls[0], expected[0], schemas)
-    if _has_pairing(calls, expected, schemas):
+    same = [[_difference(call, other, schemas) is None for other in expected] for call in calls]
+    if not expected or len(best_pairs(same)) == len(expected):
         return None
     return cannot_find_match(_first_difference(calls, expected, schemas))
 
@@ -172,16 +167,13 @@ def _difference(call: ToolCall, expected: ToolCall, schemas: dict[str, JsonObjec
             detail = f"{name}: {key}: {shown(value)} where nothing is expected"
             return problem("simple_function_checker:unexpected_param", detail)
         if key in wanted and not values_match(value, wanted[key]):
-            return problem(_reason(value, wanted[key]), f"{name}: {key}: {_unequal(value, wanted[key])}")
+            detail = f"{name}: {key}: {shown(value)} where {shown(wanted[key])} is expected"
+            return problem(_reason(value, wanted[key]), detail)
     return _absent("simple_function_checker:missing_optional", name, absent[0], wanted) if absent else None
 
 
 def _absent(reason: FailureReason, name: str, key: str, wanted: JsonObject) -> Problem:
     return problem(reason, f"{name}: {key}: nothing where {shown(wanted[key])} is expected")
-
-
-def _unequal(given: object, wanted: object) -> str:
-    return f"{shown(given)} where {shown(wanted)} is expected"
 
 
 def _reason(given: object, wanted: object) -> FailureReason:
@@ -207,13 +199,6 @@ def _kind(value: object) -> str:
     if isinstance(value, list | tuple):
         return "array"
     return "string" if isinstance(value, str) else "object" if isinstance(value, dict) else "null"
-
-
-def _has_pairing(calls: Sequence[ToolCall], expected: Sequence[ToolCall], schemas: dict[str, JsonObject]) -> bool:
-    if not expected:
-        return True
-    same = [[_difference(call, other, schemas) is None for other in expected] for call in calls]
-    return len(best_pairs(same)) == len(expected)
 
 
 def _first_difference(calls: Sequence[ToolCall], expected: Sequence[ToolCall], schemas: dict[str, JsonObject]) -> str:

@@ -35,6 +35,8 @@ MAX_PARAMETERS = 4
 
 Emphasis = Literal["accent", "kept", "other", "bad"]
 """How strongly a trial or adapter is drawn; the ink's name."""
+_ORDER: tuple[Ink, ...] = ("bad", "other", "kept", "accent")
+"""In which trials are drawn, so that the strongest is on top."""
 
 
 class Picture(NamedTuple):
@@ -57,9 +59,10 @@ class Row(NamedTuple):
     tip: str
 
 
-def metric_rows(adapters: Sequence[AdapterSummary], name: MetricName, focus: str | None) -> list[Row]:
-    """One row an adapter for one metric."""
-    return [share_row(_title(adapter), adapter.metrics.get(name), _ink(adapter, focus)) for adapter in adapters]
+def adapter_rows(adapters: Sequence[AdapterSummary], shares: Sequence[Metric | None], focus: str | None) -> list[Row]:
+    """One row an adapter."""
+    pairs = zip(adapters, shares, strict=True)
+    return [share_row("base" if a.is_base else _short(a.id), metric, _ink(a, focus)) for a, metric in pairs]
 
 
 def share_row(title: str, metric: Metric | None, ink: Ink) -> Row:
@@ -90,16 +93,13 @@ def metric_picture(adapters: Sequence[AdapterSummary], metric: MetricName, focus
     """One metric of all adapters; None when none of them is scored on it."""
     meaning = METRICS[metric]
     note = "higher is better" if meaning.higher_is_better else "lower is better"
-    return interval_picture(f"m-{metric}", meaning.label, note, metric_rows(adapters, metric, focus))
+    rows = adapter_rows(adapters, [adapter.metrics.get(metric) for adapter in adapters], focus)
+    return interval_picture(f"m-{metric}", meaning.label, note, rows)
 
 
 def difference_picture(comparisons: Sequence[Comparison]) -> Picture | None:
     """Paired differences of one adapter (left) to another, and a line where there is none; None without one."""
-    known = [
-        (comparison, comparison.difference)
-        for comparison in comparisons
-        if comparison.difference is not None and not METRICS[comparison.metric].unit
-    ]
+    known = [(entry, entry.difference) for entry in comparisons if entry.difference is not None]
     if not known:
         return None
     rows = [
@@ -171,11 +171,10 @@ def curve_picture(trials: Sequence[TrialRecord], kept: frozenset[str], focus: st
     losses = [point.eval_loss for curve in series.values() for point in curve]
     if not losses:
         return None
-    order: list[Emphasis] = ["bad", "other", "kept", "accent"]
     with drawing():
         figure = new_figure(360)
         axes = figure.subplots()
-        for trial in sorted(trials, key=lambda t: order.index(emphasis_of(t, kept, focus))):
+        for trial in sorted(trials, key=lambda t: _ORDER.index(emphasis_of(t, kept, focus))):
             curve, emphasis = series[trial.trial_id], emphasis_of(trial, kept, focus)
             if not curve:
                 continue
@@ -224,13 +223,12 @@ class Tried(NamedTuple):
 
 def tried_trials(trials: Sequence[TrialRecord], kept: frozenset[str], focus: str | None) -> list[Tried]:
     """Trials with their best eval loss, as far as it is known; the strongest last, so that it is drawn on top."""
-    order: list[Ink] = ["bad", "other", "kept", "accent"]
     found = [
         Tried(trial.hyperparameters, trial.best_eval_loss, emphasis_of(trial, kept, focus), trial_tip(trial))
         for trial in trials
         if trial.best_eval_loss is not None and math.isfinite(trial.best_eval_loss)
     ]
-    return sorted(found, key=lambda tried: order.index(tried.ink))
+    return sorted(found, key=lambda tried: _ORDER.index(tried.ink))
 
 
 def tried_adapters(adapters: Sequence[AdapterSummary], metric: MetricName, focus: str | None) -> list[Tried]:
@@ -335,10 +333,6 @@ def trial_tip(trial: TrialRecord) -> str:
 
 def _ink(adapter: AdapterSummary, focus: str | None) -> Ink:
     return "accent" if adapter.id == focus else "other" if adapter.is_base else "kept"
-
-
-def _title(adapter: AdapterSummary) -> str:
-    return "base" if adapter.is_base else _short(adapter.id)
 
 
 def _short(adapter_id: str) -> str:

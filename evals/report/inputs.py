@@ -1,7 +1,6 @@
 """What a run left behind, read from its directory for the report."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from evals.judge.second_opinion import Judgement
 from evals.records import AdapterSummary, Case, EngineRecord, FailedAdapter, Generation, Scores
 from orchestrator.core.errors import DataError, RunConflictError
-from orchestrator.core.jsonl import parse_line, read_jsonl
+from orchestrator.core.jsonl import Model, parse_line, read_jsonl
 from orchestrator.core.records import BASE_ADAPTER_ID, AdapterRecord, JsonObject, TrialRecord
 from orchestrator.data.card import DataCard
 from orchestrator.run.folder import Ledger, read_ledger
@@ -83,7 +82,7 @@ def read_inputs(run: RunDir) -> ReportInputs:
         RunConflictError: If nothing has been scored, or a scored adapter is no longer there.
         DataError: If a file is missing or does not fit its record.
     """
-    failed = tuple(_read_failures(run))
+    failed = tuple(_read(path, FailedAdapter) for path in sorted((run.root / "evals").glob("[!.]*/failure.json")))
     unusable = {failure.adapter_id for failure in failed}  # what lies beside a failure is of an earlier evaluation
     folders = sorted(path.parent for path in (run.root / "evals").glob("[!.]*/scores.json"))
     scored = tuple(_read_scored(run, folder.name) for folder in folders if folder.name not in unusable)
@@ -104,9 +103,8 @@ def read_inputs(run: RunDir) -> ReportInputs:
     )
 
 
-def _read_failures(run: RunDir) -> Iterator[FailedAdapter]:
-    for path in sorted((run.root / "evals").glob("[!.]*/failure.json")):
-        yield parse_line(path.read_text(encoding="utf-8"), FailedAdapter, where=str(path))
+def _read(path: Path, model: type[Model]) -> Model:
+    return parse_line(path.read_text(encoding="utf-8"), model, where=str(path))
 
 
 def _read_card(path: Path) -> StoredCard:
@@ -131,20 +129,20 @@ def _read_card(path: Path) -> StoredCard:
 
 def _read_scored(run: RunDir, adapter_id: str) -> Scored:
     path = run.scores(adapter_id)
-    scores = parse_line(path.read_text(encoding="utf-8"), Scores, where=str(path))
+    scores = _read(path, Scores)
     if scores.adapter_id != adapter_id:
         raise DataError(
             f"the scores are of adapter {scores.adapter_id!r}", where=str(path), fix="Run the evaluate stage again"
         )
     generations = {reply.case_id: reply for reply in read_jsonl(run.generations(adapter_id), Generation)}
-    engine_path = run.engine(adapter_id)
-    engine = None
-    if engine_path.is_file():
-        engine = parse_line(engine_path.read_text(encoding="utf-8"), EngineRecord, where=str(engine_path))
-    record = None if adapter_id == BASE_ADAPTER_ID else _read_record(run, adapter_id)
-    judgements_path = run.judgements(adapter_id)
-    judgements = tuple(read_jsonl(judgements_path, Judgement)) if judgements_path.is_file() else None
-    return Scored(scores, generations, record, engine, judgements)
+    engine, judged = run.engine(adapter_id), run.judgements(adapter_id)
+    return Scored(
+        scores,
+        generations,
+        record=None if adapter_id == BASE_ADAPTER_ID else _read_record(run, adapter_id),
+        engine=_read(engine, EngineRecord) if engine.is_file() else None,
+        judgements=tuple(read_jsonl(judged, Judgement)) if judged.is_file() else None,
+    )
 
 
 def _read_record(run: RunDir, adapter_id: str) -> AdapterRecord:
@@ -155,4 +153,4 @@ def _read_record(run: RunDir, adapter_id: str) -> AdapterRecord:
             where=str(path),
             fix=f"Run the search again, or remove {run.scores(adapter_id).parent}",
         )
-    return parse_line(path.read_text(encoding="utf-8"), AdapterRecord, where=str(path))
+    return _read(path, AdapterRecord)

@@ -13,7 +13,6 @@ from evals.records import AdapterSummary, Case, Comparison, Report, Scores, Winn
 from evals.report.examples import Flips, flips_of
 from evals.report.inputs import ReportInputs, Scored
 from evals.stats.comparison import compare, pair_verdicts
-from orchestrator.config.load import load_config
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import InputError
 from orchestrator.core.records import JsonObject, MetricName, Record
@@ -97,11 +96,6 @@ def _is_run(folder: Path) -> bool:
         return False
 
 
-def stored_config(run: RunDir) -> RunConfig:
-    """The configuration that a run was made with."""
-    return load_config(run.config)
-
-
 def compare_runs(here: Side, there: Side) -> tuple[OtherRun, list[Flips]]:
     """Set two runs side by side.
 
@@ -110,8 +104,8 @@ def compare_runs(here: Side, there: Side) -> tuple[OtherRun, list[Flips]]:
     """
     shared = shared_cases(here.inputs.cases, there.inputs.cases)
     best_there = best_adapter(there.report)
-    bases = sorted(_base_of(here) & _base_of(there))
-    pairs = [(best_adapter(here.report), best_there), *((base, base) for base in bases)]
+    bases = ({adapter.id for adapter in side.report.adapters if adapter.is_base} for side in (here, there))
+    pairs = [(best_adapter(here.report), best_there), *((base, base) for base in sorted(set.intersection(*bases)))]
     asked = []
     for ours, theirs in pairs:
         if ours is None or theirs is None or not shared:
@@ -119,6 +113,9 @@ def compare_runs(here: Side, there: Side) -> tuple[OtherRun, list[Flips]]:
         left, right = _renamed(here, ours, shared), _renamed(there, theirs, shared)
         asked += [pair_verdicts(left, right, metric) for metric in COMPARED]
     comparisons = compare([pairs for pairs in asked if pairs.case_ids])
+    note = _note(len(here.inputs.cases), len(there.inputs.cases), len(shared))
+    if there.report.failed_adapters:
+        note += f" Not scored in the other run: {', '.join(one.adapter_id for one in there.report.failed_adapters)}."
     return OtherRun(
         folder=str(there.inputs.run.root),
         run=there.report.run,
@@ -128,7 +125,7 @@ def compare_runs(here: Side, there: Side) -> tuple[OtherRun, list[Flips]]:
         num_cases=len(here.inputs.cases),
         num_cases_there=len(there.inputs.cases),
         num_shared=len(shared),
-        note=_note(len(here.inputs.cases), len(there.inputs.cases), len(shared)) + _failures_text(there.report),
+        note=note,
         comparisons=comparisons,
     ), _flips(here, there, comparisons)
 
@@ -138,22 +135,10 @@ def shared_cases(here: Mapping[str, Case], there: Mapping[str, Case]) -> frozens
     return frozenset(case_id for case_id, case in here.items() if there.get(case_id) == case)
 
 
-def _base_of(side: Side) -> set[str]:
-    return {adapter.id for adapter in side.report.adapters if adapter.is_base}
-
-
 def _renamed(side: Side, adapter_id: str, shared: frozenset[str]) -> Scores:
     scores = side.scored(adapter_id).scores
     verdicts = tuple(verdict for verdict in scores.verdicts if verdict.case_id in shared)
     return scores.model_copy(update={"adapter_id": f"{side.label}/{adapter_id}", "verdicts": verdicts})
-
-
-def _failures_text(report: Report) -> str:
-    """A sentence on the adapters of the other run that could not be scored, empty where all were."""
-    if not report.failed_adapters:
-        return ""
-    ids = ", ".join(failure.adapter_id for failure in report.failed_adapters)
-    return f" Not scored in the other run: {ids}."
 
 
 def _note(num_here: int, num_there: int, num_shared: int) -> str:
@@ -174,11 +159,14 @@ def _flips(here: Side, there: Side, comparisons: tuple[Comparison, ...]) -> list
     by_pair: dict[tuple[str, str], list[Comparison]] = {}
     for comparison in comparisons:
         by_pair.setdefault((comparison.left, comparison.right), []).append(comparison)
-    found = []
-    for (left, right), asked in by_pair.items():
-        ours, theirs = here.scored(left.rpartition("/")[2]), there.scored(right.rpartition("/")[2])
-        found.append(flips_of(asked, ours, theirs, here.inputs.cases))
-    return found
+    return [
+        flips_of(asked, here.scored(_own_id(left)), there.scored(_own_id(right)), here.inputs.cases)
+        for (left, right), asked in by_pair.items()
+    ]
+
+
+def _own_id(name: str) -> str:
+    return name.rpartition("/")[2]
 
 
 def config_differences(here: RunConfig, there: RunConfig) -> Iterator[ConfigDifference]:

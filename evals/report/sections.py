@@ -8,6 +8,7 @@ from evals.report import charts
 from evals.report.blocks import (
     Block,
     Datum,
+    Exhibit,
     Exhibits,
     Heading,
     Note,
@@ -168,29 +169,23 @@ def _demands(view: View) -> Iterator[Block]:
         yield Note(f"No case makes one of these demands: {labels}.", page_only=True)
         return
     adapters, shown_id = view.report.adapters, view.shown_id
-    inks: list[charts.Emphasis] = [
-        "accent" if a.id == view.chosen_id else "other" if a.is_base else "kept" for a in adapters
-    ]
-    names = ["base" if adapter.is_base else adapter.id[:10] for adapter in adapters]
     pictures, rows = [], list[Sequence[Value]]()
     for demand in view.demands:
         cell = CELLS[demand.name]
-        shares = [charts.share_row(*row) for row in zip(names, demand.figures, inks, strict=True)]
+        shares = charts.adapter_rows(adapters, demand.figures, view.chosen_id)
         name = f"cell-{demand.name}"
         pictures.append(charts.interval_picture(name, cell.label, f"should {cell.wanted}", shares))
         rows.append((cell.label, cell.wanted, *(figure("case_accuracy", found) for found in demand.figures)))
     yield Pictures(drawn(pictures))
     yield Table(("Asked", "Should", *(adapter.id for adapter in adapters)), rows, "results")
     for demand in view.demands:
-        if (found := demand.examples) is not None:
-            items = (*found.right, *found.wrong)
-            is_cut = found.num_right + found.num_wrong > len(items)
-            more = (
-                f"The first of each; all are in evals/{shown_id}/scores.json and generations.jsonl." if is_cut else ""
-            )
-            counts = f"{shown_id}: {found.num_right} right, {found.num_wrong} wrong"
-            yield Heading(CELLS[demand.name].label, counts, page_only=True)
-            yield Exhibits(items, more=more, page_only=True)
+        found = demand.examples
+        items = (*found.right, *found.wrong)
+        is_cut = found.num_right + found.num_wrong > len(items)
+        more = f"The first of each; all are in evals/{shown_id}/scores.json and generations.jsonl." if is_cut else ""
+        counts = f"{shown_id}: {found.num_right} right, {found.num_wrong} wrong"
+        yield Heading(CELLS[demand.name].label, counts, page_only=True)
+        yield Exhibits(items, more=more, page_only=True)
 
 
 def _flips(view: View) -> Iterator[Block]:
@@ -214,11 +209,18 @@ def _failures(view: View) -> Iterator[Block]:
     head = ("Reason", "Code", *(adapter.adapter_id for adapter in view.failures))
     yield Table(head, [*rows, ("All failed cases", "", *totals)], "results")
     for adapter in view.failures:
-        items, failed = adapter.examples, adapter.num_failed
-        all_in = f"; all are in evals/{adapter.adapter_id}/scores.json" if failed > len(items) else ""
-        note = f"{len(items)} of {counted(failed, 'failed case')}, every reason in turn{all_in}"
-        if items:
-            yield Exhibits(items, adapter.adapter_id, note, is_group=adapter.adapter_id != view.shown_id)
+        what = f"{counted(adapter.num_failed, 'failed case')}, every reason in turn"
+        yield from _some_of(adapter.examples, adapter.num_failed, what, adapter.adapter_id, "scores.json", view)
+
+
+def _some_of(
+    items: Sequence[Exhibit], total: int, what: str, adapter_id: str, file: str, view: View | None = None
+) -> Iterator[Exhibits]:
+    """Some of one adapter's replies, folded; with `view` for Markdown too, and open for the adapter that is shown."""
+    if items:
+        all_in = f"; all are in evals/{adapter_id}/{file}" if total > len(items) else ""
+        is_group = view is None or adapter_id != view.shown_id
+        yield Exhibits(items, adapter_id, f"{len(items)} of {what}{all_in}", is_group=is_group, page_only=view is None)
 
 
 def _serving(view: View) -> Iterator[Block]:
@@ -234,11 +236,8 @@ def _serving(view: View) -> Iterator[Block]:
     ]
     yield Table(("Adapter", "Parser", "Differs"), rows)
     for entry in view.serving:
-        items, differing = entry.examples, entry.num_different
-        all_in = f"; all are in evals/{entry.adapter_id}/generations.jsonl" if differing > len(items) else ""
-        note = f"{len(items)} of {counted(differing, 'reply', 'replies')}{all_in}"
-        if items:
-            yield Exhibits(items, entry.adapter_id, note, is_group=True, page_only=True)
+        what = counted(entry.num_different, "reply", "replies")
+        yield from _some_of(entry.examples, entry.num_different, what, entry.adapter_id, "generations.jsonl")
 
 
 def _opinions(view: View) -> Iterator[Block]:
@@ -254,11 +253,9 @@ def _opinions(view: View) -> Iterator[Block]:
     ]
     yield Table(("Adapter", "Asked", "Unusable", "Agreement on whether it refuses"), rows)
     for one in view.opinions:
-        items, differing = one.differing, len(one.agreement.disagreements)
-        all_in = f"; all are in evals/{one.adapter_id}/judgements.jsonl" if differing > len(items) else ""
-        note = f"{len(items)} of {counted(differing, 'reply', 'replies')} on which the two differ{all_in}"
-        if items:
-            yield Exhibits(items, one.adapter_id, note, is_group=True, page_only=True)
+        differing = len(one.agreement.disagreements)
+        what = f"{counted(differing, 'reply', 'replies')} on which the two differ"
+        yield from _some_of(one.differing, differing, what, one.adapter_id, "judgements.jsonl")
 
 
 def _other_run(view: View) -> Iterator[Block]:

@@ -179,23 +179,15 @@ def signed_text(share: float) -> str:
 
 
 def difference_value(comparison: Comparison) -> str:
-    """A paired difference with its sign and unit."""
-    if comparison.difference is None:
-        return "not compared"
-    return _signed(comparison.metric, comparison.difference)
+    """A paired difference with its sign."""
+    return "not compared" if comparison.difference is None else signed_text(comparison.difference)
 
 
 def difference_interval(comparison: Comparison) -> str:
     """The interval of a paired difference, empty where it has none: `+0.03 to +0.21`."""
     if comparison.low is None or comparison.high is None:
         return ""
-    return f"{_signed(comparison.metric, comparison.low)} to {_signed(comparison.metric, comparison.high)}"
-
-
-def _signed(name: MetricName, value: float) -> str:
-    if METRICS[name].unit:
-        return ("+" if value > 0 else "-" if value < 0 else "") + value_text(name, abs(value))
-    return signed_text(value)
+    return f"{signed_text(comparison.low)} to {signed_text(comparison.high)}"
 
 
 def difference_text(comparison: Comparison) -> str:

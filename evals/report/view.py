@@ -1,7 +1,7 @@
 """What a report is about: the adapter it recommends beside the base, and everything that its sections draw on."""
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from evals.report.examples import (
     second_opinion,
     serving_differences,
 )
-from evals.report.inputs import ReportInputs
+from evals.report.inputs import ReportInputs, Scored
 from evals.report.runs import OtherRun
 from evals.report.text import metric_text
 from evals.stats.metrics import CELLS, METRICS, share
@@ -54,7 +54,7 @@ class Demand(NamedTuple):
 
     name: CellName
     figures: tuple[Metric | None, ...]
-    examples: CellExamples | None
+    examples: CellExamples
 
 
 @dataclass(frozen=True)
@@ -148,20 +148,29 @@ def make_view(
     chosen_id = report.verdict.winner or report.verdict.leader
     chosen = next((adapter for adapter in report.adapters if adapter.id == chosen_id), None)
     base = next((adapter for adapter in report.adapters if adapter.is_base), None)
-    ours = [oriented(entry, chosen.id) for entry in report.comparisons if chosen and chosen.id in _sides(entry)]
+    ours = [oriented(e, chosen.id) for e in report.comparisons if chosen and chosen.id in (e.left, e.right)]
     against_base = tuple(entry for entry in ours if base and entry.right == base.id)
     scored = {entry.scores.adapter_id: entry for entry in inputs.scored}
     judged = (second_opinion(scored[adapter.id], inputs.cases) for adapter in report.adapters)
     served = (serving_differences(scored[adapter.id], inputs.cases) for adapter in report.adapters)
+    by_metric = {entry.metric: entry for entry in against_base}
+    headlines = (
+        [
+            Headline(name, chosen.metrics[name], base.metrics.get(name) if base else None, by_metric.get(name))
+            for name in headline_metrics(chosen)
+        ]
+        if chosen
+        else []
+    )
     return View(
         report=report,
         inputs=inputs,
         chosen=chosen,
         base=base,
-        headlines=_headlines(chosen, base, against_base),
+        headlines=tuple(headlines),
         against_base=against_base,
-        demands=tuple(_demands(report.adapters, chosen, inputs)),
-        flips=tuple(_flips(ours, chosen, inputs)),
+        demands=tuple(_demands(report.adapters, scored[chosen.id if chosen else report.adapters[0].id], inputs)),
+        flips=tuple(_flips(ours, scored, inputs)),
         failures=tuple(
             adapter_failures(
                 scored[adapter.id], inputs.cases, limit=MAX_EXAMPLES if adapter is chosen else MAX_OTHER_EXAMPLES
@@ -170,48 +179,31 @@ def make_view(
         ),
         serving=tuple(entry for entry in served if entry is not None),
         opinions=tuple(entry for entry in judged if entry is not None),
-        engines={entry.scores.adapter_id: entry.engine for entry in inputs.scored if entry.engine is not None},
-        unscored={entry.scores.adapter_id: entry.scores.num_unscored for entry in inputs.scored},
+        engines={name: entry.engine for name, entry in scored.items() if entry.engine is not None},
+        unscored={name: entry.scores.num_unscored for name, entry in scored.items()},
         other=other,
         other_flips=tuple(other_flips),
     )
-
-
-def _sides(comparison: Comparison) -> tuple[str, str]:
-    return comparison.left, comparison.right
 
 
 def oriented(comparison: Comparison, left: str) -> Comparison:
     """The same comparison with `left`, one of its two sides, on the left."""
     if comparison.left == left:
         return comparison
+    difference, low, high = (
+        None if value is None else -value for value in (comparison.difference, comparison.high, comparison.low)
+    )
     changes: dict[str, Any] = {
         "left": comparison.right,
         "right": comparison.left,
         "gained": comparison.lost,
         "lost": comparison.gained,
-        "difference": _negated(comparison.difference),
-        "low": _negated(comparison.high),
-        "high": _negated(comparison.low),
+        "difference": difference,
+        "low": low,
+        "high": high,
         "flips": tuple(Flip(case_id=f.case_id, left_correct=not f.left_correct) for f in comparison.flips),
     }
     return comparison.model_copy(update=changes)
-
-
-def _negated(value: float | None) -> float | None:
-    return None if value is None else -value
-
-
-def _headlines(
-    chosen: AdapterSummary | None, base: AdapterSummary | None, against_base: Sequence[Comparison]
-) -> tuple[Headline, ...]:
-    if chosen is None:
-        return ()
-    by_metric = {comparison.metric: comparison for comparison in against_base}
-    return tuple(
-        Headline(name, chosen.metrics[name], base.metrics.get(name) if base else None, by_metric.get(name))
-        for name in headline_metrics(chosen)
-    )
 
 
 def headline_metrics(chosen: AdapterSummary) -> list[MetricName]:
@@ -220,28 +212,21 @@ def headline_metrics(chosen: AdapterSummary) -> list[MetricName]:
     return scored[:NUM_HEADLINES]
 
 
-def _demands(
-    adapters: Sequence[AdapterSummary], chosen: AdapterSummary | None, inputs: ReportInputs
-) -> Iterable[Demand]:
-    shown = chosen or next((adapter for adapter in adapters), None)
+def _demands(adapters: Sequence[AdapterSummary], shown: Scored, inputs: ReportInputs) -> Iterable[Demand]:
     for name in CELLS:
         figures = tuple(adapter.cells.get(name) for adapter in adapters)
-        if not any(figure and figure.n for figure in figures):
-            continue
-        scored = next((entry for entry in inputs.scored if shown and entry.scores.adapter_id == shown.id), None)
-        yield Demand(name, figures, cell_examples(name, scored, inputs.cases) if scored else None)
+        if any(figure and figure.n for figure in figures):
+            yield Demand(name, figures, cell_examples(name, shown, inputs.cases))
 
 
-def _flips(ours: Sequence[Comparison], chosen: AdapterSummary | None, inputs: ReportInputs) -> Iterable[Flips]:
+def _flips(ours: Sequence[Comparison], scored: Mapping[str, Scored], inputs: ReportInputs) -> Iterable[Flips]:
     """Against the base, and against the adapter that comes next: what `ours` compares the chosen one with."""
-    scored = {entry.scores.adapter_id: entry for entry in inputs.scored}
     by_right: dict[str, list[Comparison]] = {}
     for comparison in ours:
         by_right.setdefault(comparison.right, []).append(comparison)
     rivals = sorted(by_right, key=lambda right: scored[right].record is not None)  # the base first
     for right in rivals[:2]:
-        if chosen is not None:
-            yield flips_of(by_right[right], scored[chosen.id], scored[right], inputs.cases)
+        yield flips_of(by_right[right], scored[by_right[right][0].left], scored[right], inputs.cases)
 
 
 def device_s(trial: TrialRecord) -> float | None:

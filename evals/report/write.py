@@ -12,16 +12,16 @@ from evals.records import (
     TrialSummary,
 )
 from evals.report.examples import Flips
-from evals.report.html import render_html
 from evals.report.inputs import ReportInputs, read_inputs
-from evals.report.markdown import render_markdown
-from evals.report.runs import OtherRun, Side, compare_runs, stored_config
+from evals.report.render import render_html, render_markdown
+from evals.report.runs import OtherRun, Side, compare_runs
 from evals.report.sections import sections_of
 from evals.report.verdict import verdict_record
 from evals.report.view import headline_metrics, make_view
 from evals.stats.comparison import compare, pair_verdicts
 from evals.stats.data_card import leak_warning
 from evals.stats.decision import decide_winner, rank_adapters
+from orchestrator.config.load import load_config
 from orchestrator.config.schema import Gate, RunConfig
 from orchestrator.core.files import digest_of, write_text_atomic
 from orchestrator.core.records import JsonObject, MetricName, TrialRecord
@@ -29,15 +29,9 @@ from orchestrator.run.paths import RunDir
 
 
 def write_report(config: RunConfig, run: RunDir, other: RunDir | None = None) -> Report:
-    """Write the three forms of the report into `run.report`, each whole or not at all.
+    """Write the three forms of the report into `run.report`, each whole or not at all; returns what is in report.json.
 
-    Args:
-        config: The configuration of the run.
-        run: The run.
-        other: A run to set beside it.
-
-    Returns:
-        The report as in report.json.
+    `other` is a run to set beside this one.
 
     Raises:
         RunConflictError: If nothing has been scored, or what was scored no longer fits together; in either run.
@@ -62,7 +56,7 @@ def write_report(config: RunConfig, run: RunDir, other: RunDir | None = None) ->
 
 
 def _beside(here: Side, other: RunDir) -> tuple[OtherRun, list[Flips]]:
-    config, inputs = stored_config(other), read_inputs(other)
+    config, inputs = load_config(other.config), read_inputs(other)
     label = config.name if config.name != here.label else f"{config.name} in {other.root.parent.name}"
     return compare_runs(here, Side(label, config, inputs, assemble_report(config, inputs)))
 
@@ -160,9 +154,5 @@ def check_gates(gates: dict[MetricName, Gate], chosen: AdapterSummary | None) ->
 
 
 def _bound_text(gate: Gate) -> str:
-    bounds = []
-    if gate.min is not None:
-        bounds.append(f"at least {gate.min:g}")
-    if gate.max is not None:
-        bounds.append(f"at most {gate.max:g}")
-    return " and ".join(bounds)
+    bounds = (("at least", gate.min), ("at most", gate.max))
+    return " and ".join(f"{word} {bound:g}" for word, bound in bounds if bound is not None)

@@ -47,18 +47,15 @@ def agreement(verdicts: Sequence[Verdict], judgements: Sequence[Judgement]) -> A
         EvaluationError: If a judgement belongs to no scored case, or a case has two.
     """
     kinds = {verdict.case_id: verdict.reply_kind for verdict in verdicts}
-    pairs: list[tuple[ReplyKind, ReplyKind]] = []
-    disagreements = []
     case_ids = [judgement.case_id for judgement in judgements]
     refuse_strangers(case_ids, kinds)
     _refuse_repeated(case_ids)
-    for judgement in judgements:
-        ours, theirs = kinds[judgement.case_id], judgement.judged
-        if ours is None or theirs is None:
-            continue
-        pairs.append((ours, theirs))
-        if _is_refusal(ours) != _is_refusal(theirs):
-            disagreements.append(Disagreement(case_id=judgement.case_id, reply_kind=ours, judged=theirs))
+    usable = [
+        Disagreement(case_id=one.case_id, reply_kind=ours, judged=one.judged)
+        for one in judgements
+        if (ours := kinds[one.case_id]) is not None and one.judged is not None
+    ]
+    pairs = [(one.reply_kind, one.judged) for one in usable]
     refused = [(_is_refusal(ours), _is_refusal(theirs)) for ours, theirs in pairs]
     counts = Counter(pairs)
     return Agreement(
@@ -73,7 +70,7 @@ def agreement(verdicts: Sequence[Verdict], judgements: Sequence[Judgement]) -> A
         kappa_kind=cohens_kappa(pairs),
         same_refused=_share_alike(refused),
         kappa_refused=cohens_kappa(refused),
-        disagreements=tuple(disagreements),
+        disagreements=tuple(one for one in usable if _is_refusal(one.reply_kind) != _is_refusal(one.judged)),
     )
 
 

@@ -140,13 +140,10 @@ def decide_winner(
     *,
     replies: Replies | None = None,
 ) -> Decision:
-    """Decide which adapter to take among those of which at least one case was scored.
+    """Decide which adapter to take among those (the base not counted) of which at least one case was scored.
 
-    Args:
-        adapters: The scored adapters, without the base.
-        base: The base, or None where it was not scored.
-        scores: What each of them scored, by adapter id.
-        replies: The texts, by which adapters that reply alike are known; without them no two count as the same.
+    `base` is None where it was not scored; `scores` are by adapter id. Without `replies` no two adapters are known to
+    reply alike.
     """
     if not adapters:
         return Decision(Outcome.NO_ADAPTER_SCORED)

@@ -68,17 +68,6 @@ class MetricRow:
         outcome = None if self.outcome is None else self.outcome(verdict)
         return None if outcome is None else (int(outcome), 1)
 
-    def values(self, replies: Iterable[Generation]) -> list[tuple[str, float]]:
-        """Case id and value of each reply that has a value.
-
-        Raises:
-            ValueError: If the metric is about verdicts, not replies.
-        """
-        if self.of_reply is None:
-            raise ValueError(f"{self.name} is computed from verdicts, not from replies")
-        found = ((reply.case_id, self.of_reply(reply)) for reply in replies if reply.has_reply)
-        return [(case_id, value) for case_id, value in found if value is not None]
-
 
 def refuses(verdict: Verdict) -> bool:
     """Whether the reply refuses in whole, in words and without a call."""
@@ -238,8 +227,9 @@ def compute_inferred(verdicts: Sequence[Verdict]) -> dict[SampleKind, Metric]:
 
 def _figure(row: MetricRow, verdicts: Sequence[Verdict], generations: Sequence[Generation]) -> Metric:
     if row.of_reply is not None:
-        values = [value for _, value in row.values(generations)]
-        return _mean(values) if row.percentile is None else _percentile(values, row.percentile)
+        given = (row.of_reply(generation) for generation in generations if generation.has_reply)
+        values = [value for value in given if value is not None]
+        return _of_values(values, row.percentile)
     counted = [pair for verdict in verdicts if (pair := row.part_and_whole(verdict)) is not None]
     return share(sum(part for part, _ in counted), sum(whole for _, whole in counted))
 
@@ -267,15 +257,11 @@ def wilson_interval(successes: int, n: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def _percentile(values: Sequence[float], percentile: float) -> Metric:
+def _of_values(values: Sequence[float], percentile: float | None) -> Metric:
     if not values:
         return _unscored()
-    return Metric(value=float(np.percentile(values, percentile)), n=len(values), low=None, high=None)
-
-
-def _mean(values: Sequence[float]) -> Metric:
-    if not values:
-        return _unscored()
+    if percentile is not None:
+        return Metric(value=float(np.percentile(values, percentile)), n=len(values), low=None, high=None)
     mean = statistics.fmean(values)
     if len(values) == 1:
         return Metric(value=mean, n=1, low=None, high=None)
@@ -290,7 +276,7 @@ def _unscored() -> Metric:
 def score_cases(
     adapter_id: str, cases: Sequence[Case], generations: Sequence[Generation], *, reply_format: str = "hermes"
 ) -> Scores:
-    """Judge one adapter's replies: one verdict per case, in the order of `cases`, and the metrics over them.
+    """Judge one adapter's replies (in any order, at most one a case): a verdict per case, in their order, and metrics.
 
     What is correct:
 
@@ -305,11 +291,7 @@ def score_cases(
     Whether an answer is true is not judged. A malformed attempt at a call counts as a call, but for the exception
     above. A case without a reply has the reason `not_scored` and no other judgement.
 
-    Args:
-        adapter_id: Whose replies these are.
-        cases: What was asked.
-        generations: The replies, in any order, at most one for each case.
-        reply_format: How calls are written in the replies: a name in `REPLY_FORMATS`.
+    `reply_format` says how calls are written in the replies: a name in `REPLY_FORMATS`.
 
     Raises:
         EvaluationError: If a generation belongs to no case, or a case has two.

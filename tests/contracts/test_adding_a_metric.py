@@ -18,7 +18,7 @@ SCRIPT = f"""
 import sys
 from pathlib import Path
 from report_run import make_cases, write_run
-from evals.report.markdown import gist_lines
+from evals.report.render import gist_lines
 from evals.report.write import write_report
 settings = {{"gates": {{"{NAME}": {{"min": 0.999}}}}}}
 config, run = write_run(Path(sys.argv[1]), cases=make_cases(30), settings=settings)

@@ -147,7 +147,6 @@ def compared(
 
 def test_a_difference_stands_with_interval_p_and_n() -> None:
     assert difference_text(compared(0.12, 0.008)) == "+0.12 (+0.02 to +0.22), p = 0.008, n=180"
-    assert difference_text(compared(0.2, 0.3, metric="latency_p50_s")) == "+0.20 s (+0.10 s to +0.30 s), p = 0.3, n=180"
     assert difference_text(compared(None, None)) == "not compared, n=180"
     assert chance_text(compared(0.1, 0.01, 0.04)) == "p = 0.01 (p = 0.04 corrected for several comparisons)"
     assert chance_text(compared(0.1, 1e-9, 3e-9)) == "p < 0.0001"
