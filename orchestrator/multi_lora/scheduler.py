@@ -14,8 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from orchestrator.core.errors import TrainingError
-from orchestrator.core.patience import DIVERGED_LOSS, Decision, decide
-from orchestrator.core.records import EvalPoint, StopReason
+from orchestrator.core.records import DIVERGED_LOSS, EvalPoint, StopReason, reason_to_stop
 from orchestrator.multi_lora.checkpoint import (
     load_slot,
     read_progress,
@@ -396,5 +395,4 @@ def _reason(curve: Sequence[EvalPoint], max_steps: int, patience: int | None) ->
     """Why a trial ends with its latest evaluation, None where it goes on."""
     if curve[-1].step >= max_steps:
         return "finished"
-    stops = decide([point.eval_loss for point in curve], patience) is Decision.STOP
-    return "no_improvement" if stops else None
+    return reason_to_stop([point.eval_loss for point in curve], patience)

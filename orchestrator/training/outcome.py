@@ -8,8 +8,15 @@ import ray.train
 
 from orchestrator.core.files import write_text_atomic
 from orchestrator.core.jsonl import parse_line
-from orchestrator.core.patience import Decision, decide
-from orchestrator.core.records import EvalPoint, JsonObject, Record, StopReason, TrialRecord, TrialStatus
+from orchestrator.core.records import (
+    EvalPoint,
+    JsonObject,
+    Record,
+    StopReason,
+    TrialRecord,
+    TrialStatus,
+    reason_to_stop,
+)
 from orchestrator.models.adapters import keep_adapter
 from orchestrator.models.base import base_folder, load_tokenizer
 from orchestrator.run.paths import RunDir
@@ -22,14 +29,14 @@ STATUS_OF: dict[StopReason, TrialStatus] = {
     "diverged": "diverged",
     "failed": "failed",
 }
-"""How a trial ended, by why."""
+"""A trial's status, by its stop reason."""
 
 
 class Progress(Record):
     """How far a training job is: written by Ray's controller, read by whoever follows or collects the job.
 
-    `tokens` are those trained on in the `step` steps, padding not counted. Ray Train itself forgets metrics that come
-    without a checkpoint, and those of checkpoints it deletes.
+    `tokens` are those trained on so far, without padding. Ray Train itself forgets metrics reported without a
+    checkpoint, and those of checkpoints it deletes.
     """
 
     step: int
@@ -39,21 +46,21 @@ class Progress(Record):
 
 
 class RecordProgress(ray.train.UserCallback):  # type: ignore[misc]  # ray ships no types for it
-    """Keeps the latest report of a job in `path`, whatever happens to the job afterwards."""
+    """Keeps a job's latest report in `path`, whatever becomes of the job."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def after_report(self, run_context: Any, metrics: list[JsonObject], checkpoint: Any) -> None:  # noqa: ARG002
-        """Called by Ray's controller with one metrics object per worker; they agree on what is kept here."""
+        """Called by Ray's controller with one metrics object per worker; workers agree on what is kept here."""
         content = {key: metrics[0][key] for key in ("step", "diverged", "curve", "tokens")}
         write_text_atomic(self._path, json.dumps(content) + "\n")
 
 
 class TrainedTrial(NamedTuple):
-    """What a training job left in its storage folder; `best` and its checkpoint are None when nothing was saved.
+    """What a trial left on disk; `best` and its checkpoint are None when nothing was saved.
 
-    `steps` and `tokens` are those of its last report.
+    `steps` and `tokens` are those of its last report. `device_s`: its share of a device that it shared with others.
     """
 
     curve: tuple[EvalPoint, ...]
@@ -62,10 +69,11 @@ class TrainedTrial(NamedTuple):
     best_checkpoint: Path | None
     steps: int = 0
     tokens: int = 0
+    device_s: float | None = None
 
 
 def read_trial(storage: Path, name: str) -> TrainedTrial:
-    """What the job `name` reported, also when it was stopped or died."""
+    """What the job `name` reported, even if it was stopped or died."""
     path = progress_path(storage, name)
     if not path.is_file():
         return TrainedTrial((), diverged=False, best=None, best_checkpoint=None)
@@ -91,7 +99,7 @@ def progress_path(storage: Path, name: str) -> Path:
 
 
 def keep_best(trial: TrainedTrial, run: RunDir, plan: TrainPlan, record: TrialRecord) -> TrialRecord:
-    """Copy the trial's best adapter into the run, if it saved one. Returns the record with the adapter's id."""
+    """Copy the trial's best adapter, if any, into the run. Returns the record with the adapter's id."""
     if record.best_step is None or trial.best_checkpoint is None:
         return record
     tokenizer = load_tokenizer(base_folder(plan.model), trust_remote_code=plan.model.trust_remote_code)
@@ -104,10 +112,13 @@ def keep_best(trial: TrainedTrial, run: RunDir, plan: TrainPlan, record: TrialRe
 def describe_trial(
     trial: TrainedTrial, plan: TrainPlan, *, trial_id: str, duration_s: float | None, error: str | None
 ) -> TrialRecord:
-    """The line of `trials.jsonl` for a trial, before any adapter of it is kept. A diverged trial has no best."""
+    """The trial's line of `trials.jsonl`, before any adapter of it is kept. A diverged trial has no best."""
     reason = stop_reason(trial, plan, failed=error is not None)
     status = STATUS_OF[reason]
     usable = trial.best if status in ("completed", "stopped_early") else None
+    device_s = trial.device_s
+    if device_s is None and duration_s is not None:
+        device_s = duration_s * plan.num_workers
     return TrialRecord(
         trial_id=trial_id,
         status=status,
@@ -120,19 +131,13 @@ def describe_trial(
         error=error,
         steps=trial.steps,
         tokens=trial.tokens,
-        device_s=None if duration_s is None else duration_s * plan.num_workers,
+        device_s=device_s,
         stop_reason=reason,
     )
 
 
 def stop_reason(trial: TrainedTrial, plan: TrainPlan, *, failed: bool) -> StopReason:
-    """Why a trial ended. One that stopped before its last step without running out of patience was stopped for lagging.
-
-    Args:
-        trial: What the trial left.
-        plan: What it was asked to do.
-        failed: Whether an error ended it.
-    """
+    """Why a trial ended: one that stopped early without running out of patience was stopped for lagging."""
     if trial.diverged:
         return "diverged"
     if failed:
@@ -140,6 +145,4 @@ def stop_reason(trial: TrainedTrial, plan: TrainPlan, *, failed: bool) -> StopRe
     if trial.curve and trial.curve[-1].step >= plan.max_steps:
         return "finished"
     losses = [point.eval_loss for point in trial.curve]
-    if losses and decide(losses, plan.train.early_stopping_patience) is Decision.STOP:
-        return "no_improvement"
-    return "lagging"
+    return (losses and reason_to_stop(losses, plan.train.early_stopping_patience)) or "lagging"

@@ -23,7 +23,7 @@ from multi_lora_runs import (
 )
 
 from orchestrator.core.errors import TrainingError
-from orchestrator.core.patience import DIVERGED_LOSS
+from orchestrator.core.records import DIVERGED_LOSS
 from orchestrator.multi_lora.batch import samples_of_step
 from orchestrator.multi_lora.checkpoint import read_progress
 from orchestrator.multi_lora.engine import MultiLoraEngine
