@@ -74,10 +74,9 @@ class TrainedTrial(NamedTuple):
 
 def read_trial(storage: Path, name: str) -> TrainedTrial:
     """What the job `name` reported, even if it was stopped or died."""
-    path = progress_path(storage, name)
-    if not path.is_file():
+    progress = read_progress(storage, name)
+    if progress is None:
         return TrainedTrial((), diverged=False, best=None, best_checkpoint=None)
-    progress = parse_line(path.read_text(encoding="utf-8"), Progress, where=str(path))
     best, folder = _best_checkpoint(storage / name)
     return TrainedTrial(progress.curve, progress.diverged, best, folder, progress.step, progress.tokens)
 
@@ -96,6 +95,12 @@ def _best_checkpoint(folder: Path) -> tuple[EvalPoint | None, Path | None]:
 def progress_path(storage: Path, name: str) -> Path:
     """Where the job `name` keeps its `Progress`."""
     return storage / name / "progress.json"
+
+
+def read_progress(storage: Path, name: str) -> Progress | None:
+    """How far the job `name` is, None before its first report."""
+    path = progress_path(storage, name)
+    return parse_line(path.read_text(encoding="utf-8"), Progress, where=str(path)) if path.is_file() else None
 
 
 def keep_best(trial: TrainedTrial, run: RunDir, plan: TrainPlan, record: TrialRecord) -> TrialRecord:
