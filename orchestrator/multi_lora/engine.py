@@ -35,14 +35,14 @@ from orchestrator.multi_lora.slots import Pair, SlotSpec, SlotStack, SlotState, 
 LOGITS_AT_ONCE = 1 << 24
 """Logits of one chunk: 64 MB in float32."""
 EVAL_ROWS = 2
-"""Rows of a slot in a pass of evaluation, for each of a training pass: nothing is kept for a backward pass."""
+"""Rows of a slot in an evaluation pass for each in a training pass: nothing is kept for a backward pass."""
 
 
 class StepResult(NamedTuple):
     """One optimizer step of a slot.
 
     `step` counts the steps done; `loss` is the mean over the batch's `learned` tokens, before the step; `grad_norm` is
-    that before clipping; `tokens` are all of the batch, without padding.
+    before clipping; `tokens` are all of the batch, without padding.
     """
 
     step: int
@@ -64,7 +64,7 @@ class _Member(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """A slot, as its place in a stack."""
+    """A slot's place in a stack."""
 
     stack: SlotStack
     row: int
@@ -79,14 +79,14 @@ class _Place(NamedTuple):
 
 
 Numbers = list[list[float]]
-"""What a computation gave for each slot that took part, in the order of their rows."""
+"""A computation's results for each slot that took part, in the order of their rows."""
 
 
 class MultiLoraEngine:
     """Slots on a frozen base. The model is changed in place and belongs to the engine from then on.
 
     Args:
-        model: A causal language model of transformers, frozen, on the device that is to be used.
+        model: A frozen causal language model of transformers, on the device to use.
         train: What is learned.
         val: What eval loss is measured on.
         batch_size: Samples of one optimizer step of a slot.
@@ -130,7 +130,7 @@ class MultiLoraEngine:
         return stack.specs[index]
 
     def admit(self, name: str, spec: SlotSpec, state: SlotState | None = None) -> None:
-        """Begin an adapter, or go on from `state`. It takes part from the next step on."""
+        """Begin an adapter, or resume it from `state`. It takes part from the next step on."""
         if name in self.slots:
             raise ValueError(f"slot {name!r} is taken")
         width = stack_width(spec.rank)
@@ -139,7 +139,7 @@ class MultiLoraEngine:
         self._stacks[width] = stack
 
     def evict(self, name: str) -> SlotState:
-        """Free a slot. Returns where it stood."""
+        """Free a slot. Returns its state."""
         stack, _ = self._find(name)
         state = stack.state(name)
         stack.remove(name)
@@ -148,7 +148,7 @@ class MultiLoraEngine:
         return state
 
     def export(self, name: str) -> SlotState:
-        """A copy of where a slot stands, on the CPU."""
+        """A copy of a slot's state, on the CPU."""
         return self._find(name)[0].state(name)
 
     def gradient(self, name: str) -> dict[str, Pair]:
@@ -158,8 +158,8 @@ class MultiLoraEngine:
     def train_step(self) -> dict[str, StepResult]:
         """One optimizer step of every slot, each on its own next batch.
 
-        A slot whose loss or gradient is not finite changes no other (`_kept_apart`). Its own weights are lost then and
-        its numbers NaN, so evict it. If memory runs out, all slots are still as they were before the step.
+        A slot whose loss or gradient is not finite changes no other (`_kept_apart`); its own weights are lost and its
+        numbers NaN, so evict it. If memory runs out, all slots are as they were before the step.
         """
         members = [_Member(stack, None) for stack in self._ordered()]
         if not members:
@@ -194,10 +194,10 @@ class MultiLoraEngine:
         }
 
     def eval_loss(self, names: Sequence[str]) -> dict[str, float]:
-        """Mean loss over all learned tokens of `val`, for each of these slots.
+        """Mean loss of each of these slots over all learned tokens of `val`.
 
         Raises:
-            KeyError: If one of them is not there.
+            KeyError: If there is no such slot.
         """
         for name in names:
             self._find(name)
@@ -226,10 +226,10 @@ class MultiLoraEngine:
     def _kept_apart(self, places: Sequence[_Place], compute: Callable[[], Numbers]) -> Numbers:
         """What `compute` gives for each slot, unspoilt by slots whose numbers are not finite; those get NaN.
 
-        A product may read past the end of a row and multiply what stands there by zero (oneDNN does with AMX, where
-        the inner size is no multiple of 32), and zero times NaN is NaN. So the numbers of a slot count only if no
-        other slot of the same computation has any that are not finite. A slot that breaks while all other suspects
-        compute as the base alone is lost, and does so too from then on.
+        A product may read past the end of a row and multiply by zero what it finds there (oneDNN does with AMX if the
+        inner size is no multiple of 32), and zero times NaN is NaN. So a slot's numbers count only if all other slots
+        of the computation have finite ones. A slot that breaks while all other suspects compute as the base alone is
+        lost, and computes as the base from then on.
         """
         read = compute()
         while suspects := [
@@ -268,7 +268,7 @@ class MultiLoraEngine:
 
     @contextmanager
     def _laid_out(self, members: Sequence[_Member], piece: Pass, *, train: bool) -> Iterator[None]:
-        """Let the adapted layers know whose rows the pass has."""
+        """Tell the adapted layers which rows belong to which slots."""
         rows = piece.ids.shape[0] // len(piece.learned)
         segments, first = [], 0
         for member in members:
@@ -313,7 +313,7 @@ def _finite(numbers: Sequence[float]) -> bool:
 def _breaks(
     suspect: _Place, suspects: Sequence[_Place], places: Sequence[_Place], compute: Callable[[], Numbers]
 ) -> bool:
-    """Whether a slot's numbers are not finite while all other suspects compute what the base does."""
+    """Whether a slot's numbers are not finite while all other suspects compute as the base alone."""
     others = [place for place in suspects if place is not suspect]
     for stack, index in others:
         stack.silence(index)
@@ -335,18 +335,17 @@ def token_losses(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Cross-entropy of each learned token, and the gradient of its weighted sum with respect to the hidden states.
 
-    The head is frozen, so nothing needs the logits again: each chunk is made, used for loss and gradient, and dropped.
+    The head is frozen, so logits are needed only once: each chunk is made, used for loss and gradient, and dropped.
     Prompt and padding never reach the head.
 
     Args:
         hidden: Final hidden states, tokens x size.
         head: The frozen output head.
         targets: The token that follows each.
-        weights: What each token's loss is multiplied by; None asks for no gradient.
+        weights: The factor on each token's loss in the gradient; None asks for no gradient.
 
     Returns:
-        Losses without their weights (float32, or float64 under a float64 base), and the gradient with respect to
-        `hidden` in its type.
+        Losses without weights (float32, or float64 under a float64 base), and the gradient in the type of `hidden`.
     """
     precise = torch.float64 if hidden.dtype == torch.float64 else torch.float32
     losses = hidden.new_empty(hidden.shape[0], dtype=precise)

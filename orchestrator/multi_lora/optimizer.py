@@ -13,7 +13,7 @@ CLIP_EPSILON = 1e-6
 
 
 def schedule_factor(spec: SlotSpec, step: int) -> float:
-    """The factor on the learning rate in the optimizer step after `step` steps, as in transformers' schedules."""
+    """The factor on the learning rate in the step after `step` steps, as in transformers' schedules."""
     if step < spec.warmup_steps:
         return step / max(1, spec.warmup_steps)
     if spec.schedule == "constant_with_warmup":
@@ -25,26 +25,21 @@ def schedule_factor(spec: SlotSpec, step: int) -> float:
 
 
 def gradient_norms(stack: SlotStack, room: torch.Tensor) -> torch.Tensor:
-    """Turn `stack.grads` from what the products gave into gradients of A and B, and return each slot's norm.
+    """Turn `stack.grads` into gradients of A and B. Returns each slot's norm before clipping, slots x 1.
 
-    Args:
-        stack: Slots whose gradients are added up.
-        room: Scratch memory of the shape of `stack.params`.
-
-    Returns:
-        The norms before clipping as a column, slots x 1.
+    Norms are summed in an order that does not depend on the number of slots. `room` is scratch memory of the shape of
+    `stack.params`.
     """
     stack.scale_gradients()
-    return _row_norms(stack.grads, room)
+    squares = torch.square(stack.grads, out=room).view(len(stack.names), -1, CHUNK).sum(dim=2)
+    return squares.sum(dim=1, keepdim=True).sqrt()
 
 
 def optimizer_step(stack: SlotStack, norms: torch.Tensor, room: torch.Tensor) -> None:
     """One AdamW step (arXiv 1711.05101) of every slot from `stack.grads`, which are clipped in place.
 
-    Args:
-        stack: Slots with their gradients.
-        norms: What `gradient_norms` returned.
-        room: Scratch memory of the shape of `stack.params`; no other memory of that size is needed.
+    `norms` are those of `gradient_norms`. `room` is scratch memory of the shape of `stack.params`; no other memory of
+    that size is needed.
     """
     grads, params = stack.grads, stack.params
     limits = stack.per_slot([spec.max_grad_norm for spec in stack.specs])
@@ -63,9 +58,3 @@ def optimizer_step(stack: SlotStack, norms: torch.Tensor, room: torch.Tensor) ->
     params -= torch.div(stack.exp_avg, room, out=room).mul_(size)
     stack.steps = counts
     stack.refresh(room)
-
-
-def _row_norms(grads: torch.Tensor, room: torch.Tensor) -> torch.Tensor:
-    """The norm of each row as a column, summed in an order that does not depend on how many rows there are."""
-    squares = torch.square(grads, out=room).view(grads.shape[0], -1, CHUNK).sum(dim=2)
-    return squares.sum(dim=1, keepdim=True).sqrt()
