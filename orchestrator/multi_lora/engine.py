@@ -13,6 +13,7 @@ else (docs/multi-lora.md).
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import NamedTuple
 
 import torch
@@ -173,15 +174,13 @@ class MultiLoraEngine:
             losses = self._accumulate(members, samples, learned)
             if not rooms:  # all memory that the update needs is taken before anything is updated
                 rooms.extend(torch.empty_like(stack.params) for stack, _ in members)
-            norms = [gradient_norms(stack, room) for (stack, _), room in zip(members, rooms, strict=True)]
-            return torch.cat([losses.unsqueeze(1), torch.cat(norms)], dim=1).tolist()  # type: ignore[no-any-return]
+            of_stacks = [gradient_norms(stack, room) for (stack, _), room in zip(members, rooms, strict=True)]
+            return torch.cat([losses.unsqueeze(1), torch.cat(of_stacks)], dim=1).tolist()  # type: ignore[no-any-return]
 
         read = self._kept_apart(places, losses_and_norms)  # the step's only wait for the device
-        first = 0
+        norms = iter([norm for _, norm in read])
         for (stack, _), room in zip(members, rooms, strict=True):
-            last = first + len(stack.names)
-            optimizer_step(stack, stack.per_slot([norm for _, norm in read[first:last]]), room)
-            first = last
+            optimizer_step(stack, stack.per_slot(list(islice(norms, len(stack.names)))), room)
         return {
             place.name: StepResult(
                 step=place.stack.steps[place.row],

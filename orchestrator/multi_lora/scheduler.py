@@ -15,14 +15,7 @@ from pathlib import Path
 
 from orchestrator.core.errors import TrainingError
 from orchestrator.core.records import DIVERGED_LOSS, EvalPoint, StopReason, reason_to_stop
-from orchestrator.multi_lora.checkpoint import (
-    load_slot,
-    read_progress,
-    remove_unnamed,
-    save_slot,
-    step_folder,
-    write_progress,
-)
+from orchestrator.multi_lora import checkpoint
 from orchestrator.multi_lora.engine import MultiLoraEngine, StepResult
 from orchestrator.multi_lora.messages import EngineUse, Evaluation, Peer, TrialProgress
 from orchestrator.multi_lora.sizing import OutOfMemory, attempt, too_large
@@ -120,10 +113,10 @@ class SlotScheduler:
             while name in self._leaving and self._failure is None:
                 self._changed.wait()
             folder = self._storage / name
-            trial = _Trial(name, spec, folder, read_progress(folder))
-            remove_unnamed(folder, trial.progress)  # left by an engine that died while it saved
+            trial = _Trial(name, spec, folder, checkpoint.read_progress(folder))
+            checkpoint.remove_unnamed(folder, trial.progress)  # left by an engine that died while it saved
             if trial.progress.curve and trial.progress.stop_reason != "diverged":
-                trial.state = load_slot(step_folder(folder, trial.progress.curve[-1].step), spec)
+                trial.state = checkpoint.load_slot(checkpoint.step_folder(folder, trial.progress.curve[-1].step), spec)
             if trial.progress.curve or trial.progress.stop_reason is not None:
                 trial.told.append(_evaluation(trial.progress))  # its client may not have heard of it
             self._trials[name] = trial
@@ -220,7 +213,7 @@ class SlotScheduler:
                 if name in self._waiting:
                     self._waiting.remove(name)
                 if trial.progress.step:
-                    write_progress(trial.folder, trial.progress)
+                    checkpoint.write_progress(trial.folder, trial.progress)
             if self._leaving:
                 self._leaving.clear()
                 self._changed.notify_all()
@@ -329,13 +322,14 @@ class SlotScheduler:
         if math.isfinite(loss):
             trial.progress = self._with_point(trial, loss)
             started = time.monotonic()
-            save_slot(step_folder(trial.folder, trial.progress.step), trial.spec, self._engine.export(trial.name))
+            folder = checkpoint.step_folder(trial.folder, trial.progress.step)
+            checkpoint.save_slot(folder, trial.spec, self._engine.export(trial.name))
             self._add(save_s=time.monotonic() - started)
         else:
             trial.progress = trial.progress.model_copy(update={"stop_reason": "diverged"})
         trial.losses, trial.progress = [], trial.progress.model_copy(update={"peers": peers})
-        write_progress(trial.folder, trial.progress)  # names the checkpoints that stay, before the others go
-        remove_unnamed(trial.folder, trial.progress)
+        checkpoint.write_progress(trial.folder, trial.progress)  # names the checkpoints that stay, before the others go
+        checkpoint.remove_unnamed(trial.folder, trial.progress)
         with self._changed:
             trial.told.append(_evaluation(trial.progress))
             if trial.progress.stop_reason is not None:

@@ -1,6 +1,5 @@
 """Training one adapter: a Ray Train job of one or more workers around `worker.train_worker`."""
 
-import math
 import threading
 import time
 from collections.abc import Iterator
@@ -21,15 +20,7 @@ from orchestrator.data.card import TokenCard
 from orchestrator.data.tokens.store import tokenize_run
 from orchestrator.run.cluster import worker_shape
 from orchestrator.run.paths import RunDir, SplitName
-from orchestrator.training.outcome import (
-    Progress,
-    RecordProgress,
-    describe_trial,
-    keep_best,
-    progress_path,
-    read_progress,
-    read_trial,
-)
+from orchestrator.training.outcome import RecordProgress, describe_trial, keep_best, read_progress, read_trial
 from orchestrator.training.plan import TrainPlan, plan_training
 from orchestrator.training.trackers import tracked
 from orchestrator.training.tracking import RunInfo, Trackers
@@ -78,7 +69,7 @@ def build_trainer(
         run_config=ray.train.RunConfig(
             name=name,
             storage_path=str(storage),
-            callbacks=[RecordProgress(progress_path(storage, name)), *callbacks],
+            callbacks=[RecordProgress(storage / name), *callbacks],
             failure_config=ray.train.FailureConfig(
                 max_failures=plan.train.max_failures, controller_failure_limit=CONTROLLER_FAILURES
             ),
@@ -117,7 +108,7 @@ def _as_trial(trackers: Trackers, storage: Path, name: str, plan: TrainPlan) -> 
     """Report a job to the trackers as one trial while its driver waits in `fit`."""
     trackers.trial_started(name, plan.hyperparameters, read_trial(storage, name).steps)
     try:
-        with _followed(storage, name, trackers):
+        with _followed(storage / name, trackers):
             yield
     except BaseException:
         trackers.trial_ended(name, "failed")
@@ -126,7 +117,7 @@ def _as_trial(trackers: Trackers, storage: Path, name: str, plan: TrainPlan) -> 
 
 
 @contextmanager
-def _followed(storage: Path, name: str, trackers: Trackers) -> Iterator[None]:
+def _followed(job: Path, trackers: Trackers) -> Iterator[None]:
     """Pass on each report of a job once Ray's controller has recorded it."""
     finished = threading.Event()
 
@@ -134,9 +125,9 @@ def _followed(storage: Path, name: str, trackers: Trackers) -> Iterator[None]:
         told, last_look = -1, False
         while not last_look:
             last_look = finished.wait(POLL_S)
-            progress = read_progress(storage, name)
+            progress = read_progress(job)
             if progress is not None and progress.step != told:
-                trackers.metrics(name, progress.step, _metrics(progress))
+                trackers.metrics(job.name, progress.step, progress.metrics)
                 told = progress.step
 
     thread = threading.Thread(target=follow, daemon=True)
@@ -146,14 +137,6 @@ def _followed(storage: Path, name: str, trackers: Trackers) -> Iterator[None]:
     finally:
         finished.set()
         thread.join()
-
-
-def _metrics(progress: Progress) -> dict[str, float]:
-    if progress.diverged or not progress.curve:
-        return {"eval_loss": math.nan}
-    last = progress.curve[-1]
-    known = {"eval_loss": last.eval_loss, "tokens": float(progress.tokens)}
-    return known if last.train_loss is None else known | {"train_loss": last.train_loss}
 
 
 def train_one(config: RunConfig, run: RunDir) -> TrialRecord:

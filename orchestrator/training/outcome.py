@@ -1,6 +1,7 @@
 """A training job's results on disk: its progress, its curve, its best checkpoint, and the trial's record."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,15 +9,7 @@ import ray.train
 
 from orchestrator.core.files import write_text_atomic
 from orchestrator.core.jsonl import parse_line
-from orchestrator.core.records import (
-    EvalPoint,
-    JsonObject,
-    Record,
-    StopReason,
-    TrialRecord,
-    TrialStatus,
-    reason_to_stop,
-)
+from orchestrator.core.records import EvalPoint, Record, StopReason, TrialRecord, TrialStatus, reason_to_stop
 from orchestrator.models.adapters import keep_adapter
 from orchestrator.models.base import base_folder, load_tokenizer
 from orchestrator.run.paths import RunDir
@@ -30,6 +23,7 @@ STATUS_OF: dict[StopReason, TrialStatus] = {
     "failed": "failed",
 }
 """A trial's status, by its stop reason."""
+PROGRESS = "progress.json"
 
 
 class Progress(Record):
@@ -44,14 +38,23 @@ class Progress(Record):
     curve: tuple[EvalPoint, ...]
     tokens: int = 0
 
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The latest evaluation, as trackers hear of it."""
+        if self.diverged or not self.curve:
+            return {"eval_loss": math.nan}
+        last = self.curve[-1]
+        known = {"eval_loss": last.eval_loss, "tokens": float(self.tokens)}
+        return known if last.train_loss is None else known | {"train_loss": last.train_loss}
+
 
 class RecordProgress(ray.train.UserCallback):  # type: ignore[misc]  # ray ships no types for it
-    """Keeps a job's latest report in `path`, whatever becomes of the job."""
+    """Keeps the latest report of the job with this folder, whatever becomes of the job."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / PROGRESS
 
-    def after_report(self, run_context: Any, metrics: list[JsonObject], checkpoint: Any) -> None:  # noqa: ARG002
+    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:  # noqa: ARG002
         """Called by Ray's controller with one metrics object per worker; workers agree on what is kept here."""
         content = {key: metrics[0][key] for key in ("step", "diverged", "curve", "tokens")}
         write_text_atomic(self._path, json.dumps(content) + "\n")
@@ -74,7 +77,7 @@ class TrainedTrial(NamedTuple):
 
 def read_trial(storage: Path, name: str) -> TrainedTrial:
     """What the job `name` reported, even if it was stopped or died."""
-    progress = read_progress(storage, name)
+    progress = read_progress(storage / name)
     if progress is None:
         return TrainedTrial((), diverged=False, best=None, best_checkpoint=None)
     best, folder = _best_checkpoint(storage / name)
@@ -92,14 +95,9 @@ def _best_checkpoint(folder: Path) -> tuple[EvalPoint | None, Path | None]:
     return EvalPoint.model_validate(point), Path(checkpoint.path)
 
 
-def progress_path(storage: Path, name: str) -> Path:
-    """Where the job `name` keeps its `Progress`."""
-    return storage / name / "progress.json"
-
-
-def read_progress(storage: Path, name: str) -> Progress | None:
-    """How far the job `name` is, None before its first report."""
-    path = progress_path(storage, name)
+def read_progress(folder: Path) -> Progress | None:
+    """How far the job with this folder is, None before its first report."""
+    path = folder / PROGRESS
     return parse_line(path.read_text(encoding="utf-8"), Progress, where=str(path)) if path.is_file() else None
 
 

@@ -44,7 +44,7 @@ def test_a_curve_has_one_point_an_evaluation_in_order(entries: list[tuple[bool, 
 
 def test_progress_keeps_the_latest_report_of_rank_0(tmp_path: Path) -> None:
     path = tmp_path / "job" / "progress.json"
-    record = RecordProgress(path)
+    record = RecordProgress(path.parent)
     for step in (2, 4):
         curve = [{"step": each, "eval_loss": 1 / each, "train_loss": None} for each in range(2, step + 1, 2)]
         metrics = {
