@@ -53,32 +53,10 @@ class StepResult(NamedTuple):
     learned: int
 
 
-class _Member(NamedTuple):
-    """Slots of one stack that take part in a pass; `indices` None means all."""
-
-    stack: SlotStack
-    indices: list[int] | None
-
-    @property
-    def size(self) -> int:
-        return len(self.stack.names) if self.indices is None else len(self.indices)
-
-
-class _Place(NamedTuple):
-    """A slot's place in a stack."""
-
-    stack: SlotStack
-    row: int
-
-    @property
-    def name(self) -> str:
-        return self.stack.names[self.row]
-
-    @property
-    def is_lost(self) -> bool:
-        return self.stack.lost[self.row]
-
-
+Member = tuple[SlotStack, list[int] | None]
+"""The rows of a stack that take part in a pass; None means all."""
+Place = tuple[SlotStack, int]
+"""A slot, as its stack and row."""
 Numbers = list[list[float]]
 """A computation's results for each slot that took part, in the order of their rows."""
 
@@ -162,11 +140,11 @@ class MultiLoraEngine:
         A slot whose loss or gradient is not finite changes no other (`_kept_apart`); its own weights are lost and its
         numbers NaN, so evict it. If memory runs out, all slots are as they were before the step.
         """
-        members = [_Member(stack, None) for stack in self._ordered()]
+        members: list[Member] = [(stack, None) for stack in self._ordered()]
         if not members:
             return {}
-        places = [_Place(stack, index) for stack, _ in members for index in range(len(stack.names))]
-        samples = [self._samples(stack.specs[index].seed, stack.steps[index]) for stack, index in places]
+        places = [(stack, row) for stack, _ in members for row in range(len(stack.names))]
+        samples = [self._samples(stack.specs[row].seed, stack.steps[row]) for stack, row in places]
         learned = [sum(len(self._train.learned(row)) for row in rows) for rows in samples]
         rooms: list[torch.Tensor] = []
 
@@ -182,14 +160,14 @@ class MultiLoraEngine:
         for (stack, _), room in zip(members, rooms, strict=True):
             optimizer_step(stack, stack.per_slot(list(islice(norms, len(stack.names)))), room)
         return {
-            place.name: StepResult(
-                step=place.stack.steps[place.row],
+            stack.names[row]: StepResult(
+                step=stack.steps[row],
                 loss=read[i][0],
                 grad_norm=read[i][1],
                 tokens=int(self._train.lengths[samples[i]].sum()),
                 learned=learned[i],
             )
-            for i, place in enumerate(places)
+            for i, (stack, row) in enumerate(places)
         }
 
     def eval_loss(self, names: Sequence[str]) -> dict[str, float]:
@@ -200,18 +178,18 @@ class MultiLoraEngine:
         """
         for name in names:
             self._find(name)
-        members = []
+        members: list[Member] = []
         for stack in self._ordered():
-            chosen = [index for index, name in enumerate(stack.names) if name in names]
+            chosen = [row for row, name in enumerate(stack.names) if name in names]
             if chosen:
-                members.append(_Member(stack, None if len(chosen) == len(stack.names) else chosen))
+                members.append((stack, None if len(chosen) == len(stack.names) else chosen))
         if not members:
             return {}
-        places = [_Place(stack, i) for stack, chosen in members for i in (chosen or range(len(stack.names)))]
+        places = [(stack, row) for stack, chosen in members for row in (chosen or range(len(stack.names)))]
         losses = self._kept_apart(places, lambda: self._eval_losses(members, len(places)))
-        return {place.name: loss for place, (loss,) in zip(places, losses, strict=True)}
+        return {stack.names[row]: loss for (stack, row), (loss,) in zip(places, losses, strict=True)}
 
-    def _eval_losses(self, members: Sequence[_Member], num_slots: int) -> Numbers:
+    def _eval_losses(self, members: Sequence[Member], num_slots: int) -> Numbers:
         totals, count = torch.zeros(num_slots, dtype=torch.float64, device=self.device), 0
         with torch.no_grad():
             size = pass_size(self.device, EVAL_ROWS * self.micro_batch_size)
@@ -222,7 +200,7 @@ class MultiLoraEngine:
                     count += piece.learned[0]  # all slots see the same rows
         return (totals / count).unsqueeze(1).tolist()  # type: ignore[no-any-return]
 
-    def _kept_apart(self, places: Sequence[_Place], compute: Callable[[], Numbers]) -> Numbers:
+    def _kept_apart(self, places: Sequence[Place], compute: Callable[[], Numbers]) -> Numbers:
         """What `compute` gives for each slot, unspoilt by slots whose numbers are not finite; those get NaN.
 
         A product may read past the end of a row and multiply by zero what it finds there (oneDNN does with AMX if the
@@ -232,22 +210,26 @@ class MultiLoraEngine:
         """
         read = compute()
         while suspects := [
-            place for place, its in zip(places, read, strict=True) if not place.is_lost and not _finite(its)
+            (stack, row)
+            for (stack, row), its in zip(places, read, strict=True)
+            if not stack.lost[row] and not _finite(its)
         ]:
             broken = [place for place in suspects if len(suspects) == 1 or _breaks(place, suspects, places, compute)]
-            for stack, index in broken or suspects:
-                stack.lost[index] = True
-                stack.silence(index)
+            for stack, row in broken or suspects:
+                stack.lost[row] = True
+                stack.silence(row)
             read = compute()
-        return [[math.nan] * len(its) if place.is_lost else its for place, its in zip(places, read, strict=True)]
+        return [
+            [math.nan] * len(its) if stack.lost[row] else its for (stack, row), its in zip(places, read, strict=True)
+        ]
 
     def _accumulate(
-        self, members: Sequence[_Member], samples: Sequence[Sequence[int]], learned: Sequence[int]
+        self, members: Sequence[Member], samples: Sequence[Sequence[int]], learned: Sequence[int]
     ) -> torch.Tensor:
         """Add up the gradients of all passes of a step. Returns each slot's loss."""
         for stack, _ in members:
             stack.grads.zero_()
-        weights = members[0].stack.per_slot([1.0 / max(1, count) for count in learned]).squeeze(1)
+        weights = members[0][0].per_slot([1.0 / max(1, count) for count in learned]).squeeze(1)
         losses = torch.zeros_like(weights)
         size = pass_size(self.device, self.micro_batch_size)
         for piece in make_passes(self._train, samples, size, self.device):
@@ -266,17 +248,15 @@ class MultiLoraEngine:
         return states.flatten(0, 1).index_select(0, piece.positions)
 
     @contextmanager
-    def _laid_out(self, members: Sequence[_Member], piece: Pass, *, train: bool) -> Iterator[None]:
+    def _laid_out(self, members: Sequence[Member], piece: Pass, *, train: bool) -> Iterator[None]:
         """Tell the adapted layers which rows belong to which slots."""
         rows = piece.ids.shape[0] // len(piece.learned)
         segments, first = [], 0
-        for member in members:
-            stack, last = member.stack, first + member.size * rows
-            weights = stack.weights
-            if member.indices is not None:
-                weights = stack.views(stack.work[member.indices])
-            segments.append(Segment(first, last, member.size, weights, stack.gradients if train else None))
-            first = last
+        for stack, chosen in members:
+            size = len(stack.names if chosen is None else chosen)
+            weights = stack.weights if chosen is None else stack.views(stack.work[chosen])
+            segments.append(Segment(first, first + size * rows, size, weights, stack.gradients if train else None))
+            first += size * rows
         self._layout.segments = segments
         self._layout.dropout = self._dropout(members, piece, rows) if train else None
         try:
@@ -284,7 +264,7 @@ class MultiLoraEngine:
         finally:
             self._layout.segments, self._layout.dropout = [], None
 
-    def _dropout(self, members: Sequence[_Member], piece: Pass, rows: int) -> DropoutKeys | None:
+    def _dropout(self, members: Sequence[Member], piece: Pass, rows: int) -> DropoutKeys | None:
         slots = [(spec, step) for stack, _ in members for spec, step in zip(stack.specs, stack.steps, strict=True)]
         if not any(spec.dropout for spec, _ in slots):
             return None
@@ -309,18 +289,16 @@ def _finite(numbers: Sequence[float]) -> bool:
     return all(math.isfinite(number) for number in numbers)
 
 
-def _breaks(
-    suspect: _Place, suspects: Sequence[_Place], places: Sequence[_Place], compute: Callable[[], Numbers]
-) -> bool:
+def _breaks(suspect: Place, suspects: Sequence[Place], places: Sequence[Place], compute: Callable[[], Numbers]) -> bool:
     """Whether a slot's numbers are not finite while all other suspects compute as the base alone."""
-    others = [place for place in suspects if place is not suspect]
-    for stack, index in others:
-        stack.silence(index)
+    others = [place for place in suspects if place != suspect]
+    for stack, row in others:
+        stack.silence(row)
     try:
         return not _finite(compute()[list(places).index(suspect)])
     finally:
-        for stack, index in others:
-            stack.restore(index)
+        for stack, row in others:
+            stack.restore(row)
 
 
 def _sum_by_slot(losses: torch.Tensor, piece: Pass) -> torch.Tensor:

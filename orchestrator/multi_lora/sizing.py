@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -76,8 +76,9 @@ def measure_rates(engine: MultiLoraEngine, *, most_slots: int, cohort: int, rank
         if isinstance(step, OutOfMemory):
             slots, most_slots = slots // 2, slots - 1
             continue
-        rates[slots] = step.tokens / step.seconds
-        if step.seconds >= LONG_STEP_S or rates.get(slots // 2, 0.0) >= NEAR_THE_PEAK * rates[slots]:
+        tokens, seconds = step
+        rates[slots] = tokens / seconds
+        if seconds >= LONG_STEP_S or rates.get(slots // 2, 0.0) >= NEAR_THE_PEAK * rates[slots]:
             break
         slots *= 2
     return rates
@@ -88,20 +89,15 @@ def choose_slots(rates: dict[int, float]) -> int:
     return min((slots for slots, rate in rates.items() if rate >= NEAR_THE_PEAK * max(rates.values())), default=1)
 
 
-class _Step(NamedTuple):
-    tokens: int
-    seconds: float
-
-
-def _typical_step(engine: MultiLoraEngine, spec: SlotSpec, slots: int) -> _Step:
-    """The second step of so many slots: the first pays for what later ones reuse, unless it is long anyway."""
+def _typical_step(engine: MultiLoraEngine, spec: SlotSpec, slots: int) -> tuple[int, float]:
+    """Tokens and seconds of the second step, for the first pays for what later ones reuse; of the first if it is long."""
     for number in range(slots):
         engine.admit(f"probe-{number}", spec)
     first = _timed_step(engine)
-    return first if first.seconds >= 2 * LONG_STEP_S else _timed_step(engine)
+    return first if first[1] >= 2 * LONG_STEP_S else _timed_step(engine)
 
 
-def _timed_step(engine: MultiLoraEngine) -> _Step:
+def _timed_step(engine: MultiLoraEngine) -> tuple[int, float]:
     started = time.perf_counter()
     results = engine.train_step()
-    return _Step(sum(result.tokens for result in results.values()), time.perf_counter() - started)
+    return sum(result.tokens for result in results.values()), time.perf_counter() - started

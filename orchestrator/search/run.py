@@ -25,7 +25,7 @@ from orchestrator.search.multi_lora import read_slot_trial, slot_trainable, star
 from orchestrator.search.names import HYPERPARAMETERS, name_of_folder, storage_name, trial_name
 from orchestrator.search.space import make_searcher, num_trials, param_space, read_base_shape, resolve_space
 from orchestrator.training.launch import build_trainer, fit, prepare_plan
-from orchestrator.training.outcome import TrainedTrial, describe_trial, keep_best, read_trial
+from orchestrator.training.outcome import Progress, TrainedTrial, describe_trial, keep_best, read_trial
 from orchestrator.training.plan import TrainPlan
 from orchestrator.training.trackers import tracked
 from orchestrator.training.tracking import RunInfo, Trackers, TrialEnd
@@ -71,7 +71,8 @@ class TellTrackers(tune.Callback):  # type: ignore[misc]  # ray ships no types f
     def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: JsonObject, **_: Any) -> None:
         """A trial evaluated."""
         if "step" in result:
-            self._trackers.metrics(trial_name(trial.trial_id), int(result["step"]), _metrics(result))
+            progress = Progress.model_validate({key: result[key] for key in Progress.model_fields if key in result})
+            self._trackers.metrics(trial_name(trial.trial_id), progress.step, progress.metrics)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """A trial ended by itself or was stopped."""
@@ -81,14 +82,6 @@ class TellTrackers(tune.Callback):  # type: ignore[misc]  # ray ships no types f
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """A trial failed."""
         self._trackers.trial_ended(trial_name(trial.trial_id), "failed")
-
-
-def _metrics(result: JsonObject) -> dict[str, float]:
-    if result.get("diverged"):
-        return {"eval_loss": math.nan}
-    last = result["curve"][-1] if result.get("curve") else {}
-    values = {"train_loss": last.get("train_loss"), "tokens": result.get("tokens")}
-    return {"eval_loss": float(result["eval_loss"])} | {k: float(v) for k, v in values.items() if v is not None}
 
 
 def run_search(config: RunConfig, run: RunDir) -> list[TrialRecord]:
@@ -189,9 +182,9 @@ def _read(result: Any, trials: Path, plan: TrainPlan, runner: _Runner) -> _Found
 def _keep_best(found: list[_Found], run: RunDir, *, keep: int) -> list[TrialRecord]:
     """Records with the best first; the first `keep` keep the adapter they saved, if any."""
 
-    def rank(entry: _Found) -> tuple[bool, float, str]:
-        record = entry.record
-        return record.best_eval_loss is None, record.best_eval_loss or 0.0, record.trial_id
+    def rank(entry: _Found) -> tuple[float, str]:
+        loss = entry.record.best_eval_loss
+        return math.inf if loss is None else loss, entry.record.trial_id
 
     records: list[TrialRecord] = []
     for place, (trained, chosen, record) in enumerate(sorted(found, key=rank)):

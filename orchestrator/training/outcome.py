@@ -29,8 +29,8 @@ PROGRESS = "progress.json"
 class Progress(Record):
     """How far a training job is: written by Ray's controller, read by whoever follows or collects the job.
 
-    `tokens` are those trained on so far, without padding. Ray Train itself forgets metrics reported without a
-    checkpoint, and those of checkpoints it deletes.
+    `tokens` are those trained on so far, without padding; 0 where unknown. Ray Train itself forgets metrics reported
+    without a checkpoint, and those of checkpoints it deletes.
     """
 
     step: int
@@ -44,8 +44,8 @@ class Progress(Record):
         if self.diverged or not self.curve:
             return {"eval_loss": math.nan}
         last = self.curve[-1]
-        known = {"eval_loss": last.eval_loss, "tokens": float(self.tokens)}
-        return known if last.train_loss is None else known | {"train_loss": last.train_loss}
+        values = {"eval_loss": last.eval_loss, "train_loss": last.train_loss, "tokens": float(self.tokens) or None}
+        return {name: value for name, value in values.items() if value is not None}
 
 
 class RecordProgress(ray.train.UserCallback):  # type: ignore[misc]  # ray ships no types for it
@@ -56,7 +56,7 @@ class RecordProgress(ray.train.UserCallback):  # type: ignore[misc]  # ray ships
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:  # noqa: ARG002
         """Called by Ray's controller with one metrics object per worker; workers agree on what is kept here."""
-        content = {key: metrics[0][key] for key in ("step", "diverged", "curve", "tokens")}
+        content = {key: metrics[0][key] for key in Progress.model_fields}
         write_text_atomic(self._path, json.dumps(content) + "\n")
 
 
