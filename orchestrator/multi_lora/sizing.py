@@ -90,7 +90,7 @@ def choose_slots(rates: dict[int, float]) -> int:
 
 
 def _typical_step(engine: MultiLoraEngine, spec: SlotSpec, slots: int) -> tuple[int, float]:
-    """Tokens and seconds of the second step, for the first pays for what later ones reuse; of the first if it is long."""
+    """Tokens and seconds of the second step, as the first pays for what later ones reuse; of the first if it is long."""
     for number in range(slots):
         engine.admit(f"probe-{number}", spec)
     first = _timed_step(engine)
