@@ -24,10 +24,8 @@ SLOT_PATIENCE_S = 1.0
 class EngineActor:
     """One engine and its trials, for as long as a search runs.
 
-    Args:
-        plan: What it trains on.
-        storage: Folder of all trials, on storage that every node can reach.
-        number: The engine's number in the search.
+    `plan` is an `EnginePlan` as JSON-able values, `storage` the folder of all trials, which every node can reach, and
+    `number` the engine's number in the search.
     """
 
     def __init__(self, plan: dict[str, Any], storage: str, number: int) -> None:

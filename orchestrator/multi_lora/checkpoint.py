@@ -62,9 +62,7 @@ def save_slot(folder: Path, spec: SlotSpec, state: SlotState) -> None:
     partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
     partial.chmod(0o755)
     save_file(_tensors(state.adapter), partial / WEIGHTS, metadata={"format": "pt"})
-    moments = {f"exp_avg.{name}": tensor for name, tensor in _tensors(state.exp_avg).items()}
-    moments |= {f"exp_avg_sq.{name}": tensor for name, tensor in _tensors(state.exp_avg_sq).items()}
-    save_file(moments, partial / OPTIMIZER)
+    save_file(_tensors(state.exp_avg, "exp_avg.") | _tensors(state.exp_avg_sq, "exp_avg_sq."), partial / OPTIMIZER)
     _peft_settings(spec, state).save_pretrained(str(partial))
     (partial / SLOT).write_text(json.dumps({"step": state.step, "spec": asdict(spec)}) + "\n", encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
@@ -90,13 +88,13 @@ def load_slot(folder: Path, spec: SlotSpec) -> SlotState:
     return SlotState(step, adapter, first, second)
 
 
-def _tensors(pairs: dict[str, Pair]) -> dict[str, torch.Tensor]:
-    """Tensors under PEFT's names."""
-    named = {}
-    for layer, (a, b) in pairs.items():
-        named[f"{PREFIX}{layer}.lora_A.weight"] = a.contiguous()
-        named[f"{PREFIX}{layer}.lora_B.weight"] = b.contiguous()
-    return named
+def _tensors(pairs: dict[str, Pair], kind: str = "") -> dict[str, torch.Tensor]:
+    """Tensors under PEFT's names, with `kind` in front."""
+    return {
+        f"{kind}{PREFIX}{layer}.lora_{matrix}.weight": tensor.contiguous()
+        for layer, pair in pairs.items()
+        for matrix, tensor in zip("AB", pair, strict=True)
+    }
 
 
 def _pairs(tensors: dict[str, torch.Tensor], prefix: str = PREFIX) -> dict[str, Pair]:

@@ -21,11 +21,8 @@ class SlotLease:
     to an engine with fewer trials, so that none is idle while another has more than one. One whose engine is dead for
     good goes on at another, as long as the first engine lives.
 
-    Args:
-        engines: Handles of `EngineActor`s; the first keeps count of who is where.
-        slots: How many trials each of them trains at once.
-        trial: The trial's name, under which it resumes.
-        spec: What it trains.
+    `engines` are handles of `EngineActor`s, of which the first keeps count of who is where; `slots` is how many trials
+    each trains at once. `trial` is the name under which the trial resumes.
     """
 
     def __init__(self, engines: Sequence[Any], slots: Sequence[int], trial: str, spec: SlotSpec) -> None:

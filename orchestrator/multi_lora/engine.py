@@ -30,7 +30,6 @@ from orchestrator.multi_lora.layers import (
     row_key,
     use_blocked_attention,
 )
-from orchestrator.multi_lora.optimizer import gradient_norms, optimizer_step
 from orchestrator.multi_lora.slots import Pair, SlotSpec, SlotStack, SlotState, initial_state, stack_width
 
 LOGITS_AT_ONCE = 1 << 24
@@ -103,11 +102,6 @@ class MultiLoraEngine:
         """Names of the slots, in the order of their rows."""
         return [name for stack in self._ordered() for name in stack.names]
 
-    def spec(self, name: str) -> SlotSpec:
-        """What trains in a slot."""
-        stack, index = self._find(name)
-        return stack.specs[index]
-
     def admit(self, name: str, spec: SlotSpec, state: SlotState | None = None) -> None:
         """Begin an adapter, or resume it from `state`. It takes part from the next step on."""
         if name in self.slots:
@@ -119,7 +113,7 @@ class MultiLoraEngine:
 
     def evict(self, name: str) -> SlotState:
         """Free a slot. Returns its state."""
-        stack, _ = self._find(name)
+        stack = self._find(name)
         state = stack.state(name)
         stack.remove(name)
         if not stack.names:
@@ -128,11 +122,11 @@ class MultiLoraEngine:
 
     def export(self, name: str) -> SlotState:
         """A copy of a slot's state, on the CPU."""
-        return self._find(name)[0].state(name)
+        return self._find(name).state(name)
 
     def gradient(self, name: str) -> dict[str, Pair]:
         """The clipped gradient of a slot's last step, by layer; zero once slots of its width have come or gone."""
-        return self._find(name)[0].gradient(name)
+        return self._find(name).gradient(name)
 
     def train_step(self) -> dict[str, StepResult]:
         """One optimizer step of every slot, each on its own next batch.
@@ -144,7 +138,10 @@ class MultiLoraEngine:
         if not members:
             return {}
         places = [(stack, row) for stack, _ in members for row in range(len(stack.names))]
-        samples = [self._samples(stack.specs[row].seed, stack.steps[row]) for stack, row in places]
+        samples = [
+            samples_of_step(len(self._train), self._batch_size, seed=stack.specs[row].seed, step=stack.steps[row])
+            for stack, row in places
+        ]
         learned = [sum(len(self._train.learned(row)) for row in rows) for rows in samples]
         rooms: list[torch.Tensor] = []
 
@@ -152,13 +149,13 @@ class MultiLoraEngine:
             losses = self._accumulate(members, samples, learned)
             if not rooms:  # all memory that the update needs is taken before anything is updated
                 rooms.extend(torch.empty_like(stack.params) for stack, _ in members)
-            of_stacks = [gradient_norms(stack, room) for (stack, _), room in zip(members, rooms, strict=True)]
+            of_stacks = [stack.gradient_norms(room) for (stack, _), room in zip(members, rooms, strict=True)]
             return torch.cat([losses.unsqueeze(1), torch.cat(of_stacks)], dim=1).tolist()  # type: ignore[no-any-return]
 
         read = self._kept_apart(places, losses_and_norms)  # the step's only wait for the device
         norms = iter([norm for _, norm in read])
         for (stack, _), room in zip(members, rooms, strict=True):
-            optimizer_step(stack, stack.per_slot(list(islice(norms, len(stack.names)))), room)
+            stack.optimizer_step(stack.per_slot(list(islice(norms, len(stack.names)))), room)
         return {
             stack.names[row]: StepResult(
                 step=stack.steps[row],
@@ -272,16 +269,13 @@ class MultiLoraEngine:
         keys = [row_key(spec.seed, step, rank) for (spec, step), rank in zip(of_rows, piece.ranks, strict=True)]
         return DropoutKeys([spec.dropout for spec, _ in of_rows], keys, piece.ids.shape[1], self.device)
 
-    def _samples(self, seed: int, step: int) -> list[int]:
-        return samples_of_step(len(self._train), self._batch_size, seed=seed, step=step)
-
     def _ordered(self) -> list[SlotStack]:
         return [self._stacks[width] for width in sorted(self._stacks)]
 
-    def _find(self, name: str) -> tuple[SlotStack, int]:
+    def _find(self, name: str) -> SlotStack:
         for stack in self._stacks.values():
             if name in stack.names:
-                return stack, stack.names.index(name)
+                return stack
         raise KeyError(name)
 
 
@@ -313,16 +307,9 @@ def token_losses(
     """Cross-entropy of each learned token, and the gradient of its weighted sum with respect to the hidden states.
 
     The head is frozen, so logits are needed only once: each chunk is made, used for loss and gradient, and dropped.
-    Prompt and padding never reach the head.
-
-    Args:
-        hidden: Final hidden states, tokens x size.
-        head: The frozen output head.
-        targets: The token that follows each.
-        weights: The factor on each token's loss in the gradient; None asks for no gradient.
-
-    Returns:
-        Losses without weights (float32, or float64 under a float64 base), and the gradient in the type of `hidden`.
+    Prompt and padding never reach the head. `hidden` are final hidden states, tokens x size, and `targets` the tokens
+    that follow them. Losses are returned without their weights, in float32 (float64 under a float64 base), the gradient
+    in the type of `hidden`; without `weights` there is none.
     """
     precise = torch.float64 if hidden.dtype == torch.float64 else torch.float32
     losses = hidden.new_empty(hidden.shape[0], dtype=precise)

@@ -29,11 +29,8 @@ def start_engine(
 ) -> tuple[SlotScheduler, EngineStatus]:
     """Load the base, choose the number of slots, and start the thread that trains whatever is attached.
 
-    Args:
-        plan: What the engine trains on.
-        storage: Folder of all trials.
-        number: The engine's number in the search.
-        after_death: Whether an earlier engine on this device died without a word.
+    `storage` is the folder of all trials, `number` the engine's number in the search. `after_death`: an earlier engine
+    on this device died without a word.
 
     Raises:
         InputError: If the multi-LoRA engine cannot train on this base.

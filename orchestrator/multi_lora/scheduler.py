@@ -48,36 +48,28 @@ class Occupancy:
     """Slot-seconds used and on offer since the first trial was let in."""
 
     def __init__(self) -> None:
-        self._since: float | None = None
-        self._slots = (0, 0)
-        self._seconds = (0.0, 0.0)
+        self._last: tuple[float, int, int] | None = None
+        self.so_far = {"busy_slot_s": 0.0, "open_slot_s": 0.0}
+        """Up to the last note, as fields of `EngineUse`."""
 
     def note(self, busy: int, on_offer: int) -> None:
         """From now on `busy` of `on_offer` slots are used."""
         now = time.monotonic()
-        if self._since is not None:
-            passed = now - self._since
-            self._seconds = (self._seconds[0] + self._slots[0] * passed, self._seconds[1] + self._slots[1] * passed)
-        if busy or self._since is not None:
-            self._since = now
-        self._slots = (busy, on_offer)
-
-    def so_far(self) -> dict[str, float]:
-        """Busy and open slot-seconds up to the last note, as fields of `EngineUse`."""
-        return {"busy_slot_s": self._seconds[0], "open_slot_s": self._seconds[1]}
+        if self._last is not None:
+            since, was_busy, was_open = self._last
+            self.so_far["busy_slot_s"] += was_busy * (now - since)
+            self.so_far["open_slot_s"] += was_open * (now - since)
+        if busy or self._last is not None:
+            self._last = (now, busy, on_offer)
 
 
 class SlotScheduler:
     """Schedules trials onto the slots of one engine, which has none yet.
 
-    Args:
-        engine: What trains them.
-        storage: Holds a folder for each trial.
-        slots: How many train at once; halved when memory runs out.
-        eval_steps: Optimizer steps between evaluations.
-        patience: Evaluations without a better loss after which a trial stops; None: never.
-        gather_s: The first step waits until every slot has a trial, or none came for so many seconds: trials that begin
-            together reach their rungs together, so the first ones are compared with more than each other.
+    `storage` holds a folder for each trial. `slots` train at once, halved when memory runs out. `eval_steps` are the
+    optimizer steps between evaluations; after `patience` of these without a better loss a trial stops (None: never).
+    The first step waits until every slot has a trial, or none came for `gather_s` seconds: trials that begin together
+    reach their rungs together, so the first ones are compared with more than each other.
     """
 
     def __init__(
@@ -235,7 +227,7 @@ class SlotScheduler:
                 trial.state = None
                 self._waiting.remove(name)
                 if not trial.progress.step:  # not one that was parked, or has come from another engine
-                    so_far = {"starved_s": self._use.waiting_s, **self._occupancy.so_far()}
+                    so_far = {"starved_s": self._use.waiting_s, **self._occupancy.so_far}
                     self._use = self._use.model_copy(update=so_far)
             self._occupancy.note(len(self._engine.slots), self.slots)
 
@@ -300,8 +292,10 @@ class SlotScheduler:
         seconds = time.monotonic() - started
         self._add(eval_s=seconds)
         losses |= dict.fromkeys(broken, math.nan)
-        told = {name: loss if math.isfinite(loss) else DIVERGED_LOSS for name, loss in losses.items()}
-        peers = tuple(Peer(trial=name, step=results[name].step, eval_loss=loss) for name, loss in told.items())
+        peers = tuple(
+            Peer(trial=name, step=results[name].step, eval_loss=loss if math.isfinite(loss) else DIVERGED_LOSS)
+            for name, loss in losses.items()
+        )
         for name, loss in losses.items():
             trial = self._trials[name]
             self._charge(trial, seconds / len(due) if name in due else 0.0, step=results[name].step)

@@ -16,6 +16,8 @@ NEAR_THE_PEAK = 0.95
 """Share of the best tokens per second that is good enough."""
 LONG_STEP_S = 0.5
 """A device that needs so long for a step is full; more slots only make its steps longer."""
+ALLOCATOR_WORDS = ("can't allocate memory", "not enough memory", "bad_alloc")
+"""What PyTorch's error says on the CPU, where it is a plain RuntimeError."""
 
 T = TypeVar("T")
 
@@ -32,17 +34,10 @@ def attempt(work: Callable[[], T]) -> T | OutOfMemory:
     try:
         return work()
     except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
+        on_cpu = any(words in str(error) for words in ALLOCATOR_WORDS)
+        if not on_cpu and not isinstance(error, torch.OutOfMemoryError | MemoryError):
             raise
         return OutOfMemory((str(error).splitlines() or ["no memory"])[0])
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """PyTorch has its own class for devices; on the CPU it raises a plain RuntimeError."""
-    words = str(error)
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
-        said in words for said in ("can't allocate memory", "not enough memory", "bad_alloc")
-    )
 
 
 def too_large(problem: OutOfMemory) -> TrainingError:
@@ -58,13 +53,8 @@ def measure_rates(engine: MultiLoraEngine, *, most_slots: int, cohort: int, rank
     """Tokens per second with `cohort` slots, then twice as many and so on, until that gains little or does not fit.
 
     A cohort that does not fit the memory is halved until it does. Fewer are not tried for speed: many trials should be
-    compared at a rung, or the first ones are stopped by none (docs/decisions/0018).
-
-    Args:
-        engine: Has no slots before and after.
-        most_slots: No more than this are tried.
-        cohort: No fewer than this are tried, as long as they fit.
-        rank: The largest rank of the search, which needs the most memory and time.
+    compared at a rung, or the first ones are stopped by none (docs/decisions/0018). `rank` is the largest of the
+    search, which needs the most memory and time. The engine has no slots before and after.
     """
     spec = SlotSpec(rank=rank, alpha=rank, learning_rate=1e-6, max_steps=1_000_000)
     rates: dict[int, float] = {}
@@ -90,7 +80,7 @@ def choose_slots(rates: dict[int, float]) -> int:
 
 
 def _typical_step(engine: MultiLoraEngine, spec: SlotSpec, slots: int) -> tuple[int, float]:
-    """Tokens and seconds of the second step, as the first pays for what later ones reuse; of the first if it is long."""
+    """Tokens and seconds of the second step, for the first warms up what others reuse; of the first if it is long."""
     for number in range(slots):
         engine.admit(f"probe-{number}", spec)
     first = _timed_step(engine)

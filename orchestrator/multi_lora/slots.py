@@ -1,7 +1,7 @@
-"""The state of a slot, and the stacked tensors of all slots whose ranks share a width.
+"""The state of a slot, and the stacked tensors of all slots whose ranks share a width, with their optimizer.
 
-A stack keeps one row per slot in a few flat tensors, so that the optimizer is one sequence of operations for all of
-them and every LoRA product is one batched product.
+A stack keeps one row per slot in a few flat tensors, so that AdamW, clipping and schedules are one sequence of
+operations for all of them, each row updated as if it were alone, and every LoRA product is one batched product.
 """
 
 import math
@@ -18,6 +18,10 @@ NARROWEST = 16
 """Ranks below this are padded to it: narrower products take as long on CPUs and tensor cores."""
 CHUNK = 1024
 """Rows are padded to a multiple of this, so that norms are summed in the same order for any number of slots."""
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
+"""PyTorch's and TRL's defaults."""
+CLIP_EPSILON = 1e-6
+"""What `torch.nn.utils.clip_grad_norm_` adds to a norm before it divides."""
 
 
 class Target(NamedTuple):
@@ -58,6 +62,18 @@ def initial_state(spec: SlotSpec, targets: Iterable[Target], dtype: torch.dtype 
     return SlotState(step=0, adapter=adapter, exp_avg=zeros, exp_avg_sq=zeros)
 
 
+def schedule_factor(spec: SlotSpec, step: int) -> float:
+    """The factor on the learning rate in the step after `step` steps, as in transformers' schedules."""
+    if step < spec.warmup_steps:
+        return step / max(1, spec.warmup_steps)
+    if spec.schedule == "constant_with_warmup":
+        return 1.0
+    progress = (step - spec.warmup_steps) / max(1, spec.max_steps - spec.warmup_steps)
+    if spec.schedule == "linear":
+        return max(0.0, 1.0 - progress)
+    return max(0.0, 0.5 * (1.0 + math.cos(math.pi * progress)))
+
+
 def stack_width(rank: int) -> int:
     """The padded rank of the stack for slots of this rank: the next power of two, at least `NARROWEST`."""
     return max(NARROWEST, 1 << (rank - 1).bit_length())
@@ -80,8 +96,10 @@ class SlotStack:
 
     def __init__(self, width: int, targets: Sequence[Target], *, device: torch.device, dtype: torch.dtype) -> None:
         self.width, self._targets, self._dtype = width, targets, dtype
-        self._a_offsets, self._b_offsets, size = _layout(width, targets)
-        self._a_size = self._b_offsets[0]
+        sizes = [width * target.in_features for target in targets] + [width * target.out_features for target in targets]
+        *offsets, end = accumulate(sizes, initial=0)
+        self._a_offsets, self._b_offsets = offsets[: len(targets)], offsets[len(targets) :]
+        self._a_size, size = self._b_offsets[0], math.ceil(end / CHUNK) * CHUNK
         state_type = torch.float64 if dtype == torch.float64 else torch.float32
         self.names: list[str] = []
         self.specs: list[SlotSpec] = []
@@ -145,9 +163,37 @@ class SlotStack:
         row[self._a_size :] *= self.specs[index].scale
         self.work[index].copy_(row)
 
-    def scale_gradients(self) -> None:
-        """Turn the products' gradients, which are of the scaled B, into gradients of B."""
+    def gradient_norms(self, room: torch.Tensor) -> torch.Tensor:
+        """Turn the products' gradients, of the scaled B, into those of B. Returns each slot's norm, slots x 1.
+
+        Norms are before clipping, and summed in an order that does not depend on the number of slots. `room` is scratch
+        memory of the shape of `params`.
+        """
         self.grads[:, self._a_size :] *= self.per_slot([spec.scale for spec in self.specs])
+        squares = torch.square(self.grads, out=room).view(len(self.names), -1, CHUNK).sum(dim=2)
+        return squares.sum(dim=1, keepdim=True).sqrt()
+
+    def optimizer_step(self, norms: torch.Tensor, room: torch.Tensor) -> None:
+        """One AdamW step (arXiv 1711.05101) of every slot from `grads`, which are clipped in place.
+
+        `norms` are those of `gradient_norms`. `room` is scratch memory of the shape of `params`; no other memory of
+        that size is needed.
+        """
+        limits = self.per_slot([spec.max_grad_norm for spec in self.specs])
+        self.grads *= (limits / (norms + CLIP_EPSILON)).clamp(max=1.0)
+        pairs = zip(self.specs, self.steps, strict=True)
+        rates = [spec.learning_rate * schedule_factor(spec, step) for spec, step in pairs]
+        counts = [step + 1 for step in self.steps]
+        decay = [1.0 - rate * spec.weight_decay for rate, spec in zip(rates, self.specs, strict=True)]
+        self.params *= self.per_slot(decay)
+        self.exp_avg.lerp_(self.grads, 1 - BETA1)
+        self.exp_avg_sq.mul_(BETA2).addcmul_(self.grads, self.grads, value=1 - BETA2)
+        root = self.per_slot([math.sqrt(1 - BETA2**count) for count in counts])
+        size = self.per_slot([rate / (1 - BETA1**count) for rate, count in zip(rates, counts, strict=True)])
+        torch.sqrt(self.exp_avg_sq, out=room).div_(root).add_(EPSILON)
+        self.params -= torch.div(self.exp_avg, room, out=room).mul_(size)
+        self.steps = counts
+        self.refresh(room)
 
     def per_slot(self, values: Sequence[float]) -> torch.Tensor:
         """One number per slot as a column, slots x 1."""
@@ -180,10 +226,3 @@ class SlotStack:
             target.name: (a[0, :rank].clone(), b[0, :, :rank].clone())
             for target, (a, b) in zip(self._targets, pairs, strict=True)
         }
-
-
-def _layout(width: int, targets: Sequence[Target]) -> tuple[list[int], list[int], int]:
-    """Offsets of every A and every B in a row, and the row's size."""
-    sizes = [width * target.in_features for target in targets] + [width * target.out_features for target in targets]
-    *offsets, end = accumulate(sizes, initial=0)
-    return offsets[: len(targets)], offsets[len(targets) :], math.ceil(end / CHUNK) * CHUNK

@@ -82,11 +82,8 @@ class SuccessiveHalving(FIFOScheduler):  # type: ignore[misc]  # ray ships no ty
     Tune stores a scheduler only when the experiment begins. After the driver's death the records are read back from
     the trials' last results, which Tune hands to `on_trial_add`.
 
-    Args:
-        rungs: Optimizer steps at which trials are cut; every trial is evaluated at each.
-        reduction_factor: One in this many goes on.
-        keep: At least this many go on at any rung: where too few others are still to come, the best of those there.
-        num_trials: Trials of the whole search.
+    `rungs` are optimizer steps at which every trial is evaluated. At least `keep` go on at any rung: where too few
+    others are still to come of the search's `num_trials`, the best of those there.
     """
 
     def __init__(self, rungs: Iterable[int], *, reduction_factor: int, keep: int = 1, num_trials: int = 0) -> None:
@@ -126,10 +123,8 @@ class SuccessiveHalving(FIFOScheduler):  # type: ignore[misc]  # ray ships no ty
 
     def debug_string(self) -> str:
         """How many trials went on past each rung."""
-        counts = [
-            f"{sum(goes_on.values())} of {len(goes_on)} trials went on past step {rung}"
-            for rung, goes_on in self._goes_on.items()
-        ]
+        rungs = self._goes_on.items()
+        counts = [f"{sum(on.values())} of {len(on)} trials went on past step {rung}" for rung, on in rungs]
         return f"Successive halving: {', '.join(counts) or 'there is no rung, so every trial runs to its end'}."
 
     def _record(self, evaluations: Iterable[tuple[str, int, float]]) -> None:

@@ -50,9 +50,8 @@ def start_engines(config: RunConfig, plan: TrainPlan, storage: Path, *, num_tria
         InputError: If the base is not there or the multi-LoRA engine cannot train on it.
         SearchError: If an engine could not be started.
     """
-    devices = min(concurrent_trials(None, plan.shape, cluster_capacity()[0]), num_trials)
     wanted = config.search.max_concurrent
-    devices = min(devices, wanted or devices)
+    devices = min(concurrent_trials(wanted, plan.shape, cluster_capacity()[0]), num_trials)
     shares = [wanted and len(range(number, wanted, devices)) for number in range(devices)]
     cohort = math.ceil(COHORT / devices) if config.search.scheduler == "halving" else 1
     most_slots = math.ceil(num_trials / devices)

@@ -1,6 +1,5 @@
 """The search: Ray Tune over rank, alpha and learning rate; records every trial and keeps the best adapters."""
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -182,11 +181,9 @@ def _read(result: Any, trials: Path, plan: TrainPlan, runner: _Runner) -> _Found
 def _keep_best(found: list[_Found], run: RunDir, *, keep: int) -> list[TrialRecord]:
     """Records with the best first; the first `keep` keep the adapter they saved, if any."""
 
-    def rank(entry: _Found) -> tuple[float, str]:
-        loss = entry.record.best_eval_loss
-        return math.inf if loss is None else loss, entry.record.trial_id
+    def rank(its: _Found) -> tuple[bool, float, str]:
+        return its.record.best_eval_loss is None, its.record.best_eval_loss or 0.0, its.record.trial_id
 
-    records: list[TrialRecord] = []
-    for place, (trained, chosen, record) in enumerate(sorted(found, key=rank)):
-        records.append(keep_best(trained, run, chosen, record) if place < keep else record)
-    return records
+    best_first = sorted(found, key=rank)
+    kept = [keep_best(trained, run, chosen, record) for trained, chosen, record in best_first[:keep]]
+    return kept + [its.record for its in best_first[keep:]]

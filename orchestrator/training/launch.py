@@ -23,7 +23,7 @@ from orchestrator.run.paths import RunDir, SplitName
 from orchestrator.training.outcome import RecordProgress, describe_trial, keep_best, read_progress, read_trial
 from orchestrator.training.plan import TrainPlan, plan_training
 from orchestrator.training.trackers import tracked
-from orchestrator.training.tracking import RunInfo, Trackers
+from orchestrator.training.tracking import RunInfo, Trackers, TrialEnd
 from orchestrator.training.worker import train_worker
 
 CONTROLLER_FAILURES = 3
@@ -107,36 +107,29 @@ def explain_failure(error: BaseException) -> OrchestratorError:
 def _as_trial(trackers: Trackers, storage: Path, name: str, plan: TrainPlan) -> Iterator[None]:
     """Report a job to the trackers as one trial while its driver waits in `fit`."""
     trackers.trial_started(name, plan.hyperparameters, read_trial(storage, name).steps)
-    try:
-        with _followed(storage / name, trackers):
-            yield
-    except BaseException:
-        trackers.trial_ended(name, "failed")
-        raise
-    trackers.trial_ended(name, "diverged" if read_trial(storage, name).diverged else "ended")
-
-
-@contextmanager
-def _followed(job: Path, trackers: Trackers) -> Iterator[None]:
-    """Pass on each report of a job once Ray's controller has recorded it."""
     finished = threading.Event()
-
-    def follow() -> None:
-        told, last_look = -1, False
-        while not last_look:
-            last_look = finished.wait(POLL_S)
-            progress = read_progress(job)
-            if progress is not None and progress.step != told:
-                trackers.metrics(job.name, progress.step, progress.metrics)
-                told = progress.step
-
-    thread = threading.Thread(target=follow, daemon=True)
+    status: TrialEnd = "failed"
+    thread = threading.Thread(target=_follow, args=(storage / name, trackers, finished), daemon=True)
     thread.start()
     try:
         yield
+        status = "ended"
     finally:
         finished.set()
         thread.join()
+        is_diverged = status == "ended" and read_trial(storage, name).diverged
+        trackers.trial_ended(name, "diverged" if is_diverged else status)
+
+
+def _follow(job: Path, trackers: Trackers, finished: threading.Event) -> None:
+    """Pass on each report of a job once Ray's controller has recorded it."""
+    told, last_look = -1, False
+    while not last_look:
+        last_look = finished.wait(POLL_S)
+        progress = read_progress(job)
+        if progress is not None and progress.step != told:
+            trackers.metrics(job.name, progress.step, progress.metrics)
+            told = progress.step
 
 
 def train_one(config: RunConfig, run: RunDir) -> TrialRecord:

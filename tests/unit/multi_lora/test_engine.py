@@ -48,7 +48,6 @@ def with_adapter(model: PreTrainedModel, state: SlotState, scale: float) -> PreT
 def test_slots_lie_by_width_and_then_in_the_order_they_came() -> None:
     engine = make_engine(small_base(), SPECS)
     assert engine.slots == ["a", "c", "b"]
-    assert engine.spec("b") == SPECS["b"]
     assert list(engine.train_step()) == engine.slots
     engine.evict("a")
     engine.admit("d", make_spec(16))
@@ -59,7 +58,7 @@ def test_a_name_is_taken_once_and_unknown_ones_are_told() -> None:
     engine = make_engine(small_base(), {"a": make_spec()})
     with pytest.raises(ValueError, match="slot 'a' is taken"):
         engine.admit("a", make_spec(40))
-    for ask in (engine.evict, engine.export, engine.spec, engine.gradient):
+    for ask in (engine.evict, engine.export, engine.gradient):
         with pytest.raises(KeyError, match="nobody"):
             ask("nobody")
     engine.evict("a")
