@@ -220,7 +220,7 @@ def base_folder(base: str) -> Path:
     """Where base and tokenizer are; the toy base's tokenizer stands in for that of a shape."""
     import orchestrator
 
-    return Path(orchestrator.__path__[0], "models", "tiny_base") if base in (*SHAPES, "tiny") else Path(base)
+    return Path(orchestrator.__path__[0], "toy", "tiny_base") if base in (*SHAPES, "tiny") else Path(base)
 
 
 def base_config(base: str) -> Any:

@@ -3,10 +3,9 @@
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
 
 import torch
-from multi_lora_runs import random_rows
+from multi_lora_runs import pairs_of, random_rows
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from orchestrator.multi_lora.base_checks import checkpoint_layers
@@ -17,11 +16,10 @@ from orchestrator.multi_lora.slots import Pair, SlotSpec, SlotState
 
 def rows_of_at_least(tokens: int, number: int, *, seed: int) -> TokenRows:
     """Rows of so many tokens to 39, all below 200, of which the second half is learned."""
-    drawn = random_rows(4 * number, seed=seed, longest=40)
-    bounds = list(pairwise(drawn.offsets))
-    long_enough = [slice(start, end) for start, end in bounds if end - start >= tokens][:number]
+    drawn = pairs_of(random_rows(4 * number, seed=seed, longest=40))
+    long_enough = [(ids, labels) for ids, labels in drawn if len(ids) >= tokens][:number]
     assert len(long_enough) == number
-    return TokenRows.of([(drawn.ids[row].tolist(), drawn.labels[row].tolist()) for row in long_enough])
+    return TokenRows.of(long_enough)
 
 
 TRAIN, VAL = rows_of_at_least(8, 24, seed=1), rows_of_at_least(8, 7, seed=2)

@@ -53,16 +53,22 @@ def make_engine(model_folder: Path, *, dtype: torch.dtype = torch.float64) -> Mu
     return MultiLoraEngine(model, TRAIN, VAL, batch_size=BATCH_SIZE, micro_batch_size=2)
 
 
+def pairs_of(rows: TokenRows) -> list[tuple[list[int], list[int]]]:
+    """Token ids and labels of each row."""
+    bounds = itertools.pairwise(rows.offsets.tolist())
+    return [(rows.ids[start:end].tolist(), rows.labels[start:end].tolist()) for start, end in bounds]
+
+
 def mean_loss(model: torch.nn.Module, rows: TokenRows) -> float:
-    """Mean loss over all learned tokens, by transformers' own loss, a row at a time."""
-    total, count = 0.0, 0
-    for start, end in itertools.pairwise(rows.offsets.tolist()):
-        ids, labels = (torch.as_tensor(part[start:end]).unsqueeze(0) for part in (rows.ids, rows.labels))
-        learned = int((labels[:, 1:] != IGNORED).sum())
+    """Mean loss of a plain model over all learned tokens, a row at a time."""
+    total, learned = 0.0, 0
+    for ids, its_labels in pairs_of(rows):
+        labels = torch.tensor(its_labels)[1:]
         with torch.no_grad():
-            total += float(model(input_ids=ids, labels=labels).loss) * learned
-        count += learned
-    return total / count
+            logits = model(input_ids=torch.tensor([ids])).logits[0, :-1].double()
+        total += torch.nn.functional.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum").item()
+        learned += int((labels != IGNORED).sum())
+    return total / learned
 
 
 def make_trials(

@@ -3,6 +3,8 @@
 Each docstring names who produces the record and who consumes it. JSON field order is declaration order.
 """
 
+import math
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
@@ -159,6 +161,21 @@ class EvalPoint(Record):
     step: int
     eval_loss: float
     train_loss: float | None = None
+
+
+DIVERGED_LOSS = 1e9
+"""Eval loss reported for a diverged trial: finite, because schedulers and samplers mishandle NaN, and never best."""
+
+
+def reason_to_stop(eval_losses: Sequence[float], patience: int | None) -> Literal["diverged", "no_improvement"] | None:
+    """Why training ends with the latest evaluation, None where it goes on.
+
+    It ends at once when the loss is not finite, and after `patience` evaluations without a better one (None: never).
+    """
+    if not math.isfinite(eval_losses[-1]):
+        return "diverged"
+    since_best = len(eval_losses) - 1 - eval_losses.index(min(eval_losses))
+    return "no_improvement" if patience is not None and since_best >= patience else None
 
 
 class TrialRecord(Record):

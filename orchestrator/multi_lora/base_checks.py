@@ -1,4 +1,4 @@
-"""Checks that a base model meets what the engine assumes of it."""
+"""Checks that a base meets the engine's assumptions."""
 
 import torch
 from transformers import PreTrainedModel
@@ -7,32 +7,30 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from orchestrator.core.errors import InputError
 
 ROUNDING = {torch.bfloat16: 0.05, torch.float16: 0.01, torch.float32: 1e-4, torch.float64: 1e-9}
-"""Differences that rounding makes, as a share of the largest logit."""
+"""Differences due to rounding, as a share of the largest logit."""
 
 
 def decoder_and_head(model: PreTrainedModel) -> tuple[torch.nn.Module, torch.nn.Linear]:
-    """The part of a causal language model that makes hidden states, and the head that makes logits of them.
+    """The part of a causal language model that makes hidden states, and the head that turns them into logits.
 
     Raises:
-        InputError: If the head is not a plain linear layer, or cannot be told from the rest.
+        InputError: If the head is not a plain linear layer, or not apart from the rest.
     """
     head = model.get_output_embeddings()
     if not isinstance(head, torch.nn.Linear) or head.bias is not None:
         raise _unsuited("its output head is not a plain linear layer")
     decoder = model.get_decoder()
     if decoder is model:
-        raise _unsuited("what makes its hidden states cannot be told from its output head")
+        raise _unsuited("its decoder cannot be told apart from its output head")
     return decoder, head
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]  # torch is not followed
 def require_causal_rows(model: PreTrainedModel, decoder: torch.nn.Module, head: torch.nn.Linear) -> None:
-    """Prove on a few tokens that the engine may compute rows as it does.
-
-    Rows must be computed apart, padding behind a row must change nothing in it, and logits must be the head's output.
+    """Check on a few tokens that rows are independent of each other and of padding, and that logits are the head's.
 
     Raises:
-        InputError: If the base fails.
+        InputError: If they are not.
     """
     device = head.weight.device
     ids = torch.arange(24, device=device).remainder(head.out_features).reshape(2, 12)
@@ -52,14 +50,10 @@ def require_causal_rows(model: PreTrainedModel, decoder: torch.nn.Module, head: 
 
 
 def require_steady_positions(model: PreTrainedModel, *, longest: int) -> None:
-    """Refuse a base whose position codes change with the longest row of a pass, if rows are long enough for that.
-
-    Args:
-        model: The base.
-        longest: Tokens of the longest row.
+    """Refuse a base whose position codes depend on the longest row of a pass, if a row of `longest` tokens is enough.
 
     Raises:
-        InputError: If a row's results would depend on its company.
+        InputError: If a row's results would depend on the others of its pass.
     """
     config = model.config.get_text_config()
     scaling = getattr(config, "rope_parameters", None) or {}
@@ -83,8 +77,8 @@ def _unsuited(why: str) -> InputError:
 def checkpoint_layers(model: PreTrainedModel) -> None:
     """Recompute each layer in the backward pass.
 
-    The base's own dropout stays off: a layer counts as training only while it decides whether to recompute, and not
-    while it computes.
+    The base's own dropout stays off: a layer counts as training while it decides whether to recompute, but not while
+    it computes.
     """
     model.gradient_checkpointing_enable({"use_reentrant": False})
     for module in model.modules():

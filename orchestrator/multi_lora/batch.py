@@ -1,4 +1,4 @@
-"""Which samples a slot sees at a step, and how the samples of all slots become the passes of that step."""
+"""Which samples a slot sees at a step, and how the samples of all slots become that step's passes."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -9,17 +9,17 @@ import numpy as np
 import torch
 
 IGNORED = -100
-"""Label of a token that is not learned."""
+"""Label of a token that carries no loss."""
 
 
 @dataclass(frozen=True)
 class PassSize:
-    """How much of each slot one pass holds at most. The same for any number of slots, so that sums group alike.
+    """The most of each slot that one pass holds. The same for any number of slots, so that sums group alike.
 
     Attributes:
         rows: Rows of a slot.
         tokens: Rows of a slot times the longest row. A single row may be longer.
-        overhead: What a pass costs besides its tokens, in tokens of a slot.
+        overhead: A pass's cost besides its tokens, in tokens of a slot.
     """
 
     rows: int
@@ -27,15 +27,15 @@ class PassSize:
     overhead: int = 0
 
     def holds(self, rows: int, longest: int) -> bool:
-        """Whether a pass of so many rows of each slot is small enough."""
+        """Whether so many rows of each slot fit a pass."""
         return rows == 1 or (rows <= self.rows and rows * longest <= self.tokens)
 
 
 def pass_size(device: torch.device, rows: int) -> PassSize:
     """The size that trains fastest, with at most so many rows of a slot.
 
-    On a processor a pass that leaves its caches is slower: about 1,200 tokens of a slot for each thread train 3 to 30 %
-    faster than 2,300, the more the more slots, and no slower in one. A GPU is the better the fuller it is.
+    On a CPU a pass that exceeds the caches is slower: about 1,200 tokens of a slot for each thread train 3 to 30 %
+    faster than 2,300, most with many slots, and no slower with one. A GPU is faster the fuller it is.
     """
     if device.type == "cuda":
         return PassSize(rows, overhead=4000)
@@ -66,13 +66,13 @@ class TokenRows:
         return np.diff(self.offsets)
 
     def learned(self, index: int) -> np.ndarray:
-        """Positions of a row whose next token is learned."""
+        """Positions of a row whose next token carries loss."""
         labels = self.labels[self.offsets[index] : self.offsets[index + 1]]
         return np.flatnonzero(labels[1:] != IGNORED)
 
 
 def samples_of_step(num_rows: int, batch_size: int, *, seed: int, step: int) -> list[int]:
-    """Rows of the optimizer step after `step` steps: every row once an epoch, in an order drawn anew for each.
+    """Rows of the optimizer step after `step` steps: every row once per epoch, in a new order each time.
 
     Batches are always full; one that an epoch ends in is filled up from the next.
     """
@@ -87,11 +87,11 @@ def _epoch_order(num_rows: int, seed: int, epoch: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Pass:
-    """One forward and backward pass: as many rows for each slot, those of a slot together, padded at the end.
+    """One forward and backward pass: equally many rows of each slot, a slot's together, padded at the end.
 
     Attributes:
         ids: Token ids, rows x length. Padding is any token: in a causal model nothing before it sees it.
-        positions: Where hidden states feed the loss, as places in the flattened rows x length.
+        positions: Hidden states that feed the loss, as indices into the flattened rows x length.
         targets: The tokens that they must predict.
         learned: How many of those belong to each slot.
         ranks: The place of each row in its slot's batch, which dropout is drawn by.
@@ -105,18 +105,11 @@ class Pass:
 
 
 def split_ranks(lengths: np.ndarray, size: PassSize) -> list[tuple[int, int]]:
-    """Cut each slot's rows, longest first, into passes at the least cost.
+    """Cut each slot's rows into passes at the least cost. Returns first and last (exclusive) place of each pass.
 
-    Rows of equal place have about equal lengths in all slots, so that little is padded. The cost of a pass is its rows
-    times its longest row plus the overhead, counted for one slot: the cut depends on the lengths alone, never on how
-    many slots there are.
-
-    Args:
-        lengths: Tokens, slots x rows, each slot's longest first.
-        size: What a pass holds.
-
-    Returns:
-        First and last (exclusive) place of each pass.
+    `lengths` are tokens, slots x rows, each slot's longest first: rows of equal place have about equal lengths in all
+    slots, so little is padded. The cost of a pass is its rows times its longest row plus the overhead, for one slot:
+    the cut depends on the lengths alone, never on the number of slots.
     """
     longest = lengths.max(axis=0)
     best: list[tuple[float, int]] = [(0.0, 0)]
@@ -125,30 +118,22 @@ def split_ranks(lengths: np.ndarray, size: PassSize) -> list[tuple[int, int]]:
         best.append(min((best[s][0] + (end - s) * int(longest[s]) + size.overhead, s) for s in starts))
     cuts, end = [], len(longest)
     while end:
-        start = best[end][1]
-        cuts.append((start, end))
-        end = start
+        cuts.append((best[end][1], end))
+        end = cuts[-1][0]
     return cuts[::-1]
 
 
 def make_passes(
     rows: TokenRows, samples: Sequence[Sequence[int]], size: PassSize, device: torch.device
 ) -> Iterator[Pass]:
-    """The passes of one step.
-
-    Args:
-        rows: All samples.
-        samples: Which of them each slot learns in this step, as many for every slot.
-        size: What a pass holds.
-        device: Where the tensors go.
-    """
-    lengths = rows.lengths[np.array(samples)]
+    """The passes of one step in which each slot learns its own `samples` of the rows, equally many."""
+    indices = np.array(samples)
+    lengths = rows.lengths[indices]
     order = np.argsort(-lengths, axis=1, kind="stable")
-    by_length = np.take_along_axis(lengths, order, axis=1)
-    for start, end in split_ranks(by_length, size):
-        ranks = [order[slot, start:end] for slot in range(len(samples))]
-        chosen = [[samples[slot][rank] for rank in ranks[slot]] for slot in range(len(samples))]
-        yield _pass(rows, chosen, tuple(int(rank) for slot in ranks for rank in slot), device)
+    for start, end in split_ranks(np.take_along_axis(lengths, order, axis=1), size):
+        ranks = order[:, start:end]
+        chosen = np.take_along_axis(indices, ranks, axis=1).tolist()
+        yield _pass(rows, chosen, tuple(ranks.flatten().tolist()), device)
 
 
 def even_passes(rows: TokenRows, num_slots: int, size: PassSize, device: torch.device) -> Iterator[Pass]:

@@ -1,10 +1,10 @@
-"""A trial on disk: how far it is, and its slot after an evaluation, all readable without unpickling.
+"""A trial on disk: its progress, and its slot after an evaluation, all readable without unpickling.
 
     <trial>/progress.json
     <trial>/step-000040/adapter_model.safetensors  adapter_config.json  optimizer.safetensors  slot.json
 
-A checkpoint is PEFT's two files, the optimizer's moments, and the step. Its folder appears whole: it is written under
-another name and renamed. It counts once `progress.json` names its step.
+A checkpoint is PEFT's two files, the optimizer's moments, and the step. Its folder is written under another name and
+renamed, so it appears whole. It counts once `progress.json` names its step.
 """
 
 import json
@@ -27,16 +27,16 @@ from orchestrator.multi_lora.slots import Pair, SlotSpec, SlotState
 
 OPTIMIZER, SLOT, PROGRESS = "optimizer.safetensors", "slot.json", "progress.json"
 PREFIX = "base_model.model."
-"""What PEFT puts before the name of an adapted layer."""
+"""PEFT's prefix to the name of an adapted layer."""
 
 
 def step_folder(trial: Path, step: int) -> Path:
-    """Where a trial's checkpoint of a step lies."""
+    """The folder of a trial's checkpoint."""
     return trial / f"step-{step:06d}"
 
 
 def read_progress(trial: Path) -> TrialProgress:
-    """How far the trial in this folder is; nothing done where there is none."""
+    """How far the trial in this folder is; step 0 if there is none."""
     path = trial / PROGRESS
     if not path.is_file():
         return TrialProgress()
@@ -44,12 +44,12 @@ def read_progress(trial: Path) -> TrialProgress:
 
 
 def write_progress(trial: Path, progress: TrialProgress) -> None:
-    """Say how far the trial is, which also says which of its checkpoints count."""
+    """Record how far the trial is, and with that which of its checkpoints count."""
     write_text_atomic(trial / PROGRESS, progress.model_dump_json() + "\n")
 
 
 def remove_unnamed(trial: Path, progress: TrialProgress) -> None:
-    """Remove all checkpoints but the latest and the best, and what was left half written."""
+    """Remove all checkpoints but the latest and the best, and any half-written ones."""
     named = {progress.best_step, progress.curve[-1].step} if progress.curve else set()
     keep = {step_folder(trial, step) for step in named if step is not None}
     for folder in {*trial.glob("step-*"), *trial.glob(".step-*")} - keep:
@@ -57,14 +57,12 @@ def remove_unnamed(trial: Path, progress: TrialProgress) -> None:
 
 
 def save_slot(folder: Path, spec: SlotSpec, state: SlotState) -> None:
-    """Write a checkpoint; one that is there already for the same step is replaced."""
+    """Write a checkpoint, replacing one of the same step."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
     partial.chmod(0o755)
     save_file(_tensors(state.adapter), partial / WEIGHTS, metadata={"format": "pt"})
-    moments = {f"exp_avg.{name}": tensor for name, tensor in _tensors(state.exp_avg).items()}
-    moments |= {f"exp_avg_sq.{name}": tensor for name, tensor in _tensors(state.exp_avg_sq).items()}
-    save_file(moments, partial / OPTIMIZER)
+    save_file(_tensors(state.exp_avg, "exp_avg.") | _tensors(state.exp_avg_sq, "exp_avg_sq."), partial / OPTIMIZER)
     _peft_settings(spec, state).save_pretrained(str(partial))
     (partial / SLOT).write_text(json.dumps({"step": state.step, "spec": asdict(spec)}) + "\n", encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
@@ -82,7 +80,7 @@ def load_slot(folder: Path, spec: SlotSpec) -> SlotState:
         its_spec, step = slot["spec"], int(slot["step"])
         adapter = _pairs(load_file(folder / WEIGHTS))
         moments = load_file(folder / OPTIMIZER)
-        first, second = (_pairs(_under(kind, moments)) for kind in ("exp_avg", "exp_avg_sq"))
+        first, second = (_pairs(moments, f"{kind}.{PREFIX}") for kind in ("exp_avg", "exp_avg_sq"))
     except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
         raise TrainingError(f"the checkpoint cannot be read ({error})", where=str(folder)) from None
     if its_spec != asdict(spec):
@@ -90,24 +88,20 @@ def load_slot(folder: Path, spec: SlotSpec) -> SlotState:
     return SlotState(step, adapter, first, second)
 
 
-def _under(kind: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name.removeprefix(f"{kind}."): tensor for name, tensor in tensors.items() if name.startswith(f"{kind}.")}
-
-
-def _tensors(pairs: dict[str, Pair]) -> dict[str, torch.Tensor]:
-    """Tensors under PEFT's names."""
-    named = {}
-    for layer, (a, b) in pairs.items():
-        named[f"{PREFIX}{layer}.lora_A.weight"] = a.contiguous()
-        named[f"{PREFIX}{layer}.lora_B.weight"] = b.contiguous()
-    return named
-
-
-def _pairs(tensors: dict[str, torch.Tensor]) -> dict[str, Pair]:
-    suffix = ".lora_A.weight"
-    layers = [name.removesuffix(suffix) for name in tensors if name.endswith(suffix)]
+def _tensors(pairs: dict[str, Pair], kind: str = "") -> dict[str, torch.Tensor]:
+    """Tensors under PEFT's names, with `kind` in front."""
     return {
-        layer.removeprefix(PREFIX): (tensors[layer + suffix], tensors[f"{layer}.lora_B.weight"]) for layer in layers
+        f"{kind}{PREFIX}{layer}.lora_{matrix}.weight": tensor.contiguous()
+        for layer, pair in pairs.items()
+        for matrix, tensor in zip("AB", pair, strict=True)
+    }
+
+
+def _pairs(tensors: dict[str, torch.Tensor], prefix: str = PREFIX) -> dict[str, Pair]:
+    suffix = ".lora_A.weight"
+    of_kind = [name.removesuffix(suffix) for name in tensors if name.startswith(prefix) and name.endswith(suffix)]
+    return {
+        layer.removeprefix(prefix): (tensors[layer + suffix], tensors[f"{layer}.lora_B.weight"]) for layer in of_kind
     }
 
 

@@ -1,4 +1,4 @@
-"""The client of a trial: which engine trains it, the last evaluation it received, and leaving its slot at the end."""
+"""A trial's client: it finds an engine, waits for evaluations, and frees the trial's slot at the end."""
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -11,21 +11,18 @@ from orchestrator.multi_lora.messages import Evaluation
 from orchestrator.multi_lora.spec import SlotSpec
 
 MOVE_PATIENCE_S = 2.0
-"""Seconds that a trial waits for an answer whether it should move to another engine."""
+"""Seconds that a trial waits to hear whether it should move to another engine."""
 
 
 class SlotLease:
-    """A place for one trial at the least loaded of the engines, from the first evaluation that is asked for.
+    """A place for one trial at the least loaded engine, taken when the first evaluation is asked for.
 
-    A trial that waits for a slot takes the first that any engine has free. One that trains goes where fewer do, after
-    an evaluation, so that no engine is idle while another has more than one. One whose engine is dead for good goes on
-    at another, as long as the first of them lives.
+    A trial that waits for a slot takes the first one free at any engine. One that trains may move after an evaluation
+    to an engine with fewer trials, so that none is idle while another has more than one. One whose engine is dead for
+    good goes on at another, as long as the first engine lives.
 
-    Args:
-        engines: Handles of `EngineActor`s; the first keeps count of who is where.
-        slots: How many trials each of them trains at once.
-        trial: The trial's name, under which it goes on after whatever happened.
-        spec: What it trains.
+    `engines` are handles of `EngineActor`s, of which the first keeps count of who is where; `slots` is how many trials
+    each trains at once. `trial` is the name under which the trial resumes.
     """
 
     def __init__(self, engines: Sequence[Any], slots: Sequence[int], trial: str, spec: SlotSpec) -> None:
@@ -64,7 +61,7 @@ class SlotLease:
 
     def _take_place(self) -> int:
         place: int = ray.get(self._engines[0].place.remote(self._trial, self._slots))
-        # A client before this one may have been killed at another engine, where the trial would go on.
+        # An earlier client may have been killed at another engine, where the trial would go on.
         self._leave_engines(number for number in range(len(self._engines)) if number != place)
         self._place = place
         return place
@@ -74,7 +71,7 @@ class SlotLease:
         try:
             self._place = ray.get(asked, timeout=MOVE_PATIENCE_S)
         except (RayActorError, GetTimeoutError):
-            return  # who keeps the places is dead or starts again, and this trial can go on where it is
+            return  # the first engine is dead or restarting, and this trial can go on where it is
         if self._place != here:
             self._leave_engines([here])
 

@@ -13,6 +13,7 @@ else (docs/multi-lora.md).
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import NamedTuple
 
 import torch
@@ -29,20 +30,19 @@ from orchestrator.multi_lora.layers import (
     row_key,
     use_blocked_attention,
 )
-from orchestrator.multi_lora.optimizer import gradient_norms, optimizer_step
 from orchestrator.multi_lora.slots import Pair, SlotSpec, SlotStack, SlotState, initial_state, stack_width
 
 LOGITS_AT_ONCE = 1 << 24
 """Logits of one chunk: 64 MB in float32."""
 EVAL_ROWS = 2
-"""Rows of a slot in a pass of evaluation, for each of a training pass: nothing is kept for a backward pass."""
+"""Rows of a slot in an evaluation pass for each in a training pass: nothing is kept for a backward pass."""
 
 
 class StepResult(NamedTuple):
     """One optimizer step of a slot.
 
     `step` counts the steps done; `loss` is the mean over the batch's `learned` tokens, before the step; `grad_norm` is
-    that before clipping; `tokens` are all of the batch, without padding.
+    before clipping; `tokens` are all of the batch, without padding.
     """
 
     step: int
@@ -52,41 +52,19 @@ class StepResult(NamedTuple):
     learned: int
 
 
-class _Member(NamedTuple):
-    """Slots of one stack that take part in a pass; `indices` None means all."""
-
-    stack: SlotStack
-    indices: list[int] | None
-
-    @property
-    def size(self) -> int:
-        return len(self.stack.names) if self.indices is None else len(self.indices)
-
-
-class _Place(NamedTuple):
-    """A slot, as its place in a stack."""
-
-    stack: SlotStack
-    row: int
-
-    @property
-    def name(self) -> str:
-        return self.stack.names[self.row]
-
-    @property
-    def is_lost(self) -> bool:
-        return self.stack.lost[self.row]
-
-
+Member = tuple[SlotStack, list[int] | None]
+"""The rows of a stack that take part in a pass; None means all."""
+Place = tuple[SlotStack, int]
+"""A slot, as its stack and row."""
 Numbers = list[list[float]]
-"""What a computation gave for each slot that took part, in the order of their rows."""
+"""A computation's results for each slot that took part, in the order of their rows."""
 
 
 class MultiLoraEngine:
     """Slots on a frozen base. The model is changed in place and belongs to the engine from then on.
 
     Args:
-        model: A causal language model of transformers, frozen, on the device that is to be used.
+        model: A frozen causal language model of transformers, on the device to use.
         train: What is learned.
         val: What eval loss is measured on.
         batch_size: Samples of one optimizer step of a slot.
@@ -124,13 +102,8 @@ class MultiLoraEngine:
         """Names of the slots, in the order of their rows."""
         return [name for stack in self._ordered() for name in stack.names]
 
-    def spec(self, name: str) -> SlotSpec:
-        """What trains in a slot."""
-        stack, index = self._find(name)
-        return stack.specs[index]
-
     def admit(self, name: str, spec: SlotSpec, state: SlotState | None = None) -> None:
-        """Begin an adapter, or go on from `state`. It takes part from the next step on."""
+        """Begin an adapter, or resume it from `state`. It takes part from the next step on."""
         if name in self.slots:
             raise ValueError(f"slot {name!r} is taken")
         width = stack_width(spec.rank)
@@ -139,8 +112,8 @@ class MultiLoraEngine:
         self._stacks[width] = stack
 
     def evict(self, name: str) -> SlotState:
-        """Free a slot. Returns where it stood."""
-        stack, _ = self._find(name)
+        """Free a slot. Returns its state."""
+        stack = self._find(name)
         state = stack.state(name)
         stack.remove(name)
         if not stack.names:
@@ -148,24 +121,27 @@ class MultiLoraEngine:
         return state
 
     def export(self, name: str) -> SlotState:
-        """A copy of where a slot stands, on the CPU."""
-        return self._find(name)[0].state(name)
+        """A copy of a slot's state, on the CPU."""
+        return self._find(name).state(name)
 
     def gradient(self, name: str) -> dict[str, Pair]:
         """The clipped gradient of a slot's last step, by layer; zero once slots of its width have come or gone."""
-        return self._find(name)[0].gradient(name)
+        return self._find(name).gradient(name)
 
     def train_step(self) -> dict[str, StepResult]:
         """One optimizer step of every slot, each on its own next batch.
 
-        A slot whose loss or gradient is not finite changes no other (`_kept_apart`). Its own weights are lost then and
-        its numbers NaN, so evict it. If memory runs out, all slots are still as they were before the step.
+        A slot whose loss or gradient is not finite changes no other (`_kept_apart`); its own weights are lost and its
+        numbers NaN, so evict it. If memory runs out, all slots are as they were before the step.
         """
-        members = [_Member(stack, None) for stack in self._ordered()]
+        members: list[Member] = [(stack, None) for stack in self._ordered()]
         if not members:
             return {}
-        places = [_Place(stack, index) for stack, _ in members for index in range(len(stack.names))]
-        samples = [self._samples(stack.specs[index].seed, stack.steps[index]) for stack, index in places]
+        places = [(stack, row) for stack, _ in members for row in range(len(stack.names))]
+        samples = [
+            samples_of_step(len(self._train), self._batch_size, seed=stack.specs[row].seed, step=stack.steps[row])
+            for stack, row in places
+        ]
         learned = [sum(len(self._train.learned(row)) for row in rows) for rows in samples]
         rooms: list[torch.Tensor] = []
 
@@ -173,46 +149,44 @@ class MultiLoraEngine:
             losses = self._accumulate(members, samples, learned)
             if not rooms:  # all memory that the update needs is taken before anything is updated
                 rooms.extend(torch.empty_like(stack.params) for stack, _ in members)
-            norms = [gradient_norms(stack, room) for (stack, _), room in zip(members, rooms, strict=True)]
-            return torch.cat([losses.unsqueeze(1), torch.cat(norms)], dim=1).tolist()  # type: ignore[no-any-return]
+            of_stacks = [stack.gradient_norms(room) for (stack, _), room in zip(members, rooms, strict=True)]
+            return torch.cat([losses.unsqueeze(1), torch.cat(of_stacks)], dim=1).tolist()  # type: ignore[no-any-return]
 
         read = self._kept_apart(places, losses_and_norms)  # the step's only wait for the device
-        first = 0
+        norms = iter([norm for _, norm in read])
         for (stack, _), room in zip(members, rooms, strict=True):
-            last = first + len(stack.names)
-            optimizer_step(stack, stack.per_slot([norm for _, norm in read[first:last]]), room)
-            first = last
+            stack.optimizer_step(stack.per_slot(list(islice(norms, len(stack.names)))), room)
         return {
-            place.name: StepResult(
-                step=place.stack.steps[place.row],
+            stack.names[row]: StepResult(
+                step=stack.steps[row],
                 loss=read[i][0],
                 grad_norm=read[i][1],
                 tokens=int(self._train.lengths[samples[i]].sum()),
                 learned=learned[i],
             )
-            for i, place in enumerate(places)
+            for i, (stack, row) in enumerate(places)
         }
 
     def eval_loss(self, names: Sequence[str]) -> dict[str, float]:
-        """Mean loss over all learned tokens of `val`, for each of these slots.
+        """Mean loss of each of these slots over all learned tokens of `val`.
 
         Raises:
-            KeyError: If one of them is not there.
+            KeyError: If there is no such slot.
         """
         for name in names:
             self._find(name)
-        members = []
+        members: list[Member] = []
         for stack in self._ordered():
-            chosen = [index for index, name in enumerate(stack.names) if name in names]
+            chosen = [row for row, name in enumerate(stack.names) if name in names]
             if chosen:
-                members.append(_Member(stack, None if len(chosen) == len(stack.names) else chosen))
+                members.append((stack, None if len(chosen) == len(stack.names) else chosen))
         if not members:
             return {}
-        places = [_Place(stack, i) for stack, chosen in members for i in (chosen or range(len(stack.names)))]
+        places = [(stack, row) for stack, chosen in members for row in (chosen or range(len(stack.names)))]
         losses = self._kept_apart(places, lambda: self._eval_losses(members, len(places)))
-        return {place.name: loss for place, (loss,) in zip(places, losses, strict=True)}
+        return {stack.names[row]: loss for (stack, row), (loss,) in zip(places, losses, strict=True)}
 
-    def _eval_losses(self, members: Sequence[_Member], num_slots: int) -> Numbers:
+    def _eval_losses(self, members: Sequence[Member], num_slots: int) -> Numbers:
         totals, count = torch.zeros(num_slots, dtype=torch.float64, device=self.device), 0
         with torch.no_grad():
             size = pass_size(self.device, EVAL_ROWS * self.micro_batch_size)
@@ -223,32 +197,36 @@ class MultiLoraEngine:
                     count += piece.learned[0]  # all slots see the same rows
         return (totals / count).unsqueeze(1).tolist()  # type: ignore[no-any-return]
 
-    def _kept_apart(self, places: Sequence[_Place], compute: Callable[[], Numbers]) -> Numbers:
+    def _kept_apart(self, places: Sequence[Place], compute: Callable[[], Numbers]) -> Numbers:
         """What `compute` gives for each slot, unspoilt by slots whose numbers are not finite; those get NaN.
 
-        A product may read past the end of a row and multiply what stands there by zero (oneDNN does with AMX, where
-        the inner size is no multiple of 32), and zero times NaN is NaN. So the numbers of a slot count only if no
-        other slot of the same computation has any that are not finite. A slot that breaks while all other suspects
-        compute as the base alone is lost, and does so too from then on.
+        A product may read past the end of a row and multiply by zero what it finds there (oneDNN does with AMX if the
+        inner size is no multiple of 32), and zero times NaN is NaN. So a slot's numbers count only if all other slots
+        of the computation have finite ones. A slot that breaks while all other suspects compute as the base alone is
+        lost, and computes as the base from then on.
         """
         read = compute()
         while suspects := [
-            place for place, its in zip(places, read, strict=True) if not place.is_lost and not _finite(its)
+            (stack, row)
+            for (stack, row), its in zip(places, read, strict=True)
+            if not stack.lost[row] and not _finite(its)
         ]:
             broken = [place for place in suspects if len(suspects) == 1 or _breaks(place, suspects, places, compute)]
-            for stack, index in broken or suspects:
-                stack.lost[index] = True
-                stack.silence(index)
+            for stack, row in broken or suspects:
+                stack.lost[row] = True
+                stack.silence(row)
             read = compute()
-        return [[math.nan] * len(its) if place.is_lost else its for place, its in zip(places, read, strict=True)]
+        return [
+            [math.nan] * len(its) if stack.lost[row] else its for (stack, row), its in zip(places, read, strict=True)
+        ]
 
     def _accumulate(
-        self, members: Sequence[_Member], samples: Sequence[Sequence[int]], learned: Sequence[int]
+        self, members: Sequence[Member], samples: Sequence[Sequence[int]], learned: Sequence[int]
     ) -> torch.Tensor:
         """Add up the gradients of all passes of a step. Returns each slot's loss."""
         for stack, _ in members:
             stack.grads.zero_()
-        weights = members[0].stack.per_slot([1.0 / max(1, count) for count in learned]).squeeze(1)
+        weights = members[0][0].per_slot([1.0 / max(1, count) for count in learned]).squeeze(1)
         losses = torch.zeros_like(weights)
         size = pass_size(self.device, self.micro_batch_size)
         for piece in make_passes(self._train, samples, size, self.device):
@@ -267,17 +245,15 @@ class MultiLoraEngine:
         return states.flatten(0, 1).index_select(0, piece.positions)
 
     @contextmanager
-    def _laid_out(self, members: Sequence[_Member], piece: Pass, *, train: bool) -> Iterator[None]:
-        """Let the adapted layers know whose rows the pass has."""
+    def _laid_out(self, members: Sequence[Member], piece: Pass, *, train: bool) -> Iterator[None]:
+        """Tell the adapted layers which rows belong to which slots."""
         rows = piece.ids.shape[0] // len(piece.learned)
         segments, first = [], 0
-        for member in members:
-            stack, last = member.stack, first + member.size * rows
-            weights = stack.weights
-            if member.indices is not None:
-                weights = stack.views(stack.work[member.indices])
-            segments.append(Segment(first, last, member.size, weights, stack.gradients if train else None))
-            first = last
+        for stack, chosen in members:
+            size = len(stack.names if chosen is None else chosen)
+            weights = stack.weights if chosen is None else stack.views(stack.work[chosen])
+            segments.append(Segment(first, first + size * rows, size, weights, stack.gradients if train else None))
+            first += size * rows
         self._layout.segments = segments
         self._layout.dropout = self._dropout(members, piece, rows) if train else None
         try:
@@ -285,7 +261,7 @@ class MultiLoraEngine:
         finally:
             self._layout.segments, self._layout.dropout = [], None
 
-    def _dropout(self, members: Sequence[_Member], piece: Pass, rows: int) -> DropoutKeys | None:
+    def _dropout(self, members: Sequence[Member], piece: Pass, rows: int) -> DropoutKeys | None:
         slots = [(spec, step) for stack, _ in members for spec, step in zip(stack.specs, stack.steps, strict=True)]
         if not any(spec.dropout for spec, _ in slots):
             return None
@@ -293,16 +269,13 @@ class MultiLoraEngine:
         keys = [row_key(spec.seed, step, rank) for (spec, step), rank in zip(of_rows, piece.ranks, strict=True)]
         return DropoutKeys([spec.dropout for spec, _ in of_rows], keys, piece.ids.shape[1], self.device)
 
-    def _samples(self, seed: int, step: int) -> list[int]:
-        return samples_of_step(len(self._train), self._batch_size, seed=seed, step=step)
-
     def _ordered(self) -> list[SlotStack]:
         return [self._stacks[width] for width in sorted(self._stacks)]
 
-    def _find(self, name: str) -> tuple[SlotStack, int]:
+    def _find(self, name: str) -> SlotStack:
         for stack in self._stacks.values():
             if name in stack.names:
-                return stack, stack.names.index(name)
+                return stack
         raise KeyError(name)
 
 
@@ -310,18 +283,16 @@ def _finite(numbers: Sequence[float]) -> bool:
     return all(math.isfinite(number) for number in numbers)
 
 
-def _breaks(
-    suspect: _Place, suspects: Sequence[_Place], places: Sequence[_Place], compute: Callable[[], Numbers]
-) -> bool:
-    """Whether a slot's numbers are not finite while all other suspects compute what the base does."""
-    others = [place for place in suspects if place is not suspect]
-    for stack, index in others:
-        stack.silence(index)
+def _breaks(suspect: Place, suspects: Sequence[Place], places: Sequence[Place], compute: Callable[[], Numbers]) -> bool:
+    """Whether a slot's numbers are not finite while all other suspects compute as the base alone."""
+    others = [place for place in suspects if place != suspect]
+    for stack, row in others:
+        stack.silence(row)
     try:
         return not _finite(compute()[list(places).index(suspect)])
     finally:
-        for stack, index in others:
-            stack.restore(index)
+        for stack, row in others:
+            stack.restore(row)
 
 
 def _sum_by_slot(losses: torch.Tensor, piece: Pass) -> torch.Tensor:
@@ -335,18 +306,10 @@ def token_losses(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Cross-entropy of each learned token, and the gradient of its weighted sum with respect to the hidden states.
 
-    The head is frozen, so nothing needs the logits again: each chunk is made, used for loss and gradient, and dropped.
-    Prompt and padding never reach the head.
-
-    Args:
-        hidden: Final hidden states, tokens x size.
-        head: The frozen output head.
-        targets: The token that follows each.
-        weights: What each token's loss is multiplied by; None asks for no gradient.
-
-    Returns:
-        Losses without their weights (float32, or float64 under a float64 base), and the gradient with respect to
-        `hidden` in its type.
+    The head is frozen, so logits are needed only once: each chunk is made, used for loss and gradient, and dropped.
+    Prompt and padding never reach the head. `hidden` are final hidden states, tokens x size, and `targets` the tokens
+    that follow them. Losses are returned without their weights, in float32 (float64 under a float64 base), the gradient
+    in the type of `hidden`; without `weights` there is none.
     """
     precise = torch.float64 if hidden.dtype == torch.float64 else torch.float32
     losses = hidden.new_empty(hidden.shape[0], dtype=precise)

@@ -21,23 +21,20 @@ from orchestrator.multi_lora.sizing import choose_slots, measure_rates
 
 IDLE_S = 0.2
 GATHER_S = 2.0
-"""Longer than it takes, on a busy machine, from one client's start to the next one's."""
+"""Longer than two clients start apart on a busy machine."""
 
 
 def start_engine(
     plan: EnginePlan, storage: Path, number: int, *, after_death: bool
 ) -> tuple[SlotScheduler, EngineStatus]:
-    """Load the base, choose the slots, and start the thread that trains whatever is attached.
+    """Load the base, choose the number of slots, and start the thread that trains whatever is attached.
 
-    Args:
-        plan: What the engine trains on.
-        storage: Folder of all trials.
-        number: Which of the search's engines it is.
-        after_death: Whether an earlier one on this device died without a word.
+    `storage` is the folder of all trials, `number` the engine's number in the search. `after_death`: an earlier engine
+    on this device died without a word.
 
     Raises:
         InputError: If the multi-LoRA engine cannot train on this base.
-        ModelNotFoundError: If it is not there.
+        ModelNotFoundError: If the base is not there.
     """
     started = time.monotonic()
     _use_threads(plan)
@@ -61,30 +58,24 @@ def start_engine(
 
 
 def make_engine(plan: EnginePlan) -> MultiLoraEngine:
-    """The engine of a plan on this process's device.
-
-    Raises:
-        InputError: If the multi-LoRA engine cannot train on this base.
-        ModelNotFoundError: If it is not there.
-    """
+    """The engine of a plan on this process's device; raises what `start_engine` does."""
     model = load_frozen_base(base_folder(plan.model), plan.model)
     if plan.gpus:
         model = model.to("cuda")
     if plan.gradient_checkpointing:
         checkpoint_layers(model)
-    targets = plan.target_modules if isinstance(plan.target_modules, str) else list(plan.target_modules)
     return MultiLoraEngine(
         model,
         read_tokens(Path(plan.train_tokens)),
         read_tokens(Path(plan.val_tokens)),
         batch_size=plan.batch_size,
         micro_batch_size=plan.micro_batch_size,
-        target_modules=targets,
+        target_modules=plan.target_modules,
     )
 
 
 def read_tokens(folder: Path) -> TokenRows:
-    """The stored tokens of one part of a run's data."""
+    """The stored tokens of one split of a run."""
     table = load_from_disk(str(folder)).with_format("arrow")[:]
     ids, labels = (table.column(name).combine_chunks() for name in ("input_ids", "labels"))
     flat_ids, flat_labels = (column.flatten().to_numpy(zero_copy_only=False) for column in (ids, labels))
@@ -95,7 +86,7 @@ def read_tokens(folder: Path) -> TokenRows:
 def _choose_slots(
     engine: MultiLoraEngine, plan: EnginePlan, status_path: Path, *, after_death: bool
 ) -> tuple[int, dict[int, float]]:
-    """Slots as set or measured; after a sudden death half as many, for memory is its likeliest cause."""
+    """Slots as set or measured; half as many after a sudden death, whose likeliest cause is memory."""
     if after_death and status_path.is_file():
         before = parse_line(status_path.read_text(encoding="utf-8"), EngineStatus, where=str(status_path))
         return max(1, before.slots // 2), {}
@@ -106,7 +97,7 @@ def _choose_slots(
 
 
 def _work(trials: SlotScheduler, plan: EnginePlan) -> None:
-    _use_threads(plan)  # PyTorch keeps this apart for every thread
+    _use_threads(plan)  # a setting of each thread in PyTorch
     try:
         while True:
             if not trials.advance():

@@ -1,15 +1,15 @@
 """LoRA on the base's linear layers for all slots of a batch at once.
 
-Every adapted layer computes x W' + s (x A') B' where A and B are those of the slot that a row belongs to. Rows of a
-slot lie together, and slots of one stack too, so that each stack in a pass takes one batched product.
+Every adapted layer computes x W' + s (x A') B' with A and B of the slot that a row belongs to. Rows of a slot lie
+together, and slots of a stack too, so that each stack in a pass takes one batched product.
 
-Dropout is a function of slot, step, layer, token and channel. A stateful generator would give a slot other masks when
-its neighbours or the padding change. Here every element hashes its own coordinates (the mixer is "lowbias32" from the
+Dropout is a function of slot, step, layer, token and channel: a stateful generator would give a slot other masks when
+its neighbours or the padding change. So every element hashes its own coordinates (the mixer is "lowbias32" from the
 public study of integer hashes by Wellons, 2018).
 
-Causal attention for short rows in bfloat16 on processors is here too, where PyTorch's own backward pass is slow.
-Measured with 8 heads of 32 on rows of 64 to 1,024 tokens (AVX512 with bfloat16, one thread): forward and backward take
-a third to a half of the time of `scaled_dot_product_attention`. In float32 they do not, and there nothing changes.
+Also here: causal attention for short bfloat16 rows on CPUs, where PyTorch's own backward pass is slow. Measured with 8
+heads of 32 on rows of 64 to 1,024 tokens (AVX512 with bfloat16, one thread), forward and backward take a third to a
+half of the time of `scaled_dot_product_attention`. In float32 they do not, and nothing changes.
 """
 
 from collections.abc import Sequence
@@ -28,18 +28,18 @@ from orchestrator.core.errors import InputError
 from orchestrator.multi_lora.slots import Pair, Target
 
 BLOCKED = "blocked_causal"
-"""The name under which transformers finds it."""
+"""Its name in transformers."""
 BLOCK = 128
-"""Queries at a time: scores of one head stay in the processor's cache, and what lies behind them is never computed."""
+"""Queries at a time: the scores of one head stay in the CPU's cache, and later keys are never computed."""
 LONGEST = 1024
-"""Rows longer than this keep PyTorch's attention, which does not hold all probabilities for the backward pass."""
+"""Longer rows keep PyTorch's attention, which does not hold all probabilities for the backward pass."""
 UNSUPPORTED = ("softcap", "s_aux", "position_bias", "cache")
 """Arguments of models that do more than softmax(q k') v."""
 _TOP = 1 << 31
 
 
 class DropoutKeys:
-    """The keys of one pass. `rates` and `row_keys` have one entry for each row of the batch."""
+    """The dropout keys of one pass. `rates` and `row_keys` have one entry per row of the batch."""
 
     def __init__(self, rates: Sequence[float], row_keys: Sequence[int], length: int, device: torch.device) -> None:
         rows = torch.from_numpy(np.array(row_keys, dtype=np.uint32).view(np.int32)).to(device)
@@ -49,7 +49,7 @@ class DropoutKeys:
         self._scales = torch.tensor([1.0 / (1.0 - rate) for rate in rates], dtype=torch.float64, device=device)
 
     def multiplier(self, layer: int, channels: int, rows: slice, dtype: torch.dtype) -> torch.Tensor:
-        """Zero where dropped and 1 / (1 - rate) elsewhere, rows x length x channels."""
+        """Zero where dropped, else 1 / (1 - rate); rows x length x channels."""
         places = torch.arange(channels, dtype=torch.int32, device=self._tokens.device)
         columns = _mix(places + (layer + 1) * 0x10001)
         drawn = _mix(self._tokens[rows].unsqueeze(2) ^ columns) & (_TOP - 1)
@@ -74,7 +74,7 @@ def _mix(value: torch.Tensor) -> torch.Tensor:
 class Segment:
     """Rows `first` to `last` (exclusive) of a batch, which belong to `num_slots` slots of one stack.
 
-    `weights` and `grads` hold A and B of every adapted layer in the order of the layers; no gradients in evaluation.
+    `weights` and `grads` hold A and B of every adapted layer in order; evaluation has no gradients.
     """
 
     first: int
@@ -86,9 +86,9 @@ class Segment:
 
 @dataclass
 class PassLayout:
-    """What the adapted layers of one model share: which rows belong to which slots in the pass that runs.
+    """What a model's adapted layers share: which rows of the running pass belong to which slots.
 
-    `anchor` requires gradients and has none: it makes PyTorch call the layers' backward.
+    `anchor` requires gradients and gets none: it makes PyTorch call the layers' backward.
     """
 
     segments: list[Segment] = field(default_factory=list)
@@ -97,7 +97,7 @@ class PassLayout:
 
 
 class StackedLinear(torch.nn.Module):  # type: ignore[misc]  # torch is not followed
-    """A frozen linear layer with the adapters of the layout. Input and output are rows x length x features."""
+    """A frozen linear layer with the layout's adapters. Input and output are rows x length x features."""
 
     def __init__(self, base: torch.nn.Linear, index: int, layout: PassLayout) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ class StackedLinear(torch.nn.Module):  # type: ignore[misc]  # torch is not foll
 
     @property
     def weight(self) -> torch.Tensor:
-        """The base's; some models look at a layer's weights themselves."""
+        """The base's: some models read their layers' weights."""
         return self.base.weight
 
     @property
@@ -114,7 +114,7 @@ class StackedLinear(torch.nn.Module):  # type: ignore[misc]  # torch is not foll
         return self.base.bias
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The base's output and the update of each row's own slot."""
+        """The base's output plus the update of each row's own slot."""
         if not self.layout.segments:
             return torch.nn.functional.linear(x, self.base.weight, self.base.bias)
         adapted: torch.Tensor = _StackedLora.apply(x, self.layout.anchor, self)
@@ -166,7 +166,7 @@ class _StackedLora(torch.autograd.Function):  # type: ignore[misc]  # torch is n
             if dx is not None:
                 through = dx[rows].view(part.num_slots, -1, dx.shape[2])
                 if masks:
-                    # A slot without dropout rounds as it does where none has it, whatever its neighbours have.
+                    # A slot without dropout must round as if no slot had dropout.
                     plain = torch.baddbmm(through, dz, a)
                     dropped = through + torch.bmm(dz, a) * masks[place]
                     through.copy_(torch.where(masks[place] == 1, plain, dropped))
@@ -187,7 +187,7 @@ def require_whole_rows(decoder: torch.nn.Module, model: PreTrainedModel, targets
     """Refuse a base that hands an adapted layer anything but rows x length x features.
 
     Raises:
-        InputError: If one does, such as a base that flattens its rows.
+        InputError: If it does, such as a base that flattens its rows.
     """
     layout = PassLayout([Segment(0, 2, 1, ())])
     hooks = [
@@ -217,7 +217,7 @@ def adapted_layers(model: PreTrainedModel, target_modules: str | Sequence[str]) 
     """The layers that PEFT itself would adapt for these `target_modules`, in the model's order.
 
     Raises:
-        InputError: If one of them is not a linear layer or is the output head, or there is none.
+        InputError: If there is none, or one is not a plain linear layer or is the output head.
     """
     chosen = target_modules if isinstance(target_modules, str) else list(target_modules)
     try:
@@ -248,7 +248,7 @@ def adapted_layers(model: PreTrainedModel, target_modules: str | Sequence[str]) 
 
 
 def attach(model: torch.nn.Module, targets: Sequence[Target]) -> PassLayout:
-    """Put a `StackedLinear` in place of every target. Without segments on the layout the model computes as before."""
+    """Replace every target by a `StackedLinear`. While the layout has no segments, the model computes as before."""
     layout = PassLayout(anchor=torch.zeros((), device=next(model.parameters()).device, requires_grad=True))
     for index, target in enumerate(targets):
         parent, _, attribute = target.name.rpartition(".")
@@ -259,7 +259,7 @@ def attach(model: torch.nn.Module, targets: Sequence[Target]) -> PassLayout:
 
 
 def use_blocked_attention(model: PreTrainedModel) -> None:
-    """Let a bfloat16 model on a processor use blocked attention, if its attention can be set."""
+    """Let a bfloat16 model on a CPU use blocked attention, if its attention can be set."""
     on_cpu = model.device.type == "cpu" and model.dtype == torch.bfloat16
     if on_cpu and model.config._attn_implementation == "sdpa" and model._can_set_attn_implementation():
         AttentionInterface.register(BLOCKED, _attention)
@@ -279,10 +279,7 @@ def _attention(
     plain = attention_mask is None and not settings.get("dropout") and query.shape[2] == key.shape[2] <= LONGEST
     causal = settings.get("is_causal", getattr(module, "is_causal", True)) is not False
     if not plain or not causal or any(settings.get(name) is not None for name in UNSUPPORTED):
-        result: tuple[torch.Tensor, None] = sdpa_attention_forward(
-            module, query, key, value, attention_mask, **settings
-        )
-        return result
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)  # type: ignore[no-any-return]
     groups = getattr(module, "num_key_value_groups", 1)
     scale = settings.get("scaling") or query.shape[-1] ** -0.5
     out = causal_attention(query, repeat_kv(key, groups), repeat_kv(value, groups), scale)

@@ -1,4 +1,4 @@
-"""Records that an engine, its clients and the search exchange across processes; no heavy imports."""
+"""Records that engines, their clients and the search exchange across processes; no heavy imports."""
 
 from typing import Literal
 
@@ -10,8 +10,8 @@ class EnginePlan(Record):
     """One engine on one device. Produced by `search/multi_lora`, consumed by the actor.
 
     `train_tokens` and `val_tokens` are folders of tokenised samples that every node can read. `slots` is the number of
-    adapters trained at once; None measures it, up to `most_slots`, and takes no fewer than `cohort` if those fit the
-    memory. `largest_rank` is that of the search.
+    adapters trained at once; None measures it, up to `most_slots` and not below `cohort` if that fits the memory.
+    `largest_rank` is that of the search.
     """
 
     model: ModelConfig
@@ -42,9 +42,9 @@ class Peer(Record):
 class TrialProgress(Record):
     """How far a trial is. Written by its engine after each evaluation, read by whoever collects the trial.
 
-    `step`, `tokens` (without padding) and `device_s` (its share of the device, seconds) are what was spent on it, which
-    goes past the last evaluation when it was stopped between two. `stop_reason` is None while it can go on. `peers` are
-    those of its last evaluation.
+    `step`, `tokens` (without padding) and `device_s` (its share of the device, seconds) are what was spent on it, past
+    its last evaluation too if it was stopped between two. `stop_reason` is None while it can go on. `peers` are those
+    of its last evaluation.
     """
 
     step: int = 0
@@ -57,9 +57,9 @@ class TrialProgress(Record):
 
 
 class Evaluation(Record):
-    """What the engine answers a trial's client after each evaluation; `stop_reason` is set on the last one.
+    """The engine's answer to a trial's client after each evaluation; `stop_reason` is set on the last.
 
-    `peers` are all trials that the engine evaluated together with this one, itself included.
+    `peers` are all trials evaluated together with this one, itself included.
     """
 
     step: int
@@ -70,7 +70,7 @@ class Evaluation(Record):
 
 
 class EngineStatus(Record):
-    """The device and slots of an engine that is ready; `measured` is tokens/s by number of slots, if measured."""
+    """Device and slots of an engine that is ready; `measured` is tokens/s by number of slots, if measured."""
 
     device: str
     dtype: str
@@ -83,8 +83,8 @@ class EngineStatus(Record):
 class EngineUse(Record):
     """Where an engine's time went, in seconds since it was ready.
 
-    `waiting_s` had nothing to train, `starved_s` of it before the last new trial came. Up to then `busy_slot_s` of
-    `open_slot_s` slot-seconds were used. `slots` are those on offer, fewer than at the start if memory ran out.
+    For `waiting_s` it had nothing to train, `starved_s` of that before the last new trial came. Until then,
+    `busy_slot_s` of `open_slot_s` slot-seconds were used. `slots` are fewer than at the start if memory ran out.
     """
 
     train_s: float = 0.0

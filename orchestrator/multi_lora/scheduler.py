@@ -1,7 +1,7 @@
-"""The trials of one engine: let into slots, trained together, evaluated, kept on disk, and told to their clients.
+"""The trials of one engine: admitted to slots, trained together, evaluated, saved, and reported to their clients.
 
-Nothing here knows of processes, and of threads only one lock: `SlotScheduler.advance` runs in the thread that owns the
-engine, everything else in the threads of whoever asks.
+No processes here, and one lock for threads: `SlotScheduler.advance` runs in the thread that owns the engine, everything
+else in the threads of callers.
 """
 
 import math
@@ -14,28 +14,20 @@ from functools import partial
 from pathlib import Path
 
 from orchestrator.core.errors import TrainingError
-from orchestrator.core.patience import DIVERGED_LOSS, Decision, decide
-from orchestrator.core.records import EvalPoint, StopReason
-from orchestrator.multi_lora.checkpoint import (
-    load_slot,
-    read_progress,
-    remove_unnamed,
-    save_slot,
-    step_folder,
-    write_progress,
-)
+from orchestrator.core.records import DIVERGED_LOSS, EvalPoint, StopReason, reason_to_stop
+from orchestrator.multi_lora import checkpoint
 from orchestrator.multi_lora.engine import MultiLoraEngine, StepResult
 from orchestrator.multi_lora.messages import EngineUse, Evaluation, Peer, TrialProgress
 from orchestrator.multi_lora.sizing import OutOfMemory, attempt, too_large
 from orchestrator.multi_lora.slots import SlotSpec, SlotState
 
 AHEAD = 1
-"""Evaluations that a trial may be ahead of its client: it trains on while the scheduler decides, but not without it."""
+"""Evaluations that a trial may be ahead of its client: it trains on while the scheduler decides, but not further."""
 
 
 @dataclass
 class _Trial:
-    """A trial that is attached. `told` are evaluations its client can ask for, `asked` the step it has heard of."""
+    """An attached trial. `told` are the evaluations its client can ask for, `asked` the last step it has heard of."""
 
     name: str
     spec: SlotSpec
@@ -56,36 +48,28 @@ class Occupancy:
     """Slot-seconds used and on offer since the first trial was let in."""
 
     def __init__(self) -> None:
-        self._since: float | None = None
-        self._slots = (0, 0)
-        self._seconds = (0.0, 0.0)
+        self._last: tuple[float, int, int] | None = None
+        self.so_far = {"busy_slot_s": 0.0, "open_slot_s": 0.0}
+        """Up to the last note, as fields of `EngineUse`."""
 
     def note(self, busy: int, on_offer: int) -> None:
-        """From this moment on `busy` of `on_offer` slots are used."""
+        """From now on `busy` of `on_offer` slots are used."""
         now = time.monotonic()
-        if self._since is not None:
-            passed = now - self._since
-            self._seconds = (self._seconds[0] + self._slots[0] * passed, self._seconds[1] + self._slots[1] * passed)
-        if busy or self._since is not None:
-            self._since = now
-        self._slots = (busy, on_offer)
-
-    def so_far(self) -> dict[str, float]:
-        """Busy and open slot-seconds up to the last note, as fields of `EngineUse`."""
-        return {"busy_slot_s": self._seconds[0], "open_slot_s": self._seconds[1]}
+        if self._last is not None:
+            since, was_busy, was_open = self._last
+            self.so_far["busy_slot_s"] += was_busy * (now - since)
+            self.so_far["open_slot_s"] += was_open * (now - since)
+        if busy or self._last is not None:
+            self._last = (now, busy, on_offer)
 
 
 class SlotScheduler:
-    """Schedules trials onto the slots of one engine.
+    """Schedules trials onto the slots of one engine, which has none yet.
 
-    Args:
-        engine: Without slots.
-        storage: Where trials are kept, a folder each.
-        slots: How many train at once; halved when memory runs out.
-        eval_steps: Optimizer steps between evaluations.
-        patience: Evaluations without a better loss after which a trial stops; None: never.
-        gather_s: The first step waits for a trial in each slot, or until none came for so many seconds: trials that
-            begin together reach their rungs together, and the first to come are compared with more than each other.
+    `storage` holds a folder for each trial. `slots` train at once, halved when memory runs out. `eval_steps` are the
+    optimizer steps between evaluations; after `patience` of these without a better loss a trial stops (None: never).
+    The first step waits until every slot has a trial, or none came for `gather_s` seconds: trials that begin together
+    reach their rungs together, so the first ones are compared with more than each other.
     """
 
     def __init__(
@@ -110,7 +94,7 @@ class SlotScheduler:
         self._gather_s, self._is_gathering, self._last_came = gather_s, True, 0.0
 
     def attach(self, name: str, spec: SlotSpec) -> None:
-        """Let a trial wait for a slot, or do nothing if it is here. It goes on from its last evaluation on disk.
+        """Queue a trial for a slot unless it is here already. It resumes from its last evaluation on disk.
 
         Raises:
             TrainingError: If its checkpoint is damaged or of a trial with other settings.
@@ -121,19 +105,20 @@ class SlotScheduler:
             while name in self._leaving and self._failure is None:
                 self._changed.wait()
             folder = self._storage / name
-            trial = _Trial(name, spec, folder, read_progress(folder))
-            remove_unnamed(folder, trial.progress)  # what an engine left that died while it saved
+            trial = _Trial(name, spec, folder, checkpoint.read_progress(folder))
+            checkpoint.remove_unnamed(folder, trial.progress)  # left by an engine that died while it saved
             if trial.progress.curve and trial.progress.stop_reason != "diverged":
-                trial.state = load_slot(step_folder(folder, trial.progress.curve[-1].step), spec)
+                trial.state = checkpoint.load_slot(checkpoint.step_folder(folder, trial.progress.curve[-1].step), spec)
+            if trial.progress.curve or trial.progress.stop_reason is not None:
+                trial.told.append(_evaluation(trial.progress))  # its client may not have heard of it
             self._trials[name] = trial
-            self._tell_what_was_known(trial)
             if trial.progress.stop_reason is None:
                 self._waiting.append(name)
             self._last_came = time.monotonic()
             self._changed.notify_all()
 
     def detach(self, name: str, *, wait: bool = False) -> None:
-        """Free the trial's slot before the next step, and if asked to, wait until nothing here touches its folder."""
+        """Free the trial's slot before the next step; with `wait`, return once nothing here touches its folder."""
         with self._changed:
             if name in self._trials:
                 self._leaving.add(name)
@@ -142,18 +127,13 @@ class SlotScheduler:
                 self._changed.wait()
 
     def evaluation_after(self, name: str, step: int, *, patience_s: float) -> Evaluation | None:
-        """Wait for the first evaluation of a trial past `step`.
-
-        Args:
-            name: The trial.
-            step: The last step that its client has heard of.
-            patience_s: How long the trial may wait for a slot, in seconds.
+        """Wait for the first evaluation of a trial past `step`, the last that its client has heard of.
 
         Returns:
-            The evaluation; None if the trial has waited for a slot too long and has none.
+            The evaluation; None if the trial is still without a slot after `patience_s` seconds.
 
         Raises:
-            TrainingError: If the engine broke, or the trial was taken away meanwhile.
+            TrainingError: If the engine broke, or the trial was detached meanwhile.
         """
         with self._changed:
             gives_up = time.monotonic() + patience_s
@@ -175,12 +155,12 @@ class SlotScheduler:
                     return None
 
     def use(self) -> EngineUse:
-        """What the engine's time went into."""
+        """Where the engine's time went."""
         with self._changed:
             return self._use
 
     def fail(self, error: TrainingError) -> None:
-        """Tell every client that the engine broke."""
+        """Raise this error in every client's call from now on."""
         with self._changed:
             self._failure = error
             self._changed.notify_all()
@@ -194,10 +174,7 @@ class SlotScheduler:
         self._add(waiting_s=time.monotonic() - started)
 
     def advance(self) -> bool:
-        """Free and fill slots, then train one step of every slot and evaluate those that are due.
-
-        Returns:
-            Whether there was anything to train.
+        """Free and fill slots, train one step of every slot and evaluate those due. False if nothing was to train.
 
         Raises:
             TrainingError: If a single row of a single slot does not fit the memory.
@@ -210,11 +187,13 @@ class SlotScheduler:
             return False
         started = time.monotonic()
         results = attempt(self._engine.train_step)
-        if isinstance(results, OutOfMemory):
-            self._shrink(results)
-        else:
+        if not isinstance(results, OutOfMemory):
             self._count(results, time.monotonic() - started)
             self._evaluate(results)
+        elif len(self._engine.slots) > 1:
+            self._offer(len(self._engine.slots) // 2)
+        else:
+            self._halve_micro_batch(results)
         return True
 
     def _let_out(self) -> None:
@@ -226,7 +205,7 @@ class SlotScheduler:
                 if name in self._waiting:
                     self._waiting.remove(name)
                 if trial.progress.step:
-                    write_progress(trial.folder, trial.progress)
+                    checkpoint.write_progress(trial.folder, trial.progress)
             if self._leaving:
                 self._leaving.clear()
                 self._changed.notify_all()
@@ -248,12 +227,12 @@ class SlotScheduler:
                 trial.state = None
                 self._waiting.remove(name)
                 if not trial.progress.step:  # not one that was parked, or has come from another engine
-                    so_far = {"starved_s": self._use.waiting_s, **self._occupancy.so_far()}
+                    so_far = {"starved_s": self._use.waiting_s, **self._occupancy.so_far}
                     self._use = self._use.model_copy(update=so_far)
             self._occupancy.note(len(self._engine.slots), self.slots)
 
     def _must_gather(self) -> bool:
-        """Whether the first step still waits for more trials. Once it does not, it never does again."""
+        """Whether the first step still waits for more trials; once False, always False."""
         with self._changed:
             if self._is_gathering and self._waiting:
                 nobody_for_s = time.monotonic() - self._last_came
@@ -261,28 +240,22 @@ class SlotScheduler:
             return self._is_gathering
 
     def _enterable(self) -> str | None:
-        """The next trial that waits for a slot and whose client has heard enough."""
+        """The next trial in the queue that is not too far ahead of its client."""
         return next((name for name in self._waiting if self._trials[name].ahead <= AHEAD), None)
 
     def _park(self, name: str) -> None:
-        """Give a trial's slot away; it is the next to get one."""
+        """Take a trial out of its slot; it is the next to get one."""
         trial = self._trials[name]
         trial.state = self._engine.evict(name)
         self._waiting.appendleft(name)
 
     def _offer(self, slots: int) -> None:
-        """Have no more than so many slots from now on; trials in the others wait, with nothing lost."""
+        """Have at most so many slots from now on; the trials in the others wait, with nothing lost."""
         with self._changed:
             self.slots = slots
             for name in reversed(self._engine.slots[slots:]):
                 self._park(name)
             self._use = self._use.model_copy(update={"slots": slots})
-
-    def _shrink(self, problem: OutOfMemory) -> None:
-        if len(self._engine.slots) > 1:
-            self._offer(len(self._engine.slots) // 2)
-        else:
-            self._halve_micro_batch(problem)
 
     def _halve_micro_batch(self, problem: OutOfMemory) -> None:
         if self._engine.micro_batch_size == 1:
@@ -304,7 +277,7 @@ class SlotScheduler:
         )
 
     def _evaluate(self, results: dict[str, StepResult]) -> None:
-        """Evaluate the slots that are due, put them on disk and tell their clients."""
+        """Evaluate the slots that are due, save them and tell their clients."""
         broken = [name for name, its in results.items() if not math.isfinite(its.loss + its.grad_norm)]
         due = [
             name
@@ -319,12 +292,14 @@ class SlotScheduler:
         seconds = time.monotonic() - started
         self._add(eval_s=seconds)
         losses |= dict.fromkeys(broken, math.nan)
-        told = {name: loss if math.isfinite(loss) else DIVERGED_LOSS for name, loss in losses.items()}
-        peers = tuple(Peer(trial=name, step=results[name].step, eval_loss=loss) for name, loss in told.items())
+        peers = tuple(
+            Peer(trial=name, step=results[name].step, eval_loss=loss if math.isfinite(loss) else DIVERGED_LOSS)
+            for name, loss in losses.items()
+        )
         for name, loss in losses.items():
-            share = seconds / max(1, len(due)) if name in due else 0.0
-            self._charge(self._trials[name], share, step=results[name].step)
-            self._conclude(self._trials[name], loss, peers)
+            trial = self._trials[name]
+            self._charge(trial, seconds / len(due) if name in due else 0.0, step=results[name].step)
+            self._conclude(trial, loss, peers)
 
     def _eval_losses(self, names: Sequence[str]) -> dict[str, float]:
         losses = attempt(partial(self._engine.eval_loss, names))
@@ -337,42 +312,36 @@ class SlotScheduler:
         return self._eval_losses(names[:half]) | self._eval_losses(names[half:])
 
     def _conclude(self, trial: _Trial, loss: float, peers: tuple[Peer, ...]) -> None:
-        """Keep an evaluation and say whether the trial goes on."""
+        """Save an evaluation, tell the client, and free the slot if the trial ends or is too far ahead."""
         if math.isfinite(loss):
             trial.progress = self._with_point(trial, loss)
-            self._save(trial)
+            started = time.monotonic()
+            folder = checkpoint.step_folder(trial.folder, trial.progress.step)
+            checkpoint.save_slot(folder, trial.spec, self._engine.export(trial.name))
+            self._add(save_s=time.monotonic() - started)
         else:
             trial.progress = trial.progress.model_copy(update={"stop_reason": "diverged"})
         trial.losses, trial.progress = [], trial.progress.model_copy(update={"peers": peers})
-        write_progress(trial.folder, trial.progress)  # names the checkpoints that stay, before the others go
-        remove_unnamed(trial.folder, trial.progress)
-        reason = trial.progress.stop_reason
+        checkpoint.write_progress(trial.folder, trial.progress)  # names the checkpoints that stay, before the others go
+        checkpoint.remove_unnamed(trial.folder, trial.progress)
         with self._changed:
             trial.told.append(_evaluation(trial.progress))
-            if reason is not None:
+            if trial.progress.stop_reason is not None:
                 self._engine.evict(trial.name)
             elif trial.ahead > AHEAD:
                 self._park(trial.name)
             self._changed.notify_all()
 
     def _with_point(self, trial: _Trial, loss: float) -> TrialProgress:
-        """A trial's progress with its latest evaluation, and with the reason to stop if that is one."""
+        """The trial's progress with this evaluation, and why the trial ends with it, if it does."""
         train_loss = sum(trial.losses) / max(1, len(trial.losses))
         point = EvalPoint(step=trial.progress.step, eval_loss=loss, train_loss=train_loss)
         curve = (*trial.progress.curve, point)
         best = min(curve, key=lambda point: point.eval_loss).step
-        reason = _reason(curve, trial.spec.max_steps, self._patience)
+        reason: StopReason | None = reason_to_stop([point.eval_loss for point in curve], self._patience)
+        if point.step >= trial.spec.max_steps:
+            reason = "finished"
         return trial.progress.model_copy(update={"curve": curve, "best_step": best, "stop_reason": reason})
-
-    def _save(self, trial: _Trial) -> None:
-        started = time.monotonic()
-        save_slot(step_folder(trial.folder, trial.progress.step), trial.spec, self._engine.export(trial.name))
-        self._add(save_s=time.monotonic() - started)
-
-    def _tell_what_was_known(self, trial: _Trial) -> None:
-        """The last evaluation of an earlier engine, which the client may not have heard of."""
-        if trial.progress.curve or trial.progress.stop_reason is not None:
-            trial.told.append(_evaluation(trial.progress))
 
     def _add(self, **amounts: float) -> None:
         with self._changed:
@@ -381,7 +350,7 @@ class SlotScheduler:
 
 
 def _evaluation(progress: TrialProgress) -> Evaluation:
-    """What a client is told of a trial's latest evaluation, or of its divergence."""
+    """A trial's latest evaluation, or its divergence, as its client hears of it."""
     diverged = progress.stop_reason == "diverged"
     return Evaluation(
         step=progress.step if diverged else progress.curve[-1].step,
@@ -390,11 +359,3 @@ def _evaluation(progress: TrialProgress) -> Evaluation:
         curve=progress.curve,
         peers=progress.peers,
     )
-
-
-def _reason(curve: Sequence[EvalPoint], max_steps: int, patience: int | None) -> StopReason | None:
-    """Why a trial ends with its latest evaluation, None where it goes on."""
-    if curve[-1].step >= max_steps:
-        return "finished"
-    stops = decide([point.eval_loss for point in curve], patience) is Decision.STOP
-    return "no_improvement" if stops else None

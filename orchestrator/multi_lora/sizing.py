@@ -1,10 +1,10 @@
-"""How many slots a device gets: a cohort, or as many more as train faster; and what happens when memory runs out."""
+"""How many slots a device gets: a cohort, or as many more as train faster; and how running out of memory is caught."""
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -15,42 +15,33 @@ from orchestrator.multi_lora.slots import SlotSpec
 NEAR_THE_PEAK = 0.95
 """Share of the best tokens per second that is good enough."""
 LONG_STEP_S = 0.5
-"""A device that works so long at a step is full; more slots only make its steps longer."""
-
+"""A device that needs so long for a step is full; more slots only make its steps longer."""
+ALLOCATOR_WORDS = ("can't allocate memory", "not enough memory", "bad_alloc")
+"""What PyTorch's error says on the CPU, where it is a plain RuntimeError."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class OutOfMemory:
-    """That memory ran out, in the allocator's words."""
+    """Memory ran out, in the allocator's words."""
 
     words: str
 
 
 def attempt(work: Callable[[], T]) -> T | OutOfMemory:
-    """What `work` returns, or that memory ran out.
-
-    The error itself is not kept: its traceback holds the tensors that filled the memory.
-    """
+    """What `work` returns, or that memory ran out; the error is dropped, for its traceback holds what filled it."""
     try:
         return work()
     except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
+        on_cpu = any(words in str(error) for words in ALLOCATOR_WORDS)
+        if not on_cpu and not isinstance(error, torch.OutOfMemoryError | MemoryError):
             raise
         return OutOfMemory((str(error).splitlines() or ["no memory"])[0])
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    """PyTorch has a class of its own for devices; on the CPU it is a RuntimeError like any other."""
-    words = str(error)
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
-        said in words for said in ("can't allocate memory", "not enough memory", "bad_alloc")
-    )
-
-
 def too_large(problem: OutOfMemory) -> TrainingError:
-    """What to tell when a single slot with a single row in a pass does not fit."""
+    """The error for a single slot with a single row per pass that does not fit."""
     return TrainingError(
         f"a single row of a single adapter does not fit the memory ({problem.words})",
         where="data.max_length",
@@ -59,16 +50,11 @@ def too_large(problem: OutOfMemory) -> TrainingError:
 
 
 def measure_rates(engine: MultiLoraEngine, *, most_slots: int, cohort: int, rank: int) -> dict[int, float]:
-    """Tokens per second with `cohort` slots and then twice as many, until that brings hardly more or does not fit.
+    """Tokens per second with `cohort` slots, then twice as many and so on, until that gains little or does not fit.
 
-    A cohort that does not fit the memory is halved until it does. Fewer are not tried for their speed: trials that are
-    compared at a rung should be many, or the first ones are stopped by none (docs/decisions/0018).
-
-    Args:
-        engine: Without slots; it has none afterwards.
-        most_slots: No more than this are tried.
-        cohort: No fewer than this are tried, as long as they fit.
-        rank: The largest rank of the search, which needs the most memory and time.
+    A cohort that does not fit the memory is halved until it does. Fewer are not tried for speed: many trials should be
+    compared at a rung, or the first ones are stopped by none (docs/decisions/0018). `rank` is the largest of the
+    search, which needs the most memory and time. The engine has no slots before and after.
     """
     spec = SlotSpec(rank=rank, alpha=rank, learning_rate=1e-6, max_steps=1_000_000)
     rates: dict[int, float] = {}
@@ -80,32 +66,28 @@ def measure_rates(engine: MultiLoraEngine, *, most_slots: int, cohort: int, rank
         if isinstance(step, OutOfMemory):
             slots, most_slots = slots // 2, slots - 1
             continue
-        rates[slots] = step.tokens / step.seconds
-        if step.seconds >= LONG_STEP_S or rates.get(slots // 2, 0.0) >= NEAR_THE_PEAK * rates[slots]:
+        tokens, seconds = step
+        rates[slots] = tokens / seconds
+        if seconds >= LONG_STEP_S or rates.get(slots // 2, 0.0) >= NEAR_THE_PEAK * rates[slots]:
             break
         slots *= 2
     return rates
 
 
 def choose_slots(rates: dict[int, float]) -> int:
-    """The fewest slots within 5 % of the best rate; one where nothing could be measured."""
+    """The fewest slots within 5 % of the best rate; one if nothing could be measured."""
     return min((slots for slots, rate in rates.items() if rate >= NEAR_THE_PEAK * max(rates.values())), default=1)
 
 
-class _Step(NamedTuple):
-    tokens: int
-    seconds: float
-
-
-def _typical_step(engine: MultiLoraEngine, spec: SlotSpec, slots: int) -> _Step:
-    """The second step of so many slots, for the first pays for what the others reuse; one that is long hardly does."""
+def _typical_step(engine: MultiLoraEngine, spec: SlotSpec, slots: int) -> tuple[int, float]:
+    """Tokens and seconds of the second step, for the first warms up what others reuse; of the first if it is long."""
     for number in range(slots):
         engine.admit(f"probe-{number}", spec)
     first = _timed_step(engine)
-    return first if first.seconds >= 2 * LONG_STEP_S else _timed_step(engine)
+    return first if first[1] >= 2 * LONG_STEP_S else _timed_step(engine)
 
 
-def _timed_step(engine: MultiLoraEngine) -> _Step:
+def _timed_step(engine: MultiLoraEngine) -> tuple[int, float]:
     started = time.perf_counter()
     results = engine.train_step()
-    return _Step(sum(result.tokens for result in results.values()), time.perf_counter() - started)
+    return sum(result.tokens for result in results.values()), time.perf_counter() - started

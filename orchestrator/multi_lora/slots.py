@@ -1,12 +1,13 @@
-"""What trains in a slot, and the stacked tensors of all slots whose ranks share a width.
+"""The state of a slot, and the stacked tensors of all slots whose ranks share a width, with their optimizer.
 
-A stack keeps one row a slot in a few flat tensors, so that the optimizer is one sequence of operations for all of them
-and every LoRA product is one batched product.
+A stack keeps one row per slot in a few flat tensors, so that AdamW, clipping and schedules are one sequence of
+operations for all of them, each row updated as if it were alone, and every LoRA product is one batched product.
 """
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -14,13 +15,17 @@ import torch
 from orchestrator.multi_lora.spec import SlotSpec as SlotSpec
 
 NARROWEST = 16
-"""Ranks below this are padded to it: narrower products take as long on processors and tensor cores."""
+"""Ranks below this are padded to it: narrower products take as long on CPUs and tensor cores."""
 CHUNK = 1024
-"""Rows are padded to a multiple of this, so that norms are summed in the same order however many slots there are."""
+"""Rows are padded to a multiple of this, so that norms are summed in the same order for any number of slots."""
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
+"""PyTorch's and TRL's defaults."""
+CLIP_EPSILON = 1e-6
+"""What `torch.nn.utils.clip_grad_norm_` adds to a norm before it divides."""
 
 
 class Target(NamedTuple):
-    """A linear layer that is adapted: its name in the base, and the sizes of what goes in and out."""
+    """An adapted linear layer: its name in the base, and its sizes."""
 
     name: str
     in_features: int
@@ -33,10 +38,9 @@ Pair = tuple[torch.Tensor, torch.Tensor]
 
 @dataclass(frozen=True)
 class SlotState:
-    """Where a slot stands after `step` optimizer steps: its adapter and AdamW's moments by layer, on the CPU.
+    """A slot after `step` optimizer steps: its adapter and AdamW's moments by layer, on the CPU.
 
-    Together with a `SlotSpec` this is all that decides how the slot goes on: data order and dropout are functions of
-    seed and step.
+    With its `SlotSpec` this decides how the slot goes on: data order and dropout are functions of seed and step.
     """
 
     step: int
@@ -58,20 +62,32 @@ def initial_state(spec: SlotSpec, targets: Iterable[Target], dtype: torch.dtype 
     return SlotState(step=0, adapter=adapter, exp_avg=zeros, exp_avg_sq=zeros)
 
 
+def schedule_factor(spec: SlotSpec, step: int) -> float:
+    """The factor on the learning rate in the step after `step` steps, as in transformers' schedules."""
+    if step < spec.warmup_steps:
+        return step / max(1, spec.warmup_steps)
+    if spec.schedule == "constant_with_warmup":
+        return 1.0
+    progress = (step - spec.warmup_steps) / max(1, spec.max_steps - spec.warmup_steps)
+    if spec.schedule == "linear":
+        return max(0.0, 1.0 - progress)
+    return max(0.0, 0.5 * (1.0 + math.cos(math.pi * progress)))
+
+
 def stack_width(rank: int) -> int:
-    """The padded rank of the stack that a slot of this rank joins: its power of two, at least `NARROWEST`."""
+    """The padded rank of the stack for slots of this rank: the next power of two, at least `NARROWEST`."""
     return max(NARROWEST, 1 << (rank - 1).bit_length())
 
 
 class SlotStack:
     """Slots whose ranks are padded to one `width`. Row i of every tensor belongs to `names[i]`.
 
-    Padding is zero in A and B. Then both gradients of the padding are exactly zero (dA holds a factor B, dB a factor
+    Padding is zero in A and B. Then both gradients of the padding are exactly zero (dA has a factor B, dB a factor
     x A), and so are AdamW's moments: padding stays zero without a mask.
 
     Attributes:
         params: Weights, slots x size, in float32 (float64 under a float64 base): all A, then all B.
-        grads: Their gradients, gathered over the passes of a step.
+        grads: Their gradients, summed over the passes of a step.
         work: What the products use: the weights in the base's type, B already scaled; zero for a lost slot.
         lost: Whether each slot's numbers have stopped being finite.
         weights: A and B of every layer, slots x width x in and slots x out x width, as views of `work`.
@@ -80,8 +96,10 @@ class SlotStack:
 
     def __init__(self, width: int, targets: Sequence[Target], *, device: torch.device, dtype: torch.dtype) -> None:
         self.width, self._targets, self._dtype = width, targets, dtype
-        self._a_offsets, self._b_offsets, size = _layout(width, targets)
-        self._a_size = self._b_offsets[0]
+        sizes = [width * target.in_features for target in targets] + [width * target.out_features for target in targets]
+        *offsets, end = accumulate(sizes, initial=0)
+        self._a_offsets, self._b_offsets = offsets[: len(targets)], offsets[len(targets) :]
+        self._a_size, size = self._b_offsets[0], math.ceil(end / CHUNK) * CHUNK
         state_type = torch.float64 if dtype == torch.float64 else torch.float32
         self.names: list[str] = []
         self.specs: list[SlotSpec] = []
@@ -90,7 +108,7 @@ class SlotStack:
         self._hold(*(torch.zeros(0, size, dtype=state_type, device=device) for _ in range(3)))
 
     def add(self, name: str, spec: SlotSpec, state: SlotState) -> None:
-        """Put a slot at the end of the stack. If memory runs out, the stack is as before."""
+        """Add a slot at the end. If memory runs out, the stack is as before."""
         rows = (self._row(spec.rank, part) for part in (state.adapter, state.exp_avg, state.exp_avg_sq))
         kept = (self.params, self.exp_avg, self.exp_avg_sq)
         self._hold(*(torch.cat([old, row]) for old, row in zip(kept, rows, strict=True)))
@@ -102,7 +120,7 @@ class SlotStack:
         self.grads.zero_()
 
     def remove(self, name: str) -> None:
-        """Take a slot out; those behind it move up."""
+        """Remove a slot; those behind it move up."""
         index = self.names.index(name)
         stay = [i for i in range(len(self.names)) if i != index]
         self._hold(*(tensor[stay] for tensor in (self.params, self.exp_avg, self.exp_avg_sq)))
@@ -112,7 +130,7 @@ class SlotStack:
         self.grads.zero_()
 
     def state(self, name: str) -> SlotState:
-        """A copy of where a slot stands, without padding."""
+        """A copy of a slot's state, without padding."""
         index = self.names.index(name)
         adapter, exp_avg, exp_avg_sq = (
             self._pairs(tensor[index].cpu(), self.specs[index].rank)
@@ -126,7 +144,7 @@ class SlotStack:
         return self._pairs(self.grads[index].cpu(), self.specs[index].rank)
 
     def refresh(self, room: torch.Tensor) -> None:
-        """Bring `work` up to date with `params`, computing in `room`, which is of their shape."""
+        """Bring `work` up to date with `params`; `room` is scratch memory of their shape."""
         scales = self.per_slot([spec.scale for spec in self.specs])
         room.copy_(self.params)
         room[:, self._a_size :].mul_(scales)
@@ -136,7 +154,7 @@ class SlotStack:
                 self.silence(index)
 
     def silence(self, index: int) -> None:
-        """Let a slot compute what the base does, until the next `restore` or `refresh`."""
+        """Make a slot compute what the base does, until the next `restore` or `refresh`."""
         self.work[index].zero_()
 
     def restore(self, index: int) -> None:
@@ -145,24 +163,48 @@ class SlotStack:
         row[self._a_size :] *= self.specs[index].scale
         self.work[index].copy_(row)
 
-    def scale_gradients(self) -> None:
-        """Turn gradients of the scaled B, which the products give, into gradients of B."""
+    def gradient_norms(self, room: torch.Tensor) -> torch.Tensor:
+        """Turn the products' gradients, of the scaled B, into those of B. Returns each slot's norm, slots x 1.
+
+        Norms are before clipping, and summed in an order that does not depend on the number of slots. `room` is scratch
+        memory of the shape of `params`.
+        """
         self.grads[:, self._a_size :] *= self.per_slot([spec.scale for spec in self.specs])
+        squares = torch.square(self.grads, out=room).view(len(self.names), -1, CHUNK).sum(dim=2)
+        return squares.sum(dim=1, keepdim=True).sqrt()
+
+    def optimizer_step(self, norms: torch.Tensor, room: torch.Tensor) -> None:
+        """One AdamW step (arXiv 1711.05101) of every slot from `grads`, which are clipped in place.
+
+        `norms` are those of `gradient_norms`. `room` is scratch memory of the shape of `params`; no other memory of
+        that size is needed.
+        """
+        limits = self.per_slot([spec.max_grad_norm for spec in self.specs])
+        self.grads *= (limits / (norms + CLIP_EPSILON)).clamp(max=1.0)
+        pairs = zip(self.specs, self.steps, strict=True)
+        rates = [spec.learning_rate * schedule_factor(spec, step) for spec, step in pairs]
+        counts = [step + 1 for step in self.steps]
+        decay = [1.0 - rate * spec.weight_decay for rate, spec in zip(rates, self.specs, strict=True)]
+        self.params *= self.per_slot(decay)
+        self.exp_avg.lerp_(self.grads, 1 - BETA1)
+        self.exp_avg_sq.mul_(BETA2).addcmul_(self.grads, self.grads, value=1 - BETA2)
+        root = self.per_slot([math.sqrt(1 - BETA2**count) for count in counts])
+        size = self.per_slot([rate / (1 - BETA1**count) for rate, count in zip(rates, counts, strict=True)])
+        torch.sqrt(self.exp_avg_sq, out=room).div_(root).add_(EPSILON)
+        self.params -= torch.div(self.exp_avg, room, out=room).mul_(size)
+        self.steps = counts
+        self.refresh(room)
 
     def per_slot(self, values: Sequence[float]) -> torch.Tensor:
-        """One number a slot as a column, slots x 1."""
+        """One number per slot as a column, slots x 1."""
         return torch.tensor(values, dtype=self.params.dtype, device=self.params.device).unsqueeze(1)
 
     def views(self, flat: torch.Tensor) -> list[Pair]:
         """A (slots x width x in) and B (slots x out x width) of every layer in a tensor laid out like `params`."""
-        slots, width = flat.shape[0], self.width
-        pairs = []
-        for target, a, b in zip(self._targets, self._a_offsets, self._b_offsets, strict=True):
-            a_part = flat[:, a : a + width * target.in_features]
-            b_part = flat[:, b : b + width * target.out_features]
-            pairs.append(
-                (a_part.view(slots, width, target.in_features), b_part.view(slots, target.out_features, width))
-            )
+        width, pairs = self.width, []
+        for (_, num_in, num_out), a, b in zip(self._targets, self._a_offsets, self._b_offsets, strict=True):
+            a_part, b_part = flat[:, a : a + width * num_in], flat[:, b : b + width * num_out]
+            pairs.append((a_part.view(-1, width, num_in), b_part.view(-1, num_out, width)))
         return pairs
 
     def _hold(self, params: torch.Tensor, exp_avg: torch.Tensor, exp_avg_sq: torch.Tensor) -> None:
@@ -184,15 +226,3 @@ class SlotStack:
             target.name: (a[0, :rank].clone(), b[0, :, :rank].clone())
             for target, (a, b) in zip(self._targets, pairs, strict=True)
         }
-
-
-def _layout(width: int, targets: Sequence[Target]) -> tuple[list[int], list[int], int]:
-    """Offsets of every A and every B in a row, and the row's size."""
-    a_offsets, b_offsets, end = [], [], 0
-    for target in targets:
-        a_offsets.append(end)
-        end += width * target.in_features
-    for target in targets:
-        b_offsets.append(end)
-        end += width * target.out_features
-    return a_offsets, b_offsets, math.ceil(end / CHUNK) * CHUNK

@@ -1,4 +1,4 @@
-"""What trains in a slot. Without torch, so that a trial's client, which only talks to an engine, stays light."""
+"""What trains in a slot. Without torch, so that a trial's client stays light."""
 
 import math
 from dataclasses import dataclass
@@ -9,10 +9,7 @@ Schedule = Literal["cosine", "linear", "constant_with_warmup"]
 
 @dataclass(frozen=True)
 class SlotSpec:
-    """One adapter to train, and how.
-
-    `seed` decides the initial weights, the order of the data and dropout; nothing else is random.
-    """
+    """One adapter to train, and how. `seed` decides initial weights, data order and dropout; nothing else is random."""
 
     rank: int
     alpha: float
@@ -28,5 +25,5 @@ class SlotSpec:
 
     @property
     def scale(self) -> float:
-        """What B A is multiplied by: alpha / r (arXiv 2106.09685), or alpha / sqrt(r) (rsLoRA, arXiv 2312.03732)."""
+        """The factor on B A: alpha / r (arXiv 2106.09685), or alpha / sqrt(r) (rsLoRA, arXiv 2312.03732)."""
         return self.alpha / (math.sqrt(self.rank) if self.use_rslora else self.rank)

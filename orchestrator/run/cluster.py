@@ -17,6 +17,8 @@ from orchestrator.core.process import ENVIRONMENT_DEFAULTS
 
 LOCAL_STARTUPS = 8
 """Processes that a local cluster may start at once."""
+ROUNDING = 1e-9
+"""Ten shares of 0.1 CPU fit one CPU, whatever floating point says."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,12 @@ def _too_much(asked: str, holder: str, have: Mapping[str, float], resource: str)
         where="resources",
         fix=f"Lower resources.num_workers or resources.{key}, or add nodes",
     )
+
+
+def concurrent_trials(wanted: int | None, shape: WorkerShape, capacity: Mapping[str, float]) -> int:
+    """How many training jobs of this shape fit the cluster side by side: at least one, at most `wanted`."""
+    fits = [int(capacity.get(key, 0) / shape.total(key) + ROUNDING) for key in ("CPU", "GPU") if shape.total(key)]
+    return max(1, min(fits + ([wanted] if wanted else [])))
 
 
 def cluster_capacity() -> tuple[dict[str, float], dict[str, float] | None]:

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from filelock import FileLock, Timeout
-from pydantic import Field
+from pydantic import Field, ValidationError
 
+from orchestrator.config.errors import dotted
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import RunConflictError
 from orchestrator.core.files import write_text_atomic
@@ -83,9 +84,13 @@ def _refuse_other_config(run: RunDir, config: RunConfig) -> None:
         return
     try:
         stored = json.loads(RunConfig.model_validate_json(run.config.read_text(encoding="utf-8")).model_dump_json())
-    except ValueError:
+    except ValueError as error:
+        reason = str(error)
+        if isinstance(error, ValidationError):
+            first = error.errors(include_url=False)[0]
+            reason = ": ".join([*filter(None, [dotted(first["loc"])]), first["msg"].removeprefix("Value error, ")])
         raise RunConflictError(
-            "the stored configuration cannot be read by this version",
+            f"the stored configuration cannot be read by this version ({reason})",
             where=str(run.config),
             fix="Give this run another name (--set name=...) or remove the folder",
         ) from None

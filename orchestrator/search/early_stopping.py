@@ -1,4 +1,4 @@
-"""Stopping trials that lag at equal steps: successive halving that cuts a rung at once, Ray's ASHA, or nothing."""
+"""Stopping trials that lag at equal steps: successive halving that cuts a whole rung, Ray's ASHA, or nothing."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,11 +24,11 @@ def first_rung(plan: TrainPlan) -> int:
 
 
 def rung_steps(plan: TrainPlan, reduction_factor: int) -> tuple[int, ...]:
-    """The first rung, then each `reduction_factor` times later; all are steps at which every trial is evaluated.
+    """The first rung, then each `reduction_factor` times later; every trial is evaluated at all of them.
 
-    The end of training is the last rung of successive halving, at which nothing is left to stop. One that is nearer
-    to it than half way to the next, on the log scale on which rungs lie, is left out: it would save few steps and
-    leave the runners-up, which the search keeps too, unfinished.
+    The end of training is the last rung of successive halving, with nothing left to stop. A rung nearer to it than half
+    way to the next, on the log scale of rungs, is left out: it would save few steps and leave the runners-up, which the
+    search keeps too, unfinished.
     """
     rungs: list[int] = []
     rung = first_rung(plan)
@@ -39,16 +39,15 @@ def rung_steps(plan: TrainPlan, reduction_factor: int) -> tuple[int, ...]:
 
 
 def make_scheduler(search: SearchConfig, plan: TrainPlan) -> TrialScheduler:
-    """What decides on eval loss over optimizer steps who is stopped: successive halving, Ray's ASHA, or nothing.
+    """What stops trials by eval loss over optimizer steps: successive halving, Ray's ASHA, or nothing.
 
-    Ray counts its own reports as time by default, and those start again at 1 when a trial is restarted; steps do not.
+    By default Ray takes its count of reports as time, which restarts at 1 with a restarted trial; steps do not.
     """
     match search.scheduler:
         case "halving":
-            rungs = rung_steps(plan, search.reduction_factor)
-            return SuccessiveHalving(
-                rungs, reduction_factor=search.reduction_factor, keep=search.keep, num_trials=num_trials(search)
-            )
+            factor = search.reduction_factor
+            rungs = rung_steps(plan, factor)
+            return SuccessiveHalving(rungs, reduction_factor=factor, keep=search.keep, num_trials=num_trials(search))
         case "asha":  # arXiv 1810.05934
             return ASHAScheduler(
                 time_attr="step",
@@ -63,9 +62,7 @@ def make_scheduler(search: SearchConfig, plan: TrainPlan) -> TrialScheduler:
 def survivors(recorded: Mapping[str, float], reduction_factor: int) -> frozenset[str]:
     """The best ceil(n / reduction_factor) of the n trials recorded at a rung; ties go to the smaller trial id.
 
-    Args:
-        recorded: Trial id -> loss at the rung, lower is better. One that is not finite counts in n and never survives.
-        reduction_factor: One in this many goes on.
+    `recorded` maps trial ids to losses, lower is better. One that is not finite counts in n and never survives.
     """
     return frozenset(_best_first(recorded)[: math.ceil(len(recorded) / reduction_factor)])
 
@@ -75,21 +72,18 @@ def _best_first(losses: Mapping[str, float]) -> list[str]:
 
 
 class SuccessiveHalving(FIFOScheduler):  # type: ignore[misc]  # ray ships no types for it
-    """Stops a trial at a rung unless it is among the best 1 / reduction_factor of all that were recorded there.
+    """Stops a trial at a rung unless it is among the best 1 / reduction_factor of all recorded there.
 
-    A report tells of more than its own trial: `curve` (the trial's earlier evaluations) and `peers` (trials evaluated
-    in the same step of a multi-LoRA engine, as [trial id, step, metric]). All of it is recorded before anything is
-    decided, and then every newly recorded trial at once, for good. So the trials of one engine step get the same
-    decisions whichever of them Tune hears first. A trial counts at its rungs after its end, too.
+    A report holds more than its own trial's loss: `curve` (the trial's earlier evaluations) and `peers` (trials
+    evaluated in the same step of a multi-LoRA engine, as [trial id, step, metric]). All of it is recorded before every
+    newly recorded trial is decided on, at once and for good. So the trials of one engine step get the same decisions
+    whichever of them Tune hears first. A trial counts at its rungs after its end, too.
 
-    Tune stores a scheduler when the experiment begins and never again. After the driver's death the records are read
-    back from the last results of the trials, which Tune hands to `on_trial_add`.
+    Tune stores a scheduler only when the experiment begins. After the driver's death the records are read back from
+    the trials' last results, which Tune hands to `on_trial_add`.
 
-    Args:
-        rungs: Optimizer steps at which trials are cut, each a step at which every trial is evaluated.
-        reduction_factor: One in this many goes on.
-        keep: No fewer than this go on at any rung: where too few others are still to come, the best that are there do.
-        num_trials: Trials of the whole search.
+    `rungs` are optimizer steps at which every trial is evaluated. At least `keep` go on at any rung: where too few
+    others are still to come of the search's `num_trials`, the best of those there.
     """
 
     def __init__(self, rungs: Iterable[int], *, reduction_factor: int, keep: int = 1, num_trials: int = 0) -> None:
@@ -100,7 +94,7 @@ class SuccessiveHalving(FIFOScheduler):  # type: ignore[misc]  # ray ships no ty
         self._mode: str | None = None
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
-        """Take metric and mode from Tune's configuration, once; False if they were set before."""
+        """Take metric and mode from Tune's configuration; False if they were set before."""
         if self._mode is not None or not super().set_search_properties(metric, mode, **spec):
             return False
         if mode not in ("min", "max"):
@@ -111,7 +105,7 @@ class SuccessiveHalving(FIFOScheduler):  # type: ignore[misc]  # ray ships no ty
         return True
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:  # noqa: ARG002  # Tune's interface
-        """Record what a restored trial reported before; an unfinished one has passed the rungs it was heard at."""
+        """Record what a restored trial reported; an unfinished one has passed the rungs it reported at."""
         last = trial.run_metadata.last_result  # `trial.last_result` would ask the trial's actor where there is none
         self._record(_evaluations(trial.trial_id, last, self._metric))
         if trial.status == Trial.PENDING:
@@ -119,7 +113,7 @@ class SuccessiveHalving(FIFOScheduler):  # type: ignore[misc]  # ray ships no ty
                 self._goes_on[rung].setdefault(trial.trial_id, True)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: JsonObject) -> str:  # noqa: ARG002
-        """Record what the report tells of, cut, and say whether this trial passed the last rung that it reached."""
+        """Record the report, cut, and say whether this trial passed the last rung that it reached."""
         self._record(_evaluations(trial.trial_id, result, self._metric))
         self._record(result.get("peers", ()))
         self._cut()
@@ -128,11 +122,9 @@ class SuccessiveHalving(FIFOScheduler):  # type: ignore[misc]  # ray ships no ty
         return str(TrialScheduler.CONTINUE if passed else TrialScheduler.STOP)
 
     def debug_string(self) -> str:
-        """How many trials each rung let go on."""
-        counts = [
-            f"{sum(goes_on.values())} of {len(goes_on)} trials went on past step {rung}"
-            for rung, goes_on in self._goes_on.items()
-        ]
+        """How many trials went on past each rung."""
+        rungs = self._goes_on.items()
+        counts = [f"{sum(on.values())} of {len(on)} trials went on past step {rung}" for rung, on in rungs]
         return f"Successive halving: {', '.join(counts) or 'there is no rung, so every trial runs to its end'}."
 
     def _record(self, evaluations: Iterable[tuple[str, int, float]]) -> None:
@@ -160,7 +152,7 @@ class SuccessiveHalving(FIFOScheduler):  # type: ignore[misc]  # ray ships no ty
 
 
 def _evaluations(trial_id: str, result: JsonObject, metric: str) -> Iterator[tuple[str, int, float]]:
-    """A trial's evaluations that its report tells of, as (trial id, step, metric); none if it has no step or metric."""
+    """A trial's evaluations in its report, as (trial id, step, metric); none if it has no step or metric."""
     for point in (*result.get("curve", ()), result):
         if "step" in point and metric in point:
             yield trial_id, point["step"], point[metric]

@@ -1,4 +1,4 @@
-"""Trials in slots: the engines of a search, and what its trials left."""
+"""Trials in slots: a search's engines, and what its trials left."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -9,21 +9,17 @@ from typing import Any, NamedTuple
 import ray
 from ray import tune
 from ray.exceptions import RayActorError
-from ray.tune import PlacementGroupFactory
 
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import OrchestratorError, SearchError, causes
 from orchestrator.core.files import write_text_atomic
 from orchestrator.core.progress import say
-from orchestrator.core.records import TrialRecord
 from orchestrator.multi_lora.actor import EngineActor
 from orchestrator.multi_lora.checkpoint import read_progress, step_folder
 from orchestrator.multi_lora.messages import EnginePlan, EngineStatus
-from orchestrator.run.cluster import cluster_capacity
-from orchestrator.search.isolated import DRIVER_RESOURCES, concurrent_trials
-from orchestrator.search.names import name_of_storage
+from orchestrator.run.cluster import cluster_capacity, concurrent_trials
 from orchestrator.search.slot_trial import SlotTrial
-from orchestrator.training.outcome import TrainedTrial, describe_trial
+from orchestrator.training.outcome import TrainedTrial
 from orchestrator.training.plan import TrainPlan
 
 MOST_SLOTS = 64
@@ -35,28 +31,27 @@ WAITING_CALLS = 16
 
 
 class SearchEngines(NamedTuple):
-    """The engines of a search, ready."""
+    """The engines of a search, ready to train."""
 
     handles: tuple[Any, ...]
     statuses: tuple[EngineStatus, ...]
 
     @property
     def concurrent_trials(self) -> int:
-        """Trials at once: one for each slot. The next one comes within milliseconds of a slot's falling free."""
+        """Trials at once: one per slot. The next one comes within milliseconds after a slot falls free."""
         return sum(status.slots for status in self.statuses)
 
 
 @contextmanager
 def start_engines(config: RunConfig, plan: TrainPlan, storage: Path, *, num_trials: int) -> Iterator[SearchEngines]:
-    """Start one engine on each device that the search can use, and end them with the search.
+    """Start an engine on each device that the search can use, and end them with the search.
 
     Raises:
         InputError: If the base is not there or the multi-LoRA engine cannot train on it.
         SearchError: If an engine could not be started.
     """
-    devices = min(concurrent_trials(None, plan.shape, cluster_capacity()[0]), num_trials)
     wanted = config.search.max_concurrent
-    devices = min(devices, wanted or devices)
+    devices = min(concurrent_trials(wanted, plan.shape, cluster_capacity()[0]), num_trials)
     shares = [wanted and len(range(number, wanted, devices)) for number in range(devices)]
     cohort = math.ceil(COHORT / devices) if config.search.scheduler == "halving" else 1
     most_slots = math.ceil(num_trials / devices)
@@ -98,27 +93,22 @@ def engine_plan(config: RunConfig, plan: TrainPlan, *, slots: int | None, most_s
 def slot_trainable(engines: SearchEngines, plan: TrainPlan) -> Any:
     """The Tune trainable: each trial takes a slot of one of the engines."""
     slots = tuple(status.slots for status in engines.statuses)
-    trainable = tune.with_parameters(SlotTrial, engines=engines.handles, slots=slots, plan=plan)
-    return tune.with_resources(trainable, PlacementGroupFactory([DRIVER_RESOURCES]))
+    return tune.with_parameters(SlotTrial, engines=engines.handles, slots=slots, plan=plan)
 
 
-def read_slot_trial(
-    storage: Path, name: str, plan: TrainPlan, *, duration_s: float | None, error: str | None
-) -> tuple[TrainedTrial, TrialRecord]:
+def read_slot_trial(storage: Path, name: str) -> TrainedTrial:
     """What a trial left in its engine's storage."""
-    folder = storage / name
-    progress = read_progress(folder)
+    progress = read_progress(storage / name)
     best = next((point for point in progress.curve if point.step == progress.best_step), None)
-    trained = TrainedTrial(
+    return TrainedTrial(
         curve=progress.curve,
         diverged=progress.stop_reason == "diverged",
         best=best,
-        best_checkpoint=step_folder(folder, best.step) if best else None,
+        best_checkpoint=step_folder(storage / name, best.step) if best else None,
         steps=progress.step,
         tokens=progress.tokens,
+        device_s=round(progress.device_s, 3),
     )
-    record = describe_trial(trained, plan, trial_id=name_of_storage(name), duration_s=duration_s, error=error)
-    return trained, record.model_copy(update={"device_s": round(progress.device_s, 3)})
 
 
 def _start(engine: EnginePlan, plan: TrainPlan, storage: Path, number: int) -> Any:
@@ -133,7 +123,7 @@ def _start(engine: EnginePlan, plan: TrainPlan, storage: Path, number: int) -> A
 
 
 def _keep_use(handles: Sequence[Any], storage: Path) -> None:
-    """Write down what each engine's time went into; of one that died nobody knows."""
+    """Record where each engine's time went; of one that died it is unknown."""
     for number, answer in enumerate([handle.use.remote() for handle in handles]):
         with suppress(RayActorError):
             use = ray.get(answer)
@@ -151,7 +141,7 @@ def _statuses(handles: Sequence[Any]) -> list[EngineStatus]:
 
 
 def _describe(engines: SearchEngines) -> str:
-    status, slots = engines.statuses[0], sum(status.slots for status in engines.statuses)
+    status, slots = engines.statuses[0], engines.concurrent_trials
     trials = f"{slots} trials at once" if slots > 1 else "one trial at a time"
     what = f"{len(engines.handles)} x {status.device}, {status.dtype}, {trials}"
     if not status.measured:

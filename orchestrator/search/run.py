@@ -1,13 +1,14 @@
 """The search: Ray Tune over rank, alpha and learning rate; records every trial and keeps the best adapters."""
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ray import tune
+from ray.tune import PlacementGroupFactory
 from ray.tune.experiment import Trial
+from ray.tune.integration.ray_train import TuneReportCallback
 
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import SearchError
@@ -16,29 +17,31 @@ from orchestrator.core.jsonl import dump_jsonl
 from orchestrator.core.progress import say
 from orchestrator.core.records import JsonObject, TrialRecord
 from orchestrator.models.base import base_folder
-from orchestrator.run.cluster import cluster_capacity
+from orchestrator.run.cluster import cluster_capacity, concurrent_trials
 from orchestrator.run.paths import RunDir
 from orchestrator.search.early_stopping import make_scheduler
-from orchestrator.search.isolated import concurrent_trials, isolated_trainable, read_isolated_trial
 from orchestrator.search.multi_lora import read_slot_trial, slot_trainable, start_engines
 from orchestrator.search.names import HYPERPARAMETERS, name_of_folder, storage_name, trial_name
 from orchestrator.search.space import make_searcher, num_trials, param_space, read_base_shape, resolve_space
-from orchestrator.training.launch import prepare_plan
-from orchestrator.training.outcome import TrainedTrial, keep_best
+from orchestrator.training.launch import build_trainer, fit, prepare_plan
+from orchestrator.training.outcome import Progress, TrainedTrial, describe_trial, keep_best, read_trial
 from orchestrator.training.plan import TrainPlan
 from orchestrator.training.trackers import tracked
 from orchestrator.training.tracking import RunInfo, Trackers, TrialEnd
 
 TRIAL_RETRIES = 1
 """How often a trial whose driver died is restarted; it resumes from its last checkpoint."""
+DRIVER_RESOURCES = {"memory": 1024 * 1024}
+"""What a trial's driver reserves beside its workers: no share of a CPU, or trials whose workers fill the CPUs would
+wait for each other; but not nothing, which Ray Tune refuses."""
 
 
 class _Runner(NamedTuple):
-    """How trials are trained: Tune's trainable, how many run at once, and the function that reads a trial's files."""
+    """How trials are trained: Tune's trainable, how many run at once, and what a trial left in a storage, by name."""
 
     trainable: Any
     concurrent: int
-    read: Callable[..., tuple[TrainedTrial, TrialRecord]]
+    read: Callable[[Path, str], TrainedTrial]
 
 
 class _Found(NamedTuple):
@@ -50,7 +53,7 @@ class _Found(NamedTuple):
 
 
 class TellTrackers(tune.Callback):  # type: ignore[misc]  # ray ships no types for it
-    """Passes on to the trackers what Tune hears from its trials, whoever trains them."""
+    """Passes on to the trackers what Tune hears from its trials, whichever runner trains them."""
 
     def __init__(self, trackers: Trackers) -> None:
         self._trackers = trackers
@@ -60,14 +63,15 @@ class TellTrackers(tune.Callback):  # type: ignore[misc]  # ray ships no types f
         return TellTrackers, (Trackers(),)
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
-        """A trial was started, for the first time or again."""
+        """A trial was started or restarted."""
         step = int(trial.last_result.get("step", 0))
         self._trackers.trial_started(trial_name(trial.trial_id), trial.config[HYPERPARAMETERS], step)
 
     def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: JsonObject, **_: Any) -> None:
         """A trial evaluated."""
         if "step" in result:
-            self._trackers.metrics(trial_name(trial.trial_id), int(result["step"]), _metrics(result))
+            progress = Progress.model_validate({key: result[key] for key in Progress.model_fields if key in result})
+            self._trackers.metrics(trial_name(trial.trial_id), progress.step, progress.metrics)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """A trial ended by itself or was stopped."""
@@ -79,20 +83,10 @@ class TellTrackers(tune.Callback):  # type: ignore[misc]  # ray ships no types f
         self._trackers.trial_ended(trial_name(trial.trial_id), "failed")
 
 
-def _metrics(result: JsonObject) -> dict[str, float]:
-    """The numbers of a trial's report that trackers are told."""
-    last = result["curve"][-1] if result.get("curve") else {}
-    values = {"train_loss": last.get("train_loss"), "tokens": result.get("tokens")}
-    if result.get("diverged"):
-        return {"eval_loss": math.nan}
-    return {"eval_loss": float(result["eval_loss"])} | {k: float(v) for k, v in values.items() if v is not None}
-
-
 def run_search(config: RunConfig, run: RunDir) -> list[TrialRecord]:
     """Run or resume the search, write `trials.jsonl` and keep the `search.keep` best adapters.
 
-    Returns:
-        One record a trial; those that were kept carry an adapter id.
+    Returns one record per trial, the best first; those that were kept have an adapter id.
 
     Raises:
         SearchError: If no trial saved an adapter.
@@ -121,12 +115,22 @@ def run_search(config: RunConfig, run: RunDir) -> list[TrialRecord]:
 @contextmanager
 def _runner(config: RunConfig, plan: TrainPlan, trials: Path) -> Iterator[_Runner]:
     if not config.trains_multi_lora:
-        capacity, _ = cluster_capacity()
-        concurrent = concurrent_trials(config.search.max_concurrent, plan.shape, capacity)
-        yield _Runner(isolated_trainable(plan, trials), concurrent, read_isolated_trial)
+        concurrent = concurrent_trials(config.search.max_concurrent, plan.shape, cluster_capacity()[0])
+        yield _Runner(_isolated_trainable(plan, trials), concurrent, read_trial)
         return
     with start_engines(config, plan, trials, num_trials=num_trials(config.search)) as engines:
         yield _Runner(slot_trainable(engines, plan), engines.concurrent_trials, read_slot_trial)
+
+
+def _isolated_trainable(plan: TrainPlan, storage: Path) -> Any:
+    """The Tune trainable that trains `plan` with the trial's hyperparameters as a Ray Train job of its own."""
+
+    def train_trial(config: JsonObject) -> None:
+        chosen = plan.with_hyperparameters(config[HYPERPARAMETERS])
+        name = storage_name(trial_name(tune.get_context().get_trial_id()), chosen.hyperparameters)
+        fit(build_trainer(chosen, name=name, storage=storage, callbacks=(TuneReportCallback(),)))
+
+    return train_trial
 
 
 def _make_tuner(config: RunConfig, plan: TrainPlan, storage: Path, runner: _Runner, tell: TellTrackers) -> tune.Tuner:
@@ -134,13 +138,14 @@ def _make_tuner(config: RunConfig, plan: TrainPlan, storage: Path, runner: _Runn
     base = read_base_shape(base_folder(config.model))
     resolved = resolve_space(config.search.space, base, config.train.batch_size)
     space = param_space(config.search, resolved)
+    trainable = tune.with_resources(runner.trainable, PlacementGroupFactory([DRIVER_RESOURCES]))
     if tune.Tuner.can_restore(str(experiment)):
         say("Resuming the unfinished search from its trials' last checkpoints.")
-        tuner = tune.Tuner.restore(str(experiment), runner.trainable, restart_errored=True, param_space=space)
+        tuner = tune.Tuner.restore(str(experiment), trainable, restart_errored=True, param_space=space)
         tuner._local_tuner.get_run_config().callbacks = [tell]  # a display cannot be stored with the experiment
         return tuner
     return tune.Tuner(
-        runner.trainable,
+        trainable,
         param_space=space,
         tune_config=tune.TuneConfig(
             metric="eval_loss",
@@ -149,7 +154,7 @@ def _make_tuner(config: RunConfig, plan: TrainPlan, storage: Path, runner: _Runn
             scheduler=make_scheduler(config.search, plan),
             num_samples=1 if config.search.searcher == "grid" else config.search.num_trials,
             reuse_actors=config.trains_multi_lora,
-            trial_dirname_creator=_dirname,
+            trial_dirname_creator=lambda trial: trial_name(trial.trial_id),
         ),
         run_config=tune.RunConfig(
             name=experiment.name,
@@ -162,28 +167,23 @@ def _make_tuner(config: RunConfig, plan: TrainPlan, storage: Path, runner: _Runn
     )
 
 
-def _dirname(trial: Trial) -> str:
-    return trial_name(trial.trial_id)
-
-
 def _read(result: Any, trials: Path, plan: TrainPlan, runner: _Runner) -> _Found:
-    """A Tune result (`ray.tune.Result`) together with what its training left."""
+    """A `ray.tune.Result` with what its training left."""
     chosen = plan.with_hyperparameters(result.config[HYPERPARAMETERS])
     error = str(result.error).strip().splitlines()[-1] if result.error else None
     duration_s = (result.metrics or {}).get("time_total_s")
-    name = storage_name(name_of_folder(Path(result.path).name), chosen.hyperparameters)
-    trained, record = runner.read(trials, name, chosen, duration_s=duration_s, error=error)
+    name = name_of_folder(Path(result.path).name)
+    trained = runner.read(trials, storage_name(name, chosen.hyperparameters))
+    record = describe_trial(trained, chosen, trial_id=name, duration_s=duration_s, error=error)
     return _Found(trained, chosen, record)
 
 
 def _keep_best(found: list[_Found], run: RunDir, *, keep: int) -> list[TrialRecord]:
-    """Records with the best first; the first `keep` of those that saved an adapter keep it."""
+    """Records with the best first; the first `keep` keep the adapter they saved, if any."""
 
-    def rank(entry: _Found) -> tuple[bool, float, str]:
-        record = entry.record
-        return record.best_eval_loss is None, record.best_eval_loss or 0.0, record.trial_id
+    def rank(its: _Found) -> tuple[bool, float, str]:
+        return its.record.best_eval_loss is None, its.record.best_eval_loss or 0.0, its.record.trial_id
 
-    records: list[TrialRecord] = []
-    for place, (trained, chosen, record) in enumerate(sorted(found, key=rank)):
-        records.append(keep_best(trained, run, chosen, record) if place < keep else record)
-    return records
+    best_first = sorted(found, key=rank)
+    kept = [keep_best(trained, run, chosen, record) for trained, chosen, record in best_first[:keep]]
+    return kept + [its.record for its in best_first[keep:]]

@@ -8,23 +8,23 @@ from ray import tune
 from orchestrator.core.records import JsonObject
 from orchestrator.multi_lora.client import SlotLease
 from orchestrator.multi_lora.spec import SlotSpec
-from orchestrator.search.names import HYPERPARAMETERS, name_of_storage, storage_of_trial, tune_id
+from orchestrator.search.names import HYPERPARAMETERS, name_of_storage, storage_name, trial_name, tune_id
 from orchestrator.training.plan import TrainPlan
 
 
 class SlotTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types for it
-    """Attaches to an engine, reports each evaluation, and leaves its slot whatever ends it.
+    """Takes a slot of an engine, reports each evaluation, and frees the slot whatever ends it.
 
-    Tune uses its process again for the next trial (`reuse_actors`).
+    Tune reuses its process for the next trial (`reuse_actors`).
     """
 
     def setup(self, config: JsonObject, *, engines: Sequence[Any], slots: Sequence[int], plan: TrainPlan) -> None:
-        """Called once for each process."""
+        """Called once in each process."""
         self._engines, self._slots, self._plan = engines, slots, plan
         self._lease = self._new_lease(config)
 
     def reset_config(self, new_config: JsonObject) -> bool:
-        """Leave the slot of the last trial and begin another."""
+        """Free the last trial's slot and begin another trial."""
         self._lease.leave()
         self._lease = self._new_lease(new_config)
         return True
@@ -37,7 +37,7 @@ class SlotTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types for
             self._lease.leave()
             raise
         if evaluation.stop_reason is not None:
-            self._lease.leave()  # what waits for a slot need not wait for Tune, too
+            self._lease.leave()  # whoever waits for a slot need not wait for Tune too
         return {
             "step": evaluation.step,
             "eval_loss": evaluation.eval_loss,
@@ -48,12 +48,12 @@ class SlotTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types for
         }
 
     def cleanup(self) -> None:
-        """Leave the slot; called when Tune ends this process."""
+        """Free the slot; called when Tune ends this process."""
         self._lease.leave()
 
     def _new_lease(self, config: JsonObject) -> SlotLease:
         plan = self._plan.with_hyperparameters(config[HYPERPARAMETERS])
-        name = storage_of_trial(self.trial_id, plan.hyperparameters)
+        name = storage_name(trial_name(self.trial_id), plan.hyperparameters)
         return SlotLease(self._engines, self._slots, name, slot_spec(plan))
 
 

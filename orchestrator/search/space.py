@@ -1,4 +1,4 @@
-"""What a search may choose, in Ray Tune's words: the space, who proposes points in it, and the grid.
+"""What a search may choose, in Ray Tune's terms: the space, the searcher that proposes points, and the grid.
 
 What the configuration leaves open is chosen for the base and the batch (docs/decisions/0016-search-defaults.md).
 """
@@ -30,10 +30,10 @@ KNOWN_BATCH = 128
 """Samples per step at which they were measured."""
 KNOWN_RATE, KNOWN_HIDDEN_SIZE = 5e-4, 2000
 """The known learning rate at that batch, and the hidden size at which it is the same for every family of models."""
-QWEN_EXPONENT, LLAMA_EXPONENT = 0.0775, 0.781
-"""How fast the known rate falls with the hidden size."""
+EXPONENTS = {"qwen": 0.0775, "llama": 0.781}
+"""How fast the known rate falls with the hidden size, by family; others take the middle of the two."""
 TOY_HIDDEN_SIZE, TOY_RATE = 512, 1.4e-2
-"""Below this hidden size there are only toys, and this is the rate at that batch which the built-in one needs."""
+"""Below this hidden size there are only toys; the rate at that batch is the one that the built-in toy needs."""
 REACH = 5.0
 """The default range reaches this factor below and above the known rate."""
 
@@ -50,7 +50,7 @@ class BaseShape:
 
 @dataclass(frozen=True)
 class ResolvedSpace:
-    """What a search draws from, nothing left open. `default` is the first point that is tried."""
+    """What a search draws from, nothing left open. `default` is the first point tried."""
 
     r: tuple[int, ...]
     alpha: tuple[int, ...]
@@ -59,12 +59,12 @@ class ResolvedSpace:
 
 
 def read_base_shape(folder: Path) -> BaseShape:
-    """The shape of the model in `folder`, from its config.json; of its text part, where it also sees or hears.
+    """The shape of the model in `folder`, from its config.json; of its text part if it is multimodal.
 
-    A config that names no hidden size gives the one at which the known rate is the same for every family.
+    A config without a hidden size gives the one at which the known rate is the same for every family.
 
     Raises:
-        ModelNotFoundError: If there is no config.json that can be read.
+        ModelNotFoundError: If there is no readable config.json.
     """
     path = folder / "config.json"
     try:
@@ -83,45 +83,26 @@ def read_base_shape(folder: Path) -> BaseShape:
 def known_learning_rate(hidden_size: int, model_type: str, batch_size: int) -> float:
     """The learning rate at which LoRA of rank 32 and alpha 32 is known to train well, to two digits.
 
-    Tinker's rule for its sweeps (35 models, batches of 128), times the square root of how much smaller the batch is.
-    A batch above 128 gives the rate of 128: rates far above it diverged.
-
-    Args:
-        hidden_size: Width of the base's hidden states.
-        model_type: transformers' name of the architecture. Families other than Qwen and Llama take the middle of the
-            two.
-        batch_size: Samples per optimizer step.
+    Tinker's rule for its sweeps (35 models, batches of 128), times the square root of batch_size / 128. A batch above
+    128 gives the rate of 128: rates far above it diverged.
     """
-    if hidden_size < TOY_HIDDEN_SIZE:
-        at_known_batch = TOY_RATE
-    else:
-        at_known_batch = KNOWN_RATE * (KNOWN_HIDDEN_SIZE / hidden_size) ** _exponent(model_type)
-    rate = at_known_batch * math.sqrt(min(batch_size, KNOWN_BATCH) / KNOWN_BATCH)
-    return float(f"{rate:.2g}")
-
-
-def _exponent(model_type: str) -> float:
-    if "qwen" in model_type:
-        return QWEN_EXPONENT
-    return LLAMA_EXPONENT if "llama" in model_type else (QWEN_EXPONENT + LLAMA_EXPONENT) / 2
+    middle = sum(EXPONENTS.values()) / 2
+    exponent = next((value for family, value in EXPONENTS.items() if family in model_type), middle)
+    known = TOY_RATE if hidden_size < TOY_HIDDEN_SIZE else KNOWN_RATE * (KNOWN_HIDDEN_SIZE / hidden_size) ** exponent
+    return float(f"{known * math.sqrt(min(batch_size, KNOWN_BATCH) / KNOWN_BATCH):.2g}")
 
 
 def resolve_space(space: SpaceConfig, base: BaseShape, batch_size: int) -> ResolvedSpace:
     """The space with the learning rates that the configuration leaves open, and the first point to try in it.
 
-    That point is r 32, alpha 32 and the known learning rate. Where the space lies to one side of one of these, it is
-    the middle of the space, on a log scale.
+    That point is r 32, alpha 32 and the known learning rate; where the space lies to one side of one of these, the
+    middle of the space on a log scale.
     """
     known = known_learning_rate(base.hidden_size, base.model_type, batch_size)
     rates = RangeConfig(min=known / REACH, max=known * REACH) if space.learning_rate is None else space.learning_rate
-    default = {
-        "r": _nearest(space.r, KNOWN_RANK),
-        "alpha": _nearest(space.alpha, KNOWN_ALPHA),
-        "learning_rate": _target(rates.min, rates.max, known)
-        if isinstance(rates, RangeConfig)
-        else _nearest(rates, known),
-    }
-    return ResolvedSpace(space.r, space.alpha, rates, default)
+    first = _target(rates.min, rates.max, known) if isinstance(rates, RangeConfig) else _nearest(rates, known)
+    r, alpha = _nearest(space.r, KNOWN_RANK), _nearest(space.alpha, KNOWN_ALPHA)
+    return ResolvedSpace(space.r, space.alpha, rates, {"r": r, "alpha": alpha, "learning_rate": first})
 
 
 def _target(low: float, high: float, known: float) -> float:
@@ -129,7 +110,7 @@ def _target(low: float, high: float, known: float) -> float:
 
 
 def _nearest(values: Sequence[Number], known: float) -> Number:
-    """The value nearest the target on a log scale; of two as near, the one nearer what is known, then the smaller."""
+    """The value nearest the target on a log scale; ties go to the one nearer the known, then to the smaller."""
     target = _target(min(values), max(values), known)
 
     def distance(value: Number) -> tuple[float, float, Number]:
@@ -139,16 +120,13 @@ def _nearest(values: Sequence[Number], known: float) -> Number:
 
 
 def param_space(search: SearchConfig, space: ResolvedSpace) -> dict[str, Any]:
-    """Ray Tune's `param_space`: a grid of whole points, or one distribution for each hyperparameter."""
+    """Ray Tune's `param_space`: a grid of whole points, or a distribution for each hyperparameter."""
     if search.searcher == "grid":
         return {HYPERPARAMETERS: tune.grid_search(grid_points(search))}
-    learning_rate = (
-        tune.loguniform(space.learning_rate.min, space.learning_rate.max)
-        if isinstance(space.learning_rate, RangeConfig)
-        else tune.choice(list(space.learning_rate))
-    )
-    distributions = {"r": tune.choice(list(space.r)), "alpha": tune.choice(list(space.alpha))}
-    return {HYPERPARAMETERS: {**distributions, "learning_rate": learning_rate}}
+    rates = space.learning_rate
+    drawn = tune.loguniform(rates.min, rates.max) if isinstance(rates, RangeConfig) else tune.choice(list(rates))
+    choices = {"r": tune.choice(list(space.r)), "alpha": tune.choice(list(space.alpha))}
+    return {HYPERPARAMETERS: {**choices, "learning_rate": drawn}}
 
 
 def grid_points(search: SearchConfig) -> list[JsonObject]:
@@ -166,7 +144,7 @@ def num_trials(search: SearchConfig) -> int:
 
 
 def make_searcher(search: SearchConfig, space: ResolvedSpace, *, max_concurrent: int) -> Searcher | SearchAlgorithm:
-    """Who proposes the points, the default one first; a grid has no default and keeps its order.
+    """What proposes the points, the default one first; a grid has no default and keeps its order.
 
     Seeded, so that the same config proposes the same points (Optuna: given equal losses).
     """

@@ -1,6 +1,5 @@
 """Training one adapter: a Ray Train job of one or more workers around `worker.train_worker`."""
 
-import math
 import threading
 import time
 from collections.abc import Iterator
@@ -14,21 +13,21 @@ from ray.train.torch import TorchTrainer
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import DivergedError, OrchestratorError, TrainingError, causes
 from orchestrator.core.files import digest_of, write_text_atomic
-from orchestrator.core.jsonl import dump_jsonl, parse_line
+from orchestrator.core.jsonl import dump_jsonl
 from orchestrator.core.progress import say
 from orchestrator.core.records import TrialRecord
 from orchestrator.data.card import TokenCard
 from orchestrator.data.tokens.store import tokenize_run
 from orchestrator.run.cluster import worker_shape
 from orchestrator.run.paths import RunDir, SplitName
-from orchestrator.training.outcome import Progress, RecordProgress, describe_trial, keep_best, progress_path, read_trial
+from orchestrator.training.outcome import RecordProgress, describe_trial, keep_best, read_progress, read_trial
 from orchestrator.training.plan import TrainPlan, plan_training
 from orchestrator.training.trackers import tracked
-from orchestrator.training.tracking import RunInfo, Trackers
+from orchestrator.training.tracking import RunInfo, Trackers, TrialEnd
 from orchestrator.training.worker import train_worker
 
 CONTROLLER_FAILURES = 3
-"""Restarts of a job whose worker group could not start; Ray's own default is to try for ever."""
+"""Restarts of a job whose worker group could not start; Ray's default is to try for ever."""
 POLL_S = 1.0
 
 
@@ -36,11 +35,11 @@ def prepare_plan(config: RunConfig, run: RunDir) -> TrainPlan:
     """Tokenise the data once for all trials and resolve what one training job is on the connected cluster."""
     shape = worker_shape(config.resources)
     cards = tokenize_run(config, run)
-    _tell_left_out(cards)
+    _say_what_is_left_out(cards)
     return plan_training(config, run, shape, num_samples=cards["train"].samples)
 
 
-def _tell_left_out(cards: dict[SplitName, TokenCard]) -> None:
+def _say_what_is_left_out(cards: dict[SplitName, TokenCard]) -> None:
     for part, card in cards.items():
         if card.left_out:
             first = card.left_out[0]
@@ -57,7 +56,7 @@ def _tell_left_out(cards: dict[SplitName, TokenCard]) -> None:
 def build_trainer(
     plan: TrainPlan, *, name: str, storage: Path, callbacks: tuple[ray.train.UserCallback, ...] = ()
 ) -> TorchTrainer:
-    """A Ray Train job for one adapter. The same name in the same storage goes on from its last checkpoint."""
+    """A Ray Train job for one adapter. It resumes from the last checkpoint of its name in its storage."""
     resources = {"CPU": plan.cpus_per_worker}
     if plan.gpus_per_worker:
         resources["GPU"] = plan.gpus_per_worker
@@ -70,7 +69,7 @@ def build_trainer(
         run_config=ray.train.RunConfig(
             name=name,
             storage_path=str(storage),
-            callbacks=[RecordProgress(progress_path(storage, name)), *callbacks],
+            callbacks=[RecordProgress(storage / name), *callbacks],
             failure_config=ray.train.FailureConfig(
                 max_failures=plan.train.max_failures, controller_failure_limit=CONTROLLER_FAILURES
             ),
@@ -94,7 +93,7 @@ def fit(trainer: TorchTrainer) -> None:
 
 
 def explain_failure(error: BaseException) -> OrchestratorError:
-    """The error of ours inside one of Ray's, or a TrainingError that repeats its last line."""
+    """Our own error inside one of Ray's, or a TrainingError that repeats its last line."""
     explanations = list(causes(error))
     ours = next((cause for cause in explanations if isinstance(cause, OrchestratorError)), None)
     if ours:
@@ -106,54 +105,35 @@ def explain_failure(error: BaseException) -> OrchestratorError:
 
 @contextmanager
 def _as_trial(trackers: Trackers, storage: Path, name: str, plan: TrainPlan) -> Iterator[None]:
-    """Tell the trackers of a job as of one trial while its driver waits in `fit`."""
-    before = read_trial(storage, name)
-    trackers.trial_started(name, plan.hyperparameters, before.steps)
-    try:
-        with _followed(storage, name, trackers):
-            yield
-    except BaseException:
-        trackers.trial_ended(name, "failed")
-        raise
-    trackers.trial_ended(name, "diverged" if read_trial(storage, name).diverged else "ended")
-
-
-@contextmanager
-def _followed(storage: Path, name: str, trackers: Trackers) -> Iterator[None]:
-    """Pass on every new report of a job, which Ray's controller records in a file."""
-    path, finished = progress_path(storage, name), threading.Event()
-
-    def follow() -> None:
-        told = -1
-        while True:
-            last_look = finished.wait(POLL_S)
-            if path.is_file():
-                progress = parse_line(path.read_text(encoding="utf-8"), Progress, where=str(path))
-                if progress.step != told:
-                    trackers.metrics(name, progress.step, _metrics(progress))
-                    told = progress.step
-            if last_look:
-                return
-
-    thread = threading.Thread(target=follow, daemon=True)
+    """Report a job to the trackers as one trial while its driver waits in `fit`."""
+    trackers.trial_started(name, plan.hyperparameters, read_trial(storage, name).steps)
+    finished = threading.Event()
+    status: TrialEnd = "failed"
+    thread = threading.Thread(target=_follow, args=(storage / name, trackers, finished), daemon=True)
     thread.start()
     try:
         yield
+        status = "ended"
     finally:
         finished.set()
         thread.join()
+        is_diverged = status == "ended" and read_trial(storage, name).diverged
+        trackers.trial_ended(name, "diverged" if is_diverged else status)
 
 
-def _metrics(progress: Progress) -> dict[str, float]:
-    if progress.diverged or not progress.curve:
-        return {"eval_loss": math.nan}
-    last = progress.curve[-1]
-    known = {"eval_loss": last.eval_loss, "tokens": float(progress.tokens)}
-    return known if last.train_loss is None else known | {"train_loss": last.train_loss}
+def _follow(job: Path, trackers: Trackers, finished: threading.Event) -> None:
+    """Pass on each report of a job once Ray's controller has recorded it."""
+    told, last_look = -1, False
+    while not last_look:
+        last_look = finished.wait(POLL_S)
+        progress = read_progress(job)
+        if progress is not None and progress.step != told:
+            trackers.metrics(job.name, progress.step, progress.metrics)
+            told = progress.step
 
 
 def train_one(config: RunConfig, run: RunDir) -> TrialRecord:
-    """Train one adapter with the configuration's own r, alpha and learning rate, and keep its best checkpoint.
+    """Train one adapter with the r, alpha and learning rate of the configuration, and keep its best checkpoint.
 
     Raises:
         DivergedError: If the loss stopped being finite.
@@ -170,8 +150,8 @@ def train_one(config: RunConfig, run: RunDir) -> TrialRecord:
         raise DivergedError(
             "the loss stopped being finite", where=name, fix="Lower train.learning_rate or raise train.warmup_ratio"
         )
-    described = describe_trial(trial, plan, trial_id="train", duration_s=time.monotonic() - started, error=None)
-    record = keep_best(trial, run, plan, described)
+    record = describe_trial(trial, plan, trial_id="train", duration_s=time.monotonic() - started, error=None)
+    record = keep_best(trial, run, plan, record)
     if record.adapter_id is None:
         raise TrainingError("the training job ended without a checkpoint", where=name)
     write_text_atomic(run.trials, dump_jsonl([record]))

@@ -1,6 +1,7 @@
 """A training job's results on disk: its progress, its curve, its best checkpoint, and the trial's record."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,8 +9,7 @@ import ray.train
 
 from orchestrator.core.files import write_text_atomic
 from orchestrator.core.jsonl import parse_line
-from orchestrator.core.patience import Decision, decide
-from orchestrator.core.records import EvalPoint, JsonObject, Record, StopReason, TrialRecord, TrialStatus
+from orchestrator.core.records import EvalPoint, Record, StopReason, TrialRecord, TrialStatus, reason_to_stop
 from orchestrator.models.adapters import keep_adapter
 from orchestrator.models.base import base_folder, load_tokenizer
 from orchestrator.run.paths import RunDir
@@ -22,13 +22,14 @@ STATUS_OF: dict[StopReason, TrialStatus] = {
     "diverged": "diverged",
     "failed": "failed",
 }
-"""How a trial ended, by why."""
+"""A trial's status, by its stop reason."""
+PROGRESS = "progress.json"
 
 
 class Progress(Record):
     """How far a training job is: written by Ray's controller, read by whoever follows or collects the job.
 
-    `tokens` are those trained on in the `step` steps, padding not counted. Ray Train itself forgets metrics that come
+    `tokens` are those trained on so far, without padding; 0 where unknown. Ray Train itself forgets metrics reported
     without a checkpoint, and those of checkpoints it deletes.
     """
 
@@ -37,23 +38,32 @@ class Progress(Record):
     curve: tuple[EvalPoint, ...]
     tokens: int = 0
 
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The latest evaluation, as trackers hear of it."""
+        if self.diverged or not self.curve:
+            return {"eval_loss": math.nan}
+        last = self.curve[-1]
+        values = {"eval_loss": last.eval_loss, "train_loss": last.train_loss, "tokens": float(self.tokens) or None}
+        return {name: value for name, value in values.items() if value is not None}
+
 
 class RecordProgress(ray.train.UserCallback):  # type: ignore[misc]  # ray ships no types for it
-    """Keeps the latest report of a job in `path`, whatever happens to the job afterwards."""
+    """Keeps the latest report of the job with this folder, whatever becomes of the job."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / PROGRESS
 
-    def after_report(self, run_context: Any, metrics: list[JsonObject], checkpoint: Any) -> None:  # noqa: ARG002
-        """Called by Ray's controller with one metrics object per worker; they agree on what is kept here."""
-        content = {key: metrics[0][key] for key in ("step", "diverged", "curve", "tokens")}
+    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:  # noqa: ARG002
+        """Called by Ray's controller with one metrics object per worker; workers agree on what is kept here."""
+        content = {key: metrics[0][key] for key in Progress.model_fields}
         write_text_atomic(self._path, json.dumps(content) + "\n")
 
 
 class TrainedTrial(NamedTuple):
-    """What a training job left in its storage folder; `best` and its checkpoint are None when nothing was saved.
+    """What a trial left on disk; `best` and its checkpoint are None when nothing was saved.
 
-    `steps` and `tokens` are those of its last report.
+    `steps` and `tokens` are those of its last report. `device_s`: its share of a device that it shared with others.
     """
 
     curve: tuple[EvalPoint, ...]
@@ -62,14 +72,14 @@ class TrainedTrial(NamedTuple):
     best_checkpoint: Path | None
     steps: int = 0
     tokens: int = 0
+    device_s: float | None = None
 
 
 def read_trial(storage: Path, name: str) -> TrainedTrial:
-    """What the job `name` reported, also when it was stopped or died."""
-    path = progress_path(storage, name)
-    if not path.is_file():
+    """What the job `name` reported, even if it was stopped or died."""
+    progress = read_progress(storage / name)
+    if progress is None:
         return TrainedTrial((), diverged=False, best=None, best_checkpoint=None)
-    progress = parse_line(path.read_text(encoding="utf-8"), Progress, where=str(path))
     best, folder = _best_checkpoint(storage / name)
     return TrainedTrial(progress.curve, progress.diverged, best, folder, progress.step, progress.tokens)
 
@@ -85,13 +95,14 @@ def _best_checkpoint(folder: Path) -> tuple[EvalPoint | None, Path | None]:
     return EvalPoint.model_validate(point), Path(checkpoint.path)
 
 
-def progress_path(storage: Path, name: str) -> Path:
-    """Where the job `name` keeps its `Progress`."""
-    return storage / name / "progress.json"
+def read_progress(folder: Path) -> Progress | None:
+    """How far the job with this folder is, None before its first report."""
+    path = folder / PROGRESS
+    return parse_line(path.read_text(encoding="utf-8"), Progress, where=str(path)) if path.is_file() else None
 
 
 def keep_best(trial: TrainedTrial, run: RunDir, plan: TrainPlan, record: TrialRecord) -> TrialRecord:
-    """Copy the trial's best adapter into the run, if it saved one. Returns the record with the adapter's id."""
+    """Copy the trial's best adapter, if any, into the run. Returns the record with the adapter's id."""
     if record.best_step is None or trial.best_checkpoint is None:
         return record
     tokenizer = load_tokenizer(base_folder(plan.model), trust_remote_code=plan.model.trust_remote_code)
@@ -104,10 +115,13 @@ def keep_best(trial: TrainedTrial, run: RunDir, plan: TrainPlan, record: TrialRe
 def describe_trial(
     trial: TrainedTrial, plan: TrainPlan, *, trial_id: str, duration_s: float | None, error: str | None
 ) -> TrialRecord:
-    """The line of `trials.jsonl` for a trial, before any adapter of it is kept. A diverged trial has no best."""
+    """The trial's line of `trials.jsonl`, before any adapter of it is kept. A diverged trial has no best."""
     reason = stop_reason(trial, plan, failed=error is not None)
     status = STATUS_OF[reason]
     usable = trial.best if status in ("completed", "stopped_early") else None
+    device_s = trial.device_s
+    if device_s is None and duration_s is not None:
+        device_s = duration_s * plan.num_workers
     return TrialRecord(
         trial_id=trial_id,
         status=status,
@@ -120,19 +134,13 @@ def describe_trial(
         error=error,
         steps=trial.steps,
         tokens=trial.tokens,
-        device_s=None if duration_s is None else duration_s * plan.num_workers,
+        device_s=device_s,
         stop_reason=reason,
     )
 
 
 def stop_reason(trial: TrainedTrial, plan: TrainPlan, *, failed: bool) -> StopReason:
-    """Why a trial ended. One that stopped before its last step without running out of patience was stopped for lagging.
-
-    Args:
-        trial: What the trial left.
-        plan: What it was asked to do.
-        failed: Whether an error ended it.
-    """
+    """Why a trial ended: one that stopped early without running out of patience was stopped for lagging."""
     if trial.diverged:
         return "diverged"
     if failed:
@@ -140,6 +148,4 @@ def stop_reason(trial: TrainedTrial, plan: TrainPlan, *, failed: bool) -> StopRe
     if trial.curve and trial.curve[-1].step >= plan.max_steps:
         return "finished"
     losses = [point.eval_loss for point in trial.curve]
-    if losses and decide(losses, plan.train.early_stopping_patience) is Decision.STOP:
-        return "no_improvement"
-    return "lagging"
+    return (losses and reason_to_stop(losses, plan.train.early_stopping_patience)) or "lagging"

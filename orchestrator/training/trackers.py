@@ -1,4 +1,4 @@
-"""The trackers of every training and search. To add one, write it in a file of its own and give it a row here."""
+"""The trackers of every training and search. To add one, write it in its own file and give it a row in `TRACKERS`."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +12,7 @@ class ProgressBoard:
     """The progress display: a live table on a terminal, plain lines elsewhere."""
 
     def __init__(self) -> None:
-        self._board: TrialBoard | None = None
+        self._board = TrialBoard(0, 0)
         self._started: dict[str, Mapping[str, float | int]] = {}
         self._latest: dict[str, tuple[int, float | None]] = {}
 
@@ -21,7 +21,7 @@ class ProgressBoard:
         self._board = TrialBoard(run.num_trials, run.max_steps).__enter__()
 
     def trial_started(self, trial: str, hyperparameters: Mapping[str, float | int], step: int) -> None:
-        """Add a row, or set its trial running again."""
+        """Add a row, or show its trial running again."""
         self._started[trial] = hyperparameters
         self._latest.setdefault(trial, (step, None))
         self._show(trial, "running")
@@ -33,16 +33,14 @@ class ProgressBoard:
         self._show(trial, "running" if math.isfinite(loss) else "diverged")
 
     def trial_ended(self, trial: str, status: TrialEnd) -> None:
-        """Say how the trial ended."""
+        """Show how the trial ended."""
         self._show(trial, status)
 
     def run_ended(self) -> None:
         """Leave the board as it is."""
-        if self._board is not None:
-            self._board.__exit__(None, None, None)
+        self._board.__exit__(None, None, None)
 
     def _show(self, trial: str, status: str) -> None:
-        assert self._board is not None
         step, loss = self._latest[trial]
         self._board.update(trial, hyperparameters=self._started[trial], step=step, eval_loss=loss, status=status)
 

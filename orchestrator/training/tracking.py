@@ -1,6 +1,6 @@
-"""What a tracker is told while adapters train, by `train_one` and by both runners of a search.
+"""What trackers hear while adapters train, from `train_one` and from both runners of a search.
 
-Tracking never decides anything, and a tracker that raises never ends a training: it is named once and left out.
+Tracking decides nothing, and a tracker that raises never ends a training: it is named once and left out.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,12 +11,12 @@ from typing import Literal, Protocol
 from orchestrator.core.progress import say
 
 TrialEnd = Literal["ended", "diverged", "failed"]
-"""How a trial left. `ended`: at its last step, out of patience, or stopped for lagging; `trials.jsonl` says which."""
+"""How a trial ended. `ended`: at its last step, out of patience, or stopped for lagging; `trials.jsonl` says which."""
 
 
 @dataclass(frozen=True)
 class RunInfo:
-    """A training or search as it starts: the run's folder, its trials, and the steps of one that runs to its end."""
+    """A training or search as it starts: the run's folder, its trials, and the steps of a full trial."""
 
     folder: Path
     num_trials: int
@@ -24,9 +24,9 @@ class RunInfo:
 
 
 class Tracker(Protocol):
-    """Follows a run. Calls come one at a time, in the process of the job, in the order in which they are written here.
+    """Follows a run. Calls come one at a time, in the process of the job, in the order written here.
 
-    A run that is resumed starts again, and so do its unfinished trials, with the names they had.
+    A resumed run starts again, and so do its unfinished trials, under the same names.
     """
 
     def run_started(self, run: RunInfo) -> None:
@@ -46,7 +46,7 @@ class Tracker(Protocol):
 
 
 class Trackers:
-    """Passes each call on to all trackers; has the methods of one."""
+    """Passes each call on to all trackers; a `Tracker` itself."""
 
     def __init__(self, trackers: Sequence[Tracker] = ()) -> None:
         self._trackers = list(trackers)

@@ -3,7 +3,7 @@
 import math
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +13,20 @@ from datasets import load_from_disk
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 from trl import SFTConfig, SFTTrainer
 
-from orchestrator.core.patience import DIVERGED_LOSS, Decision, decide
-from orchestrator.core.records import EvalPoint, JsonObject
+from orchestrator.core.records import DIVERGED_LOSS, EvalPoint, JsonObject, reason_to_stop
 from orchestrator.models.adapters import peft_config
 from orchestrator.models.base import base_folder, compute_dtype, load_frozen_base, load_tokenizer
 from orchestrator.training.plan import TrainPlan
 
 LOGS_PER_EVALUATION = 4
 TOKENS = "tokens"
-"""Key of the trainer's log under which the tokens trained on so far stand."""
+"""Key in the trainer's log for the tokens trained on so far."""
 
 
 def train_worker(settings: dict[str, Any]) -> None:
     """Train this worker's share until the last step, early stopping or divergence; runs on every Ray Train worker.
 
-    Args:
-        settings: A `TrainPlan` as JSON-able values (Ray pickles it between Python processes).
+    `settings` is a `TrainPlan` as JSON-able values, because Ray pickles it between Python processes.
     """
     plan = TrainPlan.model_validate(settings)
     if not plan.gpus_per_worker:
@@ -50,7 +48,7 @@ def train_worker(settings: dict[str, Any]) -> None:
 
 
 def trainer_settings(plan: TrainPlan) -> dict[str, Any]:
-    """TRL's settings for a plan, as arguments of its SFTConfig; what costs speed for nothing is off."""
+    """Arguments of TRL's SFTConfig for a plan; what only costs speed is off."""
     on_gpu = plan.gpus_per_worker > 0
     return {
         "max_steps": plan.max_steps,
@@ -86,13 +84,10 @@ def trainer_settings(plan: TrainPlan) -> dict[str, Any]:
 
 @contextmanager
 def _latest_checkpoint() -> Iterator[str | None]:
-    """Folder of the checkpoint to go on from after a restart, or None at the start."""
+    """Folder of the checkpoint to resume from after a restart, None at the start."""
     checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None:
-        yield None
-    else:
-        with checkpoint.as_directory() as folder:
-            yield folder
+    with checkpoint.as_directory() if checkpoint else nullcontext() as folder:
+        yield folder
 
 
 def curve_of(log_history: Sequence[JsonObject]) -> list[EvalPoint]:
@@ -122,24 +117,18 @@ class ReportToRay(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         self._diverged = False
         self._tokens_before = 0
 
-    def on_train_begin(
-        self, _args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> TrainerControl:
-        """Go on counting tokens where the checkpoint, if the job goes on from one, left off."""
+    def on_train_begin(self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_: Any) -> None:
+        """Go on counting tokens where the checkpoint, if there is one, left off."""
         self._tokens_before = tokens_of(state.log_history)
-        return control
 
-    def on_step_end(
-        self, _args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> TrainerControl:
+    def on_step_end(self, _args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Evaluate and save the last step too, whatever the cadence."""
         if state.global_step >= state.max_steps:
             control.should_log = control.should_evaluate = control.should_save = True
-        return control
 
     def on_log(
         self, _args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: JsonObject, **_: Any
-    ) -> TrainerControl:
+    ) -> None:
         """Count tokens, and stop at once when the training loss is not finite."""
         # TRL counts what it feeds the model without padding (its attention mask), but from 0 after every start.
         counted = logs.get("num_tokens", logs.get("eval_num_tokens"))
@@ -149,33 +138,30 @@ class ReportToRay(TrainerCallback):  # type: ignore[misc]  # transformers ships 
             self._report_divergence(state)
             control.should_training_stop = True
             control.should_evaluate = control.should_save = False
-        return control
 
-    def on_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> TrainerControl:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Report the evaluation that was just saved, and stop if it says so."""
         curve = curve_of(state.log_history)
-        decision = decide([point.eval_loss for point in curve], self._patience)
-        if decision is Decision.DIVERGED:
+        reason = reason_to_stop([point.eval_loss for point in curve], self._patience)
+        if reason == "diverged":
             self._report_divergence(state)
         else:
-            metrics = {"step": state.global_step, "eval_loss": curve[-1].eval_loss, "diverged": False}
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            self._report(metrics, curve, tokens_of(state.log_history), folder)
-        if decision is not Decision.CONTINUE:
-            control.should_training_stop = True
-        return control
+            self._report(state, curve[-1].eval_loss, curve, folder)
+        control.should_training_stop |= reason is not None
 
     def _report_divergence(self, state: TrainerState) -> None:
         self._diverged = True
         curve = [point for point in curve_of(state.log_history) if math.isfinite(point.eval_loss)]
-        metrics = {"step": state.global_step, "eval_loss": DIVERGED_LOSS, "diverged": True}
-        self._report(metrics, curve, tokens_of(state.log_history), None)
+        self._report(state, DIVERGED_LOSS, curve, None)
 
-    def _report(self, metrics: JsonObject, curve: list[EvalPoint], tokens: int, folder: Path | None) -> None:
+    def _report(self, state: TrainerState, eval_loss: float, curve: list[EvalPoint], folder: Path | None) -> None:
         uploads = folder is not None and ray.train.get_context().get_world_rank() == 0
-        ray.train.report(
-            {**metrics, "curve": [point.model_dump() for point in curve], "tokens": tokens},
-            checkpoint=ray.train.Checkpoint.from_directory(folder) if uploads else None,
-        )
+        metrics = {
+            "step": state.global_step,
+            "eval_loss": eval_loss,
+            "diverged": folder is None,
+            "curve": [point.model_dump() for point in curve],
+            "tokens": tokens_of(state.log_history),
+        }
+        ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder) if uploads else None)

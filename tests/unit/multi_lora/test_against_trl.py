@@ -7,6 +7,7 @@ import pytest
 from builders import make_plan
 from datasets import Dataset
 from multi_lora_builders import flat, make_engine, make_spec, relative_differences, rows_of_at_least, train_steps
+from multi_lora_runs import pairs_of
 from peft.tuners.lora import LoraLayer
 from transformers import PreTrainedModel
 from trl import SFTConfig, SFTTrainer
@@ -43,13 +44,8 @@ SPECS = {
 def in_order_of_training(rows: TokenRows, spec: SlotSpec) -> Dataset:
     """The samples of all steps one after the other, as a slot sees them."""
     order = [index for step in range(STEPS) for index in samples_of_step(len(rows), BATCH, seed=spec.seed, step=step)]
-    bounds = [slice(rows.offsets[index], rows.offsets[index + 1]) for index in order]
-    return Dataset.from_dict(
-        {
-            "input_ids": [rows.ids[row].tolist() for row in bounds],
-            "labels": [rows.labels[row].tolist() for row in bounds],
-        }
-    )
+    pairs = pairs_of(rows)
+    return Dataset.from_list([dict(zip(("input_ids", "labels"), pairs[index], strict=True)) for index in order])
 
 
 def make_trainer(model: PreTrainedModel, spec: SlotSpec, start: dict[str, Pair], folder: Path) -> SFTTrainer:

@@ -89,7 +89,7 @@ def test_a_head_with_a_bias_is_refused() -> None:
 def test_a_decoder_that_cannot_be_told_from_its_head_is_refused() -> None:
     model = small_base()
     model.get_decoder = lambda: model
-    with pytest.raises(InputError, match="cannot be told from its output head"):
+    with pytest.raises(InputError, match="cannot be told apart from its output head"):
         decoder_and_head(model)
 
 

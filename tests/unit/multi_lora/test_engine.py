@@ -14,6 +14,7 @@ from multi_lora_builders import (
     small_base,
     train_steps,
 )
+from multi_lora_runs import mean_loss
 from transformers import PreTrainedModel
 
 from orchestrator.multi_lora import engine as engine_module
@@ -22,19 +23,6 @@ from orchestrator.multi_lora.engine import MultiLoraEngine, token_losses
 from orchestrator.multi_lora.slots import SlotState, initial_state
 
 SPECS = {"a": make_spec(4), "b": make_spec(40, seed=8), "c": make_spec(8, seed=9, weight_decay=0.1)}
-
-
-def loss_of(model: PreTrainedModel, rows: TokenRows) -> float:
-    """Mean loss of a plain model over all learned tokens, row by row."""
-    total, learned = 0.0, 0
-    for index in range(len(rows)):
-        row = slice(rows.offsets[index], rows.offsets[index + 1])
-        ids, labels = torch.from_numpy(rows.ids[row]), torch.from_numpy(rows.labels[row])
-        with torch.no_grad():
-            logits = model(input_ids=ids.unsqueeze(0)).logits[0, :-1].double()
-        total += torch.nn.functional.cross_entropy(logits, labels[1:], ignore_index=IGNORED, reduction="sum").item()
-        learned += int((labels[1:] != IGNORED).sum())
-    return total / learned
 
 
 def with_adapter(model: PreTrainedModel, state: SlotState, scale: float) -> PreTrainedModel:
@@ -48,7 +36,6 @@ def with_adapter(model: PreTrainedModel, state: SlotState, scale: float) -> PreT
 def test_slots_lie_by_width_and_then_in_the_order_they_came() -> None:
     engine = make_engine(small_base(), SPECS)
     assert engine.slots == ["a", "c", "b"]
-    assert engine.spec("b") == SPECS["b"]
     assert list(engine.train_step()) == engine.slots
     engine.evict("a")
     engine.admit("d", make_spec(16))
@@ -59,7 +46,7 @@ def test_a_name_is_taken_once_and_unknown_ones_are_told() -> None:
     engine = make_engine(small_base(), {"a": make_spec()})
     with pytest.raises(ValueError, match="slot 'a' is taken"):
         engine.admit("a", make_spec(40))
-    for ask in (engine.evict, engine.export, engine.spec, engine.gradient):
+    for ask in (engine.evict, engine.export, engine.gradient):
         with pytest.raises(KeyError, match="nobody"):
             ask("nobody")
     engine.evict("a")
@@ -98,7 +85,7 @@ def test_the_base_stays_as_it_was_and_needs_no_gradients() -> None:
 def test_a_new_adapter_has_the_loss_of_the_base() -> None:
     model = small_base()
     engine = make_engine(model, SPECS)
-    assert list(engine.eval_loss(["a", "b", "c"]).values()) == pytest.approx([loss_of(model, VAL)] * 3, rel=1e-6)
+    assert list(engine.eval_loss(["a", "b", "c"]).values()) == pytest.approx([mean_loss(model, VAL)] * 3, rel=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["qwen3", "llama", "gemma3_text", "gpt_neox"])
@@ -111,8 +98,8 @@ def test_eval_loss_is_that_of_the_merged_model_for_whichever_slots_are_asked(kin
         assert losses.keys() == set(names)
         for name in names:
             merged = with_adapter(model, engine.export(name), SPECS[name].scale)
-            assert losses[name] == pytest.approx(loss_of(merged, VAL), rel=1e-9)
-            assert losses[name] != pytest.approx(loss_of(model, VAL), rel=1e-5)
+            assert losses[name] == pytest.approx(mean_loss(merged, VAL), rel=1e-9)
+            assert losses[name] != pytest.approx(mean_loss(model, VAL), rel=1e-5)
 
 
 def test_evaluation_and_export_change_nothing() -> None:
@@ -198,7 +185,7 @@ def test_only_the_named_layers_are_trained() -> None:
     state = engine.export("a")
     assert {name.rpartition(".")[2] for name in state.adapter} == {"q_proj", "v_proj"}
     merged = with_adapter(model, state, make_spec().scale)
-    assert engine.eval_loss(["a"])["a"] == pytest.approx(loss_of(merged, VAL), rel=1e-9)
+    assert engine.eval_loss(["a"])["a"] == pytest.approx(mean_loss(merged, VAL), rel=1e-9)
 
 
 def test_the_gradient_is_that_of_the_last_step_after_clipping() -> None:

@@ -24,8 +24,7 @@ from transformers import PreTrainedModel
 
 from orchestrator.multi_lora.batch import IGNORED, TokenRows
 from orchestrator.multi_lora.engine import MultiLoraEngine
-from orchestrator.multi_lora.optimizer import schedule_factor
-from orchestrator.multi_lora.slots import SlotSpec, SlotState, initial_state
+from orchestrator.multi_lora.slots import SlotSpec, SlotState, initial_state, schedule_factor
 
 MIXED = {
     "rank 1": make_spec(1, schedule="linear", learning_rate=1e-2, seed=1),

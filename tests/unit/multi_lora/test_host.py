@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from builders import make_plan
 from datasets import Dataset, load_from_disk
-from multi_lora_runs import VAL, follow, make_spec
+from multi_lora_runs import VAL, follow, make_spec, pairs_of
 
 from orchestrator.config.schema import ModelConfig, RunConfig
 from orchestrator.core.errors import InputError, ModelNotFoundError, TrainingError
@@ -24,19 +24,20 @@ def plan_for(base: str, tokens: Path, **fields: object) -> EnginePlan:
     return plan.model_copy(update={"model": ModelConfig(base=base, dtype="float32"), **fields})
 
 
+def store(rows: list[tuple[list[int], list[int]]], folder: Path) -> Path:
+    Dataset.from_list([{"input_ids": ids, "labels": labels} for ids, labels in rows]).save_to_disk(str(folder))
+    return folder
+
+
 @pytest.fixture
 def tokens(tmp_path: Path) -> Path:
-    columns = {"input_ids": [ids for ids, _ in ROWS], "labels": [labels for _, labels in ROWS]}
-    Dataset.from_dict(columns).save_to_disk(str(tmp_path / "tokens"))
-    return tmp_path / "tokens"
+    return store(ROWS, tmp_path / "tokens")
 
 
 def test_stored_tokens_are_read_as_they_are(tokens: Path) -> None:
     rows = read_tokens(tokens)
     assert len(rows) == 3
-    for index, (ids, labels) in enumerate(ROWS):
-        part = slice(rows.offsets[index], rows.offsets[index + 1])
-        assert (rows.ids[part].tolist(), rows.labels[part].tolist()) == (ids, labels)
+    assert pairs_of(rows) == ROWS
     assert rows.lengths.tolist() == [4, 2, 3]
 
 
@@ -65,10 +66,7 @@ def test_a_base_that_does_not_suit_is_told_before_anything_starts(model_folder: 
 
 @pytest.fixture
 def real_tokens(tmp_path: Path) -> Path:
-    parts = [slice(start, end) for start, end in zip(VAL.offsets, VAL.offsets[1:], strict=False)]
-    columns = {"input_ids": [VAL.ids[part] for part in parts], "labels": [VAL.labels[part] for part in parts]}
-    Dataset.from_dict(columns).save_to_disk(str(tmp_path / "real"))
-    return tmp_path / "real"
+    return store(pairs_of(VAL), tmp_path / "real")
 
 
 def test_an_engine_starts_with_the_slots_that_are_set_and_trains_what_comes(

@@ -23,7 +23,7 @@ from multi_lora_runs import (
 )
 
 from orchestrator.core.errors import TrainingError
-from orchestrator.core.patience import DIVERGED_LOSS
+from orchestrator.core.records import DIVERGED_LOSS
 from orchestrator.multi_lora.batch import samples_of_step
 from orchestrator.multi_lora.checkpoint import read_progress
 from orchestrator.multi_lora.engine import MultiLoraEngine
@@ -302,8 +302,8 @@ def test_slots_count_as_busy_while_trials_keep_coming(engine: MultiLoraEngine, t
     trials.attach("d", make_spec(max_steps=2))
     advance_until_idle(trials)
     later = trials.use()
-    assert later.open_slot_s - use.open_slot_s > 0.3
-    assert later.busy_slot_s == pytest.approx(use.busy_slot_s, abs=0.25)
+    opened_s, busy_s = later.open_slot_s - use.open_slot_s, later.busy_slot_s - use.busy_slot_s
+    assert opened_s - busy_s >= 0.3  # the nap, however long the last trial took
 
 
 def test_waiting_without_work_is_counted_and_ends_when_a_trial_comes(engine: MultiLoraEngine, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from multi_lora_runs import (
 )
 
 from orchestrator.core.errors import TrainingError
-from orchestrator.core.patience import DIVERGED_LOSS
+from orchestrator.core.records import DIVERGED_LOSS
 from orchestrator.models.adapters import WEIGHTS
 from orchestrator.multi_lora.checkpoint import SLOT, read_progress, step_folder
 from orchestrator.multi_lora.messages import TrialProgress

@@ -217,11 +217,21 @@ def test_a_source_may_lie_in_another_folder_but_not_be_another_file(tmp_path: Pa
         open_run(make_config(tmp_path, data=with_source("/there/b.jsonl")))
 
 
-@pytest.mark.parametrize("stored", ["{", "[]", '{"another": "shape"}'])
-def test_a_stored_config_that_is_none_is_refused(tmp_path: Path, stored: str) -> None:
+@pytest.mark.parametrize(
+    ("stored", "reason"),
+    [
+        ("{", r"\(Invalid JSON"),
+        ("[]", r"\(Input should be an object"),
+        ('{"another": "shape"}', r"\(another: "),
+        ('{"search": {"runner": "packed"}}', r"\(search\.runner: .* 'packed'; its name is 'multi_lora'\)"),
+    ],
+)
+def test_a_stored_config_that_cannot_be_read_is_refused_with_the_reason(
+    tmp_path: Path, stored: str, reason: str
+) -> None:
     run = worked_in(make_config(tmp_path))
     run.config.write_text(stored, encoding="utf-8")
-    with pytest.raises(RunConflictError, match="cannot be read"):
+    with pytest.raises(RunConflictError, match=f"cannot be read by this version {reason}"):
         open_run(make_config(tmp_path))
 
 

@@ -150,14 +150,7 @@ def test_two_that_come_first_in_a_search_of_many_are_not_both_let_on() -> None:
 def test_the_scheduler_lets_as_many_go_on_as_the_search_keeps() -> None:
     scheduler = SuccessiveHalving([6], reduction_factor=3, keep=2)
     assert scheduler.set_search_properties("eval_loss", "min")
-    peers = [["a", 6, 1.0], ["b", 6, 2.0], ["c", 6, 3.0]]
-    decisions = [
-        scheduler.on_trial_result(
-            None, Trial("stub", stub=True, trial_id=name), {"step": 6, "eval_loss": loss, "peers": peers}
-        )
-        for name, _, loss in peers
-    ]
-    assert decisions == [TrialScheduler.CONTINUE, TrialScheduler.CONTINUE, TrialScheduler.STOP]
+    assert report_together(scheduler, {"a": 1.0, "b": 2.0, "c": 3.0}) == {"a": CONTINUE, "b": CONTINUE, "c": STOP}
 
 
 def test_trials_that_come_later_are_held_against_all_that_were_there_before() -> None:

@@ -10,6 +10,7 @@ from orchestrator.multi_lora.checkpoint import step_folder, write_progress
 from orchestrator.multi_lora.messages import EngineStatus, TrialProgress
 from orchestrator.search.multi_lora import MOST_SLOTS, SearchEngines, engine_plan, read_slot_trial
 from orchestrator.search.slot_trial import slot_spec
+from orchestrator.training.outcome import describe_trial
 
 CURVE = tuple(EvalPoint(step=step, eval_loss=loss) for step, loss in ((6, 0.9), (12, 0.5), (18, 0.7)))
 PLAN = make_plan(max_steps=18)
@@ -23,13 +24,7 @@ WILD = TrialProgress(step=9, curve=CURVE[:1], best_step=6, stop_reason="diverged
         (TrialProgress(step=14, curve=CURVE[:2], best_step=12), None, "stopped_early", "lagging", 12),
         (TrialProgress(step=3), None, "stopped_early", "lagging", None),
         (TrialProgress(), None, "stopped_early", "lagging", None),
-        (
-            TrialProgress(step=9, curve=CURVE[:1], best_step=6, stop_reason="diverged"),
-            None,
-            "diverged",
-            "diverged",
-            None,
-        ),
+        (WILD, None, "diverged", "diverged", None),
         (TrialProgress(step=12, curve=CURVE[:2], best_step=12), "the actor died", "failed", "failed", None),
         (TrialProgress(), "the actor died", "failed", "failed", None),
     ],
@@ -44,7 +39,8 @@ def test_a_trials_record_says_how_far_its_engine_got(
 ) -> None:
     spent = progress.model_copy(update={"tokens": 77, "device_s": 1.23456})
     write_progress(tmp_path / "t", spent)
-    trained, record = read_slot_trial(tmp_path, "t", PLAN, duration_s=9.0, error=error)
+    trained = read_slot_trial(tmp_path, "t")
+    record = describe_trial(trained, PLAN, trial_id="t", duration_s=9.0, error=error)
     assert (record.trial_id, record.status, record.stop_reason, record.error) == ("t", status, reason, error)
     assert (record.steps, record.tokens, record.device_s, record.duration_s) == (progress.step, 77, 1.235, 9.0)
     assert (record.curve, record.best_step) == (progress.curve, best_step)
@@ -57,12 +53,13 @@ def test_a_trials_record_says_how_far_its_engine_got(
 def test_patience_is_told_from_the_curve_as_in_isolated_trials(tmp_path: Path) -> None:
     plan = make_plan(max_steps=60, train=TrainConfig(early_stopping_patience=1))
     write_progress(tmp_path / "t", TrialProgress(step=18, curve=CURVE, best_step=12, stop_reason="no_improvement"))
-    _, record = read_slot_trial(tmp_path, "t", plan, duration_s=None, error=None)
+    record = describe_trial(read_slot_trial(tmp_path, "t"), plan, trial_id="t", duration_s=None, error=None)
     assert (record.status, record.stop_reason, record.best_step) == ("stopped_early", "no_improvement", 12)
 
 
 def test_a_trial_of_which_nothing_is_there_has_a_record_too(tmp_path: Path) -> None:
-    trained, record = read_slot_trial(tmp_path, "t", PLAN, duration_s=None, error="lost")
+    trained = read_slot_trial(tmp_path, "t")
+    record = describe_trial(trained, PLAN, trial_id="t", duration_s=None, error="lost")
     assert (record.status, record.steps, record.curve, trained.best_checkpoint) == ("failed", 0, (), None)
     assert names_in(tmp_path) == []
 

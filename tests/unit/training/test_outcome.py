@@ -15,7 +15,6 @@ from orchestrator.training.outcome import (
     TrainedTrial,
     describe_trial,
     keep_best,
-    progress_path,
     read_trial,
     stop_reason,
 )
@@ -88,8 +87,7 @@ def test_a_job_that_reported_nothing_left_nothing(tmp_path: Path) -> None:
 
 def test_a_job_that_saved_nothing_left_its_curve(tmp_path: Path) -> None:
     progress = Progress(step=12, diverged=True, curve=(EARLY, BEST), tokens=99)
-    assert progress_path(tmp_path, "t1") == tmp_path / "t1" / "progress.json"
-    write_text_atomic(progress_path(tmp_path, "t1"), progress.model_dump_json())
+    write_text_atomic(tmp_path / "t1" / "progress.json", progress.model_dump_json())
     assert read_trial(tmp_path, "t1") == TrainedTrial((EARLY, BEST), True, None, None, steps=12, tokens=99)
 
 

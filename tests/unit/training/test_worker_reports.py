@@ -44,17 +44,11 @@ def test_a_curve_has_one_point_an_evaluation_in_order(entries: list[tuple[bool, 
 
 def test_progress_keeps_the_latest_report_of_rank_0(tmp_path: Path) -> None:
     path = tmp_path / "job" / "progress.json"
-    record = RecordProgress(path)
+    record = RecordProgress(path.parent)
     for step in (2, 4):
         curve = [{"step": each, "eval_loss": 1 / each, "train_loss": None} for each in range(2, step + 1, 2)]
-        metrics = {
-            "step": step,
-            "eval_loss": 1 / step,
-            "diverged": False,
-            "curve": curve,
-            "tokens": 10 * step,
-            "time": 1.0,
-        }
+        metrics = {"step": step, "diverged": False, "curve": curve, "tokens": 10 * step}
+        metrics |= {"eval_loss": 1 / step, "time": 1.0}
         record.after_report(None, [metrics, {**metrics, "step": 99}], None)
     progress = parse_line(path.read_text(encoding="utf-8"), Progress, where="x")
     assert progress == Progress(

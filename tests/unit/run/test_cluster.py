@@ -2,8 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.run.cluster import WorkerShape
-from orchestrator.search.isolated import concurrent_trials
+from orchestrator.run.cluster import WorkerShape, concurrent_trials
 
 
 @pytest.mark.parametrize(

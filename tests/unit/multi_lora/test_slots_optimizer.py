@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from multi_lora_builders import difference, make_spec, rows_keep_their_bits, same_bits
 from transformers import get_scheduler
 
-from orchestrator.multi_lora.optimizer import gradient_norms, optimizer_step, schedule_factor
-from orchestrator.multi_lora.slots import Pair, SlotSpec, SlotStack, SlotState, Target, initial_state
+from orchestrator.multi_lora.slots import Pair, SlotSpec, SlotStack, SlotState, Target, initial_state, schedule_factor
 
 TARGETS = [Target("first", 12, 20), Target("second", 20, 7)]
 SCHEDULES = ("cosine", "linear", "constant_with_warmup")
@@ -43,8 +42,8 @@ def do_step(stack: SlotStack, step: int) -> torch.Tensor:
             to_a[index, : spec.rank] = a
             to_b[index, :, : spec.rank] = b / spec.scale
     room = torch.empty_like(stack.params)
-    norms = gradient_norms(stack, room)
-    optimizer_step(stack, norms, room)
+    norms = stack.gradient_norms(room)
+    stack.optimizer_step(norms, room)
     return norms.squeeze(1)
 
 
