@@ -29,8 +29,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 from urllib.parse import urlsplit
 
-from orchestrator.config.evaluation import SuiteConfig
-from orchestrator.config.fields import is_function
+from orchestrator.config.evaluation import SuiteConfig, is_function
 from orchestrator.config.schema import SYNTHETIC, RunConfig, SourceConfig
 from orchestrator.core.errors import DONE, FAILED, INTERRUPTED, InputError, SubmissionError
 from orchestrator.core.process import ENVIRONMENT_DEFAULTS

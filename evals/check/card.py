@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
-from orchestrator.core.jsonl import read_jsonl
+from orchestrator.core.files import read_jsonl
 from orchestrator.core.progress import say, show_table
 from orchestrator.core.records import SAMPLE_KINDS, QuarantinedRow, Record, SampleKind
 from orchestrator.core.text import duration_text

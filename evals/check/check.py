@@ -8,8 +8,7 @@ from pathlib import Path
 from evals.check.card import CheckCard, ParityCard
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import InputError
-from orchestrator.core.files import digest_of, write_text_atomic
-from orchestrator.core.jsonl import parse_line
+from orchestrator.core.files import digest_of, parse_line, write_text_atomic
 from orchestrator.data.card import DataCard, TokenCard
 from orchestrator.data.prepare.prepare import data_digest, prepare_data, tokenizer_digest
 from orchestrator.run.paths import RunDir, SplitName

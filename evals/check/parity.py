@@ -22,8 +22,7 @@ from orchestrator.chat.serving import serving_reader
 from orchestrator.chat.template import own_template
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import ConfigError, DataError, EvaluationError
-from orchestrator.core.files import digest_of, write_text_atomic
-from orchestrator.core.jsonl import parse_line, read_jsonl
+from orchestrator.core.files import digest_of, parse_line, read_jsonl, write_text_atomic
 from orchestrator.core.records import SAMPLE_KINDS, FunctionCall, JsonObject, Message, Sample, ToolSpec
 from orchestrator.data.card import LeftOut
 from orchestrator.data.tokens.store import (

@@ -13,8 +13,7 @@ from evals.stats.agreement import Agreement, agreement
 from orchestrator.chat.rendering import render_prompt
 from orchestrator.config.evaluation import JudgeConfig
 from orchestrator.config.schema import ModelConfig, RunConfig
-from orchestrator.core.files import write_text_atomic
-from orchestrator.core.jsonl import dump_jsonl, read_jsonl
+from orchestrator.core.files import dump_jsonl, read_jsonl, write_text_atomic
 from orchestrator.core.progress import bar, say
 from orchestrator.core.text import counted
 from orchestrator.models.base import base_folder, base_sha256, load_tokenizer

@@ -21,12 +21,7 @@ from orchestrator.core.records import JsonObject
 KeyPath = tuple[str | int, ...]
 PlaceOf = Callable[[KeyPath], str]
 
-BOUNDS = (
-    ("minimum", "at least"),
-    ("exclusiveMinimum", "above"),
-    ("maximum", "at most"),
-    ("exclusiveMaximum", "below"),
-)
+BOUNDS = (("minimum", "at least"), ("exclusiveMinimum", "above"), ("maximum", "at most"), ("exclusiveMaximum", "below"))
 
 
 @dataclass(frozen=True)

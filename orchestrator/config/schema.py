@@ -8,12 +8,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from orchestrator.config.evaluation import EvalConfig
-from orchestrator.config.fields import HUB as HUB
-from orchestrator.config.fields import ROW_FORMATS as ROW_FORMATS
-from orchestrator.config.fields import Dtype, Fraction, Positive, PositiveInt, Section, Seed, Share
-from orchestrator.config.fields import RowFormat as RowFormat
-from orchestrator.config.fields import RowFunction as RowFunction
+from orchestrator.config.evaluation import HUB as HUB
+from orchestrator.config.evaluation import ROW_FORMATS as ROW_FORMATS
+from orchestrator.config.evaluation import Dtype, EvalConfig, Fraction, Positive, PositiveInt, Section, Seed, Share
+from orchestrator.config.evaluation import RowFormat as RowFormat
+from orchestrator.config.evaluation import RowFunction as RowFunction
 from orchestrator.core.records import METRIC_NAMES, MetricName
 
 ServableRank = Literal[1, 2, 4, 8, 16, 32, 64, 128, 256]
@@ -353,23 +352,11 @@ PROFILES: dict[str, dict[str, dict[str, float | int]]] = {
     },
     "balanced": {
         "lora": {"r": 16, "alpha": 16, "dropout": 0.0},
-        "train": {
-            "micro_batch_size": 2,
-            "batch_size": 8,
-            "epochs": 1.0,
-            "learning_rate": 2e-4,
-            "warmup_ratio": 0.03,
-        },
+        "train": {"micro_batch_size": 2, "batch_size": 8, "epochs": 1.0, "learning_rate": 2e-4, "warmup_ratio": 0.03},
     },
     "max_quality": {
         "lora": {"r": 128, "alpha": 256, "dropout": 0.05},
-        "train": {
-            "micro_batch_size": 1,
-            "batch_size": 8,
-            "epochs": 3.0,
-            "learning_rate": 1e-4,
-            "warmup_ratio": 0.05,
-        },
+        "train": {"micro_batch_size": 1, "batch_size": 8, "epochs": 3.0, "learning_rate": 1e-4, "warmup_ratio": 0.05},
     },
 }
 """What each profile puts beneath the user's own values."""

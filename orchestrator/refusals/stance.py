@@ -9,10 +9,7 @@ from orchestrator.refusals.turning_away import MEDIUM, STRONG
 _HELP = r"(?:help|assist|provide|support|share|create|generate|write|give|offer)\b"
 OFFERS = Cues(
     cue("else question questions", r"\b(?:anything|something|what|is there another|any other) (?:else|questions?)\b"),
-    cue(
-        "would do want",
-        r"(?:^|, |\bor )(?:would you like|do you want|want) (?:me\b|to know\b|some\b|help\b)",
-    ),
+    cue("would do want", r"(?:^|, |\bor )(?:would you like|do you want|want) (?:me\b|to know\b|some\b|help\b)"),
     cue("too well how", r"(?:\btoo|\bas well|\bhow are you)\?$"),
     cue("shall should", r"\b(?:shall|should) i (?:go ahead|proceed|continue|do)\b", r"^(?:shall|should) i "),
     cue(

@@ -20,8 +20,7 @@ from pydantic import Field
 
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import RunConflictError
-from orchestrator.core.files import write_text_atomic
-from orchestrator.core.jsonl import parse_line
+from orchestrator.core.files import parse_line, write_text_atomic
 from orchestrator.core.records import Record
 from orchestrator.run.paths import RunDir, StageName
 
@@ -182,9 +181,7 @@ def run_stage(
     finally:
         duration_s = round(time.monotonic() - clock, 3)
         _record(
-            run,
-            stage,
-            StageEntry(status=status, input_digest=input_digest, started_at=started, duration_s=duration_s),
+            run, stage, StageEntry(status=status, input_digest=input_digest, started_at=started, duration_s=duration_s)
         )
     return True
 

@@ -11,8 +11,7 @@ from ray.tune.experiment import Trial
 
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import SearchError
-from orchestrator.core.files import digest_of, write_text_atomic
-from orchestrator.core.jsonl import dump_jsonl
+from orchestrator.core.files import digest_of, dump_jsonl, write_text_atomic
 from orchestrator.core.progress import say
 from orchestrator.core.records import JsonObject, TrialRecord
 from orchestrator.models.base import base_folder

@@ -13,8 +13,7 @@ from ray.train.torch import TorchTrainer
 
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import DivergedError, OrchestratorError, TrainingError, causes
-from orchestrator.core.files import digest_of, write_text_atomic
-from orchestrator.core.jsonl import dump_jsonl, parse_line
+from orchestrator.core.files import digest_of, dump_jsonl, parse_line, write_text_atomic
 from orchestrator.core.progress import say
 from orchestrator.core.records import TrialRecord
 from orchestrator.data.card import TokenCard

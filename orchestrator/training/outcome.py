@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 
 import ray.train
 
-from orchestrator.core.files import write_text_atomic
-from orchestrator.core.jsonl import parse_line
+from orchestrator.core.files import parse_line, write_text_atomic
 from orchestrator.core.patience import Decision, decide
 from orchestrator.core.records import EvalPoint, JsonObject, Record, StopReason, TrialRecord, TrialStatus
 from orchestrator.models.adapters import keep_adapter

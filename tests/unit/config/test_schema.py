@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from orchestrator.config.evaluation import EvalConfig, JudgeConfig, SuiteConfig
-from orchestrator.config.fields import Section
+from orchestrator.config.evaluation import EvalConfig, JudgeConfig, Section, SuiteConfig
 from orchestrator.config.schema import (
     PROFILES,
     DataConfig,

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from orchestrator.core.jsonl import parse_line
+from orchestrator.core.files import parse_line
 from orchestrator.core.records import EvalPoint, JsonObject
 from orchestrator.training.outcome import Progress, RecordProgress
 from orchestrator.training.worker import ReportToRay, curve_of, tokens_of

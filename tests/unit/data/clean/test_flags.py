@@ -1,7 +1,7 @@
 import pytest
 from builders import assistant, make_call, make_sample, user
 
-from orchestrator.core.jsonl import dump_line
+from orchestrator.core.files import dump_line
 from orchestrator.core.records import FunctionSpec, JsonObject, ToolSpec
 from orchestrator.data.clean.flags import Flag, find_flags
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.config.schema import ROW_FORMATS, RowFormat
-from orchestrator.core.jsonl import dump_line
+from orchestrator.core.files import dump_line
 from orchestrator.core.records import (
     SAMPLE_KINDS,
     FunctionCall,

@@ -3,16 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import (
-    assistant,
-    make_call,
-    make_config,
-    make_sample,
-    make_tool,
-    user,
-    weather_samples,
-    write_samples,
-)
+from builders import assistant, make_call, make_config, make_sample, make_tool, user, weather_samples, write_samples
 from datasets import Dataset
 
 import evals.check.parity as parity
