@@ -1,7 +1,7 @@
-"""Turns pydantic's account of a bad configuration into lines a person can act on.
+"""Explains a bad configuration: one line for each wrong setting.
 
-Pydantic reports every branch of a union and names validators in its paths. Here each wrong setting gives one line: its
-dotted path, the value, and what the configuration's JSON Schema allows there.
+Pydantic reports every branch of a union and names validators in its paths. A line here has the dotted path, the value,
+and what the configuration's JSON Schema allows there.
 """
 
 import difflib
@@ -37,10 +37,7 @@ class _Problem:
 def explain(error: ValidationError, tree: JsonObject, place_of: PlaceOf) -> ConfigError:
     """One ConfigError for everything wrong with `tree`, one problem a line.
 
-    Args:
-        error: What `RunConfig.model_validate(tree)` raised.
-        tree: The settings that were validated.
-        place_of: Says for a path where the user set it: the file, or `--set`.
+    `error` is what `RunConfig.model_validate(tree)` raised; `place_of` says where the user set a path: file or `--set`.
     """
     errors = [_as_error(problem, place_of(problem.path)) for problem in _problems(error, tree)]
     if len(errors) == 1:
@@ -106,14 +103,10 @@ def _as_error(problem: _Problem, place: str) -> ConfigError:
     schema = schema_at(problem.path)
     match problem.kind:
         case "extra_forbidden" | "invalid_key":
-            allowed = keys_at(problem.path[:-1])
             nearest = _nearest_key(problem.path)
-            return ConfigError(
-                "there is no such key",
-                where=where,
-                allowed=", ".join(allowed),
-                fix=f"Perhaps {nearest} is meant" if nearest else None,
-            )
+            fix = f"Perhaps {nearest} is meant" if nearest else None
+            allowed = ", ".join(keys_at(problem.path[:-1]))
+            return ConfigError("there is no such key", where=where, allowed=allowed, fix=fix)
         case "missing":
             return ConfigError("this key is required", where=where, allowed=describe(schema))
         case "value_error":

@@ -165,10 +165,9 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _batches_divide(self) -> "TrainConfig":
-        if self.batch_size % self.micro_batch_size:
-            raise ValueError(
-                f"batch_size {self.batch_size} must be a multiple of micro_batch_size {self.micro_batch_size}"
-            )
+        size, micro = self.batch_size, self.micro_batch_size
+        if size % micro:
+            raise ValueError(f"batch_size {size} must be a multiple of micro_batch_size {micro}")
         return self
 
 
@@ -237,9 +236,8 @@ class SearchConfig(Section):
     @model_validator(mode="after")
     def _grid_is_finite(self) -> "SearchConfig":
         if self.searcher == "grid" and not isinstance(self.space.learning_rate, tuple):
-            raise ValueError(
-                "searcher 'grid' needs space.learning_rate as a list of values, such as [1e-4, 2e-4, 5e-4]"
-            )
+            example = "[1e-4, 2e-4, 5e-4]"
+            raise ValueError(f"searcher 'grid' needs space.learning_rate as a list of values, such as {example}")
         return self
 
 
