@@ -21,7 +21,7 @@ def run_job(
     work: Callable[..., int],
     arguments: Sequence[str] | None = None,
     *,
-    add_options: Callable[[ArgumentParser], None] | None = None,
+    add_options: Callable[[ArgumentParser], None] = lambda _: None,
     open_folder: Callable[[RunConfig], RunDir] = open_run,
     folder: Callable[[RunConfig], RunDir] = run_dir,
 ) -> int:
@@ -54,8 +54,7 @@ def run_job(
             metavar="KEY=VALUE",
             help="replace one value; repeatable",
         )
-        if add_options is not None:
-            add_options(parser)
+        add_options(parser)
         given = vars(parser.parse_args(arguments))
         config = load_config(given.pop("config"), given.pop("overrides"))
         with locked(folder(config)):  # opening writes, and a run that another process holds must stay as it is

@@ -52,12 +52,8 @@ POLL_INTERVAL_S = 5.0
 LOST_AFTER_S = 60.0
 """A cluster that has not answered for this long is taken for lost."""
 
-CHATTY_LOGGERS = (
-    "ray.dashboard.modules.dashboard_sdk",
-    "ray.dashboard.modules.job.sdk",
-    "ray._private.runtime_env.packaging",
-)
-"""Tell of every upload and connection, in between the lines of the job's own log."""
+CHATTY_LOGGERS = ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging")
+"""Of Ray; they report every upload and connection, in between the lines of the job's own log."""
 
 
 def submit_job(config: RunConfig, stage: str, *, address: str, follow: bool = True) -> int:
@@ -87,12 +83,12 @@ def submit_job(config: RunConfig, stage: str, *, address: str, follow: bool = Tr
         _submit(client, job_id, stage, folder, url=url)
     say(f"Submitted {job_id} to {url}; its results appear in {config.resources.storage_path} on the cluster.")
     if not follow:
-        say(_how_to_go_on(url, job_id))
+        say(_how_to_follow(url, job_id))
         return DONE
     try:
         job = asyncio.run(_follow_to_end(client, url, job_id))
     except KeyboardInterrupt:
-        say(f"Detached; the job goes on. {_how_to_go_on(url, job_id)}")
+        say(f"Detached; the job keeps running. {_how_to_follow(url, job_id)}")
         return INTERRUPTED
     say(f"Job {job_id}: {job.status.value}")
     return exit_code(job.status.value, job.driver_exit_code)
@@ -230,7 +226,7 @@ def _client(url: str) -> Any:
     from ray.job_submission import JobSubmissionClient
 
     for chatty in CHATTY_LOGGERS:
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+        logging.getLogger(f"ray.{chatty}").setLevel(logging.WARNING)
     # Ray lets these variables replace the address that it is given.
     replaced = {name: os.environ.pop(name, None) for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")}
     try:
@@ -250,7 +246,7 @@ def _submit(client: Any, job_id: str, stage: str, folder: str, *, url: str) -> N
         client.submit_job(entrypoint=entrypoint, submission_id=job_id, runtime_env=runtime)
 
 
-def _how_to_go_on(url: str, job_id: str) -> str:
+def _how_to_follow(url: str, job_id: str) -> str:
     return (
         f"Follow it with: ray job logs --address {url} --follow {job_id}. "
         f"Stop it with: ray job stop --address {url} {job_id}."

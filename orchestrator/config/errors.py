@@ -5,11 +5,11 @@ and what the configuration's JSON Schema allows there.
 """
 
 import difflib
+import json
 import reprlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -24,8 +24,7 @@ PlaceOf = Callable[[KeyPath], str]
 BOUNDS = (("minimum", "at least"), ("exclusiveMinimum", "above"), ("maximum", "at most"), ("exclusiveMaximum", "below"))
 
 
-@dataclass(frozen=True)
-class _Problem:
+class _Problem(NamedTuple):
     """One wrong setting; `kind` is pydantic's error type."""
 
     path: KeyPath
@@ -58,7 +57,8 @@ def _problems(error: ValidationError, tree: JsonObject) -> list[_Problem]:
                 by_path[problem.path] = problem
     # Branches of a union that expected another shape complain at the union itself; the branch that was meant
     # complains further in.
-    problems = [problem for path, problem in by_path.items() if not any(_is_below(other, path) for other in by_path)]
+    parents = {path[:length] for path in by_path for length in range(len(path))}
+    problems = [problem for path, problem in by_path.items() if path not in parents]
     meant = {_sibling_meant(problem.path) for problem in problems if problem.kind == "extra_forbidden"}
     return [problem for problem in problems if problem.kind != "missing" or problem.path not in meant]
 
@@ -67,10 +67,6 @@ def _sibling_meant(path: KeyPath) -> KeyPath | None:
     """The key of the same section that an unknown key at `path` is probably meant to be."""
     near = difflib.get_close_matches(str(path[-1]), keys_at(path[:-1]), n=1)
     return (*path[:-1], near[0]) if near else None
-
-
-def _is_below(path: KeyPath, parent: KeyPath) -> bool:
-    return len(path) > len(parent) and path[: len(parent)] == parent
 
 
 def _read_detail(detail: ErrorDetails, tree: JsonObject) -> Iterator[_Problem]:
@@ -118,9 +114,7 @@ def _as_error(problem: _Problem, place: str) -> ConfigError:
 
 def shown(value: Any) -> str:
     """A value for a message, shortened and with YAML's words for null, true and false."""
-    if value is None:
-        return "null"
-    return str(value).lower() if isinstance(value, bool) else reprlib.repr(value)
+    return json.dumps(value) if value is None or isinstance(value, bool) else reprlib.repr(value)
 
 
 def _nearest_key(path: KeyPath) -> str | None:

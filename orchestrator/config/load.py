@@ -10,9 +10,8 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from pydantic import ValidationError
@@ -136,8 +135,7 @@ def _read_mapping(path: Path) -> JsonObject:
 # Overrides
 
 
-@dataclass(frozen=True)
-class _Override:
+class _Override(NamedTuple):
     """One `--set`: the path's parts and the parsed value."""
 
     path: tuple[str, ...]
@@ -209,11 +207,8 @@ def _place_of(key: KeyPath, settings: Sequence[_Override], file: Path) -> str:
 
 
 def _chosen_profile(document: JsonObject, settings: Sequence[_Override]) -> str:
-    chosen = document.get("profile", RunConfig.model_fields["profile"].default)
-    for setting in settings:
-        if setting.path == ("profile",):
-            chosen = setting.value
-    return str(chosen)
+    set_here = [setting.value for setting in settings if setting.path == ("profile",)]
+    return str([document.get("profile", RunConfig.model_fields["profile"].default), *set_here][-1])
 
 
 def _overlay(below: JsonObject, above: JsonObject) -> JsonObject:

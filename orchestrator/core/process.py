@@ -10,6 +10,7 @@ import sys
 import traceback
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import NoReturn
@@ -99,12 +100,8 @@ def _explain(name: str, error: Exception, log: Path | None) -> int:
 
 def _keep_traceback(error: Exception, log: Path | None) -> str:
     if log is not None:
-        try:
-            with log.open("a", encoding="utf-8") as file:
-                traceback.print_exception(error, file=file)
-        except OSError:
-            pass
-        else:
+        with suppress(OSError), log.open("a", encoding="utf-8") as file:
+            traceback.print_exception(error, file=file)
             return f"in {log}"
     traceback.print_exception(error)
     return "above"
