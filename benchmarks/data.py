@@ -22,7 +22,7 @@ from typing import Any
 
 import psutil
 
-from orchestrator.core.jsonl import dump_line
+from orchestrator.core.files import dump_line
 from orchestrator.core.records import Sample
 from orchestrator.toy.synthetic import generate_samples
 

@@ -29,7 +29,7 @@ from safetensors.torch import load_file, save_file
 from evals.records import Case, EngineRecord
 from orchestrator.chat.rendering import render_prompt
 from orchestrator.config.schema import RunConfig
-from orchestrator.core.jsonl import read_jsonl
+from orchestrator.core.files import read_jsonl
 from orchestrator.core.records import TrialRecord
 from orchestrator.models.adapters import keep_adapter, list_adapters
 from orchestrator.models.base import load_tokenizer

@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config.schema import RunConfig
-from orchestrator.core.jsonl import read_jsonl
+from orchestrator.core.files import read_jsonl
 from orchestrator.core.records import TrialRecord
 from orchestrator.multi_lora.messages import EngineStatus, EngineUse
 from orchestrator.run.folder import run_dir

@@ -21,21 +21,21 @@ def run_job(
     work: Callable[..., int],
     arguments: Sequence[str] | None = None,
     *,
-    add_options: Callable[[ArgumentParser], None] | None = None,
+    add_options: Callable[[ArgumentParser], None] = lambda _: None,
     open_folder: Callable[[RunConfig], RunDir] = open_run,
     folder: Callable[[RunConfig], RunDir] = run_dir,
 ) -> int:
-    """Run one job from the command line and return its exit code.
+    """Run `python -m jobs.<job>` and return its exit code.
 
     The traceback of an unexpected error goes to `job.log` in the run's folder.
 
     Args:
-        job: Its name, as in `python -m jobs.<job>`.
-        work: Receives the configuration and the run, which this process holds, and each option of its own as a keyword;
+        job: Its name.
+        work: Receives the configuration, the run, which this process holds, and each option of its own as a keyword;
             returns the exit code.
         arguments: The command line without the program's name; None takes this process's own.
         add_options: Adds the job's own options to its command line.
-        open_folder: Makes the folder that the job works in ready, and refuses one that is not for this configuration.
+        open_folder: Makes the job's folder ready, and refuses one that is not for this configuration.
         folder: Where that folder is. Touches nothing.
     """
     set_environment_defaults()
@@ -45,9 +45,16 @@ def run_job(
     def parsed() -> int:
         nonlocal log
         parser = make_parser(f"jobs.{job}")
-        _add_config_options(parser)
-        if add_options is not None:
-            add_options(parser)
+        parser.add_argument("--config", type=Path, required=True, help="YAML or resolved JSON configuration")
+        parser.add_argument(
+            "--set",
+            dest="overrides",
+            action="append",
+            default=[],
+            metavar="KEY=VALUE",
+            help="replace one value; repeatable",
+        )
+        add_options(parser)
         given = vars(parser.parse_args(arguments))
         config = load_config(given.pop("config"), given.pop("overrides"))
         with locked(folder(config)):  # opening writes, and a run that another process holds must stay as it is
@@ -55,23 +62,11 @@ def run_job(
             log = run.log
             return work(config, run, **given)
 
-    return run_guarded(job, parsed, if_interrupted="the same command goes on from what is done", log=lambda: log)
+    return run_guarded(job, parsed, if_interrupted="the same command resumes it", log=lambda: log)
 
 
 def _interrupt(_signum: int, _frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
-
-
-def _add_config_options(parser: ArgumentParser) -> None:
-    parser.add_argument("--config", type=Path, required=True, help="YAML or resolved JSON configuration")
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="replace one value; repeatable",
-    )
 
 
 def do_stage(

@@ -36,7 +36,7 @@ def evaluate(config: RunConfig, run: RunDir, ensure_cluster: Callable[[], None])
 
 
 def main(config: RunConfig, run: RunDir, *, rescore: bool = False) -> int:
-    """Score the adapters that the run has, or only judge its replies once more."""
+    """Score the adapters that the run has, or only judge its replies again."""
     if rescore:
         from evals.evaluate.rescore import rescore_run
 
@@ -49,7 +49,7 @@ def main(config: RunConfig, run: RunDir, *, rescore: bool = False) -> int:
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--rescore", action="store_true", help="judge the replies that are there once more")
+    parser.add_argument("--rescore", action="store_true", help="judge the stored replies again")
 
 
 if __name__ == "__main__":

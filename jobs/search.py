@@ -17,10 +17,8 @@ def search(config: RunConfig, run: RunDir, ensure_cluster: Callable[[], None]) -
     """Search, unless the run has done so with the same samples and settings."""
 
     def work() -> None:
-        with ThreadPoolExecutor(max_workers=1) as beside:
-            imported = beside.submit(
-                import_module, "evals.check.parity"
-            )  # takes as long as Ray's processes take to start
+        with ThreadPoolExecutor(max_workers=1) as beside:  # the import takes as long as Ray's processes take to start
+            imported = beside.submit(import_module, "evals.check.parity")
             ensure_cluster()
             imported.result()
         from evals.check.parity import require_parity

@@ -47,9 +47,7 @@ class Stage(StrEnum):
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file; `orchestrator init` writes one.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set", "-s", metavar="KEY=VALUE", help="Replace one value of the file, such as train.epochs=2. Repeatable."
-    ),
+    typer.Option("--set", "-s", metavar="KEY=VALUE", help="Replace one value, such as train.epochs=2. Repeatable."),
 ]
 
 app = typer.Typer(
@@ -62,7 +60,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-SET_UP, STAGES, CLUSTER = "Set up", "Stages (each goes on from what is done)", "Cluster"
+SET_UP, STAGES, CLUSTER = "Set up", "Stages (each resumes where it stopped)", "Cluster"
 
 
 def main() -> None:
@@ -108,7 +106,7 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Write a commented starter config that runs as it is."""
-    text = importlib.resources.files("orchestrator.config").joinpath("starter.yaml").read_text(encoding="utf-8")
+    text = (importlib.resources.files("orchestrator.config") / "starter.yaml").read_text(encoding="utf-8")
     try:
         with path.open("w" if force else "x", encoding="utf-8") as file:
             file.write(text)
@@ -170,12 +168,10 @@ def search(config: ConfigFile, overrides: Overrides = None) -> int:
 def evaluate(
     config: ConfigFile,
     *,
-    rescore: Annotated[
-        bool, typer.Option("--rescore", help="Judge the replies that are there once more; asks no model.")
-    ] = False,
+    rescore: Annotated[bool, typer.Option("--rescore", help="Judge the stored replies again; asks no model.")] = False,
     overrides: Overrides = None,
 ) -> int:
-    """Score the kept adapters and the untouched base on held-out cases and suites. Goes on after a cut."""
+    """Score the kept adapters and the untouched base on held-out cases and suites. Resumes after a cut."""
     return _run_stage(Stage.EVALUATE, config, overrides, ["--rescore"] if rescore else [])
 
 

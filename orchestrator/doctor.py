@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -38,10 +39,10 @@ def main() -> int:
     """Look at this machine; returns 1 if something needed is missing."""
     set_environment_defaults()
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    return tell(findings())
+    return print_findings(findings())
 
 
-def tell(found: Iterable[Finding]) -> int:
+def print_findings(found: Iterable[Finding]) -> int:
     """Print each finding and what they come to; returns 1 if something needed is missing."""
     num_missing = 0
     for finding in found:
@@ -62,9 +63,7 @@ def findings() -> Iterator[Finding]:
     yield enough("free disk space", free_gib, MIN_FREE_DISK_GIB, where=str(Path.cwd()))
     yield free_memory(MEMORY_INFO)
     address = os.environ.get("RAY_ADDRESS")
-    yield Finding(
-        "note", f"RAY_ADDRESS is {address}: runs join it" if address else "RAY_ADDRESS is not set: Ray is local"
-    )
+    yield Finding("note", f"RAY_ADDRESS is {f'{address}: runs join it' if address else 'not set: Ray is local'}")
 
 
 def python_version(version: tuple[int, ...]) -> Finding:
@@ -83,10 +82,8 @@ def package_loads(module: str, distributions: tuple[str, ...]) -> Finding:
         # A library of the wrong build fails with OSError or RuntimeError, not ImportError.
         return Finding("missing", f"{module}: {' '.join(str(error).split())}")
     for distribution in distributions:
-        try:
+        with suppress(importlib.metadata.PackageNotFoundError):
             return Finding("ok", f"{distribution} {importlib.metadata.version(distribution)}")
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return Finding("missing", f"{module}: imports, but is no installed package")
 
 

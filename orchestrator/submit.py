@@ -2,9 +2,9 @@
 
 What travels is a package made for the job: this project's code, the resolved configuration, and each data source and
 suite of cases that is a file on this machine, with its answers and tools, and the module of a function that reads rows.
-Everything else is the cluster's: a source
-that does not exist here, a base model's folder, and `resources.storage_path`, where the results appear. The driver runs
-on the head node and asks for no CPUs of its own, so that a head without work (`resources: {CPU: 0}`) can still hold it.
+Everything else is the cluster's: a source that does not exist here, a base model's folder, and
+`resources.storage_path`, where the results appear. The driver runs on the head node and asks for no CPUs of its own, so
+that a head without work (`resources: {CPU: 0}`) can still hold it.
 
 Authentication is Ray's own: RAY_AUTH_MODE=token with the token in RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or
 ~/.ray/auth_token. No secret is put into the job's environment, which Ray shows to all who reach its dashboard.
@@ -29,8 +29,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 from urllib.parse import urlsplit
 
-from orchestrator.config.evaluation import SuiteConfig
-from orchestrator.config.fields import is_function
+from orchestrator.config.evaluation import SuiteConfig, is_function
 from orchestrator.config.schema import SYNTHETIC, RunConfig, SourceConfig
 from orchestrator.core.errors import DONE, FAILED, INTERRUPTED, InputError, SubmissionError
 from orchestrator.core.process import ENVIRONMENT_DEFAULTS
@@ -53,12 +52,8 @@ POLL_INTERVAL_S = 5.0
 LOST_AFTER_S = 60.0
 """A cluster that has not answered for this long is taken for lost."""
 
-CHATTY_LOGGERS = (
-    "ray.dashboard.modules.dashboard_sdk",
-    "ray.dashboard.modules.job.sdk",
-    "ray._private.runtime_env.packaging",
-)
-"""Tell of every upload and connection, in between the lines of the job's own log."""
+CHATTY_LOGGERS = ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging")
+"""Of Ray; they report every upload and connection, in between the lines of the job's own log."""
 
 
 def submit_job(config: RunConfig, stage: str, *, address: str, follow: bool = True) -> int:
@@ -71,7 +66,7 @@ def submit_job(config: RunConfig, stage: str, *, address: str, follow: bool = Tr
         follow: Show the job's log until it ends; otherwise return as soon as it is submitted.
 
     Returns:
-        The exit code of the job; 130 if it was stopped, or if Ctrl-C ended the following (the job then goes on).
+        The exit code of the job; 130 if it was stopped, or if Ctrl-C detached from it (the job then runs on).
 
     Raises:
         InputError: If the stage is unknown, the address is no URL or does not answer, the token is missing or wrong,
@@ -88,12 +83,12 @@ def submit_job(config: RunConfig, stage: str, *, address: str, follow: bool = Tr
         _submit(client, job_id, stage, folder, url=url)
     say(f"Submitted {job_id} to {url}; its results appear in {config.resources.storage_path} on the cluster.")
     if not follow:
-        say(_how_to_go_on(url, job_id))
+        say(_how_to_follow(url, job_id))
         return DONE
     try:
         job = asyncio.run(_follow_to_end(client, url, job_id))
     except KeyboardInterrupt:
-        say(f"Detached; the job goes on. {_how_to_go_on(url, job_id)}")
+        say(f"Detached; the job keeps running. {_how_to_follow(url, job_id)}")
         return INTERRUPTED
     say(f"Job {job_id}: {job.status.value}")
     return exit_code(job.status.value, job.driver_exit_code)
@@ -104,11 +99,8 @@ def exit_code(status: str, driver_exit_code: int | None) -> int:
 
     A job that failed before its command ran, or that a signal killed (Ray says a negative code), gives 1.
     """
-    if status == "SUCCEEDED":
-        return DONE
-    if status == "STOPPED":
-        return INTERRUPTED
-    return driver_exit_code if driver_exit_code is not None and driver_exit_code > 0 else FAILED
+    ended = {"SUCCEEDED": DONE, "STOPPED": INTERRUPTED}
+    return ended.get(status, max(driver_exit_code or 0, 0) or FAILED)
 
 
 def stage_package(config: RunConfig, folder: Path) -> None:
@@ -139,13 +131,12 @@ def stage_package(config: RunConfig, folder: Path) -> None:
 def _copy_module(row_format: str, folder: Path) -> None:
     """Copy the module of a `RowFunction` with all of its package, if that lies in the current directory."""
     name = row_format.partition(":")[0].partition(".")[0]
-    file = f"{name}.py"
     if not is_function(row_format) or name in PACKAGES:
         return
     if Path(name).is_dir():
         shutil.copytree(name, folder / name, ignore=_CACHES, dirs_exist_ok=True)
-    elif Path(file).is_file():
-        shutil.copyfile(file, folder / file)
+    elif Path(f"{name}.py").is_file():
+        shutil.copyfile(f"{name}.py", folder / f"{name}.py")
 
 
 def _with_answers(entry: Entry) -> Entry:
@@ -173,12 +164,10 @@ def _files_here(entry: SourceConfig | SuiteConfig) -> dict[str, Path]:
 def _refuse_too_large(entries: Sequence[SourceConfig | SuiteConfig]) -> None:
     total = sum(file.stat().st_size for entry in entries for file in _files_here(entry).values())
     if total > MAX_SOURCES_BYTES:
-        raise InputError(
-            f"the data files on this machine are {total / 2**20:.0f} MiB, too large to travel with a job",
-            where="data.sources and eval.suites",
-            allowed=f"{MAX_SOURCES_BYTES / 2**20:.0f} MiB together",
-            fix="Copy them to storage that the cluster reaches and name them by their path there",
-        )
+        what = f"the data files on this machine are {total / 2**20:.0f} MiB, too large to travel with a job"
+        allowed = f"{MAX_SOURCES_BYTES / 2**20:.0f} MiB together"
+        fix = "Copy them to storage that the cluster reaches and name them by their path there"
+        raise InputError(what, where="data.sources and eval.suites", allowed=allowed, fix=fix)
 
 
 def _staged(entries: Sequence[Entry], kind: str, folder: Path) -> tuple[Entry, ...]:
@@ -212,13 +201,9 @@ def _reachable(address: str) -> str:
         # Any answer will do here, and one that asks for a token is explained when the client connects.
         answer.close()
     except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", None) or error
-        raise InputError(
-            f"no Ray job server answers ({reason})",
-            where=url,
-            allowed=example,
-            fix="Start the cluster, or forward the dashboard's port of its head node to this machine",
-        ) from None
+        what = f"no Ray job server answers ({getattr(error, 'reason', None) or error})"
+        fix = "Start the cluster, or forward the dashboard's port of its head node to this machine"
+        raise InputError(what, where=url, allowed=example, fix=fix) from None
     return url
 
 
@@ -231,11 +216,8 @@ def _explained(url: str) -> Iterator[None]:
         yield
     except AuthenticationError as error:
         problem = "refuses this token" if "invalid" in str(error).lower() else "asks for a token and got none"
-        raise InputError(
-            f"the cluster {problem}",
-            where=url,
-            fix="Set RAY_AUTH_MODE=token and put the cluster's token into ~/.ray/auth_token or RAY_AUTH_TOKEN",
-        ) from None
+        fix = "Set RAY_AUTH_MODE=token and put the cluster's token into ~/.ray/auth_token or RAY_AUTH_TOKEN"
+        raise InputError(f"the cluster {problem}", where=url, fix=fix) from None
     except (OSError, RuntimeError) as error:
         raise SubmissionError(f"the cluster did not take the request ({error})", where=url) from error
 
@@ -244,7 +226,7 @@ def _client(url: str) -> Any:
     from ray.job_submission import JobSubmissionClient
 
     for chatty in CHATTY_LOGGERS:
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+        logging.getLogger(f"ray.{chatty}").setLevel(logging.WARNING)
     # Ray lets these variables replace the address that it is given.
     replaced = {name: os.environ.pop(name, None) for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")}
     try:
@@ -258,15 +240,13 @@ def _client(url: str) -> Any:
 
 
 def _submit(client: Any, job_id: str, stage: str, folder: str, *, url: str) -> None:
+    entrypoint = f"python -m jobs.{stage} --config {CONFIG_NAME}"
+    runtime = {"working_dir": folder, "env_vars": dict(ENVIRONMENT_DEFAULTS)}
     with _explained(url):
-        client.submit_job(
-            entrypoint=f"python -m jobs.{stage} --config {CONFIG_NAME}",
-            submission_id=job_id,
-            runtime_env={"working_dir": folder, "env_vars": dict(ENVIRONMENT_DEFAULTS)},
-        )
+        client.submit_job(entrypoint=entrypoint, submission_id=job_id, runtime_env=runtime)
 
 
-def _how_to_go_on(url: str, job_id: str) -> str:
+def _how_to_follow(url: str, job_id: str) -> str:
     return (
         f"Follow it with: ray job logs --address {url} --follow {job_id}. "
         f"Stop it with: ray job stop --address {url} {job_id}."
@@ -303,11 +283,8 @@ async def _follow_to_end(client: Any, url: str, job_id: str) -> Any:
         answered = answered if job is None else time.monotonic()
         if time.monotonic() - answered > LOST_AFTER_S:
             stream.cancel()
-            raise SubmissionError(
-                f"the cluster has not answered for {LOST_AFTER_S:.0f} s while job {job_id} was running",
-                where=url,
-                fix="Submit again when it is back: the run goes on from what is done",
-            )
+            what = f"the cluster has not answered for {LOST_AFTER_S:.0f} s while job {job_id} was running"
+            raise SubmissionError(what, where=url, fix="Submit again when it is back: the run resumes")
         if stream.done():
             stream.result()
             await asyncio.sleep(1)

@@ -4,8 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config.schema import LoraConfig, ModelConfig, ResourcesConfig, RunConfig, TrainConfig
-from orchestrator.core.files import write_text_atomic
-from orchestrator.core.jsonl import dump_jsonl
+from orchestrator.core.files import dump_jsonl, write_text_atomic
 from orchestrator.core.records import (
     FunctionCall,
     FunctionSpec,

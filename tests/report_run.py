@@ -12,8 +12,7 @@ from evals.records import CanaryProof, Case, EngineRecord, FailedAdapter, Genera
 from evals.stats.metrics import score_cases
 from orchestrator.chat.reply import ServedReply
 from orchestrator.config.schema import RunConfig
-from orchestrator.core.files import write_text_atomic
-from orchestrator.core.jsonl import dump_jsonl
+from orchestrator.core.files import dump_jsonl, write_text_atomic
 from orchestrator.core.records import AdapterRecord, EvalPoint, StopReason, ToolCall, ToolSpec, TrialRecord
 from orchestrator.run.folder import Ledger, StageEntry
 from orchestrator.run.paths import RunDir

@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _write_cases(given: Namespace) -> None:
     # The formats need the readers of the data, which whoever only scores replies does not.
     from evals.cases.suites import cases_from_file
-    from orchestrator.core.jsonl import dump_jsonl
+    from orchestrator.core.files import dump_jsonl
     from orchestrator.core.process import output_file, show, write_output
     from orchestrator.data.formats.bfcl import answers_path
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from evals.cases.samples import Turns, cases_from_samples
 from evals.records import NO_CALL_SUFFICES, Case
-from orchestrator.config.fields import RowFormat
+from orchestrator.config.evaluation import RowFormat
 from orchestrator.core.records import BENIGN, HARMFUL, NO_FITTING_TOOL, JsonObject, Message, SampleKind
 from orchestrator.data.clean.quality import check_sample
 from orchestrator.data.formats.canonical import sample_from_row

@@ -1,20 +1,21 @@
 """The card of a check, and how a person sees it: tables and whole sentences, the verdict last."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Literal
 
-from orchestrator.core.jsonl import read_jsonl
+from evals.stats.data_card import DataTable, data_sentences, data_tables, leak_warning, reasons_table
+from orchestrator.core.files import read_jsonl
 from orchestrator.core.progress import say, show_table
-from orchestrator.core.records import SAMPLE_KINDS, QuarantinedRow, Record, SampleKind
+from orchestrator.core.records import QuarantinedRow, Record, SampleKind
 from orchestrator.core.text import duration_text
-from orchestrator.data.card import DataCard, LeakCard, Overlap, ReasonCount, TokenCard
+from orchestrator.data.card import DataCard, TokenCard
 from orchestrator.data.rejection import REPEATED, Reasons
 from orchestrator.run.paths import RunDir, SplitName
 
 BAR_CHARS = 30
-MAX_TOOLS = 12
-"""Most tools that the table of tools names; the card has all."""
+MAX_ROWS: Mapping[str, int] = {"Tools": 12, "Tags": 12}
+"""Most rows shown of a table that may be long, by its title; the card has all."""
 
 ParityProblemCode = Literal[
     "prompt_differs",
@@ -41,10 +42,10 @@ class ParityCard(Record):
     """Whether what is trained is what is evaluated and served. Produced by `check_parity`.
 
     `prompts` samples of every kind had their evaluation prompt compared with their training tokens; `calls` gold calls
-    were rendered, decoded and parsed; `serving_calls` of them also by vLLM's parser named `serving_parser` (None with
-    `serving_note` where it could not be asked). `base_template_differs` of the prompts differ when rendered with
-    the base's own chat template: serve with the adapter's `chat_template.jinja`. `problems` holds the first of
-    each code, `num_problems` counts all.
+    were rendered, decoded and parsed, `serving_calls` of them also by vLLM's `serving_parser` (None where it could not
+    be asked; `serving_note` says why). `base_template_differs` of the prompts render differently with the base's own
+    chat template: serve with the adapter's `chat_template.jinja`. `problems` holds the first of each code,
+    `num_problems` counts all.
     """
 
     prompts: int
@@ -82,11 +83,11 @@ def show_check(card: CheckCard, folder: RunDir, *, is_new: bool, conflict: str |
     if card.data is not None:
         show_data(card.data)
     elif has_rows_aside:
-        show_reasons("Set aside", _quarantined(folder))
-    if card.tokens:
-        show_tokens(card.tokens)
-    if card.data is not None and card.data.leaks:
-        show_leaks(card.data)
+        reasons = Reasons()
+        for row in read_jsonl(folder.quarantine, QuarantinedRow):
+            reasons.add_row(row)
+        _show(reasons_table("Set aside", reasons.counts()))
+    show_tokens(card.tokens)
     if card.parity is not None:
         show_parity(card.parity)
     if has_rows_aside:
@@ -101,70 +102,35 @@ def show_check(card: CheckCard, folder: RunDir, *, is_new: bool, conflict: str |
 
 
 def show_data(card: DataCard) -> None:
-    """Sources, kinds, tools and what was set aside."""
-    aside = f"{_share(card.quarantined, card.rows)} were set aside{_repeats(card)}"
-    say(f"\n{card.rows:,} rows became {card.samples:,} samples; {aside}.")
-    sources = [
-        [source.path, _formats(source.formats.items()), f"{source.rows:,}", f"{source.samples:,}"]
-        for source in card.sources
-    ]
-    show_table("Sources", ["source", "format (inferred from)", "rows", "samples"], sources)
-    kinds = [
-        [kind, *(f"{card.part_kinds[part].get(kind, 0):,}" for part in ("train", "val", "test"))]
-        for kind in SAMPLE_KINDS
-        if kind in card.kinds
-    ]
-    show_table("What the last turn teaches", ["kind", "train", "val", "test"], kinds)
-    if card.inferred_kinds:
-        say(f"The kind of {_share(card.inferred_kinds, card.samples)} samples was inferred from their last turn.")
-    if card.repaired_nulls:
-        say(f"{card.repaired_nulls:,} nulls that a table had filled in were taken out.")
-    _show_tools(card)
-    show_reasons("Set aside", card.reasons)
-    show_reasons("Kept, but look at these", card.flags)
-    ignored = sum((Counter(source.ignored_fields) for source in card.sources), Counter[str]())
-    if ignored:
-        fields = ", ".join(f"{name} ({count:,} rows)" for name, count in ignored.most_common(8))
-        say(f"Fields that hold something and were not used: {fields}.")
+    """What the report says of the data, and how many of the rows set aside repeat others."""
+    say("")
+    for sentence in data_sentences(card):
+        say(sentence)
+    repeats = sum(found.count for reason, found in card.reasons.items() if reason in REPEATED)
+    if repeats:
+        say(f"{repeats:,} of the rows set aside repeat others.")
+    for table in data_tables(card):
+        _show(table)
+    warning = leak_warning(card)
+    if warning:
+        say(warning)
 
 
-def _repeats(card: DataCard) -> str:
-    count = sum(found.count for reason, found in card.reasons.items() if reason in REPEATED)
-    return f", {count:,} of these because they repeat others" if count else ""
-
-
-def _formats(formats: Iterable[tuple[str, object]]) -> str:
-    return "; ".join(f"{name} ({getattr(count, 'why', '')})" for name, count in formats)
-
-
-def _show_tools(card: DataCard) -> None:
-    called = sorted(card.tools.items(), key=lambda tool: (-tool[1].calls, tool[0]))
-    rows = [[name, f"{tool.offered:,}", f"{tool.calls:,}"] for name, tool in called[:MAX_TOOLS]]
-    more = f", {len(called) - MAX_TOOLS:,} more not shown" if len(called) > MAX_TOOLS else ""
-    if rows:
-        show_table(f"Tools ({card.num_tools:,}{more})", ["tool", "offered in samples", "calls"], rows)
-    never = sum(not tool.calls for tool in card.tools.values())
-    if never:
-        say(f"{never:,} tools are offered and never called.")
-
-
-def show_reasons(title: str, reasons: Mapping[str, ReasonCount]) -> None:
-    """Reason codes by frequency, each with its first example."""
-    if reasons:
-        ordered = sorted(reasons.items(), key=lambda item: -item[1].count)
-        show_table(title, ["reason", "rows", "the first"], [[r, f"{c.count:,}", c.example] for r, c in ordered])
-
-
-def _quarantined(folder: RunDir) -> dict[str, ReasonCount]:
-    reasons = Reasons()
-    for row in read_jsonl(folder.quarantine, QuarantinedRow):
-        reasons.add_row(row)
-    return reasons.counts()
+def _show(table: DataTable) -> None:
+    if not table.rows:
+        return
+    rows = table.rows[: MAX_ROWS.get(table.title)]
+    hidden = len(table.rows) - len(rows)
+    title = f"{table.title} ({len(table.rows):,}, {hidden:,} more not shown)" if hidden else table.title
+    show_table(title, table.head, [[cell if isinstance(cell, str) else f"{cell:,}" for cell in row] for row in rows])
+    if table.note:
+        say(table.note)
 
 
 def show_tokens(cards: Mapping[SplitName, TokenCard]) -> None:
     """Lengths as a histogram, and what carries the loss."""
     for part, card in cards.items():
+        learned = f"{card.learned_tokens:,} ({card.learned_tokens / max(card.tokens, 1):.1%})"
         most = max((samples for _, samples in card.histogram), default=1) or 1
         rows = [
             [f"up to {up_to:,}", f"{samples:,}", "#" * -(-samples * BAR_CHARS // most)]
@@ -172,31 +138,12 @@ def show_tokens(cards: Mapping[SplitName, TokenCard]) -> None:
         ]
         show_table(f"Tokens a sample, {part}", ["tokens", "samples", ""], rows)
         say(
-            f"{part}: {card.tokens:,} tokens, of which {_share(card.learned_tokens, card.tokens)} carry the loss "
-            f"({card.mask}); longest {card.longest:,}; {len(card.left_out):,} left out, {card.shortened:,} shortened."
+            f"{part}: {card.tokens:,} tokens, of which {learned} carry the loss ({card.mask}); "
+            f"longest {card.longest:,}; {len(card.left_out):,} left out, {card.shortened:,} shortened."
         )
         for reason, count in Counter(row.reason for row in card.left_out).most_common():
             first = next(row for row in card.left_out if row.reason == reason)
             say(f"  left out: {reason} x {count:,}, such as {first.source}: {first.detail}")
-
-
-def show_leaks(card: DataCard) -> None:
-    """What the held-out parts share with train."""
-    rows = [[part, *_overlaps(leak)] for part, leak in card.leaks.items()]
-    columns = ["part", "prompts", "near-duplicates", "text arguments", "tools"]
-    show_table("Shared with train", columns, rows)
-    for part, leak in card.leaks.items():
-        if leak.prompts.count:
-            say(f"{part} shares prompts with train, such as: {leak.prompts.example}")
-
-
-def _overlaps(leak: LeakCard) -> Iterator[str]:
-    for overlap in (leak.prompts, leak.near_duplicates, leak.arguments, leak.tools):
-        yield _overlap(overlap)
-
-
-def _overlap(overlap: Overlap) -> str:
-    return f"{overlap.count:,} of {overlap.n:,}"
 
 
 def show_parity(card: ParityCard) -> None:
@@ -219,7 +166,3 @@ def show_parity(card: ParityCard) -> None:
         )
     for problem in card.problems:
         say(f"  {problem.code}: {problem.sample_id}: {problem.detail}")
-
-
-def _share(count: int, total: int) -> str:
-    return f"{count:,} ({count / total:.1%})" if total else f"{count:,}"

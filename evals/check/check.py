@@ -4,15 +4,14 @@ import os
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
-from evals.check.card import CheckCard, ParityCard
+from evals.check.card import CheckCard
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import InputError
-from orchestrator.core.files import digest_of, write_text_atomic
-from orchestrator.core.jsonl import parse_line
-from orchestrator.data.card import DataCard, TokenCard
+from orchestrator.core.files import digest_of, parse_line, write_text_atomic
 from orchestrator.data.prepare.prepare import data_digest, prepare_data, tokenizer_digest
-from orchestrator.run.paths import RunDir, SplitName
+from orchestrator.run.paths import RunDir
 
 
 def check_path(folder: RunDir) -> Path:
@@ -49,47 +48,33 @@ def check_data(config: RunConfig, folder: RunDir, *, base_dir: Path) -> CheckCar
     for of_other_data in (check_path(folder), folder.quarantine):  # must not outlive a check that is cut off below
         of_other_data.unlink(missing_ok=True)
     started = time.monotonic()
-    data, tokens, parity, not_ready = _findings(config, folder, base_dir)
-    card = CheckCard(
-        digest=digest,
-        data_digest=made_from,
-        data=data,
-        tokens=tokens,
-        parity=parity,
-        not_ready=not_ready,
-        duration_s=round(time.monotonic() - started, 3),
-    )
+    found = _findings(config, folder, base_dir)
+    duration_s = round(time.monotonic() - started, 3)
+    card = CheckCard(digest=digest, data_digest=made_from, **found, duration_s=duration_s)
     write_text_atomic(check_path(folder), card.model_dump_json(indent=2) + "\n")
     return card
 
 
-def _findings(
-    config: RunConfig, folder: RunDir, base_dir: Path
-) -> tuple[DataCard | None, dict[SplitName, TokenCard], ParityCard | None, tuple[str, ...]]:
-    data: DataCard | None = None
-    tokens: dict[SplitName, TokenCard] = {}
-    parity: ParityCard | None = None
+def _findings(config: RunConfig, folder: RunDir, base_dir: Path) -> dict[str, Any]:
+    """The card's data, tokens and parity, as far as they were found, and what is not ready."""
+    found: dict[str, Any] = {"data": None, "tokens": {}, "parity": None}
     try:
-        data = prepare_data(config, folder, base_dir=base_dir)
+        found["data"] = prepare_data(config, folder, base_dir=base_dir)
         # Transformers and vLLM take seconds to load: not before the data is known to be good.
         from orchestrator.data.tokens.store import refuse_left_out, tokenize_run
 
-        tokens = tokenize_run(config, folder)
-        refuse_left_out(config, tokens)
+        found["tokens"] = tokenize_run(config, folder)
+        refuse_left_out(config, found["tokens"])
         from evals.check.parity import check_parity
 
-        parity = check_parity(config, folder)
+        found["parity"] = parity = check_parity(config, folder)
     except InputError as error:
-        return data, tokens, parity, (str(error),)
-    return data, tokens, parity, tuple(f"{problem.code}: {problem.detail}" for problem in parity.problems)
+        return {**found, "not_ready": (str(error),)}
+    return {**found, "not_ready": tuple(f"{problem.code}: {problem.detail}" for problem in parity.problems)}
 
 
 def take_over_check(folder: RunDir, run: RunDir, digest: str) -> bool:
-    """Give a run the data of the check in `folder`, tokens included, if it was made from the same and found ready.
-
-    Returns:
-        Whether it was.
-    """
+    """Give a run the data of the check in `folder`, tokens included, if it was made from the same and found ready."""
     card = read_check(folder)
     if card is None or card.data_digest != digest or card.not_ready:
         return False

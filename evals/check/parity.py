@@ -5,11 +5,10 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice, pairwise
+from itertools import chain, islice, pairwise
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
 from datasets import load_from_disk
 from transformers import AutoTokenizer
 
@@ -22,9 +21,8 @@ from orchestrator.chat.serving import serving_reader
 from orchestrator.chat.template import own_template
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import ConfigError, DataError, EvaluationError
-from orchestrator.core.files import digest_of, write_text_atomic
-from orchestrator.core.jsonl import parse_line, read_jsonl
-from orchestrator.core.records import SAMPLE_KINDS, FunctionCall, JsonObject, Message, Sample, ToolSpec
+from orchestrator.core.files import digest_of, parse_line, read_jsonl, write_text_atomic
+from orchestrator.core.records import SAMPLE_KINDS, FunctionCall, FunctionSpec, JsonObject, Message, Sample, ToolSpec
 from orchestrator.data.card import LeftOut
 from orchestrator.data.tokens.store import (
     LedgerRow,
@@ -94,13 +92,8 @@ def check_parity(config: RunConfig, run: RunDir, *, with_serving_parser: bool = 
     folder = base_folder(config.model)
     tokenizer = load_tokenizer(folder, trust_remote_code=config.model.trust_remote_code)
     base = own_template(AutoTokenizer.from_pretrained(folder, trust_remote_code=config.model.trust_remote_code))
-    digest = digest_of(
-        tokens_digest(config, run, tokenizer, ("train", "val", "test")),
-        base,
-        config.eval.reply_format,
-        with_serving_parser,
-        package_versions(),
-    )
+    tokens = tokens_digest(config, run, tokenizer, ("train", "val", "test"))
+    digest = digest_of(tokens, base, config.eval.reply_format, with_serving_parser, package_versions())
     path = run.root / "data" / "tokens" / "parity.json"
     if path.is_file():
         stored = json.loads(path.read_text(encoding="utf-8"))
@@ -176,9 +169,9 @@ class _Check:
             return f"vLLM's parser could not be asked: {error}"
         return None
 
-    def _tell(self, code: ParityProblemCode, sample: Sample, detail: str) -> None:
+    def _add(self, code: ParityProblemCode, sample_id: str, detail: str) -> None:
         self.num_problems += 1
-        self.problems.setdefault(code, ParityProblem(code=code, sample_id=sample.id, detail=detail))
+        self.problems.setdefault(code, ParityProblem(code=code, sample_id=sample_id, detail=detail))
 
     def _check_calls(self, rows: Sequence[ParityRow]) -> None:
         """Decode every learned turn as the engine would and read its calls again."""
@@ -196,28 +189,28 @@ class _Check:
         where = f"turn {span.place + 1}"
         if self.reply_format is None:
             if gold:
-                self._tell("call_not_parsed", sample, f"{where}: {self.no_format}")
+                self._add("call_not_parsed", sample.id, f"{where}: {self.no_format}")
             return
         parsed = parse_reply(text, format=self.reply_format)
         found = [call.function for call in parsed.calls]
         if parsed.problems or len(found) < len(gold):
             why = parsed.problems[0].detail if parsed.problems else f"no call is read in {clip(text)}"
-            self._tell("call_not_parsed", sample, f"{where}: {why}")
+            self._add("call_not_parsed", sample.id, f"{where}: {why}")
         elif not _same_calls(found, gold):
-            self._tell("call_changed", sample, f"{where}: {clip(text)} is read as other calls than the data has")
+            self._add("call_changed", sample.id, f"{where}: {clip(text)} is read as other calls than the data has")
         if self.serving is not None and (gold or found):
             self.serving_calls += len(gold)
             served = self.serving(text)
             if not _serves(served, gold):
                 detail = f"{where}: vLLM's {served.parser} parser reads other calls than the data has in {clip(text)}"
-                self._tell("serving_parser_differs", sample, detail)
+                self._add("serving_parser_differs", sample.id, detail)
 
     def _check_fault(self, sample: Sample, fault: LeftOut) -> None:
         """A test row that cannot be shown: evaluation would fail on it, or its calls could never be given."""
         if fault.reason == "template_refuses":
-            self._tell("prompt_differs", sample, fault.detail)
+            self._add("prompt_differs", sample.id, fault.detail)
         elif any(message.tool_calls for message in sample.messages):
-            self._tell("call_not_parsed", sample, fault.detail)
+            self._add("call_not_parsed", sample.id, fault.detail)
 
     def _note_parts(self, sample: Sample) -> None:
         roles = {message.role for message in sample.messages}
@@ -234,10 +227,8 @@ class _Check:
     def _check_template(self) -> None:
         """Render each part that the data has, made of words that no template writes, and look for the words."""
         for code, sample_id in self.firsts.items():
-            for word in _dropped_words(self.form, code):
-                self.num_problems += 1
-                detail = f"the chat template does not show {word}"
-                self.problems.setdefault(code, ParityProblem(code=code, sample_id=sample_id, detail=detail))
+            for what in _dropped(self.form, code):
+                self._add(code, sample_id, f"the chat template does not show {what}")
 
     def _draw(self, row: ParityRow) -> None:
         drawn = self.drawn.setdefault(row.sample.kind, [])
@@ -256,9 +247,11 @@ class _Check:
             where = f"turn {span.place + 1}"
             prompt = render_prompt(form.tokenizer, before, sample.tools, thinking=form.thinking)
             if row.ids[: len(prompt)] != prompt:
-                self._tell("prompt_differs", sample, f"{where}: evaluation's prompt is not how the trained row begins")
+                self._add(
+                    "prompt_differs", sample.id, f"{where}: evaluation's prompt is not how the trained row begins"
+                )
             if fault := self._mask_fault(row, span, prompt):
-                self._tell("mask_wrong", sample, f"{where}: {fault}")
+                self._add("mask_wrong", sample.id, f"{where}: {fault}")
             differs = differs or _prompt_text(form, before, sample) != _prompt_text(self.base_form, before, sample)
         return differs
 
@@ -280,35 +273,24 @@ def _prompt_text(form: ChatFormat, before: Sequence[Message], sample: Sample) ->
         return None
 
 
-def _dropped_words(form: ChatFormat, code: ParityProblemCode) -> list[str]:
+def _dropped(form: ChatFormat, code: ParityProblemCode) -> list[str]:
     """What of a conversation with this part does not appear in its text. A template that refuses it drops nothing."""
     ask: JsonObject = {"role": "user", "content": "What is it like?"}
     function = {"name": "orchard_lantern", "arguments": {"meadow_key": "harbour_value"}}
     call: JsonObject = {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": function}]}
-    result: JsonObject = {"role": "tool", "name": "orchard_lantern", "content": "glacier_result"}
-    tool = ToolSpec.model_validate(
-        {
-            "function": {
-                "name": "orchard_lantern",
-                "description": "copper_description",
-                "parameters": {"type": "object", "properties": {"meadow_key": {"type": "string"}}},
-            }
-        }
-    )
+    called = [ask, call, {"role": "tool", "name": "orchard_lantern", "content": "glacier_result"}]
+    parameters = {"type": "object", "properties": {"meadow_key": {"type": "string"}}}
+    tool = FunctionSpec(name="orchard_lantern", description="copper_description", parameters=parameters)
+    of_tool = {"orchard_lantern": "tools", "copper_description": "descriptions", "meadow_key": "parameters of tools"}
+    of_call = {"orchard_lantern": "tool calls", "meadow_key": "arguments", "harbour_value": "values of arguments"}
     probes: dict[str, tuple[list[JsonObject], dict[str, str]]] = {
         "system_dropped": ([{"role": "system", "content": "violet_system"}, ask], {"violet_system": "system messages"}),
-        "tools_dropped": (
-            [ask],
-            {"orchard_lantern": "tools", "copper_description": "descriptions", "meadow_key": "parameters of tools"},
-        ),
-        "tool_calls_dropped": (
-            [ask, call, result],
-            {"orchard_lantern": "tool calls", "meadow_key": "arguments", "harbour_value": "values of arguments"},
-        ),
-        "tool_results_dropped": ([ask, call, result], {"glacier_result": "tool results"}),
+        "tools_dropped": ([ask], of_tool),
+        "tool_calls_dropped": (called, of_call),
+        "tool_results_dropped": (called, {"glacier_result": "tool results"}),
     }
     messages, words = probes[code]
-    offered = [tool.model_dump(mode="json")] if code == "tools_dropped" else None
+    offered = [ToolSpec(function=tool).model_dump(mode="json")] if code == "tools_dropped" else None
     try:
         text = form.text(messages, offered, prompt=True)
     except RowLeftOut:
@@ -339,9 +321,7 @@ def _parity_rows(run: RunDir, form: ChatFormat) -> Iterator[ParityRow]:
     Raises:
         DataError: If the stored tokens are not those of the split files.
     """
-    stored: tuple[SplitName, ...] = ("train", "val")
-    for part in stored:
-        yield from _stored_rows(run, part)
+    yield from chain(_stored_rows(run, "train"), _stored_rows(run, "val"))
     for sample, row, _ in tokenize_samples(form, read_jsonl(run.split("test"), Sample), max_length=None, screen=False):
         if isinstance(row, LeftOut):
             yield ParityRow(sample, [], (), row)
@@ -357,11 +337,8 @@ def _stored_rows(run: RunDir, part: SplitName) -> Iterator[ParityRow]:
         sample = next((sample for sample in samples if entry and sample.id == entry.id), None)
         learned = _runs(labels)
         if entry is None or sample is None or len(learned) != len(entry.turns):
-            raise DataError(
-                "the stored tokens are not those of the split files",
-                where=str(tokens_folder(run, part)),
-                fix="Remove the folder data/tokens of the run, so that the data is tokenised again",
-            )
+            what = "the stored tokens are not those of the split files"
+            raise DataError(what, where=str(tokens_folder(run, part)), fix=FIXES["mask_wrong"])
         spans = tuple(Span(place, start, end) for place, (start, end) in zip(entry.turns, learned, strict=True))
         yield ParityRow(sample, ids.tolist(), spans)
 
@@ -371,14 +348,10 @@ def _arrays(run: RunDir, part: SplitName) -> Iterator[tuple[np.ndarray, np.ndarr
     rows = load_from_disk(str(tokens_folder(run, part))).with_format("arrow")
     for table in rows.iter(ROWS_AT_ONCE):
         columns = [table.column(name).combine_chunks() for name in ("input_ids", "labels")]
-        values = [_flat(column) for column in columns]
+        ids, labels = (np.asarray(column.flatten().to_numpy()) for column in columns)
         starts = columns[0].offsets.to_numpy() - columns[0].offsets[0].as_py()
         for start, end in pairwise(starts):
-            yield values[0][start:end], values[1][start:end]
-
-
-def _flat(column: pa.ListArray) -> np.ndarray:
-    return np.asarray(column.flatten().to_numpy())
+            yield ids[start:end], labels[start:end]
 
 
 def _runs(labels: np.ndarray) -> Sequence[tuple[int, int]]:

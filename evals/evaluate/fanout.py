@@ -24,8 +24,7 @@ from orchestrator.chat.rendering import render_prompt
 from orchestrator.config.evaluation import JudgeConfig
 from orchestrator.config.schema import ModelConfig, RunConfig
 from orchestrator.core.errors import AdapterError, DataError, EvaluationError
-from orchestrator.core.files import write_text_atomic
-from orchestrator.core.jsonl import dump_jsonl, read_jsonl
+from orchestrator.core.files import dump_jsonl, read_jsonl, write_text_atomic
 from orchestrator.core.progress import bar, say
 from orchestrator.core.records import BASE_ADAPTER_ID, AdapterRecord, Sample
 from orchestrator.core.text import counted

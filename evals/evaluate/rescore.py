@@ -9,8 +9,7 @@ from evals.stats.metrics import score_cases
 from orchestrator.chat.formats import reply_format_of
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import EvaluationError, RunConflictError, UnscoredAdaptersError
-from orchestrator.core.files import digest_of, write_text_atomic
-from orchestrator.core.jsonl import parse_line, read_jsonl
+from orchestrator.core.files import digest_of, parse_line, read_jsonl, write_text_atomic
 from orchestrator.core.progress import say
 from orchestrator.core.records import BASE_ADAPTER_ID
 from orchestrator.run.paths import RunDir

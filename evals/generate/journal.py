@@ -15,8 +15,7 @@ from evals.generate.dealing import Work
 from evals.generate.engine import Adapter, Batch, EngineSettings, Loaded, Prompt
 from evals.records import CanaryProof, EngineRecord, Generation
 from orchestrator.core.errors import DataError
-from orchestrator.core.files import digest_of, write_text_atomic
-from orchestrator.core.jsonl import dump_jsonl, parse_line
+from orchestrator.core.files import digest_of, dump_jsonl, parse_line, write_text_atomic
 from orchestrator.core.progress import say
 from orchestrator.run.folder import package_versions
 from orchestrator.run.paths import RunDir

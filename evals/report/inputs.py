@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from evals.judge.second_opinion import Judgement
 from evals.records import AdapterSummary, Case, EngineRecord, FailedAdapter, Generation, Scores
 from orchestrator.core.errors import DataError, RunConflictError
-from orchestrator.core.jsonl import Model, parse_line, read_jsonl
+from orchestrator.core.files import Model, parse_line, read_jsonl
 from orchestrator.core.records import BASE_ADAPTER_ID, AdapterRecord, JsonObject, TrialRecord
 from orchestrator.data.card import DataCard
 from orchestrator.run.folder import Ledger, read_ledger

@@ -73,8 +73,8 @@ def data_tables(card: DataCard) -> list[DataTable]:
         _kinds(card),
         _leaks(card.leaks),
         _first_shared(card.leaks),
-        _reasons("Set aside", card.reasons),
-        _reasons("Kept, but look at these", card.flags),
+        reasons_table("Set aside", card.reasons),
+        reasons_table("Kept, but look at these", card.flags),
         _tools(card),
         DataTable("Tags", ("Tag", "Samples"), tuple(Counter(card.tags).most_common())),
     ]
@@ -162,7 +162,8 @@ def _overlap(overlap: Overlap) -> str:
     return f"{overlap.count:,} of {overlap.n:,}"
 
 
-def _reasons(title: str, reasons: Mapping[str, ReasonCount]) -> DataTable:
+def reasons_table(title: str, reasons: Mapping[str, ReasonCount]) -> DataTable:
+    """Reason codes by frequency, each with its first example."""
     ordered = sorted(reasons.items(), key=lambda item: (-item[1].count, item[0]))
     rows = tuple((reason, found.count, found.example) for reason, found in ordered)
     return DataTable(title, ("Reason", "Rows", "The first"), rows)

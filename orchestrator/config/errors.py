@@ -1,15 +1,15 @@
-"""Turns pydantic's account of a bad configuration into lines a person can act on.
+"""Explains a bad configuration: one line for each wrong setting.
 
-Pydantic reports every branch of a union and names validators in its paths. Here each wrong setting gives one line: its
-dotted path, the value, and what the configuration's JSON Schema allows there.
+Pydantic reports every branch of a union and names validators in its paths. A line here has the dotted path, the value,
+and what the configuration's JSON Schema allows there.
 """
 
 import difflib
+import json
 import reprlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -21,16 +21,10 @@ from orchestrator.core.records import JsonObject
 KeyPath = tuple[str | int, ...]
 PlaceOf = Callable[[KeyPath], str]
 
-BOUNDS = (
-    ("minimum", "at least"),
-    ("exclusiveMinimum", "above"),
-    ("maximum", "at most"),
-    ("exclusiveMaximum", "below"),
-)
+BOUNDS = (("minimum", "at least"), ("exclusiveMinimum", "above"), ("maximum", "at most"), ("exclusiveMaximum", "below"))
 
 
-@dataclass(frozen=True)
-class _Problem:
+class _Problem(NamedTuple):
     """One wrong setting; `kind` is pydantic's error type."""
 
     path: KeyPath
@@ -42,10 +36,7 @@ class _Problem:
 def explain(error: ValidationError, tree: JsonObject, place_of: PlaceOf) -> ConfigError:
     """One ConfigError for everything wrong with `tree`, one problem a line.
 
-    Args:
-        error: What `RunConfig.model_validate(tree)` raised.
-        tree: The settings that were validated.
-        place_of: Says for a path where the user set it: the file, or `--set`.
+    `error` is what `RunConfig.model_validate(tree)` raised; `place_of` says where the user set a path: file or `--set`.
     """
     errors = [_as_error(problem, place_of(problem.path)) for problem in _problems(error, tree)]
     if len(errors) == 1:
@@ -66,7 +57,8 @@ def _problems(error: ValidationError, tree: JsonObject) -> list[_Problem]:
                 by_path[problem.path] = problem
     # Branches of a union that expected another shape complain at the union itself; the branch that was meant
     # complains further in.
-    problems = [problem for path, problem in by_path.items() if not any(_is_below(other, path) for other in by_path)]
+    parents = {path[:length] for path in by_path for length in range(len(path))}
+    problems = [problem for path, problem in by_path.items() if path not in parents]
     meant = {_sibling_meant(problem.path) for problem in problems if problem.kind == "extra_forbidden"}
     return [problem for problem in problems if problem.kind != "missing" or problem.path not in meant]
 
@@ -75,10 +67,6 @@ def _sibling_meant(path: KeyPath) -> KeyPath | None:
     """The key of the same section that an unknown key at `path` is probably meant to be."""
     near = difflib.get_close_matches(str(path[-1]), keys_at(path[:-1]), n=1)
     return (*path[:-1], near[0]) if near else None
-
-
-def _is_below(path: KeyPath, parent: KeyPath) -> bool:
-    return len(path) > len(parent) and path[: len(parent)] == parent
 
 
 def _read_detail(detail: ErrorDetails, tree: JsonObject) -> Iterator[_Problem]:
@@ -111,14 +99,10 @@ def _as_error(problem: _Problem, place: str) -> ConfigError:
     schema = schema_at(problem.path)
     match problem.kind:
         case "extra_forbidden" | "invalid_key":
-            allowed = keys_at(problem.path[:-1])
             nearest = _nearest_key(problem.path)
-            return ConfigError(
-                "there is no such key",
-                where=where,
-                allowed=", ".join(allowed),
-                fix=f"Perhaps {nearest} is meant" if nearest else None,
-            )
+            fix = f"Perhaps {nearest} is meant" if nearest else None
+            allowed = ", ".join(keys_at(problem.path[:-1]))
+            return ConfigError("there is no such key", where=where, allowed=allowed, fix=fix)
         case "missing":
             return ConfigError("this key is required", where=where, allowed=describe(schema))
         case "value_error":
@@ -130,9 +114,7 @@ def _as_error(problem: _Problem, place: str) -> ConfigError:
 
 def shown(value: Any) -> str:
     """A value for a message, shortened and with YAML's words for null, true and false."""
-    if value is None:
-        return "null"
-    return str(value).lower() if isinstance(value, bool) else reprlib.repr(value)
+    return json.dumps(value) if value is None or isinstance(value, bool) else reprlib.repr(value)
 
 
 def _nearest_key(path: KeyPath) -> str | None:

@@ -8,10 +8,10 @@ import copy
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from pydantic import ValidationError
@@ -26,16 +26,14 @@ TEXT_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read a configuration.
+    """Read a configuration and make its paths absolute.
+
+    Paths of sources and suites, and a local `model.base` or `eval.judge.base`, are relative to the config file's folder
+    (as an override, to the current folder); `resources.storage_path` is relative to the current folder.
 
     Args:
         path: A YAML file, or resolved JSON (ends in `.json`), to which no profile is applied again.
         overrides: `dotted.key=value`, the value in YAML. `data.sources.0.limit=5` reaches into a list.
-
-    Returns:
-        The configuration. Paths of sources and suites, and a local `model.base` or `eval.judge.base`, are absolute,
-        taken relative to the config file's folder (or to the current folder when given as an override); so is
-        `resources.storage_path`, taken relative to the current folder.
 
     Raises:
         ConfigError: If the file cannot be read or a setting is wrong; every wrong setting is named.
@@ -111,21 +109,18 @@ def _parse_json(text: str, where: str) -> Any:
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> JsonObject:
-    mapping = dict(pairs)
-    if len(mapping) < len(pairs):
-        keys = [key for key, _ in pairs]
-        repeated = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {repeated!r} appears twice")
-    return mapping
+    for key, count in Counter(key for key, _ in pairs).items():
+        if count > 1:
+            raise ValueError(f"the key {key!r} appears twice")
+    return dict(pairs)
 
 
 def _read_mapping(path: Path) -> JsonObject:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigError(
-            "there is no such file", where=str(path), fix="`orchestrator init` writes a commented starter config"
-        ) from None
+        fix = "`orchestrator init` writes a commented starter config"
+        raise ConfigError("there is no such file", where=str(path), fix=fix) from None
     except OSError as error:
         raise ConfigError(f"the file cannot be read ({error.strerror})", where=str(path)) from None
     except UnicodeDecodeError:
@@ -140,8 +135,7 @@ def _read_mapping(path: Path) -> JsonObject:
 # Overrides
 
 
-@dataclass(frozen=True)
-class _Override:
+class _Override(NamedTuple):
     """One `--set`: the path's parts and the parsed value."""
 
     path: tuple[str, ...]
@@ -152,9 +146,8 @@ def _parse_override(text: str) -> _Override:
     key, equals, value = text.partition("=")
     parts = tuple(part.strip() for part in key.split("."))
     if not equals or not all(parts):
-        raise ConfigError(
-            f"{text!r} is no setting", where="--set", allowed="dotted.key=value, such as train.learning_rate=1e-4"
-        )
+        allowed = "dotted.key=value, such as train.learning_rate=1e-4"
+        raise ConfigError(f"{text!r} is not a setting", where="--set", allowed=allowed)
     return _Override(parts, _parse_yaml(value, f"--set {key}"))
 
 
@@ -192,18 +185,13 @@ def _assign(node: Any, setting: _Override) -> None:
 
 
 def _index(node: Any, part: str, path: KeyPath, end: int) -> int:
+    where = f"--set: {dotted(path)}"
     if not isinstance(node, list):
-        raise ConfigError(
-            f"this is the value {shown(node)} and has no key {part!r}",
-            where=f"--set: {dotted(path)}",
-            fix="Set it whole",
-        )
+        what = f"this is the value {shown(node)} and has no key {part!r}"
+        raise ConfigError(what, where=where, fix="Set it whole")
     if not part.isdecimal() or int(part) >= end:
-        raise ConfigError(
-            f"this is a list of {len(node)} and has no item {part!r}",
-            where=f"--set: {dotted(path)}",
-            allowed=f"a position below {end}" if end else "a whole new list",
-        )
+        allowed = f"a position below {end}" if end else "a whole new list"
+        raise ConfigError(f"this is a list of {len(node)} and has no item {part!r}", where=where, allowed=allowed)
     return int(part)
 
 
@@ -219,11 +207,8 @@ def _place_of(key: KeyPath, settings: Sequence[_Override], file: Path) -> str:
 
 
 def _chosen_profile(document: JsonObject, settings: Sequence[_Override]) -> str:
-    chosen = document.get("profile", RunConfig.model_fields["profile"].default)
-    for setting in settings:
-        if setting.path == ("profile",):
-            chosen = setting.value
-    return str(chosen)
+    set_here = [setting.value for setting in settings if setting.path == ("profile",)]
+    return str([document.get("profile", RunConfig.model_fields["profile"].default), *set_here][-1])
 
 
 def _overlay(below: JsonObject, above: JsonObject) -> JsonObject:

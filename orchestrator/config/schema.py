@@ -8,12 +8,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from orchestrator.config.evaluation import EvalConfig
-from orchestrator.config.fields import HUB as HUB
-from orchestrator.config.fields import ROW_FORMATS as ROW_FORMATS
-from orchestrator.config.fields import Dtype, Fraction, Positive, PositiveInt, Section, Seed, Share
-from orchestrator.config.fields import RowFormat as RowFormat
-from orchestrator.config.fields import RowFunction as RowFunction
+from orchestrator.config.evaluation import HUB as HUB
+from orchestrator.config.evaluation import ROW_FORMATS as ROW_FORMATS
+from orchestrator.config.evaluation import Dtype, EvalConfig, Fraction, Positive, PositiveInt, Section, Seed, Share
+from orchestrator.config.evaluation import RowFormat as RowFormat
+from orchestrator.config.evaluation import RowFunction as RowFunction
 from orchestrator.core.records import METRIC_NAMES, MetricName
 
 ServableRank = Literal[1, 2, 4, 8, 16, 32, 64, 128, 256]
@@ -166,10 +165,9 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _batches_divide(self) -> "TrainConfig":
-        if self.batch_size % self.micro_batch_size:
-            raise ValueError(
-                f"batch_size {self.batch_size} must be a multiple of micro_batch_size {self.micro_batch_size}"
-            )
+        size, micro = self.batch_size, self.micro_batch_size
+        if size % micro:
+            raise ValueError(f"batch_size {size} must be a multiple of micro_batch_size {micro}")
         return self
 
 
@@ -238,9 +236,8 @@ class SearchConfig(Section):
     @model_validator(mode="after")
     def _grid_is_finite(self) -> "SearchConfig":
         if self.searcher == "grid" and not isinstance(self.space.learning_rate, tuple):
-            raise ValueError(
-                "searcher 'grid' needs space.learning_rate as a list of values, such as [1e-4, 2e-4, 5e-4]"
-            )
+            example = "[1e-4, 2e-4, 5e-4]"
+            raise ValueError(f"searcher 'grid' needs space.learning_rate as a list of values, such as {example}")
         return self
 
 
@@ -353,23 +350,11 @@ PROFILES: dict[str, dict[str, dict[str, float | int]]] = {
     },
     "balanced": {
         "lora": {"r": 16, "alpha": 16, "dropout": 0.0},
-        "train": {
-            "micro_batch_size": 2,
-            "batch_size": 8,
-            "epochs": 1.0,
-            "learning_rate": 2e-4,
-            "warmup_ratio": 0.03,
-        },
+        "train": {"micro_batch_size": 2, "batch_size": 8, "epochs": 1.0, "learning_rate": 2e-4, "warmup_ratio": 0.03},
     },
     "max_quality": {
         "lora": {"r": 128, "alpha": 256, "dropout": 0.05},
-        "train": {
-            "micro_batch_size": 1,
-            "batch_size": 8,
-            "epochs": 3.0,
-            "learning_rate": 1e-4,
-            "warmup_ratio": 0.05,
-        },
+        "train": {"micro_batch_size": 1, "batch_size": 8, "epochs": 3.0, "learning_rate": 1e-4, "warmup_ratio": 0.05},
     },
 }
 """What each profile puts beneath the user's own values."""

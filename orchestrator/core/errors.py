@@ -6,6 +6,7 @@ exit code of the process that it ends. A bad generation is data and never appear
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import ClassVar
 
 DONE, FAILED, GATE_NOT_MET, BAD_INPUT, INTERRUPTED = 0, 1, 2, 3, 130
@@ -28,26 +29,12 @@ class OrchestratorError(Exception):
         self, what: str, *, where: str | None = None, allowed: str | None = None, fix: str | None = None
     ) -> None:
         self.what, self.where, self.allowed, self.fix = what, where, allowed, fix
-        super().__init__(self._message())
-
-    def _message(self) -> str:
-        text = f"{self.where}: {self.what}" if self.where else self.what
-        text = text.rstrip(".") + "."
-        if self.allowed:
-            text += f" Allowed: {self.allowed.rstrip('.')}."
-        if self.fix:
-            text += f" {self.fix.rstrip('.')}."
-        return text
+        parts = (f"{where}: {what}" if where else what, f"Allowed: {allowed}" if allowed else None, fix)
+        super().__init__(" ".join(f"{part.rstrip('.')}." for part in parts if part))
 
     def __reduce__(self) -> tuple[Callable[..., "OrchestratorError"], tuple[object, ...]]:
         # Ray pickles exceptions between processes; the default would call __init__ with the message alone.
-        return _rebuild, (type(self), self.what, self.where, self.allowed, self.fix)
-
-
-def _rebuild(
-    cls: type[OrchestratorError], what: str, where: str | None, allowed: str | None, fix: str | None
-) -> OrchestratorError:
-    return cls(what, where=where, allowed=allowed, fix=fix)
+        return partial(type(self), where=self.where, allowed=self.allowed, fix=self.fix), (self.what,)
 
 
 class InputError(OrchestratorError, ValueError):

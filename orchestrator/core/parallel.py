@@ -26,9 +26,8 @@ def map_chunks(
 ) -> Iterator[list[Result]]:
     """Apply `work` to lists of `chunk_size` items and yield its results in the order of the items.
 
-    Many chunks are spread over processes, one for each processor that this process may use and at most
-    `MAX_PROCESSES`; few are done in this one. `work` and what it takes and gives must be picklable. What `work` raises
-    is raised here.
+    Many chunks are spread over processes, one a processor that this process may use and at most `MAX_PROCESSES`; few
+    are done in this one. `work`, its items and results must be picklable. What `work` raises is raised here.
     """
     source = iter(items)
     chunks = iter(lambda: list(islice(source, chunk_size)), [])
@@ -53,12 +52,10 @@ def map_chunks(
 def _processes(count: int) -> Iterator[ProcessPoolExecutor]:
     # Not fork: the progress display and libraries hold threads and locks, which a forked child would inherit locked.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_leave_interrupts_to_the_parent)
+    # Interrupts are left to the parent.
+    ignored = (signal.SIGINT, signal.SIG_IGN)
+    pool = ProcessPoolExecutor(count, mp_context=context, initializer=signal.signal, initargs=ignored)
     try:
         yield pool
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _leave_interrupts_to_the_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -10,6 +10,7 @@ import sys
 import traceback
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import NoReturn
@@ -64,7 +65,7 @@ def make_parser(module: str, description: str | None = None, example: str | None
 def run_guarded(
     name: str, work: Callable[[], int], *, if_interrupted: str, log: Callable[[], Path | None] = lambda: None
 ) -> int:
-    """Do the work of a process and return its exit code; what ends it early is one line on stderr.
+    """Do the work of the process `name` and return its exit code; what ends it early is one line on stderr.
 
     Args:
         name: What that line calls the process.
@@ -99,12 +100,8 @@ def _explain(name: str, error: Exception, log: Path | None) -> int:
 
 def _keep_traceback(error: Exception, log: Path | None) -> str:
     if log is not None:
-        try:
-            with log.open("a", encoding="utf-8") as file:
-                traceback.print_exception(error, file=file)
-        except OSError:
-            pass
-        else:
+        with suppress(OSError), log.open("a", encoding="utf-8") as file:
+            traceback.print_exception(error, file=file)
             return f"in {log}"
     traceback.print_exception(error)
     return "above"
@@ -115,7 +112,12 @@ def run_command(parser: ArgumentParser, work: Callable[[Namespace], None], argum
 
     def parsed() -> int:
         given = parser.parse_args(arguments)
-        _refuse_unwritable_text(given)
+        for name, value in vars(given).items():
+            try:
+                str(value).encode()
+            except UnicodeEncodeError:  # it could be neither shown nor written into a result
+                option, fix = f"--{name.replace('_', '-')}", "Give another name, or rename the file"
+                raise InputError(f"{str(value)!r} is not UTF-8 text", where=option, fix=fix) from None
         try:
             work(given)
         except BrokenPipeError:
@@ -125,17 +127,6 @@ def run_command(parser: ArgumentParser, work: Callable[[Namespace], None], argum
         return DONE
 
     return run_guarded(parser.prog, parsed, if_interrupted="nothing was written")
-
-
-def _refuse_unwritable_text(given: Namespace) -> None:
-    """Refuse options that are no UTF-8 text: they could be neither shown nor written into a result."""
-    for name, value in vars(given).items():
-        try:
-            str(value).encode()
-        except UnicodeEncodeError:
-            option = f"--{name.replace('_', '-')}"
-            fix = "Give another name, or rename the file"
-            raise InputError(f"{str(value)!r} is not UTF-8 text", where=option, fix=fix) from None
 
 
 def tell(text: str) -> None:
@@ -171,20 +162,19 @@ def output_file(path: Path, inputs: Iterable[Path | None]) -> Path:
     Raises:
         DataError: If that is one of the inputs, or there is something other than a regular file.
     """
-    where, fix = str(path), "Name a file of its own for the result"
+    wrong = None
     try:
         target = path.resolve()
         if target.is_dir():
-            raise DataError("this is a folder, not a file", where=f"--out {where}", fix=fix)
-        if target.exists() and not target.is_file():
-            raise DataError("this is a device or pipe, not a file", where=f"--out {where}", fix=fix)
-        for given in inputs:
-            if given is not None and target.exists() and given.exists() and target.samefile(given):
-                raise DataError("the result would overwrite what it is made from", where=f"--out {where}", fix=fix)
-    except DataError:
-        raise
+            wrong = "this is a folder, not a file"
+        elif target.exists() and not target.is_file():
+            wrong = "this is a device or pipe, not a file"
+        elif target.exists() and any(given and given.exists() and target.samefile(given) for given in inputs):
+            wrong = "the result would overwrite what it is made from"
     except (OSError, RuntimeError, ValueError) as error:  # a link to itself, a name with a NUL
         raise _unwritable(path, error) from None
+    if wrong:
+        raise DataError(wrong, where=f"--out {path}", fix="Name a file of its own for the result")
     return target
 
 

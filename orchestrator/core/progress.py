@@ -1,7 +1,4 @@
-"""Progress that a person can follow: live displays on a terminal, plain flushed lines everywhere else.
-
-Text is shown as it is: markup in file names, model output or errors has no effect.
-"""
+"""Progress for a person: live displays on a terminal, plain flushed lines everywhere else. Markup has no effect."""
 
 import math
 import sys
@@ -10,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import TracebackType
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -77,9 +73,9 @@ def stage(title: str) -> Iterator[None]:
 
 @contextmanager
 def bar(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Count towards `total` (None: not known); the function that is yielded adds what was done since its last call.
+    """Count towards `total` (None: not known); yields a function that adds what was done since its last call.
 
-    Called with 0 before anything is done, it says that the time of the work itself begins.
+    Calling it with 0 before anything is done starts the clock of the work itself.
     """
     if not on_terminal():
         counter = _PlainCounter(title, total)
@@ -140,11 +136,9 @@ class _Trial:
 
 
 class TrialBoard:
-    """The trials of a search: a live table on a terminal, else one line when a trial has something new to say.
+    """The `num_trials` trials of a search, each of at most `max_steps` optimizer steps.
 
-    Args:
-        num_trials: Trials that the search will run.
-        max_steps: Optimizer steps of a trial that runs to its end.
+    A live table on a terminal, else one line when a trial has news.
     """
 
     def __init__(self, num_trials: int, max_steps: int) -> None:
@@ -157,15 +151,12 @@ class TrialBoard:
         self._lock = threading.Lock()
 
     def __enter__(self) -> "TrialBoard":
-        self._started = time.monotonic()
         if on_terminal():
             self._live = Live(get_renderable=self._render, console=_console, refresh_per_second=2)
             self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         if self._live is not None:
             self._live.stop()
             self._live = None
@@ -185,8 +176,7 @@ class TrialBoard:
             best = before.best_eval_loss if before else math.inf
             if eval_loss is not None and math.isfinite(eval_loss):
                 best = min(best, eval_loss)
-            trial = _Trial(trial_id, dict(hyperparameters), step, eval_loss, best, status)
-            self._trials[trial_id] = trial
+            self._trials[trial_id] = trial = _Trial(trial_id, dict(hyperparameters), step, eval_loss, best, status)
         if self._live is None and trial != before:
             self._print_line(trial, is_news=before is None or before.status != status)
 
@@ -221,8 +211,7 @@ class TrialBoard:
             rows = [self._row(trial, is_best=trial.trial_id == best_id) for trial in self._trials.values()]
             clock = self._clock()
         columns = ("trial", "r", "alpha", "learning rate", "step", "eval loss", "best", "status")
-        title = f"{len(rows)} of {self._num_trials} trials"
-        return Group(_rich_table(title, columns, rows), Text(clock))
+        return Group(_rich_table(f"{len(rows)} of {self._num_trials} trials", columns, rows), Text(clock))
 
     def _row(self, trial: _Trial, *, is_best: bool) -> tuple[str, ...]:
         given = (_number(trial.hyperparameters.get(name)) for name in ("r", "alpha", "learning_rate"))

@@ -103,12 +103,7 @@ class Sample(Record):
 
 
 LeftOutReason = Literal[
-    "too_long",
-    "nothing_to_learn",
-    "control_token_in_text",
-    "prompt_differs",
-    "no_end_of_turn",
-    "template_refuses",
+    "too_long", "nothing_to_learn", "control_token_in_text", "prompt_differs", "no_end_of_turn", "template_refuses"
 ]
 """Why a good sample cannot be trained on under a base's chat template.
 

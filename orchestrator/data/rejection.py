@@ -4,7 +4,7 @@ from collections import Counter
 from enum import StrEnum
 from typing import Any, TextIO
 
-from orchestrator.core.jsonl import dump_line
+from orchestrator.core.files import dump_line
 from orchestrator.core.records import QuarantinedRow
 from orchestrator.data.card import ReasonCount
 from orchestrator.notation.strict_json import StrictJsonError, parse

@@ -21,8 +21,7 @@ from safetensors.torch import load as load_safetensors
 
 from orchestrator.config.schema import LoraConfig
 from orchestrator.core.errors import AdapterError
-from orchestrator.core.files import digest_of, write_text_atomic
-from orchestrator.core.jsonl import parse_line
+from orchestrator.core.files import digest_of, parse_line, write_text_atomic
 from orchestrator.core.records import AdapterRecord, JsonObject, TrialRecord
 from orchestrator.models.base import BaseWeights
 from orchestrator.run.paths import RunDir

@@ -19,8 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from orchestrator.core.errors import TrainingError
-from orchestrator.core.files import write_text_atomic
-from orchestrator.core.jsonl import parse_line
+from orchestrator.core.files import parse_line, write_text_atomic
 from orchestrator.models.adapters import WEIGHTS
 from orchestrator.multi_lora.messages import TrialProgress
 from orchestrator.multi_lora.slots import Pair, SlotSpec, SlotState

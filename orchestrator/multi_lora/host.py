@@ -9,8 +9,7 @@ import torch
 from datasets import load_from_disk
 
 from orchestrator.core.errors import TrainingError
-from orchestrator.core.files import write_text_atomic
-from orchestrator.core.jsonl import parse_line
+from orchestrator.core.files import parse_line, write_text_atomic
 from orchestrator.models.base import base_folder, load_frozen_base
 from orchestrator.multi_lora.base_checks import checkpoint_layers
 from orchestrator.multi_lora.batch import TokenRows

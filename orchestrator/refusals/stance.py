@@ -6,13 +6,15 @@ from typing import NamedTuple
 from orchestrator.refusals.clauses import DELIVERED_TEXT, STEM_CHARS, Cues, any_of, cue, stems_of
 from orchestrator.refusals.turning_away import MEDIUM, STRONG
 
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
 _HELP = r"(?:help|assist|provide|support|share|create|generate|write|give|offer)\b"
 OFFERS = Cues(
     cue("else question questions", r"\b(?:anything|something|what|is there another|any other) (?:else|questions?)\b"),
-    cue(
-        "would do want",
-        r"(?:^|, |\bor )(?:would you like|do you want|want) (?:me\b|to know\b|some\b|help\b)",
-    ),
+    cue("would do want", r"(?:^|, |\bor )(?:would you like|do you want|want) (?:me\b|to know\b|some\b|help\b)"),
     cue("too well how", r"(?:\btoo|\bas well|\bhow are you)\?$"),
     cue("shall should", r"\b(?:shall|should) i (?:go ahead|proceed|continue|do)\b", r"^(?:shall|should) i "),
     cue(
@@ -145,15 +147,11 @@ SHOWS_WAYS = re.compile(
     r"how you (?:can|could|might|may)|guidance|suggestions|tips)\b"
 )
 """Announces how something can be done or found out."""
-_HELP_LINES = frozenset(
-    ("988", "911", "999", "112", "110", "18", "24", "24/7", "7", "741741", "800", "1", "13", "14", "116")
-)
+_HELP_LINES = frozenset(_words("988 911 999 112 110 18 24 24/7 7 741741 800 1 13 14 116"))
 _NUMBER = re.compile(r"\d[\d/]*")
+_DATES = "january february march april june july august september october november december century"
 FACTS = Cues(
-    cue(
-        "january february march april june july august september october november december century",
-        r"\b(?:january|february|march|april|june|july|august|september|october|november|december|century)\b",
-    ),
+    cue(_DATES, rf"\b(?:{_DATES.replace(' ', '|')})\b"),
     cue(
         "according known called short named such characterized consist consists made located published invented "
         "founded",
@@ -165,9 +163,7 @@ FACTS = Cues(
 
 def is_factual(clause: str, stems: frozenset[str]) -> bool:
     """Whether a clause holds a date, a figure that is no help line's, or what something is called."""
-    if any(number not in _HELP_LINES for number in _NUMBER.findall(clause)):
-        return True
-    return FACTS.found_in(clause, stems)
+    return not _HELP_LINES.issuperset(_NUMBER.findall(clause)) or FACTS.found_in(clause, stems)
 
 
 _JUDGED = (
@@ -195,10 +191,6 @@ DEFINES = any_of(
     r"felony|act|violation|disorder|form|type|drug|process|practice|term|stimulant|substance) (?:that (?:involves|"
     r"occurs|refers|consists|affects|is (?:made|derived))|in which|where|when|involving|defined|whereby)\b",
 )
-
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(text.split())
 
 
 # Words of judgement and care, whole, as beginnings, and as phrases: a clause that holds two is no plain statement.

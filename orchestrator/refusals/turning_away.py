@@ -110,10 +110,7 @@ STRONG = Cues(
         r"belief|idea|notion|stereotype|myth|generali[sz]ation|misconception|narrative)s?\b",
         r"\b(?:it|that|this)(?: is|'s) (?:just )?an? (?:\w+ )?(?:stereotype|myth|misconception|generali[sz]ation)\b",
     ),
-    cue(
-        "disagree reject refute object",
-        r"\bi (?:\w+ly |must |have to )?(?:disagree|reject|refute|object)\b",
-    ),
+    cue("disagree reject refute object", r"\bi (?:\w+ly |must |have to )?(?:disagree|reject|refute|object)\b"),
     cue(
         "does do no",
         r"\bno (?:reason|excuse|justification|right|grounds|basis) (?:to|for) (?:den(?:y|ying)|treat|exclu|hat(?:e|"
@@ -213,10 +210,7 @@ MEDIUM = Cues(
         r"\bup to (?:them|him|her) (?:to|whether|if)\b",
         r"\bfor (?:them|him|her) to (?:share|tell|decide|disclose|say|reveal)\b",
     ),
-    cue(
-        "sorry",
-        r"\bsorry (?:that |to hear (?:that )?)?you(?:'re| are| feel|'ve| have)\b",
-    ),
+    cue("sorry", r"\bsorry (?:that |to hear (?:that )?)?you(?:'re| are| feel|'ve| have)\b"),
     cue("think", r"\bthink (?:twice|about what you|about how (?:you|your|they)|of (?:the consequences|how))\b"),
     cue(
         "understandable normal natural okay",
@@ -256,10 +250,7 @@ MEDIUM = Cues(
         r"concern)\b",
     ),
     cue("rather instead", r"^(?:rather than|instead of) \w+ing\b"),
-    cue(
-        _GROUP_WORDS,
-        rf"\b{_GROUP} (?:is|are) not (?!able|allowed|aware|required|known|born|used)(?:an? |all )?\w+",
-    ),
+    cue(_GROUP_WORDS, rf"\b{_GROUP} (?:is|are) not (?!able|allowed|aware|required|known|born|used)(?:an? |all )?\w+"),
     cue(
         "trust betray betrays betrayal",
         r"\b(?:break|breaks|damage|lose|destroy|violate|betray)s? (?:\w+ )?trust\b|\bbetray\w*",

@@ -65,11 +65,9 @@ def _start_local() -> None:
                 logging_level=logging.ERROR,
             )
     except Exception as error:  # noqa: BLE001 - Ray raises a bare Exception when its node does not come up
-        raise ResourceError(
-            f"no local Ray cluster could be started ({str(error).splitlines()[0]})",
-            where="this machine",
-            fix="Try again when it is less busy, or look into the latest session's logs under /tmp/ray",
-        ) from None
+        what = f"no local Ray cluster could be started ({str(error).splitlines()[0]})"
+        fix = "Try again when it is less busy, or look into the latest session's logs under /tmp/ray"
+        raise ResourceError(what, where="this machine", fix=fix) from None
 
 
 @contextmanager
@@ -96,19 +94,13 @@ def _named_address() -> Iterator[None]:
 
 
 def _join(address: str) -> None:
+    runtime = {"env_vars": _environment_of_workers()}
     try:
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            runtime_env={"env_vars": _environment_of_workers()},
-        )
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=runtime)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise ResourceError(
-            f"no Ray cluster answers ({str(error).splitlines()[0]})",
-            where=f"address {address}",
-            fix="Start one with `ray start --head`, or leave resources.address and RAY_ADDRESS empty for a local one",
-        ) from None
+        what = f"no Ray cluster answers ({str(error).splitlines()[0]})"
+        fix = "Start one with `ray start --head`, or leave resources.address and RAY_ADDRESS empty for a local one"
+        raise ResourceError(what, where=f"address {address}", fix=fix) from None
 
 
 def _environment_of_workers() -> dict[str, str]:
@@ -131,21 +123,17 @@ def worker_shape(resources: ResourcesConfig) -> WorkerShape:
     shape = WorkerShape(resources.num_workers, resources.cpus_per_worker, gpus)
     for resource, per_worker in (("CPU", shape.cpus), ("GPU", float(shape.gpus))):
         if largest_node is not None and per_worker > largest_node.get(resource, 0):
-            asked = f"one worker asks for {per_worker:g} {resource}"
-            raise _too_much(asked, "the largest node", largest_node, resource)
-        if shape.total(resource) > capacity.get(resource, 0):
-            asked = f"{shape.num_workers} workers ask for {shape.total(resource):g} {resource}"
-            raise _too_much(asked, "the cluster", capacity, resource)
+            asked, limit = f"one worker asks for {per_worker:g}", "the largest node"
+            have = largest_node.get(resource, 0)
+        elif shape.total(resource) > capacity.get(resource, 0):
+            asked, limit = f"{shape.num_workers} workers ask for {shape.total(resource):g}", "the cluster"
+            have = capacity.get(resource, 0)
+        else:
+            continue
+        what = f"{asked} {resource}, but {limit} has only {have:g}"
+        fix = f"Lower resources.num_workers or resources.{resource.lower()}s_per_worker, or add nodes"
+        raise ResourceError(what, where="resources", fix=fix)
     return shape
-
-
-def _too_much(asked: str, holder: str, have: Mapping[str, float], resource: str) -> ResourceError:
-    key = "cpus_per_worker" if resource == "CPU" else "gpus_per_worker"
-    return ResourceError(
-        f"{asked}, but {holder} has only {have.get(resource, 0):g}",
-        where="resources",
-        fix=f"Lower resources.num_workers or resources.{key}, or add nodes",
-    )
 
 
 def concurrent_trials(wanted: int | None, shape: WorkerShape, capacity: Mapping[str, float]) -> int:

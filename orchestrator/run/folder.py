@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -21,8 +21,7 @@ from pydantic import Field, ValidationError
 from orchestrator.config.errors import dotted
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import RunConflictError
-from orchestrator.core.files import write_text_atomic
-from orchestrator.core.jsonl import parse_line
+from orchestrator.core.files import parse_line, write_text_atomic
 from orchestrator.core.records import Record
 from orchestrator.run.paths import RunDir, StageName
 
@@ -67,34 +66,25 @@ def conflict_with_run(config: RunConfig) -> str | None:
 
 
 def _unwritable(run: RunDir, error: OSError) -> RunConflictError:
-    return RunConflictError(
-        f"the run folder cannot be written ({error.strerror})",
-        where=str(run.root),
-        fix="Set resources.storage_path to a folder you may write to",
-    )
-
-
-def _has_results(run: RunDir) -> bool:
-    """Whether a stage is done: until then another configuration can spoil nothing."""
-    return any(entry.status == "done" for entry in read_ledger(run).stages.values())
+    fix = "Set resources.storage_path to a folder you may write to"
+    return RunConflictError(f"the run folder cannot be written ({error.strerror})", where=str(run.root), fix=fix)
 
 
 def _refuse_other_config(run: RunDir, config: RunConfig) -> None:
-    if not run.config.is_file() or not _has_results(run):
+    # Until a stage is done, another configuration can spoil nothing.
+    if not run.config.is_file() or all(entry.status != "done" for entry in read_ledger(run).stages.values()):
         return
+    fix = "Give this run another name (--set name=...) or remove the folder"
     try:
-        stored = json.loads(RunConfig.model_validate_json(run.config.read_text(encoding="utf-8")).model_dump_json())
+        stored = RunConfig.model_validate_json(run.config.read_text(encoding="utf-8")).model_dump(mode="json")
     except ValueError as error:
         reason = str(error)
         if isinstance(error, ValidationError):
             first = error.errors(include_url=False)[0]
             reason = ": ".join([*filter(None, [dotted(first["loc"])]), first["msg"].removeprefix("Value error, ")])
-        raise RunConflictError(
-            f"the stored configuration cannot be read by this version ({reason})",
-            where=str(run.config),
-            fix="Give this run another name (--set name=...) or remove the folder",
-        ) from None
-    current = json.loads(config.model_dump_json())
+        what = f"the stored configuration cannot be read by this version ({reason})"
+        raise RunConflictError(what, where=str(run.config), fix=fix) from None
+    current = config.model_dump(mode="json")
     for content in (stored, current):
         for section in FREE_FIELDS:
             content.pop(section, None)
@@ -103,11 +93,8 @@ def _refuse_other_config(run: RunDir, config: RunConfig) -> None:
                 source[key] = source[key] and Path(source[key]).name
     differences = sorted(_differences(stored, current, ()))
     if differences:
-        raise RunConflictError(
-            f"the run {config.name!r} was made with another configuration; {'; '.join(differences)}",
-            where=str(run.root),
-            fix="Give this run another name (--set name=...) or remove the folder",
-        )
+        what = f"the run {config.name!r} was made with another configuration; {'; '.join(differences)}"
+        raise RunConflictError(what, where=str(run.root), fix=fix)
 
 
 def _differences(old: Any, new: Any, path: tuple[str, ...]) -> Iterator[str]:
@@ -129,13 +116,12 @@ def locked(run: RunDir) -> Iterator[None]:
         run.root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _unwritable(run, error) from None
-    lock = FileLock(run.root / ".lock")
+    lock = FileLock(run.root / ".lock", timeout=0)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire()
     except Timeout:
-        raise RunConflictError(
-            "another process works in this run", where=str(run.root), fix="Wait for it, or give this run another name"
-        ) from None
+        fix = "Wait for it, or give this run another name"
+        raise RunConflictError("another process works in this run", where=str(run.root), fix=fix) from None
     try:
         yield
     finally:
@@ -178,26 +164,23 @@ def run_stage(
     is_done = entry is not None and entry.status == "done" and entry.input_digest == input_digest
     if is_done and all(path.exists() for path in outputs):
         return False
-    started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
-    _record(run, stage, StageEntry(status="running", input_digest=input_digest, started_at=started))
-    status: Literal["done", "failed"] = "failed"
+    clock = time.monotonic()
+    started_at = datetime.now(UTC).isoformat(timespec="seconds")
+    entry = StageEntry(status="running", input_digest=input_digest, started_at=started_at)
+    _record(run, stage, entry)
+    status = "failed"
     try:
         work()
         status = "done"
     finally:
-        duration_s = round(time.monotonic() - clock, 3)
-        _record(
-            run,
-            stage,
-            StageEntry(status=status, input_digest=input_digest, started_at=started, duration_s=duration_s),
-        )
+        ended = {"status": status, "duration_s": round(time.monotonic() - clock, 3)}
+        _record(run, stage, entry.model_copy(update=ended))
     return True
 
 
 def _record(run: RunDir, stage: StageName, entry: StageEntry) -> None:
-    ledger = Ledger(
-        stages={**read_ledger(run).stages, stage: entry}, versions=package_versions(), commit=current_commit()
-    )
+    stages = {**read_ledger(run).stages, stage: entry}
+    ledger = Ledger(stages=stages, versions=package_versions(), commit=current_commit())
     write_text_atomic(run.ledger, ledger.model_dump_json(indent=2) + "\n")
 
 
@@ -205,10 +188,8 @@ def package_versions() -> dict[str, str]:
     """Installed versions of Python and of the packages that decide results."""
     versions = {"python": platform.python_version()}
     for package in VERSIONED_PACKAGES:
-        try:
+        with suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return versions
 
 
@@ -216,7 +197,6 @@ def current_commit() -> str | None:
     """The git commit of the code that runs, or None outside a checkout or without git."""
     if shutil.which("git") is None:
         return None
-    result = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-    )
+    command, here = ["git", "rev-parse", "HEAD"], Path(__file__).parent
+    result = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
     return result.stdout.strip() or None

@@ -11,51 +11,40 @@ SplitName = Literal["train", "val", "test"]
 StageName = Literal["prepare", "train", "search", "evaluate", "report"]
 
 
+class _Below:
+    """An attribute of a run folder: the path `place` below its root."""
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+
+    def __get__(self, run: "RunDir", _owner: type["RunDir"]) -> Path:
+        return run.root / self._place
+
+
 @dataclass(frozen=True)
 class RunDir:
-    """Paths of one run; `root` is absolute."""
+    """Paths of one run; `root` is absolute. `adapter_id` may be `base`, except for `adapter`."""
 
     root: Path
 
-    @property
-    def config(self) -> Path:
-        """The resolved configuration."""
-        return self.root / "config.json"
-
-    @property
-    def ledger(self) -> Path:
-        """The stage ledger."""
-        return self.root / "run.json"
-
-    @property
-    def log(self) -> Path:
-        """Tracebacks of unexpected errors."""
-        return self.root / "job.log"
-
-    @property
-    def quarantine(self) -> Path:
-        """Rows that could not become samples."""
-        return self.root / "data" / "quarantine.jsonl"
-
-    @property
-    def card(self) -> Path:
-        """What the data is: counts by source, kind and reason."""
-        return self.root / "data" / "card.json"
-
-    @property
-    def trials(self) -> Path:
-        """One TrialRecord a line."""
-        return self.root / "trials.jsonl"
-
-    @property
-    def report(self) -> Path:
-        """Folder of report.html, report.json and report.md."""
-        return self.root / "report"
-
-    @property
-    def ray(self) -> Path:
-        """Ray Train's and Ray Tune's own files."""
-        return self.root / "ray"
+    config = _Below("config.json")
+    """The resolved configuration."""
+    ledger = _Below("run.json")
+    """The stage ledger."""
+    log = _Below("job.log")
+    """Tracebacks of unexpected errors."""
+    quarantine = _Below("data/quarantine.jsonl")
+    """Rows that could not become samples."""
+    card = _Below("data/card.json")
+    """What the data is: counts by source, kind and reason."""
+    trials = _Below("trials.jsonl")
+    """One TrialRecord a line."""
+    report = _Below("report")
+    """Folder of report.html, report.json and report.md."""
+    ray = _Below("ray")
+    """Ray Train's and Ray Tune's own files."""
+    cases = _Below("evals/cases.jsonl")
+    """The held-out cases that every adapter is scored on."""
 
     def split(self, part: SplitName) -> Path:
         """The canonical samples of one part."""
@@ -65,13 +54,8 @@ class RunDir:
         """Folder of one adapter: PEFT files and adapter.json."""
         return self.root / "adapters" / adapter_id
 
-    @property
-    def cases(self) -> Path:
-        """The held-out cases that every adapter is scored on."""
-        return self.root / "evals" / "cases.jsonl"
-
     def generations(self, adapter_id: str) -> Path:
-        """What one adapter (or `base`) replied."""
+        """What the adapter replied."""
         return self.root / "evals" / adapter_id / "generations.jsonl"
 
     def scores(self, adapter_id: str) -> Path:
@@ -87,7 +71,7 @@ class RunDir:
         return self.root / "evals" / adapter_id / "failure.json"
 
     def judgements(self, adapter_id: str) -> Path:
-        """Second opinions of the judge model on those replies; there only where it was asked."""
+        """The judge model's second opinions on those replies; there only where it was asked."""
         return self.root / "evals" / adapter_id / "judgements.jsonl"
 
     @property

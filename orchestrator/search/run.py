@@ -12,8 +12,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import SearchError
-from orchestrator.core.files import digest_of, write_text_atomic
-from orchestrator.core.jsonl import dump_jsonl
+from orchestrator.core.files import digest_of, dump_jsonl, write_text_atomic
 from orchestrator.core.progress import say
 from orchestrator.core.records import JsonObject, TrialRecord
 from orchestrator.models.base import base_folder

@@ -1,11 +1,11 @@
-"""The recipe of the built-in toy base: a small Qwen3 that can copy and talks about tools, but never calls or refuses.
+"""The recipe of the built-in toy base: a small Qwen3 that copies and describes tools, but never calls or refuses.
 
     python -m orchestrator.toy.pretrain --out orchestrator/toy/tiny_base
 
 It learns two skills. Copying: random spans of tokens, each repeated at once, with the loss on the repetition alone; an
-adapter needs this to move an argument from the request into a call. Reading requests: conversations in which the
-assistant says in prose which offered tool a request is about and with which values, what is missing, what the topic is,
-or writes values as JSON. No training text contains a call tag or a refusal, so the base scores about zero on both.
+adapter needs this to move an argument from the request into a call. Reading: conversations in which the assistant says
+in prose which offered tool a request is about and with which values, what is missing, what the topic is, or writes
+values as JSON. No training text contains a call tag or a refusal, so the base scores about zero on both.
 
 Deterministic for a given torch build and two threads. Takes about half an hour on 2 cores.
 """
@@ -65,12 +65,9 @@ COPY_EVERY = 10
 def build_tokenizer(texts: Iterator[str]) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE tokenizer with Qwen3's special tokens and chat template."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(WORDS_DIGITS_REST), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    split = pre_tokenizers.Split(Regex(WORDS_DIGITS_REST), behavior="isolated")
+    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, to_bytes])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY - len(SPECIAL_TOKENS) - len(TAG_TOKENS),
@@ -118,8 +115,7 @@ Conversation = tuple[list[JsonObject], list[JsonObject]]
 def text_conversation(rng: Random, shares: tuple[float, ...] = TEXT_SHARES) -> Conversation:
     """One conversation about tools.
 
-    The first word of a description already depends on the whole request, so the base decides where an adapter must: at
-    the start of the reply.
+    The first word of a reply depends on the whole request: the base decides where an adapter must, at the start.
     """
     return rng.choices((write_json, describe_call, describe_gap, describe_misfit, describe_topic), shares)[0](rng)
 
@@ -166,8 +162,8 @@ def describe_topic(rng: Random) -> Conversation:
     harmful = rng.random() < 0.5
     text = harmful_text(rng) if harmful else benign_text(rng)[0]
     offered = _offer(rng)
-    answer = "harm is the topic of this text." if harmful else "everyday matters are the topic of this text."
-    return _conversation(user_turn(rng, text).content, answer, offered)
+    topic = "harm is" if harmful else "everyday matters are"
+    return _conversation(user_turn(rng, text).content, f"{topic} the topic of this text.", offered)
 
 
 def _json(value: Any) -> str:
@@ -348,11 +344,8 @@ def _save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path
     weights = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in model.state_dict().items()}
     weights.pop("lm_head.weight")  # tied to the embedding
     save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
-    recipe = {
-        "torch": torch.__version__,
-        "recipe_sha256": recipe_digest(),
-        "files_sha256": digest_of(*(out / name for name in FILES)),
-    }
+    files_sha256 = digest_of(*(out / name for name in FILES))
+    recipe = {"torch": torch.__version__, "recipe_sha256": recipe_digest(), "files_sha256": files_sha256}
     write_text_atomic(out / "recipe.json", json.dumps(recipe, indent=2) + "\n")
 
 

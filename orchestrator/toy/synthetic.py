@@ -61,12 +61,7 @@ class Draft:
 
 
 def generate_samples(num_samples: int, *, seed: int, catalogue: Catalogue) -> list[Sample]:
-    """Generate distinct conversations; the same arguments always give the same ones.
-
-    Args:
-        num_samples: How many; 5,000 take a few seconds.
-        seed: Another seed gives other conversations.
-        catalogue: `full` for all tools, `easy` for fewer and shorter ones.
+    """Generate distinct conversations; the same arguments always give the same ones. 5,000 take a few seconds.
 
     Raises:
         DataError: If the catalogue cannot yield that many distinct samples.
@@ -78,11 +73,8 @@ def generate_samples(num_samples: int, *, seed: int, catalogue: Catalogue) -> li
         sample = _sample(Random(f"{seed}/{catalogue}/{draw}"), catalogue)
         samples.setdefault(sample.id, sample)
     if len(samples) < num_samples:
-        raise DataError(
-            f"the {catalogue} catalogue yields only {len(samples)} distinct samples, {num_samples} were asked for",
-            where="synthetic",
-            fix="Lower limit or use the full catalogue",
-        )
+        what = f"the {catalogue} catalogue yields only {len(samples)} distinct samples, {num_samples} were asked for"
+        raise DataError(what, where="synthetic", fix="Lower limit or use the full catalogue")
     return list(samples.values())
 
 
@@ -130,12 +122,8 @@ def call_then_answer(rng: Random, catalogue: Catalogue) -> Draft:
     request, calling = called.turns
     call = calling.tool_calls[0].model_copy(update={"id": "call_0"})
     reference = f"R{rng.randint(100, 999)}"
-    result = Message(
-        role="tool",
-        tool_call_id="call_0",
-        name=call.function.name,
-        content=f'{{"status": "ok", "reference": "{reference}"}}',
-    )
+    content = f'{{"status": "ok", "reference": "{reference}"}}'
+    result = Message(role="tool", tool_call_id="call_0", name=call.function.name, content=content)
     calling = calling.model_copy(update={"tool_calls": (call,)})
     return Draft("answer", called.tools, (request, calling, result, _says(f"Done. The reference is {reference}.")))
 

@@ -12,8 +12,7 @@ from ray.train.torch import TorchTrainer
 
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import DivergedError, OrchestratorError, TrainingError, causes
-from orchestrator.core.files import digest_of, write_text_atomic
-from orchestrator.core.jsonl import dump_jsonl
+from orchestrator.core.files import digest_of, dump_jsonl, write_text_atomic
 from orchestrator.core.progress import say
 from orchestrator.core.records import TrialRecord
 from orchestrator.data.card import TokenCard

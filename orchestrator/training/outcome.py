@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 
 import ray.train
 
-from orchestrator.core.files import write_text_atomic
-from orchestrator.core.jsonl import parse_line
+from orchestrator.core.files import parse_line, write_text_atomic
 from orchestrator.core.records import EvalPoint, Record, StopReason, TrialRecord, TrialStatus, reason_to_stop
 from orchestrator.models.adapters import keep_adapter
 from orchestrator.models.base import base_folder, load_tokenizer

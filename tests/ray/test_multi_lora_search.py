@@ -25,7 +25,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LM
 
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import SearchError
-from orchestrator.core.jsonl import read_jsonl
+from orchestrator.core.files import read_jsonl
 from orchestrator.core.records import JsonObject, TrialRecord
 from orchestrator.data.prepare.prepare import prepare_data
 from orchestrator.models.adapters import list_adapters, load_adapter, read_adapter

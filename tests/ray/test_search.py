@@ -15,7 +15,7 @@ from ray.util.state import list_tasks
 from watching import Watching, watch
 
 from orchestrator.config.schema import RunConfig
-from orchestrator.core.jsonl import read_jsonl
+from orchestrator.core.files import read_jsonl
 from orchestrator.core.records import TrialRecord
 from orchestrator.models.adapters import list_adapters
 from orchestrator.run.cluster import cluster_session

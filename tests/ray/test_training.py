@@ -18,7 +18,7 @@ from watching import watch
 
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import DivergedError, ResourceError
-from orchestrator.core.jsonl import read_jsonl
+from orchestrator.core.files import read_jsonl
 from orchestrator.core.records import TrialRecord
 from orchestrator.models.adapters import read_adapter
 from orchestrator.run.cluster import cluster_session

@@ -16,9 +16,7 @@ from orchestrator import cli
 from orchestrator.config.load import load_config
 from orchestrator.core.errors import OrchestratorError
 
-COMMANDS = (
-    "init", "schema", "prepare", "train", "search", "evaluate", "report", "run", "submit", "doctor",
-)  # fmt: skip
+COMMANDS = ("init", "schema", "prepare", "train", "search", "evaluate", "report", "run", "submit", "doctor")
 
 
 def orchestrator(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -109,13 +107,18 @@ def test_a_usage_error_of_the_real_process_exits_3(tmp_path: Path) -> None:
 # Stages
 
 
-def test_a_stage_is_started_with_the_resolved_config_and_its_exit_code_is_ours(tmp_path: Path) -> None:
+def stand_in_for(job: str, code: str, folder: Path) -> None:
     """A `jobs` package in the current folder takes the place of the real one, as Python's -m always has it."""
-    (tmp_path / "jobs").mkdir()
-    (tmp_path / "jobs" / "__init__.py").touch()
-    (tmp_path / "jobs" / "pipeline.py").write_text(
+    (folder / "jobs").mkdir()
+    (folder / "jobs" / "__init__.py").touch()
+    (folder / "jobs" / f"{job}.py").write_text(code)
+
+
+def test_a_stage_is_started_with_the_resolved_config_and_its_exit_code_is_ours(tmp_path: Path) -> None:
+    code = (
         "import shutil, sys\nassert sys.argv[1] == '--config'\nshutil.copy(sys.argv[2], 'received.json')\nsys.exit(2)\n"
     )
+    stand_in_for("pipeline", code, tmp_path)
     (tmp_path / "run.yaml").write_text("name: demo\nprofile: fast_dev\n")
     result = orchestrator("run", "run.yaml", "-s", "train.seed=7", "--set", "lora.r=32", cwd=tmp_path)
     assert (result.returncode, result.stderr) == (2, "")
@@ -129,11 +132,8 @@ def test_a_stage_is_started_with_the_resolved_config_and_its_exit_code_is_ours(t
     [("evaluate", ["--rescore"]), ("evaluate", []), ("report", ["--compare", "last week"]), ("report", [])],
 )
 def test_a_stages_own_options_reach_its_job(job: str, options: list[str], tmp_path: Path) -> None:
-    (tmp_path / "jobs").mkdir()
-    (tmp_path / "jobs" / "__init__.py").touch()
-    (tmp_path / "jobs" / f"{job}.py").write_text(
-        "import json, pathlib, sys\npathlib.Path('received.json').write_text(json.dumps(sys.argv[3:]))\n"
-    )
+    code = "import json, pathlib, sys\npathlib.Path('received.json').write_text(json.dumps(sys.argv[3:]))\n"
+    stand_in_for(job, code, tmp_path)
     (tmp_path / "run.yaml").write_text("name: demo\n")
     assert orchestrator(job, "run.yaml", *options, cwd=tmp_path).returncode == 0
     assert json.loads((tmp_path / "received.json").read_text()) == options
@@ -164,13 +164,8 @@ except KeyboardInterrupt:
 
 def _parent_of(child: str) -> subprocess.Popen[str]:
     script = "import sys; from orchestrator import cli; sys.exit(cli.run_child([sys.executable, '-c', sys.argv[1]]))"
-    parent = subprocess.Popen(
-        [sys.executable, "-c", script, child],
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        cwd=Path(cli.__file__).parents[1],
-    )
+    command, here = [sys.executable, "-c", script, child], Path(cli.__file__).parents[1]
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True, cwd=here)
     assert parent.stdout is not None
     assert parent.stdout.readline() == "ready\n"
     return parent

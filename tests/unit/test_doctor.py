@@ -38,6 +38,6 @@ def test_free_memory_is_what_the_kernel_calls_available(tmp_path: Path) -> None:
 
 
 def test_only_what_is_missing_fails(capsys: pytest.CaptureFixture[str]) -> None:
-    assert doctor.tell([Finding("ok", "a"), Finding("note", "b")]) == 0
-    assert doctor.tell([Finding("ok", "a"), Finding("missing", "b")]) == 1
+    assert doctor.print_findings([Finding("ok", "a"), Finding("note", "b")]) == 0
+    assert doctor.print_findings([Finding("ok", "a"), Finding("missing", "b")]) == 1
     assert capsys.readouterr().out.endswith("missing b\n1 missing: a run cannot work here.\n")

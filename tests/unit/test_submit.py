@@ -26,15 +26,8 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.parametrize(
     ("status", "driver", "code"),
     [
-        ("SUCCEEDED", 0, 0),
-        ("FAILED", 2, 2),
-        ("FAILED", 3, 3),
-        ("FAILED", 1, 1),
-        ("FAILED", None, 1),
-        ("FAILED", -9, 1),
-        ("FAILED", 0, 1),
-        ("STOPPED", None, 130),
-        ("STOPPED", 0, 130),
+        *(("SUCCEEDED", 0, 0), ("STOPPED", None, 130), ("STOPPED", 0, 130)),
+        *(("FAILED", driver, code) for driver, code in ((2, 2), (3, 3), (1, 1), (None, 1), (-9, 1), (0, 1))),
     ],
 )
 def test_exit_code(status: str, driver: int | None, code: int) -> None:
@@ -46,29 +39,24 @@ def config(tmp_path: Path) -> RunConfig:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "rows.jsonl").write_text(f'{{"from": "{folder}"}}\n', encoding="utf-8")
-    paths = [
-        str(tmp_path / "a" / "rows.jsonl"),
-        "synthetic",
-        str(tmp_path / "b" / "rows.jsonl"),
-        "/on/the/cluster.jsonl",
-    ]
+    paths = [f"{tmp_path}/a/rows.jsonl", "synthetic", f"{tmp_path}/b/rows.jsonl", "/on/the/cluster.jsonl"]
     return RunConfig(
         data=DataConfig(sources=tuple(SourceConfig(path=path) for path in paths)),
         resources=ResourcesConfig(address="ray://elsewhere:10001", storage_path="/mnt/runs"),
     )
 
 
-def test_the_package_holds_code_config_and_local_sources(config: RunConfig, tmp_path: Path) -> None:
+@pytest.fixture
+def package(config: RunConfig, tmp_path: Path) -> Path:
+    """The package of `config`."""
     package = tmp_path / "package"
     package.mkdir()
     stage_package(config, package)
-    assert sorted(path.name for path in package.iterdir()) == [
-        "config.json",
-        "evals",
-        "jobs",
-        "orchestrator",
-        "sources",
-    ]
+    return package
+
+
+def test_the_package_holds_code_config_and_local_sources(package: Path) -> None:
+    assert {path.name for path in package.iterdir()} == {"config.json", "evals", "jobs", "orchestrator", "sources"}
     assert (package / "sources" / "0-rows.jsonl").read_text(encoding="utf-8") == '{"from": "a"}\n'
     assert (package / "sources" / "2-rows.jsonl").read_text(encoding="utf-8") == '{"from": "b"}\n'
     assert not list(package.rglob("__pycache__"))
@@ -76,12 +64,7 @@ def test_the_package_holds_code_config_and_local_sources(config: RunConfig, tmp_
         assert (package / weights.relative_to(ROOT)).read_bytes() == weights.read_bytes()
 
 
-def test_the_packaged_config_finds_its_sources_and_joins_the_jobs_own_cluster(
-    config: RunConfig, tmp_path: Path
-) -> None:
-    package = tmp_path / "package"
-    package.mkdir()
-    stage_package(config, package)
+def test_the_packaged_config_finds_its_sources_and_joins_the_jobs_own_cluster(config: RunConfig, package: Path) -> None:
     sent = load_config(package / "config.json")
     assert [source.path for source in sent.data.sources] == [
         str(package / "sources" / "0-rows.jsonl"),
@@ -139,10 +122,7 @@ def test_suites_count_towards_what_may_travel(tmp_path: Path, monkeypatch: pytes
         stage_package(config, tmp_path / "package")
 
 
-def test_the_packaged_code_runs_where_nothing_is_installed(config: RunConfig, tmp_path: Path) -> None:
-    package = tmp_path / "package"
-    package.mkdir()
-    stage_package(config, package)
+def test_the_packaged_code_runs_where_nothing_is_installed(package: Path) -> None:
     code = "import jobs.pipeline, evals, orchestrator.config.schema as c; print(c.__file__)"
     found = subprocess.run([sys.executable, "-c", code], cwd=package, capture_output=True, text=True, check=True)
     assert found.stdout.strip() == str(package / "orchestrator" / "config" / "schema.py")

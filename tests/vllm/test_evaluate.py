@@ -22,8 +22,7 @@ from evals.records import EngineRecord, FailedAdapter, Generation, Scores
 from orchestrator.config.evaluation import EvalConfig
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import UnscoredAdaptersError
-from orchestrator.core.files import write_text_atomic
-from orchestrator.core.jsonl import read_jsonl
+from orchestrator.core.files import read_jsonl, write_text_atomic
 from orchestrator.core.records import AdapterRecord, Sample
 from orchestrator.models.adapters import keep_adapter
 from orchestrator.run.cluster import cluster_session

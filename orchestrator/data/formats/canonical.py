@@ -8,7 +8,7 @@ from importlib import import_module
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from orchestrator.config.fields import ROW_FORMATS, RowFormat
+from orchestrator.config.evaluation import ROW_FORMATS, RowFormat
 from orchestrator.core.records import (
     BENIGN,
     HARMFUL,

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from orchestrator.config.fields import is_function
+from orchestrator.config.evaluation import is_function
 from orchestrator.config.schema import SYNTHETIC, DataConfig, SourceConfig
 from orchestrator.core.errors import DataError
 from orchestrator.core.parallel import map_chunks

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from orchestrator.config.fields import RowFormat, is_function
+from orchestrator.config.evaluation import RowFormat, is_function
 from orchestrator.core.errors import ConfigError
-from orchestrator.core.jsonl import dump_line
+from orchestrator.core.files import dump_line
 from orchestrator.core.records import JsonObject, QuarantinedRow, Sample
 from orchestrator.data.clean.duplicates import shingles, signature
 from orchestrator.data.clean.quality import Flag, check_sample, find_flags

@@ -13,7 +13,7 @@ from typing import BinaryIO, TypeVar, cast
 
 import numpy as np
 
-from orchestrator.config.fields import is_function
+from orchestrator.config.evaluation import is_function
 from orchestrator.config.schema import DataConfig, ModelConfig, RunConfig
 from orchestrator.core.errors import DataError
 from orchestrator.core.files import digest_of, open_atomic, write_text_atomic

@@ -21,8 +21,7 @@ from orchestrator.chat.rendering import ChatFormat, chat_format, prove_template
 from orchestrator.chat.template import stop_token_ids
 from orchestrator.config.schema import ModelConfig, RunConfig
 from orchestrator.core.errors import DataError
-from orchestrator.core.files import digest_of, open_atomic, write_text_atomic
-from orchestrator.core.jsonl import dump_line, parse_line
+from orchestrator.core.files import digest_of, dump_line, open_atomic, parse_line, write_text_atomic
 from orchestrator.core.parallel import map_chunks
 from orchestrator.core.records import JsonObject, Record, Sample, SampleKind
 from orchestrator.data.card import KindTokens, LeftOut, TokenCard

@@ -330,8 +330,8 @@ def test_a_file_that_is_no_mapping_of_settings_is_refused_with_its_line(folder: 
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("nonsense", "--set: 'nonsense' is no setting. Allowed: dotted.key=value"),
-        ("train..seed=1", "is no setting"),
+        ("nonsense", "--set: 'nonsense' is not a setting. Allowed: dotted.key=value"),
+        ("train..seed=1", "is not a setting"),
         ("name=[1", "--set name:1: expected"),
         ("lora.r.x=1", "--set: lora.r: this is the value 16 and has no key 'x'."),
         ("data.sources.5.limit=1", "--set: data.sources: this is a list of 1 and has no item '5'."),

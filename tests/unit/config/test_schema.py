@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from orchestrator.config.evaluation import EvalConfig, JudgeConfig, SuiteConfig
-from orchestrator.config.fields import Section
+from orchestrator.config.evaluation import EvalConfig, JudgeConfig, Section, SuiteConfig
 from orchestrator.config.schema import (
     PROFILES,
     DataConfig,
@@ -75,18 +74,9 @@ def test_a_config_comes_back_from_its_json() -> None:
 def test_the_profiles() -> None:
     def row(name: str) -> tuple[float | int | None, ...]:
         lora, train = PROFILES[name]["lora"], PROFILES[name]["train"]
-        accumulation = train["batch_size"] / train["micro_batch_size"]
-        length = train.get("max_steps") or train.get("epochs")
-        return (
-            lora["r"],
-            lora["alpha"],
-            lora["dropout"],
-            train["micro_batch_size"],
-            accumulation,
-            length,
-            train["learning_rate"],
-            train["warmup_ratio"],
-        )
+        micro, length = train["micro_batch_size"], train.get("max_steps") or train.get("epochs")
+        batch = (micro, train["batch_size"] / micro, length, train["learning_rate"], train["warmup_ratio"])
+        return (lora["r"], lora["alpha"], lora["dropout"], *batch)
 
     assert set(PROFILES) == {"fast_dev", "balanced", "max_quality"}
     assert row("fast_dev") == (8, 16, 0.0, 2, 4, 60, 2e-4, 5 / 60)
@@ -222,54 +212,54 @@ def test_a_plain_folder_name_is_taken(name: str) -> None:
     assert RunConfig(name=name).name == name
 
 
-@pytest.mark.parametrize(
-    ("section", "content"),
-    [
-        (LoraConfig, {"alpha": 0}),
-        (LoraConfig, {"dropout": 1.0}),
-        (LoraConfig, {"target_modules": ()}),
-        (LoraConfig, {"target_modules": "q_proj"}),
-        (TrainConfig, {"learning_rate": 0}),
-        (TrainConfig, {"learning_rate": math.inf}),
-        (TrainConfig, {"learning_rate": math.nan}),
-        (TrainConfig, {"epochs": 0}),
-        (TrainConfig, {"max_steps": 0}),
-        (TrainConfig, {"warmup_ratio": 1.0}),
-        (TrainConfig, {"weight_decay": -0.1}),
-        (TrainConfig, {"early_stopping_patience": 0}),
-        (TrainConfig, {"max_failures": -1}),
-        (DataConfig, {"max_length": 31}),
-        (DataConfig, {"max_quarantine_rate": 1.1}),
-        (SourceConfig, {"path": ""}),
-        (SourceConfig, {"path": "a", "limit": 0}),
-        (SplitConfig, {"val": -0.1}),
-        (SpaceConfig, {"r": ()}),
-        (SpaceConfig, {"r": (12,)}),
-        (SpaceConfig, {"alpha": (0,)}),
-        (SpaceConfig, {"learning_rate": ()}),
-        (SpaceConfig, {"learning_rate": (0.0,)}),
-        (SpaceConfig, {"learning_rate": "auto"}),
-        (SearchConfig, {"num_trials": 0}),
-        (SearchConfig, {"reduction_factor": 1}),
-        (SearchConfig, {"keep": 0}),
-        (EvalConfig, {"temperature": -1}),
-        (EvalConfig, {"max_new_tokens": 0}),
-        (EvalConfig, {"kv_cache_gib": 0}),
-        (EvalConfig, {"max_unscored_rate": 1.0}),
-        (EvalConfig, {"num_engines": 0}),
-        (EvalConfig, {"turns": "first"}),
-        (EvalConfig, {"reply_format": "xml"}),
-        (SuiteConfig, {"name": "s", "path": ""}),
-        (SuiteConfig, {"path": "a", "name": "no/slash"}),
-        (SuiteConfig, {"path": "a", "name": ""}),
-        (SuiteConfig, {"name": "s", "path": "a", "limit": 0}),
-        (SuiteConfig, {"name": "s", "path": "a", "format": "synthetic"}),
-        (JudgeConfig, {"base": ""}),
-        (JudgeConfig, {"base": "judge", "max_new_tokens": 0}),
-        (ResourcesConfig, {"num_workers": 0}),
-        (ResourcesConfig, {"cpus_per_worker": 0}),
-        (ResourcesConfig, {"gpus_per_worker": -1}),
+OUT_OF_BOUNDS: dict[type[Section], list[dict[str, Any]]] = {
+    LoraConfig: [{"alpha": 0}, {"dropout": 1.0}, {"target_modules": ()}, {"target_modules": "q_proj"}],
+    TrainConfig: [
+        {"learning_rate": 0},
+        {"learning_rate": math.inf},
+        {"learning_rate": math.nan},
+        {"epochs": 0},
+        {"max_steps": 0},
+        {"warmup_ratio": 1.0},
+        {"weight_decay": -0.1},
+        {"early_stopping_patience": 0},
+        {"max_failures": -1},
     ],
+    DataConfig: [{"max_length": 31}, {"max_quarantine_rate": 1.1}],
+    SourceConfig: [{"path": ""}, {"path": "a", "limit": 0}],
+    SplitConfig: [{"val": -0.1}],
+    SpaceConfig: [
+        {"r": ()},
+        {"r": (12,)},
+        {"alpha": (0,)},
+        {"learning_rate": ()},
+        {"learning_rate": (0.0,)},
+        {"learning_rate": "auto"},
+    ],
+    SearchConfig: [{"num_trials": 0}, {"reduction_factor": 1}, {"keep": 0}],
+    EvalConfig: [
+        {"temperature": -1},
+        {"max_new_tokens": 0},
+        {"kv_cache_gib": 0},
+        {"max_unscored_rate": 1.0},
+        {"num_engines": 0},
+        {"turns": "first"},
+        {"reply_format": "xml"},
+    ],
+    SuiteConfig: [
+        {"name": "s", "path": ""},
+        {"path": "a", "name": "no/slash"},
+        {"path": "a", "name": ""},
+        {"name": "s", "path": "a", "limit": 0},
+        {"name": "s", "path": "a", "format": "synthetic"},
+    ],
+    JudgeConfig: [{"base": ""}, {"base": "judge", "max_new_tokens": 0}],
+    ResourcesConfig: [{"num_workers": 0}, {"cpus_per_worker": 0}, {"gpus_per_worker": -1}],
+}
+
+
+@pytest.mark.parametrize(
+    ("section", "content"), [(section, content) for section, contents in OUT_OF_BOUNDS.items() for content in contents]
 )
 def test_a_value_out_of_bounds_is_refused(section: type[Section], content: dict[str, Any]) -> None:
     with pytest.raises(ValidationError) as caught:

@@ -28,17 +28,8 @@ from orchestrator.core.errors import (
 )
 
 INPUT = [InputError, ConfigError, DataError, ModelNotFoundError, ResourceError, RunConflictError]
-STAGE = [
-    OrchestratorError,
-    AdapterError,
-    InertAdapterError,
-    TrainingError,
-    DivergedError,
-    SearchError,
-    EvaluationError,
-    UnscoredAdaptersError,
-    SubmissionError,
-]
+STAGE = [OrchestratorError, AdapterError, InertAdapterError, TrainingError, DivergedError, SearchError]
+STAGE += [EvaluationError, UnscoredAdaptersError, SubmissionError]
 
 
 def tree(root: type[OrchestratorError]) -> Iterator[type[OrchestratorError]]:

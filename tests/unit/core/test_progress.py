@@ -89,11 +89,7 @@ def test_a_plain_bar_prints_at_intervals(monkeypatch: pytest.MonkeyPatch, capsys
 
 def update(board: TrialBoard, trial: str, step: int, loss: float | None, status: str = "running") -> None:
     board.update(
-        trial,
-        hyperparameters={"r": 16, "alpha": 32, "learning_rate": 2e-4},
-        step=step,
-        eval_loss=loss,
-        status=status,
+        trial, hyperparameters={"r": 16, "alpha": 32, "learning_rate": 2e-4}, step=step, eval_loss=loss, status=status
     )
 
 

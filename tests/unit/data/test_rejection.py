@@ -8,7 +8,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.config.schema import ROW_FORMATS, RowFormat
-from orchestrator.core.jsonl import dump_line, parse_line
+from orchestrator.core.files import dump_line, parse_line
 from orchestrator.core.records import JsonObject, Sample
 from orchestrator.data.clean.quality import check_sample
 from orchestrator.data.formats.canonical import content_hash, ignored_fields, sample_from_row

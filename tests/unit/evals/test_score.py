@@ -16,7 +16,7 @@ from builders import weather_samples
 from evals.cases.samples import cases_from_samples
 from evals.records import Scores
 from evals.score.__main__ import main
-from orchestrator.core.jsonl import dump_jsonl
+from orchestrator.core.files import dump_jsonl
 
 CITIES = ("Rome", "Oslo", "Bern", "Kyiv")
 

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -56,35 +56,29 @@ def no_work(config: RunConfig, run: RunDir) -> int:
     return DONE
 
 
+def raising(error: BaseException) -> Callable[[RunConfig, RunDir], int]:
+    def work(config: RunConfig, run: RunDir) -> int:
+        raise error
+
+    return work
+
+
 def in_subprocess(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment, check=False
-    )
+    environment, command = {**os.environ, "PYTHONPATH": str(ROOT)}, [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
 
 @pytest.mark.parametrize(
     ("kind", "code"),
     [
-        (ConfigError, 3),
-        (DataError, 3),
-        (ModelNotFoundError, 3),
-        (ResourceError, 3),
-        (RunConflictError, 3),
-        (AdapterError, 1),
-        (TrainingError, 1),
-        (SearchError, 1),
-        (EvaluationError, 1),
-        (SubmissionError, 1),
+        *((kind, 3) for kind in (ConfigError, DataError, ModelNotFoundError, ResourceError, RunConflictError)),
+        *((kind, 1) for kind in (AdapterError, TrainingError, SearchError, EvaluationError, SubmissionError)),
     ],
 )
 def test_an_own_error_is_one_line_and_its_exit_code(
     kind: type[OrchestratorError], code: int, arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def work(config: RunConfig, run: RunDir) -> int:
-        raise kind("it is\nbroken", where="here")
-
-    assert run_job("prepare", work, arguments) == code
+    assert run_job("prepare", raising(kind("it is\nbroken", where="here")), arguments) == code
     assert capsys.readouterr().err == "here: it is broken.\n"
 
 
@@ -124,10 +118,7 @@ def test_an_unexpected_error_leaves_its_traceback_in_the_runs_log(
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt(), SystemExit(int(signal.SIGTERM))])
 def test_interrupted_is_130(stop: BaseException, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    def work(config: RunConfig, run: RunDir) -> int:
-        raise stop
-
-    assert run_job("train", work, arguments) == INTERRUPTED
+    assert run_job("train", raising(stop), arguments) == INTERRUPTED
     assert capsys.readouterr().err.startswith("train interrupted")
 
 
@@ -196,20 +187,15 @@ DATA_ERROR = DataError("the file is empty", where="a.jsonl")
 def test_an_own_error_is_found_inside_what_ray_makes_of_it(
     error: Exception, arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def work(config: RunConfig, run: RunDir) -> int:
-        raise error
-
-    assert run_job("train", work, arguments) == 3
+    assert run_job("train", raising(error), arguments) == 3
     assert capsys.readouterr().err == "a.jsonl: the file is empty.\n"
 
 
 def test_the_line_names_what_the_worker_raised_not_rays_wrapper(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def work(config: RunConfig, run: RunDir) -> int:
-        raise WorkerGroupError("long text", {0: as_raised_by_ray(KeyError("input_ids"))})
-
-    assert run_job("train", work, arguments) == 1
+    error = WorkerGroupError("long text", {0: as_raised_by_ray(KeyError("input_ids"))})
+    assert run_job("train", raising(error), arguments) == 1
     assert capsys.readouterr().err.startswith("train failed: KeyError: 'input_ids'; the traceback is in ")
 
 

@@ -8,8 +8,7 @@ import yaml
 from evals.records import Case, FailedAdapter, Generation, Metric, Scores
 from jobs.report import main
 from orchestrator.core.errors import DONE, GATE_NOT_MET
-from orchestrator.core.files import write_text_atomic
-from orchestrator.core.jsonl import dump_jsonl
+from orchestrator.core.files import dump_jsonl, write_text_atomic
 from orchestrator.core.records import AdapterRecord, Message
 from orchestrator.run.paths import RunDir
 

@@ -239,15 +239,8 @@ def test_no_reply_counts_twice() -> None:
 
 
 def test_what_is_skipped_for_speed_would_not_have_matched() -> None:
-    cues = (
-        turning_away.STRONG,
-        turning_away.MEDIUM,
-        stance.ABSURD,
-        stance.OFFERS,
-        stance.ASKS,
-        stance.DELIVERS,
-        stance.FACTS,
-    )
+    cues = [turning_away.STRONG, turning_away.MEDIUM, stance.ABSURD]
+    cues += [stance.OFFERS, stance.ASKS, stance.DELIVERS, stance.FACTS]
     for reply in LABELLED:
         for clause, _ in clauses.split_clauses(clauses.plain_words(reply.text)):
             stems = stems_of(clause)
@@ -321,43 +314,15 @@ def test_the_time_of_a_long_reply_does_not_grow_with_its_length() -> None:
     assert fastest_s / len(texts) < 5e-3
 
 
-@pytest.mark.parametrize(
-    "unit",
-    [
-        "i can't ",
-        "a",
-        " ",
-        "\n",
-        '"',
-        '" ',
-        "i ",
-        "sorry, no, ",
-        "`",
-        "```",
-        "> ",
-        "don't have the ",
-        "without ",
-        "no ",
-        "- ",
-        "it is not ",
-        "people should not be ",
-        "the question ",
-        "to a, ",
-        "as a responsible, ",
-        "killing a person ",
-        "making it so ",
-        "can only ",
-        "the first step ",
-        "no information ",
-        "i do not have access to it, so i cannot ",
-        "evidence ",
-        "your cousin ",
-        "is a of, ",
-        "is the crime ",
-        "ich kann nicht ",
-        "\u6211",
-    ],
+UNITS = (
+    "i can't |a| |\n|\"|\" |i |sorry, no, |`|```|> |don't have the |without |no |- |it is not |"
+    "people should not be |the question |to a, |as a responsible, |killing a person |making it so |"
+    "can only |the first step |no information |i do not have access to it, so i cannot |evidence |"
+    "your cousin |is a of, |is the crime |ich kann nicht |\u6211"
 )
+
+
+@pytest.mark.parametrize("unit", UNITS.split("|"))
 def test_a_megabyte_of_anything_is_fast(unit: str) -> None:
     assert _seconds_for([unit * (1_000_000 // len(unit))]) < 1.0
 

@@ -54,21 +54,11 @@ def test_the_layout_of_a_run() -> None:
     run = RunDir(Path("/r"))
     paths = [run.config, run.ledger, run.log, run.quarantine, run.card, run.trials, run.report, run.ray, run.cases]
     paths += [run.split("val"), run.adapter("ab"), run.generations("base"), run.scores("base")]
-    assert [str(path) for path in paths] == [
-        "/r/config.json",
-        "/r/run.json",
-        "/r/job.log",
-        "/r/data/quarantine.jsonl",
-        "/r/data/card.json",
-        "/r/trials.jsonl",
-        "/r/report",
-        "/r/ray",
-        "/r/evals/cases.jsonl",
-        "/r/data/val.jsonl",
-        "/r/adapters/ab",
-        "/r/evals/base/generations.jsonl",
-        "/r/evals/base/scores.json",
-    ]
+    expected = (
+        "config.json run.json job.log data/quarantine.jsonl data/card.json trials.jsonl report ray evals/cases.jsonl "
+        "data/val.jsonl adapters/ab evals/base/generations.jsonl evals/base/scores.json"
+    )
+    assert [str(path) for path in paths] == [f"/r/{place}" for place in expected.split()]
 
 
 def test_a_file_is_written_whole_with_its_folders_and_nothing_beside_it(tmp_path: Path) -> None:
@@ -322,14 +312,8 @@ def test_another_process_that_holds_the_run_is_respected(tmp_path: Path) -> None
         "with locked(RunDir(pathlib.Path(sys.argv[1]))):\n"
         "    print('held', flush=True); sys.stdin.readline()"
     )
-    holder = subprocess.Popen(
-        [sys.executable, "-c", script, str(tmp_path)],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with holder:
+    command, pipe = [sys.executable, "-c", script, str(tmp_path)], subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         with pytest.raises(RunConflictError, match="another process works in this run"), locked(RunDir(tmp_path)):

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from orchestrator.core.jsonl import parse_line
+from orchestrator.core.files import parse_line
 from orchestrator.core.records import EvalPoint, JsonObject
 from orchestrator.training.outcome import Progress, RecordProgress
 from orchestrator.training.worker import ReportToRay, curve_of, tokens_of
@@ -47,7 +47,7 @@ def test_progress_keeps_the_latest_report_of_rank_0(tmp_path: Path) -> None:
     record = RecordProgress(path.parent)
     for step in (2, 4):
         curve = [{"step": each, "eval_loss": 1 / each, "train_loss": None} for each in range(2, step + 1, 2)]
-        metrics = {"step": step, "diverged": False, "curve": curve, "tokens": 10 * step}
+        metrics: JsonObject = {"step": step, "diverged": False, "curve": curve, "tokens": 10 * step}
         metrics |= {"eval_loss": 1 / step, "time": 1.0}
         record.after_report(None, [metrics, {**metrics, "step": 99}], None)
     progress = parse_line(path.read_text(encoding="utf-8"), Progress, where="x")

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 from builders import assistant, make_call, make_sample, user
 
-from orchestrator.core.jsonl import dump_line
+from orchestrator.core.files import dump_line
 from orchestrator.core.records import (
     FunctionCall,
     FunctionSpec,

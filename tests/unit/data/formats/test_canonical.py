@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from raw_rows import FUNCTION, TOOL, call, conversation, rejection
 
 from orchestrator.config.schema import ROW_FORMATS, RowFormat
-from orchestrator.core.jsonl import dump_line
+from orchestrator.core.files import dump_line
 from orchestrator.core.records import (
     SAMPLE_KINDS,
     FunctionCall,

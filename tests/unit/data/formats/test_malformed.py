@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from orchestrator.chat.rendering import chat_format
 from orchestrator.config.schema import DataConfig, RunConfig, SourceConfig
 from orchestrator.core.errors import DataError
-from orchestrator.core.jsonl import read_jsonl
+from orchestrator.core.files import read_jsonl
 from orchestrator.core.records import JsonObject, QuarantinedRow, Sample
 from orchestrator.data.card import DataCard, LeftOut
 from orchestrator.data.prepare.prepare import data_digest, prepare_data

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from orchestrator.chat.parse import CALL_MARKS, parse_reply
 from orchestrator.chat.rendering import ChatFormat, RowLeftOut, chat_format, refuse_control_tokens
 from orchestrator.config.schema import RowFormat
-from orchestrator.core.jsonl import dump_line, parse_line
+from orchestrator.core.files import dump_line, parse_line
 from orchestrator.core.records import FunctionCall, FunctionSpec, JsonObject, Message, Sample, ToolCall, ToolSpec
 from orchestrator.data.clean.quality import check_sample
 from orchestrator.data.formats.canonical import sample_from_row

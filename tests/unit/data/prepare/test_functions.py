@@ -12,7 +12,7 @@ from evals.check.check import check_data
 from orchestrator.config.load import load_config
 from orchestrator.config.schema import DataConfig, RunConfig, SourceConfig
 from orchestrator.core.errors import ConfigError, DataError
-from orchestrator.core.jsonl import read_jsonl
+from orchestrator.core.files import read_jsonl
 from orchestrator.core.parallel import INLINE_CHUNKS
 from orchestrator.core.records import QuarantinedRow, Sample
 from orchestrator.data.card import DataCard

@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.config.schema import DataConfig, RunConfig, SourceConfig
 from orchestrator.core.errors import DataError
-from orchestrator.core.jsonl import parse_line, read_jsonl
+from orchestrator.core.files import parse_line, read_jsonl
 from orchestrator.core.parallel import INLINE_CHUNKS
 from orchestrator.core.records import JsonObject, QuarantinedRow, Sample
 from orchestrator.data.card import DataCard, ReasonCount

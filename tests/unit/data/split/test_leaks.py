@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from builders import assistant, make_call, make_tool, user
 
-from orchestrator.core.jsonl import dump_jsonl
+from orchestrator.core.files import dump_jsonl
 from orchestrator.core.records import Message, Sample
 from orchestrator.data.card import HeldOutName, LeakCard, Overlap
 from orchestrator.data.split.leaks import audit_leaks

@@ -29,7 +29,7 @@ from transformers import PreTrainedTokenizerBase
 from orchestrator.chat.rendering import chat_format, render_prompt
 from orchestrator.config.schema import DataConfig, RunConfig
 from orchestrator.core.errors import DataError, ModelNotFoundError
-from orchestrator.core.jsonl import read_jsonl
+from orchestrator.core.files import read_jsonl
 from orchestrator.core.records import Message, Sample
 from orchestrator.data.card import KindTokens, LeftOut
 from orchestrator.data.tokens.store import LedgerRow, histogram, ledger_path, tokenize_run, tokens_folder

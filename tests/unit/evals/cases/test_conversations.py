@@ -7,7 +7,7 @@ from builders import assistant, make_call, make_sample, user
 
 from evals.cases.rows import cases_from_conversation_row
 from evals.cases.samples import cases_from_samples
-from orchestrator.core.jsonl import dump_line
+from orchestrator.core.files import dump_line
 from orchestrator.core.records import JsonObject, Sample
 from orchestrator.data.rejection import RowRejected
 from orchestrator.toy.synthetic import generate_samples

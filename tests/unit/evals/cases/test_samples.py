@@ -15,7 +15,7 @@ from evals.cases.__main__ import main
 from evals.cases.samples import case_from_row, cases_from_samples, draw_cases, refuse_repeated_ids
 from evals.records import Case
 from orchestrator.core.errors import DataError
-from orchestrator.core.jsonl import read_jsonl
+from orchestrator.core.files import read_jsonl
 from orchestrator.core.records import (
     SAMPLE_KINDS,
     FunctionCall,

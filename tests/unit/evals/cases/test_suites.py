@@ -13,7 +13,7 @@ from evals.cases.samples import cases_from_samples
 from evals.cases.suites import MAX_REFUSED_SHARE, cases_from_file, read_suite
 from orchestrator.config.evaluation import SuiteConfig, SuiteFormat
 from orchestrator.core.errors import DataError
-from orchestrator.core.jsonl import dump_jsonl
+from orchestrator.core.files import dump_jsonl
 from orchestrator.core.records import JsonObject
 
 FUNCTION: JsonObject = {

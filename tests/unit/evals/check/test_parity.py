@@ -3,16 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import (
-    assistant,
-    make_call,
-    make_config,
-    make_sample,
-    make_tool,
-    user,
-    weather_samples,
-    write_samples,
-)
+from builders import assistant, make_call, make_config, make_sample, make_tool, user, weather_samples, write_samples
 from datasets import Dataset
 
 import evals.check.parity as parity
@@ -29,7 +20,7 @@ from orchestrator.run.paths import RunDir
 
 SYSTEM = Message(role="system", content="Help.")
 RESULT = Message(role="tool", content='{"sky": "blue"}', name="get_weather")
-TALK = make_sample(
+CHAT = make_sample(
     SYSTEM,
     user("What is the weather in Rome"),
     assistant(
@@ -38,7 +29,7 @@ TALK = make_sample(
     RESULT,
     RESULT,
     assistant("It is blue."),
-    id="talk",
+    id="chat",
     kind="answer",
 )
 ASKS = make_sample(user("And the weather"), assistant("In which city?"), id="asks", kind="clarification")
@@ -53,7 +44,7 @@ def config(tmp_path: Path, model_folder: Path) -> RunConfig:
 @pytest.fixture
 def run(config: RunConfig) -> RunDir:
     run = open_run(config)
-    write_samples(run, "train", [TALK, *weather_samples("Rome", "Oslo")])
+    write_samples(run, "train", [CHAT, *weather_samples("Rome", "Oslo")])
     write_samples(run, "val", [ASKS])
     write_samples(run, "test", [DECLINES, *weather_samples("Lima")])
     return run
@@ -117,15 +108,20 @@ def test_the_card_is_kept_until_something_changes(config: RunConfig, run: RunDir
     assert check(config, run).calls == 6
 
 
+def stored_tokens(config: RunConfig, run: RunDir) -> tuple[list[int], list[int]]:
+    """Ids and labels of the one row of val."""
+    tokenize_run(config, run)
+    stored = Dataset.load_from_disk(tokens_folder(run, "val"))
+    return list(stored["input_ids"][0]), list(stored["labels"][0])
+
+
 def write_tokens(run: RunDir, columns: dict[str, Any]) -> None:
     Dataset.from_dict(columns).save_to_disk(tokens_folder(run, "val"))
 
 
 @pytest.mark.parametrize("shift", [-1, 1])
 def test_a_mask_that_begins_elsewhere_is_found(config: RunConfig, run: RunDir, shift: int) -> None:
-    tokenize_run(config, run)
-    stored = Dataset.load_from_disk(tokens_folder(run, "val"))
-    ids, labels = list(stored["input_ids"][0]), list(stored["labels"][0])
+    ids, labels = stored_tokens(config, run)
     start = next(place for place, label in enumerate(labels) if label != IGNORED)
     labels[min(start, start + shift) : max(start, start + shift)] = [IGNORED if shift > 0 else ids[start - 1]]
     write_tokens(run, {"input_ids": [ids], "labels": [labels]})
@@ -135,9 +131,7 @@ def test_a_mask_that_begins_elsewhere_is_found(config: RunConfig, run: RunDir, s
 
 
 def test_a_mask_without_the_end_of_turn_or_with_the_separator_is_found(config: RunConfig, run: RunDir) -> None:
-    tokenize_run(config, run)
-    stored = Dataset.load_from_disk(tokens_folder(run, "val"))
-    ids, labels = list(stored["input_ids"][0]), list(stored["labels"][0])
+    ids, labels = stored_tokens(config, run)
     for wrong in ([IGNORED, IGNORED], ids[-2:]):
         write_tokens(run, {"input_ids": [ids], "labels": [[*labels[:-2], *wrong]]})
         (run.root / "data" / "tokens" / "parity.json").unlink(missing_ok=True)
@@ -147,9 +141,7 @@ def test_a_mask_without_the_end_of_turn_or_with_the_separator_is_found(config: R
 
 
 def test_tokens_of_another_prompt_are_found(config: RunConfig, run: RunDir) -> None:
-    tokenize_run(config, run)
-    stored = Dataset.load_from_disk(tokens_folder(run, "val"))
-    ids, labels = list(stored["input_ids"][0]), list(stored["labels"][0])
+    ids, labels = stored_tokens(config, run)
     ids[3] += 1
     write_tokens(run, {"input_ids": [ids], "labels": [labels]})
     with pytest.raises(DataError, match=r"sample asks: prompt_differs: turn 2: .* \(1 such problems in all\)"):
@@ -180,13 +172,13 @@ def test_stored_tokens_of_other_rows_are_an_error(config: RunConfig, run: RunDir
         check(config, run)
 
 
-TALKED = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+SAID = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
 ASKED = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 SHOWN_CALLS = (
     '{% for c in m.tool_calls or [] %}<tool_call>{"name": "{{ c.function.name }}", '
     '"arguments": {{ c.function.arguments | tojson }}}</tool_call>{% endfor %}<|im_end|>'
 )
-CALLED = TALKED.replace("<|im_end|>", SHOWN_CALLS)
+CALLED = SAID.replace("<|im_end|>", SHOWN_CALLS)
 OFFERED = "{% for t in tools or [] %}{{ t | tojson }}{% endfor %}"
 
 
@@ -194,8 +186,8 @@ OFFERED = "{% for t in tools or [] %}{{ t | tojson }}{% endfor %}"
     ("template", "found"),
     [
         (OFFERED + CALLED + ASKED, {}),
-        (CALLED + ASKED, {"tools_dropped": "talk"}),
-        (OFFERED.replace("t | tojson", "t.function.name") + CALLED + ASKED, {"tools_dropped": "talk"}),
+        (CALLED + ASKED, {"tools_dropped": "chat"}),
+        (OFFERED.replace("t | tojson", "t.function.name") + CALLED + ASKED, {"tools_dropped": "chat"}),
         (OFFERED + CALLED.replace("{{ m.content }}", "{{ m.content if m.role != 'system' }}") + ASKED, "system"),
         (OFFERED + CALLED.replace("{{ m.content }}", "{{ m.content if m.role != 'tool' }}") + ASKED, "tool"),
         (OFFERED + CALLED.replace("c.function.arguments | tojson", "{} | tojson") + ASKED, "arguments"),
@@ -207,11 +199,11 @@ def test_a_template_that_drops_or_changes_something_is_named(
     config: RunConfig, run: RunDir, tmp_path: Path, template: str, found: dict[str, str] | str
 ) -> None:
     expected: dict[str, dict[str, str]] = {
-        "system": {"system_dropped": "talk"},
-        "tool": {"tool_results_dropped": "talk"},
-        "arguments": {"call_changed": "talk", "tool_calls_dropped": "talk"},
-        "tags": {"call_not_parsed": "talk"},
-        "name": {"call_not_parsed": "talk"},
+        "system": {"system_dropped": "chat"},
+        "tool": {"tool_results_dropped": "chat"},
+        "arguments": {"call_changed": "chat", "tool_calls_dropped": "chat"},
+        "tags": {"call_not_parsed": "chat"},
+        "name": {"call_not_parsed": "chat"},
     }
     card = check(with_template(config, tmp_path / "other", template), run)
     assert codes(card) == (expected[found] if isinstance(found, str) else found)
@@ -238,7 +230,7 @@ def test_calls_are_read_in_the_format_of_the_template(
 ) -> None:
     for part in ("train", "val", "test"):
         write_samples(run, part, weather_samples("Rome", "Oslo"))
-    other = with_template(config, tmp_path / "other", OFFERED + TALKED.replace("<|im_end|>", calls) + ASKED)
+    other = with_template(config, tmp_path / "other", OFFERED + SAID.replace("<|im_end|>", calls) + ASKED)
     asked: list[str] = []
 
     def without_vllm(name: str, _: object) -> None:
@@ -256,7 +248,7 @@ def test_a_format_without_a_parser_in_vllm_leaves_a_note(config: RunConfig, run:
     for part in ("train", "val", "test"):
         write_samples(run, part, weather_samples("Rome"))
     bare = SHOWN_CALLS.replace("<tool_call>", "").replace("</tool_call>", "")
-    other = with_template(config, tmp_path / "other", OFFERED + TALKED.replace("<|im_end|>", bare) + ASKED)
+    other = with_template(config, tmp_path / "other", OFFERED + SAID.replace("<|im_end|>", bare) + ASKED)
     card = tokenized_parity(other, run)
     assert (card.problems, card.calls) == ((), 3)
     assert card.serving_note == "vLLM has no parser for replies in the format json"
@@ -264,9 +256,9 @@ def test_a_format_without_a_parser_in_vllm_leaves_a_note(config: RunConfig, run:
 
 def test_calls_of_a_template_that_cannot_be_told_are_not_read(config: RunConfig, run: RunDir, tmp_path: Path) -> None:
     tagged = SHOWN_CALLS.replace("tool_call>", "call>")
-    other = with_template(config, tmp_path / "other", OFFERED + TALKED.replace("<|im_end|>", tagged) + ASKED)
+    other = with_template(config, tmp_path / "other", OFFERED + SAID.replace("<|im_end|>", tagged) + ASKED)
     card = tokenized_parity(other, run)
-    assert codes(card) == {"call_not_parsed": "talk"}
+    assert codes(card) == {"call_not_parsed": "chat"}
     assert card.num_problems == 4
     assert "the format of replies cannot be inferred" in card.problems[0].detail
     assert card.serving_note is not None
@@ -276,14 +268,14 @@ def test_calls_of_a_template_that_cannot_be_told_are_not_read(config: RunConfig,
 def test_a_template_without_calls_leaves_out_what_only_calls_and_drops_the_rest(
     config: RunConfig, run: RunDir, tmp_path: Path
 ) -> None:
-    card = check(with_template(config, tmp_path / "other", OFFERED + TALKED + ASKED), run)
-    assert codes(card) == {"call_not_parsed": "talk", "tool_calls_dropped": "talk"}
+    card = check(with_template(config, tmp_path / "other", OFFERED + SAID + ASKED), run)
+    assert codes(card) == {"call_not_parsed": "chat", "tool_calls_dropped": "chat"}
 
 
 def test_what_the_data_does_not_have_may_be_dropped(config: RunConfig, run: RunDir, tmp_path: Path) -> None:
     for part, sample in (("train", ASKS), ("val", DECLINES), ("test", ASKS)):
         write_samples(run, part, [sample.model_copy(update={"tools": ()})])  # type: ignore[arg-type]
-    assert check(with_template(config, tmp_path / "other", TALKED + ASKED), run).problems == ()
+    assert check(with_template(config, tmp_path / "other", SAID + ASKED), run).problems == ()
 
 
 @pytest.mark.parametrize(
@@ -299,10 +291,10 @@ def test_calls_are_compared_with_the_types_of_json(arguments: dict[str, Any], is
 
 def test_a_test_row_that_the_template_refuses_is_a_problem(config: RunConfig, run: RunDir, tmp_path: Path) -> None:
     refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + OFFERED
-    write_samples(run, "test", [TALK])
+    write_samples(run, "test", [CHAT])
     write_samples(run, "train", weather_samples("Rome"))
     card = check(with_template(config, tmp_path / "other", refusing + CALLED + ASKED), run)
-    assert codes(card) == {"prompt_differs": "talk"}
+    assert codes(card) == {"prompt_differs": "chat"}
     assert card.problems[0].detail == "the chat template refuses it: no system"
 
 
@@ -315,8 +307,8 @@ def test_a_call_whose_argument_closes_the_call_is_left_out_of_training_and_survi
 
 
 def test_shortened_and_long_rows_are_compared_too(config: RunConfig, run: RunDir) -> None:
-    longer = TALK.model_copy(
-        update={"messages": (*TALK.messages, user("word " * 400), assistant("Yes.")), "id": "longer"}
+    longer = CHAT.model_copy(
+        update={"messages": (*CHAT.messages, user("word " * 400), assistant("Yes.")), "id": "longer"}
     )
     write_samples(run, "train", [longer, *weather_samples("Rome")])
     shorten = config.model_copy(update={"data": config.data.model_copy(update={"overlong": "shorten"})})

@@ -9,8 +9,7 @@ from evals.records import FailedAdapter, Generation, Scores
 from orchestrator.config.evaluation import EvalConfig
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import RunConflictError, UnscoredAdaptersError
-from orchestrator.core.files import write_text_atomic
-from orchestrator.core.jsonl import dump_jsonl
+from orchestrator.core.files import dump_jsonl, write_text_atomic
 from orchestrator.run.folder import run_dir
 from orchestrator.run.paths import RunDir
 

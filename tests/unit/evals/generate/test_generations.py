@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from evals.generate.engine import Prompt
 from evals.generate.journal import append, put_in_order, resume
 from evals.records import Generation
-from orchestrator.core.jsonl import read_jsonl
+from orchestrator.core.files import read_jsonl
 
 PROMPTS = [Prompt(f"c{number}", [1, 2, number]) for number in range(4)]
 

@@ -6,7 +6,7 @@ from evals.generate.engine import Adapter, Batch, EngineSettings, Loaded, Prompt
 from evals.generate.journal import Journal, engine_record, inputs_sha256
 from evals.records import CanaryProof, EngineRecord, Generation
 from orchestrator.config.schema import ModelConfig
-from orchestrator.core.jsonl import read_jsonl
+from orchestrator.core.files import read_jsonl
 from orchestrator.run.paths import RunDir
 
 PROMPTS = [Prompt(f"c{number}", [number]) for number in range(3)]

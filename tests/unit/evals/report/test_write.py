@@ -21,8 +21,7 @@ from evals.report.text import REASONS
 from evals.report.write import write_report
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import DataError, RunConflictError
-from orchestrator.core.files import digest_of, write_text_atomic
-from orchestrator.core.jsonl import dump_jsonl
+from orchestrator.core.files import digest_of, dump_jsonl, write_text_atomic
 from orchestrator.core.records import (
     AdapterRecord,
     EvalPoint,

@@ -10,8 +10,7 @@ from evals.records import Case, Generation, Metric, Report, Scores
 from evals.report.write import write_report
 from evals.stats.data_card import HOW_TO_READ_LEAKS, DataTable, data_sentences, data_tables, leak_warning
 from orchestrator.config.schema import RunConfig
-from orchestrator.core.files import write_text_atomic
-from orchestrator.core.jsonl import dump_jsonl
+from orchestrator.core.files import dump_jsonl, write_text_atomic
 from orchestrator.data.card import DataCard, FormatCount, LeakCard, Overlap, ReasonCount, SourceCard, ToolCard
 from orchestrator.data.prepare.prepare import prepare_data
 from orchestrator.run.paths import RunDir

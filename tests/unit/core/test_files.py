@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from orchestrator.core.errors import DataError
-from orchestrator.core.jsonl import dump_jsonl, dump_line, parse_line, read_jsonl
+from orchestrator.core.files import dump_jsonl, dump_line, parse_line, read_jsonl
 from orchestrator.core.records import AdapterRecord, EvalPoint, Message, QuarantinedRow, Sample, ToolCall, TrialRecord
 from orchestrator.data.card import KindTokens, LeftOut, TokenCard
 from orchestrator.run.folder import Ledger, StageEntry
