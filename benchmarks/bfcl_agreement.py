@@ -27,7 +27,7 @@ from typing import Any
 from evals.cases.suites import cases_from_bfcl_file
 from evals.judge.calls import CallJudgement, judge_calls
 from evals.records import AcceptedCall, Case
-from orchestrator.chat.reply import ParsedReply
+from orchestrator.chat.formats.reply import ParsedReply
 from orchestrator.core.records import FunctionCall, ToolCall
 from orchestrator.notation.source_literals import write_source
 

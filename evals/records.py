@@ -4,7 +4,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field
 
-from orchestrator.chat.reply import ParseFault, ServedReply
+from orchestrator.chat.formats.reply import ParseFault, ServedReply
 from orchestrator.config.evaluation import RESERVED_SUITE
 from orchestrator.core.errors import OrchestratorError
 from orchestrator.core.records import (

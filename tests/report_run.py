@@ -10,7 +10,7 @@ from builders import make_call, make_tool, user
 
 from evals.records import CanaryProof, Case, EngineRecord, FailedAdapter, Generation
 from evals.stats.metrics import score_cases
-from orchestrator.chat.reply import ServedReply
+from orchestrator.chat.formats.reply import ServedReply
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.files import dump_jsonl, write_text_atomic
 from orchestrator.core.records import AdapterRecord, EvalPoint, StopReason, ToolCall, ToolSpec, TrialRecord

@@ -14,9 +14,9 @@ from transformers import AutoTokenizer
 
 from evals.check.card import ParityCard, ParityProblem, ParityProblemCode
 from orchestrator.chat.formats import REPLY_FORMATS, reply_format_of
+from orchestrator.chat.formats.reply import ServedReply, clip
 from orchestrator.chat.parse import parse_reply
 from orchestrator.chat.rendering import ChatFormat, RowLeftOut, Span, chat_format, plain_tools, render_prompt
-from orchestrator.chat.reply import ServedReply, clip
 from orchestrator.chat.serving import serving_reader
 from orchestrator.chat.template import own_template
 from orchestrator.config.schema import RunConfig

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from evals.generate.canary import CANARY_LOGPROBS, CANARY_TOKENS, Trace, prove_applied
 from evals.records import AppliedAs, CanaryProof, Generation
-from orchestrator.chat.reply import ServedReply
+from orchestrator.chat.formats.reply import ServedReply
 from orchestrator.chat.serving import serving_reader
 from orchestrator.config.schema import ModelConfig
 from orchestrator.core.errors import AdapterError, EvaluationError

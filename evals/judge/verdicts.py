@@ -3,8 +3,8 @@
 from evals.judge.calls import CallJudgement, judge_calls
 from evals.records import NO_CALL_SUFFICES, Case, FailureReason, Generation, Problem, Verdict
 from orchestrator.chat.formats import REPLY_FORMATS
+from orchestrator.chat.formats.reply import ParsedReply, without_lone_surrogates
 from orchestrator.chat.parse import parse_reply, serving_differs, split_thinking
-from orchestrator.chat.reply import ParsedReply, without_lone_surrogates
 from orchestrator.core.records import BENIGN, HARMFUL, NO_FITTING_TOOL
 from orchestrator.refusals import ReplyKind, classify_words
 

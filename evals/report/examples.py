@@ -12,7 +12,7 @@ from evals.report.inputs import Scored
 from evals.report.text import REASONS, shorten
 from evals.stats.agreement import Agreement, agreement
 from evals.stats.metrics import CELLS, METRICS
-from orchestrator.chat.reply import ServedReply
+from orchestrator.chat.formats.reply import ServedReply
 from orchestrator.core.errors import RunConflictError
 from orchestrator.core.records import NO_FITTING_TOOL, MetricName
 from orchestrator.core.text import counted

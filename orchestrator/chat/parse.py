@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from orchestrator.chat.formats import REPLY_FORMATS
-from orchestrator.chat.reply import UNREAD_MARKS, ParsedReply, ServedReply, without_lone_surrogates
+from orchestrator.chat.formats.reply import UNREAD_MARKS, ParsedReply, ServedReply, without_lone_surrogates
 from orchestrator.notation.strict_json import StrictJsonError, json_equal, parse
 
 THINK_TAGS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"))

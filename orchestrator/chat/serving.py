@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from orchestrator.chat.formats import CONFIG_KEY
-from orchestrator.chat.reply import ServedReply, without_lone_surrogates
+from orchestrator.chat.formats.reply import ServedReply, without_lone_surrogates
 from orchestrator.core.errors import EvaluationError
 
 _ERROR_CHARS = 300

@@ -12,8 +12,8 @@ from builders import assistant, make_call, make_config, make_sample, user, weath
 
 from evals.check.parity import check_parity, require_parity
 from orchestrator.chat.formats import REPLY_FORMATS
+from orchestrator.chat.formats.reply import ServedReply
 from orchestrator.chat.parse import parse_reply, serving_differs
-from orchestrator.chat.reply import ServedReply
 from orchestrator.chat.serving import serving_reader
 from orchestrator.core.errors import DataError, EvaluationError
 from orchestrator.data.tokens.store import tokenize_run

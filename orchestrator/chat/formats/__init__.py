@@ -6,7 +6,7 @@ from orchestrator.chat.formats.llama_json import LLAMA_JSON
 from orchestrator.chat.formats.mcp import MCP
 from orchestrator.chat.formats.mistral import MISTRAL
 from orchestrator.chat.formats.pythonic import PYTHONIC
-from orchestrator.chat.reply import ReplyFormat
+from orchestrator.chat.formats.reply import ReplyFormat
 from orchestrator.core.errors import ConfigError
 
 _ROWS = (

@@ -8,8 +8,16 @@ not end the call. A call whose opening tag is missing is prose.
 
 import re
 
-from orchestrator.chat.reply import Found, ParseProblem, ReplyFormat, as_call, clip, decode_value, problem, sorted_out
-from orchestrator.core.records import ToolCall
+from orchestrator.chat.formats.reply import (
+    Attempt,
+    Found,
+    ReplyFormat,
+    as_call,
+    clip,
+    decode_value,
+    problem,
+    sorted_out,
+)
 from orchestrator.notation.strict_json import JSON_SPACE
 
 _OPEN_CALL, _CLOSE_CALL = "<tool_call>", "</tool_call>"
@@ -25,7 +33,7 @@ def _is_shown_in(chat_template: str) -> bool:
 
 
 def _read(text: str) -> Found:
-    attempts: list[ToolCall | ParseProblem] = []
+    attempts: list[Attempt] = []
     prose: list[str] = []
     place = 0
     while (opening := text.find(_OPEN_CALL, place)) >= 0:
@@ -36,7 +44,7 @@ def _read(text: str) -> Found:
     return sorted_out(attempts, "".join(prose))
 
 
-def _read_call(text: str, start: int) -> tuple[ToolCall | ParseProblem, int]:
+def _read_call(text: str, start: int) -> tuple[Attempt, int]:
     """Read the call whose opening tag ends at `start`; also the place from which to read on."""
     decoded = decode_value(text, start, _CALL_TAG)
     tag = _CALL_TAG.search(text, decoded.end)

@@ -16,7 +16,8 @@
 import re
 from collections.abc import Callable
 
-from orchestrator.chat.reply import (
+from orchestrator.chat.formats.reply import (
+    Attempt,
     Found,
     ParseProblem,
     ReplyFormat,
@@ -27,7 +28,6 @@ from orchestrator.chat.reply import (
     sorted_out,
     text_beside,
 )
-from orchestrator.core.records import ToolCall
 from orchestrator.notation.strict_json import skip_space
 
 _CALL_KEYS = frozenset({"arguments", "parameters", "params", "jsonrpc", "tool_calls", "function_call"})
@@ -64,7 +64,7 @@ def _read(text: str) -> Found:
     return read_whole(text, lambda item: as_call(item, name_keys=_NAME_KEYS))
 
 
-def read_whole(text: str, read_item: Callable[[object], ToolCall | ParseProblem]) -> Found:
+def read_whole(text: str, read_item: Callable[[object], Attempt]) -> Found:
     """The calls of a reply that is one JSON value or an array of them, each read by `read_item`."""
     place = opening(text)
     if place is None:

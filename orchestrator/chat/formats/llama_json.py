@@ -9,8 +9,7 @@ always an attempt at a call; the module `json` says what else is one.
 import re
 
 from orchestrator.chat.formats.json import call_in_template, no_object, opening, with_text
-from orchestrator.chat.reply import Found, ParseProblem, ReplyFormat, as_call, decode_value, marks_calls, sorted_out
-from orchestrator.core.records import ToolCall
+from orchestrator.chat.formats.reply import Attempt, Found, ReplyFormat, as_call, decode_value, marks_calls, sorted_out
 from orchestrator.notation.strict_json import skip_space
 
 _PYTHON_TAG = "<|python_tag|>"
@@ -35,7 +34,7 @@ def _read(text: str) -> Found:
 
 
 def _read_separated(text: str, place: int, before: str) -> Found:
-    attempts: list[ToolCall | ParseProblem] = []
+    attempts: list[Attempt] = []
     while True:
         decoded = decode_value(text, place, _SEPARATOR)
         end = skip_space(text, decoded.end)

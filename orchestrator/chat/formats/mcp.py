@@ -7,15 +7,14 @@ The module `json` says what is an attempt at a call.
 """
 
 from orchestrator.chat.formats.json import read_whole
-from orchestrator.chat.reply import Found, ParseProblem, ReplyFormat, json_type, marks_calls, named_call, not_a_call
-from orchestrator.core.records import ToolCall
+from orchestrator.chat.formats.reply import Attempt, Found, ReplyFormat, json_type, marks_calls, named_call, not_a_call
 
 
 def _read(text: str) -> Found:
     return read_whole(text, _requested_call)
 
 
-def _requested_call(item: object) -> ToolCall | ParseProblem:
+def _requested_call(item: object) -> Attempt:
     if not isinstance(item, dict):
         return not_a_call(f"a request is an object, not {json_type(item)}")
     if set(item) != {"jsonrpc", "id", "method", "params"}:

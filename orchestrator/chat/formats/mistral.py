@@ -12,7 +12,8 @@ problem. A call without `[TOOL_CALLS]` before it is prose.
 
 import re
 
-from orchestrator.chat.reply import (
+from orchestrator.chat.formats.reply import (
+    Attempt,
     Decoded,
     Found,
     ParseProblem,
@@ -26,7 +27,6 @@ from orchestrator.chat.reply import (
     sorted_out,
     text_beside,
 )
-from orchestrator.core.records import ToolCall
 from orchestrator.notation.strict_json import JSON_SPACE, first_fault, skip_space
 
 _MARK = "[TOOL_CALLS]"
@@ -36,14 +36,12 @@ _HEAD = re.compile(r"([^\[\]{}\"]++)(?:\[CALL_ID\]([^\[\]{}\"]++))?+(\[ARGS\])?+
 _FAULTS = ("not_json", "not_strict_json")
 """Where the JSON itself is at fault, what stands after it is not known to be beside it."""
 
-_Attempt = ToolCall | ParseProblem
-
 
 def _read(text: str) -> Found:
     place = text.find(_MARK)
     if place < 0:
         return Found(prose=text)
-    prose, attempts = [text[:place]], list[_Attempt]()
+    prose, attempts = [text[:place]], list[Attempt]()
     while place < len(text):
         found, end = _read_attempts(text, place + len(_MARK))
         mark = _MARKS.search(text, end)
@@ -56,7 +54,7 @@ def _read(text: str) -> Found:
     return sorted_out(attempts, " ".join(prose))
 
 
-def _read_attempts(text: str, start: int) -> tuple[list[_Attempt], int]:
+def _read_attempts(text: str, start: int) -> tuple[list[Attempt], int]:
     """What one `[TOOL_CALLS]` that ends at `start` brings; also the place after it, as far as it could be read."""
     start = skip_space(text, start)
     if text.startswith("[", start) and not text.startswith(_MARK, start):
@@ -75,7 +73,7 @@ def _read_attempts(text: str, start: int) -> tuple[list[_Attempt], int]:
     return [fault or named_call(name, decoded.value, id=id and id.strip())], decoded.end
 
 
-def _items(decoded: Decoded) -> list[_Attempt]:
+def _items(decoded: Decoded) -> list[Attempt]:
     if decoded.fault:
         return [decoded.fault]
     if not decoded.value:
@@ -83,7 +81,7 @@ def _items(decoded: Decoded) -> list[_Attempt]:
     return [_as_call_with_id(item) for item in decoded.value]
 
 
-def _as_call_with_id(item: object) -> _Attempt:
+def _as_call_with_id(item: object) -> Attempt:
     if not isinstance(item, dict) or "id" not in item:
         return as_call(item)
     if not isinstance(item["id"], str):

@@ -13,7 +13,15 @@ brackets; and one in which `[name(argument=` or `[name()` stands, with a name of
 
 import re
 
-from orchestrator.chat.reply import Found, ReplyFormat, marks_calls, named_call, problem, sorted_out, text_beside
+from orchestrator.chat.formats.reply import (
+    Found,
+    ReplyFormat,
+    marks_calls,
+    named_call,
+    problem,
+    sorted_out,
+    text_beside,
+)
 from orchestrator.notation.pythonic import PythonicError, opens_like_calls, parse_calls
 from orchestrator.notation.strict_json import first_fault
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.chat.formats.reply import ServedReply
 from orchestrator.chat.parse import parse_reply, serving_differs
-from orchestrator.chat.reply import ServedReply
 
 
 def differs(arguments: str, served: str) -> bool:

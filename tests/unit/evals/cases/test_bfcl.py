@@ -12,7 +12,7 @@ from builders import make_call
 from evals.cases.suites import cases_from_bfcl_file
 from evals.judge.calls import CallJudgement, judge_calls
 from evals.records import AcceptedCall, Case
-from orchestrator.chat.reply import ParsedReply
+from orchestrator.chat.formats.reply import ParsedReply
 from orchestrator.core.errors import DataError
 from orchestrator.core.records import NO_FITTING_TOOL, Message, ToolCall
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from evals.judge.calls import CallJudgement, check_calls, judge_calls
 from evals.records import AcceptedCall, Case, FailureReason, Problem
+from orchestrator.chat.formats.reply import ParsedReply, ParseProblem
 from orchestrator.chat.parse import parse_reply
-from orchestrator.chat.reply import ParsedReply, ParseProblem
 from orchestrator.core.records import FunctionSpec, JsonObject, SampleKind, ToolCall, ToolSpec
 
 WEATHER: JsonObject = {

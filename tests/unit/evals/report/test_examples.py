@@ -16,7 +16,7 @@ from evals.report.examples import (
 )
 from evals.report.inputs import ReportInputs, Scored, read_inputs
 from evals.report.write import write_report
-from orchestrator.chat.reply import ServedReply
+from orchestrator.chat.formats.reply import ServedReply
 from orchestrator.core.files import write_text_atomic
 from orchestrator.refusals import ReplyKind
 from orchestrator.run.paths import RunDir

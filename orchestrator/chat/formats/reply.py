@@ -29,6 +29,10 @@ class ParseProblem(Record):
     detail: str
 
 
+Attempt = ToolCall | ParseProblem
+"""What an attempt at a call comes to."""
+
+
 class ParsedReply(Record):
     """A reply taken apart. Produced by `parse.parse_reply`.
 
@@ -168,7 +172,7 @@ def _next_mark(text: str, start: int, marks: re.Pattern[str] | None) -> int:
 
 def as_call(
     value: object, *, name_keys: tuple[str, ...] = ("name",), arguments_keys: tuple[str, ...] = ("arguments",)
-) -> ToolCall | ParseProblem:
+) -> Attempt:
     """The call that a JSON value stands for: an object of exactly one of `name_keys` and one of `arguments_keys`."""
     if not isinstance(value, dict):
         return not_a_call(f"a call is an object, not {json_type(value)}")
@@ -180,7 +184,7 @@ def as_call(
     return named_call(value[names[0]], value[arguments[0]])
 
 
-def named_call(name: object, arguments: object, *, id: str | None = None) -> ToolCall | ParseProblem:
+def named_call(name: object, arguments: object, *, id: str | None = None) -> Attempt:
     """The call of a name and arguments, or what is wrong with either."""
     if not isinstance(name, str) or not name:
         return not_a_call("name is a non-empty string")
@@ -189,7 +193,7 @@ def named_call(name: object, arguments: object, *, id: str | None = None) -> Too
     return ToolCall(id=id, function=FunctionCall(name=name, arguments=arguments))
 
 
-def sorted_out(attempts: Iterable[ToolCall | ParseProblem], prose: str = "") -> Found:
+def sorted_out(attempts: Iterable[Attempt], prose: str = "") -> Found:
     """Attempts at calls, divided into calls and problems."""
     all_of_them = tuple(attempts)
     calls = tuple(attempt for attempt in all_of_them if isinstance(attempt, ToolCall))
