@@ -1,8 +1,7 @@
 """Strict parsing of replies: thoughts, prose, and the calls that a reply makes in the format of its family of models.
 
-Nothing is repaired. A client that runs the tool would have to guess what a malformed call means, so a malformed call
-is a failure with a reason, and the reason is what a person needs to fix the data or the training. The module of each
-format says what counts as an attempt at a call; everything else is prose without a problem.
+Nothing is repaired: a malformed call is a failure with a reason, which is what a person needs to fix the data or the
+training. The module of each format says what counts as an attempt at a call; everything else is prose.
 """
 
 import math
@@ -31,22 +30,16 @@ END_OF_TURN = (
 
 
 def parse_reply(text: str, *, format: str = "hermes") -> ParsedReply:
-    """Take a reply apart. Never raises: what is wrong with a reply is in its `problems`.
+    """Take a reply apart by a format of `REPLY_FORMATS`. Never raises: what is wrong is in `problems`.
 
-    A call is accepted when it is strict JSON (RFC 8259, no NaN or Infinity, no key twice, no number outside the range
-    of a double, no lone surrogate, at most `MAX_DEPTH` levels), or for `pythonic` literals of the same kind, with
-    a name that is a non-empty string, arguments that are an object, and nothing that its format does not define.
+    A call is strict JSON (see `notation.strict_json`), or for `pythonic` literals of the same kind, with a name that is
+    a non-empty string, arguments that are an object, and nothing that its format does not define. Each attempt at a
+    call is one call or one problem. Where nothing may stand beside calls and something does, the reply as a whole is
+    one attempt, and its problem `text_beside_call`.
 
-    Each attempt at a call is one call or one problem. Where nothing may stand beside calls and something does, the
-    reply as a whole is one attempt, and its problem `text_beside_call`.
-
-    Calls inside the think block are thoughts, not calls. A think block that is not closed takes the rest of the reply.
-    Lone surrogates in prose and thoughts become U+FFFD. The time is linear in the text. Not recognised: calls in
-    another format than the given one, and think blocks that do not come first; both are prose.
-
-    Args:
-        text: The reply as the model wrote it.
-        format: A name in `REPLY_FORMATS`.
+    Calls inside the think block are thoughts. A think block that is not closed takes the rest of the reply. Calls in
+    another format and think blocks that do not come first are prose. Lone surrogates in prose and thoughts become
+    U+FFFD. The time is linear in the text.
     """
     thinking, rest = split_thinking(text, format=format)
     found = REPLY_FORMATS[format].read(rest)
@@ -88,37 +81,25 @@ def leading_thoughts(text: str, opens_call: Callable[[str], bool]) -> ThinkBlock
 
 
 def split_thinking(text: str, *, format: str = "hermes") -> tuple[str | None, str]:
-    """Divide a reply into its thoughts (None without a think block) and the rest, without the end-of-turn tokens.
-
-    See `leading_thoughts`. Before a closing tag that was not opened, a call is the mark of the format, or for a format
-    whose calls have none, a bracket at the very beginning.
-    """
-    text = _without_end_of_turn(text)
-    block = leading_thoughts(text, REPLY_FORMATS[format].opens_call)
-    return (None, text) if block is None else (block.thoughts, block.rest.strip())
-
-
-def _without_end_of_turn(text: str) -> str:
-    """The text without white space around it and without end-of-turn tokens at its end; cut once, so in linear time."""
+    """Divide a reply into its thoughts (None without a think block) and the rest, without the end-of-turn tokens."""
     text = text.strip()
     end = len(text)
     while token := next((token for token in END_OF_TURN if text.endswith(token, 0, end)), None):
         end -= len(token)
         while end and text[end - 1].isspace():
             end -= 1
-    return text[:end]
+    text = text[:end]  # cut once, so in linear time
+    block = leading_thoughts(text, REPLY_FORMATS[format].opens_call)
+    return (None, text) if block is None else (block.thoughts, block.rest.strip())
 
 
 def serving_differs(parsed: ParsedReply, served: ServedReply) -> bool:
     """Whether vLLM's parser reads other calls in a reply than the strict parser, or in another order.
 
-    Calls are the same when their names are equal and their arguments are equal as JSON values (`json_equal`, without
-    tolerance). Arguments that are not strict JSON equal none. Not compared: what stands beside the calls, call ids, and
-    the parser's own error.
+    Names are compared, and arguments as JSON values (`json_equal`, without tolerance); arguments that are not strict
+    JSON equal none. Call ids, the text beside calls and the parser's own error are not compared.
     """
-    if len(parsed.calls) != len(served.calls):
-        return True
-    return any(
+    return len(parsed.calls) != len(served.calls) or any(
         call.function.name != name or not json_equal(call.function.arguments, _value(arguments))
         for call, (name, arguments) in zip(parsed.calls, served.calls, strict=True)
     )

@@ -1,7 +1,7 @@
 """Conversations rendered with the base's chat template: prompts, and the trained spans of whole conversations.
 
-Every assistant turn is located by rendering it as evaluation would: the row must begin with the prompt that evaluation
-sends, and what follows, up to the end of that turn, is what the model has to say.
+An assistant turn is trained where the row begins with the prompt that evaluation sends for it: what follows, up to the
+end of that turn, is what the model has to say.
 """
 
 import json
@@ -24,13 +24,13 @@ from orchestrator.core.records import JsonObject, LeftOutReason, Message, Sample
 _CALL_TAG = re.compile("|".join(map(re.escape, CALL_TAGS)))
 _REPLY_TAG = re.compile("|".join(map(re.escape, (*CALL_TAGS, *chain(*THINK_TAGS)))))
 _TAIL_TOKENS = 64
-"""How far back from the end of a prompt the last token of its own vocabulary entry is looked for."""
+"""How far back from the end of a prompt an added token is looked for."""
 _TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
 """What a template raises on messages that it was not written for."""
 
 
 class RowLeftOut(Exception):
-    """A sample that this template cannot render faithfully. Caught where rows are collected; users see no traceback."""
+    """A sample that this template cannot render faithfully. Caught where rows are collected."""
 
     def __init__(self, reason: LeftOutReason, detail: str) -> None:
         self.reason: LeftOutReason = reason
@@ -64,11 +64,10 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ChatFormat:
-    """How one base renders conversations. Make it with `chat_format`.
+    """How one base renders conversations. Made by `chat_format`.
 
-    `thinking` is the switch that prompts are rendered with; without it the assistant's reasoning is not rendered.
-    `stop_ids` are the tokens at which vLLM ends a reply. `control` finds, in JSON, the text of tokens that a tokenizer
-    would read as structure.
+    Without `thinking` the assistant's reasoning is not rendered. `stop_ids` are the tokens at which vLLM ends a reply.
+    `control` finds, in JSON, the text of tokens that a tokenizer would read as structure.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -93,11 +92,9 @@ class ChatFormat:
         return list(self.encode_batch([text])[0].ids)
 
     def encode_batch(self, texts: list[str]) -> list[Any]:
-        """`tokenizers.Encoding` of each text; works on all cores and lets other threads run meanwhile."""
-        if not texts:
-            return []
-        encoded = self.tokenizer(texts, add_special_tokens=False, verbose=False, return_attention_mask=False)
-        return list(encoded.encodings or ())
+        """`tokenizers.Encoding` of each text, made on all cores without holding the interpreter."""
+        options = {"add_special_tokens": False, "verbose": False, "return_attention_mask": False}
+        return list(self.tokenizer(texts, **options).encodings or ()) if texts else []
 
     def decode_batch(self, ids: list[list[int]]) -> list[str]:
         """Texts of token ids as vLLM's engine gives them: control tokens are kept and nothing is tidied."""
@@ -162,7 +159,7 @@ def chat_format(tokenizer: PreTrainedTokenizerBase, *, thinking: bool) -> ChatFo
     """How `tokenizer` renders conversations.
 
     Raises:
-        InputError: If it is not backed by a `tokenizer.json`, so that characters cannot be mapped to tokens.
+        InputError: If it has no `tokenizer.json`, so that characters cannot be mapped to tokens.
     """
     if not tokenizer.is_fast:
         raise InputError(
@@ -207,30 +204,28 @@ def refuse_control_tokens(form: ChatFormat, sample: Sample) -> None:
     text = sample.model_dump_json(include={"messages", "tools"})
     if not form.control.search(text) and not _REPLY_TAG.search(text):
         return
-    for number, message in enumerate(sample.messages, start=1):
-        found = form.control.search(message.model_dump_json()) or _tag_in_reply(message)
-        if found:
-            raise RowLeftOut("control_token_in_text", f"turn {number}: {found.group()!r} stands in its text")
-    for tool in sample.tools:
-        if found := form.control.search(tool.model_dump_json()):
-            where = f"tool {tool.function.name}"
-            raise RowLeftOut("control_token_in_text", f"{where}: {found.group()!r} stands in its text")
+    found = [(f"turn {n}", _control_in_turn(form, message)) for n, message in enumerate(sample.messages, start=1)]
+    found += [(f"tool {tool.function.name}", form.control.search(tool.model_dump_json())) for tool in sample.tools]
+    for where, match in found:
+        if match:
+            raise RowLeftOut("control_token_in_text", f"{where}: {match.group()!r} stands in its text")
 
 
-def _tag_in_reply(message: Message) -> re.Match[str] | None:
-    """A tag that a parser of replies would take for the beginning or end of a call or thought."""
-    if message.role != "assistant":
-        return None
+def _control_in_turn(form: ChatFormat, message: Message) -> re.Match[str] | None:
+    """The text of a control token, or what a parser of replies would take for a tag of a call or thought."""
+    found = form.control.search(message.model_dump_json())
+    if found or message.role != "assistant":
+        return found
     found = _REPLY_TAG.search(message.content) or _REPLY_TAG.search(message.reasoning_content or "")
     calls = (_CALL_TAG.search(call.model_dump_json()) for call in message.tool_calls)
     return found or next(filter(None, calls), None)
 
 
 def render_row(form: ChatFormat, messages: Sequence[Message], tools: Sequence[ToolSpec]) -> RenderedRow:
-    """A whole conversation as text, with the turns of the assistant that can be learned from it.
+    """A whole conversation as text, with the assistant turns that can be learned from it.
 
-    A turn can be learned if the text begins with the very prompt that evaluation would send for it, and continues as if
-    the conversation ended with that turn. With templates that render earlier turns differently only the last one can.
+    A turn can be learned if the text begins with the very prompt that evaluation sends for it, and continues as if the
+    conversation ended there. With templates that render earlier turns differently only the last one can.
 
     Raises:
         RowLeftOut: If the template raises an error, or not even the last turn can be learned.
@@ -257,12 +252,7 @@ def render_row(form: ChatFormat, messages: Sequence[Message], tools: Sequence[To
 
 
 def _bound(
-    form: ChatFormat,
-    plain: list[JsonObject],
-    offered: list[JsonObject] | None,
-    text: str,
-    marked: int | None,
-    place: int,
+    form: ChatFormat, plain: list[JsonObject], tools: list[JsonObject] | None, text: str, marked: int | None, place: int
 ) -> int | None:
     """Where message `place` ends in the whole text; None if it is rendered differently at the end of a conversation.
 
@@ -272,7 +262,7 @@ def _bound(
         return len(text) if marked is None else marked
     if marked is not None and "reasoning_content" not in plain[place]:
         return marked
-    ended = form.text(plain[: place + 1], offered, prompt=False)
+    ended = form.text(plain[: place + 1], tools, prompt=False)
     if not text.startswith(ended):
         return None
     return len(ended) if marked is None else marked
@@ -281,7 +271,7 @@ def _bound(
 def learned_spans(form: ChatFormat, row: RenderedRow, encoding: Any) -> list[Span]:
     """The trained tokens of each turn: from the end of its prompt to the first token at which vLLM stops, inclusive.
 
-    Earlier turns are omitted if a token spans their start, if they contain no stop token, or if they are empty.
+    An earlier turn is left out if a token spans its start, or if it has no stop token or nothing else.
 
     Raises:
         RowLeftOut: If that holds for the last turn.
@@ -318,7 +308,7 @@ def _token_from(encoding: Any, character: int, num_characters: int, num_tokens: 
 
 
 def _num_prompt_tokens(form: ChatFormat, text: str, encoding: Any, ids: list[int], end: int) -> int | None:
-    """How many tokens of the row are exactly those of its first `end` characters; None if no number is."""
+    """How many tokens of the row are exactly those of its first `end` characters; None if a token spans the end."""
     guess = encoding.char_to_token(end)
     if guess is not None and _tail_agrees(form, text, encoding, ids, guess, end):
         return int(guess)
@@ -356,11 +346,11 @@ _FAULTS: dict[LeftOutReason, tuple[str, str]] = {
 
 
 def prove_template(form: ChatFormat) -> None:
-    """Check that training on an answer would train that answer and its end-of-turn token, and nothing of the prompt.
+    """Check that training on an answer trains that answer and its end-of-turn token, and nothing of the prompt.
 
     Raises:
-        InputError: If the prompt that evaluation sends is not how a conversation begins, if the assistant's turn ends
-            with something at which vLLM does not stop, or if thoughts are to be kept and the template drops them.
+        InputError: If a conversation does not begin with the prompt that evaluation sends, the assistant's turn ends
+            with something at which vLLM does not stop, or thoughts are to be kept and the template drops them.
     """
     thought = _THOUGHT if form.thinking else None
     pair = (Message(role="user", content=_ASKED), Message(role="assistant", content=_SAID, reasoning_content=thought))

@@ -1,4 +1,4 @@
-"""vLLM's own tool-call parsers: what would a client of `vllm serve` get for a reply? The second door to vLLM."""
+"""vLLM's own tool-call parsers: what would a client of `vllm serve` get for a reply?"""
 
 import logging
 from collections.abc import Callable
@@ -15,12 +15,8 @@ def serving_reader(name: str, tokenizer: Any) -> Callable[[str], ServedReply]:
     """A function from the text of a reply to what a client of `vllm serve --tool-call-parser NAME` would get.
 
     The reply has the parser's `error` where it raises, or where what it reads cannot be sent as UTF-8. No reasoning
-    parser is used, so a think block is text like any other. The parser's log messages about replies that it cannot read
-    are silenced in this process: reporting them is up to the caller.
-
-    Args:
-        name: A parser of vLLM, such as the `vllm_parser` of a reply format.
-        tokenizer: The base's tokenizer, of transformers; some parsers want their marks in its vocabulary.
+    parser is used, so a think block is text like any other. The parser's log messages are silenced in this process.
+    Some parsers want their marks in the vocabulary of the base's `tokenizer`.
 
     Raises:
         ImportError: If vLLM is not installed here.
@@ -45,21 +41,17 @@ def serving_reader(name: str, tokenizer: Any) -> Callable[[str], ServedReply]:
     def read(text: str) -> ServedReply:
         try:
             found = parser.extract_tool_calls(text, request)
-            reply = _as_reply(name, found, text)
+            reply = ServedReply(parser=name, calls=(), content=text)
+            if found.tools_called:
+                calls = tuple((call.function.name, call.function.arguments) for call in found.tool_calls)
+                content = found.content or ""
+                reply = ServedReply(parser=name, calls=calls, content=content if content.strip() else "")
             reply.model_dump_json().encode()  # what a server could not send, its client does not get
         except Exception as error:  # noqa: BLE001 - the parser's failure is the answer that a client gets
             return ServedReply(parser=name, calls=(), content=without_lone_surrogates(text), error=_line(error))
         return reply
 
     return read
-
-
-def _as_reply(name: str, found: Any, text: str) -> ServedReply:
-    if not found.tools_called:
-        return ServedReply(parser=name, calls=(), content=text)
-    calls = tuple((call.function.name, call.function.arguments) for call in found.tool_calls)
-    content = found.content or ""
-    return ServedReply(parser=name, calls=calls, content=content if content.strip() else "")
 
 
 def _line(error: Exception) -> str:

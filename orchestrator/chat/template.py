@@ -44,9 +44,7 @@ def training_template(tokenizer: PreTrainedTokenizerBase) -> str:
     tokenizer.chat_template = own  # one text, which is compared with the known ones
     try:
         return str(get_training_chat_template(tokenizer) or own)
-    # An unknown template may fail in any way on the messages it is tried with. It is then checked like any other
-    # (rendering.prove_template, and rendering.render_row for each row), and refused by name if it does not pass.
-    except Exception:  # noqa: BLE001 - see above
+    except Exception:  # noqa: BLE001 - an unknown template may fail in any way here; rendering.prove_template checks it
         return own
     finally:
         tokenizer.chat_template = given
@@ -60,8 +58,7 @@ def is_marked(template: str) -> bool:
 def stop_token_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """Tokens at which vLLM ends a reply: the tokenizer's end of sequence and those of the model's generation config.
 
-    The model's folder is where the tokenizer was loaded from. A model without a generation config names them in its
-    own config, as vLLM reads it.
+    That file is where the tokenizer was loaded from; without one vLLM reads the model's own config.
     """
     found: list[Any] = [tokenizer.eos_token_id]
     folder = Path(tokenizer.name_or_path)

@@ -1,13 +1,14 @@
 """Python literals, and calls written like Python: `[Get Weather(city="Oslo", days=3), other.name()]`.
 
 Read by hand, not evaluated. In calls, as ToolACE and BFCL write them, names may hold spaces and dots, and arguments are
-keywords with literal values. Names that hold brackets, commas or quotes themselves are read where the caller says which
-names there are. Time is linear in the text, nesting is bounded.
+keywords with literal values. Names with brackets, commas or quotes are read where the caller knows them. The time is
+linear in the text, and nesting is bounded.
 """
 
 import math
 import re
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
 
@@ -35,10 +36,10 @@ _OPENING = re.compile(r'\[\s*+([^()\[\]{}=,"\n]++)\(')
 MAX_LITERAL_CHARS = 100_000
 """Longest Python literal that is read by itself: reading by hand is far slower than reading JSON."""
 _NOTHING_KNOWN: Mapping[str, Collection[str]] = MappingProxyType({})
-MAX_KNOWN_NAME_CHARS = 300
+_MAX_KNOWN_NAME_CHARS = 300
 """Longest known name that is looked for; those of public data sets end at about 100."""
 _MAX_MARKS_TRIED = 8
-"""So many brackets a known name may hold itself, so that a text of brackets alone costs no more than another."""
+"""So many brackets a known name may hold, so that a text of brackets alone costs no more than another."""
 
 
 class PythonicError(ValueError):
@@ -50,10 +51,7 @@ class PythonicError(ValueError):
 
 
 def opens_like_calls(text: str, names: Collection[str] = ()) -> bool:
-    """Whether a text begins with `[name(`, so that it must be a list of calls and can be nothing else.
-
-    `names` are known ones, which may hold any character.
-    """
+    """Whether a text begins with `[name(`, as only a list of calls does. Known `names` may hold any character."""
     text = text.lstrip()
     return _OPENING.match(text) is not None or (text.startswith("[") and _known(text, 1, names, "(") is not None)
 
@@ -73,7 +71,7 @@ def first_called(text: str, names: Collection[str]) -> str | None:
 def _known(text: str, place: int, names: Collection[str], mark: str) -> tuple[str, int] | None:
     """The longest of some names that stands at a place with `mark` after it, and the place after the mark."""
     found = None
-    limit = min(len(text), place + MAX_KNOWN_NAME_CHARS) if names else 0
+    limit = min(len(text), place + _MAX_KNOWN_NAME_CHARS) if names else 0
     end = place
     for _ in range(_MAX_MARKS_TRIED):
         end = text.find(mark, end, limit) + 1
@@ -89,13 +87,12 @@ def parse_calls(text: str, known: Mapping[str, Collection[str]] = _NOTHING_KNOWN
     """The calls in `[name(argument=literal, ...), ...]`, in order, as pairs of name and arguments.
 
     Literals are texts in single or double quotes with Python's escapes, decimal numbers, True, False, None, true,
-    false, null, lists, dicts with text keys, and tuples, which become lists. `known` names may hold any character, and
-    so may their arguments: `[Lookup (by id)(filter[type]="x")]`.
+    false, null, lists, dicts with text keys, and tuples, which become lists.
 
     Args:
         text: The whole list, with nothing before or after it.
-        known: The names of tools with those of their arguments. Others are read too, if they hold no bracket, comma,
-            quote or `=`.
+        known: Names of tools with those of their arguments, which may hold any character, as in
+            `[Lookup (by id)(filter[type]="x")]`. Other names hold no bracket, comma, quote or `=`.
 
     Raises:
         PythonicError: For anything else: positional or repeated arguments, other values (NaN, names, sums), duplicate
@@ -115,12 +112,10 @@ def parse_calls(text: str, known: Mapping[str, Collection[str]] = _NOTHING_KNOWN
 def parse_literal(text: str) -> Any:
     """The value of a Python literal as `repr` prints dicts with text keys, lists, texts, numbers, True, False and None.
 
-    Not read, because JSON has no such thing or it may mean another: tuples, sets, bytes, prefixed and adjacent strings
-    (`'it''s'`), trailing commas, a key twice, infinite numbers, unknown escapes; nor what `repr` never prints, such as
-    triple quotes, `0x10` and `+1`; nor more than `MAX_LITERAL_CHARS` or `MAX_DEPTH`.
-
     Raises:
-        PythonicError: If the text is not.
+        PythonicError: For what JSON lacks or may mean otherwise (tuples, sets, bytes, prefixed and adjacent strings
+            such as `'it''s'`, trailing commas, a key twice, infinite numbers, unknown escapes), what `repr` never
+            prints (triple quotes, `0x10`, `+1`), and more than `MAX_LITERAL_CHARS` or `MAX_DEPTH`.
     """
     stripped = text.strip()
     if len(stripped) > MAX_LITERAL_CHARS:
@@ -134,10 +129,7 @@ def parse_literal(text: str) -> Any:
 
 
 def parse_json_or_literal(text: str) -> Any:
-    """The value of strict JSON, or of a Python literal that can only mean one JSON value.
-
-    Models, and people who print their calls, write Python dicts with single quotes; nothing has to be guessed to read
-    those. Other deviations from JSON are not read.
+    """The value of strict JSON, or of a Python literal that can only mean one JSON value, such as a printed dict.
 
     Raises:
         StrictJsonError: With what is wrong as JSON, if the text is neither.
@@ -145,18 +137,13 @@ def parse_json_or_literal(text: str) -> Any:
     try:
         return parse(text)
     except StrictJsonError:
-        try:
+        with suppress(PythonicError):
             return parse_literal(text)
-        except PythonicError:
-            pass
         raise
 
 
 class _Reader:
-    """Recursive descent over one text; each character is looked at a bounded number of times.
-
-    With `is_repr`, a literal is only what Python's `repr` prints of a JSON value.
-    """
+    """Recursive descent over one text. With `is_repr`, a literal is only what `repr` prints of a JSON value."""
 
     def __init__(self, text: str, known: Mapping[str, Collection[str]], *, is_repr: bool = False) -> None:
         self.text, self.place, self.known, self.is_repr = text, 0, known, is_repr
@@ -204,7 +191,11 @@ class _Reader:
             raise self.error("no name with a `(` after it")
         arguments: dict[str, Any] = {}
         while not self.take(")"):
-            keyword = self.keyword(arguments, self.known.get(name, ()))
+            keyword = self.name(self.known.get(name, ()), _KEYWORD, "=")
+            if not keyword:
+                raise self.error("no `argument=`; arguments without a name cannot be read")
+            if keyword in arguments:
+                raise self.error(f"the argument {keyword[:80]!r} is given twice")
             arguments[keyword] = self.value(1)
             if not self.goes_on(")"):
                 break
@@ -218,14 +209,6 @@ class _Reader:
             return found[0]
         matched = self.match(pattern)
         return matched[1].strip() if matched else ""
-
-    def keyword(self, given: dict[str, Any], known: Collection[str]) -> str:
-        keyword = self.name(known, _KEYWORD, "=")
-        if not keyword:
-            raise self.error("no `argument=`; arguments without a name cannot be read")
-        if keyword in given:
-            raise self.error(f"the argument {keyword[:80]!r} is given twice")
-        return keyword
 
     def value(self, depth: int) -> Any:
         if depth > MAX_DEPTH:
@@ -304,7 +287,7 @@ class _Reader:
 
 def _unescaped(text: str, *, is_repr: bool) -> str:
     plain = _ESCAPE.sub(_known_escape if is_repr else _escaped_character, text)
-    if is_repr or not any("\ud800" <= character <= "\udfff" for character in plain):
+    if is_repr:
         return plain
     try:
         # Two halves written as two escapes are one character, as in JSON.

@@ -1,14 +1,14 @@
 """Java and JavaScript values as source text, read like the Berkeley Function Calling Leaderboard reads them.
 
-Every argument of a Java or JavaScript case is text. What it stands for depends on the declared type word: `5L` is a
-number for a `long` and text for an `integer`. Text that is no literal of its type stays as it is, for it may name a
-variable. The reading is as loose as the leaderboard's, which agreement with it needs: elements are divided at every
-comma, a list ends at the first bracket that closes one, numbers between braces are what Python's `int` and `float`
-take. Every pattern is searched for in linear time.
+Every argument of a Java or JavaScript case is text, read by the declared type word: `5L` is a number for a `long` and
+text for an `integer`. Text that is no literal of its type stays as it is, for it may name a variable. The reading is as
+loose as the leaderboard's, so that both agree: elements are divided at every comma, a list ends at the first bracket
+that closes one, numbers between braces are what Python's `int` and `float` take. The time is linear in the text.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Literal
 
 SourceLanguage = Literal["java", "javascript"]
@@ -17,25 +17,17 @@ _DECIMAL = r"-?\d+(?:\.\d+)?"
 _SCIENTIFIC = rf"{_DECIMAL}(?:[eE][+-]?\d+)?"
 _WHOLE = r"-?\d+"
 
-_Number = tuple[re.Pattern[str], type[int] | type[float]]
-
-
-def _number(pattern: str, suffix: str, kind: type[int] | type[float]) -> _Number:
-    return re.compile(rf"({pattern}){suffix}\n?"), kind
-
-
+_Number = tuple[str, Callable[[str], int | float]]
 _JAVA_NUMBERS: dict[str, _Number] = {
-    "byte": _number(_WHOLE, "", int),
-    "short": _number(_WHOLE, "", int),
-    "integer": _number(_WHOLE, "", int),
-    "long": _number(_WHOLE, "[lL]", int),
-    "float": _number(_SCIENTIFIC, "[fF]", float),
-    "double": _number(_SCIENTIFIC, "", float),
+    **dict.fromkeys(("byte", "short", "integer"), (rf"({_WHOLE})\n?", int)),
+    "long": (rf"({_WHOLE})[lL]\n?", int),
+    "float": (rf"({_SCIENTIFIC})[fF]\n?", float),
+    "double": (rf"({_SCIENTIFIC})\n?", float),
 }
 _JAVASCRIPT_NUMBERS: dict[str, _Number] = {
-    "integer": _number(_WHOLE, "", int),
-    "Bigint": _number(_WHOLE, "n", int),
-    "float": _number(_DECIMAL, "", float),
+    "integer": (rf"({_WHOLE})\n?", int),
+    "Bigint": (rf"({_WHOLE})n\n?", int),
+    "float": (rf"({_DECIMAL})\n?", float),
 }
 _BOOLEANS: Mapping[str, bool] = {"true": True, "false": False}
 
@@ -76,21 +68,19 @@ def read_java(text: str, type_word: str, item_word: str | None = None) -> Any:
 def _read_array_list(text: str, item_word: str | None) -> Any:
     found = _LIST_OF_ITEMS.search(text)
     if found is not None:
-        return [_java_list_item(part, item_word) for part in _parts(found[1])]
+        return [_java_item(part, item_word, in_list=True) for part in _parts(found[1])]
     opening = _LIST_WITH_ADDS.search(text)
     # The content has one character at least, so that braces right after the opening ones do not end it.
     end = -1 if opening is None else text.find("}}", opening.end() + 1)
     if opening is not None and end >= 0:
         added = _ADDED.findall(text[opening.end() : end].rstrip())
-        return [_java_list_item(part.strip(), item_word) for part in added]
+        return [_java_item(part.strip(), item_word, in_list=True) for part in added]
     return [] if _EMPTY_LIST.search(text) else text
 
 
-def _java_list_item(text: str, item_word: str | None) -> Any:
-    return text[1:-1] if item_word in ("char", "String") else _java_item(text, item_word)
-
-
-def _java_item(text: str, item_word: str | None) -> Any:
+def _java_item(text: str, item_word: str | None, *, in_list: bool = False) -> Any:
+    if in_list and item_word in ("char", "String"):
+        return text[1:-1]
     return read_java(text, item_word) if item_word else _read_untyped_java(text)
 
 
@@ -109,9 +99,8 @@ def _read_untyped_java(text: str) -> Any:
     if text.startswith('"') and text.endswith('"'):
         return text[1:-1]
     for word in ("long", "float"):
-        pattern, kind = _JAVA_NUMBERS[word]
-        if pattern.fullmatch(text):
-            return _read_number(text, pattern, kind)
+        if re.fullmatch(_JAVA_NUMBERS[word][0], text):
+            return _read_number(text, *_JAVA_NUMBERS[word])
     return _python_number(text)
 
 
@@ -160,9 +149,7 @@ def _member_value(text: str) -> Any:
 
 def _read_untyped_javascript(text: str) -> Any:
     text = text.strip()
-    if text in _BOOLEANS:
-        return _BOOLEANS[text]
-    return text[1:-1] if _is_quoted(text) else _python_number(text)
+    return text[1:-1] if _is_quoted(text) else _BOOLEANS.get(text, _python_number(text))
 
 
 def _parts(text: str) -> list[str]:
@@ -170,31 +157,25 @@ def _parts(text: str) -> list[str]:
 
 
 def _is_quoted(text: str) -> bool:
-    return (text.startswith('"') and text.endswith('"')) or (text.startswith("'") and text.endswith("'"))
+    return any(text.startswith(quote) and text.endswith(quote) for quote in ("'", '"'))
 
 
-def _read_number(text: str, pattern: re.Pattern[str], kind: type[int] | type[float]) -> Any:
-    found = pattern.fullmatch(text)
-    try:
-        return text if found is None else kind(found[1])
-    except ValueError:  # more digits than Python converts
-        return text
+def _read_number(text: str, pattern: str, kind: Callable[[str], int | float]) -> Any:
+    with suppress(ValueError):  # more digits than Python converts
+        if found := re.fullmatch(pattern, text):
+            return kind(found[1])
+    return text
 
 
 def _python_number(text: str) -> Any:
     for kind in (int, float):
-        try:
+        with suppress(ValueError):
             return kind(text)
-        except ValueError:
-            continue
     return text
 
 
 def write_source(value: Any, type_word: str, item_word: str | None, language: SourceLanguage) -> str:
-    """Source text that `read_java` or `read_javascript` reads as the value, where there is such a text.
-
-    Text comes back as it is, for it may be a variable or an expression already.
-    """
+    """Source text that `read_java` or `read_javascript` reads as the value, where there is one. Text stays as it is."""
     if isinstance(value, str):
         return value
     return _write_java(value, type_word, item_word) if language == "java" else _write_javascript(value, type_word)
@@ -227,9 +208,7 @@ def _write_javascript(value: Any, type_word: str) -> str:
 
 
 def _write_untyped(value: Any) -> str:
-    if isinstance(value, str):
-        return f'"{value}"'
-    return _write_javascript(value, "")
+    return f'"{value}"' if isinstance(value, str) else _write_javascript(value, "")
 
 
 def _write_scalar(value: Any, suffix: str) -> str:

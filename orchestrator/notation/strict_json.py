@@ -1,8 +1,8 @@
 """JSON without the liberties that Python's parser takes: for rows of data and for the calls in replies.
 
-Refused: NaN and Infinity, numbers beyond a double (`1e999`, integers of 310 digits), duplicate keys, nesting deeper
-than `MAX_DEPTH`, and lone surrogates, which cannot be written as UTF-8. A chat template, Arrow or another language's
-parser would fail on these later, or read something else.
+Refused (RFC 8259): NaN and Infinity, numbers beyond a double (`1e999`, integers of 310 digits), duplicate keys, nesting
+deeper than `MAX_DEPTH`, and lone surrogates. A chat template, Arrow or another language's parser would fail on these
+later, or read something else.
 """
 
 import json
@@ -15,11 +15,7 @@ from typing import Any, Literal, NamedTuple
 MAX_DEPTH = 64
 """Deepest nesting of objects and arrays: far beyond any tool call, and within what every later parser bears."""
 MAX_NUMBER_DIGITS = 308
-"""So many digits an integer may have without a look at its value: a longer one may be beyond a double, which is what
-most parsers read."""
-_MAX_INTEGER_CHARS = len("-") + MAX_NUMBER_DIGITS + 1
-"""An integer with more characters is beyond a double whatever its digits. Python would refuse to read thousands."""
-BYTE_ORDER_MARK = "\ufeff"
+"""An integer of more digits may be beyond a double, which is what most parsers read."""
 JSON_SPACE = " \t\n\r"
 _SPACES = re.compile(f"[{JSON_SPACE}]*+")
 _SEPARATORS = re.compile(f"[{JSON_SPACE},]*+")
@@ -54,11 +50,7 @@ class _DuplicateKeys(dict[str, Any]):
 
 
 def parse(text: str) -> Any:
-    """The value of a strict JSON text.
-
-    Raises:
-        StrictJsonError: If it is not strict JSON.
-    """
+    """The value of a strict JSON text; a `StrictJsonError` if it is none."""
     value = parse_marked(text)
     if fault := first_fault(value):
         raise StrictJsonError(fault)
@@ -75,21 +67,16 @@ def parse_marked(text: str) -> Any:
 
 
 def parse_marked_prefix(text: str) -> tuple[Any, int]:
-    """The value with which a text begins, marked as by `parse_marked`, and the place after it.
+    """As `parse_marked`, for the value that begins the text, without white space before it, and the place after it.
 
-    No white space may come first. The time grows with what is read, not with the text after it; a syntax error costs
-    as much as the text before it.
-
-    Raises:
-        StrictJsonError: As `parse_marked` does.
+    The time grows with what is read, not with the text after it; a syntax error costs as much as the text before it.
     """
     value, end = _read(_DECODER.raw_decode, text)
     return value, end
 
 
 def _read(decode: Callable[[str], Any], text: str) -> Any:
-    if text.startswith(BYTE_ORDER_MARK):
-        # RFC 8259, section 8.1: a text must not begin with one. Python's decoder would only miss a value there.
+    if text.startswith("\ufeff"):  # RFC 8259, section 8.1; Python's decoder would only miss a value there
         raise StrictJsonError(Fault("malformed", "not JSON: a byte order mark (BOM) at column 1"))
     try:
         return decode(text)
@@ -97,15 +84,12 @@ def _read(decode: Callable[[str], Any], text: str) -> Any:
         # In a JSON-lines file the text is one line, whose own number stands before this detail.
         line = f"line {error.lineno}, " if "\n" in text else ""
         detail = f"not JSON: {error.msg.removesuffix(' at')} at {line}column {error.colno}"
-        raise StrictJsonError(Fault("malformed", detail), ends_in_string=_ends_in_string(error)) from None
+        # Python calls an escape of four digits invalid when nothing comes after it.
+        is_cut_escape = error.msg.startswith("Invalid \\uXXXX escape") and error.pos + len("uXXXX") >= len(text)
+        ends_in_string = is_cut_escape or error.msg.startswith("Unterminated string")
+        raise StrictJsonError(Fault("malformed", detail), ends_in_string=ends_in_string) from None
     except RecursionError:
         raise StrictJsonError(Fault("too_deep", f"nested deeper than {MAX_DEPTH} levels")) from None
-
-
-def _ends_in_string(error: json.JSONDecodeError) -> bool:
-    # Python calls an escape of four digits invalid when nothing comes after it.
-    is_cut_escape = error.msg.startswith("Invalid \\uXXXX escape") and error.pos + len("uXXXX") >= len(error.doc)
-    return is_cut_escape or error.msg.startswith("Unterminated string")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -127,7 +111,7 @@ def _float(token: str) -> float | _Marker:
 
 
 def _int(token: str) -> int | _Marker:
-    if len(token) > _MAX_INTEGER_CHARS:
+    if len(token) > len("-") + MAX_NUMBER_DIGITS + 1:  # beyond a double whatever its digits
         return _Marker(token[:40], f"a number of {len(token)} digits is too long")
     if len(token) > MAX_NUMBER_DIGITS and math.isinf(float(token)):
         return _Marker(token[:40], f"the number {token[:40]} is too large")
@@ -159,7 +143,11 @@ def first_fault(value: Any) -> Fault | None:
 
 def _fault_of(item: Any, depth: int) -> Fault | None:
     if isinstance(item, str):
-        return None if _is_utf8(item) else Fault("invalid_unicode", "a string holds a lone surrogate (\\ud800-\\udfff)")
+        try:
+            item.encode()
+        except UnicodeEncodeError:
+            return Fault("invalid_unicode", "a string holds a lone surrogate (\\ud800-\\udfff)")
+        return None
     if isinstance(item, _Marker):
         return Fault("malformed", item.detail)
     if isinstance(item, _DuplicateKeys):
@@ -167,16 +155,6 @@ def _fault_of(item: Any, depth: int) -> Fault | None:
     if isinstance(item, (dict, list)) and depth >= MAX_DEPTH:
         return Fault("too_deep", f"nested deeper than {MAX_DEPTH} levels")
     return None
-
-
-def _is_utf8(text: str) -> bool:
-    if text.isascii():
-        return True
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def skip_space(text: str, start: int, spaces: re.Pattern[str] = _SPACES) -> int:
@@ -200,14 +178,13 @@ def json_values(text: str, start: int) -> tuple[list[Any], int]:
         StrictJsonError: If a value is JSON, but not strict.
     """
     values: list[Any] = []
-    position = start
     while True:
-        following = skip_space(text, position, _SEPARATORS if values else _SPACES)
-        end = json_end(text, following) if text[following : following + 1] in ("{", "[") else None
+        begin = skip_space(text, start, _SEPARATORS if values else _SPACES)
+        end = json_end(text, begin) if text.startswith(("{", "["), begin) else None
         if end is None:
-            return values, position
-        values.append(parse(text[following:end]))
-        position = end
+            return values, start
+        values.append(parse(text[begin:end]))
+        start = end
 
 
 def json_equal(left: Any, right: Any, *, relative_tolerance: float = 0.0) -> bool:
@@ -222,15 +199,12 @@ def json_equal(left: Any, right: Any, *, relative_tolerance: float = 0.0) -> boo
         return left.keys() == right.keys() and all(same(value, right[key]) for key, value in left.items())
     if isinstance(left, list | tuple) and isinstance(right, list | tuple):
         return len(left) == len(right) and all(map(same, left, right))
-    return bool(left == right) or (relative_tolerance > 0 and _is_close(left, right, relative_tolerance))
-
-
-def _is_close(left: Any, right: Any, tolerance: float) -> bool:
-    if not (isinstance(left, int | float) and isinstance(right, int | float)):
+    if left == right:
+        return True
+    if not relative_tolerance or not (isinstance(left, int | float) and isinstance(right, int | float)):
         return False
-    if all(isinstance(number, int) or number.is_integer() for number in (left, right)):
-        return False
-    return math.isclose(left, right, rel_tol=tolerance, abs_tol=0.0)
+    is_whole = all(isinstance(number, int) or number.is_integer() for number in (left, right))
+    return not is_whole and math.isclose(left, right, rel_tol=relative_tolerance)
 
 
 def dump_loosely(value: Any) -> str:

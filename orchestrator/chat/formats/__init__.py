@@ -6,7 +6,6 @@ from orchestrator.chat.formats.llama_json import LLAMA_JSON
 from orchestrator.chat.formats.mcp import MCP
 from orchestrator.chat.formats.mistral import MISTRAL
 from orchestrator.chat.formats.pythonic import PYTHONIC
-from orchestrator.chat.formats.reply import ReplyFormat
 from orchestrator.core.errors import ConfigError
 
 _ROWS = (
@@ -17,18 +16,14 @@ _ROWS = (
     MCP,
     JSON,
 )
-REPLY_FORMATS: dict[str, ReplyFormat] = {form.name: form for form in _ROWS}
+REPLY_FORMATS = {form.name: form for form in _ROWS}
 """Every format, by its name in the configuration and on the command line."""
 
 CONFIG_KEY = "eval.reply_format"
 
 
 def reply_format_of(setting: str, chat_template: str) -> str:
-    """The name of the format that the configuration sets, or with `auto` the one that `detect_reply_format` finds.
-
-    Raises:
-        ConfigError: If it is `auto` and the template does not show a format.
-    """
+    """The name of the format that the configuration sets, or with `auto` what `detect_reply_format` says."""
     return detect_reply_format(chat_template) if setting == "auto" else setting
 
 

@@ -27,7 +27,6 @@ _NO_JSON_IN_TAGS = re.compile(r"<function=|<arg_key>|<parameter=")
 
 
 def _is_shown_in(chat_template: str) -> bool:
-    """Whether the template has both tags and no other notation for what stands inside."""
     has_tags = _OPEN_CALL in chat_template and _CLOSE_CALL in chat_template
     return has_tags and not _NO_JSON_IN_TAGS.search(chat_template)
 

@@ -43,25 +43,14 @@ def call_in_template(arguments_key: str) -> re.Pattern[str]:
     return re.compile(rf"\{{\s*\\?[\"']name\\?[\"']\s*:[\s\S]{{0,200}}?\\?[\"']{arguments_key}\\?[\"']\s*:")
 
 
-_CALL_IN_TEMPLATE = call_in_template("arguments")
-
-
 def _is_shown_in(chat_template: str) -> bool:
-    """Whether the template shows an object with `name`, then `arguments`, that stands in no tag."""
-    if marks_calls(chat_template):
-        return False
-    calls = _CALL_IN_TEMPLATE.finditer(chat_template)
-    return any(not _is_in_tag(chat_template, call.start()) for call in calls)
+    """Whether the template shows an object with `name`, then `arguments`, that stands in no tag.
 
-
-def _is_in_tag(chat_template: str, place: int) -> bool:
-    """Whether a tag stands right before a place, white space, its escapes and the bracket of an array aside."""
-    before = chat_template[max(0, place - 40) : place].replace("\\n", "").rstrip(" \t\n[")
-    return before.endswith((">", "]"))
-
-
-def _read(text: str) -> Found:
-    return read_whole(text, lambda item: as_call(item, name_keys=_NAME_KEYS))
+    White space, its escapes and the bracket of an array may stand between the tag and the object.
+    """
+    starts = [call.start() for call in call_in_template("arguments").finditer(chat_template)]
+    befores = (chat_template[max(0, start - 40) : start].replace("\\n", "").rstrip(" \t\n[") for start in starts)
+    return not marks_calls(chat_template) and not all(before.endswith((">", "]")) for before in befores)
 
 
 def read_whole(text: str, read_item: Callable[[object], Attempt]) -> Found:
@@ -87,15 +76,11 @@ def opening(text: str) -> int | None:
         decoded = decode_value(text, 0)
         if not decoded.is_read:
             return 0 if _BROKEN_OPENING.match(text) or _CALL_KEY.search(text) else None
-        if _tries_to_call(decoded.value):
+        items = decoded.value if isinstance(decoded.value, list) else [decoded.value]
+        if any(isinstance(item, dict) and _is_like_a_call(item) for item in items):
             return 0
     found = _OPENING_IN_TEXT.search(text)
     return found.start() if found and _CALL_KEY.search(text, found.start()) else None
-
-
-def _tries_to_call(value: object) -> bool:
-    items = value if isinstance(value, list) else [value]
-    return any(isinstance(item, dict) and _is_like_a_call(item) for item in items)
 
 
 def _is_like_a_call(item: dict[str, object]) -> bool:
@@ -118,4 +103,10 @@ def no_object() -> ParseProblem:
     return problem("not_json", "a call is an object, and the brace that opens it is missing")
 
 
-JSON = ReplyFormat(name="json", is_shown_in=_is_shown_in, read=_read, beginnings=("{", "["), precedence=5)
+JSON = ReplyFormat(
+    name="json",
+    is_shown_in=_is_shown_in,
+    read=lambda text: read_whole(text, lambda item: as_call(item, name_keys=_NAME_KEYS)),
+    beginnings=("{", "["),
+    precedence=5,
+)

@@ -15,13 +15,12 @@ from orchestrator.notation.strict_json import skip_space
 _PYTHON_TAG = "<|python_tag|>"
 _SEPARATOR = re.compile(";")
 _TURN_IN_TEMPLATE = re.compile(r"<\|(?:start_header_id|header_start)\|>")
-_CALL_IN_TEMPLATE = call_in_template("parameters")
 
 
 def _is_shown_in(chat_template: str) -> bool:
     """Whether the template has the headers of Llama 3 or 4 and shows an object with `name`, then `parameters`."""
-    is_llama = _TURN_IN_TEMPLATE.search(chat_template) is not None and not marks_calls(chat_template)
-    return is_llama and _CALL_IN_TEMPLATE.search(chat_template) is not None
+    shows = all(form.search(chat_template) for form in (_TURN_IN_TEMPLATE, call_in_template("parameters")))
+    return shows and not marks_calls(chat_template)
 
 
 def _read(text: str) -> Found:

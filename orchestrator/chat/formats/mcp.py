@@ -7,11 +7,7 @@ The module `json` says what is an attempt at a call.
 """
 
 from orchestrator.chat.formats.json import read_whole
-from orchestrator.chat.formats.reply import Attempt, Found, ReplyFormat, json_type, marks_calls, named_call, not_a_call
-
-
-def _read(text: str) -> Found:
-    return read_whole(text, _requested_call)
+from orchestrator.chat.formats.reply import Attempt, ReplyFormat, json_type, marks_calls, named_call, not_a_call
 
 
 def _requested_call(item: object) -> Attempt:
@@ -32,7 +28,7 @@ def _requested_call(item: object) -> Attempt:
 MCP = ReplyFormat(
     name="mcp",
     is_shown_in=lambda template: "tools/call" in template and not marks_calls(template),
-    read=_read,
+    read=lambda text: read_whole(text, _requested_call),
     beginnings=("{", "["),
     precedence=4,
 )

@@ -14,7 +14,6 @@ import re
 
 from orchestrator.chat.formats.reply import (
     Attempt,
-    Decoded,
     Found,
     ParseProblem,
     ReplyFormat,
@@ -59,7 +58,9 @@ def _read_attempts(text: str, start: int) -> tuple[list[Attempt], int]:
     start = skip_space(text, start)
     if text.startswith("[", start) and not text.startswith(_MARK, start):
         decoded = decode_value(text, start, _MARKS)
-        return _items(decoded), decoded.end
+        if decoded.fault:
+            return [decoded.fault], decoded.end
+        return [*map(_as_call_with_id, decoded.value)] or [not_a_call("the array of calls is empty")], decoded.end
     head = _HEAD.match(text, start)
     if head is None:
         return [problem("not_json", "after [TOOL_CALLS] stands neither an array nor a name")], start
@@ -71,14 +72,6 @@ def _read_attempts(text: str, start: int) -> tuple[list[Attempt], int]:
     if fault is None and (found := first_fault([name, id])):
         fault = problem("not_strict_json", found.detail)
     return [fault or named_call(name, decoded.value, id=id and id.strip())], decoded.end
-
-
-def _items(decoded: Decoded) -> list[Attempt]:
-    if decoded.fault:
-        return [decoded.fault]
-    if not decoded.value:
-        return [not_a_call("the array of calls is empty")]
-    return [_as_call_with_id(item) for item in decoded.value]
 
 
 def _as_call_with_id(item: object) -> Attempt:

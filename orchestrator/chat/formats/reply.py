@@ -17,7 +17,6 @@ ParseFault = Literal[
     "text_beside_call",
     "not_pythonic",
 ]
-"""What is wrong with an attempt at a call, as text."""
 
 _DETAIL_CHARS = 120
 
@@ -34,10 +33,9 @@ Attempt = ToolCall | ParseProblem
 
 
 class ParsedReply(Record):
-    """A reply taken apart. Produced by `parse.parse_reply`.
+    """A reply taken apart by `parse.parse_reply`: each attempt at a call is one of `calls` or one of `problems`.
 
-    `calls` holds only the calls that are strict JSON objects with a name and an arguments object; every other attempt
-    at a call is one entry of `problems`. `prose` is the text outside think blocks and call tags.
+    `prose` is the text outside think blocks and calls.
     """
 
     calls: tuple[ToolCall, ...]
@@ -49,8 +47,7 @@ class ParsedReply(Record):
 class ServedReply(Record):
     """What vLLM's own parser would return to a client of `vllm serve --tool-call-parser PARSER`.
 
-    `calls` holds name and arguments as the client would get them, the arguments as text. `error` is the parser's own
-    exception, as one line, where it raised one.
+    `calls` are names and arguments, the arguments as text. `error` is the parser's own exception, as one line.
     """
 
     parser: str
@@ -75,13 +72,12 @@ class ReplyFormat:
         name: Its name in the configuration and on the command line.
         is_shown_in: Whether a chat template, as text, shows calls in this format.
         read: The strict reader of a reply without its think block. It never raises.
-        mark: What opens a call wherever it stands in a reply; None if a call is known by its shape alone.
-        closing_tag: What ends a call that `mark` opened. A reply that stops inside a call then lacks its tag; without
-            one it is JSON or Python that does not end.
+        mark: What opens a call anywhere in a reply; None if a call is known by its shape alone.
+        closing_tag: What ends a call that `mark` opened; None if the JSON or Python itself ends it.
         beginnings: What a call without a mark begins with, if it is the whole reply.
-        precedence: Templates may show several formats. The lowest number wins: 0 for a mark that only this
-            family has, more for calls that look like other text.
-        vllm_parser: PARSER in `vllm serve --tool-call-parser PARSER`; None if vLLM has no parser for the format.
+        precedence: The lowest wins where a template shows several formats: 0 for a mark that only this family has,
+            more for calls that look like other text.
+        vllm_parser: PARSER in `vllm serve --tool-call-parser PARSER`; None if vLLM has none for the format.
     """
 
     name: str
@@ -116,25 +112,24 @@ UNREAD_MARKS = (
     "\u273fFUNCTION\u273f",
     "to=functions.",
 )
-"""Marks of calls in texts of models and data sets that no reply format here reads."""
+"""Marks of calls in replies and data sets that no format here reads."""
 _MARK_IN_TEMPLATE = re.compile(
     r"<[|\uff5c]?/?\w{0,20}(?:tool|function)[\w\u2581]{0,20}call[\w\u2581]{0,20}[|\uff5c]?>"
     r"|functools\[|<\w{0,20}TOOLCALL|to=functions",
     re.IGNORECASE,
 )
-"""Marks of calls in chat templates, of any family: Granite, Phi-4, DeepSeek, LFM2, Gemma 4, gpt-oss and others."""
 
 
 def marks_calls(chat_template: str) -> bool:
-    """Whether a chat template marks its calls in any way, so that they are not known by their shape alone."""
+    """Whether a chat template marks its calls, as those of Granite, Phi-4, DeepSeek, LFM2, Gemma 4 and gpt-oss do."""
     return _MARK_IN_TEMPLATE.search(chat_template) is not None
 
 
 class Decoded(NamedTuple):
-    """The JSON value at a place of a reply.
+    """The JSON value at a place of a reply, and the place after it.
 
-    `end` is the place after it. With broken syntax there is no value, `is_read` is False and `end` is where it should
-    have begun. A value with another fault may hold marks in place of what is not JSON.
+    With broken syntax `is_read` is False and `end` is where the value should have begun. A value with another fault
+    may hold marks in place of what is not JSON.
     """
 
     value: Any
@@ -146,28 +141,28 @@ class Decoded(NamedTuple):
 def decode_value(text: str, start: int, marks: re.Pattern[str] | None = None) -> Decoded:
     """Decode the JSON value at `start`, after any white space.
 
-    `marks` are where the next call may begin or this one end. No text after the next mark is looked at, unless that
-    mark lies in a string of the value: so that a reply of many broken calls is read in linear time.
+    `marks` are where the next call may begin or this one end. Only text before the next mark outside a string of the
+    value is looked at, so a reply of many broken calls is read in linear time.
     """
+
+    def next_mark(start: int) -> int:
+        mark = marks.search(text, start) if marks else None
+        return mark.start() if mark else len(text)
+
     begin = skip_space(text, start)
-    stop = _next_mark(text, begin, marks)
+    stop = next_mark(begin)
     while True:
         try:
             value, length = parse_marked_prefix(text[begin:stop])
         except StrictJsonError as error:
             if error.ends_in_string and stop < len(text):
                 # At least twice as far each time, so that what is read again adds up to no more than a constant factor.
-                stop = _next_mark(text, begin + 2 * (stop - begin), marks)
+                stop = next_mark(begin + 2 * (stop - begin))
                 continue
             reason: ParseFault = "not_strict_json" if error.fault.code == "too_deep" else "not_json"
             return Decoded(None, begin, problem(reason, error.fault.detail), is_read=False)
         fault = first_fault(value)
         return Decoded(value, begin + length, problem("not_strict_json", fault.detail) if fault else None)
-
-
-def _next_mark(text: str, start: int, marks: re.Pattern[str] | None) -> int:
-    mark = marks.search(text, start) if marks else None
-    return mark.start() if mark else len(text)
 
 
 def as_call(
@@ -195,9 +190,9 @@ def named_call(name: object, arguments: object, *, id: str | None = None) -> Att
 
 def sorted_out(attempts: Iterable[Attempt], prose: str = "") -> Found:
     """Attempts at calls, divided into calls and problems."""
-    all_of_them = tuple(attempts)
-    calls = tuple(attempt for attempt in all_of_them if isinstance(attempt, ToolCall))
-    return Found(calls, tuple(attempt for attempt in all_of_them if isinstance(attempt, ParseProblem)), prose)
+    every = list(attempts)
+    calls = tuple(attempt for attempt in every if isinstance(attempt, ToolCall))
+    return Found(calls, tuple(attempt for attempt in every if isinstance(attempt, ParseProblem)), prose)
 
 
 def text_beside(before: str, after: str) -> ParseProblem:
