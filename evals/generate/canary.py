@@ -1,8 +1,7 @@
 """Proof that an adapter takes effect: on one small batch of prompts its output must differ from the base's.
 
-An engine that silently ignores an adapter gives scores equal to the base's, and nobody notices. Greedy text alone
-proves little, since it can change with the batch it is made in; so base and adapter answer the same batch, and what the
-base does twice is the measure of noise.
+An engine that silently ignores an adapter gives the base's scores, and nobody notices. Greedy text can change with the
+batch it is made in, so base and adapter answer the same batch, and two passes of the base are the measure of noise.
 """
 
 import math
@@ -12,10 +11,8 @@ from typing import NamedTuple, TypeVar
 from evals.records import CanaryProof
 from orchestrator.core.errors import AdapterError, InertAdapterError
 
-NUM_CANARIES = 8
-"""Prompts in the batch."""
-CANARY_TOKENS = 8
-"""Tokens that each is continued by."""
+NUM_CANARIES, CANARY_TOKENS = 8, 8
+"""Prompts in the batch, and the tokens that each is continued by."""
 CANARY_LOGPROBS = 20
 """Likeliest first tokens whose log probabilities are compared; the most that vLLM gives by default."""
 
@@ -69,15 +66,13 @@ def weakest(proofs: Sequence[CanaryProof]) -> CanaryProof | None:
 
 def _largest_shift(left: Sequence[Trace], right: Sequence[Trace]) -> float:
     """The largest difference over the tokens that one side gives; the other's is at most at the edge of its list."""
-    shifts = [_shift(one.first, other.first) for one, other in zip(left, right, strict=True)]
-    return math.nan if any(map(math.isnan, shifts)) else max(shifts, default=0.0)
+    pairs = [(one.first, other.first) for one, other in zip(left, right, strict=True)]
+    if not all(math.isfinite(value) for pair in pairs for side in pair for value in side.values()):
+        return math.nan
+    return max((_shift(one, other) for pair in pairs for one, other in (pair, pair[::-1])), default=0.0)
 
 
 def _shift(left: dict[int, float], right: dict[int, float]) -> float:
-    edges = (min(left.values(), default=0.0), min(right.values(), default=0.0))
-    if not all(map(math.isfinite, (*left.values(), *right.values()))):
-        return math.nan
-    shifts = [abs(left[token] - right[token]) for token in left.keys() & right.keys()]
-    shifts += [max(0.0, left[token] - edges[1]) for token in left.keys() - right.keys()]
-    shifts += [max(0.0, right[token] - edges[0]) for token in right.keys() - left.keys()]
+    edge = min(right.values(), default=0.0)
+    shifts = (abs(value - right.get(token, min(value, edge))) for token, value in left.items())
     return max(shifts, default=0.0)

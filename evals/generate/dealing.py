@@ -1,5 +1,6 @@
-"""Which engine answers what next: work is dealt in chunks of one adapter's cases, so that adapters seldom change."""
+"""Which engine answers what next: chunks of one adapter's cases, so that adapters seldom change."""
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ MAX_CHUNK_CASES = 256
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be asked of one adapter, or of the base (`adapter` None). `key` names it."""
+    """What is to be asked of one adapter, or of the base (`adapter` None)."""
 
     key: str
     adapter: Adapter | None
@@ -42,16 +43,14 @@ class _Pile:
 
 
 class WorkQueue:
-    """Deals works out to engines and takes back what an engine left unanswered.
+    """Deals works out to engines, in their order, and takes back what an engine left unanswered.
 
-    Args:
-        works: In the order in which they are begun.
-        num_engines: How many engines there are; with more than one a chunk is at most an even share of a work.
+    A chunk is at most `MAX_CHUNK_CASES` and an even share of a work among `num_engines`.
     """
 
     def __init__(self, works: Sequence[Work], num_engines: int) -> None:
         self._piles = {work.key: _Pile(work, deque(work.prompts)) for work in works}
-        self._share = {work.key: _chunk_size(len(work.prompts), num_engines) for work in works}
+        self._num_engines = num_engines
 
     def deal(self, current: str | None) -> Chunk | None:
         """The next chunk for an engine that has the work `current` in place, None when nothing is left.
@@ -67,8 +66,8 @@ class WorkQueue:
         pile.num_engines += 1
         is_retry = not pile.prompts
         # One by one, so that a case that kills engines takes no other case with it.
-        size = 1 if is_retry else self._share[pile.work.key]
-        source = pile.retries if is_retry else pile.prompts
+        share = math.ceil(len(pile.work.prompts) / self._num_engines)
+        size, source = (1, pile.retries) if is_retry else (min(MAX_CHUNK_CASES, share), pile.prompts)
         taken = tuple(source.popleft() for _ in range(min(size, len(source))))
         return Chunk(pile.work.key, pile.work.adapter, taken, is_retry)
 
@@ -81,11 +80,7 @@ class WorkQueue:
         self._piles[chunk.key].num_engines -= 1
 
     def take_back(self, chunk: Chunk, unanswered: Sequence[Prompt]) -> list[Prompt]:
-        """Queue what an engine that died left of a chunk for one more try.
-
-        Returns:
-            The prompts that had this second try already and are given up.
-        """
+        """Queue what a dead engine left of a chunk for one more try; the prompts that had it already are given up."""
         self.finish(chunk)
         if self._piles[chunk.key].is_dropped:
             return []
@@ -99,7 +94,3 @@ class WorkQueue:
         self._piles[key].is_dropped = True
         self._piles[key].prompts.clear()
         self._piles[key].retries.clear()
-
-
-def _chunk_size(num_prompts: int, num_engines: int) -> int:
-    return min(MAX_CHUNK_CASES, max(1, -(-num_prompts // num_engines)))

@@ -1,8 +1,8 @@
 """Cases -> generations with vLLM, and the only file that runs its engine: a warm one for the base and all adapters.
 
-On a GPU an adapter is a LoRA request of the batch. On a CPU, and on a GPU that computes in float32, it is merged and
-its matrices are put into the running engine, because vLLM's LoRA path there is several times slower and gives base
-rows that share a batch with adapter rows the adapter's weights.
+On a GPU an adapter is a LoRA request. On a CPU, and on a GPU that computes in float32, its merged matrices are put into
+the running engine, because vLLM's LoRA path there is several times slower and gives base rows that share a batch with
+adapter rows the adapter's weights.
 """
 
 import hashlib
@@ -22,17 +22,16 @@ from orchestrator.core.errors import AdapterError, EvaluationError
 from orchestrator.core.records import Record
 
 SERVED_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""Values that vLLM allows for `max_lora_rank`; time and memory grow with it, so the smallest that fits is taken."""
+"""Values that vLLM allows for `max_lora_rank`; time and memory grow with it."""
 
 IN_PROCESS = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
-"""Environment of the process that holds the engine. In the process itself it starts in a fraction of the time, and ends
-with it."""
+"""Environment of the process that holds the engine. In that very process it starts in a fraction of the time."""
 ON_CPU = {"TORCHDYNAMO_DISABLE": "1"}
-"""Also for an engine on a CPU: it runs eagerly, and compiling the one function that vLLM compiles anyway, which ranks
-log probabilities, takes longer than a small model's whole evaluation."""
+"""Also for an engine on a CPU, which runs eagerly: compiling the one function that vLLM compiles anyway takes longer
+than a small model's whole evaluation."""
 
 CPU_BLOCK_TOKENS = 32
-"""Prefixes are shared in blocks of this size. vLLM's 128 on a CPU shares little of ordinary tool prompts."""
+"""Prefixes are shared in blocks of this size; vLLM's 128 on a CPU shares little of ordinary tool prompts."""
 BATCH_S = 0.25
 """Finished replies are handed over at most this often."""
 
@@ -40,9 +39,8 @@ BATCH_S = 0.25
 class EngineSettings(Record):
     """What an engine needs to know at its start. Sizes in tokens and bytes; None leaves a size to vLLM.
 
-    `dtype` `auto` is decided where the engine is. `max_lora_rank` is None where no adapter is applied as a LoRA
-    request. `serving_parser` names the parser that each reply is also read with, None for none. `choices` restricts
-    replies to one of these texts.
+    `dtype` `auto` is decided where the engine is. `max_lora_rank` is None without adapters. `serving_parser` names a
+    parser of vLLM that each reply is also read with. `choices`, if any, are the only texts that a reply may be.
     """
 
     base: ModelConfig
@@ -80,7 +78,7 @@ class Adapter(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """First words of an engine on an adapter: how it took effect, the seconds that took, and the proof."""
+    """How an adapter took effect, the seconds that took, and the proof."""
 
     applied_as: AppliedAs
     load_s: float
@@ -104,10 +102,9 @@ def smallest_served_rank(ranks: Sequence[int]) -> int | None:
     """
     if not ranks:
         return None
-    fitting = [served for served in SERVED_RANKS if served >= max(ranks)]
-    if not fitting:
+    if max(ranks) > SERVED_RANKS[-1]:
         raise AdapterError(f"rank {max(ranks)} cannot be served", allowed=f"up to {SERVED_RANKS[-1]}")
-    return min(fitting)
+    return next(served for served in SERVED_RANKS if served >= max(ranks))
 
 
 def load_vllm() -> None:
@@ -116,12 +113,7 @@ def load_vllm() -> None:
 
 
 class Engine:
-    """A vLLM engine in this process. Meant to live in a Ray actor, one for each device.
-
-    Args:
-        settings: What it is started with.
-        canaries: The prompts on which each adapter has to prove itself; empty asks for no proof.
-    """
+    """A vLLM engine in this process. Each adapter has to prove itself on the `canaries`, if there are any."""
 
     def __init__(self, settings: EngineSettings, canaries: Sequence[Prompt] = ()) -> None:
         os.environ.update(IN_PROCESS if settings.on_gpu else IN_PROCESS | ON_CPU)
@@ -135,11 +127,7 @@ class Engine:
         as_requests = settings.on_gpu and dtype != "float32"
         placement: dict[str, Any] = {}
         if not settings.on_gpu:
-            placement = {
-                "distributed_executor_backend": "uni",
-                "enforce_eager": True,
-                "block_size": CPU_BLOCK_TOKENS,
-            }
+            placement.update(distributed_executor_backend="uni", enforce_eager=True, block_size=CPU_BLOCK_TOKENS)
         if settings.kv_cache_bytes is not None:
             placement["kv_cache_memory_bytes"] = settings.kv_cache_bytes
         if as_requests and settings.max_lora_rank is not None:
@@ -168,30 +156,27 @@ class Engine:
         """Reply to every prompt with the base (`adapter` None) or one adapter.
 
         Yields:
-            First one `Loaded`, then each finished reply exactly once, in batches as they finish. A prompt that leaves
-            no room for a reply gets a generation with finish_reason "error".
+            One `Loaded`, then each reply exactly once, in batches as they finish. A prompt that leaves no room for a
+            reply gets a generation with finish_reason "error".
 
         Raises:
             AdapterError: If the adapter's files are not those that its name says or cannot be loaded.
             InertAdapterError: If it changes nothing.
         """
-        self._prepare_base_traces()
+        if self._canaries and self._base_traces is None:
+            self._apply(None)
+            self._base_traces = (self._traces(None), self._traces(None))
         started = time.monotonic()
         self._apply(adapter)
         canary = self._proof(adapter)
         yield Loaded(self._applied_as(adapter), time.monotonic() - started, canary, self._device(), self._dtype)
         yield from self._replies(prompts, adapter)
 
-    def _prepare_base_traces(self) -> None:
-        if self._canaries and self._base_traces is None:
-            self._apply(None)
-            self._base_traces = (self._traces(None), self._traces(None))
-
     def _apply(self, adapter: Adapter | None) -> None:
         if self._swap is not None:
-            changed = self._swap.use(adapter)
-            if changed and adapter is None and self._base_traces is not None:
-                self._check_restored(self._base_traces)
+            is_changed = self._swap.use(adapter)
+            if is_changed and adapter is None and self._base_traces and self._traces(None) not in self._base_traces:
+                raise EvaluationError("the base does not reply as it did before the adapters", where="the vLLM engine")
         elif adapter is not None:
             from orchestrator.models.adapters import read_adapter
 
@@ -202,18 +187,12 @@ class Engine:
             except (ValueError, RuntimeError) as error:
                 raise AdapterError(f"vLLM cannot load the adapter: {error}", where=adapter.folder) from error
 
-    def _check_restored(self, base_traces: tuple[list[Trace], list[Trace]]) -> None:
-        """Hold the base that was put back against the base as it was at the start."""
-        if self._traces(None) not in base_traces:
-            raise EvaluationError("the base does not reply as it did before the adapters", where="the vLLM engine")
-
     def _proof(self, adapter: Adapter | None) -> CanaryProof | None:
         if adapter is None or self._base_traces is None:
             return None
         if adapter.sha256 not in self._proofs:
             base, again = self._base_traces
-            traces = self._traces(adapter)
-            self._proofs[adapter.sha256] = prove_applied(adapter.id, traces, base=base, base_again=again)
+            self._proofs[adapter.sha256] = prove_applied(adapter.id, self._traces(adapter), base=base, base_again=again)
         return self._proofs[adapter.sha256]
 
     def _applied_as(self, adapter: Adapter | None) -> AppliedAs:
@@ -229,37 +208,31 @@ class Engine:
         return str(torch.cuda.get_device_name())
 
     def _traces(self, adapter: Adapter | None) -> list[Trace]:
-        """The canaries as one batch, without cached prefixes, so that the batch is the same each time."""
+        """What a model does with the canaries: one batch without cached prefixes, so that it is the same each time."""
         from vllm import SamplingParams
 
         _reset_prefix_cache(self._llm)
         params = SamplingParams(temperature=0.0, max_tokens=CANARY_TOKENS, logprobs=CANARY_LOGPROBS, seed=0)
-        outputs = self._llm.generate(
-            [{"prompt_token_ids": prompt.token_ids} for prompt in self._canaries],
-            params,
-            use_tqdm=False,
-            lora_request=self._lora_request(adapter),
-        )
+        prompts = [{"prompt_token_ids": prompt.token_ids} for prompt in self._canaries]
+        outputs = self._llm.generate(prompts, params, use_tqdm=False, lora_request=self._lora_request(adapter))
+        replies = [output.outputs[0] for output in outputs]
         return [
-            Trace(
-                tuple(output.outputs[0].token_ids),
-                {token: entry.logprob for token, entry in output.outputs[0].logprobs[0].items()},
-            )
-            for output in outputs
+            Trace(tuple(reply.token_ids), {token: entry.logprob for token, entry in reply.logprobs[0].items()})
+            for reply in replies
         ]
 
     def _replies(self, prompts: Sequence[Prompt], adapter: Adapter | None) -> Iterator[Batch]:
         by_id = {prompt.case_id: prompt for prompt in prompts}
         engine = self._llm.llm_engine
-        finished = [self._too_long(prompt) for prompt in prompts if self._room(prompt) < 1]
+        request, limit = self._lora_request(adapter), f"the engine takes {self._settings.max_model_len}"
+        finished: list[Generation] = []
         for prompt in prompts:
             if self._room(prompt) > 0:
-                engine.add_request(
-                    prompt.case_id,
-                    {"prompt_token_ids": prompt.token_ids},
-                    self._sampling(prompt),
-                    lora_request=self._lora_request(adapter),
-                )
+                given = {"prompt_token_ids": prompt.token_ids}
+                engine.add_request(prompt.case_id, given, self._sampling(prompt), lora_request=request)
+            else:
+                error = f"the prompt has {len(prompt.token_ids)} tokens and {limit}"
+                finished.append(failed_generation(prompt, error))
         clock = time.monotonic()
         while engine.has_unfinished_requests():
             outputs = [output for output in engine.step() if output.finished]
@@ -313,17 +286,12 @@ class Engine:
             served=self._serve(text) if self._serve else None,
         )
 
-    def _too_long(self, prompt: Prompt) -> Generation:
-        return failed_generation(
-            prompt, f"the prompt has {len(prompt.token_ids)} tokens and the engine takes {self._settings.max_model_len}"
-        )
-
 
 class _WeightSwap:
-    """Puts adapters into a running engine on a CPU by writing their merged matrices, and takes them out exactly.
+    """Puts the merged matrices of adapters into a running engine, and the base's back as they are stored, bit by bit.
 
     vLLM packs weights after loading, so they are replaced by its own `reload_weights`, which takes tensors under the
-    names of the checkpoint; what is not named stays. The base's matrices go back as they are stored, bit by bit.
+    names of the checkpoint; what is not named stays.
     """
 
     def __init__(self, llm: Any, folder: Path) -> None:
@@ -337,7 +305,7 @@ class _WeightSwap:
         """Bring the engine to an adapter's weights, or back to the base's. False where they are in place already.
 
         Raises:
-            AdapterError: If the adapter cannot be loaded; the engine then keeps the weights that it had.
+            AdapterError: If the adapter cannot be loaded; the engine keeps the weights that it had.
         """
         from orchestrator.models.adapters import load_adapter, merged_tensor
 
@@ -349,7 +317,7 @@ class _WeightSwap:
             raise _changed(adapter)
         adapted = frozenset(weights.pairs) if weights else frozenset[str]()
         self._in_force = "half replaced"
-        # vLLM fuses matrices of one module, such as queries, keys and values, and can only replace all of them at once.
+        # vLLM fuses matrices of one module, such as queries, keys and values, and replaces only all of them at once.
         names = self._base.with_siblings(self._adapted | adapted)
         self._adapted |= adapted
         tensors = (
@@ -389,8 +357,6 @@ def failed_generation(prompt: Prompt, error: str) -> Generation:
 
 
 def adapters_for_engine(digests: dict[str, tuple[Path, str]]) -> list[Adapter]:
-    """Number the adapters (id -> folder and digest) for an engine; ids start at 1 because vLLM keeps 0 for the base."""
-    return [
-        Adapter(id_, number, str(folder), sha256)
-        for number, (id_, (folder, sha256)) in enumerate(digests.items(), start=1)
-    ]
+    """Number the adapters (id -> folder and digest) for an engine; from 1 on, because vLLM keeps 0 for the base."""
+    numbered = enumerate(digests.items(), start=1)
+    return [Adapter(id_, number, str(folder), sha256) for number, (id_, (folder, sha256)) in numbered]

@@ -1,5 +1,6 @@
 """Engines as Ray actors: started, fed, replaced when they die."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,8 +32,7 @@ MAX_ENGINE_CPUS = 8
 CPU_KV_CACHE_BYTES = 1024**3
 """Without a size vLLM takes nearly all of the machine's memory on a CPU."""
 MIN_DEATHS_IN_A_ROW = 3
-"""Engines that die one after the other without a single reply between them, or twice as many as there are: then it is
-not the cases."""
+"""So many engines, or twice as many as there are, may not die one after the other without a reply between them."""
 
 
 class Listener(Protocol):
@@ -49,7 +49,7 @@ class Listener(Protocol):
 
 
 class EngineHost:
-    """The process of one engine. It loads vLLM at once, while others find out what to start the engine with."""
+    """The process of one engine. It loads vLLM at once, before the engine's settings are known."""
 
     def __init__(self) -> None:
         load_vllm()
@@ -101,23 +101,17 @@ def open_engines(config: RunConfig) -> Iterator[Engines]:
     """
     on_gpu = worker_shape(config.resources).gpus > 0
     count = num_engines(config.eval.num_engines, on_gpu=on_gpu)
-    engines = Engines(count, on_gpu, _actor_class(count, on_gpu=on_gpu))
+    sizes = _cpus_of_nodes() or [MAX_ENGINE_CPUS]
+    num_cpus = 1 if on_gpu else max(1, min(MAX_ENGINE_CPUS, min(sizes) // math.ceil(count / len(sizes))))
+    environment = {"env_vars": IN_PROCESS if on_gpu else IN_PROCESS | ON_CPU}
+    host = ray.remote(EngineHost).options(num_cpus=num_cpus, num_gpus=int(on_gpu), runtime_env=environment)
+    engines = Engines(count, on_gpu, host)
     engines.warm_up()
     try:
         yield engines
     finally:
         engines.used += engines.fresh
         engines.end_used()
-
-
-def _actor_class(count: int, *, on_gpu: bool) -> Any:
-    sizes = _cpus_of_nodes() or [MAX_ENGINE_CPUS]
-    on_a_node = -(-count // len(sizes))
-    num_cpus = 1 if on_gpu else max(1, min(MAX_ENGINE_CPUS, min(sizes) // on_a_node))
-    environment = IN_PROCESS if on_gpu else IN_PROCESS | ON_CPU
-    return ray.remote(EngineHost).options(
-        num_cpus=num_cpus, num_gpus=int(on_gpu), runtime_env={"env_vars": environment}
-    )
 
 
 def _cpus_of_nodes() -> list[int]:
@@ -127,10 +121,7 @@ def _cpus_of_nodes() -> list[int]:
 
 
 def num_engines(wanted: int | None, *, on_gpu: bool) -> int:
-    """How many engines the cluster can hold at once, or `wanted` of them where that is fewer.
-
-    Without a number it is one for each GPU, or one for each machine where none is used.
-    """
+    """As many engines as the cluster can hold, or fewer if `wanted`; by default one for each GPU, else each machine."""
     if on_gpu:
         most = usual = int(cluster_capacity()[0].get("GPU", 0))
     else:
@@ -156,95 +147,85 @@ def answer_all(
     """Have engines answer all works; every reply goes to the listener exactly once. The engines are ended.
 
     A case on which an engine dies is asked once more by itself, in a new engine, and then gets a generation with
-    finish_reason "error". A work whose adapter cannot be loaded or changes nothing is dropped.
-
-    Returns:
-        The works that were dropped, with the reason.
+    finish_reason "error". A work whose adapter cannot be loaded or changes nothing is dropped and returned with the
+    reason.
 
     Raises:
         EvaluationError: If engines die one after the other without a reply.
     """
     queue = WorkQueue([work for work in works if work.prompts], engines.count)
     try:
-        return _Round(queue, engines, settings=settings, canaries=canaries, listener=listener).run()
+        return _Round(queue, engines, settings, canaries, listener).run()
     finally:
         engines.end_used()
 
 
 @dataclass(eq=False)
 class _Worker:
-    """One engine and what it is at. `waiting` are the prompts of its chunk that have no reply."""
+    """One engine and the chunk that it has, or had last. `waiting` are the prompts of it that have no reply."""
 
     actor: Any
     ready: Any
-    current: str | None = None
     chunk: Chunk | None = None
     stream: Any = None
     waiting: dict[str, Prompt] = field(default_factory=dict)
 
-    def begin(self, chunk: Chunk, settings: EngineSettings, canaries: Sequence[Prompt]) -> None:
-        self.current, self.chunk = chunk.key, chunk
-        self.waiting = {prompt.case_id: prompt for prompt in chunk.prompts}
-        self.stream = self.actor.answer.remote(settings, canaries, chunk.prompts, chunk.adapter)
 
-
+@dataclass(eq=False)
 class _Round:
     """One pass over a queue. Only engines whose process is there get work, so that none waits for what never comes."""
 
-    def __init__(
-        self,
-        queue: WorkQueue,
-        engines: Engines,
-        *,
-        settings: EngineSettings,
-        canaries: Sequence[Prompt],
-        listener: Listener,
-    ) -> None:
-        self._queue, self._engines, self._listener = queue, engines, listener
-        self._settings, self._canaries = settings, canaries
-        self._failed: dict[str, FailedAdapter] = {}
-        self._starting: list[_Worker] = []
-        self._idle: list[_Worker] = []
-        self._busy: list[_Worker] = []
-        self._deaths_in_a_row = 0
+    queue: WorkQueue
+    engines: Engines
+    settings: EngineSettings
+    canaries: Sequence[Prompt]
+    listener: Listener
+    failed: dict[str, FailedAdapter] = field(default_factory=dict)
+    starting: list[_Worker] = field(default_factory=list)
+    idle: list[_Worker] = field(default_factory=list)
+    busy: list[_Worker] = field(default_factory=list)
+    deaths_in_a_row: int = 0
 
     def run(self) -> list[FailedAdapter]:
-        for _ in range(self._engines.count):
+        for _ in range(self.engines.count):
             self._start()
         while True:
             self._deal()
-            if not self._busy and self._queue.is_empty():
-                return list(self._failed.values())
+            if not self.busy and self.queue.is_empty():
+                return list(self.failed.values())
             self._wait()
 
     def _start(self) -> None:
-        actor = self._engines.take()
-        self._starting.append(_Worker(actor, actor.ready.remote()))
+        actor = self.engines.take()
+        self.starting.append(_Worker(actor, actor.ready.remote()))
 
     def _deal(self) -> None:
-        while self._idle and (chunk := self._queue.deal(self._idle[-1].current)) is not None:
-            worker = self._idle.pop()
-            worker.begin(chunk, self._settings, self._canaries)
-            self._busy.append(worker)
+        while self.idle:
+            worker = self.idle[-1]
+            chunk = self.queue.deal(worker.chunk.key if worker.chunk else None)
+            if chunk is None:
+                return
+            worker.chunk, worker.waiting = chunk, {prompt.case_id: prompt for prompt in chunk.prompts}
+            worker.stream = worker.actor.answer.remote(self.settings, self.canaries, chunk.prompts, chunk.adapter)
+            self.busy.append(self.idle.pop())
 
     def _wait(self) -> None:
         """Take the next message of a busy engine, or a process that came up."""
-        streams = [worker.stream for worker in self._busy]
-        (found,), _ = ray.wait([*streams, *(worker.ready for worker in self._starting)], num_returns=1)
-        busy = next((worker for worker in self._busy if worker.stream is found), None)
-        if busy is not None:
-            if not self._hear(busy):
-                self._busy.remove(busy)
+        awaited = {worker.stream: worker for worker in self.busy} | {worker.ready: worker for worker in self.starting}
+        (found,), _ = ray.wait(list(awaited), num_returns=1)
+        worker = awaited[found]
+        if worker in self.busy:
+            if not self._hear(worker):
+                self.busy.remove(worker)
             return
-        worker = next(worker for worker in self._starting if worker.ready is found)
-        self._starting.remove(worker)
+        self.starting.remove(worker)
         try:
             ray.get(found)
         except RayError as error:
             self._count_death("the start of an engine", error)
             self._start()
         else:
-            self._idle.append(worker)
+            self.idle.append(worker)
 
     def _hear(self, worker: _Worker) -> bool:
         """Take one message of a busy engine. False when its chunk has ended, one way or the other."""
@@ -253,59 +234,54 @@ class _Round:
         try:
             message = ray.get(next(worker.stream))
         except StopIteration:
-            self._queue.finish(chunk)
-            self._idle.append(worker)
+            self.queue.finish(chunk)
+            self.idle.append(worker)
             return False
         except RayError as error:
             self._fail(worker, chunk, error)
             return False
         if isinstance(message, Loaded):
-            self._listener.loaded(chunk.key, message)
+            self.listener.loaded(chunk.key, message)
             return True
-        self._deaths_in_a_row = 0
+        self.deaths_in_a_row = 0
         for generation in message.generations:
             del worker.waiting[generation.case_id]
-        self._listener.answered(chunk.key, message)
+        self.listener.answered(chunk.key, message)
         return True
 
     def _fail(self, worker: _Worker, chunk: Chunk, error: Exception) -> None:
-        known = [cause for cause in causes(error) if isinstance(cause, AdapterError | InputError)]
-        if known and isinstance(known[0], AdapterError):
-            self._queue.finish(chunk)
-            self._queue.drop(chunk.key)
-            self._failed[chunk.key] = FailedAdapter.of(chunk.key, known[0])
-            self._idle.append(worker)
+        known = next((cause for cause in causes(error) if isinstance(cause, AdapterError | InputError)), None)
+        if isinstance(known, AdapterError):
+            self.queue.finish(chunk)
+            self.queue.drop(chunk.key)
+            self.failed[chunk.key] = FailedAdapter.of(chunk.key, known)
+            self.idle.append(worker)
             return
         if known:
-            raise known[0]
+            raise known
         reason = self._count_death(chunk.key, error)
         unanswered = list(worker.waiting.values())
-        given_up = self._queue.take_back(chunk, unanswered)
-        if given_up:
+        if given_up := self.queue.take_back(chunk, unanswered):
             lost = [failed_generation(prompt, f"the engine died on it twice: {reason}") for prompt in given_up]
-            self._listener.answered(chunk.key, Batch(lost, 0.0))
+            self.listener.answered(chunk.key, Batch(lost, 0.0))
         else:
-            self._listener.retried(chunk.key, len(unanswered))
+            self.listener.retried(chunk.key, len(unanswered))
         ray.kill(worker.actor)
         self._start()
 
     def _count_death(self, key: str, error: Exception) -> str:
-        """Why an engine died.
-
-        Raises:
-            EvaluationError: If it is one of too many in a row.
-        """
+        """Why an engine died; an `EvaluationError` if it is one of too many in a row."""
         reason = _reason(error)
-        self._deaths_in_a_row += 1
-        if self._deaths_in_a_row >= max(MIN_DEATHS_IN_A_ROW, 2 * self._engines.count):
+        self.deaths_in_a_row += 1
+        if self.deaths_in_a_row >= max(MIN_DEATHS_IN_A_ROW, 2 * self.engines.count):
             raise EvaluationError(
-                f"{self._deaths_in_a_row} vLLM engines broke one after the other; the last with {reason}", where=key
+                f"{self.deaths_in_a_row} vLLM engines broke one after the other; the last with {reason}", where=key
             ) from error
         return reason
 
 
 def _reason(error: Exception) -> str:
-    """What ended an engine, in one line. Of an error in its start Ray gives the traceback, whose last line it is."""
+    """What ended an engine, in one line: the last of the traceback that Ray gives for an error in its start."""
     cause = list(causes(error))[-1]
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     if isinstance(cause, RayActorError):

@@ -93,8 +93,10 @@ class ChatFormat:
 
     def encode_batch(self, texts: list[str]) -> list[Any]:
         """`tokenizers.Encoding` of each text, made on all cores without holding the interpreter."""
-        options = {"add_special_tokens": False, "verbose": False, "return_attention_mask": False}
-        return list(self.tokenizer(texts, **options).encodings or ()) if texts else []
+        if not texts:
+            return []
+        encoded = self.tokenizer(texts, add_special_tokens=False, verbose=False, return_attention_mask=False)
+        return list(encoded.encodings or ())
 
     def decode_batch(self, ids: list[list[int]]) -> list[str]:
         """Texts of token ids as vLLM's engine gives them: control tokens are kept and nothing is tidied."""
@@ -191,8 +193,8 @@ def _turn_markers(form: ChatFormat) -> set[int]:
         ids = form.encode(form.text(conversation, None, prompt=False))
     except RowLeftOut:
         return set()
-    names = form.tokenizer.added_tokens_decoder
-    return {token for token in ids if token in form.added_ids and not _REPLY_TAG.fullmatch(names[token].content)}
+    added = form.tokenizer.added_tokens_decoder
+    return {token for token in ids if token in added and not _REPLY_TAG.fullmatch(added[token].content)}
 
 
 def refuse_control_tokens(form: ChatFormat, sample: Sample) -> None:
@@ -310,21 +312,16 @@ def _token_from(encoding: Any, character: int, num_characters: int, num_tokens: 
 def _num_prompt_tokens(form: ChatFormat, text: str, encoding: Any, ids: list[int], end: int) -> int | None:
     """How many tokens of the row are exactly those of its first `end` characters; None if a token spans the end."""
     guess = encoding.char_to_token(end)
-    if guess is not None and _tail_agrees(form, text, encoding, ids, guess, end):
-        return int(guess)
+    if guess is not None:
+        # A tokenizer divides text at added tokens first: what stands before the last of them does not change.
+        near = range(guess - 1, max(-1, guess - 1 - _TAIL_TOKENS), -1)
+        added = next((place for place in near if ids[place] in form.added_ids), None)
+        if added is not None:
+            tail = text[encoding.token_to_chars(added)[0] : end]
+            if _tail_ids(form, tail) == tuple(ids[added:guess]):
+                return int(guess)
     prompt = form.encode(text[:end])
     return len(prompt) if ids[: len(prompt)] == prompt else None
-
-
-def _tail_agrees(form: ChatFormat, text: str, encoding: Any, ids: list[int], guess: int, end: int) -> bool:
-    """Whether the prompt alone would end in the tokens before `guess`.
-
-    A tokenizer divides text at added tokens first, so what stands before the last of them is alike in any case.
-    """
-    for first in range(guess - 1, max(-1, guess - 1 - _TAIL_TOKENS), -1):
-        if ids[first] in form.added_ids:
-            return _tail_ids(form, text[encoding.token_to_chars(first)[0] : end]) == tuple(ids[first:guess])
-    return False
 
 
 @lru_cache(maxsize=1024)
@@ -335,7 +332,6 @@ def _tail_ids(form: ChatFormat, text: str) -> tuple[int, ...]:
 _ASKED, _SAID, _THOUGHT = "orchard", "lantern", "meadow"
 """Words that no template writes by itself."""
 _ADD_STOP = "Add the id of its end-of-turn token to eos_token_id in the model's generation_config.json"
-_NO_THOUGHTS = "Set data.reasoning to drop, or use a base whose template shows reasoning_content"
 _FAULTS: dict[LeftOutReason, tuple[str, str]] = {
     "no_end_of_turn": ("the chat template ends the assistant's turn with no token at which vLLM stops", _ADD_STOP),
     "prompt_differs": (
@@ -362,11 +358,11 @@ def prove_template(form: ChatFormat) -> None:
             stops = ", ".join(repr(form.tokenizer.convert_ids_to_tokens(token)) for token in sorted(form.stop_ids))
             raise _bad_template(form, f"{what} but at {stops}", _ADD_STOP)
         if thought and thought not in text:
-            raise _bad_template(form, "data.reasoning is keep, and the chat template drops thoughts", _NO_THOUGHTS)
+            fix = "Set data.reasoning to drop, or use a base whose template shows reasoning_content"
+            raise _bad_template(form, "data.reasoning is keep, and the chat template drops thoughts", fix)
 
 
 def _learned_texts(form: ChatFormat, messages: tuple[Message, ...]) -> list[str]:
-    """What is learned of each turn, without its end-of-turn token."""
     try:
         row = render_row(form, messages, ())
         encoding = form.encode_batch([row.text])[0]

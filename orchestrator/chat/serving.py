@@ -44,8 +44,8 @@ def serving_reader(name: str, tokenizer: Any) -> Callable[[str], ServedReply]:
             reply = ServedReply(parser=name, calls=(), content=text)
             if found.tools_called:
                 calls = tuple((call.function.name, call.function.arguments) for call in found.tool_calls)
-                content = found.content or ""
-                reply = ServedReply(parser=name, calls=calls, content=content if content.strip() else "")
+                content = found.content if (found.content or "").strip() else ""
+                reply = ServedReply(parser=name, calls=calls, content=content)
             reply.model_dump_json().encode()  # what a server could not send, its client does not get
         except Exception as error:  # noqa: BLE001 - the parser's failure is the answer that a client gets
             return ServedReply(parser=name, calls=(), content=without_lone_surrogates(text), error=_line(error))

@@ -11,6 +11,7 @@ import math
 import re
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,12 +27,11 @@ from orchestrator.core.records import AdapterRecord, JsonObject, TrialRecord
 from orchestrator.models.base import BaseWeights
 from orchestrator.run.paths import RunDir
 
-WEIGHTS, SETTINGS, RECORD, TEMPLATE = (
-    "adapter_model.safetensors",
-    "adapter_config.json",
-    "adapter.json",
-    "chat_template.jinja",
-)
+WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
+RECORD, TEMPLATE = "adapter.json", "chat_template.jinja"
+
+_TENSOR_NAME = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
+_Pair = tuple[torch.Tensor, torch.Tensor]
 
 
 def peft_config(lora: LoraConfig) -> PeftLoraConfig:
@@ -49,27 +49,25 @@ def peft_config(lora: LoraConfig) -> PeftLoraConfig:
 
 
 def keep_adapter(source: Path, run: RunDir, trial: TrialRecord, *, base: str, chat_template: str) -> AdapterRecord:
-    """Copy a PEFT adapter out of a training checkpoint into the run, with its record.
+    """Copy PEFT's two files out of a trial's checkpoint of its best step into the run, with their record.
 
-    Args:
-        source: Folder with PEFT's two files.
-        run: The run that keeps it.
-        trial: The trial that trained it; its best step is the one in `source`.
-        base: The base model's name in the configuration.
-        chat_template: The template that rendered its training; a server must use the same.
+    `base` is the base model's name in the configuration. `chat_template` rendered the training; a server must use the
+    same.
 
     Raises:
         AdapterError: If a file is missing or the trial has no best step.
     """
     if trial.best_eval_loss is None or trial.best_step is None:
         raise AdapterError(f"a trial that is {trial.status} has no adapter to keep", where=trial.trial_id)
-    for name in (WEIGHTS, SETTINGS):
-        if not (source / name).is_file():
-            raise AdapterError(f"the checkpoint has no {name}", where=str(source))
+    if missing := _missing(source, (WEIGHTS, SETTINGS)):
+        raise AdapterError(f"the checkpoint has no {missing}", where=str(source))
     settings = json.loads((source / SETTINGS).read_text(encoding="utf-8"))
     settings["base_model_name_or_path"] = base
     settings["target_modules"] = sorted(settings["target_modules"])
-    partial = _new_folder(run)
+    adapters = run.root / "adapters"
+    adapters.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(dir=adapters, prefix="."))
+    partial.chmod(0o755)
     shutil.copyfile(source / WEIGHTS, partial / WEIGHTS)
     write_text_atomic(partial / SETTINGS, json.dumps(settings, indent=2, sort_keys=True) + "\n")
     write_text_atomic(partial / TEMPLATE, chat_template)
@@ -87,23 +85,15 @@ def keep_adapter(source: Path, run: RunDir, trial: TrialRecord, *, base: str, ch
         trial_id=trial.trial_id,
     )
     write_text_atomic(partial / RECORD, record.model_dump_json(indent=2) + "\n")
-    _move_into_place(partial, run.adapter(record.id))
+    if run.adapter(record.id).is_dir():  # same hash, same adapter
+        shutil.rmtree(partial)
+    else:
+        partial.rename(run.adapter(record.id))
     return record
 
 
-def _new_folder(run: RunDir) -> Path:
-    adapters = run.root / "adapters"
-    adapters.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=adapters, prefix="."))
-    folder.chmod(0o755)
-    return folder
-
-
-def _move_into_place(partial: Path, final: Path) -> None:
-    if final.is_dir():  # same hash, same adapter
-        shutil.rmtree(partial)
-    else:
-        partial.rename(final)
+def _missing(folder: Path, names: Sequence[str]) -> str | None:
+    return next((name for name in names if not (folder / name).is_file()), None)
 
 
 def read_adapter(folder: Path) -> AdapterRecord:
@@ -112,9 +102,8 @@ def read_adapter(folder: Path) -> AdapterRecord:
     Raises:
         AdapterError: If a file is missing or its content changed.
     """
-    for name in (WEIGHTS, SETTINGS, RECORD):
-        if not (folder / name).is_file():
-            raise AdapterError(f"the adapter has no {name}", where=str(folder), fix="Train it again")
+    if missing := _missing(folder, (WEIGHTS, SETTINGS, RECORD)):
+        raise AdapterError(f"the adapter has no {missing}", where=str(folder), fix="Train it again")
     record = parse_line((folder / RECORD).read_text(encoding="utf-8"), AdapterRecord, where=str(folder / RECORD))
     if digest_of(folder / WEIGHTS, folder / SETTINGS) != record.sha256:
         raise AdapterError(
@@ -133,19 +122,19 @@ def list_adapters(run: RunDir) -> list[AdapterRecord]:
 
 @dataclass(frozen=True)
 class AdapterWeights:
-    """A LoRA adapter whose files were checked against a base. Produced by `load_adapter`, used by the evaluation.
+    """A LoRA adapter whose files were checked against a base by `load_adapter`.
 
     `pairs` maps the name of a base tensor (shape out x in) to A (rank x in) and B (out x rank); the update is
     `scale * B @ A`. `sha256` is the digest of the very bytes that these tensors were made from.
     """
 
     sha256: str
-    pairs: dict[str, tuple[torch.Tensor, torch.Tensor]]
+    pairs: dict[str, _Pair]
     scale: float
 
 
 def load_adapter(folder: Path, base: BaseWeights) -> AdapterWeights:
-    """Read an adapter and hold it against the base: every tensor must belong to a pair that fits one of its matrices.
+    """Read an adapter and check it against the base: every tensor must belong to a pair that fits one of its matrices.
 
     Raises:
         AdapterError: If a file is missing or cannot be read, a tensor is unpaired, unknown to the base, of another
@@ -153,14 +142,13 @@ def load_adapter(folder: Path, base: BaseWeights) -> AdapterWeights:
     """
     content = {name: _bytes_of(folder, name) for name in (WEIGHTS, SETTINGS)}
     try:
-        settings = json.loads(content[SETTINGS])
-        tensors = load_safetensors(content[WEIGHTS])
+        settings, tensors = json.loads(content[SETTINGS]), load_safetensors(content[WEIGHTS])
     except (ValueError, SafetensorError) as error:
         raise AdapterError(f"the adapter cannot be read: {error}", where=str(folder), fix="Train it again") from None
     _refuse_unsupported(settings, folder)
     pairs = _pairs(tensors, folder)
     for name, pair in pairs.items():
-        _check_pair(name, pair, base=base, rank=settings["r"], folder=folder)
+        _check_pair(name, pair, base, settings["r"], folder)
     root = math.sqrt(settings["r"]) if settings.get("use_rslora") else settings["r"]
     sha256 = hashlib.sha256(b"".join(content[name] + b"\0" for name in (WEIGHTS, SETTINGS))).hexdigest()
     return AdapterWeights(sha256=sha256, pairs=pairs, scale=settings["lora_alpha"] / root)
@@ -183,10 +171,9 @@ def _bytes_of(folder: Path, name: str) -> bytes:
 
 def _refuse_unsupported(settings: JsonObject, folder: Path) -> None:
     plain = {"peft_type": "LORA", "bias": "none", "use_dora": False, "fan_in_fan_out": False}
+    absent = ("rank_pattern", "alpha_pattern", "modules_to_save", "layer_replication")
     odd = [key for key, wanted in plain.items() if settings.get(key, wanted) != wanted]
-    odd += [
-        key for key in ("rank_pattern", "alpha_pattern", "modules_to_save", "layer_replication") if settings.get(key)
-    ]
+    odd += [key for key in absent if settings.get(key)]
     if odd or not isinstance(settings.get("r"), int) or not isinstance(settings.get("lora_alpha"), int | float):
         raise AdapterError(
             f"the adapter's settings ask for what is not evaluated here: {', '.join(odd) or 'no r or lora_alpha'}",
@@ -195,10 +182,7 @@ def _refuse_unsupported(settings: JsonObject, folder: Path) -> None:
         )
 
 
-_TENSOR_NAME = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
-
-
-def _pairs(tensors: dict[str, torch.Tensor], folder: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+def _pairs(tensors: dict[str, torch.Tensor], folder: Path) -> dict[str, _Pair]:
     halves: dict[str, dict[str, torch.Tensor]] = {}
     for key, tensor in tensors.items():
         named = _TENSOR_NAME.fullmatch(key)
@@ -212,11 +196,8 @@ def _pairs(tensors: dict[str, torch.Tensor], folder: Path) -> dict[str, tuple[to
     return {name: (half["A"], half["B"]) for name, half in halves.items()}
 
 
-def _check_pair(
-    name: str, pair: tuple[torch.Tensor, torch.Tensor], *, base: BaseWeights, rank: int, folder: Path
-) -> None:
-    a, b = pair
-    shape = base.shape(name)
+def _check_pair(name: str, pair: _Pair, base: BaseWeights, rank: int, folder: Path) -> None:
+    (a, b), shape = pair, base.shape(name)
     where = f"{folder / WEIGHTS}: {name}"
     if shape is None:
         raise AdapterError("the base has no such matrix", where=where, fix="Evaluate it on the base it was trained on")

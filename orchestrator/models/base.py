@@ -63,23 +63,19 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool) -> PreTrainedTokeni
 
 def load_frozen_base(folder: Path, model: ModelConfig) -> PreTrainedModel:
     """The base model on the CPU, in the dtype that `model.dtype` names, without gradients."""
-    base = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=compute_dtype(model.dtype), trust_remote_code=model.trust_remote_code
-    )
-    return base.requires_grad_(requires_grad=False)
+    settings = {"dtype": compute_dtype(model.dtype), "trust_remote_code": model.trust_remote_code}
+    return AutoModelForCausalLM.from_pretrained(folder, **settings).requires_grad_(requires_grad=False)
 
 
 def compute_dtype(wanted: Literal["auto", "bfloat16", "float32"]) -> Dtype:
     """`auto` is bfloat16 where the GPU, or without one the processor, multiplies in it; else float32."""
-    if wanted == "auto":
-        return "bfloat16" if _computes_in_bfloat16() else "float32"
-    return wanted
-
-
-def _computes_in_bfloat16() -> bool:
+    if wanted != "auto":
+        return wanted
     if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+        has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        has_bfloat16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bfloat16" if has_bfloat16 else "float32"
 
 
 class BaseWeights:

@@ -8,16 +8,7 @@ not end the call. A call whose opening tag is missing is prose.
 
 import re
 
-from orchestrator.chat.formats.reply import (
-    Attempt,
-    Found,
-    ReplyFormat,
-    as_call,
-    clip,
-    decode_value,
-    problem,
-    sorted_out,
-)
+from orchestrator.chat.formats.reply import Attempt, Found, ReplyFormat, as_call, clip, decode_value, problem, sort_out
 from orchestrator.notation.strict_json import JSON_SPACE
 
 _OPEN_CALL, _CLOSE_CALL = "<tool_call>", "</tool_call>"
@@ -40,7 +31,7 @@ def _read(text: str) -> Found:
         attempt, place = _read_call(text, opening + len(_OPEN_CALL))
         attempts.append(attempt)
     prose.append(text[place:])
-    return sorted_out(attempts, "".join(prose))
+    return sort_out(attempts, "".join(prose))
 
 
 def _read_call(text: str, start: int) -> tuple[Attempt, int]:

@@ -19,13 +19,12 @@ from collections.abc import Callable
 from orchestrator.chat.formats.reply import (
     Attempt,
     Found,
-    ParseProblem,
     ReplyFormat,
     as_call,
     decode_value,
     marks_calls,
     problem,
-    sorted_out,
+    sort_out,
     text_beside,
 )
 from orchestrator.notation.strict_json import skip_space
@@ -36,6 +35,9 @@ _FIRST_KEYS = "name|tool|function|jsonrpc|method"
 _CALL_KEY = re.compile(rf"([\"'])(?:{'|'.join(sorted(_CALL_KEYS))})\\?\1")
 _BROKEN_OPENING = re.compile(rf"[\[{{\s]++[\"']?+(?:{_FIRST_KEYS})\b[\"']?+\s*+:")
 _OPENING_IN_TEXT = re.compile(rf"(?:\{{\s*+|\A)([\"'])(?:{_FIRST_KEYS}|id|type|{'|'.join(sorted(_CALL_KEYS))})\1\s*+:")
+
+
+NO_OBJECT = problem("not_json", "a call is an object, and the brace that opens it is missing")
 
 
 def call_in_template(arguments_key: str) -> re.Pattern[str]:
@@ -60,14 +62,14 @@ def read_whole(text: str, read_item: Callable[[object], Attempt]) -> Found:
         return Found(prose=text)
     decoded = decode_value(text, place)
     if not decoded.is_read:
-        return Found(problems=(decoded.fault or no_object(),))
+        return Found(problems=(decoded.fault or NO_OBJECT,))
     before, end = text[:place].strip(), skip_space(text, decoded.end)
     if before or end < len(text):
         return with_text(text, before, end)
     if decoded.fault:
         return Found(problems=(decoded.fault,))
     items = decoded.value if isinstance(decoded.value, list) else [decoded.value]
-    return sorted_out(read_item(item) for item in items)
+    return sort_out(read_item(item) for item in items)
 
 
 def opening(text: str) -> int | None:
@@ -93,14 +95,9 @@ def _is_like_a_call(item: dict[str, object]) -> bool:
 def with_text(text: str, before: str, end: int) -> Found:
     """What is found in a reply that has text before its calls or from `end` on."""
     if text[:1] in ("'", '"'):
-        return Found(problems=(no_object(),))
+        return Found(problems=(NO_OBJECT,))
     after = text[end:]
     return Found(problems=(text_beside(before, after),), prose=f"{before} {after}")
-
-
-def no_object() -> ParseProblem:
-    """The problem of a call whose object does not open."""
-    return problem("not_json", "a call is an object, and the brace that opens it is missing")
 
 
 JSON = ReplyFormat(

@@ -8,8 +8,8 @@ always an attempt at a call; the module `json` says what else is one.
 
 import re
 
-from orchestrator.chat.formats.json import call_in_template, no_object, opening, with_text
-from orchestrator.chat.formats.reply import Attempt, Found, ReplyFormat, as_call, decode_value, marks_calls, sorted_out
+from orchestrator.chat.formats.json import NO_OBJECT, call_in_template, opening, with_text
+from orchestrator.chat.formats.reply import Attempt, Found, ReplyFormat, as_call, decode_value, marks_calls, sort_out
 from orchestrator.notation.strict_json import skip_space
 
 _PYTHON_TAG = "<|python_tag|>"
@@ -39,13 +39,13 @@ def _read_separated(text: str, place: int, before: str) -> Found:
         end = skip_space(text, decoded.end)
         if not decoded.is_read:
             # Where the next call would begin is not known.
-            return sorted_out([*attempts, decoded.fault or no_object()])
+            return sort_out([*attempts, decoded.fault or NO_OBJECT])
         has_next = text.startswith(";", end) and skip_space(text, end + 1) < len(text)
         if before or (end < len(text) and not has_next):
             return with_text(text, before, end)
         attempts.append(decoded.fault or as_call(decoded.value, arguments_keys=("parameters", "arguments")))
         if not has_next:
-            return sorted_out(attempts)
+            return sort_out(attempts)
         place = end + 1
 
 

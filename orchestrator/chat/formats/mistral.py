@@ -23,7 +23,7 @@ from orchestrator.chat.formats.reply import (
     named_call,
     not_a_call,
     problem,
-    sorted_out,
+    sort_out,
     text_beside,
 )
 from orchestrator.notation.strict_json import JSON_SPACE, first_fault, skip_space
@@ -50,7 +50,7 @@ def _read(text: str) -> Found:
             prose.append(beside)
             found = [text_beside("", beside)]
         attempts += found
-    return sorted_out(attempts, " ".join(prose))
+    return sort_out(attempts, " ".join(prose))
 
 
 def _read_attempts(text: str, start: int) -> tuple[list[Attempt], int]:

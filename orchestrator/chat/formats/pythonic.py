@@ -13,15 +13,7 @@ brackets; and one in which `[name(argument=` or `[name()` stands, with a name of
 
 import re
 
-from orchestrator.chat.formats.reply import (
-    Found,
-    ReplyFormat,
-    marks_calls,
-    named_call,
-    problem,
-    sorted_out,
-    text_beside,
-)
+from orchestrator.chat.formats.reply import Found, ReplyFormat, marks_calls, named_call, problem, sort_out, text_beside
 from orchestrator.notation.pythonic import PythonicError, opens_like_calls, parse_calls
 from orchestrator.notation.strict_json import first_fault
 
@@ -52,23 +44,23 @@ def _read(text: str) -> Found:
         return _refused(text, error)
     if fault := first_fault([list(call) for call in calls]):
         return Found(problems=(problem("not_pythonic", fault.detail),))
-    return sorted_out(named_call(name, arguments) for name, arguments in calls)
+    return sort_out(named_call(name, arguments) for name, arguments in calls)
 
 
 def _is_attempt(text: str) -> bool:
-    if opens_like_calls(text) and (text.endswith(")]") or _GOES_ON.match(text)):
-        return True
-    if text.endswith(")]") and "=" in text and _LIST_OF_NAMES.match(text):
-        return True
-    if text.endswith((")", ")]")) and _BARE_CALL.match(text):
-        return True
-    return _LIST_IN_TEXT.search(text) is not None
+    ends_list = text.endswith(")]")
+    return bool(
+        (opens_like_calls(text) and (ends_list or _GOES_ON.match(text)))
+        or (ends_list and "=" in text and _LIST_OF_NAMES.match(text))
+        or (text.endswith((")", ")]")) and _BARE_CALL.match(text))
+        or _LIST_IN_TEXT.search(text)
+    )
 
 
 def _refused(text: str, error: PythonicError) -> Found:
-    after = text[error.position :]
+    before, after = text[: error.position], text[error.position :]
     try:
-        parse_calls(text[: error.position])
+        parse_calls(before)
     except PythonicError:
         return Found(problems=(problem("not_pythonic", str(error)),))
     return Found(problems=(text_beside("", after),), prose=after)

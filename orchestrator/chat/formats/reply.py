@@ -18,8 +18,6 @@ ParseFault = Literal[
     "not_pythonic",
 ]
 
-_DETAIL_CHARS = 120
-
 
 class ParseProblem(Record):
     """Why an attempt at a call is no call."""
@@ -100,17 +98,8 @@ class ReplyFormat:
 
 
 UNREAD_MARKS = (
-    "<tool_call",
-    "<functioncall>",
-    "<function_call",
-    "<function=",
-    "<TOOLCALL>",
-    "<|tool_call",
-    "<\uff5ctool\u2581call",
-    "<invoke name=",
-    "<start_function_call>",
-    "\u273fFUNCTION\u273f",
-    "to=functions.",
+    *("<tool_call", "<functioncall>", "<function_call", "<function=", "<TOOLCALL>", "<|tool_call"),
+    *("<\uff5ctool\u2581call", "<invoke name=", "<start_function_call>", "\u273fFUNCTION\u273f", "to=functions."),
 )
 """Marks of calls in replies and data sets that no format here reads."""
 _MARK_IN_TEMPLATE = re.compile(
@@ -188,7 +177,7 @@ def named_call(name: object, arguments: object, *, id: str | None = None) -> Att
     return ToolCall(id=id, function=FunctionCall(name=name, arguments=arguments))
 
 
-def sorted_out(attempts: Iterable[Attempt], prose: str = "") -> Found:
+def sort_out(attempts: Iterable[Attempt], prose: str = "") -> Found:
     """Attempts at calls, divided into calls and problems."""
     every = list(attempts)
     calls = tuple(attempt for attempt in every if isinstance(attempt, ToolCall))
@@ -217,9 +206,9 @@ def json_type(value: object) -> str:
     return names.get(type(value), "a number")
 
 
-def clip(text: str) -> str:
+def clip(text: str, length: int = 120) -> str:
     """The beginning of a text as a quotation."""
-    return repr(text if len(text) <= _DETAIL_CHARS else text[:_DETAIL_CHARS] + "...")
+    return repr(text if len(text) <= length else text[:length] + "...")
 
 
 def without_lone_surrogates(text: str) -> str:
