@@ -41,16 +41,13 @@ def reader(format: str, family: str = "") -> Callable[[str], ServedReply]:
 
 def test_formats_that_vllm_has_a_parser_for() -> None:
     names = {name: form.vllm_parser for name, form in REPLY_FORMATS.items()}
-    assert names == {
-        "hermes": "hermes",
-        "llama_json": "llama3_json",
-        "mistral": "mistral",
-        "pythonic": "pythonic",
-        "mcp": None,
-        "json": None,
-    }
+    parsers = {"hermes": "hermes", "llama_json": "llama3_json", "mistral": "mistral", "pythonic": "pythonic"}
+    assert names == {**parsers, "mcp": None, "json": None}
 
 
+TWO_LLAMA = '<|python_tag|>{"name": "f", "parameters": {"a": [1]}}; {"name": "g", "parameters": {}}'
+TWO_MISTRAL = 'Sure.[TOOL_CALLS] [{"name": "f", "arguments": {"a": "x"}}, {"name": "g", "arguments": {}}]'
+TWO_PYTHONIC = "[f(a=[1, 2.5], b='x', c={'d': True}), g()]"
 ONE_HERMES = '<tool_call>\n{"name": "f", "arguments": {"n": 1.0, "s": "ü"}}\n</tool_call>'
 
 
@@ -61,31 +58,17 @@ ONE_HERMES = '<tool_call>\n{"name": "f", "arguments": {"n": 1.0, "s": "ü"}}\n</
         ("hermes", "", f"Well.\n{ONE_HERMES}\n{ONE_HERMES}", [("f", {"n": 1.0, "s": "ü"})] * 2, "Well.\n"),
         ("hermes", "", "nothing", [], "nothing"),
         ("hermes", "", "<tool_call>{broken</tool_call>", [], "<tool_call>{broken</tool_call>"),
-        (
-            "llama_json",
-            "llama",
-            '<|python_tag|>{"name": "f", "parameters": {"a": [1]}}; {"name": "g", "parameters": {}}',
-            [("f", {"a": [1]}), ("g", {})],
-            "",
-        ),
+        ("llama_json", "llama", TWO_LLAMA, [("f", {"a": [1]}), ("g", {})], ""),
         ("llama_json", "llama", '{"answer": 42}', [], '{"answer": 42}'),
-        (
-            "mistral",
-            "mistral v3",
-            'Sure.[TOOL_CALLS] [{"name": "f", "arguments": {"a": "x"}}, {"name": "g", "arguments": {}}]',
-            [("f", {"a": "x"}), ("g", {})],
-            "Sure.",
-        ),
+        ("mistral", "mistral v3", TWO_MISTRAL, [("f", {"a": "x"}), ("g", {})], "Sure."),
         ("mistral", "mistral v11", '[TOOL_CALLS]f[ARGS]{"a": 1}[TOOL_CALLS]g{}', [("f", {"a": 1}), ("g", {})], ""),
-        ("pythonic", "", "[f(a=[1, 2.5], b='x', c={'d': True}), g()]", None, ""),
+        ("pythonic", "", TWO_PYTHONIC, [("f", {"a": [1, 2.5], "b": "x", "c": {"d": True}}), ("g", {})], ""),
         ("pythonic", "", "It is sunny.", [], "It is sunny."),
     ],
 )
 def test_both_parsers_read_the_same_calls(
-    format: str, family: str, text: str, calls: list[tuple[str, Any]] | None, content: str
+    format: str, family: str, text: str, calls: list[tuple[str, Any]], content: str
 ) -> None:
-    if calls is None:
-        calls = [("f", {"a": [1, 2.5], "b": "x", "c": {"d": True}}), ("g", {})]
     served = reader(format, family)(text)
     assert [(name, json.loads(arguments)) for name, arguments in served.calls] == calls
     assert (served.parser, served.content, served.error) == (REPLY_FORMATS[format].vllm_parser, content, None)
@@ -123,10 +106,9 @@ def test_what_a_server_cannot_send_is_an_error_of_that_reply() -> None:
 
 @pytest.mark.parametrize("name", ["llama3_json", "mistral", "nonsense"])
 def test_a_parser_that_does_not_take_the_base_is_told(name: str) -> None:
-    with pytest.raises(
-        EvaluationError, match=rf"eval\.reply_format: vLLM's parser {name} cannot be used with this base"
-    ):
-        serving_reader(name, load_tokenizer(tiny_base_folder(), trust_remote_code=False))
+    fault = rf"eval\.reply_format: vLLM's parser {name} cannot be used with this base"
+    with pytest.raises(EvaluationError, match=fault):
+        serving_reader(name, tokenizer_with([]))
 
 
 def test_replies_that_cannot_be_read_leave_no_log() -> None:

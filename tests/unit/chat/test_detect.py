@@ -19,47 +19,33 @@ END = "{% endfor %}{% endfor %}"
 JSON_CALL = '{"name": "{{ c.function.name }}", "arguments": {{ c.function.arguments | tojson }}}'
 
 
+HERMES = ["qwen2_5", "qwen3", "qwen3_instruct_2507", "qwen3_vl", "qwen3_training"]
+NO_READER = "qwen3_5_think qwen3_8 glm4moe nemotron_3_nano gptoss deepseekv3 gemma4 lfm2_2_5 muse_glimmer"
+
+
+def shipped(name: str) -> str:
+    return (SHIPPED / f"{name}.jinja").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("name", "format"),
-    [
-        ("qwen2_5", "hermes"),
-        ("qwen3", "hermes"),
-        ("qwen3_instruct_2507", "hermes"),
-        ("qwen3_vl", "hermes"),
-        ("qwen3_training", "hermes"),
-        ("llama3_1", "llama_json"),
-        ("llama3_2", "llama_json"),
-    ],
+    [*((name, "hermes") for name in HERMES), ("llama3_1", "llama_json"), ("llama3_2", "llama_json")],
 )
 def test_templates_of_known_families(name: str, format: str) -> None:
-    assert detect_reply_format((SHIPPED / f"{name}.jinja").read_text(encoding="utf-8")) == format
+    assert detect_reply_format(shipped(name)) == format
 
 
 @pytest.mark.parametrize("name", ["llama3", "gemma3", "phi3", "smolvlm", "cohere2", "lfm2", "qwen2_5_vl"])
 def test_a_template_without_calls_cannot_tell(name: str) -> None:
-    with pytest.raises(
-        ConfigError, match=r"eval\.reply_format: .*shows no calls.*Allowed: hermes, llama_json.*Set eval"
-    ):
-        detect_reply_format((SHIPPED / f"{name}.jinja").read_text(encoding="utf-8"))
+    fault = r"eval\.reply_format: .*shows no calls.*Allowed: hermes, llama_json.*Set eval"
+    with pytest.raises(ConfigError, match=fault):
+        detect_reply_format(shipped(name))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "qwen3_5_think",
-        "qwen3_8",
-        "glm4moe",
-        "nemotron_3_nano",
-        "gptoss",
-        "deepseekv3",
-        "gemma4",
-        "lfm2_2_5",
-        "muse_glimmer",
-    ],
-)
+@pytest.mark.parametrize("name", NO_READER.split())
 def test_a_notation_without_a_reader_is_not_taken_for_another(name: str) -> None:
     with pytest.raises(ConfigError, match=r"eval\.reply_format: .*has no reader"):
-        detect_reply_format((SHIPPED / f"{name}.jinja").read_text(encoding="utf-8"))
+        detect_reply_format(shipped(name))
 
 
 @pytest.mark.parametrize(

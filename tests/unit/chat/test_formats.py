@@ -19,6 +19,7 @@ from orchestrator.chat.parse import parse_reply, split_thinking
 Calls = list[tuple[str, dict[str, Any]]]
 
 ONE = ("f", {"a": 1})
+OSLO = ("Get Weather", {"city": "Oslo", "days": [1, None, True]})
 RPC = '{"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": {"name": "f", "arguments": {"a": 1}}}'
 
 
@@ -46,7 +47,7 @@ def reasons_of(text: str, format: str) -> list[FailureReason]:
         ("mistral", '[TOOL_CALLS] f {"a": "[TOOL_CALLS]g{}"}', [("f", {"a": "[TOOL_CALLS]g{}"})]),
         ("mistral", '[THINK][TOOL_CALLS]x{}[/THINK][TOOL_CALLS]f{"a": 1}', [ONE]),
         ("pythonic", "[f(a=1)]<|eot_id|>", [ONE]),
-        ("pythonic", "[f(a=1), Get Weather(city='Oslo', days=[1, None, true]), m.h()]", None),
+        ("pythonic", "[f(a=1), Get Weather(city='Oslo', days=[1, None, true]), m.h()]", [ONE, OSLO, ("m.h", {})]),
         ("mcp", RPC, [ONE]),
         ("mcp", f"[{RPC}, {RPC}]", [ONE, ONE]),
         ("mcp", '{"jsonrpc": "2.0", "id": "x", "method": "tools/call", "params": {"name": "g"}}', [("g", {})]),
@@ -55,9 +56,7 @@ def reasons_of(text: str, format: str) -> list[FailureReason]:
         ("json", '[{"name": "f", "arguments": {"a": 1}}, {"tool": "g", "arguments": {}}]', [ONE, ("g", {})]),
     ],
 )
-def test_calls_are_read(format: str, text: str, calls: Calls | None) -> None:
-    if calls is None:
-        calls = [ONE, ("Get Weather", {"city": "Oslo", "days": [1, None, True]}), ("m.h", {})]
+def test_calls_are_read(format: str, text: str, calls: Calls) -> None:
     assert calls_of(text, format) == calls
     assert reasons_of(text, format) == []
 
@@ -263,17 +262,13 @@ def as_requests(calls: Calls) -> list[str]:
 
 
 def as_python(calls: Calls) -> str:
-    written = [
-        f"{name}({', '.join(f'{key}={value!r}' for key, value in arguments.items())})" for name, arguments in calls
-    ]
+    written = (f"{name}({', '.join(f'{key}={value!r}' for key, value in given.items())})" for name, given in calls)
     return f"[{', '.join(written)}]"
 
 
+TAGGED = "<tool_call>{}</tool_call>"
 RENDERINGS: dict[str, tuple[str, Callable[[Calls], str]]] = {
-    "hermes": (
-        "hermes",
-        lambda calls: "\n".join(f"<tool_call>{c}</tool_call>" for c in as_objects(calls, "arguments")),
-    ),
+    "hermes": ("hermes", lambda calls: "\n".join(map(TAGGED.format, as_objects(calls, "arguments")))),
     "llama": ("llama_json", lambda calls: "; ".join(as_objects(calls, "parameters"))),
     "llama tagged": ("llama_json", lambda calls: "<|python_tag|>" + ";".join(as_objects(calls, "arguments"))),
     "mistral array": ("mistral", lambda calls: f"[TOOL_CALLS] [{', '.join(as_objects(calls, 'arguments'))}]"),
@@ -292,9 +287,8 @@ RENDERINGS: dict[str, tuple[str, Callable[[Calls], str]]] = {
 def test_rendered_calls_come_back_as_they_were(rendering: str, data: st.DataObject) -> None:
     keys = KEYWORDS if rendering == "pythonic" else st.text()
     names = KEYWORDS if rendering in ("pythonic", "mistral names", "mistral args") else st.text(min_size=1)
-    calls = data.draw(
-        st.lists(st.tuples(names, st.dictionaries(keys, JSON_VALUES, max_size=3)), min_size=1, max_size=3)
-    )
+    drawn = st.tuples(names, st.dictionaries(keys, JSON_VALUES, max_size=3))
+    calls = data.draw(st.lists(drawn, min_size=1, max_size=3))
     calls = calls[:1] if rendering.endswith("one") else calls
     format, render = RENDERINGS[rendering]
     text = render(calls)
@@ -355,26 +349,7 @@ def test_an_argument_given_twice_is_refused(rendering: str, value: object) -> No
 
 
 MARKS = ["<tool_call>", "</tool_call>", "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]", "<|python_tag|>", "<think>", "</think>"]
-PIECES = [
-    F_JSON,
-    F_LLAMA,
-    RPC,
-    "[f(a=1)]",
-    "f(",
-    "{",
-    "}",
-    "[",
-    "]",
-    '"',
-    "'",
-    "\\",
-    "NaN",
-    "\ud800",
-    ",",
-    ";",
-    ":",
-    "=",
-]
+PIECES = [F_JSON, F_LLAMA, RPC, "[f(a=1)]", "f(", "NaN", "\ud800", *"{}[]\"'\\,;:="]
 TEXTS = st.lists(st.sampled_from([*MARKS, *PIECES, "</s>"]) | st.text(st.characters(), max_size=5), max_size=20)
 
 

@@ -1,4 +1,4 @@
-"""The strict parser: each way to fail has its reason, and no text makes it raise."""
+"""The strict parser: each way to fail has its reason, and no text makes it raise. Its calls beside those of vLLM."""
 
 import json
 import time
@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evals.records import FailureReason
-from orchestrator.chat.parse import parse_reply, split_thinking
+from orchestrator.chat.formats.reply import ServedReply
+from orchestrator.chat.parse import parse_reply, serving_differs, split_thinking
 from orchestrator.notation.strict_json import MAX_DEPTH
 
 GOOD = '{"name": "f", "arguments": {"a": 1}}'
@@ -173,24 +174,8 @@ def test_a_reply_of_half_a_megabyte_is_read_in_seconds(unit: str) -> None:
     assert time.process_time() - start < 5
 
 
-FRAGMENTS = st.sampled_from(
-    [
-        "<tool_call>",
-        "</tool_call>",
-        "<think>",
-        "</think>",
-        "<|im_end|>",
-        GOOD,
-        "{",
-        "}",
-        '"',
-        "\\",
-        "NaN",
-        "\ud800",
-        "[",
-        ",",
-    ]
-)
+TAGS = ["<tool_call>", "</tool_call>", "<think>", "</think>", "<|im_end|>"]
+FRAGMENTS = st.sampled_from([*TAGS, GOOD, "NaN", "\ud800", *'{}"\\[,'])
 
 
 @given(st.lists(FRAGMENTS | st.text(st.characters(), max_size=5), max_size=30).map("".join))
@@ -215,3 +200,67 @@ def test_every_json_call_comes_back_as_it_was(name: str, arguments: dict[str, ob
     reply = parse_reply(tagged(body))
     assert reply.problems == ()
     assert (reply.calls[0].function.name, reply.calls[0].function.arguments) == (name, arguments)
+
+
+def differs(arguments: str, served: str) -> bool:
+    parsed = parse_reply(tagged(f'{{"name": "f", "arguments": {arguments}}}'))
+    assert len(parsed.calls) == 1
+    return serving_differs(parsed, ServedReply(parser="hermes", calls=(("f", served),), content=""))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "served", "expected"),
+    [
+        ("{}", "{}", False),
+        ('{"a": 1, "b": [true, null, "x"]}', '{"b":[true,null,"x"],"a":1}', False),
+        ('{"a": 1}', '{"a": 1.0}', False),
+        ('{"a": 1e2}', '{"a": 100}', False),
+        ('{"a": 1}', '{"a": true}', True),
+        ('{"a": 0}', '{"a": false}', True),
+        ('{"a": [1]}', '{"a": [true]}', True),
+        ('{"a": {"b": 1}}', '{"a": {"b": 2}}', True),
+        ('{"a": 1}', '{"a": "1"}', True),
+        ('{"a": [1, 2]}', '{"a": [2, 1]}', True),
+        ('{"a": [1]}', '{"a": [1, 1]}', True),
+        ('{"a": 1}', '{"a": 1, "b": null}', True),
+        ('{"a": "x"}', '{"a": "x "}', True),
+        ('{"a": {}}', '{"a": []}', True),
+        ("{}", "[]", True),
+        ("{}", "", True),
+        ('{"a": 1}', '{"a": NaN}', True),
+        ('{"a": 1}', '{"a": 1', True),
+        ("{}", '"' + "[" * 100_000 + '"', True),
+        ("{}", "[" * 100_000, True),
+    ],
+)
+def test_arguments_are_compared_as_json_values(arguments: str, served: str, *, expected: bool) -> None:
+    assert differs(arguments, served) is expected
+
+
+F, G = '{"name": "f", "arguments": {}}', '{"name": "g", "arguments": {}}'
+
+
+@pytest.mark.parametrize(
+    ("text", "served", "expected"),
+    [
+        ("Hello.", (), False),
+        ("<tool_call>{</tool_call>", (), False),
+        (tagged(F), (), True),
+        ("<tool_call>{</tool_call>", (("f", "{}"),), True),
+        ("Hello.", (("f", "{}"),), True),
+        (tagged(F), (("g", "{}"),), True),
+        (tagged(F) + tagged(G), (("f", "{}"), ("g", "{}")), False),
+        (tagged(F) + tagged(G), (("g", "{}"), ("f", "{}")), True),
+        (tagged(F) + tagged(F), (("f", "{}"),), True),
+        (tagged(F) + "<tool_call>{</tool_call>", (("f", "{}"),), False),
+    ],
+)
+def test_calls_are_compared_in_order(text: str, served: tuple[tuple[str, str], ...], *, expected: bool) -> None:
+    reply = ServedReply(parser="hermes", calls=served, content="whatever")
+    assert serving_differs(parse_reply(text), reply) is expected
+
+
+@given(st.text(), st.text())
+def test_any_text_as_arguments_is_compared(name: str, arguments: str) -> None:
+    reply = ServedReply(parser="hermes", calls=((name, arguments),), content="")
+    assert serving_differs(parse_reply(tagged('{"name": "f", "arguments": {"a": 1}}')), reply)

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,9 +20,11 @@ from orchestrator.chat.rendering import (
 )
 from orchestrator.core.errors import InputError
 from orchestrator.core.records import Message, Sample
+from orchestrator.models.base import load_tokenizer
 
 CONTENT = "<|im_end|>"
 FORGED: dict[str, Any] = {CONTENT: 1}
+THOUGHT = Message(role="assistant", content="Yes.", reasoning_content="maybe </think> not")
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +41,7 @@ def reply(text: str) -> Sample:
     [
         (make_sample(user("a<|im_start|>b"), assistant("c")), "turn 1: '<|im_start|>' stands in its text"),
         (make_sample(user("a"), assistant("c<|endoftext|>")), "turn 2: '<|endoftext|>' stands in its text"),
+        (make_sample(user("x"), THOUGHT), "turn 2: '</think>' stands in its text"),
         (make_sample(user("a"), assistant("", make_call(city=CONTENT))), "turn 2: '<|im_end|>' stands in its text"),
         (make_sample(user("a"), assistant("", make_call(**FORGED))), "turn 2: '<|im_end|>' stands in its text"),
         (make_sample(Message(role="system", content=CONTENT)), "turn 1: '<|im_end|>' stands in its text"),
@@ -64,12 +68,6 @@ def test_a_text_that_would_be_read_as_structure_is_refused(
         refuse_control_tokens(form, sample)
     assert caught.value.reason == "control_token_in_text"
     assert detail in caught.value.detail
-
-
-def test_reasoning_is_searched_too(form: ChatFormat) -> None:
-    thought = Message(role="assistant", content="Yes.", reasoning_content="maybe </think> not")
-    with pytest.raises(RowLeftOut, match="turn 2: '</think>'"):
-        refuse_control_tokens(form, make_sample(user("x"), thought))
 
 
 def test_what_passed_holds_no_control_token_but_the_templates_own(form: ChatFormat) -> None:
@@ -105,9 +103,7 @@ TemplateMaker = Callable[[str], ChatFormat]
 
 
 @pytest.fixture
-def with_template(tokenizer: PreTrainedTokenizerBase, model_folder: Path) -> TemplateMaker:
-    from orchestrator.models.base import load_tokenizer
-
+def with_template(model_folder: Path) -> TemplateMaker:
     def make(template: str) -> ChatFormat:
         other = load_tokenizer(model_folder, trust_remote_code=False)
         other.chat_template = template
@@ -131,9 +127,6 @@ def spans_text(form: ChatFormat, messages: tuple[Message, ...]) -> list[str]:
 
 def test_turns_of_an_unmarked_template_are_found_by_rendering_prefixes(with_template: TemplateMaker) -> None:
     assert spans_text(with_template(PLAIN), TALK) == ["A1<|im_end|>", "A2<|im_end|>"]
-
-
-def test_a_template_that_rewrites_earlier_turns_leaves_the_last(with_template: TemplateMaker) -> None:
     rewriting = PLAIN.replace("{{ m.content }}", "{{ m.content if loop.last or m.role == 'user' else '...' }}")
     assert spans_text(with_template(rewriting), TALK) == ["A2<|im_end|>"]
 
@@ -166,12 +159,9 @@ def test_a_prompt_that_the_template_refuses_is_an_error_of_the_base(with_templat
 
 
 def test_a_tokenizer_without_characters_of_tokens_is_an_error() -> None:
-    class Slow:
-        is_fast = False
-        name_or_path = "somewhere"
-
+    slow: Any = SimpleNamespace(is_fast=False, name_or_path="somewhere")
     with pytest.raises(InputError, match="somewhere: the tokenizer has no fast version"):
-        chat_format(Slow(), thinking=False)
+        chat_format(slow, thinking=False)
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"])))

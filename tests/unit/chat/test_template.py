@@ -37,11 +37,6 @@ def test_a_training_variant_is_kept_as_it_is(fresh: PreTrainedTokenizerBase) -> 
     assert training_template(fresh) == fresh.chat_template
 
 
-def test_a_template_with_marks_of_its_own_is_kept(fresh: PreTrainedTokenizerBase) -> None:
-    fresh.chat_template = MARKED
-    assert training_template(fresh) == MARKED
-
-
 @pytest.mark.parametrize("template", [None, ""])
 def test_no_template_is_an_error(fresh: PreTrainedTokenizerBase, template: str | None) -> None:
     fresh.chat_template = template
@@ -49,16 +44,11 @@ def test_no_template_is_an_error(fresh: PreTrainedTokenizerBase, template: str |
         training_template(fresh)
 
 
-def test_an_unknown_template_without_marks_is_kept(fresh: PreTrainedTokenizerBase) -> None:
-    fresh.chat_template = UNMARKED
-    assert training_template(fresh) == UNMARKED
-    assert not is_marked(UNMARKED)
-    assert is_marked(MARKED)
-
-
-def test_a_template_that_fails_on_what_it_is_tried_with_is_kept(fresh: PreTrainedTokenizerBase) -> None:
-    fresh.chat_template = "{{ raise_exception('no') }}"
-    assert training_template(fresh) == "{{ raise_exception('no') }}"
+@pytest.mark.parametrize("template", [MARKED, UNMARKED, "{{ raise_exception('no') }}"])
+def test_an_unknown_template_is_kept_whatever_it_does(fresh: PreTrainedTokenizerBase, template: str) -> None:
+    fresh.chat_template = template
+    assert training_template(fresh) == template
+    assert is_marked(template) == (template == MARKED)
 
 
 def test_of_several_named_templates_the_one_for_tools_is_taken(fresh: PreTrainedTokenizerBase) -> None:

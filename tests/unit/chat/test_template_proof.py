@@ -16,26 +16,25 @@ from orchestrator.data.tokens.tokenize import TokenRow, tokenize_samples
 from orchestrator.models.base import load_tokenizer
 
 TEMPLATES = Path(trl.__file__).parent / "chat_templates"
-MARKERS: dict[str, tuple[str, ...]] = {
-    "llama3": ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
-    "llama3_1": ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
-    "gemma3": ("<start_of_turn>", "<end_of_turn>"),
-    "phi3": ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>"),
-    "deepseekv3": ("<\uff5cUser\uff5c>", "<\uff5cAssistant\uff5c>", "<\uff5cend▁of▁sentence\uff5c>"),
-    "glm4moe": ("[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>"),
-    "cohere2": ("<|START_RESPONSE|>", "<|END_RESPONSE|>", "<|END_OF_TURN_TOKEN|>"),
-    "gptoss": ("<|start|>", "<|message|>", "<|channel|>", "<|end|>", "<|return|>", "<|call|>"),
+LLAMA = ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
+END = "<\uff5cend▁of▁sentence\uff5c>"
+SPECIAL: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "llama3": (LLAMA, ("<|eot_id|>",)),
+    "llama3_1": (LLAMA, ("<|eot_id|>",)),
+    "gemma3": (("<start_of_turn>", "<end_of_turn>"), ("<end_of_turn>",)),
+    "phi3": (("<|system|>", "<|user|>", "<|assistant|>", "<|end|>"), ("<|end|>",)),
+    "deepseekv3": (("<\uff5cUser\uff5c>", "<\uff5cAssistant\uff5c>", END), (END,)),
+    "glm4moe": (
+        ("[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>"),
+        ("<|user|>", "<|observation|>"),
+    ),
+    "cohere2": (("<|START_RESPONSE|>", "<|END_RESPONSE|>", "<|END_OF_TURN_TOKEN|>"), ("<|END_OF_TURN_TOKEN|>",)),
+    "gptoss": (
+        ("<|start|>", "<|message|>", "<|channel|>", "<|end|>", "<|return|>", "<|call|>"),
+        ("<|return|>", "<|call|>"),
+    ),
 }
-STOPS: dict[str, tuple[str, ...]] = {
-    "llama3": ("<|eot_id|>",),
-    "llama3_1": ("<|eot_id|>",),
-    "gemma3": ("<end_of_turn>",),
-    "phi3": ("<|end|>",),
-    "deepseekv3": ("<\uff5cend▁of▁sentence\uff5c>",),
-    "glm4moe": ("<|user|>", "<|observation|>"),
-    "cohere2": ("<|END_OF_TURN_TOKEN|>",),
-    "gptoss": ("<|return|>", "<|call|>"),
-}
+"""Special tokens of each family, and those at which its models stop."""
 TALK = make_sample(user("Q1"), assistant("A1"), user("Q2"), assistant("A2 longer"), kind="answer", tools=())
 TOOL_TALK = make_sample(
     Message(role="system", content="Help."),
@@ -53,80 +52,63 @@ CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Rome"}}\n</t
 def tokenizer_of(name: str, model_folder: Path, folder: Path, *, is_known: bool = True) -> PreTrainedTokenizerBase:
     """The tests' tokenizer with a real template and its tokens; one character more makes a template unknown."""
     tokenizer = load_tokenizer(model_folder, trust_remote_code=False)
-    tokenizer.add_special_tokens({"extra_special_tokens": list(MARKERS.get(name, ()))})
+    special, stops = SPECIAL.get(name, ((), ("<|im_end|>",)))
+    tokenizer.add_special_tokens({"extra_special_tokens": list(special)})
     tokenizer.bos_token = "<|endoftext|>"
     template = (TEMPLATES / f"{name}.jinja").read_text(encoding="utf-8")
     tokenizer.chat_template = template if is_known else template + "{# mine #}"
     tokenizer.save_pretrained(folder)
-    stops = [tokenizer.convert_tokens_to_ids(token) for token in STOPS.get(name, ("<|im_end|>",))]
-    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": stops}), encoding="utf-8")
+    eos = {"eos_token_id": tokenizer.convert_tokens_to_ids(list(stops))}
+    (folder / "generation_config.json").write_text(json.dumps(eos), encoding="utf-8")
     return load_tokenizer(folder, trust_remote_code=False)
 
 
+def turns(end: str, *calls: str, begin: str = "") -> tuple[list[str], list[str]]:
+    """What is learned of `TALK` and `TOOL_TALK`, where a template shows all turns of the assistant."""
+    first, last = f"{begin}A1{end}", f"{begin}A2{end}"
+    return [first, f"{begin}A2 longer{end}"], [*calls, first, last]
+
+
+LLAMA_CALL = '{"name": "get_weather", "parameters": {"city": "Rome"}}<|eot_id|>'
+GLM_CALL = "\n<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>Rome</arg_value>\n</tool_call><|observation|>"
+GPT_CALL = ' to=functions.get_weather<|channel|>commentary json<|message|>{"city": "Rome"}<|call|>'
+GPT = "<|channel|>final<|message|>"
+
+
 @pytest.mark.parametrize(
-    ("name", "is_known", "talk", "tool_talk"),
+    ("name", "is_known", "expected"),
     [
-        ("qwen3", True, ["A1<|im_end|>", "A2 longer<|im_end|>"], [CALL, "A1<|im_end|>", "A2<|im_end|>"]),
-        ("qwen3", False, ["A2 longer<|im_end|>"], ["A2<|im_end|>"]),
-        ("qwen2_5", True, ["A1<|im_end|>", "A2 longer<|im_end|>"], [CALL, "A1<|im_end|>", "A2<|im_end|>"]),
-        ("qwen2_5", False, ["A1<|im_end|>", "A2 longer<|im_end|>"], [CALL, "A1<|im_end|>", "A2<|im_end|>"]),
-        ("qwen3_instruct_2507", True, ["A1<|im_end|>", "A2 longer<|im_end|>"], [CALL, "A1<|im_end|>", "A2<|im_end|>"]),
-        ("qwen3_instruct_2507", False, ["A1<|im_end|>", "A2 longer<|im_end|>"], [CALL, "A1<|im_end|>", "A2<|im_end|>"]),
-        ("llama3", True, ["A1<|eot_id|>", "A2 longer<|eot_id|>"], ["A1<|eot_id|>", "A2<|eot_id|>"]),
-        ("llama3", False, ["A1<|eot_id|>", "A2 longer<|eot_id|>"], ["A1<|eot_id|>", "A2<|eot_id|>"]),
-        (
-            "llama3_1",
-            True,
-            ["A1<|eot_id|>", "A2 longer<|eot_id|>"],
-            ['{"name": "get_weather", "parameters": {"city": "Rome"}}<|eot_id|>', "A1<|eot_id|>", "A2<|eot_id|>"],
-        ),
-        ("gemma3", True, ["A1<end_of_turn>", "A2 longer<end_of_turn>"], "template_refuses"),
-        ("gemma3", False, ["A1<end_of_turn>", "A2 longer<end_of_turn>"], "template_refuses"),
-        ("phi3", True, ["A1<|end|>", "A2 longer<|end|>"], ["A1<|end|>", "A2<|end|>"]),
-        ("phi3", False, ["A2 longer<|end|>"], ["A2<|end|>"]),
-        (
-            "glm4moe",
-            True,
-            ["\nA1<|user|>", "\nA2 longer<|user|>"],
-            [
-                "\n<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>Rome</arg_value>\n"
-                "</tool_call><|observation|>",
-                "\nA1<|user|>",
-                "\nA2<|user|>",
-            ],
-        ),
-        (
-            "gptoss",
-            True,
-            ["<|channel|>final<|message|>A2 longer<|return|>"],
-            [
-                ' to=functions.get_weather<|channel|>commentary json<|message|>{"city": "Rome"}<|call|>',
-                "<|channel|>final<|message|>A2<|return|>",
-            ],
-        ),
+        ("qwen3", True, turns("<|im_end|>", CALL)),
+        ("qwen3", False, (["A2 longer<|im_end|>"], ["A2<|im_end|>"])),
+        ("qwen2_5", True, turns("<|im_end|>", CALL)),
+        ("qwen2_5", False, turns("<|im_end|>", CALL)),
+        ("qwen3_instruct_2507", True, turns("<|im_end|>", CALL)),
+        ("qwen3_instruct_2507", False, turns("<|im_end|>", CALL)),
+        ("llama3", True, turns("<|eot_id|>")),
+        ("llama3", False, turns("<|eot_id|>")),
+        ("llama3_1", True, turns("<|eot_id|>", LLAMA_CALL)),
+        ("gemma3", True, (turns("<end_of_turn>")[0], "template_refuses")),
+        ("gemma3", False, (turns("<end_of_turn>")[0], "template_refuses")),
+        ("phi3", True, turns("<|end|>")),
+        ("phi3", False, (["A2 longer<|end|>"], ["A2<|end|>"])),
+        ("glm4moe", True, turns("<|user|>", GLM_CALL, begin="\n")),
+        ("gptoss", True, ([f"{GPT}A2 longer<|return|>"], [GPT_CALL, f"{GPT}A2<|return|>"])),
     ],
 )
 def test_what_is_learned_is_what_the_assistant_says_after_evaluations_prompt(
-    name: str, is_known: bool, talk: list[str], tool_talk: list[str] | str, model_folder: Path, tmp_path: Path
+    name: str, is_known: bool, expected: tuple[list[str], list[str] | str], model_folder: Path, tmp_path: Path
 ) -> None:
     tokenizer = tokenizer_of(name, model_folder, tmp_path, is_known=is_known)
     form = chat_format(tokenizer, thinking=False)
     prove_template(form)
-    for sample, expected in ((TALK, talk), (TOOL_TALK, tool_talk)):
+    for sample, learned in zip((TALK, TOOL_TALK), expected, strict=True):
         row = next(tokenize_samples(form, [sample], max_length=None)).row
         if isinstance(row, LeftOut):
-            assert row.reason == expected
+            assert row.reason == learned
             continue
-        assert form.decode_batch([row.input_ids[span.start : span.end] for span in row.spans]) == expected
-        check_prompts(tokenizer, row, sample.messages, with_tools=sample is TOOL_TALK)
-
-
-def check_prompts(
-    tokenizer: PreTrainedTokenizerBase, row: TokenRow, messages: tuple[Message, ...], *, with_tools: bool
-) -> None:
-    for span in row.spans:
-        prompt = render_prompt(tokenizer, messages[: span.place], TOOL_TALK.tools if with_tools else ())
-        assert row.input_ids[: span.start] == prompt
+        assert form.decode_batch([row.input_ids[span.start : span.end] for span in row.spans]) == learned
+        for span in row.spans:
+            assert row.input_ids[: span.start] == render_prompt(tokenizer, sample.messages[: span.place], sample.tools)
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ def test_names_with_spaces_and_dots_and_several_calls() -> None:
         ("other.name", {}),
         ("Search_v2", {"q": [1, {"x": None}]}),
     ]
+    assert parse_calls(" [ ] ") == []
 
 
 def value_of(literal: str) -> Any:
@@ -109,10 +110,6 @@ def test_everything_else_is_an_error_with_its_place(text: str, problem: str) -> 
         parse_calls(text)
     assert problem in str(error.value)
     assert 0 <= error.value.position <= len(text)
-
-
-def test_an_empty_list_holds_no_call() -> None:
-    assert parse_calls(" [ ] ") == []
 
 
 def test_nesting_is_bounded() -> None:

@@ -70,16 +70,13 @@ SLOW_TEXTS = [
 ]
 
 
-@pytest.mark.parametrize(("text", "word", "item_word", "value"), JAVA_TEXTS)
-def test_java(text: str, word: str, item_word: str | None, value: Any) -> None:
-    read = read_java(text, word, item_word)
-    assert read == value
-    assert type(read) is type(value)
+READERS = {"java": read_java, "javascript": read_javascript}
+ROWS = [*(("java", *row) for row in JAVA_TEXTS), *(("javascript", *row) for row in JAVASCRIPT_TEXTS)]
 
 
-@pytest.mark.parametrize(("text", "word", "item_word", "value"), JAVASCRIPT_TEXTS)
-def test_javascript(text: str, word: str, item_word: str | None, value: Any) -> None:
-    read = read_javascript(text, word, item_word)
+@pytest.mark.parametrize(("language", "text", "word", "item_word", "value"), ROWS)
+def test_a_text_is_read_by_its_type(language: str, text: str, word: str, item_word: str | None, value: Any) -> None:
+    read = READERS[language](text, word, item_word)
     assert read == value
     assert type(read) is type(value)
 
@@ -87,17 +84,17 @@ def test_javascript(text: str, word: str, item_word: str | None, value: Any) -> 
 @pytest.mark.parametrize(("language", "word", "text"), SLOW_TEXTS)
 def test_a_long_text_that_never_ends_is_read_quickly(language: str, word: str, text: str) -> None:
     started = time.process_time()
-    (read_java if language == "java" else read_javascript)(text, word, None)
+    READERS[language](text, word, None)
     assert time.process_time() - started < 2.0
 
 
-NUMBERS = {"integer": st.integers(), "double": st.floats(0, 1e6).map(lambda number: round(number, 3))}
+DOUBLES = st.floats(0, 1e6).map(lambda number: round(number, 3))
 TEXTS = st.text(alphabet="abc", min_size=1, max_size=4)
 WRITTEN: dict[tuple[Literal["java", "javascript"], str, str | None], st.SearchStrategy[Any]] = {
     ("java", "integer", None): st.integers(),
     ("java", "long", None): st.integers(),
-    ("java", "float", None): NUMBERS["double"],
-    ("java", "double", None): NUMBERS["double"],
+    ("java", "float", None): DOUBLES,
+    ("java", "double", None): DOUBLES,
     ("java", "boolean", None): st.booleans(),
     ("java", "String", None): TEXTS,
     ("java", "Array", "long"): st.lists(st.integers()),
@@ -106,7 +103,7 @@ WRITTEN: dict[tuple[Literal["java", "javascript"], str, str | None], st.SearchSt
     ("java", "ArrayList", "char"): st.lists(TEXTS),
     ("java", "HashMap", None): st.dictionaries(TEXTS, st.integers() | TEXTS | st.booleans()),
     ("javascript", "Bigint", None): st.integers(),
-    ("javascript", "float", None): NUMBERS["double"],
+    ("javascript", "float", None): DOUBLES,
     ("javascript", "Boolean", None): st.booleans(),
     ("javascript", "array", "String"): st.lists(TEXTS),
     ("javascript", "array", "integer"): st.lists(st.integers()),
@@ -122,5 +119,4 @@ def test_what_is_written_is_read_again(
 ) -> None:
     language, word, item_word = kind
     value = data.draw(WRITTEN[kind])
-    read = read_java if language == "java" else read_javascript
-    assert read(write_source(value, word, item_word, language), word, item_word) == value
+    assert READERS[language](write_source(value, word, item_word, language), word, item_word) == value

@@ -14,21 +14,11 @@ from orchestrator.core.errors import AdapterError
 RANKS = st.sampled_from(get_args(ServableRank))
 
 
-@pytest.mark.parametrize(
-    ("ranks", "served"),
-    [
-        ([], None),
-        ([1], 1),
-        ([2], 8),
-        ([8], 8),
-        ([8, 16], 16),
-        ([4, 1], 8),
-        ([64, 8, 16], 64),
-        ([128], 128),
-        ([256], 256),
-    ],
-)
-def test_the_smallest_rank_that_an_engine_can_serve(ranks: list[int], served: int | None) -> None:
+SMALLEST = {(): None, (1,): 1, (2,): 8, (8,): 8, (8, 16): 16, (4, 1): 8, (64, 8, 16): 64, (128,): 128, (256,): 256}
+
+
+@pytest.mark.parametrize(("ranks", "served"), SMALLEST.items())
+def test_the_smallest_rank_that_an_engine_can_serve(ranks: tuple[int, ...], served: int | None) -> None:
     assert smallest_served_rank(ranks) == served
 
 
