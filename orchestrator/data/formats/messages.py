@@ -127,7 +127,7 @@ def written_tools(values: Sequence[Any], where: str) -> list[ToolSpec]:
 
 
 def tools_of(row: JsonObject) -> tuple[ToolSpec, ...]:
-    """The tools of a row as `common.read_tools` reads them, with schemas that are JSON Schema (`loose_schema`)."""
+    """The tools of a row as `loose_schema.read_tools` reads them, with schemas that are JSON Schema."""
     return tuple(with_json_schema(tool, f"tool {number}") for number, tool in enumerate(read_tools(row), start=1))
 
 
