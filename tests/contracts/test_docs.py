@@ -233,6 +233,19 @@ def test_a_page_reads_like_english(page: Path) -> None:
     assert PHRASES.findall(read(page)) == []
 
 
+def test_the_packages_read_like_english() -> None:
+    strings = [
+        (path, node.lineno, node.value)
+        for path in MODULES
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    strings += [(path, 1, read(path)) for path in sorted((ROOT / "evals").rglob("*.j2"))]
+    found = [f"{name_of(path)}:{line}: {phrase}" for path, line, text in strings for phrase in PHRASES.findall(text)]
+    assert len(strings) > 1000
+    assert found == []
+
+
 def test_the_readme_and_the_decisions_are_short() -> None:
     assert len(read(ROOT / "README.md").splitlines()) <= MAX_README_LINES
     assert {name_of(page): n for page in DECISIONS if (n := len(read(page).splitlines())) > MAX_DECISION_LINES} == {}
