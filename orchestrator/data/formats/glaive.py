@@ -40,7 +40,7 @@ CALL_SPEAKER = "function-call"
 TURN_ROLES: dict[str, Role] = {**SHAREGPT_ROLES, CALL_SPEAKER: "assistant", "function-response": "tool"}
 """Speakers in lists of turns."""
 
-TURN_START = re.compile(rf"^(?:{'|'.join(SPEAKERS)}):", re.MULTILINE)
+TURN_START = re.compile(rf"^({'|'.join(SPEAKERS)}):", re.MULTILINE)
 _SYSTEM_START = re.compile(r"\s*+SYSTEM:")
 _TOOLS_FOLLOW = re.compile(
     r"following functions(?:\. Use them if (?:required|needed)| to help the user)?"
@@ -147,12 +147,10 @@ def _turns(chat: str) -> Iterator[_Said]:
     therefore refused that begins without the empty line that divides the others, that has an end of text inside, or
     that is words without the end of text that the row has elsewhere.
     """
-    starts = list(TURN_START.finditer(chat))
-    before = chat[: starts[0].start()] if starts else chat
+    before, *pieces = TURN_START.split(chat)
     if before.strip():
         raise RowRejected(Reason.MALFORMED_FIELD, "`chat` has text before the first USER: or ASSISTANT:")
-    ends = [*(start.start() for start in starts), len(chat)][1:]
-    turns = [(SPEAKERS[start[0][:-1]], chat[start.end() : end]) for start, end in zip(starts, ends, strict=True)]
+    turns = [(SPEAKERS[speaker], raw) for speaker, raw in zip(pieces[::2], pieces[1::2], strict=True)]
     has_ends = any(role == "assistant" and raw.rstrip().endswith(END_OF_TEXT) for role, raw in turns)
     is_divided: bool | None = None
     for number, (role, raw) in enumerate(turns, start=1):
