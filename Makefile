@@ -14,9 +14,8 @@ FIND_LINKS ?= $(TORCH_INDEX)/torch/
 EXTRA_INDEX ?=
 UV ?= uv
 
-# Processes that share the tests. More than there are cores makes them slower.
+# Processes that share the tests of one process each. More than there are cores makes them slower.
 WORKERS ?= 2
-PARALLEL := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow check fmt lock tiny-base clean
@@ -39,8 +38,9 @@ $(VENV)/.installed: requirements/cpu.in requirements/cpu.lock pyproject.toml
 demo: install ## From nothing to a report on two CPU cores: runs configs/demo.yaml
 	$(BIN)/orchestrator run configs/demo.yaml
 
-test: install ## Run the tests, offline, all but storms and long searches. WORKERS= says in how many processes (2)
-	$(BIN)/pytest -m "not slow" $(PARALLEL)
+test: install ## Run the tests, offline, all but storms and long searches. WORKERS= says how many run at a time (2)
+	$(BIN)/pytest -m "not slow" --numprocesses $(WORKERS) --dist loadfile tests/unit tests/contracts tests/browser
+	$(BIN)/pytest -m "not slow" tests/ray tests/vllm tests/e2e
 
 test-slow: install ## Run the storms and long searches that `make test` leaves out, offline
 	$(BIN)/pytest -m slow

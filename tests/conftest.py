@@ -34,17 +34,6 @@ LEAVING_S = 30.0
 """How long a process may take to end after the last test."""
 
 
-HEAVIEST = ("tests/ray", "tests/vllm", "tests/e2e")
-"""Folders whose tests take minutes, the longest first."""
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where processes share the tests file by file, the heaviest go first, so that all are busy to the end."""
-    if hasattr(config, "workerinput"):  # pytest-xdist's mark of such a process
-        folders = {item: "/".join(item.path.relative_to(config.rootpath).parts[:2]) for item in items}
-        items.sort(key=lambda item: [folders[item] != folder for folder in HEAVIEST])
-
-
 def pytest_make_parametrize_id(val: object) -> str | None:
     """Gzip's header holds the time, which would give a test another name in each process that collects it."""
     return "gzip" if isinstance(val, bytes) and val.startswith(b"\x1f\x8b") else None
