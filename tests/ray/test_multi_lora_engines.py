@@ -137,6 +137,7 @@ def test_a_trial_whose_engine_is_dead_for_good_goes_on_at_another(
     assert not (storage / "dead" / "engine-1-use.json").exists()
 
 
+@pytest.mark.slow
 def test_a_trial_goes_on_where_it_is_when_the_engine_that_keeps_the_places_is_dead_for_good(
     plan: TrainPlan, storage: Path, undisturbed: Losses
 ) -> None:
@@ -191,6 +192,7 @@ def test_a_trial_that_waits_takes_the_slot_that_another_engine_has_free(
         assert losses_of(heard) == close(undisturbed)
 
 
+@pytest.mark.slow
 def test_what_trains_is_spread_anew_when_trials_end(plan: TrainPlan, storage: Path, undisturbed: Losses) -> None:
     short = replace(SPEC, max_steps=EVAL_STEPS)
     with start_engines(make_config(storage), plan, storage / "spread", num_trials=4) as engines:
@@ -206,6 +208,7 @@ def test_what_trains_is_spread_anew_when_trials_end(plan: TrainPlan, storage: Pa
         assert use_of(engines)[1].tokens > ended
 
 
+@pytest.mark.slow
 def test_a_trial_that_comes_back_elsewhere_is_let_go_where_it_was(
     plan: TrainPlan, storage: Path, undisturbed: Losses
 ) -> None:
