@@ -40,7 +40,7 @@ demo: install ## From nothing to a report on two CPU cores: runs configs/demo.ya
 
 test: install ## Run the tests, offline, all but storms and long searches. WORKERS= says how many run at a time (2)
 	$(BIN)/pytest -m "not slow" --numprocesses $(WORKERS) --dist loadfile tests/unit tests/contracts tests/browser
-	$(BIN)/pytest -m "not slow" tests/ray tests/vllm tests/e2e
+	set -e; for each in tests/ray/test_*.py tests/vllm tests/e2e; do $(BIN)/pytest -m "not slow" $$each; done
 
 test-slow: install ## Run the storms and long searches that `make test` leaves out, offline
 	$(BIN)/pytest -m slow
