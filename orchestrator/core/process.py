@@ -91,10 +91,10 @@ def _explain(name: str, error: Exception, log: Path | None) -> int:
     explanations = list(causes(error))
     own = next((cause for cause in explanations if isinstance(cause, OrchestratorError)), None)
     if own is not None:
-        tell(str(own))
+        tell_error(str(own))
         return own.exit_code
     place = _keep_traceback(error, log)
-    tell(f"{name} failed: {type(explanations[0]).__name__}: {explanations[0]}; the traceback is {place}")
+    tell_error(f"{name} failed: {type(explanations[0]).__name__}: {explanations[0]}; the traceback is {place}")
     return FAILED
 
 
@@ -122,11 +122,16 @@ def run_command(parser: ArgumentParser, work: Callable[[Namespace], None], argum
             work(given)
         except BrokenPipeError:
             _drop_stdout()
-            tell(f"{parser.prog} stopped: nobody reads its output any more")
+            tell_error(f"{parser.prog} stopped: nobody reads its output any more")
             return FAILED
         return DONE
 
     return run_guarded(parser.prog, parsed, if_interrupted="nothing was written")
+
+
+def tell_error(text: str) -> None:
+    """What ends the work, as every command says it: one line on stderr that begins with `Error:`."""
+    tell(f"Error: {text}")
 
 
 def tell(text: str) -> None:

@@ -201,7 +201,7 @@ def test_the_result_never_replaces_what_it_is_made_from(files: Path, capsys: pyt
     assert (files / "generations.jsonl").read_text(encoding="utf-8").count("\n") == 1
     assert stat.S_ISFIFO((files / "pipe").stat().st_mode)
     said = capsys.readouterr().err.splitlines()
-    assert [line.partition(": ")[2].partition(".")[0] for line in said[:4]] == [
+    assert [line.split(": ")[2].partition(".")[0] for line in said[:4]] == [
         "the result would overwrite what it is made from"
     ] * 4
     assert "device or pipe" in said[4]
@@ -224,7 +224,7 @@ def test_names_that_are_not_text_are_refused(files: Path, capsys: pytest.Capture
     assert score(files, ROME, options=("--adapter-id", "a\udcff")) == 3
     assert score(files, ROME, options=("--cases", "a\udcff")) == 3
     said = capsys.readouterr().err.splitlines()
-    assert [line.partition(":")[0] for line in said] == ["--adapter-id", "--cases"]
+    assert [line.split(": ")[:2] for line in said] == [["Error", "--adapter-id"], ["Error", "--cases"]]
 
 
 def test_replies_may_be_packed(files: Path) -> None:

@@ -79,7 +79,7 @@ def test_an_own_error_is_one_line_and_its_exit_code(
     kind: type[OrchestratorError], code: int, arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_job("prepare", raising(kind("it is\nbroken", where="here")), arguments) == code
-    assert capsys.readouterr().err == "here: it is broken.\n"
+    assert capsys.readouterr().err == "Error: here: it is broken.\n"
 
 
 def test_work_gets_the_config_with_overrides_and_a_run_that_is_held(arguments: list[str], tmp_path: Path) -> None:
@@ -111,7 +111,9 @@ def test_an_unexpected_error_leaves_its_traceback_in_the_runs_log(
 
     assert run_job("train", work, arguments) == 1
     log = tmp_path / "r" / "job.log"
-    expected = f"train failed: ZeroDivisionError: integer division or modulo by zero; the traceback is in {log}\n"
+    expected = (
+        f"Error: train failed: ZeroDivisionError: integer division or modulo by zero; the traceback is in {log}\n"
+    )
     assert capsys.readouterr().err == expected
     assert "return 1 // 0" in log.read_text(encoding="utf-8")
 
@@ -188,7 +190,7 @@ def test_an_own_error_is_found_inside_what_ray_makes_of_it(
     error: Exception, arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_job("train", raising(error), arguments) == 3
-    assert capsys.readouterr().err == "a.jsonl: the file is empty.\n"
+    assert capsys.readouterr().err == "Error: a.jsonl: the file is empty.\n"
 
 
 def test_the_line_names_what_the_worker_raised_not_rays_wrapper(
@@ -196,7 +198,7 @@ def test_the_line_names_what_the_worker_raised_not_rays_wrapper(
 ) -> None:
     error = WorkerGroupError("long text", {0: as_raised_by_ray(KeyError("input_ids"))})
     assert run_job("train", raising(error), arguments) == 1
-    assert capsys.readouterr().err.startswith("train failed: KeyError: 'input_ids'; the traceback is in ")
+    assert capsys.readouterr().err.startswith("Error: train failed: KeyError: 'input_ids'; the traceback is in ")
 
 
 def test_an_error_that_was_only_being_handled_does_not_explain() -> None:

@@ -118,7 +118,7 @@ def test_a_run_that_cannot_be_compared_is_one_line_and_exits_3(
 ) -> None:
     assert report_with_gate(tmp_path, 0.9, "--compare", other) == 3
     said = capsys.readouterr().err
-    assert said.startswith("--compare: ")
+    assert said.startswith("Error: --compare: ")
     assert said.count("\n") == 1
     assert not scored_run.report.exists()
 
