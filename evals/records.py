@@ -14,6 +14,7 @@ from orchestrator.core.records import (
     Record,
     SampleKind,
     StopReason,
+    Tags,
     ToolCall,
     ToolSpec,
 )
@@ -62,7 +63,7 @@ class Case(Record):
     messages: tuple[Message, ...]
     tools: tuple[ToolSpec, ...]
     kind: SampleKind
-    tags: tuple[str, ...]
+    tags: Tags
     expected_calls: tuple[ToolCall, ...]
     accepted_calls: tuple[AcceptedCall, ...] = ()
     expected_text: str
@@ -165,7 +166,7 @@ class Verdict(Record):
     case_id: str
     suite: str
     kind: SampleKind
-    tags: tuple[str, ...]
+    tags: Tags
     valid: bool | None
     correct: bool | None
     reason: FailureReason | None

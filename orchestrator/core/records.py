@@ -5,9 +5,9 @@ Each docstring names who produces the record and who consumes it. JSON field ord
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 SampleKind = Literal["tool_call", "refusal", "clarification", "answer"]
 SAMPLE_KINDS: tuple[SampleKind, ...] = get_args(SampleKind)
@@ -22,6 +22,9 @@ HARMFUL, BENIGN = "harmful", "benign"
 
 NO_FITTING_TOOL, MISSING_ARGUMENT = "no_fitting_tool", "missing_argument"
 """Sample tags: tools are offered but none fits; a required argument was not given."""
+
+Tags = Annotated[tuple[str, ...], AfterValidator(lambda tags: tuple(dict.fromkeys(tags)))]
+"""Labels of a sample, each once, in the order in which they were given."""
 
 JsonObject = dict[str, Any]
 
@@ -92,7 +95,7 @@ class Sample(Record):
     tools: tuple[ToolSpec, ...] = ()
     kind: SampleKind
     source: str
-    tags: tuple[str, ...] = ()
+    tags: Tags = ()
     original_names: dict[str, str] = Field(default_factory=dict)
     kind_inferred: bool = False
 

@@ -51,7 +51,7 @@ def sample_from_row(row: JsonObject, row_format: RowFormat, *, source: str, keep
     linked = [message if keep_reasoning else _without_reasoning(message) for message in _link_results(turns)]
     labelled = None if row.get("kind_inferred") is True else row.get("kind")
     given = _given_kind(draft.kind if labelled is None else labelled)
-    tags = tuple(dict.fromkeys((*_tags(row.get("tags")), *draft.tags)))
+    tags = (*_tags(row.get("tags")), *draft.tags)
     _refuse_contradiction(given, tags)
     sample = Sample(
         id=_id(row.get("id")) or _hash(linked, draft.tools)[:16],

@@ -58,6 +58,12 @@ def test_a_tool_without_parameters_takes_an_empty_object() -> None:
     }
 
 
+def test_each_tag_of_a_sample_counts_once() -> None:
+    turns = (Message(role="user", content="Hi"), Message(role="assistant", content="Hello"))
+    sample = Sample(id="s", messages=turns, kind="answer", source="x", tags=("late", "benign", "late"))
+    assert sample.tags == ("late", "benign")
+
+
 def test_an_unknown_kind_or_status_is_refused() -> None:
     with pytest.raises(ValidationError, match="kind"):
         make_sample(kind="question")  # type: ignore[arg-type]

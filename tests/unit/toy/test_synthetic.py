@@ -26,8 +26,8 @@ from orchestrator.toy.synthetic import (
 CATALOGUES: tuple[Catalogue, ...] = ("full", "easy")
 MANY = 5000
 SHA256 = {
-    "full": "7de1d8023dfa5bcb763868f1ab54a474dc89561a22abc3e91ca05b50e7f601d1",
-    "easy": "0dff22339571b13af994027c15c7a95b0994aae34fbba355f30eb8a31ecabdaa",
+    "full": "ef377baa974873e5030c6e031bf57fed55571eabce7897f7c6e0826a6ed8e6cd",
+    "easy": "7d93d8190ddeae7b1719c1205ee8b0fb5f69ca2dff9d0f5186cf3d5b92a09b99",
 }
 """Of 2,000 samples of seed 0 as JSON lines: the shipped toy base and the figures of the demo rest on this text."""
 FLAGS = {"express": ("express",), "permanent": ("permanently", "skip the bin")}
@@ -159,18 +159,18 @@ def test_every_scenario_comes_as_often_as_it_weighs(catalogue: Catalogue) -> Non
 
 def test_a_scenario_decides_kind_and_tags(many: list[Sample]) -> None:
     expected = {
-        "single_call": ("tool_call", ()),
-        "several_calls": ("tool_call", ()),
-        "call_then_answer": ("answer", ()),
+        "single_call": ("tool_call", ("single_call",)),
+        "several_calls": ("tool_call", ("several_calls",)),
+        "call_then_answer": ("answer", ("call_then_answer",)),
         "missing_argument": ("clarification", (MISSING_ARGUMENT,)),
         "no_fitting_tool": ("answer", (NO_FITTING_TOOL,)),
-        "harmful_request": ("refusal", (HARMFUL,)),
-        "benign_question": ("answer", (BENIGN,)),
-        "benign_call": ("tool_call", (BENIGN,)),
+        "harmful_request": ("refusal", ("harmful_request", HARMFUL)),
+        "benign_question": ("answer", ("benign_question", BENIGN)),
+        "benign_call": ("tool_call", ("benign_call", BENIGN)),
     }
-    assert {(sample.kind, sample.tags[1:]) for sample in many} <= set(expected.values())
+    assert {(sample.kind, sample.tags) for sample in many} <= set(expected.values())
     for name, samples in by_scenario(many).items():
-        assert {(sample.kind, sample.tags[1:]) for sample in samples} == {expected[name]}
+        assert {(sample.kind, sample.tags) for sample in samples} == {expected[name]}
     assert {sample.kind for sample in many} == {"tool_call", "answer", "clarification", "refusal"}
     assert {sample.source for sample in many} == {"synthetic"}
 
