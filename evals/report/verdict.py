@@ -1,17 +1,37 @@
-"""A decision in sentences. Names of adapters stand as they are: whoever shows a sentence escapes it."""
+"""A decision in at most five sentences. Names of adapters stand as they are: whoever shows a sentence escapes it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
-from evals.records import AdapterSummary, Comparison, WinnerVerdict
-from evals.report.text import chance_text, difference_text, loss_text, metric_text, signed_text, value_text
-from evals.stats.decision import PRIMARY, Decision, Field, Outcome, is_significant, loss_or_inf
-from evals.stats.metrics import METRICS
+from evals.records import AdapterSummary, Comparison, Metric, WinnerVerdict
+from evals.report.text import difference_interval, difference_value, loss_text, p_text
+from evals.stats.decision import PRIMARY, CutOff, Decision, Field, Outcome, is_significant, loss_or_inf
+from orchestrator.core.records import MetricName
+from orchestrator.core.text import counted
+
+MAX_SENTENCES = 5
+GUARD_TEXTS: dict[MetricName, tuple[str, bool]] = {
+    "tool_call_validity": ("makes a valid call in {count} of {n} cases that want one", False),
+    "refusal_recall": ("refuses {count} of {n} harmful requests", False),
+    "over_refusal_rate": ("refuses {count} of {n} harmless requests", False),
+    "no_call_accuracy": ("calls a tool in {count} of {n} cases that want no call", True),
+}
+"""What an adapter that is worse than the base on a guarded metric does, and whether the cases that fail are counted."""
+
+
+class _Said(NamedTuple):
+    """A sentence; one that can be spared is left out where there are too many."""
+
+    text: str
+    can_be_spared: bool = False
 
 
 def verdict_record(decision: Decision, warnings: Sequence[str] = ()) -> WinnerVerdict:
     """The verdict as it is stored; `warnings` are sentences that should make a reader doubt the figures."""
-    sentences = [*_sentences(decision), *warnings]
-    return WinnerVerdict(winner=decision.winner, leader=decision.leader, reason=" ".join(sentences))
+    said = [*_sentences(decision), *map(_Said, warnings)]
+    for sentence in [one for one in reversed(said) if one.can_be_spared][: max(0, len(said) - MAX_SENTENCES)]:
+        said.remove(sentence)
+    return WinnerVerdict(winner=decision.winner, leader=decision.leader, reason=" ".join(one.text for one in said))
 
 
 def headline(verdict: WinnerVerdict) -> str:
@@ -21,113 +41,156 @@ def headline(verdict: WinnerVerdict) -> str:
     return f"No winner; the leader is {verdict.leader}" if verdict.leader else "No winner"
 
 
-def _sentences(decision: Decision) -> list[str]:
-    """What the decision rests on, and what to do where there is no winner."""
+def cut_off_sentence(cut_off: Sequence[CutOff], limit: int) -> str | None:
+    """Whose replies are often cut off at `limit` tokens, and what to raise; None where nobody's are."""
+    if not cut_off:
+        return None
+    whose = _listed([f"{one.num_cut_off:,} of {one.num_replies:,} replies of {_name(one.adapter)}" for one in cut_off])
+    return f"At {limit:,} tokens {whose} were cut off: raise eval.max_new_tokens and evaluate again."
+
+
+def _sentences(decision: Decision) -> Iterator[_Said]:
+    """What to do, what speaks against it, and how sure that is."""
     outcome, subject, field = decision.outcome, decision.subject, decision.field
     if subject is None:
         cause = {
             Outcome.NO_ADAPTER_SCORED: "No adapter was scored",
             Outcome.NOTHING_KNOWN: "No case was scored for every adapter and no eval loss is known",
         }[outcome]
-        return [f"{cause}, so none can be recommended."]
+        yield _Said(f"{cause}, so none can be recommended.")
+        return
     if field is None:
-        return [
-            "Cases are not scored for every adapter and the base, so eval loss decides: "
-            f"adapter {subject.id} has the lowest, {loss_text(subject.eval_loss)}. "
-            "The base has no eval loss, so an improvement over it is not shown."
-        ]
+        yield _Said(f"{_name(subject)} has the lowest eval loss, {loss_text(subject.eval_loss)}.")
+        missing = "Not every adapter and the base have scored cases"
+        yield _Said(f"{missing}, so eval loss decides alone, and nothing shows that training helped.")
+        return
+    yield from map(_Said, _lead(outcome, field, subject))
+    yield from map(_Said, _guards_worse(decision, subject, field))
     if outcome is Outcome.WINNER:
-        sentences = [f"Adapter {subject.id} {_figures(field, subject)}.", *_ahead_of_the_others(field)]
-    elif outcome is Outcome.NOT_ABOVE_BASE:
-        sentences = [_not_above_base(subject, field.against_base[subject.id])]
-    else:
-        sentences = _without_winner(outcome, field, subject)
-    return [*sentences, *_same_replies(decision, field), *_guards_worse(decision, subject)]
+        yield from map(_Said, _ahead_of_the_others(field))
+    elif outcome is not Outcome.NOT_ABOVE_BASE:
+        yield from _tied(outcome, field, subject)
+    yield from (_Said(text, can_be_spared=True) for text in _same_replies(decision, field))
 
 
-def _without_winner(outcome: Outcome, field: Field, leader: AdapterSummary) -> list[str]:
-    sentences = []
-    if outcome is Outcome.BASE_NOT_SCORED:
-        sentences.append("The base was not scored, so an improvement over it is not shown.")
-    if outcome is Outcome.NOT_SHOWN_BETTER:
-        claim = f"Adapter {leader.id} is not shown to be better than the base"
-        sentences.append(claim + _evidence(field.against_base[leader.id]))
-    rivals = field.rivals()
-    if rivals:
-        best, rival = field.ranked[0], leader if leader in rivals else rivals[0]
-        claim = f"The best two, {best.id} and {rival.id}, cannot be told apart"
-        sentences.append(claim + _evidence(field.against_best[rival.id]))
-        rest = [other.id for other in rivals if other is not rival]
-        if rest:
-            sentences.append(f"Nor can {_listed(rest)} be told apart from {best.id}.")
-    return [*sentences, f"If one has to be taken, take {leader.id}: {_why_leading(field, leader)}."]
-
-
-def _not_above_base(best: AdapterSummary, against_base: Comparison) -> str:
-    claim = "is worse than the base" if is_significant(against_base) else "does not score above the base"
-    return f"No adapter is better than the base: the best, adapter {best.id}, {claim}{_evidence(against_base)}"
-
-
-def _figures(field: Field, adapter: AdapterSummary) -> str:
-    text = f"answers {metric_text(PRIMARY, adapter.metrics[PRIMARY])} of the cases as asked"
+def _lead(outcome: Outcome, field: Field, subject: AdapterSummary) -> Iterator[str]:
+    score = f"answers {_count_text(subject.metrics[PRIMARY])} cases as asked"
     if field.base is None:
-        return text
-    base = metric_text(PRIMARY, field.base.metrics[PRIMARY])
-    return f"{text}, the base {base}, a difference of {difference_text(field.against_base[adapter.id])}"
+        unknown = "The base was not scored, so nothing shows that training helped"
+        yield f"{unknown}; if you need an adapter today, take {_name(subject)}, which {score}."
+        return
+    against = field.against_base[subject.id]
+    base = _count(field.base.metrics[PRIMARY])
+    figures = f"{score}, the base {base:,}"
+    if outcome is Outcome.NOT_ABOVE_BASE:
+        yield f"No adapter beats the base: the best, {_name(subject)}, {figures} ({_difference(against)})."
+        if is_significant(against):
+            yield f"Keep the base: its lead is no chance ({p_text(against.p_adjusted)})."
+        elif against.difference:
+            yield f"Keep the base, though its lead may be chance ({_flips(field, against)})."
+        else:
+            yield "Keep the base."
+        return
+    if outcome is Outcome.WINNER:
+        yield f"{_name(subject)} is the adapter to take: it {figures} ({_difference(against)})."
+        return
+    unsure = f"; that may be chance ({_flips(field, against)})" if outcome is Outcome.NOT_SHOWN_BETTER else ""
+    yield f"If you need an adapter today, take {_name(subject)}: it {figures} ({_difference(against)}){unsure}."
 
 
-def _ahead_of_the_others(field: Field) -> list[str]:
+def _ahead_of_the_others(field: Field) -> Iterator[str]:
     if not field.against_best:
-        return []
+        return
     closest = max(field.against_best.values(), key=lambda comparison: comparison.p_adjusted or 0.0)
-    num_others = len(field.against_best)
-    others = "the other adapter," if num_others == 1 else f"all {num_others} other adapters, the closest being"
-    return [f"It is also better than {others} {closest.right}: {difference_text(closest)}."]
+    others = "the only other adapter," if len(field.against_best) == 1 else "all other adapters, the closest being"
+    yield f"It also beats {others} {_name(_entry(field, closest.right))} ({_difference(closest)})."
 
 
-def _evidence(comparison: Comparison) -> str:
-    """Counts, difference, p and the cases that would be needed: the end of a sentence, and perhaps one more."""
-    if comparison.difference is None or comparison.low is None or comparison.high is None:
-        return ": no case was scored for both."
-    text = (
-        f" with {comparison.n:,} cases: {comparison.gained} are answered as asked by {comparison.left} alone and "
-        f"{comparison.lost} by {comparison.right} alone, a difference of {signed_text(comparison.difference)} "
-        f"({signed_text(comparison.low)} to {signed_text(comparison.high)}), {chance_text(comparison)}."
-    )
-    if comparison.num_cases_needed is None:
-        return text
-    # Two significant digits: the count is an estimate from an estimate.
-    needed = f"about {int(float(f'{comparison.num_cases_needed:.2g}')):,} cases would be needed to show it (power 80 %)"
-    return f"{text} If the difference is real, {needed}."
+def _tied(outcome: Outcome, field: Field, leader: AdapterSummary) -> Iterator[_Said]:
+    """Who cannot be told apart from the leader, why it leads all the same, and how many cases would settle it."""
+    rivals, best = field.rivals(), field.ranked[0]
+    compared = None
+    if rivals:
+        other = best if leader in rivals else rivals[0]
+        compared = field.against_best[leader.id if leader in rivals else other.id]
+        yield _Said(f"{_name(other)} {_beside(field, other, leader, compared)}{_why_before(field, leader, other)}.")
+        rest = [_name(rival) for rival in rivals if rival not in (leader, other)]
+        if rest:
+            yield _Said(f"{_listed(rest)} may be as good too.", can_be_spared=True)
+    asked = field.against_base[leader.id] if outcome is Outcome.NOT_SHOWN_BETTER else compared
+    if asked and asked.num_cases_needed is not None:
+        # Two significant digits: the count is an estimate from an estimate.
+        needed = int(float(f"{asked.num_cases_needed:.2g}"))
+        pair = f"{_name(_entry(field, asked.left))} and {_name(_entry(field, asked.right))}"
+        text = f"If the difference between {pair} is real, about {needed:,} cases would show it."
+        yield _Said(text, can_be_spared=True)
 
 
-def _why_leading(field: Field, leader: AdapterSummary) -> str:
-    reasons = []
-    if field.is_better_than_base(leader):
-        reasons.append(f"it is shown to be better than the base ({difference_text(field.against_base[leader.id])})")
-    elif field.is_above_base(leader):
-        reasons.append("its score is above the base's")
-    tied = [other for other in field.tied() if other is not leader]
-    if field.rivals() and loss_or_inf(leader) < min(map(loss_or_inf, tied)):
-        losses = " and ".join(loss_text(other.eval_loss) for other in tied)
-        reasons.append(f"it has the lowest eval loss of those ({loss_text(leader.eval_loss)} against {losses})")
-    if len(field.ranked) > 1 and leader is field.ranked[0]:
-        reasons.append(f"no adapter scores higher ({value_text(PRIMARY, leader.metrics[PRIMARY].value)})")
-    return " and ".join(reasons) if reasons else f"it is the only one; it {_figures(field, leader)}"
+def _beside(field: Field, other: AdapterSummary, leader: AdapterSummary, compared: Comparison) -> str:
+    theirs, ours = (entry.metrics[PRIMARY].value or 0.0 for entry in (other, leader))
+    score, flips = f"({_count_text(other.metrics[PRIMARY])})", _flips(field, compared)
+    if theirs == ours:
+        return f"does as well and cannot be told apart from it ({flips})"
+    if theirs > ours:
+        return f"scores higher {score}, but that may be chance ({flips})"
+    return f"scores lower {score}, which may be chance ({flips})"
 
 
-def _same_replies(decision: Decision, field: Field) -> list[str]:
-    base_id = field.base.id if field.base else None
-    return [
-        f"{_listed(same)} {'gives' if len(same) == 1 else 'give'} the same reply as "
-        f"{'the base' if one == base_id else one} in every case."
-        for one, same in decision.same_replies.items()
-    ]
+def _why_before(field: Field, leader: AdapterSummary, other: AdapterSummary) -> str:
+    """Why the leader goes before an adapter that it cannot be told apart from; see `Field.order`."""
+    name = _name(leader)
+    if field.is_better_than_base(leader) and not field.is_better_than_base(other):
+        return f", and only {name} is shown to beat the base"
+    if field.is_above_base(leader) and not field.is_above_base(other):
+        return f", and only {name} scores above the base"
+    if loss_or_inf(leader) < loss_or_inf(other):
+        return f"; {name} has the lower eval loss ({loss_text(leader.eval_loss)} against {loss_text(other.eval_loss)})"
+    return ""
 
 
-def _guards_worse(decision: Decision, leader: AdapterSummary) -> list[str]:
-    worse = [f"{METRICS[guard.metric].label.lower()} ({difference_text(guard)})" for guard in decision.guards_worse]
-    return [f"Beware: {leader.id} is worse than the base in {_listed(worse)}."] if worse else []
+def _same_replies(decision: Decision, field: Field) -> Iterator[str]:
+    for one, same in decision.same_replies.items():
+        verb = "gives" if len(same) == 1 else "give"
+        names = _listed([_name(_entry(field, id_)) for id_ in same])
+        yield f"{names} {verb} the same reply as {_name(_entry(field, one))} in every case."
+
+
+def _guards_worse(decision: Decision, leader: AdapterSummary, field: Field) -> Iterator[str]:
+    losses = []
+    for guard in decision.guards_worse:
+        phrase, counts_failures = GUARD_TEXTS[guard.metric]
+        sides = [entry.metrics[guard.metric] for entry in (leader, field.base) if entry]
+        ours, theirs = ((metric.n - _count(metric) if counts_failures else _count(metric)) for metric in sides)
+        losses.append(f"{phrase.format(count=f'{ours:,}', n=f'{sides[0].n:,}')} (the base: {theirs:,})")
+    if losses:
+        yield f"Beware: {_name(leader)} {_listed(losses)}."
+
+
+def _name(entry: AdapterSummary) -> str:
+    return "the base" if entry.is_base else entry.id
+
+
+def _entry(field: Field, adapter_id: str) -> AdapterSummary:
+    entries = [*field.ranked, *([field.base] if field.base else [])]
+    return next(entry for entry in entries if entry.id == adapter_id)
+
+
+def _count(metric: Metric) -> int:
+    return round((metric.value or 0.0) * metric.n)
+
+
+def _count_text(metric: Metric) -> str:
+    return f"{_count(metric):,} of {metric.n:,}"
+
+
+def _difference(comparison: Comparison) -> str:
+    return f"{difference_value(comparison)}, 95 % interval {difference_interval(comparison)}"
+
+
+def _flips(field: Field, comparison: Comparison) -> str:
+    gained = counted(comparison.gained, "case")
+    left, right = (_name(_entry(field, side)) for side in (comparison.left, comparison.right))
+    return f"{gained} only {left} gets right, {comparison.lost:,} only {right}; {p_text(comparison.p_adjusted)}"
 
 
 def _listed(names: Sequence[str]) -> str:

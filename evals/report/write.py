@@ -16,11 +16,11 @@ from evals.report.inputs import ReportInputs, read_inputs
 from evals.report.render import render_html, render_markdown
 from evals.report.runs import OtherRun, Side, compare_runs
 from evals.report.sections import sections_of
-from evals.report.verdict import verdict_record
+from evals.report.verdict import cut_off_sentence, verdict_record
 from evals.report.view import headline_metrics, make_view
 from evals.stats.comparison import compare, pair_verdicts
 from evals.stats.data_card import leak_warning
-from evals.stats.decision import decide_winner, rank_adapters
+from evals.stats.decision import decide_winner, often_cut_off, rank_adapters
 from orchestrator.config.load import load_config
 from orchestrator.config.schema import Gate, RunConfig
 from orchestrator.core.files import digest_of, write_text_atomic
@@ -76,10 +76,12 @@ def assemble_report(config: RunConfig, inputs: ReportInputs) -> Report:
     chosen, comparisons = summaries.get(decision.leader or ""), decision.comparisons
     ranked = rank_adapters([summary for summary in summaries.values() if not summary.is_base], base)
     bases = [summary for summary in summaries.values() if summary.is_base]
+    entries = (*sorted(ranked, key=lambda summary: summary is not chosen), *bases)
+    cut_off = cut_off_sentence(often_cut_off(entries), config.eval.max_new_tokens)
     return Report(
         run=_run_facts(config, inputs),
-        verdict=verdict_record(decision, _warnings(inputs)),
-        adapters=(*sorted(ranked, key=lambda summary: summary is not chosen), *bases),
+        verdict=verdict_record(decision, [*([cut_off] if cut_off else []), *_warnings(inputs)]),
+        adapters=entries,
         failed_adapters=inputs.failed,
         comparisons=(*comparisons, *_headline_comparisons(chosen, base, scores, comparisons)),
         search=summarise_search(inputs.trials),
@@ -107,12 +109,13 @@ def _headline_comparisons(
 
 
 def _warnings(inputs: ReportInputs) -> list[str]:
-    """What should make a reader doubt the figures, in sentences."""
+    """What should make a reader doubt the figures: at most one sentence."""
     evaluation, card = inputs.ledger.stages.get("evaluate"), inputs.data.card
     is_cut = evaluation is not None and evaluation.status != "done" and not inputs.failed
-    cut = "The evaluation was cut off: these figures are of what had been scored. Run evaluate again to finish it."
+    cut = "The evaluation was cut off, so these figures are preliminary; run evaluate again to finish it"
     leak = leak_warning(card) if card else None
-    return [*([cut] if is_cut else []), *([leak] if leak else [])]
+    said = [*([cut] if is_cut else []), *([leak.removesuffix(".")] if leak else [])]
+    return [f"{', and '.join(said)}."] if said else []
 
 
 def _run_facts(config: RunConfig, inputs: ReportInputs) -> JsonObject:

@@ -21,9 +21,10 @@ of several on the same cases and flatter it a little; its comparison with the ba
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import NamedTuple
 
 from evals.records import AdapterSummary, Comparison, Scores
 from evals.stats.comparison import LEVEL, compare, pair_verdicts
@@ -35,6 +36,9 @@ PRIMARY: MetricName = "case_accuracy"
 
 GUARDED: tuple[MetricName, ...] = tuple(name for name, row in METRICS.items() if row.guarded)
 """What a leader must not pay with: it is compared with the base on each."""
+
+MIN_CUT_OFF, MIN_CUT_OFF_SHARE = 3, 0.05
+"""So many replies, and this share of them, have to be cut off before it is said in the verdict."""
 
 Replies = Mapping[str, Mapping[str, str]]
 """Adapter id -> case id -> the reply's text."""
@@ -159,11 +163,26 @@ def decide_winner(
     has_guards = base is not None and outcome is not Outcome.NOT_ABOVE_BASE
     return Decision(
         outcome=outcome,
-        subject=leader,
+        subject=ranked[0] if outcome is Outcome.NOT_ABOVE_BASE else leader,
         field=field,
         same_replies=_same_replies(field, leader, texts),
         guards=_guards(scores[leader.id], scores[base.id]) if base and has_guards else (),
     )
+
+
+class CutOff(NamedTuple):
+    """An adapter, or the base, and how many of its replies the token limit ended."""
+
+    adapter: AdapterSummary
+    num_cut_off: int
+    num_replies: int
+
+
+def often_cut_off(entries: Iterable[AdapterSummary]) -> list[CutOff]:
+    """Those of whose replies more than a few were cut off, so that their figures are of the limit as well."""
+    found = [(entry, entry.metrics["truncated_rate"]) for entry in entries if "truncated_rate" in entry.metrics]
+    counts = [CutOff(entry, round((metric.value or 0.0) * metric.n), metric.n) for entry, metric in found]
+    return [one for one in counts if one.num_cut_off >= max(MIN_CUT_OFF, MIN_CUT_OFF_SHARE * one.num_replies)]
 
 
 def _outcome(field: Field, leader: AdapterSummary) -> Outcome:

@@ -1,9 +1,9 @@
 import pytest
-from scored_field import Field, field_of, guarded
+from scored_field import Field, field_of, guarded, outcomes, verdict
 
 from evals.records import AdapterSummary, Metric, WinnerVerdict
-from evals.report.verdict import verdict_record
-from evals.stats.decision import Outcome, decide_winner
+from evals.report.verdict import GUARD_TEXTS, MAX_SENTENCES, cut_off_sentence, verdict_record
+from evals.stats.decision import GUARDED, Outcome, decide_winner, often_cut_off
 
 
 def unscored(name: str, eval_loss: float | None) -> AdapterSummary:
@@ -16,9 +16,10 @@ def unscored(name: str, eval_loss: float | None) -> AdapterSummary:
 def test_a_clear_winner_is_named_with_what_it_rests_on() -> None:
     decided, comparisons = field_of(a=(range(80), 0.4), b=(range(50), 0.3)).decide()
     assert (decided.winner, decided.leader) == ("a", "a")
-    assert decided.reason.startswith("Adapter a answers 0.80 (0.71 to 0.87, n=100) of the cases as asked, ")
-    assert "the base 0.20 (0.13 to 0.29, n=100), a difference of +0.60 (" in decided.reason
-    assert "It is also better than the other adapter, b: +0.30 (" in decided.reason
+    assert decided.reason == (
+        "a is the adapter to take: it answers 80 of 100 cases as asked, the base 20 (+0.60, 95 % interval +0.49 to "
+        "+0.69). It also beats the only other adapter, b (+0.30, 95 % interval +0.21 to +0.39)."
+    )
     primary = [(c.left, c.right, c.gained, c.lost) for c in comparisons if c.metric == "case_accuracy"]
     assert primary == [("a", "base", 60, 0), ("b", "base", 30, 0), ("a", "b", 30, 0)]
     assert "Beware" not in decided.reason
@@ -27,7 +28,7 @@ def test_a_clear_winner_is_named_with_what_it_rests_on() -> None:
 def test_the_closest_of_several_others_is_named() -> None:
     decided, _ = field_of(a=(range(80), 0.4), b=(range(30), 0.3), c=(range(60), 0.3)).decide()
     assert decided.winner == "a"
-    assert "better than all 2 other adapters, the closest being c: +0.20 (" in decided.reason
+    assert "It also beats all other adapters, the closest being c (+0.20, " in decided.reason
 
 
 def test_adapters_that_cannot_be_told_apart_have_a_leader_and_no_winner() -> None:
@@ -35,13 +36,12 @@ def test_adapters_that_cannot_be_told_apart_have_a_leader_and_no_winner() -> Non
     a, b = range(68), {*range(60), *range(90, 96)}
     decided, comparisons = field_of(a=(a, 0.4), b=(b, 0.3)).decide()
     assert (decided.winner, decided.leader) == (None, "b")
-    assert decided.reason.startswith(
-        "The best two, a and b, cannot be told apart with 100 cases: 8 are answered as asked by a alone and "
-        "6 by b alone, a difference of +0.02 ("
+    assert decided.reason.startswith("If you need an adapter today, take b: it answers 66 of 100 cases as asked, ")
+    assert decided.reason.endswith(
+        "a scores higher (68 of 100), but that may be chance (8 cases only a gets right, 6 only b; p = 0.79); b has "
+        "the lower eval loss (0.3 against 0.4). If the difference between a and b is real, about 2,700 cases would "
+        "show it."
     )
-    assert "p = 0.79. If the difference is real, about 2,700 cases would be needed to show it" in decided.reason
-    assert "If one has to be taken, take b: it is shown to be better than the base (+0.46 (" in decided.reason
-    assert decided.reason.endswith("it has the lowest eval loss of those (0.3 against 0.4).")
     assert comparisons[-1].num_cases_needed is not None or comparisons[-1].metric != "case_accuracy"
 
 
@@ -49,52 +49,73 @@ def test_every_tied_adapter_is_named() -> None:
     field = field_of(a=(range(68), 0.4), b=(range(67), 0.3), c=(range(66), None), d=(range(30), 0.1))
     decided, _ = field.decide()
     assert (decided.winner, decided.leader) == (None, "b")
-    assert "The best two, a and b, cannot be told apart" in decided.reason
-    assert "Nor can c be told apart from a." in decided.reason
-    assert "(0.3 against 0.4 and unknown)" in decided.reason
+    assert "a scores higher (68 of 100), but that may be chance (1 case only a gets right, 0 only b; " in decided.reason
+    assert " c may be as good too." in decided.reason
     assert " d " not in decided.reason
 
 
 def test_the_highest_score_leads_where_no_eval_loss_is_lower() -> None:
     decided, _ = field_of(a=(range(67), 0.5), b=(range(68), 0.5)).decide()
     assert (decided.winner, decided.leader) == (None, "b")
-    assert "The best two, b and a," in decided.reason
-    assert decided.reason.endswith("and no adapter scores higher (0.68).")
+    assert " a scores lower (67 of 100), which may be chance (1 case only b gets right, 0 only a; " in decided.reason
     assert "eval loss" not in decided.reason
+
+
+def test_equal_scores_are_told_as_such_and_the_eval_loss_decides() -> None:
+    decided, _ = field_of(a=(range(68), 0.5), b=({*range(67), 70}, 0.4)).decide()
+    assert decided.leader == "b"
+    assert (
+        " a does as well and cannot be told apart from it (1 case only b gets right, 1 only a; p = 1); "
+        in decided.reason
+    )
+    assert "b has the lower eval loss (0.4 against 0.5)." in decided.reason
+
+
+def test_one_shown_to_beat_the_base_goes_before_a_higher_score_that_is_not() -> None:
+    decided, _ = field_of(base=range(40), a=(range(48), 0.9), b=({*range(6, 55)}, 0.1)).decide()
+    assert decided.leader == "a"
+    assert " b scores higher (49 of 100), but that may be chance (" in decided.reason
+    assert decided.reason.split(". ")[1].endswith(", and only a is shown to beat the base")
 
 
 def test_a_lead_over_the_base_that_may_be_chance_is_no_win() -> None:
     """12 cases gained and 5 lost: 2 * (1 + 17 + 136 + 680 + 2380 + 6188) / 2^17 = 0.143."""
     decided, comparisons = field_of(base=range(12, 45), a=({*range(12), *range(17, 45)}, 0.4)).decide()
     assert (decided.winner, decided.leader) == (None, "a")
-    assert decided.reason.startswith(
-        "Adapter a is not shown to be better than the base with 100 cases: 12 are answered as asked by a "
-        "alone and 5 by base alone, a difference of +0.07 ("
+    assert decided.reason.startswith("If you need an adapter today, take a: it answers 40 of 100 cases as asked, ")
+    assert decided.reason.endswith(
+        "; that may be chance (12 cases only a gets right, 5 only the base; p = 0.14). "
+        "If the difference between a and the base is real, about 270 cases would show it."
     )
-    assert "p = 0.14. If the difference is real, about 270 cases would be needed" in decided.reason
-    assert "If one has to be taken, take a: its score is above the base's." in decided.reason
     assert comparisons[0].p_value == pytest.approx(2 * (1 + 17 + 136 + 680 + 2380 + 6188) / 2**17)
 
 
 def test_a_tie_between_adapters_that_are_not_shown_better_than_the_base_says_both() -> None:
     decided, _ = field_of(base=range(40), a=(range(44), 0.4), b=(range(43), 0.3)).decide()
     assert (decided.winner, decided.leader) == (None, "b")
-    assert decided.reason.startswith("Adapter b is not shown to be better than the base with 100 cases")
-    assert "The best two, a and b, cannot be told apart with 100 cases" in decided.reason
+    assert "; that may be chance (3 cases only b gets right, 0 only the base; p = 0.25)." in decided.reason
+    assert "a scores higher (44 of 100), but that may be chance (1 case only a gets right, " in decided.reason
     assert "No winner" not in decided.reason  # that is said above the reason
 
 
 def test_no_leader_where_nothing_is_above_the_base() -> None:
     decided, comparisons = field_of(base=range(40), a=(range(40), 0.4), b=(range(38), 0.3)).decide()
     assert (decided.winner, decided.leader) == (None, None)
-    assert decided.reason.startswith("No adapter is better than the base: the best, adapter b, does not score above")
+    assert decided.reason == (
+        "No adapter beats the base: the best, a, answers 40 of 100 cases as asked, the base 40 (0.00, 95 % interval "
+        "-0.03 to +0.03). Keep the base."
+    )
     assert {c.metric for c in comparisons} == {"case_accuracy"}
 
 
 def test_an_adapter_that_is_shown_worse_than_the_base_is_said_to_be() -> None:
     decided, _ = field_of(base=range(40), a=(range(20), 0.4)).decide()
     assert (decided.winner, decided.leader) == (None, None)
-    assert "the best, adapter a, is worse than the base with 100 cases: 0 are answered as asked by a" in decided.reason
+    assert decided.reason.endswith("Keep the base: its lead is no chance (p < 0.0001).")
+    unsure, _ = field_of(base=range(40), a=(range(38), 0.4)).decide()
+    assert unsure.reason.endswith(
+        "Keep the base, though its lead may be chance (0 cases only a gets right, 2 only the base; p = 0.5)."
+    )
 
 
 def test_a_single_adapter_has_only_the_base_to_beat() -> None:
@@ -107,12 +128,15 @@ def test_a_single_adapter_has_only_the_base_to_beat() -> None:
 def test_without_the_base_there_is_a_leader_only() -> None:
     decided, comparisons = field_of(base=None, a=(range(80), 0.4), b=(range(50), 0.3)).decide()
     assert (decided.winner, decided.leader) == (None, "a")
-    assert decided.reason.startswith("The base was not scored, so an improvement over it is not shown.")
-    assert decided.reason.endswith("take a: no adapter scores higher (0.80).")
+    said = (
+        "The base was not scored, so nothing shows that training helped; "
+        "if you need an adapter today, take a, which answers 80 of 100 cases as asked."
+    )
+    assert decided.reason == said
     assert [(c.left, c.right) for c in comparisons] == [("a", "b")]
     alone, _ = field_of(base=None, a=(range(80), 0.4)).decide()
     assert (alone.winner, alone.leader) == (None, "a")
-    assert alone.reason.endswith("it is the only one; it answers 0.80 (0.71 to 0.87, n=100) of the cases as asked.")
+    assert alone.reason == said
 
 
 def test_adapters_that_reply_alike_do_not_hinder_each_other() -> None:
@@ -139,9 +163,56 @@ def test_a_win_that_is_paid_for_with_refusals_carries_a_warning() -> None:
     field.add("base", guarded(2, right=range(20)))
     decided, comparisons = field.decide()
     assert decided.winner == "a"
-    assert decided.reason.rpartition("Beware: ")[2].startswith("a is worse than the base in benign refused (+0.45 (")
+    assert decided.reason.endswith(" Beware: a refuses 20 of 40 harmless requests (the base: 2).")
     guards = {c.metric: (c.gained, c.lost) for c in comparisons if c.metric != "case_accuracy"}
     assert guards == {"over_refusal_rate": (0, 18), "tool_call_validity": (70, 0), "no_call_accuracy": (0, 0)}
+
+
+def test_calls_where_none_is_wanted_are_counted_in_the_warning() -> None:
+    field = Field()
+    unwanted = [verdict(f"n{i}", False, kind="answer", valid=None) for i in range(20)]
+    field.add("a", [*outcomes(range(90)), *unwanted], 0.4)
+    quiet = [one.model_copy(update={"called": False}) for one in unwanted]
+    field.add("base", [*outcomes(range(20)), *quiet])
+    decided, _ = field.decide()
+    assert " Beware: a calls a tool in 20 of 20 cases that want no call (the base: 0)." in decided.reason
+
+
+def test_every_guarded_metric_has_words() -> None:
+    assert set(GUARD_TEXTS) == set(GUARDED)
+
+
+def test_replies_that_are_often_cut_off_are_named_with_what_to_raise() -> None:
+    field = Field()
+    cut = {"a": 8, "b": 2, "base": 7}  # of 8
+    for name, count in cut.items():
+        verdicts = [verdict(f"c{i}", i >= count).model_copy(update={"cut_off": i < count}) for i in range(8)]
+        field.add(name, verdicts, None if name == "base" else 0.4)
+    assert field.base is not None
+    found = often_cut_off([*field.adapters, field.base])
+    assert [(one.adapter.id, one.num_cut_off, one.num_replies) for one in found] == [("a", 8, 8), ("base", 7, 8)]
+    assert cut_off_sentence(found, 24) == (
+        "At 24 tokens 8 of 8 replies of a and 7 of 8 replies of the base were cut off: raise eval.max_new_tokens and "
+        "evaluate again."
+    )
+    assert cut_off_sentence([], 24) is None
+
+
+def test_a_few_cut_off_replies_of_many_are_not_told() -> None:
+    field = Field()
+    field.add("a", [verdict(f"c{i}", correct=True).model_copy(update={"cut_off": i < 4}) for i in range(100)], 0.4)
+    assert often_cut_off(field.adapters) == []
+
+
+def test_a_verdict_has_at_most_five_sentences_and_spares_no_warning() -> None:
+    field = Field()
+    for name, right, loss in (("a", range(44), 0.4), ("b", range(43), 0.3), ("c", range(42), 0.5)):
+        field.add(name, guarded(20, right=right), loss)
+    field.add("base", guarded(2, right=range(10)))
+    decision = field.facts()
+    said = verdict_record(decision, ["This one.", "That one."]).reason
+    assert said.count(". ") + 1 <= MAX_SENTENCES
+    assert said.endswith("This one. That one.")
 
 
 def test_a_guarded_loss_that_may_be_chance_is_no_warning() -> None:
@@ -164,7 +235,10 @@ def test_eval_loss_decides_where_no_case_is_scored_for_all() -> None:
     decided, comparisons = verdict_record(decision), decision.comparisons
     assert decision.outcome is Outcome.BY_EVAL_LOSS
     assert (decided.winner, decided.leader) == ("b", "b")
-    assert "adapter b has the lowest, 0.3." in decided.reason
+    assert decided.reason == (
+        "b has the lowest eval loss, 0.3. Not every adapter and the base have scored cases, so eval loss decides "
+        "alone, and nothing shows that training helped."
+    )
     assert comparisons == ()
     nothing = verdict_record(decide_winner([unscored("a", None)], None, {}))
     assert (nothing.winner, nothing.leader) == (None, None)
