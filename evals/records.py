@@ -6,8 +6,9 @@ from pydantic import Field
 
 from orchestrator.chat.formats.reply import ParseFault, ServedReply
 from orchestrator.config.evaluation import RESERVED_SUITE
-from orchestrator.core.errors import OrchestratorError
+from orchestrator.core.errors import OrchestratorError, RunConflictError
 from orchestrator.core.records import (
+    AdapterRecord,
     JsonObject,
     Message,
     MetricName,
@@ -250,6 +251,19 @@ class EngineRecord(Record):
     generate_s: float = 0.0
     num_resumed: int = 0
     num_retried: int = 0
+
+    def require_made_by(self, adapter: AdapterRecord, *, where: str) -> None:
+        """Refuse replies of an adapter that was called like this one before the run trained it again.
+
+        Raises:
+            RunConflictError: If another adapter made these replies.
+        """
+        if self.weights_sha256 != adapter.sha256:
+            raise RunConflictError(
+                f"these replies are not those of {adapter.id}, which was trained again since",
+                where=where,
+                fix="Run evaluate again",
+            )
 
 
 class FailedAdapter(Record):

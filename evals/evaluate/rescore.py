@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from evals.cases.suites import suite_files
-from evals.records import Case, FailedAdapter, Generation, Scores
+from evals.records import Case, EngineRecord, FailedAdapter, Generation, Scores
 from evals.stats.metrics import score_cases
 from orchestrator.chat.formats import reply_format_of
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import EvaluationError, RunConflictError, UnscoredAdaptersError
 from orchestrator.core.files import digest_of, parse_line, read_jsonl, write_text_atomic
 from orchestrator.core.progress import say
-from orchestrator.core.records import BASE_ADAPTER_ID
+from orchestrator.core.records import BASE_ADAPTER_ID, AdapterRecord
 from orchestrator.run.paths import RunDir
 
 
@@ -37,7 +37,7 @@ def rescore_run(config: RunConfig, run: RunDir) -> None:
     """Judge the replies of the run again, without an engine.
 
     Raises:
-        RunConflictError: If the run has no replies.
+        RunConflictError: If the run has no replies, or some are of an adapter that was trained again since.
         UnscoredAdaptersError: After all others are scored, if one lacks the reply to too many cases.
     """
     found = sorted(run.root.glob("evals/*/generations.jsonl"))
@@ -51,6 +51,7 @@ def rescore_run(config: RunConfig, run: RunDir) -> None:
         if lasting := _lasting_failure(run, adapter_id):
             failed.append(lasting)
             continue
+        _require_own_replies(run, adapter_id)
         try:
             score_replies(config, run, adapter_id, cases, list(read_jsonl(path, Generation)), reply_format)
         except EvaluationError as error:
@@ -67,6 +68,14 @@ def _lasting_failure(run: RunDir, adapter_id: str) -> FailedAdapter | None:
         return None
     failure = parse_line(path.read_text(encoding="utf-8"), FailedAdapter, where=str(path))
     return None if failure.lacks_replies else failure
+
+
+def _require_own_replies(run: RunDir, adapter_id: str) -> None:
+    made, adapter = run.engine(adapter_id), run.adapter_record(adapter_id)
+    if made.is_file() and adapter.is_file():
+        record = parse_line(adapter.read_text(encoding="utf-8"), AdapterRecord, where=str(adapter))
+        engine = parse_line(made.read_text(encoding="utf-8"), EngineRecord, where=str(made))
+        engine.require_made_by(record, where=str(made))
 
 
 def _reply_format(config: RunConfig) -> str:

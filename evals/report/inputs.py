@@ -79,7 +79,7 @@ def read_inputs(run: RunDir) -> ReportInputs:
     """Read a run directory. Trials and the data card may be absent (the run only evaluated).
 
     Raises:
-        RunConflictError: If nothing has been scored, or a scored adapter is no longer there.
+        RunConflictError: If nothing has been scored, or a scored adapter is no longer there or was trained again.
         DataError: If a file is missing or does not fit its record.
     """
     failed = tuple(_read(path, FailedAdapter) for path in sorted((run.root / "evals").glob("[!.]*/failure.json")))
@@ -135,18 +135,22 @@ def _read_scored(run: RunDir, adapter_id: str) -> Scored:
             f"the scores are of adapter {scores.adapter_id!r}", where=str(path), fix="Run the evaluate stage again"
         )
     generations = {reply.case_id: reply for reply in read_jsonl(run.generations(adapter_id), Generation)}
-    engine, judged = run.engine(adapter_id), run.judgements(adapter_id)
+    place, judged = run.engine(adapter_id), run.judgements(adapter_id)
+    engine = _read(place, EngineRecord) if place.is_file() else None
+    record = None if adapter_id == BASE_ADAPTER_ID else _read_record(run, adapter_id)
+    if engine is not None and record is not None:
+        engine.require_made_by(record, where=str(place))
     return Scored(
         scores,
         generations,
-        record=None if adapter_id == BASE_ADAPTER_ID else _read_record(run, adapter_id),
-        engine=_read(engine, EngineRecord) if engine.is_file() else None,
+        record=record,
+        engine=engine,
         judgements=tuple(read_jsonl(judged, Judgement)) if judged.is_file() else None,
     )
 
 
 def _read_record(run: RunDir, adapter_id: str) -> AdapterRecord:
-    path = run.adapter(adapter_id) / "adapter.json"
+    path = run.adapter_record(adapter_id)
     if not path.is_file():
         raise RunConflictError(
             "the adapter was scored but is not there any more",

@@ -132,7 +132,8 @@ class QuarantinedRow(Record):
 class AdapterRecord(Record):
     """What an adapter is, beside its PEFT files in `adapter.json`. Produced by `adapters.keep_adapter`.
 
-    `id` is the first 16 hex digits of `sha256`, the hash of `adapter_model.safetensors` and `adapter_config.json`.
+    `id` is its name: that of the trial it came from, which `trial_id` names too. What it is, is `sha256`, the hash of
+    `adapter_model.safetensors` and `adapter_config.json`; records of earlier versions have its first 16 digits as `id`.
     """
 
     id: str

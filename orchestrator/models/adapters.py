@@ -2,7 +2,7 @@
 
     adapters/<id>/adapter_model.safetensors  adapter_config.json  adapter.json  chat_template.jinja
 
-The id is the hash of the two PEFT files, so a changed adapter has another name.
+The id is the name of the trial. What the adapter is, is the hash of the two PEFT files in its record.
 """
 
 import hashlib
@@ -51,6 +51,8 @@ def peft_config(lora: LoraConfig) -> PeftLoraConfig:
 def keep_adapter(source: Path, run: RunDir, trial: TrialRecord, *, base: str, chat_template: str) -> AdapterRecord:
     """Copy PEFT's two files out of a trial's checkpoint of its best step into the run, with their record.
 
+    An adapter of the same name that is there already is replaced: readers find the whole of one or of the other.
+
     `base` is the base model's name in the configuration. `chat_template` rendered the training; a server must use the
     same.
 
@@ -73,7 +75,7 @@ def keep_adapter(source: Path, run: RunDir, trial: TrialRecord, *, base: str, ch
     write_text_atomic(partial / TEMPLATE, chat_template)
     sha256 = digest_of(partial / WEIGHTS, partial / SETTINGS)
     record = AdapterRecord(
-        id=sha256[:16],
+        id=trial.trial_id,
         base=base,
         r=settings["r"],
         alpha=settings["lora_alpha"],
@@ -85,11 +87,16 @@ def keep_adapter(source: Path, run: RunDir, trial: TrialRecord, *, base: str, ch
         trial_id=trial.trial_id,
     )
     write_text_atomic(partial / RECORD, record.model_dump_json(indent=2) + "\n")
-    if run.adapter(record.id).is_dir():  # same hash, same adapter
-        shutil.rmtree(partial)
-    else:
-        partial.rename(run.adapter(record.id))
+    _put_in_place(partial, run.adapter(record.id))
     return record
+
+
+def _put_in_place(folder: Path, place: Path) -> None:
+    before = Path(tempfile.mkdtemp(dir=place.parent, prefix="."))
+    if place.is_dir():
+        place.rename(before)
+    folder.rename(place)
+    shutil.rmtree(before, ignore_errors=True)
 
 
 def _missing(folder: Path, names: Sequence[str]) -> str | None:

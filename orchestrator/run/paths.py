@@ -54,6 +54,10 @@ class RunDir:
         """Folder of one adapter: PEFT files and adapter.json."""
         return self.root / "adapters" / adapter_id
 
+    def adapter_record(self, adapter_id: str) -> Path:
+        """What one adapter is."""
+        return self.adapter(adapter_id) / "adapter.json"
+
     def generations(self, adapter_id: str) -> Path:
         """What the adapter replied."""
         return self.root / "evals" / adapter_id / "generations.jsonl"

@@ -10,6 +10,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from orchestrator.config.schema import SearchConfig
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.records import JsonObject
+from orchestrator.search.names import in_order
 from orchestrator.search.space import num_trials
 from orchestrator.training.plan import TrainPlan
 
@@ -60,22 +61,23 @@ def make_scheduler(search: SearchConfig, plan: TrainPlan) -> TrialScheduler:
 
 
 def survivors(recorded: Mapping[str, float], reduction_factor: int) -> frozenset[str]:
-    """The best ceil(n / reduction_factor) of the n trials recorded at a rung; ties go to the smaller trial id.
+    """The best ceil(n / reduction_factor) of the n trials recorded at a rung; ties go to the earlier trial.
 
-    `recorded` maps trial ids to losses, lower is better. One that is not finite counts in n and never survives.
+    `recorded` maps names of trials to losses, lower is better. One that is not finite counts in n and never survives.
     """
     return frozenset(_best_first(recorded)[: math.ceil(len(recorded) / reduction_factor)])
 
 
 def _best_first(losses: Mapping[str, float]) -> list[str]:
-    return [name for _, name in sorted((loss, name) for name, loss in losses.items() if math.isfinite(loss))]
+    finite = [name for name, loss in losses.items() if math.isfinite(loss)]
+    return sorted(finite, key=lambda name: (losses[name], in_order(name)))
 
 
 class SuccessiveHalving(FIFOScheduler):  # type: ignore[misc]  # ray ships no types for it
     """Stops a trial at a rung unless it is among the best 1 / reduction_factor of all recorded there.
 
     A report holds more than its own trial's loss: `curve` (the trial's earlier evaluations) and `peers` (trials
-    evaluated in the same step of a multi-LoRA engine, as [trial id, step, metric]). All of it is recorded before every
+    evaluated in the same step of a multi-LoRA engine, as [name, step, metric]). All of it is recorded before every
     newly recorded trial is decided on, at once and for good. So the trials of one engine step get the same decisions
     whichever of them Tune hears first. A trial counts at its rungs after its end, too.
 
@@ -107,18 +109,18 @@ class SuccessiveHalving(FIFOScheduler):  # type: ignore[misc]  # ray ships no ty
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:  # noqa: ARG002  # Tune's interface
         """Record what a restored trial reported; an unfinished one has passed the rungs it reported at."""
         last = trial.run_metadata.last_result  # `trial.last_result` would ask the trial's actor where there is none
-        self._record(_evaluations(trial.trial_id, last, self._metric))
+        self._record(_evaluations(str(trial), last, self._metric))
         if trial.status == Trial.PENDING:
-            for rung in self._reached(trial.trial_id, last.get("step", 0)):
-                self._goes_on[rung].setdefault(trial.trial_id, True)
+            for rung in self._reached(str(trial), last.get("step", 0)):
+                self._goes_on[rung].setdefault(str(trial), True)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: JsonObject) -> str:  # noqa: ARG002
         """Record the report, cut, and say whether this trial passed the last rung that it reached."""
-        self._record(_evaluations(trial.trial_id, result, self._metric))
+        self._record(_evaluations(str(trial), result, self._metric))
         self._record(result.get("peers", ()))
         self._cut()
-        reached = self._reached(trial.trial_id, result.get("step", 0))
-        passed = not reached or self._goes_on[reached[-1]][trial.trial_id]
+        reached = self._reached(str(trial), result.get("step", 0))
+        passed = not reached or self._goes_on[reached[-1]][str(trial)]
         return str(TrialScheduler.CONTINUE if passed else TrialScheduler.STOP)
 
     def debug_string(self) -> str:
@@ -128,31 +130,31 @@ class SuccessiveHalving(FIFOScheduler):  # type: ignore[misc]  # ray ships no ty
         return f"Successive halving: {', '.join(counts) or 'there is no rung, so every trial runs to its end'}."
 
     def _record(self, evaluations: Iterable[tuple[str, int, float]]) -> None:
-        for trial_id, step, metric in evaluations:
+        for name, step, metric in evaluations:
             if step in self._recorded:
                 loss = metric if self._mode == "min" else -metric
-                self._recorded[step].setdefault(trial_id, loss)
+                self._recorded[step].setdefault(name, loss)
 
     def _cut(self) -> None:
         to_come = self._num_trials
         for rung, recorded in self._recorded.items():
             went_on = self._goes_on[rung]
-            new = {trial_id: loss for trial_id, loss in recorded.items() if trial_id not in went_on}
+            new = {name: loss for name, loss in recorded.items() if name not in went_on}
             if new:
                 on = survivors(recorded, self._reduction_factor) & new.keys()
                 others = sum(went_on.values()) + len(on) + max(0, to_come - len(recorded))
-                runners_up = [trial_id for trial_id in _best_first(new) if trial_id not in on]
+                runners_up = [name for name in _best_first(new) if name not in on]
                 on |= set(runners_up[: max(0, self._keep - others)])
-                went_on.update((trial_id, trial_id in on) for trial_id in new)
+                went_on.update((name, name in on) for name in new)
             to_come = sum(went_on.values())  # to the next rung
 
-    def _reached(self, trial_id: str, step: int) -> list[int]:
+    def _reached(self, name: str, step: int) -> list[int]:
         """The rungs up to `step` at which the trial is recorded, lowest first."""
-        return [rung for rung, recorded in self._recorded.items() if rung <= step and trial_id in recorded]
+        return [rung for rung, recorded in self._recorded.items() if rung <= step and name in recorded]
 
 
-def _evaluations(trial_id: str, result: JsonObject, metric: str) -> Iterator[tuple[str, int, float]]:
-    """A trial's evaluations in its report, as (trial id, step, metric); none if it has no step or metric."""
+def _evaluations(name: str, result: JsonObject, metric: str) -> Iterator[tuple[str, int, float]]:
+    """A trial's evaluations in its report, as (name, step, metric); none if it has no step or metric."""
     for point in (*result.get("curve", ()), result):
         if "step" in point and metric in point:
-            yield trial_id, point["step"], point[metric]
+            yield name, point["step"], point[metric]

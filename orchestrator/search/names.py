@@ -1,21 +1,32 @@
 """Names of trials, and the one key of their configuration. Light: every trial's process imports it."""
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-from orchestrator.core.files import digest_of
+from orchestrator.core.files import digest_of, write_text_atomic
 
 HYPERPARAMETERS = "hyperparameters"
 """The one key of every trial's config; its value holds r, alpha and learning_rate."""
 
 
-def trial_name(trial_id: str) -> str:
-    """A trial's name: its id in Tune, which survives restarts, with dashes."""
-    return trial_id.replace("_", "-")
+def give_name(known: Path, trial: Any) -> str:
+    """The name of a Tune trial, `trial-1` for the first that was ever made. Tune calls it once a trial, in the driver.
+
+    `known` is a file with Tune's ids of all trials of the search so far, in this order. It outlives the driver, so no
+    name is given twice, not even to a trial that Tune forgot because the driver died.
+    """
+    ids = json.loads(known.read_text(encoding="utf-8")) if known.is_file() else []
+    if trial.trial_id not in ids:
+        ids.append(trial.trial_id)
+        write_text_atomic(known, json.dumps(ids) + "\n")
+    return f"trial-{ids.index(trial.trial_id) + 1}"
 
 
-def tune_id(name: str) -> str:
-    """The id in Tune of the trial with this name; Tune's own ids have no dash."""
-    return name.replace("-", "_")
+def in_order(name: str) -> tuple[int, str]:
+    """A sort key: `trial-9` comes before `trial-10`."""
+    return len(name), name
 
 
 def name_of_folder(folder: str) -> str:
@@ -29,8 +40,8 @@ def name_of_folder(folder: str) -> str:
 def storage_name(name: str, hyperparameters: Mapping[str, float]) -> str:
     """The name under which a trial keeps its checkpoints.
 
-    A restored search may give the id of a trial that was lost with the driver to another trial, which must not resume
-    from the lost one's checkpoints unless its hyperparameters are the same.
+    A restored search may give the id of a trial that was lost with the driver, and so its name, to another trial, which
+    must not resume from the lost one's checkpoints unless its hyperparameters are the same.
     """
     return f"{name}.{digest_of(dict(hyperparameters))[:6]}"
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from orchestrator.run.cluster import cluster_capacity, concurrent_trials
 from orchestrator.run.paths import RunDir
 from orchestrator.search.early_stopping import make_scheduler
 from orchestrator.search.multi_lora import read_slot_trial, slot_trainable, start_engines
-from orchestrator.search.names import HYPERPARAMETERS, name_of_folder, storage_name, trial_name
+from orchestrator.search.names import HYPERPARAMETERS, give_name, in_order, name_of_folder, storage_name
 from orchestrator.search.space import make_searcher, num_trials, param_space, read_base_shape, resolve_space
 from orchestrator.training.launch import build_trainer, fit, prepare_plan
 from orchestrator.training.outcome import Progress, TrainedTrial, describe_trial, keep_best, read_trial
@@ -28,6 +29,8 @@ from orchestrator.training.plan import TrainPlan
 from orchestrator.training.trackers import tracked
 from orchestrator.training.tracking import RunInfo, Trackers, TrialEnd
 
+NAMES = "names.json"
+"""In a search's storage: the trials that were given a name."""
 TRIAL_RETRIES = 1
 """How often a trial whose driver died is restarted; it resumes from its last checkpoint."""
 DRIVER_RESOURCES = {"memory": 1024 * 1024}
@@ -64,22 +67,22 @@ class TellTrackers(tune.Callback):  # type: ignore[misc]  # ray ships no types f
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """A trial was started or restarted."""
         step = int(trial.last_result.get("step", 0))
-        self._trackers.trial_started(trial_name(trial.trial_id), trial.config[HYPERPARAMETERS], step)
+        self._trackers.trial_started(str(trial), trial.config[HYPERPARAMETERS], step)
 
     def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: JsonObject, **_: Any) -> None:
         """A trial evaluated."""
         if "step" in result:
             progress = Progress.model_validate({key: result[key] for key in Progress.model_fields if key in result})
-            self._trackers.metrics(trial_name(trial.trial_id), progress.step, progress.metrics)
+            self._trackers.metrics(str(trial), progress.step, progress.metrics)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """A trial ended by itself or was stopped."""
         status: TrialEnd = "diverged" if trial.last_result.get("diverged") else "ended"
-        self._trackers.trial_ended(trial_name(trial.trial_id), status)
+        self._trackers.trial_ended(str(trial), status)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """A trial failed."""
-        self._trackers.trial_ended(trial_name(trial.trial_id), "failed")
+        self._trackers.trial_ended(str(trial), "failed")
 
 
 def run_search(config: RunConfig, run: RunDir) -> list[TrialRecord]:
@@ -126,7 +129,7 @@ def _isolated_trainable(plan: TrainPlan, storage: Path) -> Any:
 
     def train_trial(config: JsonObject) -> None:
         chosen = plan.with_hyperparameters(config[HYPERPARAMETERS])
-        name = storage_name(trial_name(tune.get_context().get_trial_id()), chosen.hyperparameters)
+        name = storage_name(tune.get_context().get_trial_name(), chosen.hyperparameters)
         fit(build_trainer(chosen, name=name, storage=storage, callbacks=(TuneReportCallback(),)))
 
     return train_trial
@@ -153,7 +156,8 @@ def _make_tuner(config: RunConfig, plan: TrainPlan, storage: Path, runner: _Runn
             scheduler=make_scheduler(config.search, plan),
             num_samples=1 if config.search.searcher == "grid" else config.search.num_trials,
             reuse_actors=config.trains_multi_lora,
-            trial_dirname_creator=lambda trial: trial_name(trial.trial_id),
+            trial_name_creator=partial(give_name, storage / NAMES),
+            trial_dirname_creator=str,
         ),
         run_config=tune.RunConfig(
             name=experiment.name,
@@ -180,8 +184,8 @@ def _read(result: Any, trials: Path, plan: TrainPlan, runner: _Runner) -> _Found
 def _keep_best(found: list[_Found], run: RunDir, *, keep: int) -> list[TrialRecord]:
     """Records with the best first; the first `keep` keep the adapter they saved, if any."""
 
-    def rank(its: _Found) -> tuple[bool, float, str]:
-        return its.record.best_eval_loss is None, its.record.best_eval_loss or 0.0, its.record.trial_id
+    def rank(its: _Found) -> tuple[bool, float, tuple[int, str]]:
+        return its.record.best_eval_loss is None, its.record.best_eval_loss or 0.0, in_order(its.record.trial_id)
 
     best_first = sorted(found, key=rank)
     kept = [keep_best(trained, run, chosen, record) for trained, chosen, record in best_first[:keep]]

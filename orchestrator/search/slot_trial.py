@@ -8,7 +8,7 @@ from ray import tune
 from orchestrator.core.records import JsonObject
 from orchestrator.multi_lora.client import SlotLease
 from orchestrator.multi_lora.spec import SlotSpec
-from orchestrator.search.names import HYPERPARAMETERS, name_of_storage, storage_name, trial_name, tune_id
+from orchestrator.search.names import HYPERPARAMETERS, name_of_storage, storage_name
 from orchestrator.training.plan import TrainPlan
 
 
@@ -43,7 +43,7 @@ class SlotTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types for
             "eval_loss": evaluation.eval_loss,
             "diverged": evaluation.stop_reason == "diverged",
             "curve": [point.model_dump() for point in evaluation.curve],
-            "peers": [[tune_id(name_of_storage(peer.trial)), peer.step, peer.eval_loss] for peer in evaluation.peers],
+            "peers": [[name_of_storage(peer.trial), peer.step, peer.eval_loss] for peer in evaluation.peers],
             "done": evaluation.stop_reason is not None,
         }
 
@@ -53,7 +53,7 @@ class SlotTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types for
 
     def _new_lease(self, config: JsonObject) -> SlotLease:
         plan = self._plan.with_hyperparameters(config[HYPERPARAMETERS])
-        name = storage_name(trial_name(self.trial_id), plan.hyperparameters)
+        name = storage_name(self.trial_name, plan.hyperparameters)
         return SlotLease(self._engines, self._slots, name, slot_spec(plan))
 
 

@@ -25,6 +25,8 @@ from orchestrator.training.trackers import tracked
 from orchestrator.training.tracking import RunInfo, Trackers, TrialEnd
 from orchestrator.training.worker import train_worker
 
+ONLY_TRIAL = "adapter-1"
+"""The name of the one trial, and so of the one adapter, of `train`."""
 CONTROLLER_FAILURES = 3
 """Restarts of a job whose worker group could not start; Ray's default is to try for ever."""
 POLL_S = 1.0
@@ -105,7 +107,7 @@ def explain_failure(error: BaseException) -> OrchestratorError:
 @contextmanager
 def _as_trial(trackers: Trackers, storage: Path, name: str, plan: TrainPlan) -> Iterator[None]:
     """Report a job to the trackers as one trial while its driver waits in `fit`."""
-    trackers.trial_started(name, plan.hyperparameters, read_trial(storage, name).steps)
+    trackers.trial_started(ONLY_TRIAL, plan.hyperparameters, read_trial(storage, name).steps)
     finished = threading.Event()
     status: TrialEnd = "failed"
     thread = threading.Thread(target=_follow, args=(storage / name, trackers, finished), daemon=True)
@@ -117,7 +119,7 @@ def _as_trial(trackers: Trackers, storage: Path, name: str, plan: TrainPlan) -> 
         finished.set()
         thread.join()
         is_diverged = status == "ended" and read_trial(storage, name).diverged
-        trackers.trial_ended(name, "diverged" if is_diverged else status)
+        trackers.trial_ended(ONLY_TRIAL, "diverged" if is_diverged else status)
 
 
 def _follow(job: Path, trackers: Trackers, finished: threading.Event) -> None:
@@ -127,7 +129,7 @@ def _follow(job: Path, trackers: Trackers, finished: threading.Event) -> None:
         last_look = finished.wait(POLL_S)
         progress = read_progress(job)
         if progress is not None and progress.step != told:
-            trackers.metrics(job.name, progress.step, progress.metrics)
+            trackers.metrics(ONLY_TRIAL, progress.step, progress.metrics)
             told = progress.step
 
 
@@ -149,7 +151,7 @@ def train_one(config: RunConfig, run: RunDir) -> TrialRecord:
         raise DivergedError(
             "the loss stopped being finite", where=name, fix="Lower train.learning_rate or raise train.warmup_ratio"
         )
-    record = describe_trial(trial, plan, trial_id="train", duration_s=time.monotonic() - started, error=None)
+    record = describe_trial(trial, plan, trial_id=ONLY_TRIAL, duration_s=time.monotonic() - started, error=None)
     record = keep_best(trial, run, plan, record)
     if record.adapter_id is None:
         raise TrainingError("the training job ended without a checkpoint", where=name)

@@ -56,10 +56,11 @@ points = [{"step": 5, "eval_loss": 2.0, "train_loss": 2.5}]
 with tracked(RunInfo(Path.cwd(), num_trials=2, max_steps=10)) as trackers:
     tell = TellTrackers(trackers)
     for name, result in (
-        ("ab_0", {"step": 5, "eval_loss": 2.0, "diverged": False, "curve": points, "tokens": 70}),
-        ("ab_1", {"step": 5, "eval_loss": 1e9, "diverged": True, "curve": []}),
+        ("trial-1", {"step": 5, "eval_loss": 2.0, "diverged": False, "curve": points, "tokens": 70}),
+        ("trial-2", {"step": 5, "eval_loss": 1e9, "diverged": True, "curve": []}),
     ):
-        trial = Trial("train", trial_id=name, stub=True, config={"hyperparameters": {"r": 8}})
+        config = {"hyperparameters": {"r": 8}}
+        trial = Trial("train", trial_name_creator=lambda _, name=name: name, stub=True, config=config)
         tell.on_trial_start(0, [trial], trial)
         tell.on_trial_result(0, [trial], trial, result)
         trial.run_metadata.last_result = result
@@ -90,11 +91,11 @@ def test_a_tracker_is_one_file_and_one_row(tmp_path: Path) -> None:
     assert str(notes.pop(5)[3]) == "{'eval_loss': nan}"
     assert notes == [
         ["run_started", 2, 10],
-        ["trial_started", "ab-0", {"r": 8}, 0],
-        ["metrics", "ab-0", 5, {"eval_loss": 2.0, "train_loss": 2.5, "tokens": 70.0}],
-        ["trial_ended", "ab-0", "ended"],
-        ["trial_started", "ab-1", {"r": 8}, 0],
-        ["trial_ended", "ab-1", "diverged"],
-        ["trial_ended", "ab-1", "failed"],
+        ["trial_started", "trial-1", {"r": 8}, 0],
+        ["metrics", "trial-1", 5, {"eval_loss": 2.0, "train_loss": 2.5, "tokens": 70.0}],
+        ["trial_ended", "trial-1", "ended"],
+        ["trial_started", "trial-2", {"r": 8}, 0],
+        ["trial_ended", "trial-2", "diverged"],
+        ["trial_ended", "trial-2", "failed"],
         ["run_ended"],
     ]

@@ -90,7 +90,9 @@ def test_run_writes_everything_and_a_second_run_only_reports(config: Path) -> No
     assert scores["num_cases"] == 8
     assert scores["num_unscored"] == 0
     replies = [json.loads(line) for line in (run / "evals" / adapter_id / "generations.jsonl").open(encoding="utf-8")]
-    assert {(reply["applied_as"], reply["weights_sha256"][:16]) for reply in replies} == {("merged", adapter_id)}
+    assert adapter_id in ("trial-1", "trial-2")
+    sha256 = json.loads((run / "adapters" / adapter_id / "adapter.json").read_text(encoding="utf-8"))["sha256"]
+    assert {(reply["applied_as"], reply["weights_sha256"]) for reply in replies} == {("merged", sha256)}
     engine = json.loads((run / "evals" / adapter_id / "engine.json").read_text(encoding="utf-8"))
     assert engine["canary"]["largest_shift"] > engine["canary"]["noise"]
     ledger = json.loads((run / "run.json").read_text(encoding="utf-8"))

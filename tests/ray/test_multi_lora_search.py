@@ -129,6 +129,7 @@ def kill_one(name: str) -> None:
 def assert_same(records: list[TrialRecord], undisturbed: list[TrialRecord]) -> None:
     found, wanted = by_rate(records), by_rate(undisturbed)
     assert found.keys() == wanted.keys()
+    assert sorted(record.trial_id for record in records) == ["trial-1", "trial-2", "trial-3"]
     for rate, record in wanted.items():
         assert found[rate].status == record.status
         assert found[rate].stop_reason == record.stop_reason
@@ -188,7 +189,7 @@ def test_kept_adapters_are_those_of_the_best_and_everyone_can_load_them(
 ) -> None:
     records, run = undisturbed
     kept = list_adapters(run)
-    assert [adapter.id for adapter in kept] == [record.adapter_id for record in records if record.adapter_id]
+    assert [adapter.id for adapter in kept] == [record.trial_id for record in records if record.adapter_id]
     assert {record.hyperparameters["learning_rate"] for record in records if record.adapter_id} == {GOOD, SLOW}
     for adapter in kept:
         folder = run.adapter(adapter.id)

@@ -69,7 +69,7 @@ def test_a_grid_marks_the_diverged_stops_the_laggards_and_keeps_the_best(
     best = by_rate[1e-2]
     assert best.status == "completed"
     assert records[0] == best
-    assert best.adapter_id is not None
+    assert best.adapter_id == best.trial_id == "trial-1"
     assert [record.adapter_id for record in records[1:]] == [None, None, None]
     assert [adapter.id for adapter in list_adapters(run)] == [best.adapter_id]
     assert "stopped_early" in {by_rate[1e-9].status, by_rate[2e-9].status}

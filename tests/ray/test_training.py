@@ -67,7 +67,7 @@ def test_two_workers_train_one_adapter_that_changes_the_base(storage: Path, monk
     assert record.best_step in (2, 4, 6)
     assert record.curve[-1].eval_loss < record.curve[0].eval_loss
     assert list(read_jsonl(run.trials, TrialRecord)) == [record]
-    assert record.adapter_id is not None
+    assert record.adapter_id == record.trial_id == name == "adapter-1"
     adapter = read_adapter(run.adapter(record.adapter_id))
     assert (adapter.r, adapter.alpha, adapter.base, adapter.step) == (8, 16, "tiny", record.best_step)
 

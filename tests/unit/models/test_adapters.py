@@ -66,7 +66,7 @@ def settings_of(folder: Path) -> JsonObject:
 def test_an_adapter_is_kept_with_its_record(checkpoint: Path, run: RunDir) -> None:
     record = keep(checkpoint, run)
     assert record == AdapterRecord(
-        id=record.sha256[:16],
+        id="t0",
         base="Qwen/Qwen3-0.6B",
         r=4,
         alpha=8,
@@ -82,11 +82,23 @@ def test_an_adapter_is_kept_with_its_record(checkpoint: Path, run: RunDir) -> No
     assert (folder / "chat_template.jinja").read_text(encoding="utf-8") == "{{ x }}\n"
 
 
-def test_the_id_is_the_hash_of_what_lies_in_the_folder(checkpoint: Path, run: RunDir) -> None:
-    record = keep(checkpoint, run)
+def test_an_adapter_is_called_like_its_trial_and_is_the_hash_of_what_lies_in_its_folder(
+    checkpoint: Path, run: RunDir
+) -> None:
+    record = keep(checkpoint, run, make_trial("trial-3"))
     folder = run.adapter(record.id)
     assert record.sha256 == digest_of(folder / "adapter_model.safetensors", folder / "adapter_config.json")
-    assert folder.name == record.id == record.sha256[:16]
+    assert folder.name == record.id == record.trial_id == "trial-3"
+
+
+def test_a_trial_that_was_trained_again_replaces_its_adapter(
+    checkpoint: Path, other_checkpoint: Path, run: RunDir
+) -> None:
+    first, second = keep(checkpoint, run), keep(other_checkpoint, run)
+    assert first.id == second.id
+    assert first.sha256 != second.sha256
+    assert read_adapter(run.adapter(first.id)) == second
+    assert names_in(run.root / "adapters") == [first.id]
 
 
 def test_only_safetensors_json_and_the_template_are_kept(checkpoint: Path, run: RunDir, tmp_path: Path) -> None:
@@ -133,22 +145,21 @@ def test_the_same_content_twice_is_one_folder(checkpoint: Path, run: RunDir) -> 
     assert names_in(run.root / "adapters") == [first.id]
 
 
-def test_the_order_of_the_target_modules_does_not_change_the_id(checkpoint: Path, run: RunDir, tmp_path: Path) -> None:
+def test_the_order_of_the_target_modules_is_not_in_the_hash(checkpoint: Path, run: RunDir, tmp_path: Path) -> None:
     source = tmp_path / "reversed"
     shutil.copytree(checkpoint, source)
     settings = settings_of(source)
     settings["target_modules"].reverse()
     (source / "adapter_config.json").write_text(json.dumps(settings), encoding="utf-8")
-    assert keep(source, run).id == keep(checkpoint, run).id
+    assert keep(source, run).sha256 == keep(checkpoint, run).sha256
 
 
 def test_other_weights_or_another_base_are_another_adapter(
     checkpoint: Path, other_checkpoint: Path, run: RunDir
 ) -> None:
-    ids = {keep(checkpoint, run).id, keep(other_checkpoint, run).id}
-    ids.add(keep_adapter(checkpoint, run, make_trial(), base="tiny", chat_template="").id)
-    assert len(ids) == 3
-    assert set(names_in(run.root / "adapters")) == ids
+    hashes = {keep(checkpoint, run).sha256, keep(other_checkpoint, run).sha256}
+    hashes.add(keep_adapter(checkpoint, run, make_trial(), base="tiny", chat_template="").sha256)
+    assert len(hashes) == 3
 
 
 @pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])

@@ -27,7 +27,7 @@ def halving(factor: int = 3, *, rungs: tuple[int, ...] = RUNGS, mode: str = "min
 
 
 def stub_trial(trial_id: str) -> Trial:
-    return Trial("stub", stub=True, trial_id=trial_id)
+    return Trial("stub", stub=True, trial_name_creator=lambda _: trial_id)
 
 
 def report(scheduler: SuccessiveHalving, trial_id: str, *, step: int, eval_loss: float, **fields: list[Any]) -> str:

@@ -1,15 +1,16 @@
 from pathlib import Path
 
 import pytest
-from builders import make_config, weather_samples
+from builders import make_config, make_trial, weather_samples, write_peft_checkpoint
 
 from evals.cases.samples import cases_from_samples
-from evals.evaluate.rescore import rescore_run
-from evals.records import FailedAdapter, Generation, Scores
+from evals.evaluate.rescore import rescore_run, stage_digest
+from evals.records import EngineRecord, FailedAdapter, Generation, Scores
 from orchestrator.config.evaluation import EvalConfig
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import RunConflictError, UnscoredAdaptersError
 from orchestrator.core.files import dump_jsonl, write_text_atomic
+from orchestrator.models.adapters import keep_adapter
 from orchestrator.run.folder import run_dir
 from orchestrator.run.paths import RunDir
 
@@ -86,4 +87,25 @@ def test_an_adapter_that_could_not_be_loaded_is_not_scored_by_judging_again(conf
 
 def test_a_run_without_replies_is_refused(config: RunConfig, run: RunDir) -> None:
     with pytest.raises(RunConflictError, match="the run has no replies"):
+        rescore_run(config, run)
+
+
+def test_replies_of_an_adapter_that_was_trained_again_are_not_taken_for_the_new_ones(
+    config: RunConfig, run: RunDir, tmp_path: Path, model_folder: Path
+) -> None:
+    digests = []
+    for seed in (0, 1):
+        source = write_peft_checkpoint(tmp_path / str(seed), model_folder, seed=seed)
+        record = keep_adapter(source, run, make_trial("trial-3"), base="tiny", chat_template="")
+        digests.append(stage_digest(config, run))
+        if seed == 0:
+            write_replies(run, record.id, {city: calls(city) for city in CITIES})
+            made = EngineRecord(
+                adapter_id=record.id, inputs_sha256="", weights_sha256=record.sha256,
+                applied_as="merged", device="cpu", num_engines=1,
+            )  # fmt: skip
+            write_text_atomic(run.engine(record.id), made.model_dump_json())
+            rescore_run(config, run)
+    assert digests[0] != digests[1]
+    with pytest.raises(RunConflictError, match=r"not those of trial-3, which was trained again since.*Run evaluate"):
         rescore_run(config, run)

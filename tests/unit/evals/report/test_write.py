@@ -10,6 +10,7 @@ import pytest
 from evals.records import (
     FAILURE_REASONS,
     Case,
+    EngineRecord,
     FailureReason,
     Generation,
     Metric,
@@ -250,6 +251,29 @@ def test_scores_of_a_missing_adapter_are_an_error(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     add_scores(run, FIRST, CLEAR)
     with pytest.raises(RunConflictError, match="not there any more"):
+        write_report(make_config(), run)
+
+
+def test_scores_of_an_adapter_that_was_trained_again_are_an_error(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    add_scores(run, "base", ZERO)
+    add_scores(run, FIRST, CLEAR)
+    add_adapter(run, FIRST, eval_loss=0.5)
+    record = AdapterRecord.model_validate_json(run.adapter_record(FIRST).read_text(encoding="utf-8"))
+    made = EngineRecord(
+        adapter_id=FIRST,
+        inputs_sha256="",
+        weights_sha256=record.sha256,
+        applied_as="merged",
+        device="cpu",
+        num_engines=1,
+    )
+    run.engine(FIRST).write_text(made.model_dump_json(), encoding="utf-8")
+    write_report(make_config(), run)
+    run.adapter_record(FIRST).write_text(
+        record.model_copy(update={"sha256": "0" * 64}).model_dump_json(), encoding="utf-8"
+    )
+    with pytest.raises(RunConflictError, match="trained again since"):
         write_report(make_config(), run)
 
 
