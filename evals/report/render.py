@@ -1,52 +1,24 @@
-"""The report drawn: report.html, report.md and the lines for a terminal.
+"""The report as text: report.md for a pull request, and the lines for a terminal.
 
-The page is one file that opens offline, without scripts; the template engine escapes everything that it prints. In
-Markdown, for a pull request, all text from data and model is escaped.
+In Markdown all text from data and model is escaped.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from evals.records import AdapterSummary, Metric, Report
-from evals.report import text as texts
 from evals.report.blocks import Block, Datum, Exhibit, Exhibits, Heading, Note, Section, Table
-from evals.report.text import markdown_cell, markdown_code, markdown_row
+from evals.report.cards import Card
+from evals.report.text import difference_text, markdown_cell, markdown_code, markdown_row, metric_text
 from evals.report.verdict import headline
 from evals.report.view import View
 from evals.stats.metrics import METRICS
 from orchestrator.core.records import MetricName
-from orchestrator.core.text import visible
 
-MAX_HTML_ROWS = 500
-"""Most rows that the page shows of any table."""
 MAX_EXHIBITS, MAX_CHARS, MAX_ROWS = 3, 400, 12
 """In Markdown: cases of one list, characters of one foreign text, rows of one table; the page and files hold more."""
 SHOWN: tuple[MetricName, ...] = ("case_accuracy", "tool_call_validity", "tool_call_accuracy", "refusal_accuracy")
 """Figures in a terminal."""
 HEAD = ("adapter", "settings", *SHOWN)
-
-
-def render_html(view: View, sections: Sequence[Section]) -> str:
-    """The whole page."""
-    environment = Environment(
-        loader=PackageLoader("evals.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_finalize,
-    )
-    environment.globals.update(METRICS=METRICS, MAX_ROWS=MAX_HTML_ROWS, texts=texts)
-    title = headline(view.report.verdict)
-    return environment.get_template("report.html.j2").render(view=view, sections=sections, headline=title)
-
-
-def _finalize(value: Any) -> Any:
-    # Runs on everything the template prints, before escaping: no untrusted text can skip it.
-    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def render_markdown(view: View, sections: Sequence[Section]) -> str:
@@ -55,11 +27,22 @@ def render_markdown(view: View, sections: Sequence[Section]) -> str:
     run, base = markdown_cell(report.run["name"]), markdown_cell(report.run["base_model"])
     title = markdown_cell(headline(report.verdict))
     lines = [f"# {title}", "", f"Run {run} on base {base}. {markdown_cell(report.verdict.reason)}"]
+    lines += ["", *map(_card, view.cards)] if view.cards else []
     for section in sections:
         blocks = [line for block in section.blocks if not block.page_only for line in _block(block, view)]
         if blocks:
             lines += ["", f"## {markdown_cell(section.title)}", *blocks]
     return "\n".join(lines) + "\n"
+
+
+def _card(card: Card) -> str:
+    """One figure of the adapter beside the base's, as an item of a list."""
+    mark = f"**{card.word}**" if card.tone == "bad" else card.word
+    base = "" if card.base is None else f"; base {metric_text(card.metric, card.base)}"
+    against = card.against_base
+    difference = "" if against is None else f"; difference {difference_text(against)}"
+    figures = f"{METRICS[card.metric].label} {metric_text(card.metric, card.figure)}{base}{difference}."
+    return f"- {f'{card.sign} {mark}: ' if mark else ''}{markdown_cell(f'{figures} {card.sentence}')}"
 
 
 def _block(block: Block, view: View) -> Iterator[str]:

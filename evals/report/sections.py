@@ -35,12 +35,20 @@ from evals.report.text import (
     shorten,
 )
 from evals.report.verdict import headline
-from evals.report.view import HEADLINES, View, opinion_text, serving_text
+from evals.report.view import View, opinion_text, serving_text
 from evals.stats.metrics import CELLS, METRICS
 from orchestrator.core.records import MetricName, SampleKind
 from orchestrator.core.text import counted
 
-DRAWN: tuple[MetricName, ...] = tuple(name for name in METRICS if name in HEADLINES)
+DRAWN: tuple[MetricName, ...] = (
+    "case_accuracy",
+    "tool_call_validity",
+    "tool_call_accuracy",
+    "refusal_accuracy",
+    "clarification_accuracy",
+    "no_tool_accuracy",
+    "no_call_accuracy",
+)
 """Metrics with a picture; the table has all."""
 VERBS: dict[SampleKind, str] = {"refusal": "refuse", "clarification": "ask"}
 """What the reply does to a case of a kind, for the kinds that can be inferred from words."""

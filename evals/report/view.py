@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from evals.records import AdapterSummary, CellName, Comparison, EngineRecord, Flip, Metric, Report
+from evals.report.cards import Card, cards_of, labels_by_word
 from evals.report.examples import (
     MAX_EXAMPLES,
     MAX_OTHER_EXAMPLES,
@@ -26,27 +27,8 @@ from evals.report.text import metric_text
 from evals.stats.metrics import CELLS, METRICS, share
 from orchestrator.core.records import MetricName, TrialRecord
 
-HEADLINES: tuple[MetricName, ...] = (
-    "case_accuracy",
-    "tool_call_accuracy",
-    "refusal_accuracy",
-    "tool_call_validity",
-    "no_tool_accuracy",
-    "clarification_accuracy",
-)
-"""Figures for the top of the page, in order of choice: the first three that are scored."""
-NUM_HEADLINES = 3
 NO_PROOF, NO_EFFECT = "no proof", "no effect seen"
 """What is said of an adapter that is not proved to change anything, and of one that is seen to change nothing."""
-
-
-class Headline(NamedTuple):
-    """One of the three figures at the top; `against_base` has the adapter on the left."""
-
-    metric: MetricName
-    figure: Metric
-    base: Metric | None
-    against_base: Comparison | None
 
 
 class Demand(NamedTuple):
@@ -61,15 +43,17 @@ class Demand(NamedTuple):
 class View:
     """Everything that is shown.
 
-    `chosen` is the winner, without one the leader, without that None; most of the page is about it. `unscored` is the
-    number of cases without a reply by adapter. `engines` are by adapter.
+    `chosen` is the winner, without one the leader, without that None; most of the page is about it. The `cards` and
+    `against_base` are of `subject`: the chosen adapter, without one the best. `unscored` is the number of cases without
+    a reply by adapter. `engines` are by adapter.
     """
 
     report: Report
     inputs: ReportInputs
     chosen: AdapterSummary | None
+    subject: AdapterSummary | None
     base: AdapterSummary | None
-    headlines: tuple[Headline, ...]
+    cards: tuple[Card, ...]
     against_base: tuple[Comparison, ...]
     demands: tuple[Demand, ...]
     flips: tuple[Flips, ...]
@@ -90,6 +74,11 @@ class View:
     def chosen_word(self) -> str:
         """What that adapter is called."""
         return "winner" if self.report.verdict.winner else "leader"
+
+    @property
+    def by_word(self) -> dict[str, list[str]]:
+        """In which figures the subject is better and worse than the base, and in which neither is sure."""
+        return labels_by_word(self.against_base)
 
     @property
     def shown_id(self) -> str:
@@ -148,29 +137,22 @@ def make_view(
     chosen_id = report.verdict.winner or report.verdict.leader
     chosen = next((adapter for adapter in report.adapters if adapter.id == chosen_id), None)
     base = next((adapter for adapter in report.adapters if adapter.is_base), None)
-    ours = [oriented(e, chosen.id) for e in report.comparisons if chosen and chosen.id in (e.left, e.right)]
+    subject = chosen or next((adapter for adapter in report.adapters if not adapter.is_base), None)
+    ours = [oriented(e, subject.id) for e in report.comparisons if subject and subject.id in (e.left, e.right)]
     against_base = tuple(entry for entry in ours if base and entry.right == base.id)
     scored = {entry.scores.adapter_id: entry for entry in inputs.scored}
     judged = (second_opinion(scored[adapter.id], inputs.cases) for adapter in report.adapters)
     served = (serving_differences(scored[adapter.id], inputs.cases) for adapter in report.adapters)
-    by_metric = {entry.metric: entry for entry in against_base}
-    headlines = (
-        [
-            Headline(name, chosen.metrics[name], base.metrics.get(name) if base else None, by_metric.get(name))
-            for name in headline_metrics(chosen)
-        ]
-        if chosen
-        else []
-    )
     return View(
         report=report,
         inputs=inputs,
         chosen=chosen,
+        subject=subject,
         base=base,
-        headlines=tuple(headlines),
+        cards=tuple(cards_of(subject, base, against_base) if subject else ()),
         against_base=against_base,
         demands=tuple(_demands(report.adapters, scored[chosen.id if chosen else report.adapters[0].id], inputs)),
-        flips=tuple(_flips(ours, scored, inputs)),
+        flips=tuple(_flips(ours, scored, inputs) if chosen else ()),
         failures=tuple(
             adapter_failures(
                 scored[adapter.id], inputs.cases, limit=MAX_EXAMPLES if adapter is chosen else MAX_OTHER_EXAMPLES
@@ -206,12 +188,6 @@ def oriented(comparison: Comparison, left: str) -> Comparison:
     return comparison.model_copy(update=changes)
 
 
-def headline_metrics(chosen: AdapterSummary) -> list[MetricName]:
-    """Which figures stand at the top of the page."""
-    scored = [name for name in HEADLINES if name in chosen.metrics and chosen.metrics[name].value is not None]
-    return scored[:NUM_HEADLINES]
-
-
 def _demands(adapters: Sequence[AdapterSummary], shown: Scored, inputs: ReportInputs) -> Iterable[Demand]:
     for name in CELLS:
         figures = tuple(adapter.cells.get(name) for adapter in adapters)
@@ -223,6 +199,8 @@ def _flips(ours: Sequence[Comparison], scored: Mapping[str, Scored], inputs: Rep
     """Against the base, and against the adapter that comes next: what `ours` compares the chosen one with."""
     by_right: dict[str, list[Comparison]] = {}
     for comparison in ours:
+        if comparison.metric == "serving_difference_rate":
+            continue  # says how a reply is read, not what it is
         by_right.setdefault(comparison.right, []).append(comparison)
     rivals = sorted(by_right, key=lambda right: scored[right].record is not None)  # the base first
     for right in rivals[:2]:

@@ -11,13 +11,15 @@ from evals.records import (
     SearchSummary,
     TrialSummary,
 )
+from evals.report.cards import compared_metrics
 from evals.report.examples import Flips
 from evals.report.inputs import ReportInputs, read_inputs
-from evals.report.render import render_html, render_markdown
+from evals.report.page import render_html
+from evals.report.render import render_markdown
 from evals.report.runs import OtherRun, Side, compare_runs
 from evals.report.sections import sections_of
 from evals.report.verdict import cut_off_sentence, verdict_record
-from evals.report.view import headline_metrics, make_view
+from evals.report.view import make_view
 from evals.stats.comparison import compare, pair_verdicts
 from evals.stats.data_card import leak_warning
 from evals.stats.decision import decide_winner, often_cut_off, rank_adapters
@@ -78,12 +80,13 @@ def assemble_report(config: RunConfig, inputs: ReportInputs) -> Report:
     bases = [summary for summary in summaries.values() if summary.is_base]
     entries = (*sorted(ranked, key=lambda summary: summary is not chosen), *bases)
     cut_off = cut_off_sentence(often_cut_off(entries), config.eval.max_new_tokens)
+    subject = chosen or next((summary for summary in ranked if summary in candidates), None)
     return Report(
         run=_run_facts(config, inputs),
         verdict=verdict_record(decision, [*([cut_off] if cut_off else []), *_warnings(inputs)]),
         adapters=entries,
         failed_adapters=inputs.failed,
-        comparisons=(*comparisons, *_headline_comparisons(chosen, base, scores, comparisons)),
+        comparisons=(*comparisons, *_further_comparisons(subject, base, scores, comparisons)),
         search=summarise_search(inputs.trials),
         gates=check_gates(config.gates, chosen),
         timings_s={
@@ -93,18 +96,18 @@ def assemble_report(config: RunConfig, inputs: ReportInputs) -> Report:
     )
 
 
-def _headline_comparisons(
-    chosen: AdapterSummary | None,
+def _further_comparisons(
+    adapter: AdapterSummary | None,
     base: AdapterSummary | None,
     scores: Mapping[str, Scores],
     made: Sequence[Comparison],
 ) -> tuple[Comparison, ...]:
-    """The chosen adapter against the base on the figures at the top of the page that the verdict did not compare."""
-    if chosen is None or base is None:
+    """The adapter at the top of the page against the base on every share of cases that the verdict did not compare."""
+    if adapter is None or base is None:
         return ()
-    known = {entry.metric for entry in made if (entry.left, entry.right) == (chosen.id, base.id)}
-    names = [name for name in headline_metrics(chosen) if name not in known]
-    pairs = [pair_verdicts(scores[chosen.id], scores[base.id], name) for name in names]
+    known = {entry.metric for entry in made if (entry.left, entry.right) == (adapter.id, base.id)}
+    names = [name for name in compared_metrics() if name not in known]
+    pairs = [pair_verdicts(scores[adapter.id], scores[base.id], name) for name in names]
     return compare([pair for pair in pairs if pair.case_ids])
 
 

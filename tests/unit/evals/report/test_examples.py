@@ -117,7 +117,7 @@ def test_second_opinions_are_shown_where_a_judge_was_asked(tmp_path: Path) -> No
     assert [entry.summary for entry in opinion.differing] == ["classifier: refusal; judge: compliance"]
     page = (run.report / "report.html").read_text(encoding="utf-8")
     assert "classifier: refusal; judge: compliance" in page
-    assert "0.67 (0.21 to 0.94, n=3)" in page
+    assert "0.67 (0.21\u00a0to\u00a00.94, n=3)" in page
     assert "## Second opinions of a judge model" in (run.report / "report.md").read_text(encoding="utf-8")
 
 

@@ -26,7 +26,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
 
 
 def read(run: RunDir, suffix: str) -> str:
-    return (run.report / f"report.{suffix}").read_text(encoding="utf-8")
+    """A form of the report, its no-break spaces as plain ones."""
+    return (run.report / f"report.{suffix}").read_text(encoding="utf-8").replace("\u00a0", " ")
 
 
 def test_the_best_adapter_of_a_whole_run_wins_and_leads_the_report(whole: RunDir) -> None:
@@ -53,7 +54,7 @@ def test_the_figures_at_the_top_stand_beside_the_base_with_their_paired_differen
         assert METRICS[name].label in header
         assert f"n={metric.n}" in header
         assert f"base <strong>{before.value:.2f}</strong>" in header
-        assert f"+{entry.difference:.2f} " in header
+        assert f"difference <strong>+{entry.difference:.2f}</strong> " in header
         assert "p &lt; 0.0001, paired, n=" in header
 
 

@@ -1,8 +1,7 @@
 import pytest
 
-from evals.records import AdapterSummary, CanaryProof, Comparison, EngineRecord, Flip, Metric
-from evals.report.view import headline_metrics, oriented, proof_text
-from orchestrator.core.records import MetricName
+from evals.records import CanaryProof, Comparison, EngineRecord, Flip
+from evals.report.view import oriented, proof_text
 
 
 def test_a_comparison_turned_round_says_the_same_from_the_other_side() -> None:
@@ -18,23 +17,6 @@ def test_a_comparison_turned_round_says_the_same_from_the_other_side() -> None:
     assert (turned.p_value, turned.p_adjusted, turned.n, turned.num_cases_needed) == (0.06, 0.12, 50, 70)
     assert oriented(turned, "x") == entry
     assert oriented(entry, "x") is entry
-
-
-def adapter(*scored: MetricName) -> AdapterSummary:
-    known, unknown = Metric(value=0.5, n=4, low=0.2, high=0.8), Metric(value=None, n=0, low=None, high=None)
-    metrics: dict[MetricName, Metric] = {"refusal_accuracy": unknown, **dict.fromkeys(scored, known)}
-    return AdapterSummary(id="a", is_base=False, hyperparameters={}, eval_loss=None, metrics=metrics)
-
-
-def test_three_figures_stand_at_the_top_and_only_scored_ones() -> None:
-    assert headline_metrics(
-        adapter("tool_call_validity", "tool_call_accuracy", "case_accuracy", "no_tool_accuracy")
-    ) == [
-        "case_accuracy",
-        "tool_call_accuracy",
-        "tool_call_validity",
-    ]
-    assert headline_metrics(adapter("latency_p50_s")) == []
 
 
 @pytest.mark.parametrize(
