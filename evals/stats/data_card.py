@@ -44,6 +44,9 @@ def data_sentences(card: DataCard) -> list[str]:
         sentences.append(
             f"The kind of {_share(card.inferred_kinds, card.samples)} samples was inferred from the last turn."
         )
+    if card.default_systems:
+        got = _share(card.default_systems, card.samples)
+        sentences.append(f"{got} samples had no system message and got that of data.system.")
     if card.repaired_nulls:
         sentences.append(f"{card.repaired_nulls:,} nulls that a table had filled in were taken out.")
     renamed = sum(source.num_renamed for source in card.sources)

@@ -77,7 +77,8 @@ class DataCard(Record):
     """What the data of a run is.
 
     `reasons` are those of the quarantine; `flags` are findings in rows that were kept. `parts` counts samples by part,
-    and `part_kinds` by part and kind; `inferred_kinds` is how many samples' kind was inferred from their last turn.
+    and `part_kinds` by part and kind; `inferred_kinds` is how many samples' kind was inferred from their last turn,
+    and `default_systems` how many got the system prompt of `data.system`.
     `groups` are sets of samples that start alike and were dealt as one; `moved_groups` of them were moved so that no
     part lacks a kind. `pruned_tools` are held-out tools taken out of the offers of training samples (split by tool).
     `tools` is by tool name.
@@ -96,6 +97,7 @@ class DataCard(Record):
     flags: dict[str, ReasonCount]
     kinds: dict[SampleKind, int]
     inferred_kinds: int
+    default_systems: int = 0
     tags: dict[str, int]
     parts: dict[SplitName, int]
     part_kinds: dict[SplitName, dict[SampleKind, int]]

@@ -64,6 +64,8 @@ class Reason(StrEnum):
     """Kind and tags cannot both be right: harmful and answered, benign and refused, harmful and benign."""
     NO_ANSWER = "no_answer"
     """The row asks and no accepted answer to it was found, so that there is nothing to learn."""
+    MISSING_COLUMN = "missing_column"
+    """The row holds nothing in a column from which the config takes a field."""
     FUNCTION_FAILED = "function_failed"
     """The function that the config names as the format raised an exception, or gave what JSON cannot hold."""
     LEFT_OUT = "left_out"

@@ -8,6 +8,7 @@ import json
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,13 +18,14 @@ import numpy as np
 
 from orchestrator.config.evaluation import is_function
 from orchestrator.config.schema import SYNTHETIC, DataConfig, SourceConfig
-from orchestrator.core.errors import DataError
+from orchestrator.core.errors import ConfigError, DataError
 from orchestrator.core.parallel import map_chunks
 from orchestrator.core.progress import bar
 from orchestrator.core.records import JsonObject, Sample
 from orchestrator.data.card import FormatCount
 from orchestrator.data.clean.duplicates import NUM_PERM, shingles
 from orchestrator.data.formats.bfcl import answers_path, load_answers
+from orchestrator.data.formats.canonical import FORMATS
 from orchestrator.data.prepare.convert import (
     Converted,
     ConvertSettings,
@@ -32,8 +34,17 @@ from orchestrator.data.prepare.convert import (
     convert_samples,
     row_function,
 )
-from orchestrator.data.read.sources import file_name, named_files, read_source, resolve_path, source_files
-from orchestrator.data.rejection import Quarantine, Reasons
+from orchestrator.data.read.columns import look_up, read_recipe
+from orchestrator.data.read.sources import (
+    RawRow,
+    file_name,
+    named_files,
+    parse_row,
+    read_source,
+    resolve_path,
+    source_files,
+)
+from orchestrator.data.rejection import Quarantine, Reason, Reasons, RowRejected
 from orchestrator.data.split.parts import SplitItem
 from orchestrator.notation.strict_json import StrictJsonError, parse
 from orchestrator.toy.synthetic import generate_samples
@@ -41,6 +52,8 @@ from orchestrator.toy.synthetic import generate_samples
 SYNTHETIC_SAMPLES = 2000
 SYNTHETIC_SEED = 0
 """Fixed: `data.split.seed` decides where samples fall, not what they are."""
+BOOKKEEPING = frozenset({"source", "original_names", "kind_inferred"})
+"""Fields of samples that `prepare` wrote, for itself to read again."""
 SPOKEN = ("role", "content", "reasoning_content", "name")
 """What two replies must share to be the same, beside the functions that they call."""
 ROWS_PER_CHUNK = 250
@@ -63,6 +76,7 @@ class SourceTally:
     num_converted: int = 0
     repaired_nulls: int = 0
     num_renamed: int = 0
+    columns: set[str] = field(default_factory=set)
 
     def format_counts(self) -> dict[str, FormatCount]:
         """Rows by format, and why the first of each was taken for it."""
@@ -83,6 +97,7 @@ class Samples:
         self.tags: list[tuple[str, ...]] = []
         self.sources = array("L")
         self.kinds_inferred = bytearray()
+        self.default_systems = bytearray()
 
     def __len__(self) -> int:
         return len(self.items)
@@ -103,6 +118,7 @@ class Samples:
         self.tags.append(self._shared(sample.tags))
         self.sources.append(source)
         self.kinds_inferred.append(sample.is_kind_inferred)
+        self.default_systems.append(sample.has_default_system)
 
     def _shared(self, names: tuple[str, ...]) -> tuple[str, ...]:
         return self._tuples.setdefault(names, names)
@@ -151,9 +167,53 @@ def _opened(source: SourceConfig, base_dir: Path) -> SourceTally:
     named_files(source, base_dir=base_dir)
     if is_function(source.format):
         row_function(source.format)
+    _refuse_unknown_fields(source)
     files = source_files(source, base_dir=base_dir)
     names = tuple(file_name(file, source, base_dir=base_dir) for file in files)
     return SourceTally(source, files=names, sha256=_sha256(files) if files else None)
+
+
+def _refuse_unknown_fields(source: SourceConfig) -> None:
+    """Refuse fields that no format reads, and templates that cannot be read."""
+    formats = [form for name, form in FORMATS.items() if source.format in ("auto", name)]
+    known = sorted(set().union(*(form.fields for form in formats)) - BOOKKEEPING)
+    for name, recipe in source.fields.items():
+        read_recipe(recipe)
+        if name not in known:
+            what = "no format reads" if source.format == "auto" else f"the format {source.format} does not read"
+            fix = "On the left stands a field of the format, on the right a column of yours (docs/data.md)"
+            allowed = ", ".join(known)
+            raise ConfigError(f"{what} a field {name!r}", where="data.sources.fields", allowed=allowed, fix=fix)
+
+
+def refuse_unmatched_fields(tally: SourceTally, base_dir: Path) -> None:
+    """Refuse a source of which no row has a column that `fields` names: the name must be wrong.
+
+    Raises:
+        DataError: If there is such a column.
+    """
+    fields = tally.config.fields.items()
+    named = [(column.name, name) for name, recipe in fields for column in read_recipe(recipe).columns]
+    unseen = [(column, name) for column, name in named if column not in tally.columns]
+    if not unseen or (not tally.num_converted and tally.quarantined[Reason.MISSING_COLUMN] < tally.num_rows):
+        return
+    first = _first_row(tally.config, base_dir)
+    for column, name in unseen:
+        if look_up(first, column) is None:
+            raise DataError(
+                f"no row has the column {column!r}, which `fields` gives for `{name}`",
+                where=tally.config.path,
+                allowed=f"the columns of the first row: {', '.join(first)}",
+                fix="Correct data.sources[].fields",
+            )
+
+
+def _first_row(source: SourceConfig, base_dir: Path) -> JsonObject:
+    for row in read_source(source, base_dir=base_dir):
+        with suppress(RowRejected):
+            if isinstance(row, RawRow):
+                return parse_row(row)
+    return {}
 
 
 def _sha256(files: Iterable[Path]) -> str:
@@ -168,10 +228,11 @@ def _converted(source: SourceConfig, config: DataConfig, base_dir: Path) -> Iter
     if source.path == SYNTHETIC:
         count = source.limit or SYNTHETIC_SAMPLES
         made = generate_samples(count, seed=SYNTHETIC_SEED, catalogue=source.catalogue)
-        return map_chunks(convert_samples, made, chunk_size=ROWS_PER_CHUNK)
+        return map_chunks(partial(convert_samples, system=config.system), made, chunk_size=ROWS_PER_CHUNK)
     assert source.format != "synthetic", "the config allows this format for the path `synthetic` alone"
     answers, tools = _answers(source, base_dir), _tools(source, base_dir)
-    settings = ConvertSettings(source.format, config.reasoning == "keep", answers, tools)
+    keep = config.reasoning == "keep"
+    settings = ConvertSettings(source.format, keep, answers, tools, source.fields, config.system)
     rows = read_source(source, base_dir=base_dir)
     return map_chunks(partial(convert_rows, settings=settings), rows, chunk_size=ROWS_PER_CHUNK)
 
@@ -214,6 +275,7 @@ def _count(row: Converted | Refused, tally: SourceTally) -> None:
         tally.num_converted += 1
         tally.ignored.update(row.ignored)
         tally.repaired_nulls += row.repaired_nulls
+        tally.columns.update(row.columns)
     tally.formats[name] += 1
     tally.format_reasons.setdefault(name, row.detected.why if row.detected else "made by the built-in generator")
 

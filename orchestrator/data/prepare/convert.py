@@ -12,14 +12,14 @@ import numpy as np
 from orchestrator.config.evaluation import RowFormat, is_function
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.files import dump_line
-from orchestrator.core.records import JsonObject, QuarantinedRow, Sample
+from orchestrator.core.records import JsonObject, Message, QuarantinedRow, Sample
 from orchestrator.data.clean.duplicates import shingles, signature
 from orchestrator.data.clean.quality import Flag, check_sample, find_flags
 from orchestrator.data.formats.bfcl import with_answer
 from orchestrator.data.formats.canonical import content_hash, ignored_fields, sample_from_row
 from orchestrator.data.formats.common import TOOL_LISTS
 from orchestrator.data.formats.detect import Detected, detect_format
-from orchestrator.data.read.sources import RawRow, parse_row, quarantined
+from orchestrator.data.read.sources import RawRow, parse_mapped_row, parse_row, quarantined
 from orchestrator.data.read.tables import value_row
 from orchestrator.data.rejection import Reason, RowRejected
 from orchestrator.data.split.parts import SplitItem, group_key
@@ -31,17 +31,23 @@ TOOL_FIELDS = (*TOOL_LISTS, "function")
 class ConvertSettings(NamedTuple):
     """How the rows of one source are read, and as what: `auto`, a `RowFormat` or a `RowFunction`.
 
-    `answers` are BFCL's, by id, `tools` are offered in rows without any.
+    `answers` are BFCL's, by id, `tools` are offered in rows without any. `fields` and `system` are those of the config.
     """
 
     row_format: str
     keep_reasoning: bool
     answers: Mapping[str, list[Any]]
-    tools: list[Any] | None = None
+    tools: list[Any] | None
+    fields: Mapping[str, str]
+    system: str | None
 
 
 class Converted(NamedTuple):
-    """A good row. `line` is its sample as JSON; `detected` is None for generated samples."""
+    """A good row. `line` is its sample as JSON; `detected` is None for generated samples.
+
+    `columns` are those of `data.sources[].fields` that hold something, `has_default_system` says that `data.system` was
+    put in front.
+    """
 
     line: str
     id: str
@@ -53,6 +59,8 @@ class Converted(NamedTuple):
     ignored: tuple[str, ...]
     repaired_nulls: int
     flags: tuple[Flag, ...]
+    has_default_system: bool
+    columns: tuple[str, ...] = ()
 
 
 class Refused(NamedTuple):
@@ -70,7 +78,7 @@ def convert_rows(rows: list[RawRow | QuarantinedRow], settings: ConvertSettings)
 def _convert(row: RawRow, settings: ConvertSettings) -> Converted | Refused:
     detected: Detected | None = None
     try:
-        value = parse_row(row)
+        value, columns = parse_mapped_row(row, settings.fields)
         if is_function(settings.row_format):
             value = _from_function(row_function(settings.row_format), value)
         if settings.tools is not None and not any(value.get(name) for name in TOOL_FIELDS):
@@ -81,15 +89,17 @@ def _convert(row: RawRow, settings: ConvertSettings) -> Converted | Refused:
         source = f"{row.source}:{row.line}"
         keep = settings.keep_reasoning
         sample, is_inferred = sample_from_row(value, detected.format, source=source, keep_reasoning=keep)
-        converted = convert_sample(sample, is_kind_inferred=is_inferred)
-        return converted._replace(detected=detected, ignored=tuple(ignored_fields(value, detected.format)))
+        converted = convert_sample(sample, is_kind_inferred=is_inferred, system=settings.system)
+        ignored = tuple(ignored_fields(value, detected.format))
+        return converted._replace(detected=detected, ignored=ignored, columns=columns)
     except RowRejected as rejected:
         return Refused(quarantined(row, rejected.reason, rejected.detail), detected)
 
 
 def _format_of(value: dict[str, Any], settings: ConvertSettings) -> Detected:
     if settings.row_format == "auto":
-        return detect_format(value)
+        detected = detect_format(value)
+        return detected._replace(why=f"{detected.why}, with `fields`") if settings.fields else detected
     if is_function(settings.row_format):
         return Detected("messages", f"the function {settings.row_format} returns it")
     return Detected(cast("RowFormat", settings.row_format), "the config says so")
@@ -140,9 +150,16 @@ def function_files(name: str) -> list[Path]:
     raise ConfigError("the function is in no Python file", where=f"data.sources.format {name}")
 
 
-def convert_sample(sample: Sample, *, is_kind_inferred: bool) -> Converted:
-    """Check a sample (see `check_sample`) and describe it for duplicates, splits and counts."""
+def convert_sample(sample: Sample, *, is_kind_inferred: bool, system: str | None) -> Converted:
+    """Check a sample (see `check_sample`) and describe it for duplicates, splits and counts.
+
+    `system` becomes the system message of a sample that has none; None leaves it without.
+    """
     sample, num_nulls = check_sample(sample)
+    gets_system = system is not None and all(message.role != "system" for message in sample.messages)
+    if gets_system:
+        messages = (Message(role="system", content=system), *sample.messages)
+        sample = sample.model_copy(update={"messages": messages})
     line = dump_line(sample)
     item = SplitItem(
         content=bytes.fromhex(content_hash(sample))[:16],
@@ -162,15 +179,16 @@ def convert_sample(sample: Sample, *, is_kind_inferred: bool) -> Converted:
         ignored=(),
         repaired_nulls=num_nulls,
         flags=tuple(find_flags(sample, line, is_kind_inferred=is_kind_inferred)),
+        has_default_system=gets_system,
     )
 
 
-def convert_samples(samples: list[Sample]) -> list[Converted | Refused]:
+def convert_samples(samples: list[Sample], *, system: str | None) -> list[Converted | Refused]:
     """Every generated sample, checked like a row of a file."""
     converted: list[Converted | Refused] = []
     for sample in samples:
         try:
-            converted.append(convert_sample(sample, is_kind_inferred=False))
+            converted.append(convert_sample(sample, is_kind_inferred=False, system=system))
         except RowRejected as refusal:
             found = {"reason": refusal.reason, "detail": refusal.detail, "raw": dump_line(sample)}
             converted.append(Refused(QuarantinedRow(source=sample.source, **found), None))

@@ -21,7 +21,7 @@ from orchestrator.core.records import QuarantinedRow, SampleKind
 from orchestrator.data.card import DataCard, HeldOutName, LeakCard, Overlap, ReasonCount, SourceCard, ToolCard
 from orchestrator.data.clean.duplicates import near_duplicates, similar_to
 from orchestrator.data.formats.bfcl import answers_path
-from orchestrator.data.prepare.collect import Samples, SourceTally, collect, contradictions
+from orchestrator.data.prepare.collect import Samples, SourceTally, collect, contradictions, refuse_unmatched_fields
 from orchestrator.data.prepare.convert import function_files
 from orchestrator.data.read.sources import clip_raw, named_files, source_files
 from orchestrator.data.rejection import NOT_BAD, Quarantine, Reason, Reasons
@@ -70,6 +70,7 @@ def prepare_data(config: RunConfig, run: RunDir, *, base_dir: Path) -> DataCard:
             kept = _without_repeats(samples, config.data, tallies, quarantine)
         reasons = quarantine.reasons.counts()
         for tally in tallies:
+            refuse_unmatched_fields(tally, base_dir)
             _refuse_without_samples(tally, run)
         _refuse_bad_data(tallies, reasons, config.data, run)
         assignment = assign_parts([samples.items[index] for index in kept], config.data.split)
@@ -250,6 +251,7 @@ def _card(samples: Samples, chosen: _Chosen, tallies: list[SourceTally], num_pru
         flags={},
         kinds=_sorted(Counter(item.kind for item in items)),
         inferred_kinds=sum(samples.kinds_inferred[index] for index in chosen.kept),
+        default_systems=sum(samples.default_systems[index] for index in chosen.kept),
         tags=_sorted(Counter(tag for index in chosen.kept for tag in samples.tags[index])),
         parts={part: by_part[part].total() for part in PARTS},
         part_kinds={part: _sorted(by_part[part]) for part in PARTS},

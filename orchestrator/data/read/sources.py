@@ -4,7 +4,7 @@ A bad row becomes a `QuarantinedRow`; a source that cannot be read as a whole is
 `parse_row`, which any process can call.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from orchestrator.config.schema import HUB, SYNTHETIC, SourceConfig
 from orchestrator.core.errors import DataError, causes
 from orchestrator.core.records import JsonObject, QuarantinedRow
+from orchestrator.data.read.columns import Mapped, map_fields
 from orchestrator.data.read.file_bytes import GZIP_SUFFIX, Found, refuse_unreadable
 from orchestrator.data.read.json_files import ALL_TURN_LISTS, read_json, read_json_lines
 from orchestrator.data.read.tables import read_csv, read_parquet, value_row
@@ -222,12 +223,18 @@ def parse_row(row: RawRow) -> JsonObject:
 
     RowRejected if the row is not strict JSON or no object, or a CSV cell of turns is not strict JSON.
     """
+    return parse_mapped_row(row, {}).row
+
+
+def parse_mapped_row(row: RawRow, fields: Mapping[str, str]) -> Mapped:
+    """The row as `parse_row` gives it, with `data.sources[].fields` applied; a CSV cell is read by its mapped name."""
     if not isinstance(row.content, str):
-        return {column: _cell_value(column, cell) for column, cell in row.content.items()}
+        mapped = map_fields(row.content, fields)
+        return mapped._replace(row={column: _cell_value(column, cell) for column, cell in mapped.row.items()})
     value = _strict(row.content, "")
     if not isinstance(value, dict):
         raise RowRejected(Reason.ROW_NOT_AN_OBJECT, f"the row is {dump_loosely(value)[:80]}, not an object")
-    return value
+    return map_fields(value, fields)
 
 
 def _strict(text: str, where: str) -> Any:
@@ -237,8 +244,8 @@ def _strict(text: str, where: str) -> Any:
         raise RowRejected(FAULT_REASONS[error.fault.code], f"{where}{error.fault.detail}") from None
 
 
-def _cell_value(column: str, cell: str) -> Any:
-    if column in TEXT_COLUMNS or not cell.lstrip().startswith(("[", "{")):
+def _cell_value(column: str, cell: Any) -> Any:
+    if not isinstance(cell, str) or column in TEXT_COLUMNS or not cell.lstrip().startswith(("[", "{")):
         return cell
     if column in ALL_TURN_LISTS:
         return _strict(cell, f"`{column}` is ")

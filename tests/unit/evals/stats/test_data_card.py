@@ -155,6 +155,7 @@ def test_sentences_tell_what_happened_to_the_rows() -> None:
     fields = {f"f{number}": 10 - number for number in range(10)}
     card = make_card(
         inferred_kinds=575,
+        default_systems=230,
         repaired_nulls=7,
         moved_groups=2,
         pruned_tools=9,
@@ -162,6 +163,7 @@ def test_sentences_tell_what_happened_to_the_rows() -> None:
     )
     assert data_sentences(card)[1:] == [
         "The kind of 575 (50.0%) samples was inferred from the last turn.",
+        "230 (20.0%) samples had no system message and got that of data.system.",
         "7 nulls that a table had filled in were taken out.",
         "5 samples got a new id because theirs was taken.",
         "2 of 1,100 groups of samples that start alike were moved to another part, so that no part lacks a kind.",
