@@ -5,6 +5,7 @@ from typing import Any, Literal, get_args
 from pydantic import Field
 
 from orchestrator.chat.formats.reply import ParseFault, ServedReply
+from orchestrator.chat.serve_command import ServeCommand
 from orchestrator.config.evaluation import RESERVED_SUITE
 from orchestrator.core.errors import OrchestratorError, RunConflictError
 from orchestrator.core.records import (
@@ -235,8 +236,9 @@ class EngineRecord(Record):
     Written before the first reply and completed after the last. `inputs_sha256` covers everything but the prompt that
     decides a reply; replies made under another digest are not taken over. `canary` is None for the base; with several
     engines it is the weakest of their proofs. `load_s` and `generate_s` are seconds of engine time, summed over
-    engines. Of the replies `num_resumed` were there from an evaluation that was cut off, `num_retried` were asked for a
-    second time because an engine died.
+    engines. `base` is the folder or hub id that vLLM loads, None in records of earlier versions; `reply_format` is how
+    calls are written, None for a judge. Of the replies `num_resumed` were there from an evaluation that was cut off,
+    `num_retried` were asked for a second time because an engine died.
     """
 
     adapter_id: str
@@ -244,6 +246,8 @@ class EngineRecord(Record):
     weights_sha256: str | None
     applied_as: AppliedAs
     canary: CanaryProof | None = None
+    base: str | None = None
+    reply_format: str | None = None
     device: str
     dtype: str | None = None
     num_engines: int
@@ -372,7 +376,11 @@ class GateResult(Record):
 
 
 class Report(Record):
-    """`report.json`; its keys are stable. `other_run` is a `report.runs.OtherRun`, None where none was asked for."""
+    """`report.json`; its keys are stable.
+
+    `serve_command` serves the winner, or without one the leader; None without either, and where nothing tells what the
+    replies were made with. `other_run` is a `report.runs.OtherRun`, None where none was asked for.
+    """
 
     run: JsonObject
     verdict: WinnerVerdict
@@ -383,4 +391,5 @@ class Report(Record):
     gates: tuple[GateResult, ...]
     timings_s: dict[str, float]
     data: JsonObject
+    serve_command: ServeCommand | None = None
     other_run: JsonObject | None = None

@@ -183,6 +183,8 @@ def _write_scored(
         weights_sha256=None if is_base else adapter_id * 4,
         applied_as="base" if is_base else "merged",
         canary=None if is_base else CanaryProof(num_prompts=8, num_texts_moved=7, largest_shift=3.21, noise=0.0004),
+        base="/cache/tiny-base",
+        reply_format="hermes",
         device="cpu",
         num_engines=2,
         load_s=2.4,

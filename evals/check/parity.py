@@ -99,7 +99,7 @@ def check_parity(config: RunConfig, run: RunDir, *, with_serving_parser: bool = 
         stored = json.loads(path.read_text(encoding="utf-8"))
         if stored["digest"] == digest:
             return parse_line(json.dumps(stored["card"]), ParityCard, where=str(path))
-    form = chat_format(tokenizer, thinking=config.data.reasoning == "keep")
+    form = chat_format(tokenizer, thinking=config.data.thinking)
     check = _Check(form, replace(form, template=base))
     try:
         check.reply_format = reply_format_of(config.eval.reply_format, form.template)

@@ -13,14 +13,15 @@ from evals.cases.suites import read_suite
 from evals.evaluate.rescore import keep_failures, raise_failures, score_replies
 from evals.generate.canary import NUM_CANARIES, pick_canaries
 from evals.generate.dealing import Work
-from evals.generate.engine import Adapter, EngineSettings, Prompt, adapters_for_engine, smallest_served_rank
+from evals.generate.engine import Adapter, EngineSettings, Prompt, adapters_for_engine
 from evals.generate.engines import Engines, answer_all, engine_kv_cache_bytes
 from evals.generate.journal import Journal, engine_record, inputs_sha256, remove_replies
 from evals.judge.second_opinion import JUDGED_KINDS, judge_prompts, judgements_of
 from evals.records import Case, FailedAdapter, Generation, Scores
 from evals.stats.agreement import agreement
-from orchestrator.chat.formats import REPLY_FORMATS, reply_format_of
+from orchestrator.chat.formats import reply_format_of
 from orchestrator.chat.rendering import render_prompt
+from orchestrator.chat.serve_command import smallest_served_rank
 from orchestrator.config.evaluation import JudgeConfig
 from orchestrator.config.schema import ModelConfig, RunConfig
 from orchestrator.core.errors import AdapterError, DataError, EvaluationError
@@ -65,7 +66,7 @@ def evaluate_run(config: RunConfig, run: RunDir, engines: Engines) -> list[Score
         max_lora_rank=smallest_served_rank([record.r for record in records.values()]),
         max_new_tokens=config.eval.max_new_tokens,
         temperature=config.eval.temperature,
-        serving_parser=REPLY_FORMATS[reply_format].vllm_parser,
+        reply_format=reply_format,
     )
     served = adapters_for_engine({id_: (run.adapter(id_), record.sha256) for id_, record in records.items()})
     adapters = counted(len(served), "adapter")
@@ -106,7 +107,7 @@ def _cases_text(cases: Sequence[Case]) -> str:
 
 
 def _render(config: RunConfig, tokenizer: PreTrainedTokenizerBase, cases: Sequence[Case]) -> list[Prompt]:
-    thinking = config.data.reasoning == "keep"
+    thinking = config.data.thinking
     with bar("prompts", len(cases)) as advance:
         prompts = []
         for case in cases:

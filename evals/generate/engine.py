@@ -15,14 +15,12 @@ from typing import Any, Literal, NamedTuple
 
 from evals.generate.canary import CANARY_LOGPROBS, CANARY_TOKENS, Trace, prove_applied
 from evals.records import AppliedAs, CanaryProof, Generation
+from orchestrator.chat.formats import REPLY_FORMATS
 from orchestrator.chat.formats.reply import ServedReply
 from orchestrator.chat.serving import serving_reader
 from orchestrator.config.schema import ModelConfig
 from orchestrator.core.errors import AdapterError, EvaluationError
 from orchestrator.core.records import Record
-
-SERVED_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""Values that vLLM allows for `max_lora_rank`; time and memory grow with it."""
 
 IN_PROCESS = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
 """Environment of the process that holds the engine. In that very process it starts in a fraction of the time."""
@@ -39,8 +37,8 @@ BATCH_S = 0.25
 class EngineSettings(Record):
     """What an engine needs to know at its start. Sizes in tokens and bytes; None leaves a size to vLLM.
 
-    `dtype` `auto` is decided where the engine is. `max_lora_rank` is None without adapters. `serving_parser` names a
-    parser of vLLM that each reply is also read with. `choices`, if any, are the only texts that a reply may be.
+    `dtype` `auto` is decided where the engine is. `max_lora_rank` is None without adapters. `reply_format` is how calls
+    are written, None where none are expected. `choices`, if any, are the only texts that a reply may be.
     """
 
     base: ModelConfig
@@ -52,8 +50,13 @@ class EngineSettings(Record):
     max_new_tokens: int
     temperature: float
     seed: int
-    serving_parser: str | None = None
+    reply_format: str | None = None
     choices: tuple[str, ...] = ()
+
+    @property
+    def serving_parser(self) -> str | None:
+        """The parser of vLLM that each reply is also read with; None where there is none for the format."""
+        return REPLY_FORMATS[self.reply_format].vllm_parser if self.reply_format else None
 
 
 class Prompt(NamedTuple):
@@ -92,19 +95,6 @@ class Batch(NamedTuple):
 
     generations: list[Generation]
     generate_s: float
-
-
-def smallest_served_rank(ranks: Sequence[int]) -> int | None:
-    """The smallest allowed `max_lora_rank` that fits all `ranks`; None when there are none.
-
-    Raises:
-        AdapterError: If a rank is above all that vLLM allows.
-    """
-    if not ranks:
-        return None
-    if max(ranks) > SERVED_RANKS[-1]:
-        raise AdapterError(f"rank {max(ranks)} cannot be served", allowed=f"up to {SERVED_RANKS[-1]}")
-    return next(served for served in SERVED_RANKS if served >= max(ranks))
 
 
 def load_vllm() -> None:

@@ -17,6 +17,7 @@ from evals.records import CanaryProof, EngineRecord, Generation
 from orchestrator.core.errors import DataError
 from orchestrator.core.files import digest_of, dump_jsonl, parse_line, write_text_atomic
 from orchestrator.core.progress import say
+from orchestrator.models.base import loadable_name
 from orchestrator.run.folder import package_versions
 from orchestrator.run.paths import RunDir
 
@@ -31,7 +32,8 @@ def inputs_sha256(settings: EngineSettings, base: str, adapter: str | None, *, m
     can end a reply.
     """
     versions = {name: version for name, version in package_versions().items() if name in DECIDING_PACKAGES}
-    deciding = settings.model_dump(mode="json", exclude={"max_model_len", "kv_cache_bytes", "max_lora_rank"})
+    undecided = {"max_model_len", "kv_cache_bytes", "max_lora_rank", "reply_format"}
+    deciding = settings.model_dump(mode="json", exclude=undecided) | {"serving_parser": settings.serving_parser}
     return digest_of(deciding, base, adapter, versions, max_model_len)
 
 
@@ -42,6 +44,8 @@ def engine_record(adapter: Adapter | None, inputs_sha256: str, settings: EngineS
         inputs_sha256=inputs_sha256,
         weights_sha256=adapter.sha256 if adapter else None,
         applied_as="base" if adapter is None else "lora_request" if settings.on_gpu else "merged",
+        base=loadable_name(settings.base),
+        reply_format=settings.reply_format,
         device="gpu" if settings.on_gpu else "cpu",
         num_engines=count,
     )
@@ -88,7 +92,7 @@ class Journal:
         except (OSError, DataError):
             stored = None
         if stored is not None and stored.inputs_sha256 == record.inputs_sha256:
-            return stored
+            return stored.model_copy(update={"base": record.base, "reply_format": record.reply_format})
         path = self._run.generations(record.adapter_id)
         if path.is_file():
             say(f"The replies of {record.adapter_id} were made with other settings or versions, and are made again.")

@@ -100,7 +100,7 @@ def gist_rows(report: Report) -> list[tuple[str, ...]]:
 
 
 def gist_lines(report: Report) -> Iterator[str]:
-    """The verdict, what could not be scored, the other run, and the gates that are not met."""
+    """The verdict, what could not be scored, the other run, the gates that are not met, and how to serve."""
     yield f"{headline(report.verdict)}. {report.verdict.reason}"
     for failure in report.failed_adapters:
         yield f"Not scored: {failure.adapter_id}: {failure.error}: {failure.message}"
@@ -109,6 +109,10 @@ def gist_lines(report: Report) -> Iterator[str]:
     for gate in report.gates:
         if not gate.passed:
             yield f"Gate not met: {gate.metric} is {_figure(gate.value)}, wanted {gate.bound}."
+    if report.serve_command is not None:
+        yield f"Serve {report.serve_command.adapter_id}: {report.serve_command.command}"
+        if report.serve_command.note:
+            yield report.serve_command.note
 
 
 def _row(adapter: AdapterSummary) -> tuple[str, ...]:

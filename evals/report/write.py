@@ -23,6 +23,7 @@ from evals.report.view import make_view
 from evals.stats.comparison import compare, pair_verdicts
 from evals.stats.data_card import leak_warning
 from evals.stats.decision import decide_winner, often_cut_off, rank_adapters
+from orchestrator.chat.serve_command import Scored, ServeCommand, serve_command
 from orchestrator.config.load import load_config
 from orchestrator.config.schema import Gate, RunConfig
 from orchestrator.core.files import digest_of, write_text_atomic
@@ -93,7 +94,20 @@ def assemble_report(config: RunConfig, inputs: ReportInputs) -> Report:
             stage: entry.duration_s for stage, entry in inputs.ledger.stages.items() if entry.duration_s is not None
         },
         data=inputs.data.content,
+        serve_command=_serve_command(config, inputs, decision.leader),
     )
+
+
+def _serve_command(config: RunConfig, inputs: ReportInputs, chosen_id: str | None) -> ServeCommand | None:
+    chosen = next((scored for scored in inputs.scored if scored.scores.adapter_id == chosen_id), None)
+    if chosen is None or chosen.record is None:
+        return None
+    record, engine = chosen.record, chosen.engine
+    if engine is None or engine.base is None or engine.reply_format is None:
+        return None
+    on_cpu, temperature = engine.device == "cpu", config.eval.temperature
+    as_scored = Scored(engine.base, engine.reply_format, on_cpu, engine.dtype, temperature)
+    return serve_command(record.id, inputs.run.adapter(record.id).resolve(), record.r, as_scored)
 
 
 def _further_comparisons(

@@ -50,6 +50,16 @@ def training_template(tokenizer: PreTrainedTokenizerBase) -> str:
         tokenizer.chat_template = given
 
 
+def served_template(template: str, *, thinking: bool) -> str:
+    """A template that renders without any argument what `template` renders with `enable_thinking` as given.
+
+    Many templates think unless they are told not to, and a server's clients seldom say. Theirs is still obeyed.
+    """
+    default = "true" if thinking else "false"
+    # The line break ends the line for what follows, as at the start of a file, and is not rendered.
+    return f"{{%- set enable_thinking = enable_thinking if enable_thinking is defined else {default} %}}\n{template}"
+
+
 def is_marked(template: str) -> bool:
     """Whether the template marks which of its output is the assistant's."""
     return bool(has_generation_markers(template))

@@ -107,3 +107,8 @@ class DataConfig(Section):
     runs, found by MinHash); None leaves out exact duplicates only."""
     max_quarantine_rate: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
     """Refuse the data when more than this share of its rows is bad; duplicates are left out without counting here."""
+
+    @property
+    def thinking(self) -> bool:
+        """Whether the assistant may think before it speaks."""
+        return self.reasoning == "keep"

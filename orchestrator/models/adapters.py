@@ -1,6 +1,6 @@
 """The one adapter format: PEFT's two files as safetensors and JSON, beside a record of where they came from.
 
-    adapters/<id>/adapter_model.safetensors  adapter_config.json  adapter.json  chat_template.jinja
+    adapters/<id>/adapter_model.safetensors  adapter_config.json  adapter.json  and the tokenizer with its template
 
 The id is the name of the trial. What the adapter is, is the hash of the two PEFT files in its record.
 """
@@ -19,6 +19,7 @@ import torch
 from peft import LoraConfig as PeftLoraConfig
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
+from transformers import PreTrainedTokenizerBase
 
 from orchestrator.config.schema import LoraConfig
 from orchestrator.core.errors import AdapterError
@@ -28,7 +29,7 @@ from orchestrator.models.base import BaseWeights
 from orchestrator.run.paths import RunDir
 
 WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
-RECORD, TEMPLATE = "adapter.json", "chat_template.jinja"
+RECORD = "adapter.json"
 
 _TENSOR_NAME = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
 _Pair = tuple[torch.Tensor, torch.Tensor]
@@ -48,13 +49,15 @@ def peft_config(lora: LoraConfig) -> PeftLoraConfig:
     )
 
 
-def keep_adapter(source: Path, run: RunDir, trial: TrialRecord, *, base: str, chat_template: str) -> AdapterRecord:
+def keep_adapter(
+    source: Path, run: RunDir, trial: TrialRecord, *, base: str, tokenizer: PreTrainedTokenizerBase
+) -> AdapterRecord:
     """Copy PEFT's two files out of a trial's checkpoint of its best step into the run, with their record.
 
     An adapter of the same name that is there already is replaced: readers find the whole of one or of the other.
 
-    `base` is the base model's name in the configuration. `chat_template` rendered the training; a server must use the
-    same.
+    `base` is the base model's name in the configuration. `tokenizer` is saved beside them: its template must render
+    without any argument what was trained, because that is how a server uses it.
 
     Raises:
         AdapterError: If a file is missing or the trial has no best step.
@@ -72,7 +75,7 @@ def keep_adapter(source: Path, run: RunDir, trial: TrialRecord, *, base: str, ch
     partial.chmod(0o755)
     shutil.copyfile(source / WEIGHTS, partial / WEIGHTS)
     write_text_atomic(partial / SETTINGS, json.dumps(settings, indent=2, sort_keys=True) + "\n")
-    write_text_atomic(partial / TEMPLATE, chat_template)
+    tokenizer.save_pretrained(partial)
     sha256 = digest_of(partial / WEIGHTS, partial / SETTINGS)
     record = AdapterRecord(
         id=trial.trial_id,

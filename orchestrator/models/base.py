@@ -52,6 +52,16 @@ def base_folder(model: ModelConfig) -> Path:
         ) from None
 
 
+def loadable_name(model: ModelConfig) -> str:
+    """What transformers and vLLM load the base by: a folder's absolute path, or its hub id.
+
+    Raises:
+        ModelNotFoundError: If the built-in toy base is damaged, or a folder holds no model.
+    """
+    is_local = model.base == TINY or Path(model.base).expanduser().is_dir()
+    return str(base_folder(model)) if is_local else model.base
+
+
 def load_tokenizer(folder: Path, *, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     """The base's tokenizer, with the chat template that renders both training and evaluation."""
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import ray.train
 
+from orchestrator.chat.template import served_template
 from orchestrator.core.files import parse_line, write_text_atomic
 from orchestrator.core.records import EvalPoint, Record, StopReason, TrialRecord, TrialStatus, reason_to_stop
 from orchestrator.models.adapters import keep_adapter
@@ -105,9 +106,8 @@ def keep_best(trial: TrainedTrial, run: RunDir, plan: TrainPlan, record: TrialRe
     if record.best_step is None or trial.best_checkpoint is None:
         return record
     tokenizer = load_tokenizer(base_folder(plan.model), trust_remote_code=plan.model.trust_remote_code)
-    adapter = keep_adapter(
-        trial.best_checkpoint, run, record, base=plan.model.base, chat_template=str(tokenizer.chat_template)
-    )
+    tokenizer.chat_template = served_template(str(tokenizer.chat_template), thinking=plan.thinking)
+    adapter = keep_adapter(trial.best_checkpoint, run, record, base=plan.model.base, tokenizer=tokenizer)
     return record.model_copy(update={"adapter_id": adapter.id})
 
 

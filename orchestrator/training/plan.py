@@ -13,7 +13,8 @@ EVALUATIONS_PER_RUN = 10
 class TrainPlan(Record):
     """One adapter to train. Produced by `plan_training`, consumed by the workers.
 
-    `train_tokens` and `val_tokens` are folders of tokenised samples that every worker can read.
+    `train_tokens` and `val_tokens` are folders of tokenised samples that every worker can read; `thinking` says how
+    they were rendered.
     """
 
     model: ModelConfig
@@ -27,6 +28,7 @@ class TrainPlan(Record):
     max_steps: int
     eval_steps: int
     warmup_steps: int
+    thinking: bool = False
 
     @property
     def accumulation_steps(self) -> int:
@@ -65,4 +67,5 @@ def plan_training(config: RunConfig, run: RunDir, shape: WorkerShape, *, num_sam
         max_steps=steps,
         eval_steps=min(config.train.eval_steps or math.ceil(steps / EVALUATIONS_PER_RUN), steps),
         warmup_steps=round(config.train.warmup_ratio * steps),
+        thinking=config.data.thinking,
     )

@@ -25,10 +25,12 @@ from orchestrator.core.errors import UnscoredAdaptersError
 from orchestrator.core.files import read_jsonl, write_text_atomic
 from orchestrator.core.records import AdapterRecord, Sample
 from orchestrator.models.adapters import keep_adapter
+from orchestrator.models.base import load_tokenizer
 from orchestrator.run.cluster import cluster_session
 from orchestrator.run.folder import open_run
 from orchestrator.run.paths import RunDir
 from orchestrator.toy.synthetic import generate_samples
+from orchestrator.toy.tiny import tiny_base_folder
 
 pytestmark = [pytest.mark.vllm, pytest.mark.ray, pytest.mark.usefixtures("joins_cluster")]
 
@@ -36,7 +38,8 @@ SAMPLES = list(generate_samples(120, seed=7, catalogue="easy"))
 
 
 def keep(run: RunDir, folder: Path, *, base: str = "tiny", trial: str = "t0") -> AdapterRecord:
-    return keep_adapter(folder, run, make_trial(trial), base=base, chat_template="")
+    tokenizer = load_tokenizer(tiny_base_folder(), trust_remote_code=False)
+    return keep_adapter(folder, run, make_trial(trial), base=base, tokenizer=tokenizer)
 
 
 def start_run(storage: Path, name: str, samples: list[Sample], **eval_fields: object) -> tuple[RunConfig, RunDir]:

@@ -13,9 +13,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from evals.generate.canary import NUM_CANARIES
-from evals.generate.engine import SERVED_RANKS, Adapter, Batch, Engine, EngineSettings, Loaded, Prompt
+from evals.generate.engine import Adapter, Batch, Engine, EngineSettings, Loaded, Prompt
 from evals.records import Generation
 from orchestrator.chat.rendering import render_prompt
+from orchestrator.chat.serve_command import SERVED_RANKS
 from orchestrator.config.schema import ModelConfig
 from orchestrator.core.errors import AdapterError, InertAdapterError
 from orchestrator.models.adapters import load_adapter
@@ -62,7 +63,7 @@ def settings(prompts: list[Prompt], **changes: object) -> EngineSettings:
         max_new_tokens=MAX_NEW_TOKENS,
         temperature=0.0,
         seed=0,
-        serving_parser="hermes",
+        reply_format="hermes",
     )
     return usual.model_copy(update=changes)
 
@@ -162,7 +163,7 @@ def test_each_reply_is_also_read_by_the_serving_parser(engine: Engine, prompts: 
 
 
 def test_an_engine_with_choices_says_one_of_them(prompts: list[Prompt]) -> None:
-    chooser = Engine(settings(prompts, choices=("refusal", "compliance"), serving_parser=None, max_new_tokens=16))
+    chooser = Engine(settings(prompts, choices=("refusal", "compliance"), reply_format=None, max_new_tokens=16))
     _, generations = ask(chooser, prompts[:4], None)
     assert {generation.text for generation in generations} <= {"refusal", "compliance"}
     assert all(generation.served is None for generation in generations)

@@ -231,8 +231,7 @@ def _converted(source: SourceConfig, config: DataConfig, base_dir: Path) -> Iter
         return map_chunks(partial(convert_samples, system=config.system), made, chunk_size=ROWS_PER_CHUNK)
     assert source.format != "synthetic", "the config allows this format for the path `synthetic` alone"
     answers, tools = _answers(source, base_dir), _tools(source, base_dir)
-    keep = config.reasoning == "keep"
-    settings = ConvertSettings(source.format, keep, answers, tools, source.fields, config.system)
+    settings = ConvertSettings(source.format, config.thinking, answers, tools, source.fields, config.system)
     rows = read_source(source, base_dir=base_dir)
     return map_chunks(partial(convert_rows, settings=settings), rows, chunk_size=ROWS_PER_CHUNK)
 

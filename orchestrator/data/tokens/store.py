@@ -116,7 +116,7 @@ def tokenize_run(config: RunConfig, run: RunDir) -> dict[SplitName, TokenCard]:
         if stored.pop("digest") == digest:
             return {part: TokenCard.model_validate(stored[part]) for part in parts}
     card_path.unlink(missing_ok=True)  # whoever is cut off below must not leave a card that fits older tokens
-    form = chat_format(tokenizer, thinking=config.data.reasoning == "keep")
+    form = chat_format(tokenizer, thinking=config.data.thinking)
     prove_template(form)
     shorten = config.data.overlong == "shorten"
     settings = _Settings(config.model, digest, form.thinking, config.data.max_length, shorten)

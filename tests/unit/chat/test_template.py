@@ -2,10 +2,14 @@ import json
 from pathlib import Path
 
 import pytest
+import trl
+from builders import assistant, make_call, make_tool, user
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers.utils.chat_template_utils import render_jinja_template
 from trl.chat_template_utils import is_chat_template_prefix_preserving
 
-from orchestrator.chat.template import is_marked, qwen3_template, stop_token_ids, training_template
+from orchestrator.chat.template import is_marked, qwen3_template, served_template, stop_token_ids, training_template
 from orchestrator.core.errors import InputError
 from orchestrator.toy.pretrain import build_tokenizer
 
@@ -58,6 +62,38 @@ def test_of_several_named_templates_the_one_for_tools_is_taken(fresh: PreTrained
     assert fresh.chat_template == named
     fresh.chat_template = {"default": qwen3_template()}
     assert is_marked(training_template(fresh))
+
+
+SHIPPED = sorted((Path(trl.__file__).parent / "chat_templates").glob("*.jinja"))
+TALK = [user("Q1"), assistant("", make_call(city="Rome")), user("Q2"), assistant("A1"), user("Q3")]
+SPACES = "\n  \n  {% if enable_thinking %}\n  T\n  {% endif %}\n" + UNMARKED
+"""Begins with a line break and with spaces before a block, which a template at the start of a file renders or not."""
+
+
+def rendered(template: str, *, with_tools: bool, **settings: bool) -> str:
+    messages = [message.model_dump(mode="json", exclude_none=True) for message in (TALK if with_tools else TALK[-3:])]
+    offered = [make_tool().model_dump(mode="json")] if with_tools else None
+    names = {"bos_token": "<s>", "eos_token": "</s>", "add_generation_prompt": True}
+    texts, _ = render_jinja_template([messages], tools=offered, chat_template=template, **names, **settings)
+    return str(texts[0])
+
+
+@pytest.mark.parametrize("with_tools", [True, False])
+@pytest.mark.parametrize("thinking", [True, False])
+def test_the_served_template_renders_without_arguments_what_was_trained(*, thinking: bool, with_tools: bool) -> None:
+    num_compared = num_switched = 0
+    for template in (*(path.read_text(encoding="utf-8") for path in SHIPPED), SPACES, SPACES[1:], SPACES[4:]):
+        try:
+            trained = rendered(template, with_tools=with_tools, enable_thinking=thinking)
+        except (TemplateError, TypeError, ValueError):
+            continue  # it takes no such conversation
+        served = served_template(template, thinking=thinking)
+        assert rendered(served, with_tools=with_tools) == trained
+        other = rendered(template, with_tools=with_tools, enable_thinking=not thinking)
+        assert rendered(served, with_tools=with_tools, enable_thinking=not thinking) == other  # a client may still ask
+        num_compared, num_switched = num_compared + 1, num_switched + (other != trained)
+    assert num_compared > 30
+    assert num_switched > 5
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ from peft import PeftModel
 from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save_file as save_tensors
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
+from orchestrator.chat.rendering import render_prompt
+from orchestrator.chat.template import served_template
 from orchestrator.config.schema import LoraConfig
 from orchestrator.core.errors import AdapterError, DataError
 from orchestrator.core.files import digest_of
@@ -24,12 +27,15 @@ from orchestrator.models.adapters import (
     peft_config,
     read_adapter,
 )
-from orchestrator.models.base import BaseWeights
+from orchestrator.models.base import BaseWeights, load_tokenizer
 from orchestrator.run.paths import RunDir
+from orchestrator.toy.synthetic import generate_samples
+from orchestrator.toy.tiny import tiny_base_folder
 
 Changes = Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
 
-FILES = {"adapter_model.safetensors", "adapter_config.json", "adapter.json", "chat_template.jinja"}
+OWN = {"adapter_model.safetensors", "adapter_config.json", "adapter.json"}
+FILES = OWN | {"chat_template.jinja", "tokenizer.json", "tokenizer_config.json"}
 LINEAR = {"down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"}
 
 
@@ -49,7 +55,14 @@ def run(tmp_path: Path) -> RunDir:
 
 
 def keep(checkpoint: Path, run: RunDir, trial: TrialRecord | None = None) -> AdapterRecord:
-    return keep_adapter(checkpoint, run, trial or make_trial(), base="Qwen/Qwen3-0.6B", chat_template="{{ x }}\n")
+    return keep_adapter(checkpoint, run, trial or make_trial(), base="Qwen/Qwen3-0.6B", tokenizer=toy_tokenizer())
+
+
+@cache
+def toy_tokenizer() -> PreTrainedTokenizerBase:
+    tokenizer = load_tokenizer(tiny_base_folder(), trust_remote_code=False)
+    tokenizer.chat_template = served_template(str(tokenizer.chat_template), thinking=False)
+    return tokenizer
 
 
 @pytest.fixture
@@ -79,7 +92,6 @@ def test_an_adapter_is_kept_with_its_record(checkpoint: Path, run: RunDir) -> No
     )
     folder = run.adapter(record.id)
     assert read_adapter(folder) == record
-    assert (folder / "chat_template.jinja").read_text(encoding="utf-8") == "{{ x }}\n"
 
 
 def test_an_adapter_is_called_like_its_trial_and_is_the_hash_of_what_lies_in_its_folder(
@@ -101,7 +113,17 @@ def test_a_trial_that_was_trained_again_replaces_its_adapter(
     assert names_in(run.root / "adapters") == [first.id]
 
 
-def test_only_safetensors_json_and_the_template_are_kept(checkpoint: Path, run: RunDir, tmp_path: Path) -> None:
+def test_the_folder_is_a_tokenizer_that_renders_and_encodes_as_in_training(folder: Path) -> None:
+    loaded, own = AutoTokenizer.from_pretrained(folder), load_tokenizer(tiny_base_folder(), trust_remote_code=False)
+    assert loaded.chat_template == toy_tokenizer().chat_template
+    for sample in generate_samples(20, seed=3, catalogue="full"):
+        offered = [tool.model_dump(mode="json") for tool in sample.tools]
+        plain = [message.model_dump(mode="json", exclude_none=True) for message in sample.messages[:-1]]
+        said = loaded.apply_chat_template(plain, tools=offered, add_generation_prompt=True)["input_ids"]
+        assert said == render_prompt(own, sample.messages[:-1], sample.tools)
+
+
+def test_only_safetensors_json_and_the_tokenizer_are_kept(checkpoint: Path, run: RunDir, tmp_path: Path) -> None:
     source = tmp_path / "full"
     shutil.copytree(checkpoint, source)
     for extra in ("optimizer.pt", "training_args.bin", "tokenizer.json"):
@@ -158,7 +180,7 @@ def test_other_weights_or_another_base_are_another_adapter(
     checkpoint: Path, other_checkpoint: Path, run: RunDir
 ) -> None:
     hashes = {keep(checkpoint, run).sha256, keep(other_checkpoint, run).sha256}
-    hashes.add(keep_adapter(checkpoint, run, make_trial(), base="tiny", chat_template="").sha256)
+    hashes.add(keep_adapter(checkpoint, run, make_trial(), base="tiny", tokenizer=toy_tokenizer()).sha256)
     assert len(hashes) == 3
 
 
@@ -186,7 +208,7 @@ def test_tampering_is_noticed(name: str, folder: Path) -> None:
         read_adapter(folder)
 
 
-@pytest.mark.parametrize("name", sorted(FILES - {"chat_template.jinja"}))
+@pytest.mark.parametrize("name", sorted(OWN))
 def test_a_missing_file_is_named(name: str, folder: Path) -> None:
     (folder / name).unlink()
     with pytest.raises(AdapterError, match=f"the adapter has no {name}"):

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from orchestrator.core.errors import TrainingError
 from orchestrator.core.records import EvalPoint
 from orchestrator.models.adapters import keep_adapter, load_adapter, read_adapter
-from orchestrator.models.base import BaseWeights
+from orchestrator.models.base import BaseWeights, load_tokenizer
 from orchestrator.multi_lora.checkpoint import (
     load_slot,
     read_progress,
@@ -129,7 +129,8 @@ def test_the_best_checkpoint_becomes_an_adapter_that_the_evaluation_can_load(
     folder = step_folder(tmp_path / "s" / "a", progress.best_step)
     run = RunDir(tmp_path / "run")
     trial = make_trial("a", eval_loss=0.5, step=progress.best_step)
-    kept = keep_adapter(folder, run, trial, base=str(model_folder), chat_template="{{ messages }}")
+    tokenizer = load_tokenizer(model_folder, trust_remote_code=False)
+    kept = keep_adapter(folder, run, trial, base=str(model_folder), tokenizer=tokenizer)
     assert read_adapter(run.adapter(kept.id)) == kept
     assert (kept.r, kept.alpha, kept.step) == (rank, 8, progress.best_step)
     weights = load_adapter(run.adapter(kept.id), BaseWeights(model_folder))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ray.tune.experiment import Experiment
 
-from evals.generate.engine import SERVED_RANKS
+from orchestrator.chat.serve_command import SERVED_RANKS
 from orchestrator.config.schema import PROFILES, LoraConfig, RangeConfig, SearchConfig, ServableRank, SpaceConfig
 from orchestrator.core.errors import ModelNotFoundError
 from orchestrator.core.records import JsonObject

@@ -2,12 +2,13 @@ from pathlib import Path
 
 import pytest
 from builders import make_plan, make_trial, write_peft_checkpoint
+from transformers import AutoTokenizer
 
-from orchestrator.chat.template import qwen3_template
 from orchestrator.config.schema import TrainConfig
 from orchestrator.core.files import write_text_atomic
 from orchestrator.core.records import EvalPoint, StopReason, TrialStatus
 from orchestrator.models.adapters import read_adapter
+from orchestrator.models.base import load_tokenizer
 from orchestrator.run.paths import RunDir
 from orchestrator.training.outcome import (
     STATUS_OF,
@@ -91,16 +92,25 @@ def test_a_job_that_saved_nothing_left_its_curve(tmp_path: Path) -> None:
     assert read_trial(tmp_path, "t1") == TrainedTrial((EARLY, BEST), True, None, None, steps=12, tokens=99)
 
 
-def test_the_best_checkpoint_becomes_an_adapter_of_the_run(model_folder: Path, tmp_path: Path) -> None:
-    run, plan = RunDir(tmp_path / "run"), make_plan(base=str(model_folder))
+@pytest.mark.parametrize("thinking", [False, True])
+def test_the_best_checkpoint_becomes_an_adapter_that_renders_as_it_was_trained(
+    model_folder: Path, tmp_path: Path, *, thinking: bool
+) -> None:
+    run, plan = RunDir(tmp_path / "run"), make_plan(base=str(model_folder), thinking=thinking)
     checkpoint = write_peft_checkpoint(tmp_path / "checkpoint", model_folder)
     record = keep_best(TrainedTrial((BEST,), False, BEST, checkpoint), run, plan, make_trial())
     assert record.adapter_id is not None
     adapter = read_adapter(run.adapter(record.adapter_id))
     assert (adapter.base, adapter.r, adapter.trial_id) == (str(model_folder), 4, "t0")
-    template = (run.adapter(record.adapter_id) / "chat_template.jinja").read_text(encoding="utf-8")
-    assert "generation" in template
-    assert template != qwen3_template()
+    trained = load_tokenizer(model_folder, trust_remote_code=False)
+    served = AutoTokenizer.from_pretrained(run.adapter(record.adapter_id))
+    asked = [{"role": "user", "content": "Is it cold in Oslo?"}]
+    texts = {
+        think: trained.apply_chat_template(asked, tokenize=False, add_generation_prompt=True, enable_thinking=think)
+        for think in (True, False)
+    }
+    assert served.apply_chat_template(asked, tokenize=False, add_generation_prompt=True) == texts[thinking]
+    assert texts[True] != texts[False]
 
 
 def test_a_trial_without_a_best_keeps_no_adapter(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 from builders import make_config, make_trial, weather_samples, write_peft_checkpoint
+from transformers import PreTrainedTokenizerBase
 
 from evals.cases.samples import cases_from_samples
 from evals.evaluate.rescore import rescore_run, stage_digest
@@ -91,12 +92,12 @@ def test_a_run_without_replies_is_refused(config: RunConfig, run: RunDir) -> Non
 
 
 def test_replies_of_an_adapter_that_was_trained_again_are_not_taken_for_the_new_ones(
-    config: RunConfig, run: RunDir, tmp_path: Path, model_folder: Path
+    config: RunConfig, run: RunDir, tmp_path: Path, model_folder: Path, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     digests = []
     for seed in (0, 1):
         source = write_peft_checkpoint(tmp_path / str(seed), model_folder, seed=seed)
-        record = keep_adapter(source, run, make_trial("trial-3"), base="tiny", chat_template="")
+        record = keep_adapter(source, run, make_trial("trial-3"), base="tiny", tokenizer=tokenizer)
         digests.append(stage_digest(config, run))
         if seed == 0:
             write_replies(run, record.id, {city: calls(city) for city in CITIES})

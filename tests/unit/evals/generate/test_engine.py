@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals.generate.engine import SERVED_RANKS, Adapter, adapters_for_engine, smallest_served_rank
+from evals.generate.engine import Adapter, adapters_for_engine
+from orchestrator.chat.serve_command import SERVED_RANKS, smallest_served_rank
 from orchestrator.config.schema import ServableRank
 from orchestrator.core.errors import AdapterError
 

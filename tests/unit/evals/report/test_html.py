@@ -1,15 +1,19 @@
 import html
 import json
 import re
+import shlex
+import shutil
 from pathlib import Path
 
 import pytest
 from report_run import BEST, BROKEN, SECOND, WEAK, make_cases, write_run
 
 from evals.records import CELL_NAMES, CanaryProof, EngineRecord, Generation, Report, Scores
+from evals.report.render import gist_lines
 from evals.report.text import ending_text
 from evals.report.write import write_report
 from evals.stats.metrics import METRICS
+from orchestrator.config.schema import RunConfig
 from orchestrator.core.files import write_text_atomic
 from orchestrator.core.records import TrialRecord
 from orchestrator.core.text import duration_text
@@ -38,6 +42,27 @@ def test_the_best_adapter_of_a_whole_run_wins_and_leads_the_report(whole: RunDir
     assert [failure.adapter_id for failure in report.failed_adapters] == [BROKEN]
     assert [gate.passed for gate in report.gates] == [True, True]
     assert report.other_run is None
+
+
+def test_the_winner_comes_with_the_command_that_serves_it(whole: RunDir) -> None:
+    report = Report.model_validate_json(read(whole, "json"))
+    assert report.serve_command is not None
+    assert report.serve_command.adapter_id == BEST
+    words = shlex.split(report.serve_command.command)
+    assert words[words.index("--model") + 1] == "/cache/tiny-base"
+    assert f"{BEST}={whole.adapter(BEST)}" in words
+    assert f"Serve {BEST}: {report.serve_command.command}" in list(gist_lines(report))
+    nobody = write_report(RunConfig.model_validate_json(whole.config.read_text()), unlike_recorded(whole))
+    assert nobody.serve_command is None
+
+
+def unlike_recorded(run: RunDir) -> RunDir:
+    """A copy whose replies were recorded by a version that did not say what vLLM loaded."""
+    older = RunDir(run.root.with_name("older"))
+    shutil.copytree(run.root, older.root)
+    engine = json.loads(older.engine(BEST).read_text(encoding="utf-8"))
+    write_text_atomic(older.engine(BEST), json.dumps({k: v for k, v in engine.items() if k != "base"}))
+    return older
 
 
 def test_the_figures_at_the_top_stand_beside_the_base_with_their_paired_difference(whole: RunDir) -> None:

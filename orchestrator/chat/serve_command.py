@@ -1,0 +1,84 @@
+"""The shell command that serves an adapter with vLLM as it was evaluated, and the ranks that vLLM takes."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from orchestrator.chat.formats import REPLY_FORMATS
+from orchestrator.core.errors import AdapterError
+from orchestrator.core.records import Record
+
+SERVED_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""Values that vLLM allows for `max_lora_rank`; time and memory grow with it."""
+
+TEMPLATE = "chat_template.jinja"
+"""The file beside an adapter with the chat template that renders what it was trained on."""
+
+_ON_GPU = ("vllm", "serve")
+# The package of the CPU build has another name, which `vllm serve` does not find.
+_ON_CPU = ("python", "-m", "vllm.entrypoints.openai.api_server", "--model")
+# Without a size vLLM takes nearly all of the machine's memory, and refuses to start where less than that is free.
+_CPU_SIZES = ("--enforce-eager", "--kv-cache-memory-bytes", str(1024**3), "--gpu-memory-utilization", "0.3")
+
+
+class Scored(NamedTuple):
+    """What an adapter was scored as.
+
+    `base` is the folder or hub id that vLLM loads, `reply_format` how calls are written (one of REPLY_FORMATS),
+    `on_cpu` whether vLLM was its build for CPUs, `dtype` what replies were computed in (None where unknown).
+    """
+
+    base: str
+    reply_format: str
+    on_cpu: bool
+    dtype: str | None
+    temperature: float
+
+
+class ServeCommand(Record):
+    """How to serve one adapter: a line for a POSIX shell. Clients ask for it by the model name `adapter_id`.
+
+    `note` is what the line leaves to say: that vLLM cannot read the adapter's calls. None where there is nothing.
+    """
+
+    adapter_id: str
+    command: str
+    note: str | None = None
+
+
+def smallest_served_rank(ranks: Sequence[int]) -> int | None:
+    """The smallest allowed `max_lora_rank` that fits all `ranks`; None when there are none.
+
+    Raises:
+        AdapterError: If a rank is above all that vLLM allows.
+    """
+    if not ranks:
+        return None
+    if max(ranks) > SERVED_RANKS[-1]:
+        raise AdapterError(f"rank {max(ranks)} cannot be served", allowed=f"up to {SERVED_RANKS[-1]}")
+    return next(served for served in SERVED_RANKS if served >= max(ranks))
+
+
+def serve_command(adapter_id: str, folder: Path, rank: int, scored: Scored) -> ServeCommand:
+    """The command that gives clients of the OpenAI API the replies that were scored.
+
+    `folder` holds the adapter in PEFT format and the chat template. The base is served beside it, as `base`. Clients
+    that name no temperature get that of the evaluation; the base's own sampling settings are left out, as there.
+
+    Raises:
+        AdapterError: If vLLM allows no such rank.
+    """
+    words = [*(_ON_CPU if scored.on_cpu else _ON_GPU), scored.base, "--served-model-name", "base"]
+    words += ["--enable-lora", "--max-lora-rank", str(smallest_served_rank([rank]))]
+    words += ["--lora-modules", f"{adapter_id}={folder}", "--chat-template", str(folder / TEMPLATE)]
+    parser, note = REPLY_FORMATS[scored.reply_format].vllm_parser, None
+    if parser is not None:
+        words += ["--enable-auto-tool-choice", "--tool-call-parser", parser]
+    else:
+        note = f"vLLM has no parser for calls written as {scored.reply_format}: clients get them as text."
+    if scored.dtype is not None and (scored.on_cpu or scored.dtype != "float32"):
+        words += ["--dtype", scored.dtype]  # on a GPU vLLM serves adapters in half precision only
+    words += ["--generation-config", "vllm", "--override-generation-config.temperature", f"{scored.temperature:g}"]
+    words += ["--max-model-len", "auto", *(_CPU_SIZES if scored.on_cpu else ())]
+    return ServeCommand(adapter_id=adapter_id, command=shlex.join(words), note=note)

@@ -1,0 +1,55 @@
+import shlex
+from pathlib import Path
+
+import pytest
+
+from orchestrator.chat.serve_command import Scored, serve_command
+from orchestrator.core.errors import AdapterError
+
+ON_CPU = Scored("/models/my base", "hermes", on_cpu=True, dtype="bfloat16", temperature=0.0)
+ON_GPU = Scored("Qwen/Qwen3-0.6B", "llama_json", on_cpu=False, dtype="bfloat16", temperature=0.7)
+FOLDER = Path("/runs/my run/adapters/trial-3")
+
+
+def options(scored: Scored, rank: int = 8) -> tuple[list[str], dict[str, str]]:
+    """The words of the command, and what follows each option."""
+    words = shlex.split(serve_command("trial-3", FOLDER, rank, scored).command)
+    return words, {word: after for word, after in zip(words, [*words[1:], ""], strict=True) if word.startswith("--")}
+
+
+def test_the_line_is_whole_and_survives_spaces() -> None:
+    words, given = options(ON_CPU)
+    assert words[:5] == ["python", "-m", "vllm.entrypoints.openai.api_server", "--model", "/models/my base"]
+    assert given["--lora-modules"] == f"trial-3={FOLDER}"
+    assert given["--chat-template"] == f"{FOLDER}/chat_template.jinja"
+    assert given["--tool-call-parser"] == "hermes"
+    assert "--enable-auto-tool-choice" in given
+    assert given["--dtype"] == "bfloat16"
+    assert given["--kv-cache-memory-bytes"] == "1073741824"
+
+
+def test_on_a_gpu_vllm_takes_its_own_sizes() -> None:
+    words, given = options(ON_GPU)
+    assert words[:3] == ["vllm", "serve", "Qwen/Qwen3-0.6B"]
+    assert given["--tool-call-parser"] == "llama3_json"
+    assert given["--override-generation-config.temperature"] == "0.7"
+    assert not {"--kv-cache-memory-bytes", "--enforce-eager"} & set(given)
+    assert "--dtype" not in options(ON_GPU._replace(dtype="float32"))[1]
+
+
+@pytest.mark.parametrize(("rank", "served"), [(1, "1"), (4, "8"), (24, "32"), (300, "320")])
+def test_the_rank_is_one_that_vllm_allows(rank: int, served: str) -> None:
+    assert options(ON_CPU, rank)[1]["--max-lora-rank"] == served
+
+
+def test_a_rank_beyond_all_is_told() -> None:
+    with pytest.raises(AdapterError, match="rank 1024"):
+        serve_command("trial-3", FOLDER, 1024, ON_CPU)
+
+
+def test_a_format_without_a_parser_says_so() -> None:
+    made = serve_command("trial-3", FOLDER, 8, ON_CPU._replace(reply_format="mcp"))
+    assert "--tool-call-parser" not in made.command
+    assert made.note is not None
+    assert "no parser for calls written as mcp" in made.note
+    assert serve_command("trial-3", FOLDER, 8, ON_CPU).note is None
