@@ -16,7 +16,7 @@ from orchestrator.config.evaluation import HUB as HUB
 from orchestrator.config.evaluation import ROW_FORMATS as ROW_FORMATS
 from orchestrator.config.evaluation import Dtype, EvalConfig, Fraction, Positive, PositiveInt, Section, Seed
 from orchestrator.config.evaluation import RowFormat as RowFormat
-from orchestrator.core.records import METRIC_NAMES, MetricName
+from orchestrator.core.records import METRIC_NAMES, JsonObject, MetricName
 
 ServableRank = Literal[1, 2, 4, 8, 16, 32, 64, 128, 256]
 """LoRA ranks that vLLM serves without waste: each fits an allowed `max_lora_rank` (1, 8, 16, 32, 64, 128, 256, ...)."""
@@ -122,7 +122,8 @@ class SearchConfig(Section):
 
     num_trials: PositiveInt = 8
     """Adapters to train, the first at r 32, alpha 32 and the known learning rate, or in the middle of a space that
-    lies elsewhere; the grid searcher trains every combination up to this many."""
+    lies elsewhere, the second at lora.r, lora.alpha and train.learning_rate if the space holds them; the grid searcher
+    trains every combination up to this many."""
     space: SpaceConfig = SpaceConfig()
     """What may be chosen."""
     searcher: Literal["random", "grid", "optuna"] = "optuna"
@@ -256,7 +257,7 @@ class RunConfig(Section):
         return self.search.runner != "isolated" and self.resources.is_one_device
 
 
-PROFILES: dict[str, dict[str, dict[str, float | int]]] = {
+PROFILES: dict[str, dict[str, JsonObject]] = {
     "fast_dev": {
         "lora": {"r": 8, "alpha": 16, "dropout": 0.0},
         "train": {
@@ -265,7 +266,9 @@ PROFILES: dict[str, dict[str, dict[str, float | int]]] = {
             "max_steps": 60,
             "learning_rate": 2e-4,
             "warmup_ratio": 5 / 60,
+            "weight_decay": 0.01,
         },
+        "search": {"num_trials": 4, "keep": 1, "space": {"r": [8, 16, 32], "alpha": [16, 32]}},
     },
     "balanced": {
         "lora": {"r": 16, "alpha": 16, "dropout": 0.0},
@@ -273,7 +276,19 @@ PROFILES: dict[str, dict[str, dict[str, float | int]]] = {
     },
     "max_quality": {
         "lora": {"r": 128, "alpha": 256, "dropout": 0.05},
-        "train": {"micro_batch_size": 1, "batch_size": 8, "epochs": 3.0, "learning_rate": 1e-4, "warmup_ratio": 0.05},
+        "train": {
+            "micro_batch_size": 1,
+            "batch_size": 8,
+            "epochs": 3.0,
+            "learning_rate": 1e-4,
+            "warmup_ratio": 0.05,
+            "weight_decay": 0.01,
+        },
+        "search": {
+            "num_trials": 16,
+            "keep": 3,
+            "space": {"r": [32, 64, 128], "alpha": [32, 64, 128, 256]},
+        },
     },
 }
 """What each profile puts beneath the user's own values."""

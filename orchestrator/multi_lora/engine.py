@@ -30,7 +30,15 @@ from orchestrator.multi_lora.layers import (
     row_key,
     use_blocked_attention,
 )
-from orchestrator.multi_lora.slots import Pair, SlotSpec, SlotStack, SlotState, initial_state, stack_width
+from orchestrator.multi_lora.slots import (
+    STATE_TENSORS,
+    Pair,
+    SlotSpec,
+    SlotStack,
+    SlotState,
+    initial_state,
+    stack_width,
+)
 
 LOGITS_AT_ONCE = 1 << 24
 """Logits of one chunk: 64 MB in float32."""
@@ -101,6 +109,13 @@ class MultiLoraEngine:
     def slots(self) -> list[str]:
         """Names of the slots, in the order of their rows."""
         return [name for stack in self._ordered() for name in stack.names]
+
+    def slot_bytes(self, rank: int) -> int:
+        """Memory that one more slot of this rank takes at most: a stack that grows is copied."""
+        size = stack_width(rank) * sum(target.in_features + target.out_features for target in self.targets)
+        state = torch.float64.itemsize if self.dtype == torch.float64 else torch.float32.itemsize
+        total: int = 2 * size * (STATE_TENSORS * state + self.dtype.itemsize)
+        return total
 
     def admit(self, name: str, spec: SlotSpec, state: SlotState | None = None) -> None:
         """Begin an adapter, or resume it from `state`. It takes part from the next step on."""

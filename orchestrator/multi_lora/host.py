@@ -1,5 +1,6 @@
 """The engine of one device, brought up: a frozen base, its slots, and the thread that trains them."""
 
+import os
 import threading
 import time
 from pathlib import Path
@@ -16,7 +17,7 @@ from orchestrator.multi_lora.batch import TokenRows
 from orchestrator.multi_lora.engine import MultiLoraEngine
 from orchestrator.multi_lora.messages import EnginePlan, EngineStatus
 from orchestrator.multi_lora.scheduler import SlotScheduler
-from orchestrator.multi_lora.sizing import choose_slots, measure_rates
+from orchestrator.multi_lora.sizing import choose_slots, measure_rates, slots_that_fit
 
 IDLE_S = 0.2
 GATHER_S = 2.0
@@ -91,7 +92,9 @@ def _choose_slots(
         return max(1, before.slots // 2), {}
     if plan.slots is not None:
         return plan.slots, {}
-    rates = measure_rates(engine, most_slots=plan.most_slots, cohort=plan.cohort, rank=plan.largest_rank)
+    share = 1.0 if plan.gpus else min(1.0, plan.cpus / (os.cpu_count() or 1))  # engines of one machine share its memory
+    most_slots = min(plan.most_slots, slots_that_fit(engine, plan.largest_rank, share=share))
+    rates = measure_rates(engine, most_slots=most_slots, cohort=plan.cohort, rank=plan.largest_rank)
     return choose_slots(rates), rates
 
 

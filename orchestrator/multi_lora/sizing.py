@@ -2,10 +2,13 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
+import psutil
 import torch
 
 from orchestrator.core.errors import TrainingError
@@ -18,6 +21,11 @@ LONG_STEP_S = 0.5
 """A device that needs so long for a step is full; more slots only make its steps longer."""
 ALLOCATOR_WORDS = ("can't allocate memory", "not enough memory", "bad_alloc")
 """What PyTorch's error says on the CPU, where it is a plain RuntimeError."""
+
+FOR_SLOTS = 0.8
+"""Share of the free memory that slots may take; the rest is for a pass over their rows."""
+CONTROL_GROUPS = (Path("/sys/fs/cgroup"),)
+"""Where Linux keeps a container's memory limit (version 2; without a limit the file says `max`)."""
 
 T = TypeVar("T")
 
@@ -72,6 +80,28 @@ def measure_rates(engine: MultiLoraEngine, *, most_slots: int, cohort: int, rank
             break
         slots *= 2
     return rates
+
+
+def slots_that_fit(engine: MultiLoraEngine, rank: int, *, share: float = 1.0) -> int:
+    """Slots of this rank whose weights and moments fit the device's free memory; at least one, which is then tried.
+
+    A system without memory ends the process instead of raising, so what is certain not to fit is never tried. `share`
+    is this engine's part of a memory that others use too.
+    """
+    return max(1, int(free_memory(engine.device) * share * FOR_SLOTS) // engine.slot_bytes(rank))
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free on a GPU, or in the system within the limits of the process's control group."""
+    if device.type == "cuda":
+        free: int = torch.cuda.mem_get_info(device)[0]
+        return free
+    free = psutil.virtual_memory().available
+    for folder in CONTROL_GROUPS:
+        with suppress(OSError, ValueError):
+            limit, used = (int((folder / name).read_text()) for name in ("memory.max", "memory.current"))
+            free = min(free, limit - used)
+    return max(0, free)
 
 
 def choose_slots(rates: dict[int, float]) -> int:

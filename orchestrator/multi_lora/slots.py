@@ -16,6 +16,8 @@ from orchestrator.multi_lora.spec import SlotSpec as SlotSpec
 
 NARROWEST = 16
 """Ranks below this are padded to it: narrower products take as long on CPUs and tensor cores."""
+STATE_TENSORS = 4
+"""Numbers that a stack keeps for each weight in full precision: itself, its gradient, and AdamW's two moments."""
 CHUNK = 1024
 """Rows are padded to a multiple of this, so that norms are summed in the same order for any number of slots."""
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8

@@ -138,7 +138,7 @@ def _isolated_trainable(plan: TrainPlan, storage: Path) -> Any:
 def _make_tuner(config: RunConfig, plan: TrainPlan, storage: Path, runner: _Runner, tell: TellTrackers) -> tune.Tuner:
     experiment = storage / "tune"
     base = read_base_shape(base_folder(config.model))
-    resolved = resolve_space(config.search.space, base, config.train.batch_size)
+    resolved = resolve_space(config.search.space, base, config.train.batch_size, plan.hyperparameters)
     space = param_space(config.search, resolved)
     trainable = tune.with_resources(runner.trainable, PlacementGroupFactory([DRIVER_RESOURCES]))
     if tune.Tuner.can_restore(str(experiment)):

@@ -50,12 +50,21 @@ class BaseShape:
 
 @dataclass(frozen=True)
 class ResolvedSpace:
-    """What a search draws from, nothing left open. `default` is the first point tried."""
+    """What a search draws from, nothing left open.
+
+    `default` is the first point tried, `recipe` the second: what `train` would train, None if it is not in the space.
+    """
 
     r: tuple[int, ...]
     alpha: tuple[int, ...]
     learning_rate: RangeConfig | tuple[float, ...]
     default: JsonObject
+    recipe: JsonObject | None = None
+
+    @property
+    def first_points(self) -> list[JsonObject]:
+        """What is tried before anything is drawn."""
+        return [self.default] if self.recipe is None else [self.default, self.recipe]
 
 
 def read_base_shape(folder: Path) -> BaseShape:
@@ -92,17 +101,28 @@ def known_learning_rate(hidden_size: int, model_type: str, batch_size: int) -> f
     return float(f"{known * math.sqrt(min(batch_size, KNOWN_BATCH) / KNOWN_BATCH):.2g}")
 
 
-def resolve_space(space: SpaceConfig, base: BaseShape, batch_size: int) -> ResolvedSpace:
-    """The space with the learning rates that the configuration leaves open, and the first point to try in it.
+def resolve_space(
+    space: SpaceConfig, base: BaseShape, batch_size: int, recipe: JsonObject | None = None
+) -> ResolvedSpace:
+    """The space with the learning rates that the configuration leaves open, and the first points to try in it.
 
-    That point is r 32, alpha 32 and the known learning rate; where the space lies to one side of one of these, the
-    middle of the space on a log scale.
+    The first is r 32, alpha 32 and the known learning rate; where the space lies to one side of one of these, the
+    middle of the space on a log scale. The second is `recipe`, the values of the configuration itself, if it is another
+    point of the space.
     """
     known = known_learning_rate(base.hidden_size, base.model_type, batch_size)
     rates = RangeConfig(min=known / REACH, max=known * REACH) if space.learning_rate is None else space.learning_rate
     first = _target(rates.min, rates.max, known) if isinstance(rates, RangeConfig) else _nearest(rates, known)
     r, alpha = _nearest(space.r, KNOWN_RANK), _nearest(space.alpha, KNOWN_ALPHA)
-    return ResolvedSpace(space.r, space.alpha, rates, {"r": r, "alpha": alpha, "learning_rate": first})
+    default = {"r": r, "alpha": alpha, "learning_rate": first}
+    tried = recipe if recipe is not None and recipe != default and _holds(space, rates, recipe) else None
+    return ResolvedSpace(space.r, space.alpha, rates, default, tried)
+
+
+def _holds(space: SpaceConfig, rates: RangeConfig | tuple[float, ...], point: JsonObject) -> bool:
+    rate = point["learning_rate"]
+    in_rates = rates.min <= rate <= rates.max if isinstance(rates, RangeConfig) else rate in rates
+    return in_rates and point["r"] in space.r and point["alpha"] in space.alpha
 
 
 def _target(low: float, high: float, known: float) -> float:
@@ -144,13 +164,13 @@ def num_trials(search: SearchConfig) -> int:
 
 
 def make_searcher(search: SearchConfig, space: ResolvedSpace, *, max_concurrent: int) -> Searcher | SearchAlgorithm:
-    """What proposes the points, the default one first; a grid has no default and keeps its order.
+    """What proposes the points, the known ones first; a grid has none and keeps its order.
 
     Seeded, so that the same config proposes the same points (Optuna: given equal losses).
     """
     if search.searcher == "optuna":
-        first = {f"{HYPERPARAMETERS}/{key}": value for key, value in space.default.items()}  # Ray flattens the space
-        optuna_search = OptunaSearch(seed=search.seed, points_to_evaluate=[first])
+        flat = [{f"{HYPERPARAMETERS}/{key}": value for key, value in point.items()} for point in space.first_points]
+        optuna_search = OptunaSearch(seed=search.seed, points_to_evaluate=flat)  # Ray flattens the space
         return ConcurrencyLimiter(optuna_search, max_concurrent=max_concurrent)
-    points = None if search.searcher == "grid" else [{HYPERPARAMETERS: space.default}]
+    points = None if search.searcher == "grid" else [{HYPERPARAMETERS: point} for point in space.first_points]
     return BasicVariantGenerator(points_to_evaluate=points, random_state=search.seed, max_concurrent=max_concurrent)

@@ -46,7 +46,7 @@ def test_defaults_lie_under_the_profile_under_the_file_under_overrides(folder: P
     assert config.lora.r == 32
     assert config.lora.alpha == PROFILES["max_quality"]["lora"]["alpha"] == 256
     assert config.train.seed == 6
-    assert config.train.weight_decay == RunConfig().train.weight_decay
+    assert config.train.max_grad_norm == RunConfig().train.max_grad_norm
 
 
 def test_a_profile_can_be_an_override(folder: Path) -> None:
@@ -55,9 +55,18 @@ def test_a_profile_can_be_an_override(folder: Path) -> None:
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_profile_arrives_whole(folder: Path, profile: str) -> None:
-    config = load(folder, f"profile: {profile}").model_dump()
+    config = load(folder, f"profile: {profile}").model_dump(mode="json")
     for section, values in PROFILES[profile].items():
-        assert {key: config[section][key] for key in values} == values
+        space = values.get("space", {})
+        assert {key: config["search"]["space"][key] for key in space} == space
+        assert {key: config[section][key] for key in values if key != "space"} == {
+            key: value for key, value in values.items() if key != "space"
+        }
+
+
+def test_the_search_of_a_profile_gives_way_to_the_users_values(folder: Path) -> None:
+    search = load(folder, "profile: max_quality\nsearch: {num_trials: 5, space: {r: [64]}}\n", "search.keep=1").search
+    assert (search.num_trials, search.keep, search.space.r, search.space.alpha) == (5, 1, (64,), (32, 64, 128, 256))
 
 
 def test_epochs_unset_the_max_steps_of_the_profile(folder: Path) -> None:

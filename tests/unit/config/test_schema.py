@@ -84,6 +84,19 @@ def test_the_profiles() -> None:
     assert row("max_quality") == (128, 256, 0.05, 1, 8, 3.0, 1e-4, 0.05)
 
 
+def test_the_searches_of_the_profiles_hold_their_own_ranks() -> None:
+    for name, profile in PROFILES.items():
+        config = RunConfig.model_validate({"profile": name, **profile})
+        assert config.lora.r in config.search.space.r
+        assert config.lora.alpha in config.search.space.alpha
+        assert config.search.keep < config.search.num_trials
+    assert {name: profile["train"].get("weight_decay") for name, profile in PROFILES.items()} == {
+        "fast_dev": 0.01,
+        "balanced": None,
+        "max_quality": 0.01,
+    }
+
+
 @pytest.mark.parametrize("name", PROFILES)
 def test_a_profile_is_a_valid_config(name: str) -> None:
     config = RunConfig.model_validate({"profile": name, **PROFILES[name]})

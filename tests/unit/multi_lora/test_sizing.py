@@ -7,7 +7,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from multi_lora_runs import make_engine, make_spec
 
-from orchestrator.multi_lora.sizing import NEAR_THE_PEAK, choose_slots, measure_rates
+from orchestrator.multi_lora import sizing
+from orchestrator.multi_lora.sizing import (
+    FOR_SLOTS,
+    NEAR_THE_PEAK,
+    choose_slots,
+    free_memory,
+    measure_rates,
+    slots_that_fit,
+)
+from orchestrator.multi_lora.slots import CHUNK
 
 rates_by_slots = st.lists(st.floats(1, 1e6), min_size=1, max_size=7).map(
     lambda rates: {1 << number: rate for number, rate in enumerate(rates)}
@@ -34,6 +43,35 @@ def test_a_cohort_is_tried_first_and_never_more_than_there_may_be(
     assert list(rates) == tried
     assert all(rate > 0 for rate in rates.values())
     assert engine.slots == []
+
+
+def test_the_memory_of_a_slot_is_what_its_stack_holds(model_folder: Path) -> None:
+    engine = make_engine(model_folder, dtype=torch.float32)
+    engine.admit("a", make_spec(rank=128))
+    stack = engine._find("a")
+    held = sum(t.nbytes for t in (stack.params, stack.grads, stack.exp_avg, stack.exp_avg_sq, stack.work))
+    assert held <= engine.slot_bytes(128) // 2 + 5 * 4 * CHUNK
+    assert engine.slot_bytes(128) == 8 * engine.slot_bytes(16)
+
+
+def test_no_more_slots_are_tried_than_the_free_memory_holds(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = make_engine(model_folder)
+    monkeypatch.setattr(sizing, "free_memory", lambda _device: int(5.5 * engine.slot_bytes(128) / FOR_SLOTS))
+    assert [slots_that_fit(engine, rank) for rank in (128, 64)] == [5, 11]
+    assert slots_that_fit(engine, 128, share=0.5) == 2
+    assert slots_that_fit(engine, 128, share=0.01) == 1
+
+
+def test_free_memory_keeps_to_the_limit_of_a_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sizing, "CONTROL_GROUPS", (tmp_path,))
+    whole = free_memory(torch.device("cpu"))
+    (tmp_path / "memory.current").write_text("600\n")
+    for limit, free in (("max", None), ("1000", 400), ("500", 0)):
+        (tmp_path / "memory.max").write_text(f"{limit}\n")
+        found = free_memory(torch.device("cpu"))
+        assert found == free if free is not None else found > whole // 2
 
 
 def test_measuring_goes_on_only_while_twice_as_many_bring_more(model_folder: Path) -> None:

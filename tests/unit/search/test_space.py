@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from ray.tune.experiment import Experiment
 
 from orchestrator.chat.serve_command import SERVED_RANKS
-from orchestrator.config.schema import PROFILES, LoraConfig, RangeConfig, SearchConfig, ServableRank, SpaceConfig
+from orchestrator.config.schema import (
+    PROFILES,
+    LoraConfig,
+    RangeConfig,
+    RunConfig,
+    SearchConfig,
+    ServableRank,
+    SpaceConfig,
+)
 from orchestrator.core.errors import ModelNotFoundError
 from orchestrator.core.records import JsonObject
 from orchestrator.models.adapters import peft_config
@@ -43,10 +51,11 @@ def resolved(search: SearchConfig) -> ResolvedSpace:
     return resolve_space(search.space, QWEN_06B, 8)
 
 
-def proposals(search: SearchConfig, folder: Path) -> list[JsonObject]:
+def proposals(search: SearchConfig, folder: Path, its_space: ResolvedSpace | None = None) -> list[JsonObject]:
     """The configs of a search's trials, from the searcher itself."""
-    space = param_space(search, resolved(search))
-    searcher: Any = make_searcher(search, resolved(search), max_concurrent=10_000)
+    its_space = its_space or resolved(search)
+    space = param_space(search, its_space)
+    searcher: Any = make_searcher(search, its_space, max_concurrent=10_000)
     if search.searcher == "optuna":
         assert searcher.set_search_properties("eval_loss", "min", space)
         found = []
@@ -159,6 +168,27 @@ def test_the_first_point_lies_in_a_space_of_the_users_own(searcher: str, tmp_pat
     search = SearchConfig.model_validate({"searcher": searcher, "num_trials": 3, "space": space})
     first = proposals(search, tmp_path)[0]
     assert first == {"r": 16, "alpha": 8, "learning_rate": pytest.approx(10**-2.5)}
+
+
+@pytest.mark.parametrize("searcher", ["random", "optuna"])
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_second_point_is_the_recipe_of_the_profile(searcher: str, profile: str, tmp_path: Path) -> None:
+    config = RunConfig.model_validate({"profile": profile, **PROFILES[profile]})
+    search = config.search.model_copy(update={"searcher": searcher})
+    recipe = {"r": config.lora.r, "alpha": config.lora.alpha, "learning_rate": config.train.learning_rate}
+    space = resolve_space(search.space, QWEN_06B, config.train.batch_size, recipe)
+    points = proposals(search, tmp_path, space)
+    assert points[:2] == [{"r": 32, "alpha": 32, "learning_rate": 1.3e-4}, recipe]
+    assert len(points) == search.num_trials
+
+
+@pytest.mark.parametrize(
+    "change", [{"r": 4}, {"alpha": 17}, {"learning_rate": 1.0}, {"r": 32, "alpha": 32, "learning_rate": 1.3e-4}]
+)
+def test_a_recipe_outside_the_space_or_known_already_is_not_tried(change: JsonObject) -> None:
+    recipe = {"r": 16, "alpha": 16, "learning_rate": 2e-4}
+    assert resolve_space(SpaceConfig(), QWEN_06B, 8, recipe).recipe == recipe
+    assert resolve_space(SpaceConfig(), QWEN_06B, 8, recipe | change).recipe is None
 
 
 def test_a_search_of_one_trial_is_the_best_known_one(tmp_path: Path) -> None:
