@@ -98,12 +98,33 @@ class Text(NamedTuple):
     note: str = ""
 
 
+class Offered(NamedTuple):
+    """A tool that a case offers: its signature on one line, and its schema."""
+
+    signature: str
+    schema: Shown
+
+
+class Scene(NamedTuple):
+    """What the model was given: the tools on offer and the turns so far, with what is left out of each in words."""
+
+    tools: Sequence[Offered] = ()
+    turns: Sequence[Text] = ()
+    more_tools: str = ""
+    more_turns: str = ""
+
+
 class Exhibit(NamedTuple):
-    """One case that the page folds: a line that names it, texts one below the other, and texts side by side."""
+    """One case that the page folds, with texts one below the other and side by side.
+
+    `scene` is what the model was given, `why` a sentence on how the reply is judged.
+    """
 
     case_id: str
     case: str
     summary: str
+    why: str = ""
+    scene: Scene | None = None
     texts: Sequence[Text] = ()
     beside: Sequence[Text] = ()
     badge: str = ""

@@ -1,20 +1,26 @@
 """The replies that a reader is shown: failures, right and wrong replies to the demands, flips, vLLM's reading."""
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from evals.records import HELD_OUT, Case, CellName, Comparison, FailureReason, Generation, Verdict
+from evals.records import HELD_OUT, Case, CellName, Comparison, FailureReason, Verdict
 from evals.report.blocks import Block, Exhibit, Exhibits, Heading, Note, Text, Tone
+from evals.report.case_texts import (
+    expected_text,
+    known_case,
+    reply_text,
+    scene_of,
+    summary_text,
+    why_text,
+)
 from evals.report.inputs import Scored
 from evals.report.text import REASONS, shorten
 from evals.stats.agreement import Agreement, agreement
 from evals.stats.metrics import CELLS, METRICS
 from orchestrator.chat.formats.reply import ServedReply
-from orchestrator.core.errors import RunConflictError
-from orchestrator.core.records import NO_FITTING_TOOL, MetricName
+from orchestrator.core.records import MetricName
 from orchestrator.core.text import counted
 
 MAX_EXAMPLES, MAX_OTHER_EXAMPLES = 20, 5
@@ -23,7 +29,7 @@ MAX_CELL_EXAMPLES, MAX_SERVING_EXAMPLES, MAX_OPINIONS = 2, 5, 5
 """Replies shown: right and wrong ones to each demand, those that vLLM reads differently, and disputed ones."""
 MAX_FLIPS = 8
 """Cases shown that got better, and that got worse, against one other adapter."""
-PROMPT, EXPECTED, REPLY = "Prompt, last user message", "Expected", "Reply"
+EXPECTED, REPLY = "Expected", "Reply"
 
 
 @dataclass(frozen=True)
@@ -128,7 +134,7 @@ def flips_of(comparisons: Sequence[Comparison], left: Scored, right: Scored, cas
 
     def shown(case_id: str) -> Exhibit:
         sides = [_exhibit(by_id[case_id], side, cases) for by_id, side in zip(verdicts, (left, right), strict=True)]
-        why = [shorten(by_id[case_id].detail).text for by_id in verdicts]
+        why = [why_text(by_id[case_id]) for by_id in verdicts]
         beside = [
             Text(name, one.texts[-1].shown, one.badge, "bad" if one.code else "good", detail)
             for name, one, detail in zip(names, sides, why, strict=True)
@@ -136,8 +142,8 @@ def flips_of(comparisons: Sequence[Comparison], left: Scored, right: Scored, cas
         metric = found[case_id][0]
         case = f"case {shorten(case_id, 100).text}"
         line = case if metric == "case_accuracy" else f"{METRICS[metric].label}; {case}"
-        texts = [text for text in sides[0].texts if text.name in (PROMPT, EXPECTED)]
-        return Exhibit(case_id, line, sides[0].summary, texts, beside)
+        expected = [text for text in sides[0].texts if text.name == EXPECTED]
+        return Exhibit(case_id, line, sides[0].summary, scene=sides[0].scene, texts=expected, beside=beside)
 
     return Flips(
         *names,
@@ -173,7 +179,9 @@ def serving_differences(scored: Scored, cases: Mapping[str, Case]) -> ServingDif
             example = _exhibit(verdict, scored, cases)
             ours = Text("The reply", example.texts[-1].shown)
             theirs = Text("What a client would get", shorten(served_text(reply.served)))
-            examples.append(Exhibit(example.case_id, example.case, example.summary, beside=(ours, theirs)))
+            examples.append(
+                Exhibit(example.case_id, example.case, example.summary, scene=example.scene, beside=(ours, theirs))
+            )
     served = (reply.served for reply in scored.generations.values())
     parser = next((reading.parser for reading in served if reading is not None), "unknown")
     return ServingDifferences(scored.scores.adapter_id, parser, len(asked), len(different), tuple(examples))
@@ -192,9 +200,10 @@ def second_opinion(scored: Scored, cases: Mapping[str, Case]) -> SecondOpinion |
     differing = []
     for entry in found.disagreements[:MAX_OPINIONS]:
         example = _exhibit(verdicts[entry.case_id], scored, cases)
-        texts = [text for text in example.texts if text.name in (PROMPT, REPLY)]
+        texts = [text for text in example.texts if text.name == REPLY]
         ours, theirs = (kind.value.replace("_", " ") for kind in (entry.reply_kind, entry.judged))
-        differing.append(Exhibit(entry.case_id, example.case, f"classifier: {ours}; judge: {theirs}", texts))
+        summary = f"classifier: {ours}; judge: {theirs}"
+        differing.append(Exhibit(entry.case_id, example.case, summary, scene=example.scene, texts=texts))
     return SecondOpinion(scored.scores.adapter_id, found, tuple(differing))
 
 
@@ -214,48 +223,20 @@ def _exhibit(verdict: Verdict, scored: Scored, cases: Mapping[str, Case], tone: 
     Raises:
         RunConflictError: If the verdict belongs to no known case.
     """
-    case = cases.get(verdict.case_id)
-    if case is None:
-        raise RunConflictError(
-            f"the verdict on case {verdict.case_id!r} has no case in evals/cases.jsonl",
-            where=f"evals/{scored.scores.adapter_id}/scores.json",
-            fix="Run the evaluate stage again",
-        )
-    prompt = next((message.content for message in reversed(case.messages) if message.role == "user"), "")
+    case = known_case(verdict, scored.scores.adapter_id, cases)
     suite = "" if verdict.suite == HELD_OUT else f", suite {shorten(verdict.suite, 60).text}"
-    texts = {
-        "Why": verdict.detail,
-        PROMPT: prompt,
-        EXPECTED: expected_text(case),
-        REPLY: _reply_text(scored.generations.get(verdict.case_id)),
-    }
+    texts = (
+        Text(EXPECTED, shorten(expected_text(case))),
+        Text(REPLY, shorten(reply_text(scored.generations.get(verdict.case_id)))),
+    )
     return Exhibit(
         case_id=verdict.case_id,
         case=f"case {shorten(verdict.case_id, 100).text}, {verdict.kind.replace('_', ' ')}{suite}",
-        summary=shorten(prompt, 110).text or "(no user message)",
-        texts=[Text(name, shorten(text)) for name, text in texts.items() if text or name != "Why"],
+        summary=summary_text(case),
+        why=why_text(verdict),
+        scene=scene_of(case),
+        texts=texts,
         badge=REASONS[verdict.reason] if verdict.reason else "right",
         tone=tone,
         code=verdict.reason,
     )
-
-
-def _reply_text(reply: Generation | None) -> str:
-    if reply is None:
-        return "(no reply)"
-    return reply.text or (f"(no reply: {reply.error})" if reply.error else "(empty reply)")
-
-
-def expected_text(case: Case) -> str:
-    """What the reply to a case should have been, in words or as calls."""
-    if case.expected_calls:
-        return "\n".join(json.dumps(call.function.model_dump(), ensure_ascii=False) for call in case.expected_calls)
-    wanted = {
-        "tool_call": "a tool call",
-        "refusal": "a refusal",
-        "clarification": "a question for what is missing, and no call",
-        "answer": "an answer in text, and no call",
-    }[case.kind]
-    if NO_FITTING_TOOL in case.tags:
-        wanted = "word that no tool fits, and no call"
-    return f"{wanted}, such as:\n{case.expected_text}" if case.expected_text else wanted

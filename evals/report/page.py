@@ -13,11 +13,14 @@ from markupsafe import Markup
 from evals.report import text as texts
 from evals.report.blocks import Section
 from evals.report.cards import SIGNS
+from evals.report.cases import CaseBook, page_name
 from evals.report.verdict import headline
 from evals.report.view import View
 from evals.stats.metrics import METRICS
 from orchestrator.core.text import visible
 
+CASES = "cases.html"
+"""The file with the table of failing cases."""
 MAX_HTML_ROWS = 500
 """Most rows that the page shows of any table."""
 
@@ -34,6 +37,20 @@ def render_html(view: View, sections: Sequence[Section]) -> str:
     )
 
 
+def render_cases(view: View, book: CaseBook) -> dict[str, str]:
+    """The table of failing cases and the pages with each of them in full, by file name below the report's folder."""
+    environment, run_name = _environment(), view.report.run["name"]
+    table = environment.get_template("cases.html.j2").render(book=book, run_name=run_name)
+    template = environment.get_template("case_page.html.j2")
+    pages = {
+        page_name(cases[0].number): template.render(
+            cases=cases, run_name=run_name, number=place, num_pages=len(book.pages)
+        )
+        for place, cases in enumerate(book.pages, start=1)
+    }
+    return {CASES: table, **pages}
+
+
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("evals.report"),
@@ -43,7 +60,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=_finalize,
     )
-    environment.globals.update(METRICS=METRICS, MAX_ROWS=MAX_HTML_ROWS, texts=texts, SIGNS=SIGNS)
+    environment.globals.update(METRICS=METRICS, MAX_ROWS=MAX_HTML_ROWS, texts=texts, SIGNS=SIGNS, CASES=CASES)
     environment.filters["whole"] = whole
     return environment
 

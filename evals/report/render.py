@@ -6,7 +6,7 @@ In Markdown all text from data and model is escaped.
 from collections.abc import Iterator, Sequence
 
 from evals.records import AdapterSummary, Metric, Report
-from evals.report.blocks import Block, Datum, Exhibit, Exhibits, Heading, Note, Section, Table
+from evals.report.blocks import Block, Datum, Exhibit, Exhibits, Heading, Note, Scene, Section, Table
 from evals.report.cards import Card
 from evals.report.text import difference_text, markdown_cell, markdown_code, markdown_row, metric_text
 from evals.report.verdict import headline
@@ -28,11 +28,20 @@ def render_markdown(view: View, sections: Sequence[Section]) -> str:
     title = markdown_cell(headline(report.verdict))
     lines = [f"# {title}", "", f"Run {run} on base {base}. {markdown_cell(report.verdict.reason)}"]
     lines += ["", *map(_card, view.cards)] if view.cards else []
+    serve = report.serve_command
+    if serve is not None:
+        note = f" {markdown_cell(serve.note)}" if serve.note else ""
+        lines += ["", f"Serve {markdown_cell(serve.adapter_id)} as it was scored: {_shell(serve.command)}.{note}"]
     for section in sections:
         blocks = [line for block in section.blocks if not block.page_only for line in _block(block, view)]
         if blocks:
             lines += ["", f"## {markdown_cell(section.title)}", *blocks]
     return "\n".join(lines) + "\n"
+
+
+def _shell(command: str) -> str:
+    """A command as code, whole."""
+    return markdown_code(command, len(command))
 
 
 def _card(card: Card) -> str:
@@ -90,7 +99,13 @@ def _exhibits(block: Exhibits) -> Iterator[str]:
 
 def _exhibit(item: Exhibit) -> Iterator[str]:
     yield from ("", f"- Case {markdown_code(item.case_id, MAX_CHARS)}{': ' if item.badge else ''}{item.badge}")
-    for text in (*item.texts, *item.beside):
+    if item.why:
+        yield f"  - {markdown_cell(item.why)}"
+    scene = item.scene or Scene()
+    for tool in scene.tools:
+        yield f"  - Tool on offer: {markdown_code(tool.signature, MAX_CHARS)}"
+    yield from (f"  - {text}" for text in (scene.more_tools, scene.more_turns) if text)
+    for text in (*scene.turns, *item.texts, *item.beside):
         yield f"  - {markdown_cell(text.name)}: {markdown_code(text.shown.text, MAX_CHARS)}"
 
 

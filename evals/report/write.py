@@ -1,4 +1,4 @@
-"""The report stage: reads what a run left behind, decides, and writes report.json, report.md and report.html."""
+"""The report stage: reads what a run left behind, decides, and writes report.json, report.md and the pages."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,9 +12,10 @@ from evals.records import (
     TrialSummary,
 )
 from evals.report.cards import compared_metrics
+from evals.report.cases import case_book
 from evals.report.examples import Flips
 from evals.report.inputs import ReportInputs, read_inputs
-from evals.report.page import render_html
+from evals.report.page import render_cases, render_html
 from evals.report.render import render_markdown
 from evals.report.runs import OtherRun, Side, compare_runs
 from evals.report.sections import sections_of
@@ -49,12 +50,16 @@ def write_report(config: RunConfig, run: RunDir, other: RunDir | None = None) ->
     view = make_view(report, inputs, other=beside, other_flips=flips)
     sections = sections_of(view)
     texts = {
+        **render_cases(view, case_book(view)),
         "report.html": render_html(view, sections),
         "report.md": render_markdown(view, sections),
         "report.json": report.model_dump_json(indent=2) + "\n",
     }
     for name, text in texts.items():
         write_text_atomic(run.report / name, text)
+    for page in run.report.glob("cases/*.html"):
+        if page.relative_to(run.report).as_posix() not in texts:
+            page.unlink()  # of an earlier report with more failing cases
     return report
 
 

@@ -40,7 +40,7 @@ class RunDir:
     trials = _Below("trials.jsonl")
     """One TrialRecord a line."""
     report = _Below("report")
-    """Folder of report.html, report.json and report.md."""
+    """Folder of report.html, cases.html, report.json and report.md."""
     ray = _Below("ray")
     """Ray Train's and Ray Tune's own files."""
     cases = _Below("evals/cases.jsonl")

@@ -4,11 +4,11 @@ import pytest
 from report_run import BEST, make_cases, write_run
 
 from evals.judge.second_opinion import Judgement
+from evals.report.case_texts import expected_text
 from evals.report.examples import (
     MAX_CELL_EXAMPLES,
     adapter_failures,
     cell_examples,
-    expected_text,
     pick_varied,
     second_opinion,
     served_text,

@@ -92,7 +92,7 @@ def test_what_changed_is_shown_with_both_replies(whole: RunDir) -> None:
     assert f"{entry.gained - 8:,} more: their ids are in report.json" in flips
     first = next(flip.case_id for flip in entry.flips if flip.left_correct)
     block = flips[flips.index(f"case {first}") :]
-    block = block[: block.index("</details>")]
+    block = block[: block.index('<details class="case">')]
     replies = {
         name: Generation.model_validate_json(line).text
         for name in (BEST, "base")
@@ -210,7 +210,8 @@ def test_a_page_has_each_id_once_and_every_link_leads_to_one(whole: RunDir) -> N
     assert len(ids) == len(set(ids))
     links = re.findall(r'\shref="([^"]*)"', page)
     assert links
-    assert {link.removeprefix("#") for link in links} <= set(ids)
+    assert {link.removeprefix("#") for link in links if link.startswith("#")} <= set(ids)
+    assert {link for link in links if not link.startswith("#")} == {"cases.html"}
 
 
 def test_the_page_stays_small(whole: RunDir) -> None:

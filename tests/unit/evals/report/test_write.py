@@ -290,7 +290,7 @@ def test_case_without_a_reply_is_shown_as_such(tmp_path: Path) -> None:
     write_text_atomic(run.generations("base"), "")
     write_report(make_config(), run)
     assert "<pre>(no reply)</pre>" in run_file(tmp_path, "html")
-    assert "| no reply from the engine | `not_scored` | 1 |" in run_file(tmp_path, "md")
+    assert "| did not come from the engine | `not_scored` | 1 |" in run_file(tmp_path, "md")
 
 
 def test_broken_data_card_is_an_error(tmp_path: Path) -> None:
@@ -371,7 +371,7 @@ def test_hostile_text_is_only_text_in_the_page(tmp_path: Path) -> None:
     page = hostile_report(tmp_path)
     assert not page.tags & {"script", "img", "b", "i", "u", "iframe", "link"}
     assert not any(name.startswith("on") for name, _ in page.attributes)
-    reply = page.pres[3]
+    reply = page.pres[5]
     assert reply.startswith("</pre></details><script>alert(1)</script>")
     assert "\\x1b[31m\\u202e" in reply
     text = run_file(tmp_path, "html")
@@ -384,19 +384,25 @@ def test_page_is_self_contained(tmp_path: Path) -> None:
     page = hostile_report(tmp_path)
     addresses = [value for name, value in page.attributes if name in ("src", "href", "srcset", "action", "data")]
     assert addresses
-    assert all(str(address).startswith("#") for address in addresses)
+    assert {address for address in addresses if not str(address).startswith("#")} == {"cases.html"}
     css = re.findall(r"<style>(.*?)</style>", run_file(tmp_path, "html"), flags=re.DOTALL)
     assert len(css) == 1
     assert "url(" not in css[0]
     assert "@import" not in css[0]
 
 
-def test_example_shows_prompt_expected_reply_and_reason(tmp_path: Path) -> None:
+def test_example_shows_every_turn_the_expected_reply_and_why(tmp_path: Path) -> None:
     page = hostile_report(tmp_path)
-    assert page.pres[0] == "line 1 <i>"
-    assert page.pres[1] == "Weather in Bergen?"
-    assert page.pres[2] == '{"name": "get_weather", "arguments": {"city": "Bergen"}}'
-    assert "call is not JSON" in run_file(tmp_path, "html")
+    assert page.pres[:5] == [
+        "Be brief.", "first question", "first answer", "Weather in Bergen?",
+        '{"name": "get_weather", "arguments": {"city": "Bergen"}}',
+    ]  # fmt: skip
+    text = run_file(tmp_path, "html")
+    assert [f"<h4>Turn {n}, {role}</h4>" in text for n, role in enumerate(("system", "user", "assistant", "user"), 1)]
+    why = "Wrong: the reply should be the expected call, but it made a call that is not JSON: line 1 &lt;i&gt;."
+    assert why in text
+    assert '<code class="muted">not_json</code>' in text
+    assert "No tool was on offer." in text
 
 
 def test_hostile_text_is_literal_in_markdown(tmp_path: Path) -> None:
@@ -430,8 +436,8 @@ def test_examples_of_failures_show_every_reason_and_say_how_many_there_are(tmp_p
     add_scores(run, "base", ZERO, reply="hello", verdicts=verdicts)
     write_report(make_config(), run)
     text = run_file(tmp_path, "html")
-    assert text.count("<h4>Reason code</h4>") == 5
-    assert text.count("<p><code>unknown_tool</code></p>") == 1
+    assert text.count('<p class="why">') == 5
+    assert text.count('<code class="muted">unknown_tool</code>') == 1
     assert "5 of 31 failed cases, every reason in turn; all are in evals/base/scores.json" in text
     assert "31 of 300" in text
     assert "| made no call | `no_call` | 30 |" in run_file(tmp_path, "md")
