@@ -17,7 +17,7 @@ from orchestrator.core.records import EvalPoint
 from orchestrator.multi_lora.batch import IGNORED, TokenRows
 from orchestrator.multi_lora.engine import MultiLoraEngine
 from orchestrator.multi_lora.messages import Evaluation
-from orchestrator.multi_lora.scheduler import SlotScheduler
+from orchestrator.multi_lora.scheduler import Cadence, SlotScheduler
 from orchestrator.multi_lora.spec import SlotSpec
 
 EVAL_STEPS, NUM_ROWS, BATCH_SIZE = 2, 20, 4
@@ -72,10 +72,22 @@ def mean_loss(model: torch.nn.Module, rows: TokenRows) -> float:
 
 
 def make_trials(
-    engine: MultiLoraEngine, storage: Path, *, slots: int = 4, patience: int | None = None, gather_s: float = 0.0
+    engine: MultiLoraEngine,
+    storage: Path,
+    *,
+    slots: int = 4,
+    patience: int | None = None,
+    keep_best: int = 1,
+    gather_s: float = 0.0,
 ) -> SlotScheduler:
     """SlotScheduler of a new engine on a storage that may hold what another left."""
-    return SlotScheduler(engine, storage, slots=slots, eval_steps=EVAL_STEPS, patience=patience, gather_s=gather_s)
+    return SlotScheduler(
+        engine,
+        storage,
+        slots=slots,
+        cadence=Cadence(EVAL_STEPS, patience, keep_best),
+        gather_s=gather_s,
+    )
 
 
 def advance_until_idle(trials: SlotScheduler, *, most_steps: int = 200) -> int:

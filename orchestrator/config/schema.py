@@ -73,6 +73,8 @@ class TrainConfig(Section):
     """Gradients are clipped to this norm."""
     eval_steps: PositiveInt | None = None
     """Optimizer steps between evaluations, each of which also saves; None evaluates ten times a run."""
+    save_total_limit: PositiveInt = 1
+    """Checkpoints kept of each trial: so many with the lowest eval loss, and always the latest, to resume from."""
     early_stopping_patience: PositiveInt | None = 3
     """Stop after this many evaluations without a better eval loss; None never stops early."""
     gradient_checkpointing: bool = False

@@ -47,10 +47,10 @@ def write_progress(trial: Path, progress: TrialProgress) -> None:
     write_text_atomic(trial / PROGRESS, progress.model_dump_json() + "\n")
 
 
-def remove_unnamed(trial: Path, progress: TrialProgress) -> None:
-    """Remove all checkpoints but the latest and the best, and any half-written ones."""
-    named = {progress.best_step, progress.curve[-1].step} if progress.curve else set()
-    keep = {step_folder(trial, step) for step in named if step is not None}
+def remove_surplus(trial: Path, progress: TrialProgress, *, limit: int) -> None:
+    """Remove all checkpoints but the latest and the `limit` best, and any half-written ones."""
+    best = sorted(progress.curve, key=lambda point: point.eval_loss)[:limit]
+    keep = {step_folder(trial, point.step) for point in (*best, *progress.curve[-1:])}
     for folder in {*trial.glob("step-*"), *trial.glob(".step-*")} - keep:
         shutil.rmtree(folder)
 

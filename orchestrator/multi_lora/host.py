@@ -16,7 +16,7 @@ from orchestrator.multi_lora.base_checks import checkpoint_layers
 from orchestrator.multi_lora.batch import TokenRows
 from orchestrator.multi_lora.engine import MultiLoraEngine
 from orchestrator.multi_lora.messages import EnginePlan, EngineStatus
-from orchestrator.multi_lora.scheduler import SlotScheduler
+from orchestrator.multi_lora.scheduler import Cadence, SlotScheduler
 from orchestrator.multi_lora.sizing import choose_slots, measure_rates, slots_that_fit
 
 IDLE_S = 0.2
@@ -42,7 +42,11 @@ def start_engine(
     status_path = storage / f"engine-{number}.json"
     slots, measured = _choose_slots(engine, plan, status_path, after_death=after_death)
     trials = SlotScheduler(
-        engine, storage, slots=slots, eval_steps=plan.eval_steps, patience=plan.patience, gather_s=GATHER_S
+        engine,
+        storage,
+        slots=slots,
+        cadence=Cadence(plan.eval_steps, plan.patience, plan.keep_best),
+        gather_s=GATHER_S,
     )
     status = EngineStatus(
         device=engine.device.type,

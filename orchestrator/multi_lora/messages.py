@@ -11,7 +11,7 @@ class EnginePlan(Record):
 
     `train_tokens` and `val_tokens` are folders of tokenised samples that every node can read. `slots` is the number of
     adapters trained at once; None measures it, up to `most_slots` and not below `cohort` if that fits the memory.
-    `largest_rank` is that of the search.
+    `largest_rank` is that of the search; `keep_best` checkpoints of a trial stay beside its latest.
     """
 
     model: ModelConfig
@@ -23,6 +23,7 @@ class EnginePlan(Record):
     micro_batch_size: int
     eval_steps: int
     patience: int | None
+    keep_best: int
     cpus: float
     gpus: int
     slots: int | None

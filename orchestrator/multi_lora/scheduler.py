@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from orchestrator.core.errors import TrainingError
 from orchestrator.core.records import DIVERGED_LOSS, EvalPoint, StopReason, reason_to_stop
@@ -44,6 +45,18 @@ class _Trial:
         return sum(evaluation.step > self.asked for evaluation in self.told)
 
 
+class Cadence(NamedTuple):
+    """Evaluations of a trial, and what stays of them.
+
+    `eval_steps` are the optimizer steps between two; after `patience` without a better loss the trial stops (None:
+    never). The `keep_best` best checkpoints stay, and the latest.
+    """
+
+    eval_steps: int
+    patience: int | None
+    keep_best: int
+
+
 class Occupancy:
     """Slot-seconds used and on offer since the first trial was let in."""
 
@@ -66,8 +79,7 @@ class Occupancy:
 class SlotScheduler:
     """Schedules trials onto the slots of one engine, which has none yet.
 
-    `storage` holds a folder for each trial. `slots` train at once, halved when memory runs out. `eval_steps` are the
-    optimizer steps between evaluations; after `patience` of these without a better loss a trial stops (None: never).
+    `storage` holds a folder for each trial. `slots` train at once, halved when memory runs out.
     The first step waits until every slot has a trial, or none came for `gather_s` seconds: trials that begin together
     reach their rungs together, so the first ones are compared with more than each other.
     """
@@ -78,12 +90,11 @@ class SlotScheduler:
         storage: Path,
         *,
         slots: int,
-        eval_steps: int,
-        patience: int | None,
+        cadence: Cadence,
         gather_s: float = 0.0,
     ) -> None:
         self._engine, self._storage = engine, storage
-        self.slots, self._eval_steps, self._patience = slots, eval_steps, patience
+        self.slots, self._cadence = slots, cadence
         self._trials: dict[str, _Trial] = {}
         self._waiting: deque[str] = deque()
         self._leaving: set[str] = set()
@@ -106,7 +117,7 @@ class SlotScheduler:
                 self._changed.wait()
             folder = self._storage / name
             trial = _Trial(name, spec, folder, checkpoint.read_progress(folder))
-            checkpoint.remove_unnamed(folder, trial.progress)  # left by an engine that died while it saved
+            self._remove_surplus(trial)  # left by an engine that died while it saved
             if trial.progress.curve and trial.progress.stop_reason != "diverged":
                 trial.state = checkpoint.load_slot(checkpoint.step_folder(folder, trial.progress.curve[-1].step), spec)
             if trial.progress.curve or trial.progress.stop_reason is not None:
@@ -283,7 +294,7 @@ class SlotScheduler:
             name
             for name, result in results.items()
             if name not in broken
-            and (result.step % self._eval_steps == 0 or result.step >= self._trials[name].spec.max_steps)
+            and (result.step % self._cadence.eval_steps == 0 or result.step >= self._trials[name].spec.max_steps)
         ]
         if not due and not broken:
             return
@@ -323,7 +334,7 @@ class SlotScheduler:
             trial.progress = trial.progress.model_copy(update={"stop_reason": "diverged"})
         trial.losses, trial.progress = [], trial.progress.model_copy(update={"peers": peers})
         checkpoint.write_progress(trial.folder, trial.progress)  # names the checkpoints that stay, before the others go
-        checkpoint.remove_unnamed(trial.folder, trial.progress)
+        self._remove_surplus(trial)
         with self._changed:
             trial.told.append(_evaluation(trial.progress))
             if trial.progress.stop_reason is not None:
@@ -332,13 +343,16 @@ class SlotScheduler:
                 self._park(trial.name)
             self._changed.notify_all()
 
+    def _remove_surplus(self, trial: _Trial) -> None:
+        checkpoint.remove_surplus(trial.folder, trial.progress, limit=self._cadence.keep_best)
+
     def _with_point(self, trial: _Trial, loss: float) -> TrialProgress:
         """The trial's progress with this evaluation, and why the trial ends with it, if it does."""
         train_loss = sum(trial.losses) / max(1, len(trial.losses))
         point = EvalPoint(step=trial.progress.step, eval_loss=loss, train_loss=train_loss)
         curve = (*trial.progress.curve, point)
         best = min(curve, key=lambda point: point.eval_loss).step
-        reason: StopReason | None = reason_to_stop([point.eval_loss for point in curve], self._patience)
+        reason: StopReason | None = reason_to_stop([point.eval_loss for point in curve], self._cadence.patience)
         if point.step >= trial.spec.max_steps:
             reason = "finished"
         return trial.progress.model_copy(update={"curve": curve, "best_step": best, "stop_reason": reason})

@@ -81,6 +81,7 @@ def engine_plan(config: RunConfig, plan: TrainPlan, *, slots: int | None, most_s
         micro_batch_size=plan.train.micro_batch_size,
         eval_steps=plan.eval_steps,
         patience=plan.train.early_stopping_patience,
+        keep_best=plan.train.save_total_limit,
         cpus=plan.cpus_per_worker,
         gpus=plan.gpus_per_worker,
         slots=slots,

@@ -75,7 +75,9 @@ def build_trainer(
                 max_failures=plan.train.max_failures, controller_failure_limit=CONTROLLER_FAILURES
             ),
             checkpoint_config=ray.train.CheckpointConfig(
-                num_to_keep=1, checkpoint_score_attribute="eval_loss", checkpoint_score_order="min"
+                num_to_keep=plan.train.save_total_limit,  # Ray keeps the latest beside these
+                checkpoint_score_attribute="eval_loss",
+                checkpoint_score_order="min",
             ),
         ),
     )

@@ -80,7 +80,9 @@ def test_two_workers_train_one_adapter_that_changes_the_base(storage: Path, monk
 
 
 def test_a_killed_worker_goes_on_from_its_last_checkpoint(storage: Path) -> None:
-    config = small_config(storage, "killed", max_steps=60, eval_steps=5, early_stopping_patience=None)
+    config = small_config(
+        storage, "killed", max_steps=60, eval_steps=5, early_stopping_patience=None, save_total_limit=3
+    )
     run = prepared(config)
     killed: list[int] = []
 
@@ -100,6 +102,11 @@ def test_a_killed_worker_goes_on_from_its_last_checkpoint(storage: Path) -> None
     assert len(killed) == 1
     assert [point.step for point in record.curve] == list(range(5, 61, 5))
     assert record.status == "completed"
+    kept = [folder for folder in run.ray.glob("train/*/checkpoint_*") if folder.is_dir()]
+    losses = sorted(point.eval_loss for point in record.curve)
+    latest_is_among_them = record.curve[-1].eval_loss in losses[:3]
+    assert len(kept) == (3 if latest_is_among_them else 4)
+    assert record.best_eval_loss == losses[0]
 
 
 def test_a_loss_that_is_not_finite_is_divergence_and_leaves_no_adapter(

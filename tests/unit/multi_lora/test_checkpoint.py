@@ -18,7 +18,7 @@ from orchestrator.models.base import BaseWeights, load_tokenizer
 from orchestrator.multi_lora.checkpoint import (
     load_slot,
     read_progress,
-    remove_unnamed,
+    remove_surplus,
     save_slot,
     step_folder,
     write_progress,
@@ -142,19 +142,22 @@ def test_the_best_checkpoint_becomes_an_adapter_that_the_evaluation_can_load(
         assert torch.equal(weights.pairs[f"{layer}.weight"][1], b)
 
 
-def test_of_all_checkpoints_the_latest_and_the_best_stay(model_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("limit", [1, 3])
+def test_of_all_checkpoints_the_latest_and_the_best_stay(model_folder: Path, tmp_path: Path, limit: int) -> None:
     spec = make_spec(learning_rate=0.3, max_steps=20)
-    trials = make_trials(make_engine(model_folder), tmp_path)
+    trials = make_trials(make_engine(model_folder), tmp_path, keep_best=limit)
     trials.attach("a", spec)
     seen, heard = set(), 0
     while trials.advance():
         progress = read_progress(tmp_path / "a")
         if progress.curve and progress.curve[-1].step > heard:
             heard = hear(trials, "a", heard).step
-        named = {progress.best_step, progress.curve[-1].step} if progress.curve else set()
+        best = sorted(progress.curve, key=lambda point: point.eval_loss)[:limit]
+        named = {point.step for point in (*best, *progress.curve[-1:])}
+        assert progress.best_step is None or progress.best_step in named
         assert {path.name for path in tmp_path.glob("a/step-*")} == {f"step-{step:06d}" for step in named}
         seen.add(len(named))
-    assert seen == {0, 1, 2}
+    assert seen == set(range(limit + 2))
 
 
 def test_only_what_progress_names_counts(tmp_path: Path) -> None:
@@ -165,11 +168,13 @@ def test_only_what_progress_names_counts(tmp_path: Path) -> None:
         (tmp_path / name / "file").touch()
     write_progress(tmp_path, progress)
     assert read_progress(tmp_path) == progress
-    remove_unnamed(tmp_path, progress)
+    remove_surplus(tmp_path, progress, limit=2)
+    assert names_in(tmp_path) == ["progress.json", "step-000002", "step-000004", "step-000006"]
+    remove_surplus(tmp_path, progress, limit=1)
     assert names_in(tmp_path) == ["progress.json", "step-000004", "step-000006"]
-    remove_unnamed(tmp_path, TrialProgress())
+    remove_surplus(tmp_path, TrialProgress(), limit=1)
     assert names_in(tmp_path) == ["progress.json"]
-    remove_unnamed(tmp_path / "missing", TrialProgress())
+    remove_surplus(tmp_path / "missing", TrialProgress(), limit=1)
 
 
 def test_what_is_written_is_json_and_safetensors_for_anyone_to_read(model_folder: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ RECORDS: list[Record] = [
         micro_batch_size=2,
         eval_steps=5,
         patience=None,
+        keep_best=3,
         cpus=0.5,
         gpus=1,
         slots=None,
