@@ -2,13 +2,14 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from evals.stats.data_card import DataTable, data_sentences, data_tables, leak_warning, reasons_table
+from orchestrator.core.errors import ConfigError
 from orchestrator.core.files import read_jsonl
 from orchestrator.core.progress import say, show_table
 from orchestrator.core.records import QuarantinedRow, Record, SampleKind
-from orchestrator.core.text import duration_text
+from orchestrator.core.text import counted, duration_text
 from orchestrator.data.card import DataCard, TokenCard
 from orchestrator.data.rejection import REPEATED, Reasons
 from orchestrator.run.paths import RunDir, SplitName
@@ -28,6 +29,20 @@ ParityProblemCode = Literal[
     "call_changed",
     "serving_parser_differs",
 ]
+
+
+FIXES: dict[ParityProblemCode, str] = {
+    "prompt_differs": "Remove the sample, or use a base whose chat template shows earlier turns alike",
+    "mask_wrong": "Remove the folder data/tokens of the run, so that the data is tokenised again",
+    "tools_dropped": "Use a base whose chat template shows the offered tools",
+    "tool_calls_dropped": "Use a base whose chat template shows tool calls",
+    "tool_results_dropped": "Use a base whose chat template shows tool results",
+    "system_dropped": "Use a base whose chat template shows system messages",
+    "call_not_parsed": "Use a base whose chat template writes calls in a format that is read, such as Qwen3, or set "
+    "eval.reply_format to the format that it writes",
+    "call_changed": "Use a base whose chat template writes the whole of a call as JSON, such as Qwen3",
+    "serving_parser_differs": "Remove the sample, or take the tags of calls out of its arguments",
+}
 
 
 class ParityProblem(Record):
@@ -59,12 +74,33 @@ class ParityCard(Record):
     problems: tuple[ParityProblem, ...]
 
 
+class Finding(NamedTuple):
+    """Something that a run of the configuration would meet: what, where and how to fix it, in whole sentences.
+
+    `stops` is whether the run would be refused or could never succeed; otherwise it would go on and be worth less.
+    """
+
+    stops: bool
+    text: str
+
+
+def fatal(what: str, *, where: str, allowed: str | None = None, fix: str | None = None) -> Finding:
+    """A finding that stops a run, in the words of the error that it would end with."""
+    return Finding(stops=True, text=str(ConfigError(what, where=where, allowed=allowed, fix=fix)))
+
+
+def warning(what: str, *, where: str, allowed: str | None = None, fix: str | None = None) -> Finding:
+    """A finding with which a run goes on."""
+    return Finding(stops=False, text=str(ConfigError(what, where=where, allowed=allowed, fix=fix)))
+
+
 class CheckCard(Record):
     """Everything that `check` found. Kept in `check/check.json` under the digest of what was checked.
 
     `data_digest` is that of the split files alone. Both digests are empty where the sources could not be read. `data`,
-    `tokens` and `parity` are None or empty from the first step that failed. `not_ready` says in whole sentences what
-    has to change before training; empty means ready.
+    `tokens` and `parity` are None or empty from the first step that failed. `is_data_ready` says whether the data can
+    be trained on. `not_ready` says in whole sentences what has to change before a run; empty means ready. `warnings`
+    are what makes a run worth less.
     """
 
     digest: str
@@ -72,7 +108,9 @@ class CheckCard(Record):
     data: DataCard | None
     tokens: dict[SplitName, TokenCard]
     parity: ParityCard | None
+    is_data_ready: bool
     not_ready: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
     duration_s: float
 
 
@@ -92,13 +130,24 @@ def show_check(card: CheckCard, folder: RunDir, *, is_new: bool, conflict: str |
         show_parity(card.parity)
     if has_rows_aside:
         say(f"\nAll of it, with every row that was set aside and its reason: {folder.quarantine.parent}")
-    for reason in card.not_ready:
-        say(f"- {reason}")
+    if card.warnings or card.not_ready:
+        say("")
+    for text in card.warnings:
+        say(f"Warning: {text}")
+    for text in card.not_ready:
+        say(f"- {text}")
     if conflict:
         say(f"Note: the data was checked, but a run of this configuration would be refused: {conflict}")
     took = duration_text(card.duration_s)
-    how = f"checked in {took}" if is_new else f"by an earlier check of the same data, which took {took}"
-    say(f"{'NOT READY' if card.not_ready else 'READY'} ({how})")
+    how = f"checked in {took}" if is_new else f"by an earlier check of the same, which took {took}"
+    say(f"{_verdict(card)} ({how})")
+
+
+def _verdict(card: CheckCard) -> str:
+    if card.not_ready:
+        faults = counted(len(card.not_ready), "thing")
+        return f"NOT READY: {faults} to change, listed above"
+    return f"READY with {counted(len(card.warnings), 'warning')}" if card.warnings else "READY"
 
 
 def show_data(card: DataCard) -> None:

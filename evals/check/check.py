@@ -1,15 +1,20 @@
-"""Everything that can be known about a config's data before anything trains: rows, splits, leaks, tokens, parity."""
+"""Everything that can be known about a configuration before anything trains, its data first."""
 
 import os
 import shutil
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from evals.check.card import CheckCard
+from evals.cases.suites import suite_files
+from evals.check.card import FIXES, CheckCard, Finding
+from evals.check.of_cases import case_findings, gate_findings, suite_cases
+from evals.check.of_training import resource_findings, training_findings
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import InputError
 from orchestrator.core.files import digest_of, parse_line, write_text_atomic
+from orchestrator.data.card import DataCard
 from orchestrator.data.prepare.prepare import data_digest, prepare_data, tokenizer_digest
 from orchestrator.run.paths import RunDir
 
@@ -31,35 +36,67 @@ def read_check(folder: RunDir) -> CheckCard | None:
 
 
 def check_data(config: RunConfig, folder: RunDir, *, base_dir: Path) -> CheckCard:
-    """Prepare, tokenise and compare the data of `config` in `folder`, unless a check of the same is there.
+    """Check all that `config` says, its data first, in `folder`, unless a check of the same is there.
 
     What a run would refuse is in the card's `not_ready`, not raised.
     """
+    resources = list(resource_findings(config))  # of this machine: no card of an earlier check knows it
     try:
         made_from = data_digest(config.data, base_dir=base_dir)
     except InputError as error:
-        return CheckCard(
-            digest="", data_digest="", data=None, tokens={}, parity=None, not_ready=(str(error),), duration_s=0.0
-        )
-    digest = digest_of(made_from, tokenizer_digest(config.model))
+        content = {"is_data_ready": False, "not_ready": (str(error), *_stopping(resources)), "duration_s": 0.0}
+        return CheckCard(digest="", data_digest="", data=None, tokens={}, parity=None, **content)
+    digest = _digest(config, made_from)
     stored = read_check(folder)
-    if stored is not None and stored.digest == digest and stored.parity is not None:
+    if stored is not None and stored.digest == digest and stored.parity is not None and not resources:
         return stored  # one that was not done to its end may fare better now: a hub that answers, a base that is there
-    for of_other_data in (check_path(folder), folder.quarantine):  # must not outlive a check that is cut off below
-        of_other_data.unlink(missing_ok=True)
+    check_path(folder).unlink(missing_ok=True)  # must not outlive a check that is cut off below
     started = time.monotonic()
-    found = _findings(config, folder, base_dir)
-    duration_s = round(time.monotonic() - started, 3)
-    card = CheckCard(digest=digest, data_digest=made_from, **found, duration_s=duration_s)
+    reusable = stored if stored is not None and stored.data_digest == made_from and folder.card.is_file() else None
+    if reusable is None or reusable.data is None:
+        folder.quarantine.unlink(missing_ok=True)
+    found, fault = _look_at_data(config, folder, base_dir, reusable.data if reusable else None)
+    problems = () if found["parity"] is None else found["parity"].problems
+    not_ready = [
+        *([fault] if fault else []),
+        *(
+            f"{problem.code}: sample {problem.sample_id}: {problem.detail}. {FIXES[problem.code]}."
+            for problem in problems
+        ),
+    ]
+    findings = [*resources, *_look_at_the_rest(config, folder, found)]
+    card = CheckCard(
+        digest=digest,
+        data_digest=made_from,
+        is_data_ready=not not_ready,
+        not_ready=(*not_ready, *_stopping(findings)),
+        warnings=tuple(finding.text for finding in findings if not finding.stops),
+        duration_s=round(time.monotonic() - started, 3),
+        **found,
+    )
     write_text_atomic(check_path(folder), card.model_dump_json(indent=2) + "\n")
     return card
 
 
-def _findings(config: RunConfig, folder: RunDir, base_dir: Path) -> dict[str, Any]:
-    """The card's data, tokens and parity, as far as they were found, and what is not ready."""
-    found: dict[str, Any] = {"data": None, "tokens": {}, "parity": None}
+def _stopping(findings: Iterable[Finding]) -> list[str]:
+    return [finding.text for finding in findings if finding.stops]
+
+
+def _digest(config: RunConfig, made_from: str) -> str:
+    """Digest of all that a check looks at, but for the machine."""
+    files = [path for path in suite_files(config.eval.suites) if path.is_file()]
+    folder = Path(config.model.base).expanduser()
+    settings = sorted(folder.glob("*.json")) if folder.is_dir() else []
+    return digest_of(made_from, tokenizer_digest(config.model), config, *files, *settings)
+
+
+def _look_at_data(
+    config: RunConfig, folder: RunDir, base_dir: Path, known: DataCard | None
+) -> tuple[dict[str, Any], str | None]:
+    """The card's data, tokens and parity, as far as they were found, and why no further; `known` is of this data."""
+    found: dict[str, Any] = {"data": known, "tokens": {}, "parity": None}
     try:
-        found["data"] = prepare_data(config, folder, base_dir=base_dir)
+        found["data"] = known or prepare_data(config, folder, base_dir=base_dir)
         # Transformers and vLLM take seconds to load: not before the data is known to be good.
         from orchestrator.data.tokens.store import refuse_left_out, tokenize_run
 
@@ -67,16 +104,36 @@ def _findings(config: RunConfig, folder: RunDir, base_dir: Path) -> dict[str, An
         refuse_left_out(config, found["tokens"])
         from evals.check.parity import check_parity
 
-        found["parity"] = parity = check_parity(config, folder)
+        found["parity"] = check_parity(config, folder)
     except InputError as error:
-        return {**found, "not_ready": (str(error),)}
-    return {**found, "not_ready": tuple(f"{problem.code}: {problem.detail}" for problem in parity.problems)}
+        return found, str(error)
+    return found, None
+
+
+def _look_at_the_rest(config: RunConfig, folder: RunDir, found: dict[str, Any]) -> Iterator[Finding]:
+    """What concerns more than the data, as far as that was found."""
+    suites, unreadable = suite_cases(config)
+    yield from unreadable
+    yield from gate_findings(config.gates)
+    if found["data"] is None:
+        return
+    yield from case_findings(config, folder, suites, found["parity"])
+    if found["tokens"]:
+        yield from training_findings(config, found["data"], found["tokens"])
+    if found["parity"] is not None:
+        from evals.check.of_base import base_findings
+        from evals.check.of_engine import engine_findings
+
+        of_base = list(base_findings(config, longest=max(card.longest for card in found["tokens"].values())))
+        yield from of_base
+        if not any(finding.stops for finding in of_base):
+            yield from engine_findings(config, folder, suites)
 
 
 def take_over_check(folder: RunDir, run: RunDir, digest: str) -> bool:
     """Give a run the data of the check in `folder`, tokens included, if it was made from the same and found ready."""
     card = read_check(folder)
-    if card is None or card.data_digest != digest or card.not_ready:
+    if card is None or card.data_digest != digest or not card.is_data_ready:
         return False
     target = run.split("train").parent
     shutil.rmtree(target, ignore_errors=True)

@@ -12,7 +12,7 @@ import numpy as np
 from datasets import load_from_disk
 from transformers import AutoTokenizer
 
-from evals.check.card import ParityCard, ParityProblem, ParityProblemCode
+from evals.check.card import FIXES, ParityCard, ParityProblem, ParityProblemCode
 from orchestrator.chat.formats import REPLY_FORMATS, reply_format_of
 from orchestrator.chat.formats.reply import ServedReply, clip
 from orchestrator.chat.parse import parse_reply
@@ -39,19 +39,6 @@ from orchestrator.run.paths import RunDir, SplitName
 
 PROMPTS_A_KIND = 32
 ROWS_AT_ONCE = 512
-
-FIXES: dict[ParityProblemCode, str] = {
-    "prompt_differs": "Remove the sample, or use a base whose chat template shows earlier turns alike",
-    "mask_wrong": "Remove the folder data/tokens of the run, so that the data is tokenised again",
-    "tools_dropped": "Use a base whose chat template shows the offered tools",
-    "tool_calls_dropped": "Use a base whose chat template shows tool calls",
-    "tool_results_dropped": "Use a base whose chat template shows tool results",
-    "system_dropped": "Use a base whose chat template shows system messages",
-    "call_not_parsed": "Use a base whose chat template writes calls in a format that is read, such as Qwen3, or set "
-    "eval.reply_format to the format that it writes",
-    "call_changed": "Use a base whose chat template writes the whole of a call as JSON, such as Qwen3",
-    "serving_parser_differs": "Remove the sample, or take the tags of calls out of its arguments",
-}
 
 
 class ParityRow(NamedTuple):

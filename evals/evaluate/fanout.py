@@ -16,7 +16,7 @@ from evals.generate.dealing import Work
 from evals.generate.engine import Adapter, EngineSettings, Prompt, adapters_for_engine
 from evals.generate.engines import Engines, answer_all, engine_kv_cache_bytes
 from evals.generate.journal import Journal, engine_record, inputs_sha256, remove_replies
-from evals.judge.second_opinion import JUDGED_KINDS, judge_prompts, judgements_of
+from evals.judge.second_opinion import JUDGED_KINDS, judge_model, judge_prompts, judgements_of
 from evals.records import Case, FailedAdapter, Generation, Scores
 from evals.stats.agreement import agreement
 from orchestrator.chat.formats import reply_format_of
@@ -49,7 +49,7 @@ def evaluate_run(config: RunConfig, run: RunDir, engines: Engines) -> list[Score
     """
     folder = base_folder(config.model)
     if config.eval.judge is not None:
-        base_folder(_judge_model(config.eval.judge))  # a missing judge is reported before anything is asked
+        base_folder(judge_model(config.eval.judge))  # a missing judge is reported before anything is asked
     tokenizer = load_tokenizer(folder, trust_remote_code=config.model.trust_remote_code)
     reply_format = reply_format_of(config.eval.reply_format, tokenizer.chat_template)
     cases = collect_cases(config, run)
@@ -247,7 +247,7 @@ def _ask_judge(
         ModelNotFoundError: If there is no such model.
         EvaluationError: If engines break one after the other.
     """
-    model = _judge_model(judge)
+    model = judge_model(judge)
     prompts = _judge_prompts(run, model, cases, scored)
     asked = {key: found for key, found in prompts.items() if found}
     if not asked:
@@ -276,11 +276,6 @@ def _ask_judge(
     answers = journal.close()
     for scores in scored:
         _keep_judgements(run, scores, answers.get(scores.adapter_id, []))
-
-
-def _judge_model(judge: JudgeConfig) -> ModelConfig:
-    """The judge as a model to load."""
-    return ModelConfig.model_validate(judge.model_dump(exclude={"max_new_tokens"}))
 
 
 def _judge_prompts(

@@ -97,6 +97,15 @@ class Batch(NamedTuple):
     generate_s: float
 
 
+def served_architectures() -> frozenset[str]:
+    """The classes of models that vLLM lists, empty where it is not installed."""
+    try:
+        from vllm.model_executor.models.registry import ModelRegistry
+    except ImportError:
+        return frozenset()
+    return frozenset(ModelRegistry.get_supported_archs())
+
+
 def load_vllm() -> None:
     """Load what an engine's start needs, which takes longer than the start itself."""
     from vllm import LLM, SamplingParams  # noqa: F401

@@ -16,6 +16,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from evals.records import Case, Generation, Verdict
+from orchestrator.config.evaluation import JudgeConfig
+from orchestrator.config.schema import ModelConfig
 from orchestrator.core.errors import EvaluationError
 from orchestrator.core.records import BENIGN, HARMFUL, NO_FITTING_TOOL, JsonObject, Message, Record
 from orchestrator.refusals import ReplyKind
@@ -54,6 +56,11 @@ class Judgement(Record):
     reply_kind: ReplyKind
     judged: ReplyKind | None = None
     text: str
+
+
+def judge_model(judge: JudgeConfig) -> ModelConfig:
+    """The judge as a model to load."""
+    return ModelConfig.model_validate(judge.model_dump(exclude={"max_new_tokens"}))
 
 
 def judge_prompts(

@@ -4,6 +4,7 @@
 else. A profile replaces defaults, never what the user wrote.
 """
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -83,6 +84,14 @@ class TrainConfig(Section):
     """Restarts from the last checkpoint after a worker or node is lost."""
     seed: Seed = 0
     """Adapter initialisation, data order and dropout."""
+
+    def steps_for(self, num_samples: int) -> int:
+        """Optimizer steps of a training on so many samples that is not stopped early."""
+        return self.max_steps or math.ceil(self.epochs * num_samples / self.batch_size)
+
+    def warmup_steps(self, steps: int) -> int:
+        """How many of these steps have a rising learning rate."""
+        return round(self.warmup_ratio * steps)
 
     @model_validator(mode="after")
     def _batches_divide(self) -> "TrainConfig":

@@ -2,19 +2,27 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from safetensors import safe_open
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from safetensors import SafetensorError, safe_open
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from orchestrator.chat.template import training_template
 from orchestrator.config.schema import ModelConfig
-from orchestrator.core.errors import ModelNotFoundError
+from orchestrator.core.errors import InputError, ModelNotFoundError
 from orchestrator.toy.tiny import TINY, tiny_base_folder
 
 Dtype = Literal["bfloat16", "float32"]
@@ -63,8 +71,14 @@ def loadable_name(model: ModelConfig) -> str:
 
 
 def load_tokenizer(folder: Path, *, trust_remote_code: bool) -> PreTrainedTokenizerBase:
-    """The base's tokenizer, with the chat template that renders both training and evaluation."""
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    """The base's tokenizer, with the chat template that renders both training and evaluation.
+
+    Raises:
+        ModelNotFoundError: If the folder holds none that can be read.
+        InputError: If it has no chat template.
+    """
+    with _readable(folder, "tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     tokenizer.chat_template = training_template(tokenizer)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -72,9 +86,48 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool) -> PreTrainedTokeni
 
 
 def load_frozen_base(folder: Path, model: ModelConfig) -> PreTrainedModel:
-    """The base model on the CPU, in the dtype that `model.dtype` names, without gradients."""
+    """The base model on the CPU, in the dtype that `model.dtype` names, without gradients.
+
+    Raises:
+        ModelNotFoundError: If the folder holds no causal language model that can be read.
+    """
     settings = {"dtype": compute_dtype(model.dtype), "trust_remote_code": model.trust_remote_code}
-    return AutoModelForCausalLM.from_pretrained(folder, **settings).requires_grad_(requires_grad=False)
+    with _readable(folder, "model"):
+        return AutoModelForCausalLM.from_pretrained(folder, **settings).requires_grad_(requires_grad=False)
+
+
+def load_settings(folder: Path, *, trust_remote_code: bool) -> PretrainedConfig:
+    """Transformers' configuration of the base.
+
+    Raises:
+        ModelNotFoundError: If it cannot be read, or is of an architecture that transformers does not know.
+    """
+    with _readable(folder, "configuration"):
+        return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+
+
+def empty_base(folder: Path, *, trust_remote_code: bool) -> PreTrainedModel:
+    """The base's layers without its weights, on the meta device: made at once, whatever its size.
+
+    Raises:
+        ModelNotFoundError: If the folder holds no causal language model.
+    """
+    settings = load_settings(folder, trust_remote_code=trust_remote_code)
+    with _readable(folder, "model"), torch.device("meta"):
+        return AutoModelForCausalLM.from_config(settings, trust_remote_code=trust_remote_code)
+
+
+@contextmanager
+def _readable(folder: Path, what: str) -> Iterator[None]:
+    """Explain what transformers raises for a folder that it cannot read."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, ImportError, SafetensorError) as error:
+        if isinstance(error, InputError):
+            raise
+        words = (str(error).strip() or type(error).__name__).splitlines()[0]
+        fix = "Point model.base at an instruction-tuned causal language model in Hugging Face format, saved in whole"
+        raise ModelNotFoundError(f"the base's {what} cannot be loaded ({words})", where=str(folder), fix=fix) from None
 
 
 def compute_dtype(wanted: Literal["auto", "bfloat16", "float32"]) -> Dtype:
@@ -98,6 +151,19 @@ class BaseWeights:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._files = _files_by_tensor(folder)
+
+    def require_whole(self) -> int:
+        """Open every file; returns the bytes of all of them.
+
+        Raises:
+            ModelNotFoundError: If one is missing, or cut off, or no safetensors.
+        """
+        paths = [self._folder / name for name in sorted(set(self._files.values()))]
+        with _readable(self._folder, "weights"):
+            for path in paths:
+                with safe_open(path, framework="pt"):
+                    pass
+            return sum(path.stat().st_size for path in paths)
 
     def with_siblings(self, names: Iterable[str]) -> list[str]:
         """The named tensors and all others of the modules that hold theirs, sorted.
@@ -134,7 +200,7 @@ def _files_by_tensor(folder: Path) -> dict[str, str]:
         raise ModelNotFoundError(
             "the base has no weights as safetensors", where=str(folder), fix="Save the model with save_pretrained"
         )
-    with safe_open(folder / WEIGHTS, framework="pt") as file:
+    with _readable(folder, "weights"), safe_open(folder / WEIGHTS, framework="pt") as file:
         return dict.fromkeys(file.keys(), WEIGHTS)
 
 

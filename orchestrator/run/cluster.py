@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import ray
 from ray._private import state as ray_state
+from ray._private.accelerators import get_all_accelerator_managers
+from ray._private.utils import get_num_cpus
 
 from orchestrator.config.schema import ResourcesConfig, RunConfig
 from orchestrator.core.errors import ResourceError
@@ -41,7 +43,7 @@ def cluster_session(config: RunConfig) -> Iterator[None]:
     Raises:
         ResourceError: If the cluster cannot be reached, or can never hold one training job.
     """
-    address = config.resources.address or os.environ.get("RAY_ADDRESS")
+    address = cluster_address(config.resources)
     if address:
         _join(address)
     else:
@@ -51,6 +53,11 @@ def cluster_session(config: RunConfig) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def cluster_address(resources: ResourcesConfig) -> str | None:
+    """The running cluster that a run joins, None where it starts one on this machine."""
+    return resources.address or os.environ.get("RAY_ADDRESS")
 
 
 def _start_local() -> None:
@@ -116,22 +123,35 @@ def worker_shape(resources: ResourcesConfig) -> WorkerShape:
     Raises:
         ResourceError: If the cluster, with all nodes that its autoscaler may add, can never hold them.
     """
-    capacity, largest_node = cluster_capacity()
+    return fitting_shape(resources, *cluster_capacity(), is_local=cluster_address(resources) is None)
+
+
+def fitting_shape(
+    resources: ResourcesConfig,
+    capacity: Mapping[str, float],
+    largest_node: Mapping[str, float] | None,
+    *,
+    is_local: bool,
+) -> WorkerShape:
+    """The workers of one training job, if a cluster of this capacity can hold them; raises as `worker_shape`."""
     gpus = resources.gpus_per_worker
     if gpus is None:
         gpus = 1 if capacity.get("GPU", 0) >= 1 else 0
     shape = WorkerShape(resources.num_workers, resources.cpus_per_worker, gpus)
     for resource, per_worker in (("CPU", shape.cpus), ("GPU", float(shape.gpus))):
         if largest_node is not None and per_worker > largest_node.get(resource, 0):
-            asked, limit = f"one worker asks for {per_worker:g}", "the largest node"
+            asked, limit = f"one worker asks for {per_worker:g}", "this machine" if is_local else "the largest node"
+            lower, add = f"resources.{resource.lower()}s_per_worker", "a larger node"
             have = largest_node.get(resource, 0)
         elif shape.total(resource) > capacity.get(resource, 0):
-            asked, limit = f"{shape.num_workers} workers ask for {shape.total(resource):g}", "the cluster"
+            asked = f"{shape.num_workers} workers ask for {shape.total(resource):g}"
+            limit = "this machine" if is_local else "the cluster"
+            lower, add = f"resources.num_workers or resources.{resource.lower()}s_per_worker", "nodes"
             have = capacity.get(resource, 0)
         else:
             continue
-        what = f"{asked} {resource}, but {limit} has only {have:g}"
-        fix = f"Lower resources.num_workers or resources.{resource.lower()}s_per_worker, or add nodes"
+        what = f"{asked} {resource}s, but {limit} has {have:g}"
+        fix = f"Lower {lower}, or add {add}"
         raise ResourceError(what, where="resources", fix=fix)
     return shape
 
@@ -140,6 +160,13 @@ def concurrent_trials(wanted: int | None, shape: WorkerShape, capacity: Mapping[
     """How many training jobs of this shape fit the cluster side by side: at least one, at most `wanted`."""
     fits = [int(capacity.get(key, 0) / shape.total(key) + ROUNDING) for key in ("CPU", "GPU") if shape.total(key)]
     return max(1, min(fits + ([wanted] if wanted else [])))
+
+
+def local_capacity() -> dict[str, float]:
+    """CPUs and GPUs that a cluster started on this machine would have, as Ray counts them. Starts nothing."""
+    managers = [manager for manager in get_all_accelerator_managers() if manager.get_resource_name() == "GPU"]
+    gpus = max((manager.get_current_node_num_accelerators() for manager in managers), default=0)
+    return {"CPU": float(get_num_cpus()), "GPU": float(gpus)}
 
 
 def cluster_capacity() -> tuple[dict[str, float], dict[str, float] | None]:

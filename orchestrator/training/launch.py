@@ -17,6 +17,8 @@ from orchestrator.core.progress import say
 from orchestrator.core.records import TrialRecord
 from orchestrator.data.card import TokenCard
 from orchestrator.data.tokens.store import tokenize_run
+from orchestrator.models.base import base_folder, empty_base
+from orchestrator.models.targets import require_targets
 from orchestrator.run.cluster import worker_shape
 from orchestrator.run.paths import RunDir, SplitName
 from orchestrator.training.outcome import RecordProgress, describe_trial, keep_best, read_progress, read_trial
@@ -33,8 +35,14 @@ POLL_S = 1.0
 
 
 def prepare_plan(config: RunConfig, run: RunDir) -> TrainPlan:
-    """Tokenise the data once for all trials and resolve what one training job is on the connected cluster."""
+    """Tokenise the data once for all trials and resolve what one training job is on the connected cluster.
+
+    Raises:
+        InputError: If the data, the base, the layers to adapt or the resources cannot work.
+    """
     shape = worker_shape(config.resources)
+    base = empty_base(base_folder(config.model), trust_remote_code=config.model.trust_remote_code)
+    require_targets(base, config.lora.target_modules)
     cards = tokenize_run(config, run)
     _say_what_is_left_out(cards)
     return plan_training(config, run, shape, num_samples=cards["train"].samples)

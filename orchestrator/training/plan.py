@@ -54,7 +54,7 @@ class TrainPlan(Record):
 
 def plan_training(config: RunConfig, run: RunDir, shape: WorkerShape, *, num_samples: int) -> TrainPlan:
     """Resolve steps and places for `num_samples` training samples."""
-    steps = config.train.max_steps or math.ceil(config.train.epochs * num_samples / config.train.batch_size)
+    steps = config.train.steps_for(num_samples)
     return TrainPlan(
         model=config.model,
         lora=config.lora,
@@ -66,6 +66,6 @@ def plan_training(config: RunConfig, run: RunDir, shape: WorkerShape, *, num_sam
         gpus_per_worker=shape.gpus,
         max_steps=steps,
         eval_steps=min(config.train.eval_steps or math.ceil(steps / EVALUATIONS_PER_RUN), steps),
-        warmup_steps=round(config.train.warmup_ratio * steps),
+        warmup_steps=config.train.warmup_steps(steps),
         thinking=config.data.thinking,
     )

@@ -1,43 +1,15 @@
-import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
+from weather_rows import CITIES, call_for, write
 
 from evals.check.card import show_check
 from evals.check.check import check_data, check_path, read_check, take_over_check
 from orchestrator.config.schema import RunConfig
-from orchestrator.core.records import JsonObject
 from orchestrator.data.tokens.store import tokens_folder
 from orchestrator.run.folder import check_dir, run_dir
 from orchestrator.run.paths import RunDir
-
-TOOL = {"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}
-CITIES = ("Rome", "Oslo", "Lima", "Kyiv", "Bern", "Cairo", "Quito", "Sofia", "Tunis", "Minsk", "Paris", "Turin")
-
-
-def call_for(city: Any) -> JsonObject:
-    call = {"function": {"name": "weather", "arguments": {"city": city}}}
-    turns = [{"role": "user", "content": f"Weather in {city}?"}, {"role": "assistant", "tool_calls": [call]}]
-    return {"messages": turns, "tools": [TOOL]}
-
-
-def write(path: Path, rows: list[JsonObject]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-@pytest.fixture
-def config(tmp_path: Path, model_folder: Path) -> RunConfig:
-    write(tmp_path / "a.jsonl", [call_for(city) for city in CITIES])
-    return RunConfig.model_validate(
-        {
-            "name": "checked",
-            "model": {"base": str(model_folder)},
-            "data": {"sources": [{"path": "a.jsonl"}]},
-            "resources": {"storage_path": str(tmp_path / "runs")},
-        }
-    )
 
 
 def test_good_data_is_ready_and_the_card_has_every_part(
@@ -58,7 +30,7 @@ def test_good_data_is_ready_and_the_card_has_every_part(
     assert "by an earlier check" in shown
     assert "12 rows became 12 samples" in shown
     assert "weather  12" in shown
-    assert shown.rstrip().splitlines()[-1].startswith("READY")
+    assert shown.rstrip().splitlines()[-1].startswith("READY with 4 warnings")
 
 
 def test_the_same_check_is_read_and_another_is_made_anew(config: RunConfig, tmp_path: Path) -> None:

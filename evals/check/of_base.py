@@ -1,0 +1,74 @@
+"""What the base would do to a run: can it be adapted, packed, held in memory and served?"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from transformers import PreTrainedModel
+from transformers.utils import logging
+
+from evals.check.card import Finding, fatal, warning
+from evals.generate.engine import served_architectures
+from evals.judge.second_opinion import judge_model
+from orchestrator.config.evaluation import JudgeConfig
+from orchestrator.config.schema import RunConfig
+from orchestrator.core.errors import InputError
+from orchestrator.models.base import BaseWeights, base_folder, empty_base, load_frozen_base, load_tokenizer
+from orchestrator.models.targets import require_targets
+from orchestrator.multi_lora.base_checks import decoder_and_head, require_causal_rows, require_steady_positions
+from orchestrator.multi_lora.layers import adapted_layers
+
+SMALL_BYTES = 2**30
+"""Weights up to this size are loaded and tried; of larger ones the layers and the files' headers are looked at."""
+
+
+def base_findings(config: RunConfig, *, longest: int) -> Iterator[Finding]:
+    """Everything that concerns the base and the judge; `longest` is the longest trained sample in tokens."""
+    folder = base_folder(config.model)
+    try:
+        model = empty_base(folder, trust_remote_code=config.model.trust_remote_code)
+        size = BaseWeights(folder).require_whole()
+        require_targets(model, config.lora.target_modules)
+        if config.trains_multi_lora:
+            decoder_and_head(model)
+            adapted_layers(model, config.lora.target_modules)
+            require_steady_positions(model, longest=longest)
+        if size <= SMALL_BYTES:
+            _try_weights(config, folder)
+    except InputError as error:
+        yield Finding(stops=True, text=str(error))
+        return
+    yield from _architecture(model, "model.base")
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if limit is not None and longest > limit:
+        what = f"the longest sample has {longest:,} tokens and the base knows {limit:,} positions"
+        yield warning(what, where="data.max_length", allowed=f"up to {limit}", fix="Lower it to what the base knows")
+    if config.eval.judge is not None:
+        yield from _judge(config.eval.judge)
+
+
+def _try_weights(config: RunConfig, folder: Path) -> None:
+    logging.disable_progress_bar()
+    model = load_frozen_base(folder, config.model).eval()
+    if config.trains_multi_lora:
+        require_causal_rows(model, *decoder_and_head(model))
+
+
+def _architecture(model: PreTrainedModel, where: str) -> Iterator[Finding]:
+    """Whether vLLM has the model; without vLLM on this machine nothing is known."""
+    served = served_architectures()
+    names = model.config.architectures or [type(model).__name__]
+    if served and not set(names) & served:
+        what = f"vLLM lists no model of the class {names[0]}, so evaluation may fail after all training"
+        yield warning(what, where=where, fix="Use a base of a family that vLLM serves, such as Qwen3 or Llama")
+
+
+def _judge(judge: JudgeConfig) -> Iterator[Finding]:
+    try:
+        folder = base_folder(judge_model(judge))
+        load_tokenizer(folder, trust_remote_code=judge.trust_remote_code)
+        BaseWeights(folder).require_whole()
+        model = empty_base(folder, trust_remote_code=judge.trust_remote_code)
+    except InputError as error:
+        yield fatal(f"the judge cannot be used: {error.what}", where="eval.judge.base", fix=error.fix)
+        return
+    yield from _architecture(model, "eval.judge.base")

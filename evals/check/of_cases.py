@@ -1,0 +1,120 @@
+"""What the scores would meet: suites that cannot be read, too few cases, gates that cannot be met."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+from evals.cases.samples import cases_from_samples, draw_cases, refuse_repeated_ids
+from evals.cases.suites import read_suite
+from evals.check.card import Finding, ParityCard, fatal, warning
+from evals.records import HELD_OUT, Case, Generation, Metric, Verdict
+from evals.stats.metrics import METRICS, score_cases
+from orchestrator.config.schema import Gate, RunConfig
+from orchestrator.core.errors import InputError
+from orchestrator.core.files import read_jsonl
+from orchestrator.core.records import MetricName, Sample
+from orchestrator.core.text import counted
+from orchestrator.run.paths import RunDir
+
+FEW_CASES = 30
+"""Fewer cases than this tell two adapters apart only where nearly every case differs."""
+PERCENT = 100.0
+
+
+def suite_cases(config: RunConfig) -> tuple[list[Case], list[Finding]]:
+    """The cases of all suites, and why some cannot be read."""
+    cases: list[Case] = []
+    findings: list[Finding] = []
+    for suite in config.eval.suites:
+        try:
+            cases += read_suite(suite, turns=config.eval.turns)
+        except InputError as error:
+            findings.append(Finding(stops=True, text=str(error)))
+    return cases, findings
+
+
+def case_findings(
+    config: RunConfig, folder: RunDir, suites: Sequence[Case], parity: ParityCard | None
+) -> Iterator[Finding]:
+    """Everything that concerns held-out cases and gates; `parity` is None where the base could not be looked at."""
+    try:
+        held_out = cases_from_samples(read_jsonl(folder.split("test"), Sample), turns=config.eval.turns)
+        drawn = draw_cases(held_out, max_cases=config.eval.max_cases, seed=config.eval.seed)
+        cases = [*drawn, *suites]
+        refuse_repeated_ids(cases)
+    except InputError as error:
+        yield Finding(stops=True, text=str(error))
+        return
+    yield from _held_out(drawn)
+    scores = score_cases("data", cases, [_as_in_the_data(case) for case in cases])
+    yield from _gates(config.gates, scores.metrics, parity)
+    yield from _judged_wrong([verdict for verdict in scores.verdicts if verdict.suite == HELD_OUT])
+
+
+def _as_in_the_data(case: Case) -> Generation:
+    """The reply that the case expects, as a model could give it."""
+    calls = [
+        json.dumps({"name": call.function.name, "arguments": call.function.arguments}) for call in case.expected_calls
+    ]
+    parts = [case.expected_text, *(f"<tool_call>\n{call}\n</tool_call>" for call in calls)]
+    return Generation(case_id=case.id, text="\n".join(filter(None, parts)), latency_s=1.0, output_tokens=1)
+
+
+def _held_out(cases: Sequence[Case]) -> Iterator[Finding]:
+    if len(cases) < FEW_CASES:
+        what = f"{counted(len(cases), 'held-out case')} will hardly tell two adapters apart; {FEW_CASES} are a start"
+        yield warning(what, where="data.split.test", fix="Add conversations, or raise it")
+    kinds = {case.kind for case in cases}
+    if cases and "tool_call" not in kinds:
+        what = "no held-out case asks for a tool call, so no call will be scored"
+        yield warning(what, where="data.split.test", fix="Add conversations that end with a call, or raise it")
+    if cases and "refusal" not in kinds:
+        what = "no held-out case is to be refused, so refusals will not be scored"
+        fix = 'Add conversations with "kind": "refusal", with the tag harmful where the request is'
+        yield warning(what, where="data.split.test", fix=fix)
+
+
+def _gates(
+    gates: Mapping[MetricName, Gate], reached: Mapping[MetricName, Metric], parity: ParityCard | None
+) -> Iterator[Finding]:
+    for name, gate in gates.items():
+        row, metric = METRICS[name], reached[name]
+        needs_parser = name == "serving_difference_rate"
+        if metric.n == 0 and not (needs_parser and (parity is None or parity.serving_parser)):
+            what = f"it can never be met: it is over {row.over}, and no case of the held-out part or of a suite is one"
+            yield fatal(
+                what, where=f"gates.{name}", fix="Add such cases (docs/metrics.md says which), or drop the gate"
+            )
+        elif row.higher_is_better and gate.min is not None and not row.unit and (metric.value or 0.0) < gate.min <= 1:
+            what = f"the data's own replies reach only {metric.value or 0.0:.3f}, so {gate.min:g} will hardly be met"
+            yield warning(what, where=f"gates.{name}", fix="Correct the labels of the held-out cases, or lower it")
+
+
+def gate_findings(gates: Mapping[MetricName, Gate]) -> Iterator[Finding]:
+    """Bounds outside of what a metric can be."""
+    for name, gate in gates.items():
+        most = math.inf if METRICS[name].unit else 1.0
+        runs = "it is never below 0" if METRICS[name].unit else "shares run from 0 to 1"
+        where = f"gates.{name}"
+        for bound, value in (("min", gate.min), ("max", gate.max)):
+            if value is None or 0 <= value <= most:
+                continue
+            is_percent = most < value <= PERCENT
+            fix = f"Write {value / PERCENT:g}" if is_percent else f"Write a {bound} between 0 and 1"
+            if METRICS[name].unit:
+                fix = f"Write a {bound} of at least 0"
+            is_never_met = (bound == "min") == (value > most)
+            meaning = "no adapter can meet it" if is_never_met else "every adapter meets it"
+            make = fatal if is_never_met else warning
+            yield make(f"{bound} {value:g} bounds nothing, for {runs}: {meaning}", where=where, fix=fix)
+
+
+def _judged_wrong(verdicts: Sequence[Verdict]) -> Iterator[Finding]:
+    wrong = [verdict for verdict in verdicts if verdict.correct is False]
+    if wrong:
+        first = wrong[0]
+        what = (
+            f"{len(wrong)} of {counted(len(verdicts), 'held-out case')} would be judged wrong with the very reply that "
+            f"the data has, such as {first.case_id} ({first.kind}): {first.reason}: {first.detail}"
+        )
+        yield warning(what, where="data.sources", fix="Correct their kind and tags, or their last turn")

@@ -1,0 +1,47 @@
+"""Which layers of a base an adapter can sit on."""
+
+import difflib
+from collections.abc import Sequence
+
+import torch
+from transformers import PreTrainedModel
+
+from orchestrator.core.errors import ConfigError
+
+WHERE = "lora.target_modules"
+SIMILAR = 0.5
+"""How alike two names must be for one to be suggested for the other."""
+
+
+def require_targets(model: PreTrainedModel, target_modules: str | Sequence[str]) -> None:
+    """Check that every name of `lora.target_modules` is that of linear layers of the base; an empty one will do.
+
+    PEFT drops a name that matches nothing in silence as long as another matches.
+
+    Raises:
+        ConfigError: If one is not, with the names that are most like it.
+    """
+    head = model.get_output_embeddings()
+    modules = dict(model.named_modules())
+    linear = {name for name, module in modules.items() if isinstance(module, torch.nn.Linear) and module is not head}
+    if not linear:
+        raise ConfigError("the base has no linear layer that could be adapted", where=WHERE, fix="Use another base")
+    if isinstance(target_modules, str):  # all-linear
+        return
+    known = sorted({name.rpartition(".")[2] for name in linear})
+    for target in target_modules:
+        matched = [name for name in modules if name == target or name.endswith(f".{target}")]
+        others = [name for name in matched if name not in linear]
+        allowed = f"{', '.join(known)}, a full name such as {min(linear)}, or all-linear"
+        if not matched:
+            near = difflib.get_close_matches(target, known, n=1, cutoff=SIMILAR)
+            fix = f"Perhaps {near[0]} is meant" if near else None
+            raise ConfigError(f"the base has no layer called {target!r}", where=WHERE, allowed=allowed, fix=fix)
+        if not others:
+            continue
+        if modules[others[0]] is not head:
+            what = f"{target!r} is no linear layer but one of the class {type(modules[others[0]]).__name__}"
+            raise ConfigError(what, where=WHERE, allowed=allowed)
+        if model.config.get_text_config().tie_word_embeddings:
+            what = f"{target!r} is the output head, whose weights are those of the embedding, so it cannot be adapted"
+            raise ConfigError(what, where=WHERE, allowed=allowed, fix="Leave it out")

@@ -1,0 +1,148 @@
+"""What a check says of everything but the rows: each fault on its own, in a configuration that is ready but for it."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from weather_rows import CITIES, call_for, write
+
+from evals.check.card import CheckCard, show_check
+from evals.check.check import check_data
+from evals.check.of_cases import gate_findings
+from evals.check.of_training import resource_findings
+from orchestrator.config.schema import Gate, RunConfig
+from orchestrator.core.records import JsonObject
+from orchestrator.run.folder import check_dir
+
+
+def check_with(config: RunConfig, base_dir: Path, **sections: JsonObject) -> CheckCard:
+    """A check of the configuration with these settings replaced."""
+    tree = config.model_dump(mode="json")
+    for section, settings in sections.items():
+        tree[section] = {**tree[section], **settings}
+    changed = RunConfig.model_validate(tree)
+    return check_data(changed, check_dir(changed), base_dir=base_dir)
+
+
+@pytest.mark.parametrize(
+    ("sections", "said"),
+    [
+        ({"eval": {"suites": [{"name": "s", "path": "/no/such.jsonl"}]}}, "suite s: there is no such file"),
+        ({"eval": {"judge": {"base": "/no/such/model"}}}, "eval.judge.base: the judge cannot be used"),
+        ({"gates": {"tool_call_validity": {"min": 95}}}, "shares run from 0 to 1: no adapter can meet it. Write 0.95."),
+        ({"gates": {"refusal_recall": {"min": 0.5}}}, "gates.refusal_recall: it can never be met: it is over harmful"),
+        ({"lora": {"target_modules": ["q_prj", "k_proj"]}}, "no layer called 'q_prj'"),
+        ({"lora": {"target_modules": ["embed_tokens"]}}, "no linear layer but one of the class Embedding"),
+        ({"resources": {"cpus_per_worker": 4000.0}}, "one worker asks for 4000 CPUs, but this machine has"),
+        ({"eval": {"max_new_tokens": 2}}, "(100%) are longer than a reply may be"),
+        ({"eval": {"max_model_len": 20}}, "prompts leave no room for a reply: the engine takes 20 tokens"),
+        ({"eval": {"kv_cache_gib": 0.000001}}, "with which vLLM does not start"),
+    ],
+    ids=lambda value: None if isinstance(value, str) else "-".join(value),
+)  # fmt: skip
+def test_what_would_stop_a_run_is_not_ready(config: RunConfig, tmp_path: Path, sections: JsonObject, said: str) -> None:
+    card = check_with(config, tmp_path, **sections)
+    assert card.is_data_ready
+    assert len(card.not_ready) == 1, card.not_ready
+    assert said in card.not_ready[0]
+
+
+@pytest.mark.parametrize(
+    ("sections", "said"),
+    [
+        ({"train": {"max_steps": 3}}, "train.max_steps: training ends after 3 optimizer steps"),
+        ({"train": {"max_steps": 30, "warmup_ratio": 0.9}}, "the learning rate rises for 27 of 30 steps"),
+        ({"train": {"max_steps": 3000}}, "passes over"),
+        ({"train": {"learning_rate": 200.0}}, "train.learning_rate: a learning rate of 200"),
+        ({"train": {"batch_size": 64}}, "a batch of 64 is more than the"),
+        ({"gates": {"over_refusal_rate": {"max": 5}}}, "every adapter meets it. Write 0.05."),
+        ({"eval": {"max_new_tokens": 24}}, "must be cut off; 95% of them fit"),
+        ({}, "will teach little"),
+        ({}, "no held-out case is to be refused"),
+        ({}, "will hardly tell two adapters apart"),
+    ],
+)
+def test_what_makes_a_run_worth_less_is_a_warning(
+    config: RunConfig, tmp_path: Path, sections: JsonObject, said: str
+) -> None:
+    longer = call_for("the city that lies at the end of the long road behind the second hill")
+    write(tmp_path / "a.jsonl", [call_for(city) for city in CITIES] + [longer])
+    split = {"test": 0.6, "val": 0.1, "seed": 1} if "eval" in sections else {}
+    card = check_with(config, tmp_path, data={"split": split}, **sections)
+    assert any(said in text for text in card.warnings), card.warnings
+
+
+def test_samples_that_are_too_long_are_told_with_the_length_that_keeps_most(config: RunConfig, tmp_path: Path) -> None:
+    long = [call_for(f"{city} {'far ' * 60 * (number + 1)}") for number, city in enumerate(CITIES[:4])]
+    write(tmp_path / "a.jsonl", [call_for(f"{one} or {two}") for one in CITIES for two in CITIES[:3]] + long)
+    card = check_with(config, tmp_path, data={"max_length": 400, "near_duplicate_threshold": None})
+    told = next(text for text in card.warnings if text.startswith("data.max_length"))
+    left_out = [row for row in card.tokens["train"].left_out if row.tokens]
+    assert f"{len(left_out)} of " in told
+    assert any(f"Set it to {row.tokens} to keep 95%" in told for row in left_out)
+
+
+def test_five_rows_are_not_ready(config: RunConfig, tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", [call_for(city) for city in CITIES[:5]])
+    card = check_with(config, tmp_path)
+    assert "5 samples (2 for train, 1 for val, 2 for test) are too few" in card.not_ready[0]
+
+
+def test_cases_that_their_own_reply_fails_are_told(config: RunConfig, tmp_path: Path) -> None:
+    odd = {"messages": [{"role": "user", "content": "Sing"}, {"role": "assistant", "content": "La la."}]}
+    rows = [{**odd, "messages": [{"role": "user", "content": f"Sing {n}"}, odd["messages"][1]]} for n in range(20)]
+    write(tmp_path / "a.jsonl", [call_for(city) for city in CITIES] + [{**row, "kind": "refusal"} for row in rows])
+    card = check_with(config, tmp_path, data={"near_duplicate_threshold": None})
+    assert any("judged wrong with the very reply that the data has" in text for text in card.warnings)
+
+
+@pytest.mark.parametrize("broken", ["cut off", "missing", "of another class", "no tokenizer"])
+def test_a_base_that_cannot_be_loaded_is_not_ready(
+    config: RunConfig, tmp_path: Path, model_folder: Path, broken: str
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(model_folder, base)
+    weights = base / "model.safetensors"
+    if broken == "cut off":
+        weights.write_bytes(weights.read_bytes()[:-1000])
+    elif broken == "missing":
+        weights.unlink()
+    elif broken == "of another class":
+        settings = json.loads((base / "config.json").read_text())
+        (base / "config.json").write_text(json.dumps({**settings, "model_type": "nonsense"}))
+    else:
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            (base / name).unlink()
+    card = check_with(config, tmp_path, model={"base": str(base)})
+    assert len(card.not_ready) == 1
+    assert str(base) in card.not_ready[0]
+
+
+def test_a_cluster_that_is_named_is_not_measured_here(config: RunConfig) -> None:
+    far = {"cpus_per_worker": 4000.0, "address": "auto"}
+    assert (
+        list(resource_findings(config.model_copy(update={"resources": config.resources.model_copy(update=far)}))) == []
+    )
+
+
+def test_bounds_of_figures_with_a_unit_may_be_large() -> None:
+    assert list(gate_findings({"latency_p95_s": Gate(max=20)})) == []
+    assert [finding.stops for finding in gate_findings({"latency_p95_s": Gate(max=-1)})] == [True]
+
+
+def test_another_setting_is_checked_anew_without_reading_the_data_again(
+    config: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = check_with(config, tmp_path)
+    other = check_with(config, tmp_path, gates={"tool_call_validity": {"min": 95}})
+    assert (first.not_ready, len(other.not_ready)) == ((), 1)
+    assert other.data == first.data
+    assert check_with(config, tmp_path).not_ready == ()
+    show_check(other, check_dir(config), is_new=True, conflict=None)
+    assert capsys.readouterr().out.splitlines()[-1].startswith("NOT READY: 1 thing to change")
+
+
+def test_a_mark_that_nothing_reads_is_found_again_for_another_format(config: RunConfig, tmp_path: Path) -> None:
+    assert check_with(config, tmp_path).not_ready == ()
+    assert "call_not_parsed" in check_with(config, tmp_path, eval={"reply_format": "mistral"}).not_ready[0]

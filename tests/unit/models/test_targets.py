@@ -1,0 +1,31 @@
+from pathlib import Path
+
+import pytest
+
+from orchestrator.core.errors import ConfigError
+from orchestrator.models.base import empty_base
+from orchestrator.models.targets import require_targets
+
+
+@pytest.mark.parametrize(
+    "targets", ["all-linear", ("q_proj",), ("q_proj", "down_proj"), ("model.layers.0.self_attn.q_proj",)]
+)
+def test_names_of_linear_layers_are_taken(model_folder: Path, targets: str | tuple[str, ...]) -> None:
+    require_targets(empty_base(model_folder, trust_remote_code=False), targets)
+
+
+@pytest.mark.parametrize(
+    ("targets", "said"),
+    [
+        (("q_prj",), "no layer called 'q_prj'.*Allowed: down_proj, .*Perhaps q_proj is meant"),
+        (("q_proj", "v_prj"), "no layer called 'v_prj'.*Perhaps v_proj is meant"),
+        (("mlp",), "'mlp' is no linear layer but one of the class Qwen3MLP"),
+        (("embed_tokens",), "of the class Embedding"),
+        (("lm_head",), "the output head, whose weights are those of the embedding"),
+    ],
+)
+def test_any_other_name_is_refused_with_those_there_are(
+    model_folder: Path, targets: tuple[str, ...], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        require_targets(empty_base(model_folder, trust_remote_code=False), targets)
