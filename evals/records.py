@@ -83,7 +83,8 @@ class Generation(Record):
     """One reply. Produced by `generate`, one line of `generations.jsonl`.
 
     `finish_reason` is the engine's own ("stop", "length", ...), or "error" with `error` set when the engine gave no
-    reply for this case. `latency_s` is from the first scheduled token to the last, without queueing behind other cases.
+    reply for this case. `latency_s` is from the first scheduled token to the last, under the load of all other cases:
+    no figure is made of it.
     `weights_sha256` is the digest of the adapter's files as they were loaded (None for the base), `applied_as` how they
     took effect, `lora_name` the engine's own record of the LoRA request, `prompt_sha256` the digest of the token ids it
     replies to. What a reply made elsewhere does not tell is None.
@@ -183,13 +184,38 @@ class Verdict(Record):
     kind_inferred: bool = False
 
 
+class TimedReply(Record):
+    """How long one case took, asked alone. Produced by `evaluate/timing`, one line of `evals/latency.jsonl`.
+
+    `total_s` is from asking to the last token, `first_token_s` to the first. `inputs_sha256` and `prompt_sha256` are
+    those of the adapter's `EngineRecord` and of a `Generation`.
+    """
+
+    adapter_id: str
+    case_id: str
+    inputs_sha256: str
+    prompt_sha256: str
+    total_s: float = Field(gt=0, allow_inf_nan=False)
+    first_token_s: float = Field(ge=0, allow_inf_nan=False)
+    output_tokens: int = Field(ge=1)
+
+    @property
+    def per_token_s(self) -> float | None:
+        """Seconds for each token after the first; None where there is no other."""
+        return (self.total_s - self.first_token_s) / (self.output_tokens - 1) if self.output_tokens > 1 else None
+
+
 class Metric(Record):
-    """One figure over `n` cases with its 95 % interval; all None when n is 0 (an unscored metric is not a zero)."""
+    """One figure over `n` cases with its 95 % interval.
+
+    An unscored metric is not a zero: its `n` is 0, its value and bounds are None, and `why` says why.
+    """
 
     value: float | None
     n: int
     low: float | None
     high: float | None
+    why: str = ""
 
 
 CellName = Literal["harmful", "benign", "no_fitting_tool", "missing_argument"]
@@ -367,12 +393,16 @@ class SearchSummary(Record):
 
 
 class GateResult(Record):
-    """One bound of the configuration and what the winner reached; `passed` is False when the metric is unscored."""
+    """One bound of the configuration and what the winner reached.
+
+    `passed` is False when the metric is unscored; `why` then says why it is.
+    """
 
     metric: MetricName
     bound: str
     value: float | None
     passed: bool
+    why: str = ""
 
 
 class Report(Record):

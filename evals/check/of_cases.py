@@ -57,7 +57,7 @@ def _as_in_the_data(case: Case) -> Generation:
         json.dumps({"name": call.function.name, "arguments": call.function.arguments}) for call in case.expected_calls
     ]
     parts = [case.expected_text, *(f"<tool_call>\n{call}\n</tool_call>" for call in calls)]
-    return Generation(case_id=case.id, text="\n".join(filter(None, parts)), latency_s=1.0, output_tokens=1)
+    return Generation(case_id=case.id, text="\n".join(filter(None, parts)), output_tokens=1)
 
 
 def _held_out(cases: Sequence[Case]) -> Iterator[Finding]:
@@ -80,8 +80,10 @@ def _gates(
     for name, gate in gates.items():
         row, metric = METRICS[name], reached[name]
         needs_parser = name == "serving_difference_rate"
+        if row.of_timing is not None:
+            continue  # the configuration itself refuses a gate on a latency that is not measured
         if metric.n == 0 and not (needs_parser and (parity is None or parity.serving_parser)):
-            what = f"it can never be met: it is over {row.over}, and no case of the held-out part or of a suite is one"
+            what = f"it can never be met: {metric.why} in the held-out part and the suites"
             yield fatal(
                 what, where=f"gates.{name}", fix="Add such cases (docs/metrics.md says which), or drop the gate"
             )

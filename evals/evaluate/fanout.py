@@ -11,6 +11,7 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 from evals.cases.samples import cases_from_samples, draw_cases, refuse_repeated_ids
 from evals.cases.suites import read_suite
 from evals.evaluate.rescore import keep_failures, raise_failures, score_replies
+from evals.evaluate.timing import Timekeeper, cases_to_time, time_replies
 from evals.generate.canary import NUM_CANARIES, pick_canaries
 from evals.generate.dealing import Work
 from evals.generate.engine import Adapter, EngineSettings, Prompt, adapters_for_engine
@@ -73,6 +74,9 @@ def evaluate_run(config: RunConfig, run: RunDir, engines: Engines) -> list[Score
     say(f"{_cases_text(cases)}: {counted(len(cases), 'prompt')} for the base and each of {adapters}.")
     journal = _open_journal(config, run, settings, served, prompts=prompts, engines=engines)
     failed += _generate(journal, settings, prompts, engines)
+    timed = cases_to_time(cases, prompts, settings, count=config.eval.latency_cases, seed=config.eval.seed)
+    time_replies(Timekeeper(run, journal.asked, timed), settings, engines)
+    engines.end_used()
     scored, unscored = _score_all(config, run, journal, cases, reply_format)
     failed += unscored
     keep_failures(run, failed)
@@ -211,7 +215,9 @@ def _generate(
         say(f"Starting {counted(engines.count, 'vLLM engine')}, which takes some seconds.")
     with bar("replies", left) as advance:
         journal.on_answer(advance)
-        failed = answer_all(works, engines=engines, settings=settings, canaries=pick_canaries(short), listener=journal)
+        failed = answer_all(
+            works, engines=engines, settings=settings, canaries=pick_canaries(short), listener=journal, keep_one=True
+        )
     for failure in failed:
         journal.forget(failure.adapter_id)
     return failed

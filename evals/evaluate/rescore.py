@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from evals.cases.suites import suite_files
-from evals.records import Case, EngineRecord, FailedAdapter, Generation, Scores
+from evals.records import Case, EngineRecord, FailedAdapter, Generation, Scores, TimedReply
+from evals.stats.latency import timings_of
 from evals.stats.metrics import score_cases
 from orchestrator.chat.formats import reply_format_of
 from orchestrator.config.schema import RunConfig
@@ -101,7 +102,9 @@ def score_replies(
         EvaluationError: If too many cases have no reply; the scores are then not written.
     """
     run.scores(adapter_id).unlink(missing_ok=True)
-    scores = score_cases(adapter_id, cases, generations, reply_format=reply_format)
+    timed = read_jsonl(run.latency, TimedReply) if run.latency.is_file() else ()
+    timings = timings_of(adapter_id, timed)
+    scores = score_cases(adapter_id, cases, generations, reply_format=reply_format, timings=timings)
     if scores.num_unscored > config.eval.max_unscored_rate * scores.num_cases:
         first = next((generation.error for generation in generations if generation.error), "there is no reply")
         raise EvaluationError(

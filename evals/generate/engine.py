@@ -97,6 +97,15 @@ class Batch(NamedTuple):
     generate_s: float
 
 
+class Timed(NamedTuple):
+    """One reply that was asked for alone: seconds to its first and its last token, and how many there are."""
+
+    case_id: str
+    first_token_s: float
+    total_s: float
+    output_tokens: int
+
+
 def served_architectures() -> frozenset[str]:
     """The classes of models that vLLM lists, empty where it is not installed."""
     try:
@@ -170,6 +179,28 @@ class Engine:
         canary = self._proof(adapter)
         yield Loaded(self._applied_as(adapter), time.monotonic() - started, canary, self._device(), self._dtype)
         yield from self._replies(prompts, adapter)
+
+    def time(self, prompts: Sequence[Prompt], adapter: Adapter | None) -> list[Timed]:
+        """Reply to one prompt at a time, so that none waits for another, greedily and without cached prefixes.
+
+        The first prompt is asked once more before, which is not timed: it warms up what a change of weights cooled.
+
+        Raises:
+            AdapterError: As for `answer`.
+        """
+        self._apply(adapter)
+        return [self._time(prompt, adapter) for prompt in (*prompts[:1], *prompts)][1:]
+
+    def _time(self, prompt: Prompt, adapter: Adapter | None) -> Timed:
+        _reset_prefix_cache(self._llm)
+        params = self._sampling(prompt)
+        params.temperature = 0.0
+        given, request = {"prompt_token_ids": prompt.token_ids}, self._lora_request(adapter)
+        started = time.monotonic()
+        (output,) = self._llm.generate([given], params, use_tqdm=False, lora_request=request)
+        total_s = time.monotonic() - started
+        first_token_s = min(output.metrics.first_token_latency, total_s)
+        return Timed(prompt.case_id, round(first_token_s, 6), round(total_s, 6), len(output.outputs[0].token_ids))
 
     def _apply(self, adapter: Adapter | None) -> None:
         if self._swap is not None:

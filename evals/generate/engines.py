@@ -19,6 +19,7 @@ from evals.generate.engine import (
     EngineSettings,
     Loaded,
     Prompt,
+    Timed,
     failed_generation,
     load_vllm,
 )
@@ -66,6 +67,12 @@ class EngineHost:
             self._engine = Engine(settings, canaries)
         yield from self._engine.answer(prompts, adapter)
 
+    def time(self, settings: EngineSettings, prompts: Sequence[Prompt], adapter: Adapter | None) -> list[Timed]:
+        """As `Engine.time`; starts the engine if none is there."""
+        if self._engine is None:
+            self._engine = Engine(settings)
+        return self._engine.time(prompts, adapter)
+
 
 @dataclass
 class Engines:
@@ -86,11 +93,12 @@ class Engines:
         self.used.append(self.fresh.pop() if self.fresh else self.actor_class.remote())
         return self.used[-1]
 
-    def end_used(self) -> None:
-        """End the processes that have an engine, and free what they hold."""
+    def end_used(self, keep: Any = None) -> None:
+        """End the processes that have an engine, but for one to `keep`, and free what they hold."""
         for actor in self.used:
-            ray.kill(actor)
-        self.used.clear()
+            if actor is not keep:
+                ray.kill(actor)
+        self.used = [] if keep is None else [keep]
 
 
 @contextmanager
@@ -143,8 +151,11 @@ def answer_all(
     settings: EngineSettings,
     canaries: Sequence[Prompt],
     listener: Listener,
+    keep_one: bool = False,
 ) -> list[FailedAdapter]:
     """Have engines answer all works; every reply goes to the listener exactly once. The engines are ended.
+
+    With `keep_one` one that is warm stays, if there is one.
 
     A case on which an engine dies is asked once more by itself, in a new engine, and then gets a generation with
     finish_reason "error". A work whose adapter cannot be loaded or changes nothing is dropped and returned with the
@@ -154,10 +165,30 @@ def answer_all(
         EvaluationError: If engines die one after the other without a reply.
     """
     queue = WorkQueue([work for work in works if work.prompts], engines.count)
+    passed, warm = _Round(queue, engines, settings, canaries, listener), None
     try:
-        return _Round(queue, engines, settings, canaries, listener).run()
+        failed = passed.run()
+        warm = passed.idle[0].actor if keep_one and passed.idle else None
+        return failed
     finally:
+        engines.end_used(warm)
+
+
+def time_alone(
+    engines: Engines, settings: EngineSettings, turns: Sequence[tuple[Adapter | None, Sequence[Prompt]]]
+) -> list[list[Timed]]:
+    """Have one engine, a warm one if there is one, time the turns one after the other; no other engine works meanwhile.
+
+    Raises:
+        EvaluationError: If the engine dies or an adapter cannot be loaded; the engine is ended.
+    """
+    actor = engines.used[-1] if engines.used else engines.take()
+    try:
+        return [ray.get(actor.time.remote(settings, prompts, adapter)) for adapter, prompts in turns]
+    except RayError as error:
         engines.end_used()
+        known = next((cause for cause in causes(error) if isinstance(cause, AdapterError | InputError)), None)
+        raise EvaluationError(str(known or _reason(error))) from error
 
 
 @dataclass(eq=False)

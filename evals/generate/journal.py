@@ -17,6 +17,7 @@ from evals.records import CanaryProof, EngineRecord, Generation
 from orchestrator.core.errors import DataError
 from orchestrator.core.files import digest_of, dump_jsonl, parse_line, write_text_atomic
 from orchestrator.core.progress import say
+from orchestrator.core.records import Record
 from orchestrator.models.base import loadable_name
 from orchestrator.run.folder import package_versions
 from orchestrator.run.paths import RunDir
@@ -104,6 +105,11 @@ class Journal:
         """Replies that were there before."""
         return sum(len(self._replies[key]) for key in self._records)
 
+    @property
+    def asked(self) -> dict[str, tuple[Adapter | None, str]]:
+        """Who is asked, the first first, with the digest of what decides the replies but their prompts."""
+        return {key: (self._adapters[key], record.inputs_sha256) for key, record in self._records.items()}
+
     def _has_work(self, key: str) -> bool:
         return len(self._replies[key]) < len(self._prompts[key])
 
@@ -139,7 +145,7 @@ class Journal:
 
     def answered(self, key: str, batch: Batch) -> None:
         """See `engines.Listener`."""
-        append(self._run.generations(key), batch.generations)
+        append_lines(self._run.generations(key), batch.generations)
         self._replies[key] += batch.generations
         self._update(key, generate_s=self._records[key].generate_s + batch.generate_s)
         self._advance(len(batch.generations))
@@ -188,11 +194,11 @@ def resume(path: Path, prompts: Sequence[Prompt]) -> list[Generation]:
     return list(kept.values())
 
 
-def append(path: Path, generations: Sequence[Generation]) -> None:
-    """Add replies at the end of a file; they are on disk when this returns."""
+def append_lines(path: Path, records: Sequence[Record]) -> None:
+    """Add records at the end of a file; they are on disk when this returns."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
-        file.write(dump_jsonl(generations))
+        file.write(dump_jsonl(records))
         file.flush()
         os.fsync(file.fileno())
 

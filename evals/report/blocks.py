@@ -160,7 +160,7 @@ class Section(NamedTuple):
 def figure(name: MetricName, metric: Metric | None) -> Datum:
     """A figure above its interval and number of cases."""
     if metric is None or metric.value is None:
-        return Datum("not scored", "num")
+        return Datum("not scored", "num", metric.why if metric else "")
     return Datum(value_text(name, metric.value), "num", interval_text(name, metric))
 
 

@@ -23,6 +23,7 @@ from evals.report.text import (
     number_text,
     signed_text,
     unit_text,
+    unscored_text,
 )
 from evals.stats.metrics import METRICS
 from orchestrator.core.records import MetricName, TrialRecord
@@ -68,7 +69,7 @@ def adapter_rows(adapters: Sequence[AdapterSummary], shares: Sequence[Metric | N
 def share_row(title: str, metric: Metric | None, ink: Ink) -> Row:
     """A share with its interval as a row."""
     if metric is None or metric.value is None:
-        return Row(title, ink, None, None, None, "not scored", f"{title}: not scored")
+        return Row(title, ink, None, None, None, "not scored", f"{title}: {unscored_text(metric)}")
     text = f"{unit_text(metric.value)}  n={metric.n}"
     return Row(
         title, ink, metric.value, metric.low, metric.high, text, f"{title}: {metric_text('case_accuracy', metric)}"

@@ -123,7 +123,8 @@ def gist_lines(report: Report) -> Iterator[str]:
         yield f"Beside {report.other_run['run']['name']}: {report.other_run['note']}"
     for gate in report.gates:
         if not gate.passed:
-            yield f"Gate not met: {gate.metric} is {_figure(gate.value)}, wanted {gate.bound}."
+            why = f" ({gate.why})" if gate.why else ""
+            yield f"Gate not met: {gate.metric} is {_figure(gate.value)}{why}, wanted {gate.bound}."
     if report.serve_command is not None:
         yield f"Serve {report.serve_command.adapter_id}: {report.serve_command.command}"
         if report.serve_command.note:

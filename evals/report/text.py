@@ -147,7 +147,9 @@ def value_text(name: MetricName, value: float | None) -> str:
     unit = METRICS[name].unit
     if not unit:
         return unit_text(value)
-    return f"{value:.2f} s" if unit == "s" else f"{value:.1f}"
+    if unit == "s":
+        return f"{value:.2f} s" if value >= 1 else f"{value * 1000:.3g} ms"
+    return f"{value:.2f} x" if unit == "x" else f"{value:.1f}"
 
 
 def interval_text(name: MetricName, metric: Metric) -> str:
@@ -157,10 +159,15 @@ def interval_text(name: MetricName, metric: Metric) -> str:
     return f"{value_text(name, metric.low)} to {value_text(name, metric.high)}, n={metric.n}"
 
 
+def unscored_text(metric: Metric | None) -> str:
+    """That a metric has no value, and why."""
+    return f"not scored: {metric.why}" if metric and metric.why else "not scored"
+
+
 def metric_text(name: MetricName, metric: Metric) -> str:
     """A figure with its interval and n: `0.71 (0.64 to 0.77, n=180)`."""
     if metric.value is None:
-        return "not scored"
+        return unscored_text(metric)
     return f"{value_text(name, metric.value)} ({interval_text(name, metric)})"
 
 

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from evals.records import AdapterSummary, Comparison, Metric, WinnerVerdict
-from evals.report.text import difference_interval, difference_value, loss_text, p_text
+from evals.report.text import difference_interval, difference_value, loss_text, p_text, value_text
 from evals.stats.decision import PRIMARY, CutOff, Decision, Field, Outcome, is_significant, loss_or_inf
+from evals.stats.metrics import METRICS
 from orchestrator.core.records import MetricName
 from orchestrator.core.text import counted
 
@@ -158,12 +159,19 @@ def _same_replies(decision: Decision, field: Field) -> Iterator[str]:
 def _guards_worse(decision: Decision, leader: AdapterSummary, field: Field) -> Iterator[str]:
     losses = []
     for guard in decision.guards_worse:
-        phrase, counts_failures = GUARD_TEXTS[guard.metric]
-        sides = [entry.metrics[guard.metric] for entry in (leader, field.base) if entry]
-        ours, theirs = ((metric.n - _count(metric) if counts_failures else _count(metric)) for metric in sides)
-        losses.append(f"{phrase.format(count=f'{ours:,}', n=f'{sides[0].n:,}')} (the base: {theirs:,})")
+        ours, theirs = (entry.metrics[guard.metric] for entry in (leader, field.base) if entry)
+        losses.append(_loss(guard.metric, ours, theirs))
     if losses:
         yield f"Beware: {_name(leader)} {_listed(losses)}."
+
+
+def _loss(name: MetricName, ours: Metric, theirs: Metric) -> str:
+    if name not in GUARD_TEXTS:
+        mine, base = (value_text(name, metric.value) for metric in (ours, theirs))
+        return f"has {mine} in {METRICS[name].label} (the base: {base})"
+    phrase, counts_failures = GUARD_TEXTS[name]
+    count, other = (metric.n - _count(metric) if counts_failures else _count(metric) for metric in (ours, theirs))
+    return f"{phrase.format(count=f'{count:,}', n=f'{ours.n:,}')} (the base: {other:,})"
 
 
 def _name(entry: AdapterSummary) -> str:

@@ -174,7 +174,8 @@ def check_gates(gates: dict[MetricName, Gate], chosen: AdapterSummary | None) ->
         passed = (
             value is not None and (gate.min is None or value >= gate.min) and (gate.max is None or value <= gate.max)
         )
-        results.append(GateResult(metric=name, bound=_bound_text(gate), value=value, passed=passed))
+        why = metric.why if metric else "no adapter can be held against it"
+        results.append(GateResult(metric=name, bound=_bound_text(gate), value=value, passed=passed, why=why))
     return tuple(results)
 
 

@@ -119,6 +119,9 @@ class EvalConfig(Section):
     """Longest prompt plus reply in tokens; None takes what the cases need, up to the model's own limit."""
     kv_cache_gib: Annotated[float, Field(gt=0.0)] | None = None
     """Memory for the key-value cache; None is 1 GiB on a CPU and vLLM's own choice on a GPU."""
+    latency_cases: Annotated[int, Field(ge=0)] = 16
+    """Time this many cases, drawn evenly over kinds, one request at a time; the base and all adapters take turns. 0
+    measures no latency."""
     max_unscored_rate: Fraction = 0.05
     """Fail the stage when more than this share of the cases got no reply from the engine."""
     judge: JudgeConfig | None = None

@@ -253,6 +253,13 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _gated_latency_is_measured(self) -> "RunConfig":
+        gated = next((name for name in self.gates if name.startswith("latency_")), None)
+        if gated and not self.eval.latency_cases:
+            raise ValueError(f"gates.{gated} can never be met: eval.latency_cases is 0, so no latency is measured")
+        return self
+
+    @model_validator(mode="after")
     def _multi_lora_trials_fit_one_device(self) -> "RunConfig":
         if self.search.runner == "multi_lora" and not self.resources.is_one_device:
             raise ValueError(

@@ -218,6 +218,9 @@ MetricName = Literal[
     "truncated_rate",
     "latency_p50_s",
     "latency_p95_s",
+    "latency_first_token_s",
+    "latency_per_token_s",
+    "latency_vs_base",
     "output_tokens_mean",
 ]
 METRIC_NAMES: tuple[MetricName, ...] = get_args(MetricName)

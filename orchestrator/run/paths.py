@@ -45,6 +45,8 @@ class RunDir:
     """Ray Train's and Ray Tune's own files."""
     cases = _Below("evals/cases.jsonl")
     """The held-out cases that every adapter is scored on."""
+    latency = _Below("evals/latency.jsonl")
+    """How long some of the cases took, each asked alone."""
 
     def split(self, part: SplitName) -> Path:
         """The canonical samples of one part."""

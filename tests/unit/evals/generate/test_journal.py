@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evals.generate.engine import Adapter, Batch, EngineSettings, Loaded, Prompt
-from evals.generate.journal import Journal, append, engine_record, inputs_sha256, put_in_order, resume
+from evals.generate.journal import Journal, append_lines, engine_record, inputs_sha256, put_in_order, resume
 from evals.records import CanaryProof, EngineRecord, Generation
 from orchestrator.config.schema import ModelConfig
 from orchestrator.core.files import read_jsonl
@@ -114,8 +114,8 @@ def test_what_could_not_be_asked_leaves_nothing(tmp_path: Path) -> None:
 
 def test_replies_are_appended_and_read_again(tmp_path: Path) -> None:
     path = tmp_path / "evals" / "a" / "generations.jsonl"
-    append(path, [reply(PROMPTS[2])])
-    append(path, [reply(PROMPTS[0], "a\u2028b\n")])
+    append_lines(path, [reply(PROMPTS[2])])
+    append_lines(path, [reply(PROMPTS[0], "a\u2028b\n")])
     assert resume(path, PROMPTS) == [reply(PROMPTS[2]), reply(PROMPTS[0], "a\u2028b\n")]
 
 
@@ -127,10 +127,10 @@ def test_nothing_is_read_where_there_is_nothing(tmp_path: Path) -> None:
 
 def test_a_line_that_was_cut_is_dropped_and_the_next_one_starts_on_a_line_of_its_own(tmp_path: Path) -> None:
     path = tmp_path / "generations.jsonl"
-    append(path, [reply(PROMPTS[0]), reply(PROMPTS[1])])
+    append_lines(path, [reply(PROMPTS[0]), reply(PROMPTS[1])])
     path.write_bytes(path.read_bytes()[:-20])
     assert resume(path, PROMPTS) == [reply(PROMPTS[0])]
-    append(path, [reply(PROMPTS[1])])
+    append_lines(path, [reply(PROMPTS[1])])
     assert list(read_jsonl(path, Generation)) == [reply(PROMPTS[0]), reply(PROMPTS[1])]
 
 
@@ -139,7 +139,7 @@ def test_what_does_not_answer_these_prompts_is_asked_again(tmp_path: Path) -> No
     stale = reply(PROMPTS[0], prompt_sha256="0" * 64)
     lost = reply(PROMPTS[1], "", finish_reason="error", error="the engine died")
     stranger = reply(Prompt("other", [1]))
-    append(path, [stale, lost, stranger, reply(PROMPTS[2], "first"), reply(PROMPTS[2], "second")])
+    append_lines(path, [stale, lost, stranger, reply(PROMPTS[2], "first"), reply(PROMPTS[2], "second")])
     assert resume(path, PROMPTS) == [reply(PROMPTS[2], "first")]
     assert list(read_jsonl(path, Generation)) == [reply(PROMPTS[2], "first")]
 
@@ -156,12 +156,12 @@ def test_however_a_file_is_cut_no_reply_is_lost_or_repeated(cut: int) -> None:
     prompts = [Prompt(f"c{number}", [1, 2, number]) for number in range(4)]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "generations.jsonl"
-        append(path, [reply(prompt) for prompt in prompts])
+        append_lines(path, [reply(prompt) for prompt in prompts])
         whole = path.read_bytes()
         path.write_bytes(whole[: min(cut, len(whole))])
         kept = resume(path, prompts)
         done = {generation.case_id for generation in kept}
-        append(path, [reply(prompt) for prompt in prompts if prompt.case_id not in done])
+        append_lines(path, [reply(prompt) for prompt in prompts if prompt.case_id not in done])
         assert sorted(found.case_id for found in read_jsonl(path, Generation)) == ["c0", "c1", "c2", "c3"]
         assert len(kept) >= whole[: min(cut, len(whole))].count(b"\n")
 

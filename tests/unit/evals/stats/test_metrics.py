@@ -113,11 +113,32 @@ def test_the_interval_holds_its_share_and_is_symmetric(counts: tuple[int, int]) 
 
 
 def test_without_verdicts_every_metric_is_unscored() -> None:
-    assert compute_metrics([], []) == dict.fromkeys(METRIC_NAMES, UNSCORED)
+    metrics = compute_metrics([], [])
+    assert {name: metric.model_copy(update={"why": ""}) for name, metric in metrics.items()} == dict.fromkeys(
+        METRIC_NAMES, UNSCORED
+    )
+    assert all(metric.why for metric in metrics.values())
+
+
+def test_an_unscored_figure_says_which_label_would_score_it() -> None:
+    metrics, cells = compute_metrics([verdict("answer")], []), compute_cells([verdict("answer")])
+    assert metrics["tool_call_accuracy"].why == "no scored case has the kind tool_call"
+    assert metrics["refusal_recall"].why == cells["harmful"].why == "no scored case has the tag harmful"
+    assert (metrics["case_accuracy"].why, metrics["latency_p50_s"].why) == (
+        "",
+        "no reply was timed (eval.latency_cases)",
+    )
+
+
+def test_an_engine_that_failed_on_every_case_is_why_nothing_is_scored() -> None:
+    lost = verdict("tool_call", reason="not_scored", reply=None, called=None)
+    metrics = compute_metrics([lost.model_copy(update={"detail": "out of memory"})] * 2, [])
+    assert metrics["tool_call_accuracy"].why == "no case got a reply, the first because out of memory"
 
 
 def test_without_verdicts_every_cell_is_unscored() -> None:
-    assert compute_cells([]) == dict.fromkeys(CELL_NAMES, UNSCORED)
+    cells = {name: metric.model_copy(update={"why": ""}) for name, metric in compute_cells([]).items()}
+    assert cells == dict.fromkeys(CELL_NAMES, UNSCORED)
 
 
 def test_tool_call_metrics_count_only_tool_call_cases() -> None:
@@ -221,12 +242,9 @@ def test_truncated_rate_is_over_all_scored_cases() -> None:
     assert compute_metrics(verdicts, [])["truncated_rate"] == share(2, 3)
 
 
-def test_latency_and_tokens_are_over_replies_only() -> None:
-    replies = [generation(latency_s=latency, output_tokens=tokens) for latency, tokens in [(4, 30), (1, 10), (2, 20)]]
-    metrics = compute_metrics([], [*replies, generation(latency_s=99, output_tokens=0, error="the engine died")])
-    assert metrics["latency_p50_s"] == Metric(value=2.0, n=3, low=None, high=None)
-    # Rank 0.95 * 2 = 1.9: nine tenths of the way from 2 to 4.
-    assert metrics["latency_p95_s"].value == pytest.approx(3.8)
+def test_tokens_are_over_replies_only() -> None:
+    replies = [generation(output_tokens=tokens) for tokens in (30, 10, 20)]
+    metrics = compute_metrics([], [*replies, generation(output_tokens=0, error="the engine died")])
     tokens = metrics["output_tokens_mean"]
     assert (tokens.value, tokens.n) == (20.0, 3)
     # Standard deviation 10: 20 -+ 1.96 * 10 / sqrt(3).
@@ -234,17 +252,19 @@ def test_latency_and_tokens_are_over_replies_only() -> None:
 
 
 def test_what_a_reply_does_not_tell_is_in_no_figure() -> None:
-    unknown = generation(latency_s=None, output_tokens=None)
-    metrics = compute_metrics([], [unknown, generation(latency_s=3.0, output_tokens=5)])
-    assert (metrics["latency_p50_s"].value, metrics["latency_p50_s"].n) == (3.0, 1)
+    unknown = generation(output_tokens=None)
+    metrics = compute_metrics([], [unknown, generation(output_tokens=5)])
     assert (metrics["output_tokens_mean"].value, metrics["output_tokens_mean"].n) == (5.0, 1)
-    assert compute_metrics([], [unknown])["latency_p95_s"] == UNSCORED
+    assert compute_metrics([], [unknown])["output_tokens_mean"].n == 0
 
 
 def test_one_reply_has_a_mean_without_an_interval() -> None:
     metrics = compute_metrics([], [generation(output_tokens=7)])
     assert metrics["output_tokens_mean"] == Metric(value=7.0, n=1, low=None, high=None)
-    assert metrics["latency_p95_s"].value == 1.0
+
+
+def test_the_time_that_a_reply_took_among_others_is_no_latency() -> None:
+    assert compute_metrics([], [generation(latency_s=3.0)])["latency_p50_s"].n == 0
 
 
 def test_a_kind_that_was_inferred_from_words_is_no_label_and_counts_apart() -> None:
@@ -302,10 +322,11 @@ def test_the_share_of_yes_is_the_metric(given: list[Verdict]) -> None:
 
 
 def test_every_metric_is_a_share_or_known_not_to_be_one() -> None:
-    figures = {"argument_recall", "argument_precision", "latency_p50_s", "latency_p95_s", "output_tokens_mean"}
+    figures = {"argument_recall", "argument_precision", "output_tokens_mean"}
+    figures |= {name for name in METRIC_NAMES if name.startswith("latency_")}
     assert {name for name, row in METRICS.items() if row.outcome is not None} == set(METRIC_NAMES) - figures
     for row in METRICS.values():
-        assert sum(how is not None for how in (row.outcome, row.parts, row.of_reply)) == 1, row.name
+        assert sum(how is not None for how in (row.outcome, row.parts, row.of_reply, row.of_timing)) == 1, row.name
 
 
 def test_each_name_that_a_gate_may_have_has_its_row_and_each_cell_its_entry() -> None:
