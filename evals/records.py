@@ -2,7 +2,7 @@
 
 from typing import Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from orchestrator.chat.formats.reply import ParseFault, ServedReply
 from orchestrator.chat.serve_command import ServeCommand
@@ -216,6 +216,11 @@ class Metric(Record):
     low: float | None
     high: float | None
     why: str = ""
+
+    @model_serializer(mode="wrap")
+    def _without_empty_why(self, serialize: SerializerFunctionWrapHandler) -> JsonObject:
+        present: JsonObject = serialize(self)
+        return {key: value for key, value in present.items() if key != "why" or value}
 
 
 CellName = Literal["harmful", "benign", "no_fitting_tool", "missing_argument"]

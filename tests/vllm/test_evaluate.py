@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from evals.evaluate.fanout import evaluate_run
 from evals.generate.engines import open_engines
 from evals.judge.second_opinion import Judgement
-from evals.records import EngineRecord, FailedAdapter, Generation, Scores
+from evals.records import EngineRecord, FailedAdapter, Generation, Scores, TimedReply
 from orchestrator.config.evaluation import EvalConfig
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import UnscoredAdaptersError
@@ -43,7 +43,7 @@ def keep(run: RunDir, folder: Path, *, base: str = "tiny", trial: str = "t0") ->
 
 
 def start_run(storage: Path, name: str, samples: list[Sample], **eval_fields: object) -> tuple[RunConfig, RunDir]:
-    evaluation = EvalConfig.model_validate({"max_new_tokens": 24, **eval_fields})
+    evaluation = EvalConfig.model_validate({"max_new_tokens": 24, "latency_cases": 6, **eval_fields})
     config = make_config(storage, name=name, eval=evaluation)
     run = open_run(config)
     write_samples(run, "test", samples)
@@ -119,6 +119,8 @@ def test_what_cannot_be_scored_is_named_and_the_rest_is_scored(tmp_path: Path, m
         replies = list(read_jsonl(run.generations(adapter_id), Generation))
         assert [reply.case_id for reply in replies] == [verdict.case_id for verdict in scores.verdicts]
         assert set(scores.suites) == {"held_out", "asked"}
+        assert scores.metrics["latency_p50_s"].n == 6
+        assert scores.metrics["latency_vs_base"].n == (0 if adapter_id == "base" else 6)
         opinions = list(read_jsonl(run.judgements(adapter_id), Judgement))
         assert {"asked/1", "asked/2"} <= {opinion.case_id for opinion in opinions}
         assert all(opinion.judged is not None for opinion in opinions)  # the engine lets it say nothing else
@@ -135,10 +137,17 @@ def test_an_engine_that_is_killed_is_replaced_and_no_reply_is_lost(tmp_path: Pat
     config, run = start_run(tmp_path, "killed", SAMPLES, max_new_tokens=120)
     record = keep(run, made["good"])
     with cluster_session(config), open_engines(config) as engines:
-        killer = threading.Thread(target=kill_an_engine_after, args=(run.generations(record.id), 5))
-        killer.start()
+        # The second time while it times replies: one round of four cases for the base and the adapter is there.
+        watched = ((run.generations(record.id), 5), (run.latency, 8))
+        killers = [threading.Thread(target=kill_an_engine_after, args=each) for each in watched]
+        for killer in killers:
+            killer.start()
         scored = evaluate_run(config, run, engines)
-        killer.join()
+        for killer in killers:
+            killer.join()
+    timed = [(reply.adapter_id, reply.case_id) for reply in read_jsonl(run.latency, TimedReply)]
+    assert len(timed) == len(set(timed)) == 12
+    assert {adapter_id for adapter_id, _ in timed} == {"base", record.id}
     assert [scores.num_unscored for scores in scored] == [0, 0]
     assert engine_of(run, record.id).num_retried > 0
     for adapter_id in ("base", record.id):

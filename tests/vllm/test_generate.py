@@ -121,6 +121,16 @@ def test_the_engine_says_what_transformers_says(engine: Engine, prompts: list[Pr
     assert len({tuple(said) for said in texts.values()}) == 4
 
 
+def test_replies_are_timed_one_at_a_time(engine: Engine, prompts: list[Prompt], adapters: list[Adapter]) -> None:
+    _, generations = ask(engine, prompts[:3], adapters[0])
+    for adapter in (adapters[0], None):
+        timed = engine.time(prompts[:3], adapter)
+        assert [one.case_id for one in timed] == [prompt.case_id for prompt in prompts[:3]]  # not the one before them
+        assert all(0 < one.first_token_s <= one.total_s for one in timed)
+        if adapter is not None:
+            assert [one.output_tokens for one in timed] == [generation.output_tokens for generation in generations]
+
+
 def test_an_adapter_that_changes_nothing_is_told(engine: Engine, prompts: list[Prompt], tmp_path: Path) -> None:
     inert = as_adapter(write_tiny_adapter(tmp_path / "inert", rank=8, targets="all-linear", seed=4, std=0.0))
     with pytest.raises(InertAdapterError, match="changes nothing"):

@@ -278,3 +278,10 @@ def test_a_value_out_of_bounds_is_refused(section: type[Section], content: dict[
     with pytest.raises(ValidationError) as caught:
         section.model_validate(content)
     assert {error["loc"][0] for error in caught.value.errors()} == {list(content)[-1]}
+
+
+def test_a_gate_on_latency_needs_cases_that_are_timed() -> None:
+    gates = {"latency_vs_base": {"max": 0.6}}
+    assert RunConfig.model_validate({"gates": gates}).eval.latency_cases == 16
+    with pytest.raises(ValidationError, match=r"gates.latency_vs_base can never be met: eval.latency_cases is 0"):
+        RunConfig.model_validate({"gates": gates, "eval": {"latency_cases": 0}})

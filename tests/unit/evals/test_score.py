@@ -65,7 +65,7 @@ def test_replies_are_scored_with_what_they_tell_alone(files: Path, capsys: pytes
     ]
     scores = scores_in(files)
     assert (scores.adapter_id, scores.num_cases, scores.num_unscored) == ("mine", 4, 1)
-    assert scores.metrics["latency_p50_s"].n == 1
+    assert scores.metrics["latency_p50_s"].n == 0  # how long it took elsewhere, and under what load, is not known
     said = capsys.readouterr()
     assert said.err.splitlines() == [
         f"{files / 'generations.jsonl'}: not used: cost, model.",
