@@ -4,19 +4,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals.records import Comparison
+from evals.records import Comparison, Metric
 from evals.report.text import (
     chance_text,
     chance_word,
     difference_text,
     markdown_cell,
     markdown_code,
+    metric_text,
     number_text,
     p_text,
     shorten,
     signed_text,
     time_text,
     unit_text,
+    value_text,
 )
 from orchestrator.core.records import MetricName
 from orchestrator.core.text import counted, duration_text, visible
@@ -179,3 +181,21 @@ def test_a_difference_is_called_what_the_corrected_p_allows(comparison: Comparis
 )
 def test_a_moment_is_for_a_person(moment: str, text: str) -> None:
     assert time_text(moment) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("latency_p50_s", 2.345, "2.35 s"),
+        ("latency_per_token_s", 0.00412, "4.12 ms"),
+        ("latency_vs_base", 0.5961, "0.60 x"),
+        ("output_tokens_mean", 20.66, "20.7"),
+    ],
+)
+def test_a_figure_has_its_unit(name: MetricName, value: float, text: str) -> None:
+    assert value_text(name, value) == text
+
+
+def test_an_unscored_figure_says_why() -> None:
+    unscored = Metric(value=None, n=0, low=None, high=None, why="no scored case has the tag harmful")
+    assert metric_text("refusal_recall", unscored) == "not scored: no scored case has the tag harmful"
