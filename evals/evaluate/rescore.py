@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from evals.cases.suites import suite_files
-from evals.records import Case, EngineRecord, FailedAdapter, Generation, Scores, TimedReply
-from evals.stats.latency import timings_of
+from evals.records import Case, EngineRecord, FailedAdapter, Generation, Scores
+from evals.stats.latency import TimedReply, timings_of
 from evals.stats.metrics import score_cases
 from orchestrator.chat.formats import reply_format_of
 from orchestrator.config.schema import RunConfig

@@ -15,7 +15,8 @@ from evals.cases.samples import draw_cases
 from evals.generate.engine import Adapter, EngineSettings, Prompt
 from evals.generate.engines import Engines, time_alone
 from evals.generate.journal import append_lines
-from evals.records import Case, TimedReply
+from evals.records import Case
+from evals.stats.latency import TimedReply
 from orchestrator.core.errors import EvaluationError
 from orchestrator.core.files import dump_jsonl, write_text_atomic
 from orchestrator.core.progress import bar, say

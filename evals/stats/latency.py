@@ -9,10 +9,32 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from pydantic import Field
 from scipy.stats import quantile_test
 
-from evals.records import Metric, TimedReply
-from orchestrator.core.records import BASE_ADAPTER_ID
+from evals.records import Metric
+from orchestrator.core.records import BASE_ADAPTER_ID, Record
+
+
+class TimedReply(Record):
+    """How long one case took, asked alone. Produced by `evaluate/timing`, one line of `evals/latency.jsonl`.
+
+    `total_s` is from asking to the last token, `first_token_s` to the first. `inputs_sha256` and `prompt_sha256` are
+    those of the adapter's `EngineRecord` and of a `Generation`.
+    """
+
+    adapter_id: str
+    case_id: str
+    inputs_sha256: str
+    prompt_sha256: str
+    total_s: float = Field(gt=0, allow_inf_nan=False)
+    first_token_s: float = Field(ge=0, allow_inf_nan=False)
+    output_tokens: int = Field(ge=1)
+
+    @property
+    def per_token_s(self) -> float | None:
+        """Seconds for each token after the first; None where there is no other."""
+        return (self.total_s - self.first_token_s) / (self.output_tokens - 1) if self.output_tokens > 1 else None
 
 
 class Timing(NamedTuple):

@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 from evals.evaluate.fanout import evaluate_run
 from evals.generate.engines import open_engines
 from evals.judge.second_opinion import Judgement
-from evals.records import EngineRecord, FailedAdapter, Generation, Scores, TimedReply
+from evals.records import EngineRecord, FailedAdapter, Generation, Scores
+from evals.stats.latency import TimedReply
 from orchestrator.config.evaluation import EvalConfig
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import UnscoredAdaptersError

@@ -9,7 +9,8 @@ from evals.evaluate import timing
 from evals.evaluate.timing import CASES_A_TURN, Timekeeper, cases_to_time, time_replies
 from evals.generate.engine import Adapter, EngineSettings, Prompt, Timed
 from evals.generate.engines import Engines
-from evals.records import Case, TimedReply
+from evals.records import Case
+from evals.stats.latency import TimedReply
 from orchestrator.config.schema import ModelConfig
 from orchestrator.core.errors import EvaluationError
 from orchestrator.core.files import dump_jsonl, read_jsonl

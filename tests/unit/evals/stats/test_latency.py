@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from evals.records import TimedReply
-from evals.stats.latency import Timing, quantile, timings_of
+from evals.stats.latency import TimedReply, Timing, quantile, timings_of
 from evals.stats.metrics import compute_metrics
 
 
