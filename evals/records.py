@@ -2,7 +2,7 @@
 
 from typing import Any, Literal, get_args
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field
 
 from orchestrator.chat.formats.reply import ParseFault, ServedReply
 from orchestrator.chat.serve_command import ServeCommand
@@ -83,8 +83,7 @@ class Generation(Record):
     """One reply. Produced by `generate`, one line of `generations.jsonl`.
 
     `finish_reason` is the engine's own ("stop", "length", ...), or "error" with `error` set when the engine gave no
-    reply for this case. `latency_s` is from the first scheduled token to the last, under the load of all other cases:
-    no figure is made of it.
+    reply for this case. `latency_s`, under the load of all other cases, is in no figure.
     `weights_sha256` is the digest of the adapter's files as they were loaded (None for the base), `applied_as` how they
     took effect, `lora_name` the engine's own record of the LoRA request, `prompt_sha256` the digest of the token ids it
     replies to. What a reply made elsewhere does not tell is None.
@@ -194,12 +193,7 @@ class Metric(Record):
     n: int
     low: float | None
     high: float | None
-    why: str = ""
-
-    @model_serializer(mode="wrap")
-    def _without_empty_why(self, serialize: SerializerFunctionWrapHandler) -> JsonObject:
-        present: JsonObject = serialize(self)
-        return {key: value for key, value in present.items() if key != "why" or value}
+    why: str = Field(default="", exclude_if=lambda why: not why)
 
 
 CellName = Literal["harmful", "benign", "no_fitting_tool", "missing_argument"]
@@ -377,10 +371,7 @@ class SearchSummary(Record):
 
 
 class GateResult(Record):
-    """One bound of the configuration and what the winner reached.
-
-    `passed` is False when the metric is unscored; `why` then says why it is.
-    """
+    """One bound of the configuration and what the winner reached; an unscored metric does not pass, and has a `why`."""
 
     metric: MetricName
     bound: str
