@@ -1,13 +1,15 @@
-"""Score the base and the adapters: `python -m jobs.evaluate --config FILE [--rescore]`."""
+"""Score the base and the adapters: `python -m jobs.evaluate --config FILE [--adapter DIR] [--rescore]`."""
 
 import argparse
 import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from jobs._main import cluster_on_demand, do_stage, run_job
+from orchestrator.config.load import adapter_place
 from orchestrator.config.schema import RunConfig
-from orchestrator.core.errors import DONE, RunConflictError
+from orchestrator.core.errors import DONE
 from orchestrator.run.paths import RunDir
 
 
@@ -17,11 +19,9 @@ def evaluate(config: RunConfig, run: RunDir, ensure_cluster: Callable[[], None])
     Raises:
         RunConflictError: If the run has no adapter or no held-out samples.
     """
-    from evals.evaluate.rescore import adapter_folders, stage_digest, stage_outputs
+    from evals.evaluate.rescore import gather_adapters, stage_digest, stage_outputs
 
-    if not adapter_folders(run) or not run.split("test").is_file():
-        missing = "no held-out samples" if adapter_folders(run) else "no adapter"
-        raise RunConflictError(f"the run has {missing}", where=str(run.root), fix="Run search or train first")
+    left_out = gather_adapters(config, run)
 
     def work() -> None:
         ensure_cluster()
@@ -30,13 +30,15 @@ def evaluate(config: RunConfig, run: RunDir, ensure_cluster: Callable[[], None])
         with open_engines(config) as engines:
             from evals.evaluate.fanout import evaluate_run  # takes seconds, while the engines load vLLM
 
-            evaluate_run(config, run, engines)
+            evaluate_run(config, run, engines, left_out)
 
     do_stage(run, "evaluate", stage_digest(config, run), work, stage_outputs(run))
 
 
-def main(config: RunConfig, run: RunDir, *, rescore: bool = False) -> int:
-    """Score the adapters that the run has, or only judge its replies again."""
+def main(config: RunConfig, run: RunDir, *, rescore: bool = False, adapter: Sequence[str] = ()) -> int:
+    """Score the adapters that the run has and those named, or only judge its replies again."""
+    named = (*config.eval.adapters, *(adapter_place(name, Path.cwd()) for name in adapter))
+    config = config.model_copy(update={"eval": config.eval.model_copy(update={"adapters": named})})
     if rescore:
         from evals.evaluate.rescore import rescore_run
 
@@ -50,6 +52,8 @@ def main(config: RunConfig, run: RunDir, *, rescore: bool = False) -> int:
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rescore", action="store_true", help="judge the stored replies again")
+    help_text = "score this adapter too: a folder that PEFT saved, or a hub id; repeatable"
+    parser.add_argument("--adapter", action="append", default=[], metavar="DIR", help=help_text)
 
 
 if __name__ == "__main__":

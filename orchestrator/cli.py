@@ -169,10 +169,19 @@ def evaluate(
     config: ConfigFile,
     *,
     rescore: Annotated[bool, typer.Option("--rescore", help="Judge the stored replies again; asks no model.")] = False,
+    adapters: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--adapter",
+            metavar="DIR",
+            help="Score this adapter too: a folder that PEFT saved, or a hub id. Repeatable.",
+        ),
+    ] = None,
     overrides: Overrides = None,
 ) -> int:
     """Score the kept adapters and the untouched base on held-out cases and suites. Resumes after a cut."""
-    return _run_stage(Stage.EVALUATE, config, overrides, ["--rescore"] if rescore else [])
+    named = [word for name in adapters or () for word in ("--adapter", name)]
+    return _run_stage(Stage.EVALUATE, config, overrides, [*(["--rescore"] if rescore else []), *named])
 
 
 @app.command(rich_help_panel=STAGES, epilog="Example: orchestrator report config.yaml --compare last-week")

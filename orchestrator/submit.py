@@ -1,7 +1,8 @@
 """Jobs on a running Ray cluster: submit, follow, exit code. The only file that uses Ray's job API.
 
 What travels is a package made for the job: this project's code, the resolved configuration, and each data source and
-suite of cases that is a file on this machine, with its answers and tools, and the module of a function that reads rows.
+suite of cases that is a file on this machine, with its answers and tools, each adapter of `eval.adapters` that is a
+folder here, and the module of a function that reads rows.
 Everything else is the cluster's: a source that does not exist here, a base model's folder, and
 `resources.storage_path`, where the results appear. The driver runs on the head node and asks for no CPUs of its own, so
 that a head without work (`resources: {CPU: 0}`) can still hold it.
@@ -22,9 +23,10 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 from urllib.parse import urlsplit
@@ -118,10 +120,15 @@ def stage_package(config: RunConfig, folder: Path) -> None:
     suites = [_with_answers(suite) for suite in config.eval.suites]
     for source in sources:
         _copy_module(source.format, folder)
-    _refuse_too_large([*sources, *suites])
+    adapters = {name: _adapter_files(name) for name in config.eval.adapters}
+    data: list[SourceConfig | SuiteConfig] = [*sources, *suites]
+    files = [file for entry in data for file in _files_here(entry).values()]
+    _refuse_too_large([*files, *chain.from_iterable(adapters.values())])
     update = {
         "data": config.data.model_copy(update={"sources": _staged(sources, "sources", folder)}),
-        "eval": config.eval.model_copy(update={"suites": _staged(suites, "suites", folder)}),
+        "eval": config.eval.model_copy(
+            update={"suites": _staged(suites, "suites", folder), "adapters": _staged_adapters(adapters, folder)}
+        ),
         "resources": config.resources.model_copy(update={"address": None}),
     }
     sent = config.model_copy(update=update).model_dump_json(indent=2)
@@ -161,13 +168,30 @@ def _files_here(entry: SourceConfig | SuiteConfig) -> dict[str, Path]:
     return {field: Path(path) for field, path in named.items() if path is not None and _is_here(path)}
 
 
-def _refuse_too_large(entries: Sequence[SourceConfig | SuiteConfig]) -> None:
-    total = sum(file.stat().st_size for entry in entries for file in _files_here(entry).values())
+def _adapter_files(name: str) -> list[Path]:
+    """What must travel of an adapter that is a folder of this machine."""
+    return [path for pattern in ("adapter_config.json", "adapter_model.*") for path in sorted(Path(name).glob(pattern))]
+
+
+def _staged_adapters(adapters: Mapping[str, Sequence[Path]], folder: Path) -> tuple[str, ...]:
+    """The adapters, those of this machine as folders of the package that keep the parts that name them."""
+    places = []
+    for index, (name, files) in enumerate(adapters.items()):
+        place = f"adapters/{index}/{Path(name).parent.name}/{Path(name).name}" if files else name
+        for file in files:
+            (folder / place).mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, folder / place / file.name)
+        places.append(place)
+    return tuple(places)
+
+
+def _refuse_too_large(files: Iterable[Path]) -> None:
+    total = sum(file.stat().st_size for file in files)
     if total > MAX_SOURCES_BYTES:
-        what = f"the data files on this machine are {total / 2**20:.0f} MiB, too large to travel with a job"
+        what = f"data files and adapters on this machine are {total / 2**20:.0f} MiB, too large to travel with a job"
         allowed = f"{MAX_SOURCES_BYTES / 2**20:.0f} MiB together"
         fix = "Copy them to storage that the cluster reaches and name them by their path there"
-        raise InputError(what, where="data.sources and eval.suites", allowed=allowed, fix=fix)
+        raise InputError(what, where="data.sources, eval.suites and eval.adapters", allowed=allowed, fix=fix)
 
 
 def _staged(entries: Sequence[Entry], kind: str, folder: Path) -> tuple[Entry, ...]:

@@ -196,3 +196,41 @@ def write_tiny_adapter(
                 weight.normal_(std=std)
     model.save_pretrained(str(folder))
     return folder
+
+
+def write_learned_adapter(folder: Path, samples: list[Sample]) -> Path:
+    """A LoRA on the tiny base that has learned by heart what the assistant says last in each sample; by PEFT."""
+    import torch
+    from peft import get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    from orchestrator.chat.rendering import chat_format, render_prompt
+    from orchestrator.models.adapters import peft_config
+    from orchestrator.models.base import load_tokenizer
+    from orchestrator.toy.tiny import tiny_base_folder
+
+    torch.manual_seed(0)
+    tokenizer = load_tokenizer(tiny_base_folder(), trust_remote_code=False)
+    form = chat_format(tokenizer, thinking=False)
+    base = AutoModelForCausalLM.from_pretrained(tiny_base_folder(), dtype=torch.float32)
+    model = get_peft_model(base, peft_config(LoraConfig(r=8, alpha=16)))
+    rows = [
+        (len(render_prompt(tokenizer, sample.messages[:-1], sample.tools)), form.encode(_whole(form, sample)))
+        for sample in samples
+    ]
+    longest = max(len(ids) for _, ids in rows)
+    padded = torch.tensor([ids + [0] * (longest - len(ids)) for _, ids in rows])
+    mask = torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for _, ids in rows])
+    labels = torch.tensor([[-100] * start + ids[start:] + [-100] * (longest - len(ids)) for start, ids in rows])
+    optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad], lr=8e-3)
+    for _ in range(25):
+        model(input_ids=padded, attention_mask=mask, labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.save_pretrained(str(folder))
+    return folder
+
+
+def _whole(form: Any, sample: Sample) -> str:
+    offered = [tool.model_dump(mode="json") for tool in sample.tools]
+    return str(form.text(form.plain(sample.messages), offered, prompt=False))

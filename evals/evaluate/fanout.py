@@ -34,10 +34,15 @@ from orchestrator.models.adapters import load_adapter, read_adapter
 from orchestrator.models.base import BaseWeights, base_folder, base_sha256, load_tokenizer
 from orchestrator.run.paths import RunDir
 
+NOTHING: Mapping[str, AdapterError] = {}
 
-def evaluate_run(config: RunConfig, run: RunDir, engines: Engines) -> list[Scores]:
+
+def evaluate_run(
+    config: RunConfig, run: RunDir, engines: Engines, left_out: Mapping[str, AdapterError] = NOTHING
+) -> list[Scores]:
     """Score the base and every adapter of the run on the held-out cases and the suites of the configuration.
 
+    `left_out` says why adapters of the configuration could not be brought in, by name (`outside.bring_in`).
     Writes `evals/cases.jsonl` and, for each, `evals/<id>/generations.jsonl`, `engine.json` and `scores.json`, or
     `failure.json` where it could not be scored. Resumes from the replies that an interrupted evaluation left. Open the
     engines (`engines.open_engines`) before loading this module, which takes seconds.
@@ -56,6 +61,7 @@ def evaluate_run(config: RunConfig, run: RunDir, engines: Engines) -> list[Score
     cases = collect_cases(config, run)
     prompts = _render(config, tokenizer, cases)
     records, failed = _fitting_adapters(config, run, folder)
+    failed += [FailedAdapter.of(name, error) for name, error in left_out.items()]
     _forget_others(run, records, failed)
     keep_failures(run, failed)
     settings = _settings(
@@ -90,7 +96,8 @@ def evaluate_run(config: RunConfig, run: RunDir, engines: Engines) -> list[Score
 
 def collect_cases(config: RunConfig, run: RunDir) -> list[Case]:
     """The run's held-out cases and those of its suites, written to `evals/cases.jsonl`."""
-    found = cases_from_samples(read_jsonl(run.split("test"), Sample), turns=config.eval.turns)
+    held_out = read_jsonl(run.split("test"), Sample) if run.split("test").is_file() else ()
+    found = cases_from_samples(held_out, turns=config.eval.turns)
     cases = draw_cases(found, max_cases=config.eval.max_cases, seed=config.eval.seed)
     for suite in config.eval.suites:
         cases += read_suite(suite, turns=config.eval.turns)
@@ -136,7 +143,7 @@ def _fitting_adapters(
             fitting.append(record)
         except (AdapterError, DataError) as error:
             failed.append(FailedAdapter.of(path.name, error))
-    ordered = sorted(fitting, key=lambda record: (record.r, record.eval_loss, record.id))
+    ordered = sorted(fitting, key=lambda record: (record.r, record.known_eval_loss, record.id))
     return {record.id: record for record in ordered}, failed
 
 
@@ -157,7 +164,7 @@ def _forget_others(run: RunDir, fitting: Mapping[str, AdapterRecord], failed: Se
 
 
 def _check_record(record: AdapterRecord, folder: Path, config: RunConfig) -> None:
-    if record.base != config.model.base:
+    if record.source is None and record.base != config.model.base:  # others name their base as they like: shapes decide
         raise AdapterError(
             f"the adapter was trained on {record.base!r} and the run's base is {config.model.base!r}",
             where=str(folder),

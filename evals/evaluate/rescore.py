@@ -9,16 +9,37 @@ from evals.stats.latency import TimedReply, timings_of
 from evals.stats.metrics import score_cases
 from orchestrator.chat.formats import reply_format_of
 from orchestrator.config.schema import RunConfig
-from orchestrator.core.errors import EvaluationError, RunConflictError, UnscoredAdaptersError
+from orchestrator.core.errors import AdapterError, EvaluationError, RunConflictError, UnscoredAdaptersError
 from orchestrator.core.files import digest_of, parse_line, read_jsonl, write_text_atomic
 from orchestrator.core.progress import say
 from orchestrator.core.records import BASE_ADAPTER_ID, AdapterRecord
+from orchestrator.run.folder import brought_in
 from orchestrator.run.paths import RunDir
 
 
 def adapter_folders(run: RunDir) -> list[Path]:
     """Folders of the adapters that a run kept."""
     return sorted(run.root.glob("adapters/[!.]*"))
+
+
+def gather_adapters(config: RunConfig, run: RunDir) -> dict[str, AdapterError]:
+    """Bring the adapters of the configuration in; by name, why some cannot be (`outside.bring_in`).
+
+    Raises:
+        RunConflictError: If there is no adapter, or no case to score it on.
+    """
+    left_out: dict[str, AdapterError] = {}
+    if config.eval.adapters or brought_in(run):
+        from orchestrator.models.outside import bring_in  # takes seconds
+
+        left_out = bring_in(config, run)
+    if not adapter_folders(run) and not left_out:
+        fix = "Run search or train first, or name adapters that exist (--adapter, eval.adapters)"
+        raise RunConflictError("the run has no adapter", where=str(run.root), fix=fix)
+    if not run.split("test").is_file() and not config.eval.suites:
+        fix = "Run prepare, search or train first, or name suites (eval.suites)"
+        raise RunConflictError("the run has no held-out samples", where=str(run.root), fix=fix)
+    return left_out
 
 
 def stage_digest(config: RunConfig, run: RunDir) -> str:

@@ -41,12 +41,14 @@ class Scored:
         if record is not None:
             chosen = next((trial.hyperparameters for trial in trials if trial.trial_id == record.trial_id), {})
             own = {"r": record.r, "alpha": record.alpha, "learning_rate": record.learning_rate}
-            settings = {**own, **chosen, "step": record.step}
+            settings = {
+                key: value for key, value in {**own, **chosen, "step": record.step}.items() if value is not None
+            }
         return AdapterSummary(
             id=record.id if record else self.scores.adapter_id,
             is_base=record is None,
             hyperparameters=settings,
-            eval_loss=record.eval_loss if record and math.isfinite(record.eval_loss) else None,
+            eval_loss=record.eval_loss if record and math.isfinite(record.known_eval_loss) else None,
             metrics=self.scores.metrics,
             cells=self.scores.cells,
             inferred_kinds=self.scores.inferred_kinds,

@@ -107,7 +107,8 @@ def _adapters(view: View) -> Iterator[Block]:
     yield Heading("All figures", "each with its 95 % interval and number of cases, where it has them")
     rows = [_figures(name, [adapter.metrics.get(name) for adapter in adapters]) for name in view.metrics]
     rows.append(numbers("Cases without a reply", [str(view.unscored[adapter.id]) for adapter in adapters]))
-    rows.append(numbers("Eval loss", ["" if a.is_base else loss_text(a.eval_loss) for a in adapters]))
+    losses = ["" if a.is_base else "-" if a.eval_loss is None else loss_text(a.eval_loss) for a in adapters]
+    rows.append(numbers("Eval loss", losses))
     for key in dict.fromkeys(key for adapter in adapters for key in adapter.hyperparameters):
         rows.append(numbers(key, [number(adapter.hyperparameters.get(key)) for adapter in adapters]))
     yield Table(("", *(adapter.id for adapter in adapters)), rows, "results")

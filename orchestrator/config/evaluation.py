@@ -107,6 +107,9 @@ class EvalConfig(Section):
     last. Cases of one conversation are alike, so `all` gives more cases and hardly as much more certainty."""
     suites: tuple[SuiteConfig, ...] = ()
     """Sets of cases that are scored beside the held-out part, such as published benchmarks."""
+    adapters: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Adapters to score beside the run's own: folders that PEFT saved, relative to the config file's folder, or hub
+    ids. What made them does not matter, but they must fit model.base."""
     reply_format: ReplyFormatSetting = "auto"
     """How calls are written in replies; `auto` infers it from the chat template of the base."""
     temperature: Annotated[float, Field(ge=0.0)] = 0.0

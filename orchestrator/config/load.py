@@ -28,8 +28,8 @@ TEXT_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a configuration and make its paths absolute.
 
-    Paths of sources and suites, and a local `model.base` or `eval.judge.base`, are relative to the config file's folder
-    (as an override, to the current folder); `resources.storage_path` is relative to the current folder.
+    Paths of sources, suites and adapters, and a local `model.base` or `eval.judge.base`, are relative to the config
+    file's folder (as an override, to the current folder); `resources.storage_path` is relative to the current folder.
 
     Args:
         path: A YAML file, or resolved JSON (ends in `.json`), to which no profile is applied again.
@@ -242,11 +242,19 @@ def _with_absolute_paths(tree: JsonObject, folder: Path) -> JsonObject:
         for entry in _inside(tree, section, key, list) or []:
             if isinstance(entry, dict):
                 entry.update({name: _absolute(path, folder) for name, path in _local_paths(entry)})
+    adapters = _inside(tree, "eval", "adapters", list)
+    if adapters is not None:
+        tree["eval"]["adapters"] = [adapter_place(entry, folder) for entry in adapters]
     for model in (tree.get("model"), _inside(tree, "eval", "judge", dict)):
         base = model.get("base") if isinstance(model, dict) else None
         if isinstance(model, dict) and isinstance(base, str) and _is_local_base(base, folder):
             model["base"] = _absolute(base, folder)
     return tree
+
+
+def adapter_place(name: Any, folder: Path) -> Any:
+    """An entry of `eval.adapters` with a path of this machine made absolute; a hub id stays."""
+    return _absolute(name, folder) if isinstance(name, str) and _is_local_base(name, folder) else name
 
 
 def _inside(tree: JsonObject, section: str, key: str, kind: type) -> Any:

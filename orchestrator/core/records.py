@@ -132,6 +132,8 @@ class QuarantinedRow(Record):
 class AdapterRecord(Record):
     """What an adapter is, beside its PEFT files in `adapter.json`. Produced by `adapters.keep_adapter`.
 
+    An adapter made elsewhere (`outside.bring_in`) has a `source`, the folder or hub id that it was copied from; how it
+    was trained is then unknown, and `base` is what its maker called its base. `r` is the largest rank of any module.
     `id` is its name: that of the trial it came from, which `trial_id` names too. What it is, is `sha256`, the hash of
     `adapter_model.safetensors` and `adapter_config.json`; records of earlier versions have its first 16 digits as `id`.
     """
@@ -139,13 +141,19 @@ class AdapterRecord(Record):
     id: str
     base: str
     r: int
-    alpha: int
+    alpha: int | float
     target_modules: tuple[str, ...]
     sha256: str
-    learning_rate: float
-    eval_loss: float
-    step: int
-    trial_id: str
+    learning_rate: float | None = None
+    eval_loss: float | None = None
+    step: int | None = None
+    trial_id: str | None = None
+    source: str | None = None
+
+    @property
+    def known_eval_loss(self) -> float:
+        """The eval loss, infinite where it is unknown."""
+        return math.inf if self.eval_loss is None else self.eval_loss
 
 
 TrialStatus = Literal["completed", "stopped_early", "diverged", "failed"]

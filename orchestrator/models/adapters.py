@@ -14,9 +14,11 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig as PeftLoraConfig
+from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from transformers import PreTrainedTokenizerBase
@@ -90,11 +92,12 @@ def keep_adapter(
         trial_id=trial.trial_id,
     )
     write_text_atomic(partial / RECORD, record.model_dump_json(indent=2) + "\n")
-    _put_in_place(partial, run.adapter(record.id))
+    put_in_place(partial, run.adapter(record.id))
     return record
 
 
-def _put_in_place(folder: Path, place: Path) -> None:
+def put_in_place(folder: Path, place: Path) -> None:
+    """Move a whole adapter to where it belongs, in place of what is there."""
     before = Path(tempfile.mkdtemp(dir=place.parent, prefix="."))
     if place.is_dir():
         place.rename(before)
@@ -127,7 +130,7 @@ def read_adapter(folder: Path) -> AdapterRecord:
 def list_adapters(run: RunDir) -> list[AdapterRecord]:
     """The adapters that a run kept, best eval loss first."""
     folders = (run.root / "adapters").glob("[!.]*")
-    return sorted((read_adapter(folder) for folder in folders), key=lambda record: (record.eval_loss, record.id))
+    return sorted(map(read_adapter, folders), key=lambda record: (record.known_eval_loss, record.id))
 
 
 @dataclass(frozen=True)
@@ -135,12 +138,12 @@ class AdapterWeights:
     """A LoRA adapter whose files were checked against a base by `load_adapter`.
 
     `pairs` maps the name of a base tensor (shape out x in) to A (rank x in) and B (out x rank); the update is
-    `scale * B @ A`. `sha256` is the digest of the very bytes that these tensors were made from.
+    `scales[name] * B @ A`. `sha256` is the digest of the very bytes that these tensors were made from.
     """
 
     sha256: str
     pairs: dict[str, _Pair]
-    scale: float
+    scales: dict[str, float]
 
 
 def load_adapter(folder: Path, base: BaseWeights) -> AdapterWeights:
@@ -155,19 +158,28 @@ def load_adapter(folder: Path, base: BaseWeights) -> AdapterWeights:
         settings, tensors = json.loads(content[SETTINGS]), load_safetensors(content[WEIGHTS])
     except (ValueError, SafetensorError) as error:
         raise AdapterError(f"the adapter cannot be read: {error}", where=str(folder), fix="Train it again") from None
-    _refuse_unsupported(settings, folder)
-    pairs = _pairs(tensors, folder)
+    refuse_unsupported(settings, folder)
+    pairs, scales = _pairs(tensors, folder), dict[str, float]()
     for name, pair in pairs.items():
-        _check_pair(name, pair, base, settings["r"], folder)
-    root = math.sqrt(settings["r"]) if settings.get("use_rslora") else settings["r"]
+        module = name.removesuffix(".weight")
+        rank = _of_module(settings, "rank_pattern", module, settings["r"])
+        _check_pair(name, pair, base, rank, folder)
+        root = math.sqrt(rank) if settings.get("use_rslora") else rank
+        scales[name] = _of_module(settings, "alpha_pattern", module, settings["lora_alpha"]) / root
     sha256 = hashlib.sha256(b"".join(content[name] + b"\0" for name in (WEIGHTS, SETTINGS))).hexdigest()
-    return AdapterWeights(sha256=sha256, pairs=pairs, scale=settings["lora_alpha"] / root)
+    return AdapterWeights(sha256=sha256, pairs=pairs, scales=scales)
+
+
+def _of_module(settings: JsonObject, pattern: str, module: str, usual: Any) -> Any:
+    """A module's own rank or alpha where a pattern of the settings names one; matched by PEFT itself."""
+    own = settings.get(pattern) or {}
+    return own.get(get_pattern_key(list(own), module), usual)
 
 
 def merged_tensor(adapter: AdapterWeights, base: BaseWeights, name: str) -> torch.Tensor:
     """One matrix of the base with the adapter's update added, in float32 (LoRA, arXiv 2106.09685, equation 3)."""
     a, b = adapter.pairs[name]
-    return torch.addmm(base.tensor(name).float(), b.float(), a.float(), alpha=adapter.scale)
+    return torch.addmm(base.tensor(name).float(), b.float(), a.float(), alpha=adapter.scales[name])
 
 
 def _bytes_of(folder: Path, name: str) -> bytes:
@@ -179,16 +191,44 @@ def _bytes_of(folder: Path, name: str) -> bytes:
         ) from None
 
 
-def _refuse_unsupported(settings: JsonObject, folder: Path) -> None:
-    plain = {"peft_type": "LORA", "bias": "none", "use_dora": False, "fan_in_fan_out": False}
-    absent = ("rank_pattern", "alpha_pattern", "modules_to_save", "layer_replication")
-    odd = [key for key, wanted in plain.items() if settings.get(key, wanted) != wanted]
-    odd += [key for key in absent if settings.get(key)]
-    if odd or not isinstance(settings.get("r"), int) or not isinstance(settings.get("lora_alpha"), int | float):
+_MERGE = "Merge it into its base with PEFT's merge_and_unload, and set the merged folder as model.base"
+_RETRAIN = "Train it again without, as plain LoRA"
+_BASE_CHANGING = "it changes the base's own weights when it is loaded (init_lora_weights)"
+_UNSUPPORTED: tuple[tuple[str, Any, str, str], ...] = (
+    ("peft_type", "LORA", "it is no LoRA", _MERGE),
+    ("use_dora", False, "it is DoRA", _MERGE),
+    ("modules_to_save", None, "it carries whole modules besides LoRA (modules_to_save)", _MERGE),
+    ("trainable_token_indices", None, "it trains tokens of the vocabulary (trainable_token_indices)", _MERGE),
+    ("bias", "none", "it trains biases", _RETRAIN),
+    ("lora_bias", False, "it trains biases (lora_bias)", _RETRAIN),
+    ("fan_in_fan_out", False, "its base stores matrices the other way round (fan_in_fan_out)", _RETRAIN),
+    ("layer_replication", None, "it repeats layers of the base (layer_replication)", _RETRAIN),
+    ("alora_invocation_tokens", None, "it is an activated LoRA (alora_invocation_tokens)", _RETRAIN),
+    ("use_qalora", False, "it is QALoRA", _RETRAIN),
+    ("use_bdlora", None, "it is a block-diagonal LoRA", _RETRAIN),
+    ("target_parameters", None, "it adapts bare parameters (target_parameters)", _RETRAIN),
+)
+"""Settings of PEFT that vLLM does not serve: their only value that it does, what another means, what to do."""
+_PLAIN_INITS = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
+
+
+def refuse_unsupported(settings: JsonObject, folder: Path) -> None:
+    """Refuse an adapter of which vLLM serves only a part, or nothing.
+
+    Raises:
+        AdapterError: Naming the setting, and what to do.
+    """
+    where = str(folder / SETTINGS)
+    for key, plain, what, fix in _UNSUPPORTED:
+        if (settings.get(key) or plain) != plain:
+            raise AdapterError(f"the adapter cannot be served: {what}", where=where, fix=fix)
+    start = settings.get("init_lora_weights", True)
+    if isinstance(start, str) and start.lower() not in _PLAIN_INITS:
+        fix = "Convert it with PEFT's save_pretrained(path_initial_model_for_weight_conversion=...)"
+        raise AdapterError(f"the adapter cannot be served: {_BASE_CHANGING}", where=where, fix=fix)
+    if not isinstance(settings.get("r"), int) or not isinstance(settings.get("lora_alpha"), int | float):
         raise AdapterError(
-            f"the adapter's settings ask for what is not evaluated here: {', '.join(odd) or 'no r or lora_alpha'}",
-            where=str(folder / SETTINGS),
-            allowed="plain LoRA or rsLoRA on linear layers",
+            "the settings have no r or lora_alpha as numbers", where=where, fix="Save it with PEFT again"
         )
 
 
@@ -197,7 +237,12 @@ def _pairs(tensors: dict[str, torch.Tensor], folder: Path) -> dict[str, _Pair]:
     for key, tensor in tensors.items():
         named = _TENSOR_NAME.fullmatch(key)
         if named is None:
-            raise AdapterError(f"the adapter holds {key}, which is no half of a LoRA pair", where=str(folder))
+            is_vocabulary = "embed_tokens" in key or "lm_head" in key
+            reason = (
+                "its vocabulary was resized, or is trained too" if is_vocabulary else "vLLM serves LoRA pairs alone"
+            )
+            what = f"the adapter holds {key}, which is no half of a LoRA pair: {reason}"
+            raise AdapterError(what, where=str(folder / WEIGHTS), fix=_MERGE)
         halves.setdefault(f"{named[1]}.weight", {})[named[2]] = tensor
     alone = next((name for name, half in halves.items() if len(half) < 2), None)
     if alone is not None or not halves:

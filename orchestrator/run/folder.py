@@ -22,7 +22,7 @@ from orchestrator.config.errors import dotted
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import RunConflictError
 from orchestrator.core.files import parse_line, write_text_atomic
-from orchestrator.core.records import Record
+from orchestrator.core.records import AdapterRecord, Record
 from orchestrator.run.paths import RunDir, StageName
 
 FREE_FIELDS = ("resources", "gates", "eval")
@@ -103,6 +103,19 @@ def _differences(old: Any, new: Any, path: tuple[str, ...]) -> Iterator[str]:
             yield from _differences(old.get(key), new.get(key), (*path, key))
     elif old != new:
         yield f"{'.'.join(path)} was {json.dumps(old)}, is {json.dumps(new)}"
+
+
+def brought_in(run: RunDir) -> list[Path]:
+    """Folders of the run's adapters that were made elsewhere and copied in; a broken record is told by its reader."""
+    found = []
+    for path in sorted(run.root.glob("adapters/[!.]*/adapter.json")):
+        try:
+            is_copy = AdapterRecord.model_validate_json(path.read_bytes()).source is not None
+        except ValidationError:
+            continue
+        if is_copy:
+            found.append(path.parent)
+    return found
 
 
 @contextmanager

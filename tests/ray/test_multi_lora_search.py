@@ -194,7 +194,7 @@ def test_kept_adapters_are_those_of_the_best_and_everyone_can_load_them(
     for adapter in kept:
         folder = run.adapter(adapter.id)
         assert read_adapter(folder) == adapter
-        assert load_adapter(folder, BaseWeights(tiny_base_folder())).scale == 2.0
+        assert set(load_adapter(folder, BaseWeights(tiny_base_folder())).scales.values()) == {2.0}
         base = AutoModelForCausalLM.from_pretrained(tiny_base_folder())
         ids = AutoTokenizer.from_pretrained(tiny_base_folder())("What is the weather?", return_tensors="pt").input_ids
         before = base(input_ids=ids).logits

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from builders import names_in
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -132,7 +133,7 @@ def test_data_too_large_to_travel_is_refused(
     config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(submit, "MAX_SOURCES_BYTES", 20)
-    with pytest.raises(InputError, match=r"data\.sources and eval\.suites: .*too large to travel"):
+    with pytest.raises(InputError, match=r"data\.sources, eval\.suites and eval\.adapters: .*too large to travel"):
         stage_package(config, tmp_path / "package")
 
 
@@ -211,6 +212,19 @@ def test_what_answers_but_does_not_take_the_job(
     assert url in str(refusal.value)
     if kind is InputError:
         assert "RAY_AUTH_MODE=token" in str(refusal.value)
+
+
+def test_adapters_of_this_machine_travel_and_those_of_the_hub_do_not(tmp_path: Path) -> None:
+    adapter = tmp_path / "sweep" / "checkpoint-5"
+    adapter.mkdir(parents=True)
+    for name in ("adapter_config.json", "adapter_model.safetensors", "optimizer.pt"):
+        (adapter / name).write_text(name, encoding="utf-8")
+    package = tmp_path / "package"
+    stage_package(RunConfig(eval=EvalConfig(adapters=(str(adapter), "owner/name"))), package)
+    local, hub = load_config(package / "config.json").eval.adapters
+    assert hub == "owner/name"
+    assert Path(local) == package / "adapters" / "0" / "sweep" / "checkpoint-5"
+    assert names_in(Path(local)) == ["adapter_config.json", "adapter_model.safetensors"]
 
 
 def test_a_trailing_slash_is_dropped() -> None:

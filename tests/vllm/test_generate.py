@@ -1,28 +1,41 @@
 """The vLLM engine on the tiny base: what it says is what the model says, with and without an adapter."""
 
 import json
+import os
+import shlex
 import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import get_args
 
+import httpx
 import pytest
 import torch
-from builders import write_tiny_adapter
+from builders import make_plan, make_trial, weather_samples, write_learned_adapter, write_tiny_adapter
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from evals.generate.canary import NUM_CANARIES
-from evals.generate.engine import Adapter, Batch, Engine, EngineSettings, Loaded, Prompt
+from evals.generate.engine import ON_CPU, Adapter, Batch, Engine, EngineSettings, Loaded, Prompt
 from evals.records import Generation
 from orchestrator.chat.rendering import render_prompt
-from orchestrator.chat.serve_command import SERVED_RANKS
+from orchestrator.chat.serve_command import SERVED_RANKS, Scored, serve_command
 from orchestrator.config.schema import ModelConfig
 from orchestrator.core.errors import AdapterError, InertAdapterError
+from orchestrator.core.records import EvalPoint, Sample
 from orchestrator.models.adapters import load_adapter
 from orchestrator.models.base import BaseWeights, load_tokenizer
+from orchestrator.run.paths import RunDir
 from orchestrator.toy.synthetic import generate_samples
 from orchestrator.toy.tiny import tiny_base_folder
+from orchestrator.training.outcome import TrainedTrial, keep_best
 
 pytestmark = pytest.mark.vllm
 
@@ -170,6 +183,76 @@ def test_a_prompt_without_room_for_a_reply_is_told_and_the_others_are_answered(
 def test_each_reply_is_also_read_by_the_serving_parser(engine: Engine, prompts: list[Prompt]) -> None:
     _, generations = ask(engine, prompts[:2], None)
     assert [reply.served.parser for reply in generations if reply.served] == ["hermes", "hermes"]
+
+
+@pytest.fixture
+def weather(tmp_path: Path) -> tuple[list[Sample], Adapter]:
+    """Cases that call a tool, and an adapter that learned them, in the folder that a run would keep it in."""
+    samples = weather_samples("Rome", "Oslo", "Lima")
+    best = EvalPoint(step=10, eval_loss=0.5)
+    checkpoint = write_learned_adapter(tmp_path / "checkpoint", samples)
+    left, run = TrainedTrial((best,), diverged=False, best=best, best_checkpoint=checkpoint), RunDir(tmp_path / "run")
+    keep_best(left, run, make_plan(), make_trial("trial-1"))
+    return samples, as_adapter(run.adapter("trial-1"))
+
+
+def test_a_server_gives_clients_the_calls_that_were_scored(
+    engine: Engine, weather: tuple[list[Sample], Adapter], tmp_path: Path
+) -> None:
+    samples, adapter = weather
+    tokenizer = load_tokenizer(tiny_base_folder(), trust_remote_code=False)
+    asked = [Prompt(sample.id, render_prompt(tokenizer, sample.messages[:-1], sample.tools)) for sample in samples]
+    _, generations = ask(engine, asked, adapter)
+    recorded = [reply.served.calls for reply in generations if reply.served]
+    assert [json.loads(arguments) for ((_, arguments),) in recorded] == [
+        sample.messages[-1].tool_calls[0].function.arguments for sample in samples
+    ]
+    as_scored = Scored(str(tiny_base_folder()), "hermes", on_cpu=True, dtype="float32", temperature=0.0)
+    command = serve_command("trial-1", Path(adapter.folder), 8, as_scored).command
+    with served(command, tmp_path / "server.log") as url:
+        answers = [chat(url, sample) for sample in samples]
+    assert [tuple((call["name"], call["arguments"]) for call in calls) for calls in answers] == recorded
+
+
+@contextmanager
+def served(command: str, log: Path) -> Iterator[str]:
+    """The address of the server that the command starts, once it answers; ended with the block."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [sys.executable if word == "python" else word for word in shlex.split(command)]
+    with log.open("w") as output:
+        server = subprocess.Popen(
+            [*words, "--host", "127.0.0.1", "--port", str(port)], env=os.environ | ON_CPU, stdout=output, stderr=output
+        )
+    try:
+        deadline = time.monotonic() + 400
+        while not is_up(f"http://127.0.0.1:{port}/health"):
+            assert server.poll() is None, log.read_text(encoding="utf-8")
+            assert time.monotonic() < deadline, log.read_text(encoding="utf-8")
+            time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}/v1/chat/completions"
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.wait(60)
+
+
+def is_up(url: str) -> bool:
+    try:
+        return httpx.get(url).is_success
+    except httpx.TransportError:
+        return False
+
+
+def chat(url: str, sample: Sample) -> list[dict[str, str]]:
+    """The calls that a client gets who sends nothing but the conversation and its tools."""
+    fields = {
+        "model": "trial-1",
+        "messages": [message.model_dump(mode="json") for message in sample.messages[:-1]],
+        "tools": [tool.model_dump(mode="json") for tool in sample.tools],
+    }
+    (choice,) = httpx.post(url, json=fields, timeout=60).raise_for_status().json()["choices"]
+    return [call["function"] for call in choice["message"]["tool_calls"]]
 
 
 def test_an_engine_with_choices_says_one_of_them(prompts: list[Prompt]) -> None:

@@ -287,14 +287,21 @@ def test_an_adapter_that_does_not_fit_the_base_is_refused(
         load_adapter(rewrite(tmp_path / "adapter", checkpoint, tensors=change), BaseWeights(model_folder))
 
 
-UNSUPPORTED: JsonObject = {"use_dora": True, "bias": "all", "peft_type": "LOHA", "rank_pattern": {"q_proj": 2}}
-UNSUPPORTED |= {"modules_to_save": ["lm_head"], "r": "4"}
+UNSUPPORTED: dict[str, tuple[object, str]] = {
+    "use_dora": (True, "it is DoRA"),
+    "bias": ("all", "it trains biases"),
+    "peft_type": ("LOHA", "it is no LoRA"),
+    "modules_to_save": (["lm_head"], "modules_to_save"),
+    "rank_pattern": ({"q_proj": 2}, "not of rank 2"),
+    "r": ("4", "no r or lora_alpha"),
+}
 
 
 @pytest.mark.parametrize("setting", UNSUPPORTED)
 def test_more_than_plain_lora_is_refused(setting: str, checkpoint: Path, model_folder: Path, tmp_path: Path) -> None:
-    folder = rewrite(tmp_path / "adapter", checkpoint, **{setting: UNSUPPORTED[setting]})
-    with pytest.raises(AdapterError, match="not evaluated here"):
+    value, words = UNSUPPORTED[setting]
+    folder = rewrite(tmp_path / "adapter", checkpoint, tensors=None, **{setting: value})
+    with pytest.raises(AdapterError, match=words):
         load_adapter(folder, BaseWeights(model_folder))
 
 

@@ -134,7 +134,7 @@ def test_the_best_checkpoint_becomes_an_adapter_that_the_evaluation_can_load(
     assert read_adapter(run.adapter(kept.id)) == kept
     assert (kept.r, kept.alpha, kept.step) == (rank, 8, progress.best_step)
     weights = load_adapter(run.adapter(kept.id), BaseWeights(model_folder))
-    assert weights.scale == spec.scale
+    assert set(weights.scales.values()) == {spec.scale}
     state = load_slot(folder, spec)
     assert weights.pairs.keys() == {f"{layer}.weight" for layer in state.adapter}
     for layer, (a, b) in state.adapter.items():

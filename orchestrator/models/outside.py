@@ -1,0 +1,168 @@
+"""Adapters that other tools made, copied into a run so that they are scored like its own.
+
+Any LoRA that PEFT saved will do: from PEFT and TRL themselves, Unsloth, Axolotl, LLaMA-Factory. Only its two files are
+taken, as they are; what stands beside them (a tokenizer, an optimizer, a README) is not.
+"""
+
+import json
+import pickle
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors.torch import save_file
+from transformers import PreTrainedTokenizerBase
+
+from orchestrator.chat.template import served_template
+from orchestrator.config.schema import RunConfig
+from orchestrator.core.errors import AdapterError
+from orchestrator.core.files import digest_of, write_text_atomic
+from orchestrator.core.progress import say
+from orchestrator.core.records import BASE_ADAPTER_ID, AdapterRecord, JsonObject
+from orchestrator.models.adapters import RECORD, SETTINGS, WEIGHTS, put_in_place, refuse_unsupported
+from orchestrator.models.base import base_folder, load_tokenizer
+from orchestrator.run.folder import brought_in
+from orchestrator.run.paths import RunDir
+
+PICKLED = "adapter_model.bin"
+_NO_NAME = re.compile(r"(checkpoint|trial|adapter)-\d+")
+"""Last parts of a path that say nothing without the folder above."""
+
+
+def bring_in(config: RunConfig, run: RunDir) -> dict[str, AdapterError]:
+    """Copy the adapters of `eval.adapters` into the run, and remove those that are no longer named there.
+
+    Returns:
+        By name, why those that cannot be served were left out.
+    """
+    brought = {folder.name for folder in brought_in(run)}
+    own = {folder.name for folder in run.root.glob("adapters/[!.]*")} - brought
+    named = _names(config.eval.adapters, own)
+    for name in brought - set(named):
+        shutil.rmtree(run.adapter(name))
+    if not named:
+        return {}
+    tokenizer = load_tokenizer(base_folder(config.model), trust_remote_code=config.model.trust_remote_code)
+    tokenizer.chat_template = served_template(str(tokenizer.chat_template), thinking=config.data.thinking)
+    left_out = {}
+    for name, source in named.items():
+        try:
+            _copy(name, source, run, config.model.base, tokenizer)
+        except AdapterError as error:
+            shutil.rmtree(run.adapter(name), ignore_errors=True)
+            left_out[name] = error
+    return left_out
+
+
+def _names(sources: tuple[str, ...], taken: set[str]) -> dict[str, str]:
+    """A short name for each folder or hub id: its last part, with the part before it where that says too little."""
+    named: dict[str, str] = {}
+    for source in dict.fromkeys(sources):
+        parts = [part for part in Path(source).parts if part not in ("/", "adapters")]
+        last = parts[-1] if parts else "adapter"
+        wanted = f"{parts[-2]}-{last}" if _NO_NAME.fullmatch(last) and len(parts) > 1 else last
+        wanted = re.sub(r"[^A-Za-z0-9._-]+", "-", wanted).strip(".-")[:60] or "adapter"
+        choices = (wanted, *(f"{wanted}-{number}" for number in range(2, len(sources) + len(taken) + 3)))
+        name = next(choice for choice in choices if choice not in {*named, *taken, BASE_ADAPTER_ID})
+        named[name] = source
+    return named
+
+
+def _copy(name: str, source: str, run: RunDir, base: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """One adapter in the run's format.
+
+    Raises:
+        AdapterError: If it is not there, no LoRA of PEFT, or more than vLLM serves.
+    """
+    folder = adapter_folder(source)
+    settings = read_settings(folder)
+    (run.root / "adapters").mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(dir=run.root / "adapters", prefix="."))
+    partial.chmod(0o755)
+    try:
+        shutil.copyfile(folder / SETTINGS, partial / SETTINGS)
+        _copy_weights(folder, partial)
+        tokenizer.save_pretrained(partial)
+        record = _record(name, source, settings, digest_of(partial / WEIGHTS, partial / SETTINGS))
+        write_text_atomic(partial / RECORD, record.model_dump_json(indent=2) + "\n")
+        put_in_place(partial, run.adapter(name))
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    made_for = "" if record.base == base else f", made for {record.base}"
+    say(f"{name}: rank {record.r}, alpha {record.alpha:g}{made_for}, from {source}")
+
+
+def _record(name: str, source: str, settings: JsonObject, sha256: str) -> AdapterRecord:
+    targets = settings.get("target_modules") or ()
+    return AdapterRecord(
+        id=name,
+        base=str(settings.get("base_model_name_or_path") or "unknown"),
+        r=max([settings["r"], *(settings.get("rank_pattern") or {}).values()]),
+        alpha=settings["lora_alpha"],
+        target_modules=(targets,) if isinstance(targets, str) else tuple(sorted(targets)),
+        sha256=sha256,
+        source=source,
+    )
+
+
+def adapter_folder(source: str) -> Path:
+    """The folder of an adapter that is named by its path, or by a hub id, which is fetched once.
+
+    Raises:
+        AdapterError: If there is none.
+    """
+    folder = Path(source)
+    if folder.is_dir():
+        return folder
+    if folder.is_absolute():
+        raise AdapterError(
+            "there is no such folder", where=source, fix="Name the folder that holds adapter_config.json"
+        )
+    try:
+        return Path(snapshot_download(source, allow_patterns=[SETTINGS, WEIGHTS, PICKLED]))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise AdapterError(
+            f"the adapter is neither a folder here nor could it be fetched from the hub ({reason})",
+            where=source,
+            fix="Check the name; for a private adapter set HF_TOKEN, without network copy its folder here first",
+        ) from None
+
+
+def read_settings(folder: Path) -> JsonObject:
+    """PEFT's settings of an adapter that can be served.
+
+    Raises:
+        AdapterError: If there are none, or they ask for what vLLM does not serve.
+    """
+    path = folder / SETTINGS
+    if not path.is_file():
+        is_model = (folder / "config.json").is_file()
+        fix = "It is a whole model: set it as model.base" if is_model else "Name the folder that PEFT saved it in"
+        raise AdapterError(f"the folder has no {SETTINGS}", where=str(folder), fix=fix)
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise AdapterError(f"the settings are not JSON ({error})", where=str(path), fix="Save it again") from None
+    if not isinstance(settings, dict):
+        raise AdapterError("the settings are no JSON object", where=str(path), fix="Save it with PEFT again")
+    refuse_unsupported(settings, folder)
+    return settings
+
+
+def _copy_weights(folder: Path, into: Path) -> None:
+    if (folder / WEIGHTS).is_file():
+        shutil.copyfile(folder / WEIGHTS, into / WEIGHTS)
+        return
+    if not (folder / PICKLED).is_file():
+        raise AdapterError(f"the folder has no {WEIGHTS}", where=str(folder), fix="Save it with PEFT again")
+    try:
+        tensors = torch.load(folder / PICKLED, map_location="cpu", weights_only=True)
+        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, into / WEIGHTS)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError, ValueError):
+        what, fix = f"{PICKLED} holds more than tensors, or is damaged", "Save it with safe_serialization=True"
+        raise AdapterError(what, where=str(folder), fix=fix) from None
