@@ -16,7 +16,7 @@ from evals.cases.rows import (
 )
 from evals.cases.samples import Turns, case_from_row, refuse_repeated_ids
 from evals.records import NO_CALL_SUFFICES, Case
-from orchestrator.config.evaluation import SuiteConfig, SuiteFormat
+from orchestrator.config.evaluation import PATHS_START, SuiteConfig, SuiteFormat
 from orchestrator.config.schema import SourceConfig
 from orchestrator.core.errors import DataError
 from orchestrator.core.progress import say
@@ -260,5 +260,5 @@ def refuse_no_file(path: Path, what: str) -> None:
     if path.exists():
         fix = "Save the rows as a file first"
         raise DataError(f"{what}: this is a device or pipe, not a file", where=str(path), fix=fix)
-    fix = "Correct the path; in a configuration it starts at the config file's folder"
+    fix = f"Correct the path: {PATHS_START}"
     raise DataError(f"{what}: there is no such file", where=str(path), fix=fix)

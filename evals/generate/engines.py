@@ -27,6 +27,7 @@ from evals.records import FailedAdapter
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import AdapterError, EvaluationError, InputError, causes
 from orchestrator.run.cluster import cluster_capacity, worker_shape
+from orchestrator.run.deaths import SAVES_EVALUATION_MEMORY, why_it_died
 
 MAX_ENGINE_CPUS = 8
 """CPUs of an engine without a GPU, where its machine has as many."""
@@ -305,16 +306,18 @@ class _Round:
         reason = _reason(error)
         self.deaths_in_a_row += 1
         if self.deaths_in_a_row >= max(MIN_DEATHS_IN_A_ROW, 2 * self.engines.count):
-            raise EvaluationError(
-                f"{self.deaths_in_a_row} vLLM engines broke one after the other; the last with {reason}", where=key
-            ) from error
+            what = f"{self.deaths_in_a_row} vLLM engines broke one after the other; the last: {reason}"
+            fix = SAVES_EVALUATION_MEMORY if why_it_died(error) else None
+            raise EvaluationError(what, where=key, fix=fix) from error
         return reason
 
 
 def _reason(error: Exception) -> str:
     """What ended an engine, in one line: the last of the traceback that Ray gives for an error in its start."""
+    if death := why_it_died(error):
+        return death
     cause = list(causes(error))[-1]
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     if isinstance(cause, RayActorError):
-        return lines[-1] if "creation task" in lines[0] else "its process ended"
+        return lines[-1]
     return f"{type(cause).__name__}: {lines[0] if lines else ''}"

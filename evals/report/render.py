@@ -5,7 +5,7 @@ In Markdown all text from data and model is escaped.
 
 from collections.abc import Iterator, Sequence
 
-from evals.records import AdapterSummary, Metric, Report
+from evals.records import AdapterSummary, GateResult, Metric, Report
 from evals.report.blocks import Block, Datum, Exhibit, Exhibits, Heading, Note, Scene, Section, Table
 from evals.report.cards import Card
 from evals.report.text import difference_text, markdown_cell, markdown_code, markdown_row, metric_text
@@ -123,12 +123,19 @@ def gist_lines(report: Report) -> Iterator[str]:
         yield f"Beside {report.other_run['run']['name']}: {report.other_run['note']}"
     for gate in report.gates:
         if not gate.passed:
-            why = f" ({gate.why})" if gate.why else ""
-            yield f"Gate not met: {gate.metric} is {_figure(gate.value)}{why}, wanted {gate.bound}."
+            yield f"Gate not met: {gate.metric} {_reached(gate, report.verdict.leader)}, wanted {gate.bound}."
     if report.serve_command is not None:
         yield f"Serve {report.serve_command.adapter_id}: {report.serve_command.command}"
         if report.serve_command.note:
             yield report.serve_command.note
+
+
+def _reached(gate: GateResult, leader: str | None) -> str:
+    """What the adapter that a gate is held against has reached."""
+    if leader is None:
+        return "is held against no adapter, for none can be recommended"
+    why = f" ({gate.why})" if gate.why else ""
+    return f"of {leader} is {_figure(gate.value)}{why}"
 
 
 def _row(adapter: AdapterSummary) -> tuple[str, ...]:

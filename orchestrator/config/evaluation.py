@@ -24,6 +24,8 @@ RowFunction = Annotated[
     str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$", examples=["package.module:function"])
 ]
 """A function of the user's own that turns a row of a source into one of the format `messages`."""
+PATHS_START = "a path in the configuration starts at the file's folder, one in --set at the current folder"
+"""What a relative path is relative to, as the end of a sentence."""
 HUB = "hub:"
 """Start of a source path that names a data set of the Hugging Face hub."""
 

@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from orchestrator.chat.template import training_template
+from orchestrator.config.evaluation import PATHS_START
 from orchestrator.config.schema import ModelConfig
 from orchestrator.core.errors import InputError, ModelNotFoundError
 from orchestrator.toy.tiny import TINY, tiny_base_folder
@@ -56,7 +57,7 @@ def base_folder(model: ModelConfig) -> Path:
             f"({str(error).splitlines()[0]})",
             where="model.base",
             allowed="a local folder, a hub id such as Qwen/Qwen3-0.6B, or tiny",
-            fix="Check the name; for a private model set HF_TOKEN, without network copy the model here first",
+            fix=f"Check the name ({PATHS_START}); for a private model set HF_TOKEN, without network copy it here first",
         ) from None
 
 

@@ -14,13 +14,12 @@ import torch
 from orchestrator.core.errors import TrainingError
 from orchestrator.multi_lora.engine import MultiLoraEngine
 from orchestrator.multi_lora.slots import SlotSpec
+from orchestrator.run.deaths import ALLOCATOR_WORDS
 
 NEAR_THE_PEAK = 0.95
 """Share of the best tokens per second that is good enough."""
 LONG_STEP_S = 0.5
 """A device that needs so long for a step is full; more slots only make its steps longer."""
-ALLOCATOR_WORDS = ("can't allocate memory", "not enough memory", "bad_alloc")
-"""What PyTorch's error says on the CPU, where it is a plain RuntimeError."""
 
 FOR_SLOTS = 0.8
 """Share of the free memory that slots may take; the rest is for a pass over their rows."""
@@ -42,7 +41,7 @@ def attempt(work: Callable[[], T]) -> T | OutOfMemory:
     try:
         return work()
     except (RuntimeError, MemoryError) as error:
-        on_cpu = any(words in str(error) for words in ALLOCATOR_WORDS)
+        on_cpu = any(words in str(error).lower() for words in ALLOCATOR_WORDS)
         if not on_cpu and not isinstance(error, torch.OutOfMemoryError | MemoryError):
             raise
         return OutOfMemory((str(error).splitlines() or ["no memory"])[0])

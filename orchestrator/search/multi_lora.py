@@ -18,6 +18,7 @@ from orchestrator.multi_lora.actor import EngineActor
 from orchestrator.multi_lora.checkpoint import read_progress, step_folder
 from orchestrator.multi_lora.messages import EnginePlan, EngineStatus
 from orchestrator.run.cluster import cluster_capacity, concurrent_trials
+from orchestrator.run.deaths import SAVES_TRAINING_MEMORY, last_line, why_it_died
 from orchestrator.search.slot_trial import SlotTrial
 from orchestrator.training.outcome import TrainedTrial
 from orchestrator.training.plan import TrainPlan
@@ -135,10 +136,12 @@ def _statuses(handles: Sequence[Any]) -> list[EngineStatus]:
     try:
         return list(ray.get([handle.status.remote() for handle in handles]))
     except RayActorError as error:
-        raise SearchError(f"a multi-LoRA engine died while it started ({error})", where="search") from error
+        what = f"a multi-LoRA engine died while it started: {why_it_died(error) or last_line(error)}"
+        raise SearchError(what, where="search", fix=SAVES_TRAINING_MEMORY) from error
     except ray.exceptions.RayTaskError as error:
         ours = next((cause for cause in causes(error) if isinstance(cause, OrchestratorError)), None)
-        raise ours or SearchError(f"no multi-LoRA engine could be started ({error})") from error
+        what = f"no multi-LoRA engine could be started: {why_it_died(error) or last_line(error)}"
+        raise ours or SearchError(what, where="search", fix=SAVES_TRAINING_MEMORY) from error
 
 
 def _describe(engines: SearchEngines) -> str:

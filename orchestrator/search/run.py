@@ -18,6 +18,7 @@ from orchestrator.core.progress import say
 from orchestrator.core.records import JsonObject, TrialRecord
 from orchestrator.models.base import base_folder
 from orchestrator.run.cluster import cluster_capacity, concurrent_trials
+from orchestrator.run.deaths import SAVES_TRAINING_MEMORY, why_it_died
 from orchestrator.run.paths import RunDir
 from orchestrator.search.early_stopping import make_scheduler
 from orchestrator.search.multi_lora import read_slot_trial, slot_trainable, start_engines
@@ -107,9 +108,9 @@ def run_search(config: RunConfig, run: RunDir) -> list[TrialRecord]:
     kept = [record for record in records if record.adapter_id]
     if not kept:
         reasons = sorted({record.error or record.status for record in records})
-        raise SearchError(
-            f"none of {len(records)} trials saved an adapter ({'; '.join(reasons)})", where=str(run.trials)
-        )
+        fix = SAVES_TRAINING_MEMORY if any(result.error and why_it_died(result.error) for result in grid) else None
+        what = f"none of {len(records)} trials saved an adapter ({'; '.join(reasons)})"
+        raise SearchError(what, where=str(run.trials), fix=fix)
     say(f"{len(records)} trials, {len(kept)} adapters kept; the best eval loss is {kept[0].best_eval_loss:.4f}.")
     return records
 
@@ -173,7 +174,7 @@ def _make_tuner(config: RunConfig, plan: TrainPlan, storage: Path, runner: _Runn
 def _read(result: Any, trials: Path, plan: TrainPlan, runner: _Runner) -> _Found:
     """A `ray.tune.Result` with what its training left."""
     chosen = plan.with_hyperparameters(result.config[HYPERPARAMETERS])
-    error = str(result.error).strip().splitlines()[-1] if result.error else None
+    error = (why_it_died(result.error) or str(result.error).strip().splitlines()[-1]) if result.error else None
     duration_s = (result.metrics or {}).get("time_total_s")
     name = name_of_folder(Path(result.path).name)
     trained = runner.read(trials, storage_name(name, chosen.hyperparameters))

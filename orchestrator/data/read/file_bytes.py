@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from orchestrator.config.evaluation import PATHS_START
 from orchestrator.core.errors import DataError
 from orchestrator.core.records import JsonObject
 from orchestrator.data.rejection import RowRejected
@@ -64,7 +65,7 @@ def refuse_unreadable(path: Path, *, is_text: bool) -> None:
     where = str(path)
     try:
         if not path.exists():
-            fix = "Correct data.sources: paths in the file start at its folder; a hub data set is hub:owner/name"
+            fix = f"Correct data.sources: {PATHS_START}; a hub data set is hub:owner/name"
             raise DataError("the file does not exist", where=where, fix=fix)
         if path.is_dir():
             raise DataError("this is a folder, not a file", where=where, fix="Name a file in it, or a pattern of files")

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
+from orchestrator.config.evaluation import PATHS_START
 from orchestrator.config.schema import HUB, SYNTHETIC, SourceConfig
 from orchestrator.core.errors import DataError, causes
 from orchestrator.core.records import JsonObject, QuarantinedRow
@@ -117,7 +118,7 @@ def _matches(given: str, base_dir: Path) -> list[Path]:
     num_fixed = next(number for number, part in enumerate(parts) if _is_pattern(part))
     folder = resolve_path(str(PurePath(*parts[:num_fixed])), base_dir=base_dir)
     pattern = PurePath(*parts[num_fixed:])
-    fix = "Correct data.sources[].path; a relative pattern starts at the config file's folder"
+    fix = f"Correct data.sources[].path: {PATHS_START}"
     try:
         found = {file for file in folder.glob(str(pattern)) if not file.is_dir()}
     except (ValueError, OSError) as error:

@@ -84,7 +84,7 @@ def test_the_gist_is_printed_and_a_gate_that_is_met_exits_0(
 
 def test_a_gate_that_is_missed_exits_2(scored_run: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert report_with_gate(tmp_path, 0.95) == GATE_NOT_MET
-    assert "Gate not met: tool_call_validity is 0.900, wanted " in capsys.readouterr().out
+    assert f"Gate not met: tool_call_validity of {ADAPTER} is 0.900, wanted " in capsys.readouterr().out
 
 
 def test_a_report_is_made_anew_each_time(scored_run: RunDir, tmp_path: Path) -> None:
