@@ -11,13 +11,14 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from evals.generate.canary import CANARY_LOGPROBS, CANARY_TOKENS, Trace, prove_applied
 from evals.records import AppliedAs, CanaryProof, Generation
 from orchestrator.chat.formats import REPLY_FORMATS
 from orchestrator.chat.formats.reply import ServedReply
 from orchestrator.chat.serving import serving_reader
+from orchestrator.config.evaluation import Dtype
 from orchestrator.config.schema import ModelConfig
 from orchestrator.core.errors import AdapterError, EvaluationError
 from orchestrator.core.records import Record
@@ -42,7 +43,7 @@ class EngineSettings(Record):
     """
 
     base: ModelConfig
-    dtype: Literal["auto", "bfloat16", "float32"]
+    dtype: Dtype
     on_gpu: bool
     max_model_len: int
     max_lora_rank: int | None

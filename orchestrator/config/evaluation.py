@@ -13,7 +13,7 @@ Positive = Annotated[float, Field(gt=0.0)]
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
-Dtype = Literal["auto", "bfloat16", "float32"]
+Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 
 RowFormat = Literal[
     "messages", "sharegpt", "hermes", "xlam", "toolace", "glaive", "mcp", "tool_pairs", "bfcl", "instruction"

@@ -31,7 +31,8 @@ class ModelConfig(Section):
     revision: str | None = None
     """Branch, tag or commit of a hub model; None takes the hub's default. Pin it for runs that must repeat."""
     dtype: Dtype = "auto"
-    """Weights of the frozen base. `auto` is bfloat16 where the GPU or processor computes in it, else float32."""
+    """Weights of the frozen base. `auto` is bfloat16 where the GPU or processor computes in it, else float16 on a GPU
+    (such as a T4) and float32 on a processor. Under float16 the loss is scaled, and adapters stay float32."""
     trust_remote_code: bool = False
     """Run Python code that comes with a hub model. Leave off unless you have read that code."""
 

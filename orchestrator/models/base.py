@@ -26,7 +26,7 @@ from orchestrator.config.schema import ModelConfig
 from orchestrator.core.errors import InputError, ModelNotFoundError
 from orchestrator.toy.tiny import TINY, tiny_base_folder
 
-Dtype = Literal["bfloat16", "float32"]
+Dtype = Literal["bfloat16", "float16", "float32"]
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 MODEL_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "*.py"]
@@ -131,14 +131,13 @@ def _readable(folder: Path, what: str) -> Iterator[None]:
         raise ModelNotFoundError(f"the base's {what} cannot be loaded ({words})", where=str(folder), fix=fix) from None
 
 
-def compute_dtype(wanted: Literal["auto", "bfloat16", "float32"]) -> Dtype:
-    """`auto` is bfloat16 where the GPU, or without one the processor, multiplies in it; else float32."""
+def compute_dtype(wanted: Literal["auto", "bfloat16", "float16", "float32"]) -> Dtype:
+    """`auto` is bfloat16 where the GPU, or without one the processor, multiplies in it; else float16 or float32."""
     if wanted != "auto":
         return wanted
     if torch.cuda.is_available():
-        has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        has_bfloat16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+    has_bfloat16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return "bfloat16" if has_bfloat16 else "float32"
 
 

@@ -22,7 +22,7 @@ from orchestrator.core.errors import TrainingError
 from orchestrator.core.files import parse_line, write_text_atomic
 from orchestrator.models.adapters import WEIGHTS
 from orchestrator.multi_lora.messages import TrialProgress
-from orchestrator.multi_lora.slots import Pair, SlotSpec, SlotState
+from orchestrator.multi_lora.slots import LossScale, Pair, SlotSpec, SlotState
 
 OPTIMIZER, SLOT, PROGRESS = "optimizer.safetensors", "slot.json", "progress.json"
 PREFIX = "base_model.model."
@@ -62,8 +62,9 @@ def save_slot(folder: Path, spec: SlotSpec, state: SlotState) -> None:
     partial.chmod(0o755)
     save_file(_tensors(state.adapter), partial / WEIGHTS, metadata={"format": "pt"})
     save_file(_tensors(state.exp_avg, "exp_avg.") | _tensors(state.exp_avg_sq, "exp_avg_sq."), partial / OPTIMIZER)
+    slot = {"step": state.step, "spec": asdict(spec), "loss_scale": state.loss_scale and asdict(state.loss_scale)}
     _peft_settings(spec, state).save_pretrained(str(partial))
-    (partial / SLOT).write_text(json.dumps({"step": state.step, "spec": asdict(spec)}) + "\n", encoding="utf-8")
+    (partial / SLOT).write_text(json.dumps(slot) + "\n", encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
 
@@ -77,6 +78,7 @@ def load_slot(folder: Path, spec: SlotSpec) -> SlotState:
     try:
         slot = json.loads((folder / SLOT).read_text(encoding="utf-8"))
         its_spec, step = slot["spec"], int(slot["step"])
+        loss_scale = LossScale(**slot["loss_scale"]) if slot.get("loss_scale") else None
         adapter = _pairs(load_file(folder / WEIGHTS))
         moments = load_file(folder / OPTIMIZER)
         first, second = (_pairs(moments, f"{kind}.{PREFIX}") for kind in ("exp_avg", "exp_avg_sq"))
@@ -84,7 +86,7 @@ def load_slot(folder: Path, spec: SlotSpec) -> SlotState:
         raise TrainingError(f"the checkpoint cannot be read ({error})", where=str(folder)) from None
     if its_spec != asdict(spec):
         raise TrainingError("the checkpoint is of a trial with other settings", where=str(folder))
-    return SlotState(step, adapter, first, second)
+    return SlotState(step, adapter, first, second, loss_scale)
 
 
 def _tensors(pairs: dict[str, Pair], kind: str = "") -> dict[str, torch.Tensor]:

@@ -50,7 +50,8 @@ class StepResult(NamedTuple):
     """One optimizer step of a slot.
 
     `step` counts the steps done; `loss` is the mean over the batch's `learned` tokens, before the step; `grad_norm` is
-    before clipping; `tokens` are all of the batch, without padding.
+    before clipping; `tokens` are all of the batch, without padding. If the gradient overflowed float16 the step was
+    `skipped`: `grad_norm` is infinite, the weights are as before, and the loss scale is halved.
     """
 
     step: int
@@ -58,6 +59,7 @@ class StepResult(NamedTuple):
     grad_norm: float
     tokens: int
     learned: int
+    skipped: bool = False
 
 
 Member = tuple[SlotStack, list[int] | None]
@@ -152,7 +154,7 @@ class MultiLoraEngine:
         members: list[Member] = [(stack, None) for stack in self._ordered()]
         if not members:
             return {}
-        places = [(stack, row) for stack, _ in members for row in range(len(stack.names))]
+        places: list[Place] = [(stack, row) for stack, _ in members for row in range(len(stack.names))]
         samples = [
             samples_of_step(len(self._train), self._batch_size, seed=stack.specs[row].seed, step=stack.steps[row])
             for stack, row in places
@@ -178,6 +180,7 @@ class MultiLoraEngine:
                 grad_norm=read[i][1],
                 tokens=int(self._train.lengths[samples[i]].sum()),
                 learned=learned[i],
+                skipped=read[i][1] == math.inf,
             )
             for i, (stack, row) in enumerate(places)
         }
@@ -218,21 +221,39 @@ class MultiLoraEngine:
         A product may read past the end of a row and multiply by zero what it finds there (oneDNN does with AMX if the
         inner size is no multiple of 32), and zero times NaN is NaN. So a slot's numbers count only if all other slots
         of the computation have finite ones. A slot that breaks while all other suspects compute as the base alone is
-        lost, and computes as the base from then on.
+        lost, and computes as the base from then on; under a scaled loss, one whose gradient alone breaks has an
+        infinite norm and sits out the rest of this step.
         """
         read = compute()
-        while suspects := [
-            (stack, row)
-            for (stack, row), its in zip(places, read, strict=True)
-            if not stack.lost[row] and not _finite(its)
-        ]:
-            broken = [place for place in suspects if len(suspects) == 1 or _breaks(place, suspects, places, compute)]
-            for stack, row in broken or suspects:
-                stack.lost[row] = True
-                stack.silence(row)
-            read = compute()
+        overflowed: dict[Place, float] = {}
+        try:
+            while suspects := {
+                (stack, row): its
+                for (stack, row), its in zip(places, read, strict=True)
+                if not stack.silent[row] and not _finite(its)
+            }:
+                alone = suspects
+                if len(suspects) > 1:
+                    alone = {place: _alone(place, list(suspects), places, compute) for place in suspects}
+                broken = [place for place, its in alone.items() if not _finite(its)]
+                for stack, row in broken or suspects:
+                    scale, loss = stack.loss_scales[row], alone[stack, row][0]
+                    if scale is not None and scale.factor > 1.0 and math.isfinite(loss):
+                        overflowed[stack, row] = loss
+                    else:
+                        stack.lost[row] = True
+                    stack.silence(row)
+                read = compute()
+        finally:
+            for stack, row in overflowed:
+                stack.restore(row)
         return [
-            [math.nan] * len(its) if stack.lost[row] else its for (stack, row), its in zip(places, read, strict=True)
+            [overflowed[place], math.inf]
+            if place in overflowed
+            else [math.nan] * len(its)
+            if place[0].lost[place[1]]
+            else its
+            for place, its in zip(places, read, strict=True)
         ]
 
     def _accumulate(
@@ -241,14 +262,16 @@ class MultiLoraEngine:
         """Add up the gradients of all passes of a step. Returns each slot's loss."""
         for stack, _ in members:
             stack.grads.zero_()
-        weights = members[0][0].per_slot([1.0 / max(1, count) for count in learned]).squeeze(1)
+        one_stack = members[0][0]
+        weights = one_stack.per_slot([1.0 / max(1, count) for count in learned]).squeeze(1)
+        factors = one_stack.per_slot([factor for stack, _ in members for factor in stack.loss_factors()]).squeeze(1)
         losses = torch.zeros_like(weights)
         size = pass_size(self.device, self.micro_batch_size)
         for piece in make_passes(self._train, samples, size, self.device):
             with self._laid_out(members, piece, train=True):
                 hidden = self._hidden(piece)
                 counts = torch.tensor(piece.learned, device=self.device)
-                token_weights = weights.repeat_interleave(counts, output_size=len(piece.targets))
+                token_weights = (weights * factors).repeat_interleave(counts, output_size=len(piece.targets))
                 token_loss, gradient = token_losses(hidden.detach(), self._head, piece.targets, token_weights)
                 losses += _sum_by_slot(token_loss, piece) * weights
                 hidden.backward(gradient)
@@ -298,13 +321,15 @@ def _finite(numbers: Sequence[float]) -> bool:
     return all(math.isfinite(number) for number in numbers)
 
 
-def _breaks(suspect: Place, suspects: Sequence[Place], places: Sequence[Place], compute: Callable[[], Numbers]) -> bool:
-    """Whether a slot's numbers are not finite while all other suspects compute as the base alone."""
+def _alone(
+    suspect: Place, suspects: Sequence[Place], places: Sequence[Place], compute: Callable[[], Numbers]
+) -> list[float]:
+    """What a slot computes while all other suspects compute as the base alone."""
     others = [place for place in suspects if place != suspect]
     for stack, row in others:
         stack.silence(row)
     try:
-        return not _finite(compute()[list(places).index(suspect)])
+        return compute()[list(places).index(suspect)]
     finally:
         for stack, row in others:
             stack.restore(row)

@@ -289,7 +289,9 @@ class SlotScheduler:
 
     def _evaluate(self, results: dict[str, StepResult]) -> None:
         """Evaluate the slots that are due, save them and tell their clients."""
-        broken = [name for name, its in results.items() if not math.isfinite(its.loss + its.grad_norm)]
+        broken = [
+            name for name, its in results.items() if not its.skipped and not math.isfinite(its.loss + its.grad_norm)
+        ]
         due = [
             name
             for name, result in results.items()

@@ -22,6 +22,8 @@ CHUNK = 1024
 """Rows are padded to a multiple of this, so that norms are summed in the same order for any number of slots."""
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 """PyTorch's and TRL's defaults."""
+GROWTH_INTERVAL = 2000
+"""Steps without an overflow before the loss scale doubles, as in `torch.amp.GradScaler`."""
 CLIP_EPSILON = 1e-6
 """What `torch.nn.utils.clip_grad_norm_` adds to a norm before it divides."""
 
@@ -39,16 +41,38 @@ Pair = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True)
+class LossScale:
+    """The factor on a slot's loss under a float16 base, whose small gradients would be zero without; as GradScaler's.
+
+    `good_steps` have passed since it last changed; `skipped` steps in all had a gradient that overflowed.
+    """
+
+    factor: float = 2.0**16
+    good_steps: int = 0
+    skipped: int = 0
+
+    def after_step(self, *, overflowed: bool) -> "LossScale":
+        """Half of it after an overflow, twice after GROWTH_INTERVAL steps without."""
+        if overflowed:
+            return LossScale(self.factor / 2, 0, self.skipped + 1)
+        if self.good_steps + 1 < GROWTH_INTERVAL:
+            return LossScale(self.factor, self.good_steps + 1, self.skipped)
+        return LossScale(self.factor * 2, 0, self.skipped)
+
+
+@dataclass(frozen=True)
 class SlotState:
     """A slot after `step` optimizer steps: its adapter and AdamW's moments by layer, on the CPU.
 
     With its `SlotSpec` this decides how the slot goes on: data order and dropout are functions of seed and step.
+    `loss_scale` is None where the loss is not scaled.
     """
 
     step: int
     adapter: dict[str, Pair]
     exp_avg: dict[str, Pair]
     exp_avg_sq: dict[str, Pair]
+    loss_scale: LossScale | None = None
 
 
 def initial_state(spec: SlotSpec, targets: Iterable[Target], dtype: torch.dtype = torch.float32) -> SlotState:
@@ -92,6 +116,8 @@ class SlotStack:
         grads: Their gradients, summed over the passes of a step.
         work: What the products use: the weights in the base's type, B already scaled; zero for a lost slot.
         lost: Whether each slot's numbers have stopped being finite.
+        silent: Whether each slot computes as the base for now, and learns nothing.
+        loss_scales: Each slot's, None where the loss is not scaled.
         weights: A and B of every layer, slots x width x in and slots x out x width, as views of `work`.
         gradients: The same of `grads`.
     """
@@ -107,6 +133,8 @@ class SlotStack:
         self.specs: list[SlotSpec] = []
         self.steps: list[int] = []
         self.lost: list[bool] = []
+        self.silent: list[bool] = []
+        self.loss_scales: list[LossScale | None] = []
         self._hold(*(torch.zeros(0, size, dtype=state_type, device=device) for _ in range(3)))
 
     def add(self, name: str, spec: SlotSpec, state: SlotState) -> None:
@@ -118,6 +146,8 @@ class SlotStack:
         self.specs.append(spec)
         self.steps.append(state.step)
         self.lost.append(False)
+        self.silent.append(False)
+        self.loss_scales.append(state.loss_scale or (LossScale() if self._dtype == torch.float16 else None))
         self.refresh(self.grads)
         self.grads.zero_()
 
@@ -126,7 +156,7 @@ class SlotStack:
         index = self.names.index(name)
         stay = [i for i in range(len(self.names)) if i != index]
         self._hold(*(tensor[stay] for tensor in (self.params, self.exp_avg, self.exp_avg_sq)))
-        for column in (self.names, self.specs, self.steps, self.lost):
+        for column in (self.names, self.specs, self.steps, self.lost, self.silent, self.loss_scales):
             del column[index]
         self.refresh(self.grads)
         self.grads.zero_()
@@ -138,7 +168,7 @@ class SlotStack:
             self._pairs(tensor[index].cpu(), self.specs[index].rank)
             for tensor in (self.params, self.exp_avg, self.exp_avg_sq)
         )
-        return SlotState(self.steps[index], adapter, exp_avg, exp_avg_sq)
+        return SlotState(self.steps[index], adapter, exp_avg, exp_avg_sq, self.loss_scales[index])
 
     def gradient(self, name: str) -> dict[str, Pair]:
         """The gradient of a slot's last step, after clipping."""
@@ -151,41 +181,59 @@ class SlotStack:
         room.copy_(self.params)
         room[:, self._a_size :].mul_(scales)
         self.work.copy_(room)
+        self.silent = [False] * len(self.names)
         for index, is_lost in enumerate(self.lost):
             if is_lost:
                 self.silence(index)
 
     def silence(self, index: int) -> None:
-        """Make a slot compute what the base does, until the next `restore` or `refresh`."""
+        """Make a slot compute what the base does and learn nothing, until the next `restore` or `refresh`."""
+        self.silent[index] = True
         self.work[index].zero_()
 
     def restore(self, index: int) -> None:
         """Undo `silence`."""
+        self.silent[index] = False
         row = self.params[index].clone()
         row[self._a_size :] *= self.specs[index].scale
         self.work[index].copy_(row)
 
+    def loss_factors(self) -> list[float]:
+        """The factor on each slot's loss; zero for a silent one."""
+        scales = zip(self.loss_scales, self.silent, strict=True)
+        return [0.0 if silent else scale.factor if scale else 1.0 for scale, silent in scales]
+
     def gradient_norms(self, room: torch.Tensor) -> torch.Tensor:
-        """Turn the products' gradients, of the scaled B, into those of B. Returns each slot's norm, slots x 1.
+        """Turn the products' gradients, of the scaled B and loss, into those of B. Returns each slot's norm, slots x 1.
 
         Norms are before clipping, and summed in an order that does not depend on the number of slots. `room` is scratch
         memory of the shape of `params`.
         """
         self.grads[:, self._a_size :] *= self.per_slot([spec.scale for spec in self.specs])
+        if any(self.loss_scales):
+            self.grads *= self.per_slot([1.0 / scale.factor if scale else 1.0 for scale in self.loss_scales])
         squares = torch.square(self.grads, out=room).view(len(self.names), -1, CHUNK).sum(dim=2)
         return squares.sum(dim=1, keepdim=True).sqrt()
 
     def optimizer_step(self, norms: torch.Tensor, room: torch.Tensor) -> None:
         """One AdamW step (arXiv 1711.05101) of every slot from `grads`, which are clipped in place.
 
-        `norms` are those of `gradient_norms`. `room` is scratch memory of the shape of `params`; no other memory of
-        that size is needed.
+        `norms` are those of `gradient_norms`; a slot with an infinite one skips the step, but for its count. `room` is
+        scratch memory of the shape of `params`; no other memory of that size is needed.
         """
+        skipped = (
+            [index for index, (norm,) in enumerate(norms.tolist()) if norm == math.inf] if any(self.loss_scales) else []
+        )
+        states = (self.params, self.exp_avg, self.exp_avg_sq)
+        kept = [(tensor, index, tensor[index].clone()) for index in skipped for tensor in states]
+        applied = [
+            step - scale.skipped if scale else step for step, scale in zip(self.steps, self.loss_scales, strict=True)
+        ]
         limits = self.per_slot([spec.max_grad_norm for spec in self.specs])
         self.grads *= (limits / (norms + CLIP_EPSILON)).clamp(max=1.0)
-        pairs = zip(self.specs, self.steps, strict=True)
+        pairs = zip(self.specs, applied, strict=True)
         rates = [spec.learning_rate * schedule_factor(spec, step) for spec, step in pairs]
-        counts = [step + 1 for step in self.steps]
+        counts = [step + 1 for step in applied]
         decay = [1.0 - rate * spec.weight_decay for rate, spec in zip(rates, self.specs, strict=True)]
         self.params *= self.per_slot(decay)
         self.exp_avg.lerp_(self.grads, 1 - BETA1)
@@ -194,7 +242,12 @@ class SlotStack:
         size = self.per_slot([rate / (1 - BETA1**count) for rate, count in zip(rates, counts, strict=True)])
         torch.sqrt(self.exp_avg_sq, out=room).div_(root).add_(EPSILON)
         self.params -= torch.div(self.exp_avg, room, out=room).mul_(size)
-        self.steps = counts
+        for tensor, index, row in kept:
+            tensor[index] = row
+        self.steps = [step + 1 for step in self.steps]
+        self.loss_scales = [
+            scale and scale.after_step(overflowed=index in skipped) for index, scale in enumerate(self.loss_scales)
+        ]
         self.refresh(room)
 
     def per_slot(self, values: Sequence[float]) -> torch.Tensor:

@@ -43,13 +43,14 @@ def train_worker(settings: dict[str, Any]) -> None:
             peft_config=peft_config(plan.lora),
             callbacks=[ReportToRay(patience=plan.train.early_stopping_patience)],
         )
+        scale_loss_on_cpu(trainer)
         trainer.processing_class = None  # every checkpoint would carry a copy of the tokenizer
         trainer.train(resume_from_checkpoint=checkpoint)
 
 
 def trainer_settings(plan: TrainPlan) -> dict[str, Any]:
     """Arguments of TRL's SFTConfig for a plan; what only costs speed is off."""
-    on_gpu = plan.gpus_per_worker > 0
+    on_gpu, dtype = plan.gpus_per_worker > 0, compute_dtype(plan.model.dtype)
     return {
         "max_steps": plan.max_steps,
         "learning_rate": plan.train.learning_rate,
@@ -69,7 +70,8 @@ def trainer_settings(plan: TrainPlan) -> dict[str, Any]:
         "logging_steps": max(1, plan.eval_steps // LOGS_PER_EVALUATION),
         "logging_nan_inf_filter": False,  # a non-finite loss must be seen, not smoothed away
         "seed": plan.train.seed,
-        "bf16": compute_dtype(plan.model.dtype) == "bfloat16",
+        "bf16": dtype == "bfloat16",
+        "fp16": dtype == "float16",
         "use_cpu": not on_gpu,
         "ddp_backend": "nccl" if on_gpu else "gloo",
         "ddp_find_unused_parameters": False,
@@ -80,6 +82,13 @@ def trainer_settings(plan: TrainPlan) -> dict[str, Any]:
         "report_to": "none",
         "disable_tqdm": True,
     }
+
+
+def scale_loss_on_cpu(trainer: SFTTrainer) -> None:
+    """Give a float16 training on a CPU the autocast and loss scaling that accelerate sets up on GPUs alone."""
+    accelerator = trainer.accelerator
+    if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        accelerator.native_amp, accelerator.scaler = True, torch.amp.GradScaler("cpu")
 
 
 @contextmanager

@@ -86,7 +86,9 @@ def test_a_tokenizer_without_a_template_is_an_error(model_folder: Path, tmp_path
         load_tokenizer(folder, trust_remote_code=False)
 
 
-@pytest.mark.parametrize(("name", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+@pytest.mark.parametrize(
+    ("name", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16), ("float16", torch.float16)]
+)
 def test_the_base_is_frozen_and_in_the_dtype_asked_for(model_folder: Path, name: str, dtype: torch.dtype) -> None:
     model = load_frozen_base(model_folder, ModelConfig.model_validate({"base": str(model_folder), "dtype": name}))
     assert {parameter.dtype for parameter in model.parameters()} == {dtype}
@@ -99,6 +101,13 @@ def test_auto_is_bfloat16_where_the_processor_multiplies_in_it(monkeypatch: pyte
     for has_it, dtype in ((True, "bfloat16"), (False, "float32")):
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda has_it=has_it: has_it)
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+        assert compute_dtype("auto") == dtype
+
+
+def test_auto_is_float16_on_a_gpu_that_does_not_multiply_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for has_it, dtype in ((True, "bfloat16"), (False, "float16")):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda has_it=has_it, **_: has_it)
         assert compute_dtype("auto") == dtype
 
 

@@ -4,6 +4,7 @@ import copy
 from pathlib import Path
 
 import pytest
+import torch
 from builders import make_plan
 from datasets import Dataset
 from multi_lora_builders import flat, make_engine, make_spec, relative_differences, rows_of_at_least, train_steps
@@ -18,7 +19,7 @@ from orchestrator.models.base import load_tokenizer
 from orchestrator.multi_lora.batch import TokenRows, samples_of_step
 from orchestrator.multi_lora.slots import Pair, SlotSpec
 from orchestrator.toy.tiny import tiny_base_folder
-from orchestrator.training.worker import trainer_settings
+from orchestrator.training.worker import scale_loss_on_cpu, trainer_settings
 
 STEPS, BATCH, MICRO_BATCH = 50, 4, 2
 ROWS = rows_of_at_least(8, 30, seed=4)
@@ -51,7 +52,7 @@ def in_order_of_training(rows: TokenRows, spec: SlotSpec) -> Dataset:
 def make_trainer(model: PreTrainedModel, spec: SlotSpec, start: dict[str, Pair], folder: Path) -> SFTTrainer:
     """The worker's trainer for this slot's settings, in the slot's order and from its initial weights."""
     plan = make_plan(
-        model=ModelConfig(base="tiny", dtype="float32"),
+        model=ModelConfig(base="tiny", dtype="float16" if model.dtype == torch.float16 else "float32"),
         lora=LoraConfig(r=spec.rank, alpha=spec.alpha, dropout=0.0, use_rslora=spec.use_rslora),
         train=TrainConfig(
             learning_rate=spec.learning_rate,
@@ -62,7 +63,7 @@ def make_trainer(model: PreTrainedModel, spec: SlotSpec, start: dict[str, Pair],
             micro_batch_size=MICRO_BATCH,
             gradient_checkpointing=False,
         ),
-        max_steps=STEPS,
+        max_steps=spec.max_steps,
         warmup_steps=spec.warmup_steps,
     )
     settings = {
@@ -80,6 +81,7 @@ def make_trainer(model: PreTrainedModel, spec: SlotSpec, start: dict[str, Pair],
         processing_class=load_tokenizer(tiny_base_folder(), trust_remote_code=False),
         peft_config=peft_config(plan.lora),
     )
+    scale_loss_on_cpu(trainer)
     for name, pair in adapter_of(trainer).items():
         for weight, value in zip(pair, start[name], strict=True):
             weight.copy_(value)
@@ -116,3 +118,26 @@ def test_losses_and_adapters_of_slots_are_those_of_trl(
         assert relative_differences(norms, [entry["grad_norm"] for entry in logged]) < 1e-4
         wanted, start = flat(adapter_of(trainer)), flat(starts[name])
         assert (flat(engine.export(name).adapter) - wanted).norm() < 1e-3 * (wanted - start).norm()
+
+
+def test_under_a_float16_base_slots_and_trl_scale_the_loss_alike(tiny_base: PreTrainedModel, tmp_path: Path) -> None:
+    """TRL runs under autocast, which keeps some results in float32: the two agree up to float16's rounding."""
+    half = copy.deepcopy(tiny_base).half()
+    spec = make_spec(4, learning_rate=2e-3, max_steps=6, warmup_steps=2, weight_decay=0.1, seed=2)
+    engine = make_engine(half, {"a": spec}, batch_size=BATCH, micro_batch_size=MICRO_BATCH, train=ROWS)
+    start = engine.export("a").adapter
+    results = train_steps(engine, spec.max_steps)["a"]
+    trainer = make_trainer(half, spec, start, tmp_path)
+    trainer.train()
+    pairs = adapter_of(trainer)
+    assert {matrix.dtype for pair in pairs.values() for matrix in pair} == {torch.float32}
+    scale = engine.export("a").loss_scale
+    assert scale is not None
+    assert trainer.accelerator.scaler.get_scale() == scale.factor == 2.0**16
+    logged = [entry for entry in trainer.state.log_history if "loss" in entry]
+    assert relative_differences([result.loss for result in results], [entry["loss"] for entry in logged]) < 2e-3
+    assert relative_differences([result.grad_norm for result in results], [e["grad_norm"] for e in logged]) < 2e-2
+    wanted, begun = flat(pairs), flat(start)
+    assert (flat(engine.export("a").adapter) - wanted).norm() < 0.1 * (wanted - begun).norm()
+    trainer._save_scaler(str(tmp_path))
+    assert torch.load(tmp_path / "scaler.pt")["scale"] == 2.0**16
