@@ -70,16 +70,23 @@ def _interrupt(_signum: int, _frame: FrameType | None) -> NoReturn:
 
 
 def do_stage(
-    run: RunDir, stage: StageName, input_digest: str, work: Callable[[], None], outputs: Sequence[Path] = ()
+    run: RunDir,
+    stage: StageName,
+    input_digest: str,
+    work: Callable[[], None],
+    outputs: Sequence[Path] = (),
+    *,
+    say_result: Callable[[RunDir], None] = lambda _: None,
 ) -> None:
-    """Do one stage of the run with its progress shown, or say that it is skipped."""
+    """Do one stage of the run with its progress shown, or say that it is skipped; then say what it has."""
 
     def shown() -> None:
         with progress.stage(stage):
             work()
 
     if not run_stage(run, stage, input_digest, shown, outputs):
-        progress.say(f"{stage}: skipped, because it was done before from the same input.")
+        progress.say(f"{progress.numbered(stage)}: skipped, because it was done before from the same input.")
+    say_result(run)
 
 
 @contextmanager
@@ -93,7 +100,8 @@ def cluster_on_demand(config: RunConfig) -> Iterator[Callable[[], None]]:
 
             nonlocal is_up
             if not is_up:
-                sessions.enter_context(cluster_session(config))
+                with progress.doing("starting or joining Ray"):
+                    sessions.enter_context(cluster_session(config))
                 is_up = True
 
         yield ensure_cluster

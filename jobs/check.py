@@ -6,6 +6,7 @@ from pathlib import Path
 from jobs._main import run_job
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import BAD_INPUT, DONE
+from orchestrator.core.progress import signs_of_life
 from orchestrator.run.folder import check_dir, conflict_with_run
 from orchestrator.run.paths import RunDir
 
@@ -16,7 +17,8 @@ def check(config: RunConfig, folder: RunDir) -> int:
     from evals.check.check import check_data, read_check
 
     before = read_check(folder)
-    card = check_data(config, folder, base_dir=Path.cwd())
+    with signs_of_life("check"):
+        card = check_data(config, folder, base_dir=Path.cwd())
     show_check(card, folder, is_new=card != before, conflict=conflict_with_run(config))
     return BAD_INPUT if card.not_ready else DONE
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from jobs._main import cluster_on_demand, do_stage, run_job
+from jobs._results import say_evaluated, say_next
 from orchestrator.config.load import adapter_place
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import DONE
@@ -14,11 +15,7 @@ from orchestrator.run.paths import RunDir
 
 
 def evaluate(config: RunConfig, run: RunDir, ensure_cluster: Callable[[], None]) -> None:
-    """Score, unless the run has the scores of the same adapters on the same cases.
-
-    Raises:
-        RunConflictError: If the run has no adapter or no held-out samples.
-    """
+    """Score, unless that is done; raises a RunConflictError if there is no adapter or no held-out sample."""
     from evals.evaluate.rescore import gather_adapters, stage_digest, stage_outputs
 
     left_out = gather_adapters(config, run)
@@ -32,7 +29,7 @@ def evaluate(config: RunConfig, run: RunDir, ensure_cluster: Callable[[], None])
 
             evaluate_run(config, run, engines, left_out)
 
-    do_stage(run, "evaluate", stage_digest(config, run), work, stage_outputs(run))
+    do_stage(run, "evaluate", stage_digest(config, run), work, stage_outputs(run), say_result=say_evaluated)
 
 
 def main(config: RunConfig, run: RunDir, *, rescore: bool = False, adapter: Sequence[str] = ()) -> int:
@@ -43,17 +40,17 @@ def main(config: RunConfig, run: RunDir, *, rescore: bool = False, adapter: Sequ
         from evals.evaluate.rescore import rescore_run
 
         # A digest that never repeats: the next evaluation checks again whether these scores belong to its settings.
-        do_stage(run, "evaluate", uuid.uuid4().hex, lambda: rescore_run(config, run))
-        return DONE
-    with cluster_on_demand(config) as ensure_cluster:
-        evaluate(config, run, ensure_cluster)
+        do_stage(run, "evaluate", uuid.uuid4().hex, lambda: rescore_run(config, run), say_result=say_evaluated)
+    else:
+        with cluster_on_demand(config) as ensure_cluster:
+            evaluate(config, run, ensure_cluster)
+    say_next("report", run)
     return DONE
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rescore", action="store_true", help="judge the stored replies again")
-    help_text = "score this adapter too: a folder that PEFT saved, or a hub id; repeatable"
-    parser.add_argument("--adapter", action="append", default=[], metavar="DIR", help=help_text)
+    parser.add_argument("--adapter", action="append", default=[], metavar="DIR", help="score this one too; repeatable")
 
 
 if __name__ == "__main__":

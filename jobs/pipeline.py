@@ -9,6 +9,7 @@ from jobs.report import report
 from jobs.search import search
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import UnscoredAdaptersError
+from orchestrator.core.progress import stages
 from orchestrator.run.paths import RunDir
 
 
@@ -18,16 +19,17 @@ def pipeline(config: RunConfig, run: RunDir) -> int:
     Raises:
         UnscoredAdaptersError: After the report, if an adapter could not be scored.
     """
-    prepare(config, run)
-    with cluster_on_demand(config) as ensure_cluster:
-        search(config, run, ensure_cluster)
-        try:
-            evaluate(config, run, ensure_cluster)
-        except UnscoredAdaptersError:
-            if any(run.root.glob("evals/*/scores.json")):
-                report(config, run)
-            raise
-    return report(config, run)
+    with stages("prepare", "search", "evaluate", "report"):
+        prepare(config, run)
+        with cluster_on_demand(config) as ensure_cluster:
+            search(config, run, ensure_cluster)
+            try:
+                evaluate(config, run, ensure_cluster)
+            except UnscoredAdaptersError:
+                if any(run.root.glob("evals/*/scores.json")):
+                    report(config, run)
+                raise
+        return report(config, run)
 
 
 if __name__ == "__main__":

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 from evals.records import Report
 from jobs._main import do_stage, run_job
+from jobs._results import share_text
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import DONE, GATE_NOT_MET
-from orchestrator.core.progress import say, show_table
+from orchestrator.core.progress import say, show_table, width
 from orchestrator.run.paths import RunDir
 
 
@@ -21,7 +22,7 @@ def report(config: RunConfig, run: RunDir, *, compare: str | None = None) -> int
     Raises:
         InputError: If there is no such other run.
     """
-    from evals.report.render import HEAD, gist_lines, gist_rows
+    from evals.report.render import gist_lines, gist_table, verdict_lines
     from evals.report.runs import find_other_run
     from evals.report.write import write_report
 
@@ -30,9 +31,13 @@ def report(config: RunConfig, run: RunDir, *, compare: str | None = None) -> int
     # Its input is every file of the run and it is cheap: a digest that never repeats has it rebuilt each time.
     do_stage(run, "report", uuid.uuid4().hex, lambda: written.append(write_report(config, run, other)))
     made = written[0]
-    show_table(f"Run {config.name}", HEAD, gist_rows(made))
-    for line in gist_lines(made):
+    head, *rows = gist_table(made, width())
+    show_table(f"Run {config.name}", head, rows)
+    for line in (*verdict_lines(made, width()), *gist_lines(made)):
         say(line)
+    chosen = made.verdict.leader
+    if chosen is not None and (share := share_text(run, chosen)):
+        say(f"{chosen}: {share}")
     say(f"Report: {run.report / 'report.html'}")
     return DONE if all(gate.passed for gate in made.gates) else GATE_NOT_MET
 

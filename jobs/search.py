@@ -6,10 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 
 from jobs._main import cluster_on_demand, do_stage, run_job
+from jobs._results import say_next, say_searched
 from jobs.prepare import prepare
 from jobs.train import training_digest
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import DONE
+from orchestrator.core.progress import doing, stages
 from orchestrator.run.paths import RunDir
 
 
@@ -24,17 +26,21 @@ def search(config: RunConfig, run: RunDir, ensure_cluster: Callable[[], None]) -
         from evals.check.parity import require_parity
         from orchestrator.search.run import run_search
 
-        require_parity(config, run)
+        with doing("comparing the tokens of training, evaluation and serving"):
+            require_parity(config, run)
         run_search(config, run)
 
-    do_stage(run, "search", training_digest(config, run), work, [run.trials, run.root / "adapters"])
+    outputs = [run.trials, run.root / "adapters"]
+    do_stage(run, "search", training_digest(config, run), work, outputs, say_result=say_searched)
 
 
 def main(config: RunConfig, run: RunDir) -> int:
     """Prepare if needed, then search."""
-    prepare(config, run)
-    with cluster_on_demand(config) as ensure_cluster:
-        search(config, run, ensure_cluster)
+    with stages("prepare", "search"):
+        prepare(config, run)
+        with cluster_on_demand(config) as ensure_cluster:
+            search(config, run, ensure_cluster)
+    say_next("evaluate", run)
     return DONE
 
 

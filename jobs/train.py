@@ -4,10 +4,12 @@ import sys
 from collections.abc import Callable
 
 from jobs._main import cluster_on_demand, do_stage, run_job
+from jobs._results import say_next, say_trained
 from jobs.prepare import prepare
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import DONE
 from orchestrator.core.files import digest_of
+from orchestrator.core.progress import doing, stages
 from orchestrator.run.paths import RunDir
 
 
@@ -23,18 +25,22 @@ def train(config: RunConfig, run: RunDir, ensure_cluster: Callable[[], None]) ->
         from evals.check.parity import require_parity
         from orchestrator.training.launch import train_one
 
-        require_parity(config, run)  # before a cluster is started for nothing
+        with doing("comparing the tokens of training, evaluation and serving"):
+            require_parity(config, run)  # before a cluster is started for nothing
         ensure_cluster()
         train_one(config, run)
 
-    do_stage(run, "train", training_digest(config, run), work, [run.trials, run.root / "adapters"])
+    outputs = [run.trials, run.root / "adapters"]
+    do_stage(run, "train", training_digest(config, run), work, outputs, say_result=say_trained)
 
 
 def main(config: RunConfig, run: RunDir) -> int:
     """Prepare if needed, then train."""
-    prepare(config, run)
-    with cluster_on_demand(config) as ensure_cluster:
-        train(config, run, ensure_cluster)
+    with stages("prepare", "train"):
+        prepare(config, run)
+        with cluster_on_demand(config) as ensure_cluster:
+            train(config, run, ensure_cluster)
+    say_next("evaluate", run)
     return DONE
 
 

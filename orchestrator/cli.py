@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.exceptions import TyperException
@@ -23,6 +23,8 @@ from typer.exceptions import TyperException
 from orchestrator.core.errors import BAD_INPUT, DONE, INTERRUPTED, ConfigError, OrchestratorError
 
 DISTRIBUTION = "tool-lora-orchestrator"
+SCHEMA_FILE = "config.schema.json"
+"""Written beside a starter config, whose first line names it to editors."""
 GRACE_S, TERMINATE_S = 30.0, 10.0
 """How long an interrupted stage may take to end on its own, and then after SIGTERM."""
 
@@ -44,7 +46,8 @@ class Stage(StrEnum):
         return "pipeline" if self is Stage.RUN else self.value
 
 
-ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file; `orchestrator init` writes one.")]
+CONFIG_HELP = "YAML file (`orchestrator init` writes one), or a run: its folder, or its name in runs/."
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help=CONFIG_HELP)]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", "-s", metavar="KEY=VALUE", help="Replace one value, such as train.epochs=2. Repeatable."),
@@ -76,11 +79,35 @@ def run_command(arguments: Sequence[str]) -> int:
         typer.echo(f"Error: {error}", err=True)
         return error.exit_code
     except TyperException as error:
-        typer.echo(f"Error: {error.format_message()} See: orchestrator --help", err=True)
+        meant = _setting_meant(getattr(error, "option_name", ""), arguments)
+        typer.echo(f"Error: {error.format_message().removesuffix('.')}. {meant}See: orchestrator --help", err=True)
         return BAD_INPUT
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     return code if isinstance(code, int) else DONE
+
+
+def _setting_meant(option: str, arguments: Sequence[str]) -> str:
+    """How --set gives what was given as an unknown option, such as `--epochs 3`; empty if no setting is called so."""
+    name = option.lstrip("-").replace("-", "_")
+    if not name or name == "set":
+        return ""
+    from orchestrator.config.schema import RunConfig
+
+    keys = [key for key in _keys(RunConfig().model_dump(mode="json")) if key.endswith(f".{name}") or key == name]
+    after = arguments[arguments.index(option) + 1 :] if option in arguments else ()
+    joined = next((text.partition("=")[2] for text in arguments if text.startswith(f"{option}=")), "")
+    value = joined or next((text for text in after[:1] if not text.startswith("-")), "VALUE")
+    ways = " or ".join(f"--set {key}={value}" for key in keys)
+    return f"A setting is given as {ways}. " if ways else ""
+
+
+def _keys(tree: dict[str, Any], above: str = "") -> Iterator[str]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _keys(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}"
 
 
 def _show_version(wanted: bool) -> None:  # noqa: FBT001 - the signature of an option's callback
@@ -89,14 +116,17 @@ def _show_version(wanted: bool) -> None:  # noqa: FBT001 - the signature of an o
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def _program(
+    context: typer.Context,
     *,
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001 - its callback prints it
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Nothing to do before a command."""
+    """Without a command, show the help."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 @app.command(rich_help_panel=SET_UP, epilog="Example: orchestrator init my-tools.yaml")
@@ -114,15 +144,21 @@ def init(
         raise ConfigError("the file is already there", where=str(path), fix="Add --force to replace it") from None
     except OSError as error:
         raise ConfigError(f"the file cannot be written ({error.strerror})", where=str(path)) from None
-    typer.echo(f"Wrote {path}. Next: orchestrator check {path}")
+    described = path.with_name(SCHEMA_FILE)
+    described.write_text(_schema_text(), encoding="utf-8")
+    typer.echo(f"Wrote {path}, and {described} for editors that complete keys. Next: orchestrator check {path}")
 
 
 @app.command(rich_help_panel=SET_UP, epilog="Example: orchestrator schema > config.schema.json")
 def schema() -> None:
     """Print the config's JSON Schema, with which editors complete and check keys."""
+    typer.echo(_schema_text(), nl=False)
+
+
+def _schema_text() -> str:
     from orchestrator.config.schema import RunConfig
 
-    typer.echo(json.dumps(RunConfig.model_json_schema(), indent=2))
+    return json.dumps(RunConfig.model_json_schema(), indent=2) + "\n"
 
 
 @app.command(rich_help_panel=SET_UP, epilog="Example: orchestrator doctor")
@@ -158,13 +194,13 @@ def train(config: ConfigFile, overrides: Overrides = None) -> int:
     return _run_stage(Stage.TRAIN, config, overrides)
 
 
-@app.command(rich_help_panel=STAGES, epilog="Example: orchestrator search config.yaml --set search.num_trials=16")
+@app.command(rich_help_panel=STAGES, epilog="Example: orchestrator search runs/my-run --set search.num_trials=24")
 def search(config: ConfigFile, overrides: Overrides = None) -> int:
     """Search rank, alpha and learning rate; keep the adapters with the lowest eval loss."""
     return _run_stage(Stage.SEARCH, config, overrides)
 
 
-@app.command(rich_help_panel=STAGES, epilog="Example: orchestrator evaluate config.yaml --set eval.max_cases=100")
+@app.command(rich_help_panel=STAGES, epilog="Example: orchestrator evaluate runs/my-run --set eval.max_cases=100")
 def evaluate(
     config: ConfigFile,
     *,
@@ -213,15 +249,17 @@ def submit(
 ) -> int:
     """Run a stage as a job on a running Ray cluster."""
     from orchestrator.config.load import load_config
+    from orchestrator.run.find import find_config
     from orchestrator.submit import submit_job
 
-    return submit_job(load_config(config, overrides or ()), stage.job, address=address, follow=wait)
+    return submit_job(load_config(*find_config(config, overrides or ())), stage.job, address=address, follow=wait)
 
 
 def _run_stage(stage: Stage, config: Path, overrides: Sequence[str] | None, options: Sequence[str] = ()) -> int:
     from orchestrator.config.load import load_config, write_resolved
+    from orchestrator.run.find import find_config
 
-    resolved = load_config(config, overrides or ())
+    resolved = load_config(*find_config(config, overrides or ()))
     with tempfile.TemporaryDirectory(prefix="orchestrator-") as folder:
         path = Path(folder) / "config.json"
         write_resolved(resolved, path)

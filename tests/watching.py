@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from orchestrator.core.records import StopReason
 from orchestrator.training import trackers
-from orchestrator.training.tracking import RunInfo, TrialEnd
+from orchestrator.training.tracking import RunInfo
 
 
 class Watching:
@@ -24,8 +25,8 @@ class Watching:
     def metrics(self, trial: str, step: int, values: Mapping[str, float]) -> None:
         self.calls.append(("metrics", trial, step, dict(values)))
 
-    def trial_ended(self, trial: str, status: TrialEnd) -> None:
-        self.calls.append(("trial_ended", trial, status))
+    def trial_ended(self, trial: str, reason: StopReason) -> None:
+        self.calls.append(("trial_ended", trial, reason))
 
     def run_ended(self) -> None:
         self.calls.append(("run_ended",))

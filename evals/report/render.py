@@ -3,22 +3,27 @@
 In Markdown all text from data and model is escaped.
 """
 
+import re
+import textwrap
 from collections.abc import Iterator, Sequence
 
 from evals.records import AdapterSummary, GateResult, Metric, Report
 from evals.report.blocks import Block, Datum, Exhibit, Exhibits, Heading, Note, Scene, Section, Table
 from evals.report.cards import Card
 from evals.report.text import difference_text, markdown_cell, markdown_code, markdown_row, metric_text
-from evals.report.verdict import headline
+from evals.report.verdict import WARNING, headline
 from evals.report.view import View
 from evals.stats.metrics import METRICS
 from orchestrator.core.records import MetricName
 
 MAX_EXHIBITS, MAX_CHARS, MAX_ROWS = 3, 400, 12
 """In Markdown: cases of one list, characters of one foreign text, rows of one table; the page and files hold more."""
-SHOWN: tuple[MetricName, ...] = ("case_accuracy", "tool_call_validity", "tool_call_accuracy", "refusal_accuracy")
+SHOWN: tuple[MetricName, ...] = (
+    "case_accuracy", "tool_call_validity", "tool_call_accuracy", "refusal_accuracy", "no_call_accuracy",
+)  # fmt: skip
 """Figures in a terminal."""
-HEAD = ("adapter", "settings", *SHOWN)
+MAX_VERDICT_LINES = 5
+"""Most lines of the verdict in a terminal; the report has all of it."""
 
 
 def render_markdown(view: View, sections: Sequence[Section]) -> str:
@@ -109,14 +114,60 @@ def _exhibit(item: Exhibit) -> Iterator[str]:
         yield f"  - {markdown_cell(text.name)}: {markdown_code(text.shown.text, MAX_CHARS)}"
 
 
-def gist_rows(report: Report) -> list[tuple[str, ...]]:
-    """What the terminal shows of each adapter: one row as wide as HEAD."""
-    return [_row(adapter) for adapter in report.adapters]
+def gist_table(report: Report, width: int) -> list[tuple[str, ...]]:
+    """What a terminal shows of the adapters: a head and rows of figures, the adapters as columns.
+
+    With intervals where that fits `width`; without them as many adapters as fit, the base among them.
+    """
+    whole = _columns(report.adapters, with_bounds=True)
+    if _width(whole) <= width:
+        return whole
+    shown = list(report.adapters)
+    while len(shown) > 2 and _width(_columns(shown, with_bounds=False)) > width:
+        del shown[-2 if shown[-1].is_base else -1]
+    return _columns(shown, with_bounds=False)
+
+
+def _width(table: Sequence[Sequence[str]]) -> int:
+    return sum(max(map(len, column)) + 2 for column in zip(*table, strict=True)) - 2
+
+
+def _columns(adapters: Sequence[AdapterSummary], *, with_bounds: bool) -> list[tuple[str, ...]]:
+    names = dict.fromkeys(name for adapter in adapters for name in adapter.hyperparameters)
+    settings = [
+        (name.replace("_", " "), *(_setting(adapter.hyperparameters.get(name)) for adapter in adapters))
+        for name in names
+    ]
+    figures = [
+        (_label(name, adapters), *(_bounds(adapter.metrics.get(name), with_bounds) for adapter in adapters))
+        for name in SHOWN
+        if any(name in adapter.metrics for adapter in adapters)
+    ]
+    return [("", *(adapter.id for adapter in adapters)), *settings, *figures]
+
+
+def _label(name: MetricName, adapters: Sequence[AdapterSummary]) -> str:
+    """The metric, with its number of cases where that is the same for all."""
+    counts = {adapter.metrics[name].n for adapter in adapters if name in adapter.metrics}
+    return f"{METRICS[name].label} ({counts.pop():,})" if len(counts) == 1 else METRICS[name].label
+
+
+def verdict_lines(report: Report, width: int) -> list[str]:
+    """The verdict's whole sentences, as many as fit a few lines: its warnings are the last to be left out."""
+    head, *rest = [f"{headline(report.verdict)}.", *re.split(r"(?<=[.!?]) ", report.verdict.reason)]
+    by_need = sorted(range(len(rest)), key=lambda place: (not rest[place].startswith(WARNING), place))
+    lines: list[str] = []
+    for count in range(len(rest), -1, -1):
+        kept = [rest[place] for place in sorted(by_need[:count])]
+        more = [] if count == len(rest) else ["The report says more."]
+        lines = textwrap.wrap(" ".join([head, *kept, *more]), width, break_on_hyphens=False)
+        if len(lines) <= MAX_VERDICT_LINES:
+            return lines
+    return lines
 
 
 def gist_lines(report: Report) -> Iterator[str]:
-    """The verdict, what could not be scored, the other run, the gates that are not met, and how to serve."""
-    yield f"{headline(report.verdict)}. {report.verdict.reason}"
+    """What could not be scored, the other run, the gates that are not met, and how to serve."""
     for failure in report.failed_adapters:
         yield f"Not scored: {failure.adapter_id}: {failure.error}: {failure.message}"
     if report.other_run is not None:
@@ -138,15 +189,15 @@ def _reached(gate: GateResult, leader: str | None) -> str:
     return f"of {leader} is {_figure(gate.value)}{why}"
 
 
-def _row(adapter: AdapterSummary) -> tuple[str, ...]:
-    settings = " ".join(f"{name} {value:g}" for name, value in adapter.hyperparameters.items()) or "-"
-    return (adapter.id, settings, *(_bounds(adapter.metrics.get(name)) for name in SHOWN))
+def _setting(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
 
 
-def _bounds(metric: Metric | None) -> str:
+def _bounds(metric: Metric | None, with_bounds: bool) -> str:  # noqa: FBT001 - a column's
     if metric is None or metric.n == 0:
         return "not scored"
-    return f"{_figure(metric.value)} [{_figure(metric.low)}, {_figure(metric.high)}] n={metric.n}"
+    figure = _figure(metric.value)
+    return f"{figure} [{_figure(metric.low)}, {_figure(metric.high)}]" if with_bounds else figure
 
 
 def _figure(value: float | None) -> str:

@@ -11,6 +11,8 @@ from orchestrator.core.records import MetricName
 from orchestrator.core.text import counted
 
 MAX_SENTENCES = 5
+WARNING = "Beware:"
+"""How a sentence begins that speaks against the adapter."""
 GUARD_TEXTS: dict[MetricName, tuple[str, bool]] = {
     "tool_call_validity": ("makes a valid call in {count} of {n} cases that want one", False),
     "refusal_recall": ("refuses {count} of {n} harmful requests", False),
@@ -162,7 +164,7 @@ def _guards_worse(decision: Decision, leader: AdapterSummary, field: Field) -> I
         ours, theirs = (entry.metrics[guard.metric] for entry in (leader, field.base) if entry)
         losses.append(_loss(guard.metric, ours, theirs))
     if losses:
-        yield f"Beware: {_name(leader)} {_listed(losses)}."
+        yield f"{WARNING} {_name(leader)} {_listed(losses)}."
 
 
 def _loss(name: MetricName, ours: Metric, theirs: Metric) -> str:

@@ -1,74 +1,181 @@
 """Progress for a person: live displays on a terminal, plain flushed lines everywhere else. Markup has no effect."""
 
-import math
+import shutil
 import sys
+import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from contextvars import ContextVar
 
-from rich.console import Console, Group
-from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from orchestrator.core.text import duration_text
+from orchestrator.core.text import duration_text, range_text
 
 PLAIN_LINE_INTERVAL_S = 5.0
 """Without a terminal, a bar or a trial that goes on as before prints at most one line in this time."""
+QUIET_S = 8.0
+"""After this time without a line, a stage says what it waits for."""
+PLAIN_WIDTH = 80
+"""Columns of what is no terminal, unless COLUMNS says otherwise."""
+LEAST_TEXT_WIDTH = 30
+"""Columns below which the text of a table's last column is not wrapped."""
+SURE_SHARE = 0.1
+"""The share of the work after which the time left is told."""
+SPREAD = 0.8, 1.25
+"""The time left is told as a range: these multiples of the estimate."""
 
-_console = Console(highlight=False)
+console = Console(highlight=False)
+
+_planned: ContextVar[tuple[str, ...]] = ContextVar("planned", default=())
+
+
+class _Signs:
+    """When this process last showed something, what it is at, and how many displays redraw themselves."""
+
+    last_s = 0.0
+    redrawn = 0
+    doing: tuple[tuple[str, float], ...] = ()
 
 
 def on_terminal() -> bool:
     """Whether stdout is a terminal that can redraw."""
-    return sys.stdout.isatty() and not _console.is_dumb_terminal
+    return sys.stdout.isatty() and not console.is_dumb_terminal
+
+
+def width() -> int:
+    """Columns that a line may take."""
+    return shutil.get_terminal_size((PLAIN_WIDTH, 24)).columns
 
 
 def say(text: str) -> None:
     """Print one message, above a live display if one is shown."""
+    _Signs.last_s = time.monotonic()
     if on_terminal():
-        _console.print(Text(text), soft_wrap=True)
+        console.print(Text(text), soft_wrap=True)
     else:
         print(text, flush=True)  # noqa: T201
 
 
+@contextmanager
+def redrawing() -> Iterator[None]:
+    """While a display redraws itself, no stage needs to say that it is still at work."""
+    _Signs.redrawn += 1
+    try:
+        yield
+    finally:
+        _Signs.redrawn -= 1
+
+
 def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table; each row has one cell per column."""
-    if on_terminal():
-        _console.print(_rich_table(title, columns, rows))
-        return
+    """Print a table; each row has one cell per column.
+
+    Where it is too wide, the texts of its last column are wrapped, and where that is not enough, each row is a block of
+    lines. Nothing is cut.
+    """
     widths = [max(len(cells[i]) for cells in (columns, *rows)) for i in range(len(columns))]
+    before = sum(widths[:-1]) + 2 * len(widths[:-1])
+    room = width() - before
+    longest_word = max((len(word) for cells in (columns, *rows) for word in cells[-1].split()), default=0)
     say(title)
+    if widths[-1] > room and (room < LEAST_TEXT_WIDTH or longest_word > room):
+        _show_blocks(columns, rows)
+        return
     for cells in (columns, *rows):
-        say("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
+        start = "".join(f"{cell:<{wide}}  " for cell, wide in zip(cells[:-1], widths[:-1], strict=True))
+        first, *rest = _wrapped(cells[-1], max(room, 1)) or [""]
+        say((start + first).rstrip())
+        for line in rest:
+            say(" " * before + line)
 
 
-def _rich_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    table = Table(title=Text(title), title_justify="left")
-    for column in columns:
-        table.add_column(Text(column))
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    return table
+def _show_blocks(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    for first, *rest in rows:
+        say(f"- {first}")
+        for column, cell in zip(columns[1:], rest, strict=True):
+            for line in _wrapped(f"{column}: {cell}" if column else cell, width() - 4) if cell else ():
+                say(f"    {line}")
+
+
+def _wrapped(text: str, room: int) -> list[str]:
+    return textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False)
+
+
+# Stages
+
+
+@contextmanager
+def stages(*titles: str) -> Iterator[None]:
+    """The stages of a command, in order: each says which of how many it is."""
+    token = _planned.set(titles)
+    try:
+        yield
+    finally:
+        _planned.reset(token)
+
+
+def numbered(title: str) -> str:
+    """`2 of 4: search` where the command has several stages, else `search`."""
+    planned = _planned.get()
+    if title not in planned or len(planned) == 1:
+        return title
+    return f"{planned.index(title) + 1} of {len(planned)}: {title}"
 
 
 @contextmanager
 def stage(title: str) -> Iterator[None]:
-    """Say that a stage starts, and how long it took when it ends."""
-    say(f"{title} ...")
+    """Say that a stage starts, what it waits for when it is silent for long, and how long it took when it ends."""
+    say(f"{numbered(title)} ...")
     started = time.monotonic()
     outcome = "failed"
     try:
-        yield
+        with signs_of_life(title):
+            yield
         outcome = "done"
     except KeyboardInterrupt:
         outcome = "interrupted"
         raise
     finally:
         say(f"{title}: {outcome} after {duration_text(time.monotonic() - started)}")
+
+
+@contextmanager
+def signs_of_life(title: str) -> Iterator[None]:
+    """Say every few seconds what `title` is at, unless something else is shown."""
+    ended = threading.Event()
+    thread = threading.Thread(target=_give_signs, args=(title, ended), daemon=True)
+    thread.start()
+    try:
+        with doing("at work"):
+            yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+@contextmanager
+def doing(what: str) -> Iterator[None]:
+    """Name what takes long without a word of its own, such as `starting Ray`."""
+    before = _Signs.doing
+    _Signs.doing = (*before, (what, time.monotonic()))
+    try:
+        yield
+    finally:
+        _Signs.doing = before
+
+
+def _give_signs(title: str, ended: threading.Event) -> None:
+    while not ended.wait(QUIET_S / 8):
+        now = time.monotonic()
+        if _Signs.doing and not _Signs.redrawn and now - _Signs.last_s >= QUIET_S:
+            what, since = _Signs.doing[-1]
+            say(f"{title}: {what}, {duration_text(now - since)} so far")
+
+
+# Bars
 
 
 @contextmanager
@@ -79,13 +186,19 @@ def bar(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """
     if not on_terminal():
         counter = _PlainCounter(title, total)
-        yield counter.advance
+        with doing(title):
+            yield counter.advance
         counter.finish()
         return
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=_console) as progress:
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=20), MofNCompleteColumn())
+    with redrawing(), Progress(*columns, TimeElapsedColumn(), _TimeLeft(), console=console) as progress:
         task = progress.add_task(title, total=total)
         yield lambda n: progress.advance(task, n)
+
+
+class _TimeLeft(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(_left_text(task.elapsed or 0.0, task.completed, task.total or 0))
 
 
 class _PlainCounter:
@@ -110,119 +223,23 @@ class _PlainCounter:
         if self._total is None:
             say(f"{self._title}: {self._done:,}")
             return
-        left = time_left_s(self._last_line - self._started, self._done, self._total)
-        tail = f", about {duration_text(left)} left" if left else ""
-        say(f"{self._title}: {self._done}/{self._total}{tail}")
+        left = _left_text(self._last_line - self._started, self._done, self._total)
+        say(f"{self._title}: {self._done}/{self._total}{', ' if left else ''}{left}")
 
 
-def time_left_s(elapsed_s: float, steps_done: int, steps_possible: int) -> float | None:
-    """Seconds left if the remaining steps take as long as those done; None before the first step."""
-    if steps_done <= 0:
-        return None
-    return elapsed_s * max(steps_possible - steps_done, 0) / steps_done
+def _left_text(elapsed_s: float, done: float, total: float) -> str:
+    """How much longer the work takes if it goes on like this; empty while too little of it is done to know."""
+    left = time_left_s(elapsed_s, done, total, total)
+    return f"{range_text(*left)} left" if left is not None and left[1] else ""
 
 
-RUNNING = "running"
+def time_left_s(elapsed_s: float, done: float, least: float, most: float) -> tuple[float, float] | None:
+    """Seconds left, as a range, after `done` of at least `least` and at most `most` units of work.
 
-
-@dataclass(frozen=True)
-class _Trial:
-    trial_id: str
-    hyperparameters: Mapping[str, float | int]
-    step: int
-    eval_loss: float | None
-    best_eval_loss: float
-    status: str
-
-
-class TrialBoard:
-    """The `num_trials` trials of a search, each of at most `max_steps` optimizer steps.
-
-    A live table on a terminal, else one line when a trial has news.
+    None until a tenth of the most is done: early steps tell too little.
     """
-
-    def __init__(self, num_trials: int, max_steps: int) -> None:
-        self._num_trials, self._max_steps = num_trials, max_steps
-        self._trials: dict[str, _Trial] = {}
-        self._last_line: dict[str, float] = {}
-        self._started = time.monotonic()
-        self._live: Live | None = None
-        # The live display redraws from a thread of its own.
-        self._lock = threading.Lock()
-
-    def __enter__(self) -> "TrialBoard":
-        if on_terminal():
-            self._live = Live(get_renderable=self._render, console=_console, refresh_per_second=2)
-            self._live.start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
-
-    def update(
-        self,
-        trial_id: str,
-        *,
-        hyperparameters: Mapping[str, float | int],
-        step: int,
-        eval_loss: float | None,
-        status: str,
-    ) -> None:
-        """Record the latest of one trial; any `status` but "running" means that it has ended."""
-        with self._lock:
-            before = self._trials.get(trial_id)
-            best = before.best_eval_loss if before else math.inf
-            if eval_loss is not None and math.isfinite(eval_loss):
-                best = min(best, eval_loss)
-            self._trials[trial_id] = trial = _Trial(trial_id, dict(hyperparameters), step, eval_loss, best, status)
-        if self._live is None and trial != before:
-            self._print_line(trial, is_news=before is None or before.status != status)
-
-    def _print_line(self, trial: _Trial, *, is_news: bool) -> None:
-        now = time.monotonic()
-        if not is_news and now - self._last_line[trial.trial_id] < PLAIN_LINE_INTERVAL_S:
-            return
-        self._last_line[trial.trial_id] = now
-        given = " ".join(f"{name} {value:g}" for name, value in trial.hyperparameters.items())
-        mark = " (best)" if trial.trial_id == self._best_id() else ""
-        say(
-            f"trial {trial.trial_id}: {given} | step {trial.step}/{self._max_steps}"
-            f" | eval loss {_loss(trial.eval_loss)}{mark} | {trial.status} | {self._clock()}"
-        )
-
-    def _best_id(self) -> str | None:
-        finite = [trial for trial in self._trials.values() if math.isfinite(trial.best_eval_loss)]
-        return min(finite, key=lambda trial: trial.best_eval_loss).trial_id if finite else None
-
-    def _clock(self) -> str:
-        elapsed = time.monotonic() - self._started
-        trials = self._trials.values()
-        # A trial that ended early will not use the steps it had left.
-        ended = [trial for trial in trials if trial.status != RUNNING]
-        possible = sum(trial.step for trial in ended) + (self._num_trials - len(ended)) * self._max_steps
-        left = time_left_s(elapsed, sum(trial.step for trial in trials), possible)
-        return f"{duration_text(elapsed)} elapsed" + ("" if left is None else f", about {duration_text(left)} left")
-
-    def _render(self) -> Group:
-        with self._lock:
-            best_id = self._best_id()
-            rows = [self._row(trial, is_best=trial.trial_id == best_id) for trial in self._trials.values()]
-            clock = self._clock()
-        columns = ("trial", "r", "alpha", "learning rate", "step", "eval loss", "best", "status")
-        return Group(_rich_table(f"{len(rows)} of {self._num_trials} trials", columns, rows), Text(clock))
-
-    def _row(self, trial: _Trial, *, is_best: bool) -> tuple[str, ...]:
-        given = (_number(trial.hyperparameters.get(name)) for name in ("r", "alpha", "learning_rate"))
-        best = _loss(trial.best_eval_loss if math.isfinite(trial.best_eval_loss) else None)
-        steps = f"{trial.step}/{self._max_steps}"
-        return (trial.trial_id, *given, steps, _loss(trial.eval_loss), best + (" *" if is_best else ""), trial.status)
-
-
-def _loss(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
-
-
-def _number(value: float | int | None) -> str:
-    return "-" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
+    if done <= 0 or done < SURE_SHARE * most:
+        return None
+    low, high = SPREAD
+    per_unit = elapsed_s / done
+    return low * per_unit * max(least - done, 0), high * per_unit * max(most - done, 0)

@@ -136,6 +136,7 @@ class AdapterRecord(Record):
     was trained is then unknown, and `base` is what its maker called its base. `r` is the largest rank of any module.
     `id` is its name: that of the trial it came from, which `trial_id` names too. What it is, is `sha256`, the hash of
     `adapter_model.safetensors` and `adapter_config.json`; records of earlier versions have its first 16 digits as `id`.
+    `trained_parameters` are the numbers in its tensors, `total_parameters` those and the base's; None: not counted.
     """
 
     id: str
@@ -149,6 +150,8 @@ class AdapterRecord(Record):
     step: int | None = None
     trial_id: str | None = None
     source: str | None = None
+    trained_parameters: int | None = None
+    total_parameters: int | None = None
 
     @property
     def known_eval_loss(self) -> float:

@@ -1,5 +1,6 @@
 """Text for a person: untrusted text made safe to show, durations and counts."""
 
+import math
 import re
 
 # Control characters (but tab and newline), invisible and direction-changing ones, and halves of surrogate pairs:
@@ -36,3 +37,10 @@ def duration_text(seconds: float) -> str:
 def counted(count: int, noun: str, plural: str | None = None) -> str:
     """A count with its noun: `1 case`, `2,000 cases`; `plural` where it is not the noun with an s."""
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def range_text(low_s: float, high_s: float) -> str:
+    """How long something may take: `20 to 40 s`, `3 to 5 min`, `1 to 2.5 h`; the ends are rounded outwards."""
+    unit, per, step = ("s", 1, 10) if high_s <= 90 else ("min", 60, 1) if high_s <= 90 * 60 else ("h", 3600, 0.5)
+    low, high = math.floor(low_s / per / step) * step, math.ceil(high_s / per / step) * step
+    return f"{low:g} to {high:g} {unit}" if low else f"up to {high:g} {unit}"

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from peft import LoraConfig as PeftLoraConfig
 from peft.utils.other import get_pattern_key
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load as load_safetensors
 from transformers import PreTrainedTokenizerBase
 
@@ -52,14 +52,20 @@ def peft_config(lora: LoraConfig) -> PeftLoraConfig:
 
 
 def keep_adapter(
-    source: Path, run: RunDir, trial: TrialRecord, *, base: str, tokenizer: PreTrainedTokenizerBase
+    source: Path,
+    run: RunDir,
+    trial: TrialRecord,
+    *,
+    base: str,
+    tokenizer: PreTrainedTokenizerBase,
+    base_parameters: int | None = None,
 ) -> AdapterRecord:
     """Copy PEFT's two files out of a trial's checkpoint of its best step into the run, with their record.
 
     An adapter of the same name that is there already is replaced: readers find the whole of one or of the other.
 
     `base` is the base model's name in the configuration. `tokenizer` is saved beside them: its template must render
-    without any argument what was trained, because that is how a server uses it.
+    without any argument what was trained, because that is how a server uses it. `base_parameters` counts the base's.
 
     Raises:
         AdapterError: If a file is missing or the trial has no best step.
@@ -79,6 +85,7 @@ def keep_adapter(
     write_text_atomic(partial / SETTINGS, json.dumps(settings, indent=2, sort_keys=True) + "\n")
     tokenizer.save_pretrained(partial)
     sha256 = digest_of(partial / WEIGHTS, partial / SETTINGS)
+    trained = _num_parameters(partial / WEIGHTS)
     record = AdapterRecord(
         id=trial.trial_id,
         base=base,
@@ -90,10 +97,17 @@ def keep_adapter(
         eval_loss=trial.best_eval_loss,
         step=trial.best_step,
         trial_id=trial.trial_id,
+        trained_parameters=trained,
+        total_parameters=None if base_parameters is None else base_parameters + trained,
     )
     write_text_atomic(partial / RECORD, record.model_dump_json(indent=2) + "\n")
     put_in_place(partial, run.adapter(record.id))
     return record
+
+
+def _num_parameters(weights: Path) -> int:
+    with safe_open(weights, framework="pt") as file:
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 - no mapping
 
 
 def put_in_place(folder: Path, place: Path) -> None:
@@ -103,6 +117,15 @@ def put_in_place(folder: Path, place: Path) -> None:
         place.rename(before)
     folder.rename(place)
     shutil.rmtree(before, ignore_errors=True)
+
+
+def remove_adapter(run: RunDir, adapter_id: str) -> bool:
+    """Remove an adapter from the run. Returns whether it was there."""
+    folder = run.adapter(adapter_id)
+    if not folder.is_dir():
+        return False
+    shutil.rmtree(folder)
+    return True
 
 
 def _missing(folder: Path, names: Sequence[str]) -> str | None:

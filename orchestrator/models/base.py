@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -179,6 +180,17 @@ class BaseWeights:
             return None
         with safe_open(self._folder / self._files[name], framework="pt") as file:
             return tuple(file.get_slice(name).get_shape())
+
+    def num_parameters(self) -> int:
+        """Numbers in all tensors, from the headers of the files."""
+        by_file: dict[str, list[str]] = {}
+        for name, file_name in self._files.items():
+            by_file.setdefault(file_name, []).append(name)
+        count = 0
+        for file_name, names in by_file.items():
+            with safe_open(self._folder / file_name, framework="pt") as file:
+                count += sum(math.prod(file.get_slice(name).get_shape()) for name in names)
+        return count
 
     def tensor(self, name: str) -> torch.Tensor:
         """A tensor as stored, on the CPU."""

@@ -85,7 +85,10 @@ def _refuse_other_config(run: RunDir, config: RunConfig) -> None:
         what = f"the stored configuration cannot be read by this version ({reason})"
         raise RunConflictError(what, where=str(run.config), fix=fix) from None
     current = config.model_dump(mode="json")
+    _refuse_fewer_trials(run, stored["search"]["num_trials"], config.search.num_trials)
     for content in (stored, current):
+        content["search"].pop("num_trials")
+        content.pop("name")  # the folder's own
         for section in FREE_FIELDS:
             content.pop(section, None)
         for source in content["data"]["sources"]:
@@ -95,6 +98,16 @@ def _refuse_other_config(run: RunDir, config: RunConfig) -> None:
     if differences:
         what = f"the run {config.name!r} was made with another configuration; {'; '.join(differences)}"
         raise RunConflictError(what, where=str(run.root), fix=fix)
+
+
+def _refuse_fewer_trials(run: RunDir, before: int, wanted: int) -> None:
+    """A search can be given more trials, and fewer until it has begun."""
+    if wanted < before and "search" in read_ledger(run).stages:
+        raise RunConflictError(
+            f"the search of this run has {before} trials; it can be given more, but not fewer ({wanted})",
+            where=str(run.root),
+            fix=f"Set search.num_trials to {before} or more, or give this run another name; nothing was changed",
+        )
 
 
 def _differences(old: Any, new: Any, path: tuple[str, ...]) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Stopping trials that lag at equal steps: successive halving that cuts a whole rung, Ray's ASHA, or nothing."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ray.tune.experiment import Trial
@@ -9,8 +9,9 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from orchestrator.config.schema import SearchConfig
 from orchestrator.core.errors import ConfigError
-from orchestrator.core.records import JsonObject
+from orchestrator.core.records import JsonObject, TrialRecord
 from orchestrator.search.names import in_order
+from orchestrator.search.parts import losses_of
 from orchestrator.search.space import num_trials
 from orchestrator.training.plan import TrainPlan
 
@@ -39,8 +40,10 @@ def rung_steps(plan: TrainPlan, reduction_factor: int) -> tuple[int, ...]:
     return tuple(rungs)
 
 
-def make_scheduler(search: SearchConfig, plan: TrainPlan) -> TrialScheduler:
+def make_scheduler(search: SearchConfig, plan: TrainPlan, earlier: Sequence[TrialRecord] = ()) -> TrialScheduler:
     """What stops trials by eval loss over optimizer steps: successive halving, Ray's ASHA, or nothing.
+
+    Trials of the search that ended `earlier` count at the rungs that they reached.
 
     By default Ray takes its count of reports as time, which restarts at 1 with a restarted trial; steps do not.
     """
@@ -48,9 +51,12 @@ def make_scheduler(search: SearchConfig, plan: TrainPlan) -> TrialScheduler:
         case "halving":
             factor = search.reduction_factor
             rungs = rung_steps(plan, factor)
-            return SuccessiveHalving(rungs, reduction_factor=factor, keep=search.keep, num_trials=num_trials(search))
+            halving = SuccessiveHalving(rungs, reduction_factor=factor, keep=search.keep, num_trials=num_trials(search))
+            halving.remember(earlier)
+            return halving
         case "asha":  # arXiv 1810.05934
-            return ASHAScheduler(
+            return _Asha(
+                earlier,
                 time_attr="step",
                 max_t=plan.max_steps + 1,  # at its last step a trial ends by itself
                 grace_period=first_rung(plan),
@@ -58,6 +64,24 @@ def make_scheduler(search: SearchConfig, plan: TrainPlan) -> TrialScheduler:
             )
         case "none":
             return FIFOScheduler()
+
+
+class _Asha(ASHAScheduler):  # type: ignore[misc]  # ray ships no types for it
+    """Ray's ASHA that has heard of the trials that ended `earlier`."""
+
+    def __init__(self, earlier: Sequence[TrialRecord], **settings: Any) -> None:
+        super().__init__(**settings)
+        self._earlier = earlier
+
+    def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
+        """Take metric and mode from Tune's configuration, and hear of the earlier trials."""
+        is_set: bool = super().set_search_properties(metric, mode, **spec)
+        for record in self._earlier if is_set else ():
+            trial = Trial("earlier", stub=True, trial_id=record.trial_id)
+            self.on_trial_add(None, trial)
+            for step, loss in losses_of(record):
+                self.on_trial_result(None, trial, {self._time_attr: step, metric: loss})
+        return is_set
 
 
 def survivors(recorded: Mapping[str, float], reduction_factor: int) -> frozenset[str]:
@@ -94,6 +118,15 @@ class SuccessiveHalving(FIFOScheduler):  # type: ignore[misc]  # ray ships no ty
         self._recorded: dict[int, dict[str, float]] = {rung: {} for rung in sorted(rungs)}
         self._goes_on: dict[int, dict[str, bool]] = {rung: {} for rung in self._recorded}
         self._mode: str | None = None
+
+    def remember(self, earlier: Iterable[TrialRecord]) -> None:
+        """Record trials of the same search that ended: each went on past every rung before its last evaluation."""
+        for record in earlier:
+            losses = dict(losses_of(record))
+            for rung, recorded in self._recorded.items():
+                if rung in losses:
+                    recorded[record.trial_id] = losses[rung]
+                    self._goes_on[rung][record.trial_id] = rung < max(losses)
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
         """Take metric and mode from Tune's configuration; False if they were set before."""

@@ -13,7 +13,7 @@ from ray.exceptions import RayActorError
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import OrchestratorError, SearchError, causes
 from orchestrator.core.files import write_text_atomic
-from orchestrator.core.progress import say
+from orchestrator.core.progress import doing, say
 from orchestrator.multi_lora.actor import EngineActor
 from orchestrator.multi_lora.checkpoint import read_progress, step_folder
 from orchestrator.multi_lora.messages import EnginePlan, EngineStatus
@@ -61,7 +61,8 @@ def start_engines(config: RunConfig, plan: TrainPlan, storage: Path, *, num_tria
     say(f"Starting {devices} {'engine' if devices == 1 else 'engines'} for multi-LoRA training ...")
     handles = tuple(_start(engine, plan, storage, number) for number, engine in enumerate(plans))
     try:
-        engines = SearchEngines(handles, tuple(_statuses(handles)))
+        with doing("loading the base and measuring how many trials train at once"):
+            engines = SearchEngines(handles, tuple(_statuses(handles)))
         say(_describe(engines))
         yield engines
         _keep_use(handles, storage)

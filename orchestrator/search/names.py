@@ -1,7 +1,7 @@
 """Names of trials, and the one key of their configuration. Light: every trial's process imports it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,8 @@ from orchestrator.core.files import digest_of, write_text_atomic
 
 HYPERPARAMETERS = "hyperparameters"
 """The one key of every trial's config; its value holds r, alpha and learning_rate."""
+
+PREFIX = "trial-"
 
 
 def give_name(known: Path, trial: Any) -> str:
@@ -21,7 +23,15 @@ def give_name(known: Path, trial: Any) -> str:
     if trial.trial_id not in ids:
         ids.append(trial.trial_id)
         write_text_atomic(known, json.dumps(ids) + "\n")
-    return f"trial-{ids.index(trial.trial_id) + 1}"
+    return f"{PREFIX}{ids.index(trial.trial_id) + 1}"
+
+
+def forget_names(known: Path, in_use: Sequence[str]) -> None:
+    """Before an experiment starts anew: take back the names that were given after the last of those `in_use`."""
+    if known.is_file():
+        ids = json.loads(known.read_text(encoding="utf-8"))
+        last = max((int(name.removeprefix(PREFIX)) for name in in_use), default=0)
+        write_text_atomic(known, json.dumps(ids[:last]) + "\n")
 
 
 def in_order(name: str) -> tuple[int, str]:

@@ -19,8 +19,9 @@ from ray.tune.search.search_algorithm import SearchAlgorithm
 
 from orchestrator.config.schema import RangeConfig, SearchConfig, SpaceConfig
 from orchestrator.core.errors import ModelNotFoundError
-from orchestrator.core.records import JsonObject
+from orchestrator.core.records import JsonObject, TrialRecord
 from orchestrator.search.names import HYPERPARAMETERS
+from orchestrator.search.parts import Part, losses_of
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # also for a study that is restored
 
@@ -139,10 +140,10 @@ def _nearest(values: Sequence[Number], known: float) -> Number:
     return min(values, key=distance)
 
 
-def param_space(search: SearchConfig, space: ResolvedSpace) -> dict[str, Any]:
-    """Ray Tune's `param_space`: a grid of whole points, or a distribution for each hyperparameter."""
+def param_space(search: SearchConfig, space: ResolvedSpace, part: Part) -> dict[str, Any]:
+    """Ray Tune's `param_space`: the part's points of a grid, or a distribution for each hyperparameter."""
     if search.searcher == "grid":
-        return {HYPERPARAMETERS: tune.grid_search(grid_points(search))}
+        return {HYPERPARAMETERS: tune.grid_search(grid_points(search)[part.first - 1 : part.last])}
     rates = space.learning_rate
     drawn = tune.loguniform(rates.min, rates.max) if isinstance(rates, RangeConfig) else tune.choice(list(rates))
     choices = {"r": tune.choice(list(space.r)), "alpha": tune.choice(list(space.alpha))}
@@ -163,14 +164,24 @@ def num_trials(search: SearchConfig) -> int:
     return len(grid_points(search)) if search.searcher == "grid" else search.num_trials
 
 
-def make_searcher(search: SearchConfig, space: ResolvedSpace, *, max_concurrent: int) -> Searcher | SearchAlgorithm:
+def make_searcher(
+    search: SearchConfig, space: ResolvedSpace, earlier: Sequence[TrialRecord] = (), *, max_concurrent: int
+) -> Searcher | SearchAlgorithm:
     """What proposes the points, the known ones first; a grid has none and keeps its order.
 
+    After `earlier` trials of the same search, Optuna knows their points and losses, and the known ones had their turn.
     Seeded, so that the same config proposes the same points (Optuna: given equal losses).
     """
+    seed = search.seed + len(earlier)
     if search.searcher == "optuna":
-        flat = [{f"{HYPERPARAMETERS}/{key}": value for key, value in point.items()} for point in space.first_points]
-        optuna_search = OptunaSearch(seed=search.seed, points_to_evaluate=flat)  # Ray flattens the space
+        losses = [losses_of(record) for record in earlier]
+        known = [(record.hyperparameters, its[-1][1]) for record, its in zip(earlier, losses, strict=True) if its]
+        points = [point for point, _ in known] or space.first_points[len(earlier) :]
+        # Ray flattens the space.
+        flat = [{f"{HYPERPARAMETERS}/{key}": value for key, value in point.items()} for point in points]
+        rewards = [loss for _, loss in known] or None
+        optuna_search = OptunaSearch(seed=seed, points_to_evaluate=flat, evaluated_rewards=rewards)
         return ConcurrencyLimiter(optuna_search, max_concurrent=max_concurrent)
-    points = None if search.searcher == "grid" else [{HYPERPARAMETERS: point} for point in space.first_points]
-    return BasicVariantGenerator(points_to_evaluate=points, random_state=search.seed, max_concurrent=max_concurrent)
+    first = () if search.searcher == "grid" else space.first_points[len(earlier) :]
+    points = [{HYPERPARAMETERS: point} for point in first]
+    return BasicVariantGenerator(points_to_evaluate=points, random_state=seed, max_concurrent=max_concurrent)

@@ -13,8 +13,8 @@ from ray.train.torch import TorchTrainer
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import DivergedError, OrchestratorError, TrainingError, causes
 from orchestrator.core.files import digest_of, dump_jsonl, write_text_atomic
-from orchestrator.core.progress import say
-from orchestrator.core.records import TrialRecord
+from orchestrator.core.progress import doing, say
+from orchestrator.core.records import StopReason, TrialRecord
 from orchestrator.data.card import TokenCard
 from orchestrator.data.tokens.store import tokenize_run
 from orchestrator.models.base import base_folder, empty_base
@@ -22,10 +22,17 @@ from orchestrator.models.targets import require_targets
 from orchestrator.run.cluster import worker_shape
 from orchestrator.run.deaths import SAVES_TRAINING_MEMORY, why_it_died
 from orchestrator.run.paths import RunDir, SplitName
-from orchestrator.training.outcome import RecordProgress, describe_trial, keep_best, read_progress, read_trial
+from orchestrator.training.outcome import (
+    RecordProgress,
+    describe_trial,
+    keep_best,
+    read_progress,
+    read_trial,
+    stop_reason,
+)
 from orchestrator.training.plan import TrainPlan, plan_training
 from orchestrator.training.trackers import tracked
-from orchestrator.training.tracking import RunInfo, Trackers, TrialEnd
+from orchestrator.training.tracking import RunInfo, Trackers
 from orchestrator.training.worker import train_worker
 
 ONLY_TRIAL = "adapter-1"
@@ -44,7 +51,8 @@ def prepare_plan(config: RunConfig, run: RunDir) -> TrainPlan:
     shape = worker_shape(config.resources)
     base = empty_base(base_folder(config.model), trust_remote_code=config.model.trust_remote_code)
     require_targets(base, config.lora.target_modules)
-    cards = tokenize_run(config, run)
+    with doing("tokenising"):
+        cards = tokenize_run(config, run)
     _say_what_is_left_out(cards)
     return plan_training(config, run, shape, num_samples=cards["train"].samples)
 
@@ -99,7 +107,8 @@ def fit(trainer: TorchTrainer) -> None:
         OrchestratorError: The worker's own error where it raised one of ours, else TrainingError.
     """
     try:
-        trainer.fit()
+        with doing("waiting for the next evaluation"):
+            trainer.fit()
     except TrainingFailedError as error:
         raise explain_failure(error) from error
 
@@ -120,28 +129,28 @@ def explain_failure(error: BaseException) -> OrchestratorError:
 @contextmanager
 def _as_trial(trackers: Trackers, storage: Path, name: str, plan: TrainPlan) -> Iterator[None]:
     """Report a job to the trackers as one trial while its driver waits in `fit`."""
-    trackers.trial_started(ONLY_TRIAL, plan.hyperparameters, read_trial(storage, name).steps)
+    before = read_trial(storage, name).steps
+    trackers.trial_started(ONLY_TRIAL, plan.hyperparameters, before)
     finished = threading.Event()
-    status: TrialEnd = "failed"
-    thread = threading.Thread(target=_follow, args=(storage / name, trackers, finished), daemon=True)
+    reason: StopReason = "failed"
+    thread = threading.Thread(target=_follow, args=(storage / name, trackers, finished, before), daemon=True)
     thread.start()
     try:
         yield
-        status = "ended"
+        reason = stop_reason(read_trial(storage, name), plan, failed=False)
     finally:
         finished.set()
         thread.join()
-        is_diverged = status == "ended" and read_trial(storage, name).diverged
-        trackers.trial_ended(ONLY_TRIAL, "diverged" if is_diverged else status)
+        trackers.trial_ended(ONLY_TRIAL, reason)
 
 
-def _follow(job: Path, trackers: Trackers, finished: threading.Event) -> None:
-    """Pass on each report of a job once Ray's controller has recorded it."""
-    told, last_look = -1, False
+def _follow(job: Path, trackers: Trackers, finished: threading.Event, told: int) -> None:
+    """Pass on each report of a job after step `told` once Ray's controller has recorded it."""
+    last_look = False
     while not last_look:
         last_look = finished.wait(POLL_S)
         progress = read_progress(job)
-        if progress is not None and progress.step != told:
+        if progress is not None and progress.step > told:
             trackers.metrics(ONLY_TRIAL, progress.step, progress.metrics)
             told = progress.step
 

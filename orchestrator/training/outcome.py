@@ -11,7 +11,7 @@ from orchestrator.chat.template import served_template
 from orchestrator.core.files import parse_line, write_text_atomic
 from orchestrator.core.records import EvalPoint, Record, StopReason, TrialRecord, TrialStatus, reason_to_stop
 from orchestrator.models.adapters import keep_adapter
-from orchestrator.models.base import base_folder, load_tokenizer
+from orchestrator.models.base import BaseWeights, base_folder, load_tokenizer
 from orchestrator.run.paths import RunDir
 from orchestrator.training.plan import TrainPlan
 
@@ -105,9 +105,17 @@ def keep_best(trial: TrainedTrial, run: RunDir, plan: TrainPlan, record: TrialRe
     """Copy the trial's best adapter, if any, into the run. Returns the record with the adapter's id."""
     if record.best_step is None or trial.best_checkpoint is None:
         return record
-    tokenizer = load_tokenizer(base_folder(plan.model), trust_remote_code=plan.model.trust_remote_code)
+    folder = base_folder(plan.model)
+    tokenizer = load_tokenizer(folder, trust_remote_code=plan.model.trust_remote_code)
     tokenizer.chat_template = served_template(str(tokenizer.chat_template), thinking=plan.thinking)
-    adapter = keep_adapter(trial.best_checkpoint, run, record, base=plan.model.base, tokenizer=tokenizer)
+    adapter = keep_adapter(
+        trial.best_checkpoint,
+        run,
+        record,
+        base=plan.model.base,
+        tokenizer=tokenizer,
+        base_parameters=BaseWeights(folder).num_parameters(),
+    )
     return record.model_copy(update={"adapter_id": adapter.id})
 
 

@@ -4,8 +4,9 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-from orchestrator.core.progress import TrialBoard
-from orchestrator.training.tracking import RunInfo, Tracker, Trackers, TrialEnd
+from orchestrator.core.board import RUNNING, TrialBoard
+from orchestrator.core.records import StopReason
+from orchestrator.training.tracking import RunInfo, Tracker, Trackers
 
 
 class ProgressBoard:
@@ -18,23 +19,23 @@ class ProgressBoard:
 
     def run_started(self, run: RunInfo) -> None:
         """Show an empty board."""
-        self._board = TrialBoard(run.num_trials, run.max_steps).__enter__()
+        self._board = TrialBoard(run.num_trials, run.max_steps, run.num_ended).__enter__()
 
     def trial_started(self, trial: str, hyperparameters: Mapping[str, float | int], step: int) -> None:
         """Add a row, or show its trial running again."""
         self._started[trial] = hyperparameters
         self._latest.setdefault(trial, (step, None))
-        self._show(trial, "running")
+        self._show(trial, RUNNING)
 
     def metrics(self, trial: str, step: int, values: Mapping[str, float]) -> None:
         """Update the trial's row."""
         loss = values["eval_loss"]
         self._latest[trial] = (step, loss if math.isfinite(loss) else None)
-        self._show(trial, "running" if math.isfinite(loss) else "diverged")
+        self._show(trial, RUNNING)
 
-    def trial_ended(self, trial: str, status: TrialEnd) -> None:
+    def trial_ended(self, trial: str, reason: StopReason) -> None:
         """Show how the trial ended."""
-        self._show(trial, status)
+        self._show(trial, reason.replace("_", " "))
 
     def run_ended(self) -> None:
         """Leave the board as it is."""

@@ -6,21 +6,23 @@ Tracking decides nothing, and a tracker that raises never ends a training: it is
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 from orchestrator.core.progress import say
-
-TrialEnd = Literal["ended", "diverged", "failed"]
-"""How a trial ended. `ended`: at its last step, out of patience, or stopped for lagging; `trials.jsonl` says which."""
+from orchestrator.core.records import StopReason
 
 
 @dataclass(frozen=True)
 class RunInfo:
-    """A training or search as it starts: the run's folder, its trials, and the steps of a full trial."""
+    """A training or search as it starts: the run's folder, its trials, and the steps of a full trial.
+
+    Of the `num_trials`, `num_ended` ended in an earlier session; nothing more is heard of them.
+    """
 
     folder: Path
     num_trials: int
     max_steps: int
+    num_ended: int = 0
 
 
 class Tracker(Protocol):
@@ -36,9 +38,12 @@ class Tracker(Protocol):
         """A trial begins, at step 0 or where it was interrupted."""
 
     def metrics(self, trial: str, step: int, values: Mapping[str, float]) -> None:
-        """A trial evaluated: `eval_loss` (NaN if it diverged) and, where known, `train_loss` and `tokens`."""
+        """A trial evaluated, for the first time at this step.
 
-    def trial_ended(self, trial: str, status: TrialEnd) -> None:
+        `values` are `eval_loss` (NaN if it diverged) and, where known, `train_loss` and `tokens`.
+        """
+
+    def trial_ended(self, trial: str, reason: StopReason) -> None:
         """A trial will report no more."""
 
     def run_ended(self) -> None:
@@ -63,9 +68,9 @@ class Trackers:
         """See `Tracker`."""
         self._tell(lambda tracker: tracker.metrics(trial, step, values))
 
-    def trial_ended(self, trial: str, status: TrialEnd) -> None:
+    def trial_ended(self, trial: str, reason: StopReason) -> None:
         """See `Tracker`."""
-        self._tell(lambda tracker: tracker.trial_ended(trial, status))
+        self._tell(lambda tracker: tracker.trial_ended(trial, reason))
 
     def run_ended(self) -> None:
         """See `Tracker`."""

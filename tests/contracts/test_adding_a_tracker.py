@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from builders import make_plan
+
 ROOT = Path(__file__).resolve().parents[2]
 LAST_ROW = "    ProgressBoard,\n"
 TRACKER = '''
@@ -16,7 +18,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from orchestrator.training.tracking import RunInfo, TrialEnd
+from orchestrator.core.records import StopReason
+from orchestrator.training.tracking import RunInfo
 
 
 class Notes:
@@ -32,8 +35,8 @@ class Notes:
     def metrics(self, trial: str, step: int, values: Mapping[str, float]) -> None:
         self._note("metrics", trial, step, dict(values))
 
-    def trial_ended(self, trial: str, status: TrialEnd) -> None:
-        self._note("trial_ended", trial, status)
+    def trial_ended(self, trial: str, reason: StopReason) -> None:
+        self._note("trial_ended", trial, reason)
 
     def run_ended(self) -> None:
         self._note("run_ended")
@@ -44,17 +47,19 @@ class Notes:
 '''
 PROGRAM = """
 import pickle
+import sys
 from pathlib import Path
 
 from ray.tune.experiment import Trial
 
-from orchestrator.search.run import TellTrackers
+from orchestrator.search.tell import TellTrackers
+from orchestrator.training.plan import TrainPlan
 from orchestrator.training.trackers import tracked
 from orchestrator.training.tracking import RunInfo
 
 points = [{"step": 5, "eval_loss": 2.0, "train_loss": 2.5}]
 with tracked(RunInfo(Path.cwd(), num_trials=2, max_steps=10)) as trackers:
-    tell = TellTrackers(trackers)
+    tell = TellTrackers(trackers, TrainPlan.model_validate_json(sys.argv[1]))
     for name, result in (
         ("trial-1", {"step": 5, "eval_loss": 2.0, "diverged": False, "curve": points, "tokens": 70}),
         ("trial-2", {"step": 5, "eval_loss": 1e9, "diverged": True, "curve": []}),
@@ -83,9 +88,8 @@ def test_a_tracker_is_one_file_and_one_row(tmp_path: Path) -> None:
     )
     table.write_text(changed, encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(tree)}
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
-    )
+    command = [sys.executable, "-c", PROGRAM, make_plan(max_steps=10).model_dump_json()]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     notes = [json.loads(line) for line in (tmp_path / "notes.jsonl").read_text(encoding="utf-8").splitlines()]
     assert str(notes.pop(5)[3]) == "{'eval_loss': nan}"
@@ -93,7 +97,7 @@ def test_a_tracker_is_one_file_and_one_row(tmp_path: Path) -> None:
         ["run_started", 2, 10],
         ["trial_started", "trial-1", {"r": 8}, 0],
         ["metrics", "trial-1", 5, {"eval_loss": 2.0, "train_loss": 2.5, "tokens": 70.0}],
-        ["trial_ended", "trial-1", "ended"],
+        ["trial_ended", "trial-1", "lagging"],
         ["trial_started", "trial-2", {"r": 8}, 0],
         ["trial_ended", "trial-2", "diverged"],
         ["trial_ended", "trial-2", "failed"],

@@ -121,7 +121,7 @@ def test_a_finished_run_is_scored_on_one_more_suite_and_set_beside_another(confi
     scores = json.loads((run / "evals" / "base" / "scores.json").read_text(encoding="utf-8"))
     assert scores["suites"]["asked"]["case_accuracy"]["n"] == 1
 
-    rescored = orchestrator("evaluate", str(config), "--rescore")
+    rescored = orchestrator("evaluate", str(run), "--rescore")
     assert rescored.returncode == 0, rescored.stderr
     assert json.loads((run / "evals" / "base" / "scores.json").read_text(encoding="utf-8")) == scores
 

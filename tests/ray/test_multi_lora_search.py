@@ -285,6 +285,33 @@ def test_a_search_whose_driver_was_killed_goes_on_with_the_same_command(
     assert len(after) == 3
 
 
+def test_a_search_that_is_given_more_trials_trains_only_those_even_if_it_is_killed_meanwhile(
+    storage: Path, undisturbed: tuple[list[TrialRecord], RunDir], tmp_path: Path
+) -> None:
+    settings = content(storage, "more", num_trials=2)
+    records, run = searched(settings)
+    assert [record.trial_id for record in records] == ["trial-1", "trial-2"]
+    before = {path: path.stat().st_mtime_ns for path in trials_folder(run).rglob("*") if "trial-" in str(path)}
+    more = content(storage, "more", num_trials=3)
+    with job(more, tmp_path) as first:
+        wait_until(lambda: first.poll() is not None or in_the_middle(run), seconds=120)
+        first.kill()
+        assert first.wait() == -signal.SIGKILL
+        assert in_the_middle(run)
+    with job(more, tmp_path) as second:
+        told = "".join(second.communicate(timeout=240))
+        assert second.returncode == 0, told
+    assert_same(list(read_jsonl(run.trials, TrialRecord)), undisturbed[0])
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert "trial-1 begins" not in told
+    use = EngineUse.model_validate_json((trials_folder(run) / "engine-0-use.json").read_text())
+    assert 0 < use.tokens <= (by_rate(records)[GOOD].tokens or 0)
+    with job(settings, tmp_path) as fewer:
+        told = "".join(fewer.communicate(timeout=240))
+        assert fewer.returncode == 3
+    assert "has 3 trials; it can be given more, but not fewer (2)" in told
+
+
 def test_two_engines_share_the_trials_and_refill_the_slots_of_those_that_were_stopped(storage: Path) -> None:
     space = {"r": [4, 8], "alpha": [16], "learning_rate": [GOOD, 1e-9, 2e-9]}
     settings = content(storage, "halving", cpus=1, scheduler="halving", space=space, num_trials=6)

@@ -77,15 +77,34 @@ def test_a_grid_marks_the_diverged_stops_the_laggards_and_keeps_the_best(
     require_all_is_tracked(watching, records)
 
 
+@pytest.mark.usefixtures("joins_cluster")
+def test_an_isolated_search_that_is_given_one_more_trial_trains_only_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = {"r": [8], "alpha": [16], "learning_rate": [1e-2, 1e-3]}
+    settings = {"searcher": "grid", "keep": 1, "runner": "isolated", "space": space, "scheduler": "none"}
+    one, two = (search_config(tmp_path, "more", num_trials=number, **settings) for number in (1, 2))
+    run = prepared(one)
+    with cluster_session(one):
+        first = run_search(one, run)
+    watching = watch(monkeypatch)
+    with cluster_session(two):
+        both = run_search(two, run)
+    assert [trial for trial, *_ in watching.of("trial_started")] == ["trial-2"]
+    assert [record for record in both if record.trial_id == "trial-1"] == [
+        first[0].model_copy(update={"adapter_id": both[0].adapter_id if both[0].trial_id == "trial-1" else None})
+    ]
+    assert len(both) == 2
+    assert len(list_adapters(run)) == 1
+
+
 def require_all_is_tracked(watching: Watching, records: list[TrialRecord]) -> None:
     """Trackers heard of each trial's start, of every point of its curve, and of its end."""
     assert [watching.calls[0][0], watching.calls[-1][0]] == ["run_started", "run_ended"]
     assert watching.calls[0][1].num_trials == len(records)
     started = {trial: hyperparameters for trial, hyperparameters, _ in watching.of("trial_started")}
     assert started == {record.trial_id: record.hyperparameters for record in records}
-    assert dict(watching.of("trial_ended")) == {
-        record.trial_id: "diverged" if record.status == "diverged" else "ended" for record in records
-    }
+    assert dict(watching.of("trial_ended")) == {record.trial_id: record.stop_reason for record in records}
     for record in records:
         told = [(step, its["eval_loss"]) for trial, step, its in watching.of("metrics") if trial == record.trial_id]
         assert {(point.step, point.eval_loss) for point in record.curve} >= {point for point in told if point[1] < 1e9}
@@ -135,3 +154,15 @@ def test_optuna_proposes_points_inside_the_space_and_the_multi_lora_engine_train
         assert [point.step for point in record.curve] == list(range(1, 10))
     assert len(list_adapters(run)) == 2
     require_all_is_tracked(watching, records)
+
+    more = config.model_copy(update={"search": config.search.model_copy(update={"num_trials": 6})})
+    with cluster_session(more):
+        further = run_search(more, run)
+    assert {record.trial_id for record in further} == {f"trial-{number}" for number in range(1, 7)}
+    assert [record.curve for record in further if record.trial_id in {its.trial_id for its in records}] == [
+        its.curve for its in records
+    ]
+    assert len({record.hyperparameters["learning_rate"] for record in further}) == 6
+    kept = [record.trial_id for record in further if record.adapter_id]
+    assert kept == [record.trial_id for record in further[:2]]
+    assert [adapter.id for adapter in list_adapters(run)] == kept

@@ -61,7 +61,7 @@ def test_two_workers_train_one_adapter_that_changes_the_base(storage: Path, monk
         6,
         {"eval_loss": record.curve[-1].eval_loss, "train_loss": record.curve[-1].train_loss, "tokens": record.tokens},
     ]
-    assert watching.of("trial_ended") == [[name, "ended"]]
+    assert watching.of("trial_ended") == [[name, "finished"]]
     assert [watching.calls[0][0], watching.calls[-1][0]] == ["run_started", "run_ended"]
     assert record.best_eval_loss == min(point.eval_loss for point in record.curve)
     assert record.best_step in (2, 4, 6)

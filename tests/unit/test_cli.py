@@ -14,7 +14,9 @@ from typer.testing import CliRunner
 
 from orchestrator import cli
 from orchestrator.config.load import load_config
-from orchestrator.core.errors import OrchestratorError
+from orchestrator.config.schema import RunConfig
+from orchestrator.core.errors import ConfigError, OrchestratorError
+from orchestrator.run.find import find_config
 
 COMMANDS = ("init", "schema", "prepare", "train", "search", "evaluate", "report", "run", "submit", "doctor")
 
@@ -42,6 +44,12 @@ def test_the_help_lists_every_command(tmp_path: Path) -> None:
     assert all(f" {command} " in result.stdout for command in COMMANDS)
 
 
+def test_alone_it_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run_command([]) == 0
+    shown = capsys.readouterr().out
+    assert all(f" {command} " in shown for command in COMMANDS)
+
+
 def test_the_version_is_the_installed_one(tmp_path: Path) -> None:
     result = orchestrator("--version", cwd=tmp_path)
     assert (result.returncode, result.stdout.strip()) == (0, importlib.metadata.version("tool-lora-orchestrator"))
@@ -60,7 +68,10 @@ def test_the_version_is_the_installed_one(tmp_path: Path) -> None:
         (["submit", "a.yaml"], "--address"),
         (["run", "missing.yaml"], "missing.yaml: there is no such file"),
         (["submit", "missing.yaml", "--address", "http://x"], "missing.yaml: there is no such file"),
-        ([], "Missing command"),
+        (["train", "a.yaml", "--epochs", "3"], "A setting is given as --set train.epochs=3."),
+        (["train", "a.yaml", "--learning-rate=1e-4"], "A setting is given as --set train.learning_rate=1e-4 or "),
+        (["run", "a.yaml", "--max-concurrent"], "--set search.max_concurrent=VALUE"),
+        (["evaluate", "nowhere"], "nowhere: there is neither a configuration file nor a run called so"),
     ],
 )
 def test_bad_usage_exits_3_with_a_message_and_no_traceback(
@@ -139,6 +150,44 @@ def test_a_stages_own_options_reach_its_job(job: str, options: list[str], tmp_pa
     assert json.loads((tmp_path / "received.json").read_text()) == options
 
 
+def stored_run(storage: Path, name: str, **settings: object) -> Path:
+    """A run's folder with its resolved configuration, made elsewhere."""
+    folder = storage / name
+    folder.mkdir(parents=True)
+    config = RunConfig.model_validate({"name": "elsewhere", "train": {"seed": 7}, **settings})
+    (folder / "config.json").write_text(config.model_dump_json())
+    return folder
+
+
+@pytest.mark.parametrize("given", ["demo", "runs/demo", "kept/demo"])
+def test_a_run_is_its_own_configuration(given: str, tmp_path: Path) -> None:
+    code = "import shutil, sys\nshutil.copy(sys.argv[2], 'received.json')\n"
+    stand_in_for("evaluate", code, tmp_path)
+    folder = stored_run(tmp_path / given.rpartition("/")[0] if "/" in given else tmp_path / "runs", "demo")
+    result = orchestrator("evaluate", given, "--set", "eval.max_cases=5", cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    received = load_config(tmp_path / "received.json")
+    assert (received.name, received.train.seed, received.eval.max_cases) == ("demo", 7, 5)
+    assert received.resources.storage_path == str(folder.parent)
+
+
+def test_a_run_is_found_in_the_storage_that_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = stored_run(tmp_path / "far", "5")
+    path, overrides = find_config(Path("5"), ["resources.storage_path=far"])
+    config = load_config(path, overrides)
+    assert (path, config.name, config.resources.storage_path) == (folder / "config.json", "5", str(tmp_path / "far"))
+
+
+def test_what_is_both_a_file_and_a_run_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    stored_run(tmp_path / "runs", "demo")
+    Path("demo").write_text("name: demo\n")
+    with pytest.raises(ConfigError, match=r"demo: this may be demo or .*runs/demo\. Write the path"):
+        find_config(Path("demo"), [])
+    assert find_config(Path("runs/demo"), [])[0] == tmp_path / "runs" / "demo" / "config.json"
+
+
 @pytest.mark.parametrize("code", [0, 1, 2, 3, 130])
 def test_the_exit_code_of_a_child_is_forwarded(code: int) -> None:
     assert cli.run_child([sys.executable, "-c", f"raise SystemExit({code})"]) == code
@@ -207,6 +256,9 @@ def test_init_writes_a_config_that_loads_and_never_replaces_one_unasked(
     assert cli.run_command(["init", "mine.yaml"]) == 0
     assert "orchestrator check mine.yaml" in capsys.readouterr().out
     assert load_config(Path("mine.yaml")).name == "my-first-run"
+    first_line = Path("mine.yaml").read_text().partition("\n")[0]
+    assert first_line == f"# yaml-language-server: $schema={cli.SCHEMA_FILE}"
+    assert "RunConfig" in json.loads(Path(cli.SCHEMA_FILE).read_text())["title"]
     Path("mine.yaml").write_text("name: precious\n")
     assert cli.run_command(["init", "mine.yaml"]) == 3
     assert Path("mine.yaml").read_text() == "name: precious\n"

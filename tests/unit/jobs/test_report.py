@@ -73,11 +73,13 @@ def test_the_gist_is_printed_and_a_gate_that_is_met_exits_0(
 ) -> None:
     assert report_with_gate(tmp_path, 0.9) == DONE
     lines = capsys.readouterr().out.splitlines()
-    adapter = next(line for line in lines if line.startswith(ADAPTER))
-    assert "r 16 alpha 32 learning_rate 0.005" in adapter
-    assert "0.900 [0.850, 0.950] n=100" in adapter
-    assert adapter.count("not scored") == 3
-    assert any(line.startswith("base") and "0.050 [0.000, 0.100] n=100" in line for line in lines)
+    head = lines.index(next(line for line in lines if line.split() == [ADAPTER, "base"]))
+    table = {line[:20].strip(): line[20:].split() for line in lines[head + 1 : head + 5]}
+    assert table["r"] == ["16", "-"]
+    assert table["learning rate"] == ["0.005", "-"]
+    validity = next(line for line in lines if line.startswith("Tool-call validity (100)"))
+    assert "0.900 [0.850, 0.950]" in validity
+    assert "0.050 [0.000, 0.100]" in validity
     assert lines[-1] == f"Report: {scored_run.report / 'report.html'}"
     assert (scored_run.report / "report.html").is_file()
 

@@ -89,6 +89,7 @@ def test_an_adapter_is_kept_with_its_record(checkpoint: Path, run: RunDir) -> No
         eval_loss=0.5,
         step=10,
         trial_id="t0",
+        trained_parameters=sum(tensor.size for tensor in load_file(checkpoint / "adapter_model.safetensors").values()),
     )
     folder = run.adapter(record.id)
     assert read_adapter(folder) == record

@@ -8,6 +8,7 @@ import pytest
 import torch
 from huggingface_hub import snapshot_download
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from orchestrator.chat.template import qwen3_template
 from orchestrator.config.schema import ModelConfig
@@ -165,3 +166,8 @@ def test_the_digest_covers_weights_and_settings(folder: Path) -> None:
     shard = next(folder.glob("*.safetensors"))
     save_file({key: tensor + 1 for key, tensor in load_file(shard).items()}, shard)
     assert base_sha256(folder) not in (before, changed)
+
+
+def test_parameters_are_counted_from_the_files(model_folder: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(model_folder)
+    assert BaseWeights(model_folder).num_parameters() == model.num_parameters()

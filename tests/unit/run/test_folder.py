@@ -138,11 +138,11 @@ def worked_in(config: RunConfig) -> RunDir:
 
 def test_until_a_stage_is_done_the_configuration_may_change(tmp_path: Path) -> None:
     run = open_run(make_config(tmp_path, search=SearchConfig(num_trials=4)))
-    changed = make_config(tmp_path, search=SearchConfig(num_trials=5))
+    changed = make_config(tmp_path, search=SearchConfig(seed=5))
     assert open_run(changed) == run
     run_stage(run, "prepare", "digest", lambda: None)
-    with pytest.raises(RunConflictError, match="num_trials was 5, is 4"):
-        open_run(make_config(tmp_path, search=SearchConfig(num_trials=4)))
+    with pytest.raises(RunConflictError, match="seed was 5, is 0"):
+        open_run(make_config(tmp_path, search=SearchConfig(seed=0)))
 
 
 def test_a_stage_whose_output_is_gone_is_done_again(tmp_path: Path) -> None:
@@ -342,7 +342,18 @@ def test_the_lock_is_given_back_when_the_work_fails(tmp_path: Path) -> None:
             raise DataError("bad")
 
 
-def test_a_search_of_another_size_is_another_config(tmp_path: Path) -> None:
-    worked_in(make_config(tmp_path, search=SearchConfig(num_trials=4)))
-    with pytest.raises(RunConflictError, match=r"search\.num_trials was 4, is 5"):
-        open_run(make_config(tmp_path, search=SearchConfig(num_trials=5)))
+def test_a_search_can_be_given_more_trials_and_not_fewer_once_it_has_begun(tmp_path: Path) -> None:
+    four, five = (make_config(tmp_path, search=SearchConfig(num_trials=number)) for number in (4, 5))
+    run = worked_in(five)
+    assert open_run(four) == open_run(five) == run
+    run_stage(run, "search", "digest", lambda: None)
+    with pytest.raises(RunConflictError, match=r"has 5 trials; it can be given more, but not fewer \(4\)") as caught:
+        open_run(four)
+    assert "nothing was changed" in str(caught.value)
+    assert json.loads(run.config.read_text(encoding="utf-8"))["search"]["num_trials"] == 5
+    assert open_run(make_config(tmp_path, search=SearchConfig(num_trials=24))) == run
+
+
+def test_a_run_whose_folder_was_renamed_is_the_same_run(tmp_path: Path) -> None:
+    worked_in(make_config(tmp_path, name="before")).root.rename(tmp_path / "after")
+    assert open_run(make_config(tmp_path, name="after")).root == tmp_path / "after"

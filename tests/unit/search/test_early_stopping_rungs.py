@@ -1,5 +1,6 @@
 import itertools
 import math
+import pickle
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +12,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from orchestrator.config.schema import RunConfig, SearchConfig, TrainConfig
+from orchestrator.core.records import EvalPoint, TrialRecord
 from orchestrator.run.cluster import WorkerShape
 from orchestrator.run.paths import RunDir
 from orchestrator.search.early_stopping import SuccessiveHalving, first_rung, make_scheduler, rung_steps
@@ -147,3 +149,39 @@ def test_none_runs_every_trial_to_its_end() -> None:
     scheduler = make_scheduler(SearchConfig(scheduler="none"), make_plan())
     assert isinstance(scheduler, FIFOScheduler)
     assert scheduler.on_trial_result(None, None, {"step": 60, "eval_loss": 9.0}) == TrialScheduler.CONTINUE
+
+
+@either
+def test_trials_of_an_earlier_part_count_at_the_rungs_they_reached(name: Literal["halving", "asha"]) -> None:
+    """Alone, the later trial would be the best at its rung and go on."""
+    search = SearchConfig(scheduler=name, reduction_factor=3, keep=1, num_trials=4)
+    curves = ([(6, 1.0), (60, 0.5)], [(6, 2.0)], [(6, 3.0)])
+    earlier = [
+        TrialRecord(
+            trial_id=f"trial-{number}",
+            status="stopped_early",
+            hyperparameters={},
+            curve=tuple(EvalPoint(step=step, eval_loss=loss) for step, loss in curve),
+        )
+        for number, curve in enumerate(curves, 1)
+    ]
+    told = []
+    for records in ((), earlier):
+        scheduler = make_scheduler(search, make_plan(max_steps=60, eval_steps=6), records)
+        assert pickle.loads(pickle.dumps(scheduler)).set_search_properties("eval_loss", "min")
+        assert scheduler.set_search_properties("eval_loss", "min")
+        trial = Trial("stub", stub=True, trial_name_creator=lambda _: "trial-4")
+        scheduler.on_trial_add(None, trial)
+        told.append(decision(scheduler, trial, step=6, eval_loss=2.5))
+    assert told == [TrialScheduler.CONTINUE, TrialScheduler.STOP]
+
+
+def test_an_earlier_trial_that_went_on_is_not_judged_again() -> None:
+    search = SearchConfig(scheduler="halving", reduction_factor=3, keep=1, num_trials=3)
+    curve = tuple(EvalPoint(step=step, eval_loss=1.0) for step in (6, 12, 18, 24))
+    best = TrialRecord(trial_id="trial-1", status="completed", hyperparameters={}, curve=curve)
+    lost = TrialRecord(trial_id="trial-2", status="diverged", hyperparameters={}, curve=(), steps=6)
+    scheduler = make_scheduler(search, make_plan(max_steps=60, eval_steps=6), [best, lost])
+    assert scheduler.debug_string() == (
+        "Successive halving: 1 of 2 trials went on past step 6, 1 of 1 trials went on past step 18."
+    )

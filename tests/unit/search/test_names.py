@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from ray.tune.experiment import Trial
 
-from orchestrator.search.names import give_name, in_order, name_of_folder, name_of_storage, storage_name
+from orchestrator.search.names import forget_names, give_name, in_order, name_of_folder, name_of_storage, storage_name
 
 HYPERPARAMETERS = {"r": 8, "alpha": 16, "learning_rate": 1e-3}
 
@@ -24,6 +24,14 @@ def test_a_name_is_not_given_again_after_a_restart(tmp_path: Path) -> None:
     give_name(known, stub("a1b2c3d4"))
     give_name(known, stub("lost_with_the_driver"))
     assert give_name(known, stub("d4c3b2a1")) == "trial-3"
+
+
+def test_an_experiment_that_starts_anew_takes_the_names_that_nothing_has(tmp_path: Path) -> None:
+    known = tmp_path / "names.json"
+    forget_names(known, [])
+    assert [give_name(known, stub(each)) for each in "abcd"][-1] == "trial-4"
+    forget_names(known, ["trial-2", "trial-1"])
+    assert give_name(known, stub("e")) == "trial-3"
 
 
 def test_names_sort_by_number() -> None:

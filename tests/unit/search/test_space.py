@@ -2,6 +2,7 @@ import itertools
 import json
 import logging
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -21,9 +22,10 @@ from orchestrator.config.schema import (
     SpaceConfig,
 )
 from orchestrator.core.errors import ModelNotFoundError
-from orchestrator.core.records import JsonObject
+from orchestrator.core.records import DIVERGED_LOSS, EvalPoint, JsonObject, TrialRecord
 from orchestrator.models.adapters import peft_config
 from orchestrator.search.names import HYPERPARAMETERS
+from orchestrator.search.parts import Part
 from orchestrator.search.space import (
     BaseShape,
     ResolvedSpace,
@@ -51,19 +53,25 @@ def resolved(search: SearchConfig) -> ResolvedSpace:
     return resolve_space(search.space, QWEN_06B, 8)
 
 
-def proposals(search: SearchConfig, folder: Path, its_space: ResolvedSpace | None = None) -> list[JsonObject]:
+def proposals(
+    search: SearchConfig,
+    folder: Path,
+    its_space: ResolvedSpace | None = None,
+    earlier: Sequence[TrialRecord] = (),
+) -> list[JsonObject]:
     """The configs of a search's trials, from the searcher itself."""
     its_space = its_space or resolved(search)
-    space = param_space(search, its_space)
-    searcher: Any = make_searcher(search, its_space, max_concurrent=10_000)
+    part = Part(len(earlier) + 1, search.num_trials)
+    space = param_space(search, its_space, part)
+    searcher: Any = make_searcher(search, its_space, earlier, max_concurrent=10_000)
     if search.searcher == "optuna":
         assert searcher.set_search_properties("eval_loss", "min", space)
         found = []
-        for number in range(search.num_trials):
+        for number in range(part.num_trials):
             found.append(searcher.suggest(str(number)))
             searcher.on_trial_complete(str(number), {"eval_loss": 1.0 / (number + 1)})
     else:
-        samples = 1 if search.searcher == "grid" else search.num_trials
+        samples = 1 if search.searcher == "grid" else part.num_trials
         spec = Experiment("e", lambda _config: None, config=space, num_samples=samples, storage_path=str(folder))
         searcher.add_configurations([spec])
         found = [trial.config for trial in iter(searcher.next_trial, None)]
@@ -141,7 +149,7 @@ def test_a_list_of_learning_rates_is_a_choice(searcher: str, tmp_path: Path) -> 
 def test_the_grid_and_random_searchers_hold_back_what_does_not_fit(tmp_path: Path) -> None:
     # Ray Tune applies TuneConfig.max_concurrent_trials to other searchers only.
     searcher: Any = make_searcher(grid(6), resolved(grid(6)), max_concurrent=2)
-    space = param_space(grid(6), resolved(grid(6)))
+    space = param_space(grid(6), resolved(grid(6)), Part(1, 6))
     searcher.add_configurations([Experiment("e", lambda _config: None, config=space, storage_path=str(tmp_path))])
     started = [searcher.next_trial() for _ in range(3)]
     assert [trial is None for trial in started] == [False, False, True]
@@ -198,7 +206,7 @@ def test_a_search_of_one_trial_is_the_best_known_one(tmp_path: Path) -> None:
 
 def test_a_restored_random_search_does_not_start_with_the_first_point_again(tmp_path: Path) -> None:
     search = SearchConfig(num_trials=4, searcher="random")
-    space = param_space(search, resolved(search))
+    space = param_space(search, resolved(search), Part(1, 4))
     spec = Experiment("e", lambda _config: None, config=space, num_samples=4, storage_path=str(tmp_path))
     before, after = (make_searcher(search, resolved(search), max_concurrent=9) for _ in range(2))
     before.add_configurations([spec])
@@ -390,3 +398,39 @@ def test_a_configuration_that_cannot_be_read_is_named(content: str | bytes, tmp_
     path.unlink()
     with pytest.raises(ModelNotFoundError, match=r"cannot be read.*No such file"):
         read_base_shape(tmp_path)
+
+
+def records_of(points: list[JsonObject]) -> list[TrialRecord]:
+    """Trials with these hyperparameters whose losses are 1, 1/2, 1/3 and so on."""
+    return [
+        TrialRecord(
+            trial_id=f"trial-{number}",
+            status="completed",
+            hyperparameters=point,
+            curve=(EvalPoint(step=9, eval_loss=1.0 / number),),
+        )
+        for number, point in enumerate(points, 1)
+    ]
+
+
+@pytest.mark.parametrize("searcher", ["random", "optuna", "grid"])
+def test_a_search_that_is_given_more_trials_proposes_other_points(searcher: str, tmp_path: Path) -> None:
+    settings = {"searcher": searcher, "num_trials": 4, **({"space": GRID} if searcher == "grid" else {})}
+    search = SearchConfig.model_validate(settings)
+    first = proposals(search, tmp_path)
+    more = proposals(search.model_copy(update={"num_trials": 7}), tmp_path, earlier=records_of(first))
+    assert len(more) == 3
+    assert all(point not in first for point in more)
+
+
+def test_optuna_knows_what_the_earlier_trials_reached(tmp_path: Path) -> None:
+    search = SearchConfig.model_validate({"searcher": "optuna", "num_trials": 4})
+    earlier = records_of(proposals(search, tmp_path))
+    earlier[1] = earlier[1].model_copy(update={"status": "failed", "curve": ()})
+    earlier[2] = earlier[2].model_copy(update={"status": "diverged", "curve": (), "steps": 5})
+    limited: Any = make_searcher(search, resolved(search), earlier, max_concurrent=2)
+    assert limited.set_search_properties("eval_loss", "min", param_space(search, resolved(search), Part(5, 6)))
+    trials = limited.searcher._ot_study.trials
+    known = {trial.params[f"{HYPERPARAMETERS}/learning_rate"]: trial.value for trial in trials}
+    rates = [record.hyperparameters["learning_rate"] for record in earlier]
+    assert known == {rates[0]: 1.0, rates[2]: DIVERGED_LOSS, rates[3]: 0.25}

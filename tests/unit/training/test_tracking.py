@@ -26,7 +26,7 @@ def follow(tracker: Tracker) -> None:
     tracker.trial_started("a", {"r": 8}, 0)
     tracker.metrics("a", 10, {"eval_loss": 1.5})
     tracker.metrics("a", 20, {"eval_loss": 1.25, "tokens": 900.0})
-    tracker.trial_ended("a", "ended")
+    tracker.trial_ended("a", "finished")
     tracker.run_ended()
 
 
@@ -39,7 +39,7 @@ def test_every_tracker_hears_every_call_in_order() -> None:
         ("trial_started", "a", {"r": 8}, 0),
         ("metrics", "a", 10, {"eval_loss": 1.5}),
         ("metrics", "a", 20, {"eval_loss": 1.25, "tokens": 900.0}),
-        ("trial_ended", "a", "ended"),
+        ("trial_ended", "a", "finished"),
         ("run_ended",),
     ]
 
@@ -76,12 +76,13 @@ def test_the_progress_board_is_a_tracker(capsys: pytest.CaptureFixture[str]) -> 
     follow(board)
     board.trial_started("b", {"r": 16, "learning_rate": 1e30}, 10)
     board.metrics("b", 20, {"eval_loss": math.nan})
-    lines = [line.rpartition(" | ")[0] for line in capsys.readouterr().out.splitlines()]
+    board.trial_ended("b", "no_improvement")
+    lines = [line.rpartition(" (")[0] or line for line in capsys.readouterr().out.splitlines()]
     assert lines == [
-        "trial a: r 8 | step 0/40 | eval loss - | running",
-        "trial a: r 8 | step 20/40 | eval loss 1.2500 (best) | ended",
-        "trial b: r 16 learning_rate 1e+30 | step 10/40 | eval loss - | running",
-        "trial b: r 16 learning_rate 1e+30 | step 20/40 | eval loss - | diverged",
+        "a begins: r 8",
+        "a: step 20/40, eval loss 1.2500 (best), finished",
+        "b goes on at step 10: r 16, learning rate 1e+30",
+        "b: step 20/40, eval loss -, no improvement",
     ]
 
 

@@ -45,8 +45,9 @@ def test_the_same_check_is_read_and_another_is_made_anew(config: RunConfig, tmp_
 
 
 def test_bad_data_is_not_ready_with_every_reason_shown(
-    config: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
     write(tmp_path / "a.jsonl", [call_for(city) for city in (*CITIES, 1, 2, 3)])
     folder = check_dir(config)
     card = check_data(config, folder, base_dir=tmp_path)

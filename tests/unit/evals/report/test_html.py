@@ -9,8 +9,9 @@ import pytest
 from report_run import BEST, BROKEN, SECOND, WEAK, make_cases, write_run
 
 from evals.records import CELL_NAMES, CanaryProof, EngineRecord, Generation, Report, Scores
-from evals.report.render import gist_lines
+from evals.report.render import gist_lines, gist_table, verdict_lines
 from evals.report.text import ending_text
+from evals.report.verdict import WARNING
 from evals.report.write import write_report
 from evals.stats.metrics import METRICS
 from orchestrator.config.schema import RunConfig
@@ -42,6 +43,28 @@ def test_the_best_adapter_of_a_whole_run_wins_and_leads_the_report(whole: RunDir
     assert [failure.adapter_id for failure in report.failed_adapters] == [BROKEN]
     assert [gate.passed for gate in report.gates] == [True, True]
     assert report.other_run is None
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_a_terminal_of_any_width_gets_the_figures_and_a_short_verdict(width: int, whole: RunDir) -> None:
+    report = Report.model_validate_json(read(whole, "json"))
+    table = gist_table(report, width)
+    assert max(sum(map(len, row)) + 2 * (len(row) - 1) for row in table) <= max(width, 60)
+    head, *rows = table
+    assert head[1] == BEST
+    assert head[-1] == "base"
+    assert len(set(head)) == len(head)
+    assert {row[0].partition(" (")[0] for row in rows} >= {"r", "learning rate", "Cases answered as asked"}
+    assert any("[" in cell for row in gist_table(report, 200) for cell in row)
+    lines = verdict_lines(report, width)
+    assert len(lines) <= 5
+    assert all(len(line) <= width for line in lines)
+    assert " ".join(lines).startswith(f"Take adapter {BEST}.")
+    long = "A " + "very " * 30 + "long one. It goes on and on. " + "And on. " * 90 + f"{WARNING} it is worse."
+    verdict = report.verdict.model_copy(update={"reason": long})
+    warned = " ".join(verdict_lines(report.model_copy(update={"verdict": verdict}), width))
+    assert f"{WARNING} it is worse." in warned
+    assert warned.endswith("The report says more.")
 
 
 def test_the_winner_comes_with_the_command_that_serves_it(whole: RunDir) -> None:

@@ -1,0 +1,102 @@
+"""What a stage says when it ends: its result, where it lies, and the next command."""
+
+import math
+from pathlib import Path
+
+from evals.records import Scores
+from orchestrator.core.files import parse_line, read_jsonl
+from orchestrator.core.progress import say, show_table
+from orchestrator.core.records import BASE_ADAPTER_ID, AdapterRecord, TrialRecord
+from orchestrator.core.text import counted
+from orchestrator.data.card import DataCard
+from orchestrator.run.paths import RunDir
+
+MAX_TRIALS = 5
+"""Most trials that are shown of a search."""
+
+
+def say_next(stage: str, run: RunDir) -> None:
+    """The command that comes next in this run."""
+    say(f"Next: orchestrator {stage} {shown(run.root)}")
+
+
+def shown(path: Path) -> str:
+    """A path as a person would write it here."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+
+
+def say_prepared(run: RunDir) -> None:
+    """How many samples there are, in which parts, and what was set aside."""
+    card = parse_line(run.card.read_text(encoding="utf-8"), DataCard, where=str(run.card))
+    parts = ", ".join(f"{count:,} {part}" for part, count in card.parts.items())
+    aside = f"; {counted(card.quarantined, 'row')} set aside ({shown(run.quarantine)} says why)"
+    say(f"{counted(card.samples, 'sample')} in {shown(run.card.parent)}: {parts}{aside if card.quarantined else '.'}")
+
+
+def say_trained(run: RunDir) -> None:
+    """The loss of the one adapter, and its folder."""
+    (trial,) = read_jsonl(run.trials, TrialRecord)
+    say(f"{trial.trial_id}: eval loss {_loss(trial)} at step {trial.best_step} of {trial.steps}.")
+    for adapter_id in filter(None, [trial.adapter_id]):
+        say(f"It is in {shown(run.adapter(adapter_id))}. {share_text(run, adapter_id)}".rstrip())
+
+
+def say_searched(run: RunDir) -> None:
+    """The best trials and the folder of their adapters."""
+    trials = list(read_jsonl(run.trials, TrialRecord))
+    kept = [trial for trial in trials if trial.adapter_id]
+    rows = [
+        (
+            trial.trial_id,
+            *(f"{value:.3g}" if isinstance(value, float) else str(value) for value in trial.hyperparameters.values()),
+            _loss(trial),
+            (trial.stop_reason or trial.status).replace("_", " "),
+            "kept" if trial.adapter_id else "",
+        )
+        for trial in trials[: max(MAX_TRIALS, len(kept))]
+    ]
+    head = ("trial", *(name.replace("_", " ") for name in trials[0].hyperparameters), "eval loss", "ended", "")
+    show_table(f"The best of {counted(len(trials), 'trial')}:", head, rows)
+    say(f"{counted(len(kept), 'adapter')} in {shown(run.root / 'adapters')}.")
+
+
+def say_evaluated(run: RunDir) -> None:
+    """How many cases each adapter and the base answer as asked."""
+    found = [
+        parse_line(path.read_text(encoding="utf-8"), Scores, where=str(path))
+        for path in sorted(run.root.glob("evals/[!.]*/scores.json"))
+    ]
+    right = {scores.adapter_id: _share_right(scores) for scores in found}
+    ordered = sorted(right, key=lambda name: (name == BASE_ADAPTER_ID, -(right[name] or 0.0), len(name), name))
+    figures = [f"{name} {'not scored' if right[name] is None else f'{right[name]:.3f}'}" for name in ordered]
+    cases = counted(max((scores.num_cases for scores in found), default=0), "case")
+    say(f"Answered as asked, of {cases}: {', '.join(figures)}.")
+    say(f"Replies and scores are in {shown(run.root / 'evals')}.")
+
+
+def _share_right(scores: Scores) -> float | None:
+    metric = scores.metrics.get("case_accuracy")
+    return metric.value if metric is not None else None
+
+
+def share_text(run: RunDir, adapter_id: str) -> str:
+    """How many parameters an adapter trained, of how many; empty for a record of an earlier version."""
+    path = run.adapter_record(adapter_id)
+    record = parse_line(path.read_text(encoding="utf-8"), AdapterRecord, where=str(path))
+    if record.trained_parameters is None or record.total_parameters is None:
+        return ""
+    share = record.trained_parameters / record.total_parameters
+    trained, total = _millions(record.trained_parameters), _millions(record.total_parameters)
+    return f"{trained} of {total} parameters trained ({share * 100:.2f} %)."
+
+
+def _millions(count: int) -> str:
+    """A count with three digits: `10.1 M`."""
+    unit, per = next((pair for pair in (("B", 10**9), ("M", 10**6), ("k", 10**3)) if count >= pair[1]), ("", 1))
+    return f"{count / per:.3g} {unit}".rstrip()
+
+
+def _loss(trial: TrialRecord) -> str:
+    loss = trial.best_eval_loss
+    return "-" if loss is None or not math.isfinite(loss) else f"{loss:.4f}"
