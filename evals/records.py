@@ -325,7 +325,7 @@ class Comparison(Record):
 
 
 class AdapterSummary(Record):
-    """One row of the report's table of adapters; its figures are those of `Scores`."""
+    """One row of the report's table; its figures are those of `Scores`, its `source` that of `AdapterRecord`."""
 
     id: str
     is_base: bool
@@ -334,6 +334,7 @@ class AdapterSummary(Record):
     metrics: dict[MetricName, Metric]
     cells: dict[CellName, Metric] = Field(default_factory=dict)
     inferred_kinds: dict[SampleKind, Metric] = Field(default_factory=dict)
+    source: str | None = None
 
 
 class WinnerVerdict(Record):
@@ -381,10 +382,9 @@ class GateResult(Record):
 
 
 class Report(Record):
-    """`report.json`; its keys are stable.
+    """`report.json`; its keys are stable. `other_run` is a `report.runs.OtherRun`, None where none was asked for.
 
-    `serve_command` serves the winner, or without one the leader; None without either, and where nothing tells what the
-    replies were made with. `other_run` is a `report.runs.OtherRun`, None where none was asked for.
+    `serve_command` serves the winner or leader; None where there is neither or nothing tells how replies were made.
     """
 
     run: JsonObject

@@ -110,7 +110,10 @@ def _adapters(view: View) -> Iterator[Block]:
     losses = ["" if a.is_base else "-" if a.eval_loss is None else loss_text(a.eval_loss) for a in adapters]
     rows.append(numbers("Eval loss", losses))
     for key in dict.fromkeys(key for adapter in adapters for key in adapter.hyperparameters):
-        rows.append(numbers(key, [number(adapter.hyperparameters.get(key)) for adapter in adapters]))
+        values = [(adapter, adapter.hyperparameters.get(key)) for adapter in adapters]
+        rows.append(numbers(key, ["-" if adapter.source and not value else number(value) for adapter, value in values]))
+    if any(adapter.source for adapter in adapters):
+        rows.append(numbers("Made elsewhere", [adapter.source or "" for adapter in adapters]))
     yield Table(("", *(adapter.id for adapter in adapters)), rows, "results")
     yield from _inferred(adapters)
     if report.failed_adapters:

@@ -79,6 +79,24 @@ def test_the_winner_comes_with_the_command_that_serves_it(whole: RunDir) -> None
     assert nobody.serve_command is None
 
 
+def test_an_adapter_made_elsewhere_stands_with_its_source_and_what_is_unknown_of_it(tmp_path: Path) -> None:
+    config, run = write_run(tmp_path)
+    known = json.loads(run.adapter_record(BEST).read_text(encoding="utf-8"))
+    trained = ("learning_rate", "eval_loss", "step", "trial_id")
+    taken = {key: value for key, value in known.items() if key not in trained}
+    write_text_atomic(run.adapter_record(BEST), json.dumps({**taken, "source": "somebody/their-adapter"}))
+    report = write_report(config, run)
+    assert report.verdict.winner == BEST
+    (row,) = (adapter for adapter in report.adapters if adapter.id == BEST)
+    assert (row.source, row.eval_loss, set(row.hyperparameters)) == ("somebody/their-adapter", None, {"r", "alpha"})
+    lines = read(run, "md").splitlines()
+    unknown = [
+        line.split("|")[2].strip() for line in lines if re.match(r"\| (Eval loss|learning.{1,2}rate|step) ", line)
+    ]
+    assert unknown == ["-", "-", "-"]
+    assert "somebody/their-adapter" in read(run, "html")
+
+
 def unlike_recorded(run: RunDir) -> RunDir:
     """A copy whose replies were recorded by a version that did not say what vLLM loaded."""
     older = RunDir(run.root.with_name("older"))
