@@ -206,7 +206,7 @@ _ROWS = (
     ),
     MetricRow(
         "latency_vs_base", "Latency against the base, median", "cases timed for the base as well",
-        "no reply was timed beside the base's (eval.latency_cases)",
+        "only timed adapters are set against the base (eval.latency_cases)",
         higher_is_better=False, of_timing=lambda t: t.ratio, unit="x",
     ),
     MetricRow(

@@ -54,7 +54,7 @@ def test_the_time_of_each_further_token_leaves_out_the_first_and_the_length() ->
 def test_the_base_and_cases_that_only_one_was_timed_on_are_set_against_nothing() -> None:
     base = compute_metrics([], [], timings_of("base", REPLIES))
     assert (base["latency_vs_base"].n, base["latency_p50_s"].n) == (0, 7)
-    assert base["latency_vs_base"].why == "no reply was timed beside the base's (eval.latency_cases)"
+    assert base["latency_vs_base"].why == "only timed adapters are set against the base (eval.latency_cases)"
     assert timings_of("a", REPLIES[1:])[0] == Timing(REPLIES[7], None)
 
 
