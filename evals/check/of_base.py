@@ -38,6 +38,11 @@ def base_findings(config: RunConfig, *, longest: int) -> Iterator[Finding]:
         yield Finding(stops=True, text=str(error))
         return
     yield from _architecture(model, "model.base")
+    known = model.get_input_embeddings().num_embeddings
+    tokens = len(load_tokenizer(folder, trust_remote_code=config.model.trust_remote_code))
+    if tokens > known:
+        what = f"the tokenizer has {tokens:,} tokens and the base has embeddings of only {known:,}"
+        yield fatal(what, where="model.base", fix="Use the tokenizer that the base was trained with")
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if limit is not None and longest > limit:
         what = f"the longest sample has {longest:,} tokens and the base knows {limit:,} positions"
@@ -69,6 +74,7 @@ def _judge(judge: JudgeConfig) -> Iterator[Finding]:
         BaseWeights(folder).require_whole()
         model = empty_base(folder, trust_remote_code=judge.trust_remote_code)
     except InputError as error:
-        yield fatal(f"the judge cannot be used: {error.what}", where="eval.judge.base", fix=error.fix)
+        fix = (error.fix or "Name another model").replace("model.base", "eval.judge.base")
+        yield fatal(f"the judge cannot be used: {error.what}", where="eval.judge.base", fix=fix)
         return
     yield from _architecture(model, "eval.judge.base")

@@ -111,8 +111,8 @@ def _cache(config: RunConfig, text: PretrainedConfig, room: int) -> Iterator[Fin
     needed = 2 * full * heads * size * bytes_a_value * room
     if needed > given:
         what = (
-            f"a prompt and reply of {room:,} tokens need {needed / 2**30:.2f} GiB of key-value cache; the engine gets "
-            f"{given / 2**30:.2f} GiB, with which vLLM does not start"
+            f"a prompt and reply of {room:,} tokens need {needed / 2**30:.3g} GiB of key-value cache; the engine gets "
+            f"{given / 2**30:.3g} GiB, with which vLLM does not start"
         )
         fix = f"Set it to {math.ceil(needed / 2**30 * 10 + 1) / 10:g}, or lower eval.max_new_tokens"
         yield fatal(what, where="eval.kv_cache_gib", fix=fix)

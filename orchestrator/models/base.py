@@ -124,12 +124,18 @@ def _readable(folder: Path, what: str) -> Iterator[None]:
     """Explain what transformers raises for a folder that it cannot read."""
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, ImportError, SafetensorError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AssertionError, ImportError, SafetensorError) as error:
         if isinstance(error, InputError):
             raise
         words = (str(error).strip() or type(error).__name__).splitlines()[0]
-        fix = "Point model.base at an instruction-tuned causal language model in Hugging Face format, saved in whole"
-        raise ModelNotFoundError(f"the base's {what} cannot be loaded ({words})", where=str(folder), fix=fix) from None
+    except RuntimeError as error:
+        if "ignore_mismatched_sizes" not in str(error):  # memory that ran out, above all
+            raise
+        words = "its weights have other shapes than config.json says"
+    else:
+        return
+    fix = "Point model.base at an instruction-tuned causal language model in Hugging Face format, saved in whole"
+    raise ModelNotFoundError(f"the base's {what} cannot be loaded ({words})", where=str(folder), fix=fix)
 
 
 def compute_dtype(wanted: Literal["auto", "bfloat16", "float16", "float32"]) -> Dtype:

@@ -150,7 +150,7 @@ def fitting_shape(
             have = capacity.get(resource, 0)
         else:
             continue
-        what = f"{asked} {resource}s, but {limit} has {have:g}"
+        what = f"{asked} {resource}{'' if asked.endswith(' 1') else 's'}, but {limit} has {have:g}"
         fix = f"Lower {lower}, or add {add}"
         raise ResourceError(what, where="resources", fix=fix)
     return shape

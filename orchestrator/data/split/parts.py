@@ -9,6 +9,7 @@ from typing import NamedTuple
 from orchestrator.config.schema import SplitConfig
 from orchestrator.core.errors import DataError
 from orchestrator.core.records import SAMPLE_KINDS, Sample, SampleKind
+from orchestrator.core.text import counted
 from orchestrator.run.paths import SplitName
 
 PARTS: tuple[SplitName, ...] = ("test", "val", "train")
@@ -101,7 +102,7 @@ def assign_parts(items: Sequence[SplitItem], config: SplitConfig) -> Assignment:
 def _refuse_too_few(num_samples: int, num_groups: int) -> None:
     if num_samples < MIN_MEMBERS:
         raise DataError(
-            f"{num_samples} usable samples cannot be split into train, val and test",
+            f"{counted(num_samples, 'usable sample')} cannot be split into train, val and test",
             where="data.sources",
             allowed=f"at least {MIN_MEMBERS} samples",
             fix="Add conversations, or look at data/quarantine.jsonl for rows that were refused",

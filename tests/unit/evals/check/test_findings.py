@@ -97,7 +97,7 @@ def test_cases_that_their_own_reply_fails_are_told(config: RunConfig, tmp_path: 
     assert any("judged wrong with the very reply that the data has" in text for text in card.warnings)
 
 
-@pytest.mark.parametrize("broken", ["cut off", "missing", "of another class", "no tokenizer"])
+@pytest.mark.parametrize("broken", ["cut off", "missing", "of another class", "of other shapes", "no tokenizer"])
 def test_a_base_that_cannot_be_loaded_is_not_ready(
     config: RunConfig, tmp_path: Path, model_folder: Path, broken: str
 ) -> None:
@@ -108,9 +108,10 @@ def test_a_base_that_cannot_be_loaded_is_not_ready(
         weights.write_bytes(weights.read_bytes()[:-1000])
     elif broken == "missing":
         weights.unlink()
-    elif broken == "of another class":
+    elif broken.startswith("of "):
         settings = json.loads((base / "config.json").read_text())
-        (base / "config.json").write_text(json.dumps({**settings, "model_type": "nonsense"}))
+        changed = {"model_type": "nonsense"} if broken == "of another class" else {"intermediate_size": 128}
+        (base / "config.json").write_text(json.dumps({**settings, **changed}))
     else:
         for name in ("tokenizer.json", "tokenizer_config.json"):
             (base / name).unlink()
