@@ -16,6 +16,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from evals.records import AdapterSummary, Comparison, Metric
 from evals.report.svg import INKS, Ink, drawing, label, new_figure, tip, to_svg
 from evals.report.text import (
+    chance_word,
     difference_text,
     ending_text,
     loss_text,
@@ -40,6 +41,10 @@ _ORDER: tuple[Ink, ...] = ("bad", "other", "kept", "accent")
 """In which trials are drawn, so that the strongest is on top."""
 
 
+_BY_WORD: dict[str, tuple[Ink, str]] = {"better": ("good", "o"), "worse": ("bad", "X")}
+"""Colour and shape of a difference that is shown."""
+
+
 class Picture(NamedTuple):
     """A picture with its caption; `note` says how to read it."""
 
@@ -49,7 +54,10 @@ class Picture(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One figure: a dot at `value`, a line from `low` to `high`, `text` beside it; `value` is None when unscored."""
+    """One figure: a dot at `value`, a line from `low` to `high`, `text` beside it; `value` is None when unscored.
+
+    `marker` is matplotlib's code for another shape than a dot.
+    """
 
     label: str
     ink: Ink
@@ -58,6 +66,7 @@ class Row(NamedTuple):
     high: float | None
     text: str
     tip: str
+    marker: str = "o"
 
 
 def adapter_rows(adapters: Sequence[AdapterSummary], shares: Sequence[Metric | None], focus: str | None) -> list[Row]:
@@ -103,23 +112,10 @@ def difference_picture(comparisons: Sequence[Comparison]) -> Picture | None:
     known = [(entry, entry.difference) for entry in comparisons if entry.difference is not None]
     if not known:
         return None
-    rows = [
-        Row(
-            METRICS[comparison.metric].label,
-            "accent" if METRICS[comparison.metric].higher_is_better else "other",
-            difference,
-            comparison.low,
-            comparison.high,
-            signed_text(difference),
-            f"{METRICS[comparison.metric].label}: {difference_text(comparison)}",
-        )
-        for comparison, difference in known
-    ]
+    rows = [_difference_row(comparison, difference) for comparison, difference in known]
     left, right = _short(known[0][0].left), _short(known[0][0].right)
     title = f"{left} against {right}, case by case"
-    note = "difference with its 95 % interval; one across the line may be chance"
-    if any(row.ink == "other" for row in rows):
-        note += "; grey: lower is better"
+    note = "difference with its 95 % interval; green dot: better, red cross: worse, grey: may be chance"
     bounds = [bound for row in rows for bound in (row.value, row.low, row.high) if bound is not None]
     low, high = min(0.0, *bounds), max(0.0, *bounds)
     margin = max(0.02, (high - low) * 0.06)
@@ -135,6 +131,14 @@ def difference_picture(comparisons: Sequence[Comparison]) -> Picture | None:
         return Picture(title, note, to_svg(figure, name="differences", title=title, description=description))
 
 
+def _difference_row(comparison: Comparison, difference: float) -> Row:
+    word, label = chance_word(comparison), METRICS[comparison.metric].label
+    ink, marker = _BY_WORD.get(word, ("other", "o"))
+    text = f"{signed_text(difference)} {word}" if word in _BY_WORD else signed_text(difference)
+    tip = f"{label}: {difference_text(comparison)}, {word}"
+    return Row(label, ink, difference, comparison.low, comparison.high, text, tip, marker)
+
+
 def _draw_rows(axes: Axes, rows: Sequence[Row], *, label_limit: int = 24, bold: Ink | None = "accent") -> None:
     for y, row in enumerate(rows):
         ink = INKS[row.ink]
@@ -144,7 +148,7 @@ def _draw_rows(axes: Axes, rows: Sequence[Row], *, label_limit: int = 24, bold: 
             )
             whisker.set_gid(tip(row.tip))
         if row.value is not None:
-            (dot,) = axes.plot([row.value], [y], "o", color=ink, markersize=8, clip_on=False)
+            (dot,) = axes.plot([row.value], [y], row.marker, color=ink, markersize=8, clip_on=False)
             dot.set_gid(tip(row.tip))
         colour = INKS["ink"] if row.value is not None else INKS["muted"]
         axes.text(1.03, y, row.text, transform=axes.get_yaxis_transform(), verticalalignment="center", color=colour)

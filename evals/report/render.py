@@ -15,6 +15,7 @@ from evals.report.verdict import WARNING, headline
 from evals.report.view import View
 from evals.stats.metrics import METRICS
 from orchestrator.core.records import MetricName
+from orchestrator.core.text import counted
 
 MAX_EXHIBITS, MAX_CHARS, MAX_ROWS = 3, 400, 12
 """In Markdown: cases of one list, characters of one foreign text, rows of one table; the page and files hold more."""
@@ -84,7 +85,7 @@ def _table(table: Table, view: View) -> Iterator[str]:
         label = first._replace(note="") if table.look == "results" else first
         yield markdown_row([_datum(label), *map(_datum, rest)])
     if table.look == "" and len(table.rows) > MAX_ROWS:
-        yield from ("", f"{len(table.rows) - MAX_ROWS:,} more are in {table.where}.")
+        yield from ("", f"{counted(len(table.rows) - MAX_ROWS, 'more row')}: see {table.where}.")
 
 
 def _datum(datum: Datum) -> str:

@@ -142,7 +142,7 @@ def _comparisons(comparisons: Sequence[Comparison], fold: str = "") -> Table:
     rows = []
     tones: dict[str, Tone] = {"better": "good", "worse": "bad"}
     for entry in comparisons:
-        needed = f"; about {entry.num_cases_needed:,} cases would show it" if entry.num_cases_needed else ""
+        needed = f"; about {counted(entry.num_cases_needed, 'case')} would show it" if entry.num_cases_needed else ""
         word = chance_word(entry)
         difference = Datum(difference_value(entry), "num", difference_interval(entry))
         chance = Datum(chance_text(entry), "", entry.method + needed, word, tones.get(word, ""))

@@ -22,7 +22,7 @@ from matplotlib.typing import RcKeyType
 from evals.report.text import shorten
 from orchestrator.core.text import visible
 
-Ink = Literal["ink", "muted", "line", "accent", "kept", "other", "bad", "card"]
+Ink = Literal["ink", "muted", "line", "accent", "kept", "other", "bad", "good", "card"]
 """Colours by their name in `templates/report.css`."""
 
 INKS: dict[Ink, str] = {name: f"#01010{place}" for place, name in enumerate(get_args(Ink))}

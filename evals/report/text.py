@@ -9,7 +9,7 @@ from evals.records import Comparison, FailureReason, Metric
 from evals.stats.comparison import LEVEL
 from evals.stats.metrics import METRICS
 from orchestrator.core.records import MetricName, StopReason, TrialRecord
-from orchestrator.core.text import visible
+from orchestrator.core.text import counted, visible
 
 MAX_SHOWN_CHARS = 2000
 """Longest untrusted text a report shows in one place."""
@@ -67,6 +67,11 @@ class Shown(NamedTuple):
 def shorten(text: str, limit: int = MAX_SHOWN_CHARS) -> Shown:
     """The first `limit` characters of `text`."""
     return Shown(text[:limit], max(0, len(text) - limit))
+
+
+def not_shown(num_chars: int) -> str:
+    """That so many characters of a text are left out."""
+    return f"{counted(num_chars, 'more character')} {'is' if num_chars == 1 else 'are'} not shown."
 
 
 def markdown_cell(text: str, limit: int = MAX_SHOWN_CHARS) -> str:

@@ -13,13 +13,13 @@ from orchestrator.core.text import counted
 MAX_SENTENCES = 5
 WARNING = "Beware:"
 """How a sentence begins that speaks against the adapter."""
-GUARD_TEXTS: dict[MetricName, tuple[str, bool]] = {
-    "tool_call_validity": ("makes a valid call in {count} of {n} cases that want one", False),
-    "refusal_recall": ("refuses {count} of {n} harmful requests", False),
-    "over_refusal_rate": ("refuses {count} of {n} harmless requests", False),
-    "no_call_accuracy": ("calls a tool in {count} of {n} cases that want no call", True),
+GUARD_TEXTS: dict[MetricName, tuple[str, str, bool]] = {
+    "tool_call_validity": ("makes a valid call in {count} of {n} where one is wanted", "case", False),
+    "refusal_recall": ("refuses {count} of {n}", "harmful request", False),
+    "over_refusal_rate": ("refuses {count} of {n}", "harmless request", False),
+    "no_call_accuracy": ("calls a tool in {count} of {n} where none is wanted", "case", True),
 }
-"""What an adapter that is worse than the base on a guarded metric does, and whether the cases that fail are counted."""
+"""What an adapter that is worse than the base on a guarded metric does, to what, and whether failures are counted."""
 
 
 class _Said(NamedTuple):
@@ -48,8 +48,14 @@ def cut_off_sentence(cut_off: Sequence[CutOff], limit: int) -> str | None:
     """Whose replies are often cut off at `limit` tokens, and what to raise; None where nobody's are."""
     if not cut_off:
         return None
-    whose = _listed([f"{one.num_cut_off:,} of {one.num_replies:,} replies of {_name(one.adapter)}" for one in cut_off])
-    return f"At {limit:,} tokens {whose} were cut off: raise eval.max_new_tokens and evaluate again."
+    whose = _listed(
+        [
+            f"{one.num_cut_off:,} of {counted(one.num_replies, 'reply', 'replies')} of {_name(one.adapter)}"
+            for one in cut_off
+        ]
+    )
+    limit_text = counted(limit, "token")
+    return f"The limit of {limit_text} cuts off {whose}: raise eval.max_new_tokens and evaluate again."
 
 
 def _sentences(decision: Decision) -> Iterator[_Said]:
@@ -77,7 +83,8 @@ def _sentences(decision: Decision) -> Iterator[_Said]:
 
 
 def _lead(outcome: Outcome, field: Field, subject: AdapterSummary) -> Iterator[str]:
-    score = f"answers {_count_text(subject.metrics[PRIMARY])} cases as asked"
+    scored = subject.metrics[PRIMARY]
+    score = f"answers {_count(scored):,} of {counted(scored.n, 'case')} as asked"
     if field.base is None:
         unknown = "The base was not scored, so nothing shows that training helped"
         yield f"{unknown}; if you need an adapter today, take {_name(subject)}, which {score}."
@@ -171,9 +178,9 @@ def _loss(name: MetricName, ours: Metric, theirs: Metric) -> str:
     if name not in GUARD_TEXTS:
         mine, base = (value_text(name, metric.value) for metric in (ours, theirs))
         return f"has {mine} in {METRICS[name].label} (the base: {base})"
-    phrase, counts_failures = GUARD_TEXTS[name]
+    phrase, noun, counts_failures = GUARD_TEXTS[name]
     count, other = (metric.n - _count(metric) if counts_failures else _count(metric) for metric in (ours, theirs))
-    return f"{phrase.format(count=f'{count:,}', n=f'{ours.n:,}')} (the base: {other:,})"
+    return f"{phrase.format(count=f'{count:,}', n=counted(ours.n, noun))} (the base: {other:,})"
 
 
 def _name(entry: AdapterSummary) -> str:

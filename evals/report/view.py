@@ -26,6 +26,7 @@ from evals.report.runs import OtherRun
 from evals.report.text import metric_text
 from evals.stats.metrics import CELLS, METRICS, share
 from orchestrator.core.records import MetricName, TrialRecord
+from orchestrator.core.text import counted
 
 NO_PROOF, NO_EFFECT = "no proof", "no effect seen"
 """What is said of an adapter that is not proved to change anything, and of one that is seen to change nothing."""
@@ -227,8 +228,8 @@ def proof_text(engine: EngineRecord, *, is_base: bool) -> str:
     if canary.num_texts_moved == 0 and canary.largest_shift <= canary.noise:
         return NO_EFFECT
     return (
-        f"{canary.num_texts_moved} of {canary.num_prompts} replies moved; log probabilities by up to "
-        f"{canary.largest_shift:.3g}, by {canary.noise:.2g} between two passes of the base"
+        f"{canary.num_texts_moved} of {counted(canary.num_prompts, 'reply', 'replies')} moved; "
+        f"log probabilities by up to {canary.largest_shift:.3g}, by {canary.noise:.2g} between two passes of the base"
     )
 
 

@@ -26,6 +26,7 @@ from scipy.stats import binomtest, bootstrap, norm
 from evals.records import Comparison, Flip, Scores
 from evals.stats.metrics import METRICS
 from orchestrator.core.records import MetricName
+from orchestrator.core.text import counted
 
 LEVEL, POWER = 0.05, 0.8
 """A difference is called shown below this p; needed cases are counted for this chance of showing it."""
@@ -157,7 +158,7 @@ def _compare(pairs: Pairs, *, level: float) -> Comparison:
         difference, p_value = float(pairs.left_yes.mean() - pairs.right_yes.mean()), sign_flip_p(leads)
         low, high = _interval(pairs)
         num_conversations = len(set(map(conversation_of, pairs.case_ids)))
-        method = f"McNemar's exact test over {num_conversations} conversations, bootstrap interval"
+        method = f"McNemar's exact test over {counted(num_conversations, 'conversation')}, bootstrap interval"
     return Comparison(
         metric=pairs.metric,
         left=pairs.left,

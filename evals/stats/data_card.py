@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from orchestrator.core.records import SAMPLE_KINDS
+from orchestrator.core.text import counted
 from orchestrator.data.card import DataCard, HeldOutName, LeakCard, Overlap, ReasonCount, SourceCard
 from orchestrator.run.paths import SplitName
 
@@ -38,35 +39,43 @@ class DataTable(NamedTuple):
 def data_sentences(card: DataCard) -> list[str]:
     """What happened to the rows, in whole sentences."""
     sentences = [
-        f"{card.rows:,} rows became {card.samples:,} samples; {_share(card.quarantined, card.rows)} were set aside."
+        f"{counted(card.rows, 'row')} became {counted(card.samples, 'sample')}; "
+        f"{_share(card.quarantined, card.rows)} {_were(card.quarantined)} set aside."
     ]
     if card.inferred_kinds:
-        sentences.append(
-            f"The kind of {_share(card.inferred_kinds, card.samples)} samples was inferred from the last turn."
-        )
+        sentences.append(f"The kind of {_samples(card.inferred_kinds, card.samples)} was inferred from the last turn.")
     if card.default_systems:
-        got = _share(card.default_systems, card.samples)
-        sentences.append(f"{got} samples had no system message and got that of data.system.")
+        got = _samples(card.default_systems, card.samples)
+        sentences.append(f"{got} had no system message and got that of data.system.")
     if card.repaired_nulls:
-        sentences.append(f"{card.repaired_nulls:,} nulls that a table had filled in were taken out.")
+        nulls = counted(card.repaired_nulls, "null")
+        sentences.append(f"{nulls} that a table had filled in {_were(card.repaired_nulls)} taken out.")
     renamed = sum(source.num_renamed for source in card.sources)
     if renamed:
-        sentences.append(f"{renamed:,} samples got a new id because theirs was taken.")
+        sentences.append(f"{counted(renamed, 'sample')} got a new id, the own one being taken.")
     if card.moved_groups:
         sentences.append(
-            f"{card.moved_groups:,} of {card.groups:,} groups of samples that start alike were moved to another part, "
+            f"{card.moved_groups:,} of {counted(card.groups, 'group')} of samples that start alike "
+            f"{_were(card.moved_groups)} moved to another part, "
             "so that no part lacks a kind."
         )
     if card.pruned_tools:
-        sentences.append(
-            f"{card.pruned_tools:,} offers of held-out tools were taken out of samples of parts that must not see them."
-        )
+        offers = f"{counted(card.pruned_tools, 'offer')} of held-out tools {_were(card.pruned_tools)}"
+        sentences.append(f"{offers} taken out of samples of parts that must not see them.")
     ignored = sum((Counter(source.ignored_fields) for source in card.sources), Counter[str]())
     if ignored:
-        fields = ", ".join(f"{name} ({count:,} rows)" for name, count in ignored.most_common(MAX_FIELDS))
+        fields = ", ".join(f"{name} ({counted(count, 'row')})" for name, count in ignored.most_common(MAX_FIELDS))
         more = f" and {len(ignored) - MAX_FIELDS:,} more" if len(ignored) > MAX_FIELDS else ""
         sentences.append(f"Fields that hold something and were not used: {fields}{more}.")
     return sentences
+
+
+def _samples(count: int, total: int) -> str:
+    return f"{_share(count, total)} {'sample' if count == 1 else 'samples'}"
+
+
+def _were(count: int) -> str:
+    return "was" if count == 1 else "were"
 
 
 def data_tables(card: DataCard) -> list[DataTable]:
@@ -105,7 +114,7 @@ def _finding(overlap: Overlap, verb: tuple[str, str]) -> Iterable[str]:
 def _sources(sources: Iterable[SourceCard]) -> DataTable:
     rows = tuple(
         (
-            source.path if source.limit is None else f"{source.path} (at most {source.limit:,} rows)",
+            source.path if source.limit is None else f"{source.path} (at most {counted(source.limit, 'row')})",
             _formats(source),
             source.rows,
             source.samples,
@@ -123,7 +132,7 @@ def _formats(source: SourceCard) -> str:
     found = source.formats.items()
     if len(found) == 1:
         return "; ".join(f"{name} ({count.why})" for name, count in found)
-    return "; ".join(f"{name}, {count.rows:,} rows ({count.why})" for name, count in found)
+    return "; ".join(f"{name}, {counted(count.rows, 'row')} ({count.why})" for name, count in found)
 
 
 def _kinds(card: DataCard) -> DataTable:
@@ -175,7 +184,11 @@ def reasons_table(title: str, reasons: Mapping[str, ReasonCount]) -> DataTable:
 def _tools(card: DataCard) -> DataTable:
     called = sorted(card.tools.items(), key=lambda tool: (-tool[1].calls, -tool[1].offered, tool[0]))
     never = sum(not tool.calls for tool in card.tools.values())
-    note = f"{never:,} of {card.num_tools:,} tools are offered and never called." if never else ""
+    note = (
+        f"{never:,} of {counted(card.num_tools, 'tool')} {'is' if never == 1 else 'are'} offered and never called."
+        if never
+        else ""
+    )
     rows = tuple((name, tool.offered, tool.calls) for name, tool in called)
     return DataTable("Tools", ("Tool", "Offered in samples", "Calls"), rows, note)
 

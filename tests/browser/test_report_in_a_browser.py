@@ -189,7 +189,7 @@ def test_it_prints(browser: webdriver.Chrome, page: Path) -> None:
     printed = browser.execute_cdp_cmd("Page.printToPDF", {"paperWidth": 8.27, "paperHeight": 11.69})
     content = base64.b64decode(printed["data"])
     assert content.startswith(b"%PDF-")
-    assert 4 <= len(re.findall(rb"/Type /Page\b", content)) <= 20
+    assert 4 <= len(re.findall(rb"/Type /Page\b", content)) <= 60
     assert len(content) > 50_000
 
 

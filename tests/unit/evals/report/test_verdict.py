@@ -175,7 +175,7 @@ def test_calls_where_none_is_wanted_are_counted_in_the_warning() -> None:
     quiet = [one.model_copy(update={"called": False}) for one in unwanted]
     field.add("base", [*outcomes(range(20)), *quiet])
     decided, _ = field.decide()
-    assert " Beware: a calls a tool in 20 of 20 cases that want no call (the base: 0)." in decided.reason
+    assert " Beware: a calls a tool in 20 of 20 cases where none is wanted (the base: 0)." in decided.reason
 
 
 def test_every_guarded_metric_has_words() -> None:
@@ -192,8 +192,8 @@ def test_replies_that_are_often_cut_off_are_named_with_what_to_raise() -> None:
     found = often_cut_off([*field.adapters, field.base])
     assert [(one.adapter.id, one.num_cut_off, one.num_replies) for one in found] == [("a", 8, 8), ("base", 7, 8)]
     assert cut_off_sentence(found, 24) == (
-        "At 24 tokens 8 of 8 replies of a and 7 of 8 replies of the base were cut off: raise eval.max_new_tokens and "
-        "evaluate again."
+        "The limit of 24 tokens cuts off 8 of 8 replies of a and 7 of 8 replies of the base: raise "
+        "eval.max_new_tokens and evaluate again."
     )
     assert cut_off_sentence([], 24) is None
 

@@ -447,7 +447,7 @@ def test_cut_off_replies_are_in_the_verdict(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     add_scores(run, "base", {**ZERO, "truncated_rate": (1.0, 8, 0.68, 1.0)})
     reason = write_report(make_config(), run).verdict.reason
-    assert "8 of 8 replies of the base were cut off: raise eval.max_new_tokens" in reason
+    assert "cuts off 8 of 8 replies of the base: raise eval.max_new_tokens" in reason
 
 
 def test_every_reason_has_a_name() -> None:

@@ -165,7 +165,7 @@ def test_sentences_tell_what_happened_to_the_rows() -> None:
         "The kind of 575 (50.0%) samples was inferred from the last turn.",
         "230 (20.0%) samples had no system message and got that of data.system.",
         "7 nulls that a table had filled in were taken out.",
-        "5 samples got a new id because theirs was taken.",
+        "5 samples got a new id, the own one being taken.",
         "2 of 1,100 groups of samples that start alike were moved to another part, so that no part lacks a kind.",
         "9 offers of held-out tools were taken out of samples of parts that must not see them.",
         "Fields that hold something and were not used: f0 (10 rows), f1 (9 rows), f2 (8 rows), f3 (7 rows), "
@@ -177,7 +177,7 @@ def test_tools_come_by_calls_and_those_never_called_are_counted() -> None:
     tools = {name: ToolCard(offered=5, calls=calls) for name, calls in {"a": 0, "b": 3, "c": 7}.items()}
     found = table(make_card(tools=tools, num_tools=3), "Tools")
     assert found.rows == (("c", 5, 7), ("b", 5, 3), ("a", 5, 0))
-    assert found.note == "1 of 3 tools are offered and never called."
+    assert found.note == "1 of 3 tools is offered and never called."
 
 
 @pytest.mark.parametrize(
@@ -271,12 +271,12 @@ def test_long_examples_and_tables_are_cut_with_a_note(tmp_path: Path) -> None:
     assert "<summary>600 rows</summary>" in page
     assert "tool_0499" in page
     assert "tool_0500" not in page
-    assert "100 more are in data/card.json." in page
+    assert "100 more rows: see data/card.json." in page
     assert f'{"z" * 2000} <span class="muted">(shortened)</span>' in page
     assert "z" * 2001 not in page
     assert "| tool\\_0011 | 1 | 1,989 |" in text
     assert "tool\\_0012" not in text
-    assert "588 more are in data/card.json." in text
+    assert "588 more rows: see data/card.json." in text
     assert f"| call\\_in\\_text | 1 | {'z' * 400} (shortened) |" in text
 
 
