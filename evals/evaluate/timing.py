@@ -89,8 +89,8 @@ def time_replies(keeper: Timekeeper, settings: EngineSettings, engines: Engines)
     if not left:
         return
     keys, size = list(keeper.asked), 1 if settings.on_gpu else CASES_A_TURN
-    adapters = counted(len(keys) - 1, "adapter")
-    say(f"Timing {counted(len(left), 'case')} one at a time, the base and {adapters} in turns.")
+    others = f", the base and {counted(len(keys) - 1, 'adapter')} in turns" if len(keys) > 1 else ""
+    say(f"Timing {counted(len(left), 'case')} one at a time{others}.")
     with bar("timed replies", len(left) * len(keys)) as advance:
         for number, start in enumerate(range(0, len(left), size)):
             prompts, order = left[start : start + size], keys if number % 2 == 0 else keys[::-1]

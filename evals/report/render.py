@@ -168,9 +168,12 @@ def verdict_lines(report: Report, width: int) -> list[str]:
 
 
 def gist_lines(report: Report) -> Iterator[str]:
-    """What could not be scored, the other run, the gates that are not met, and how to serve."""
+    """What could not be scored and why, the other run, the gates that are not met, and how to serve."""
     for failure in report.failed_adapters:
         yield f"Not scored: {failure.adapter_id}: {failure.error}: {failure.message}"
+    for name, metric in report.adapters[0].metrics.items():
+        if name in SHOWN and metric.why:
+            yield f"{METRICS[name].label} is not scored: {metric.why}."
     if report.other_run is not None:
         yield f"Beside {report.other_run['run']['name']}: {report.other_run['note']}"
     for gate in report.gates:

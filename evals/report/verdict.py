@@ -55,7 +55,7 @@ def cut_off_sentence(cut_off: Sequence[CutOff], limit: int) -> str | None:
         ]
     )
     limit_text = counted(limit, "token")
-    return f"The limit of {limit_text} cuts off {whose}: raise eval.max_new_tokens and evaluate again."
+    return f"{WARNING} the limit of {limit_text} cuts off {whose}: raise eval.max_new_tokens and evaluate again."
 
 
 def _sentences(decision: Decision) -> Iterator[_Said]:

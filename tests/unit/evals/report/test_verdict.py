@@ -192,7 +192,7 @@ def test_replies_that_are_often_cut_off_are_named_with_what_to_raise() -> None:
     found = often_cut_off([*field.adapters, field.base])
     assert [(one.adapter.id, one.num_cut_off, one.num_replies) for one in found] == [("a", 8, 8), ("base", 7, 8)]
     assert cut_off_sentence(found, 24) == (
-        "The limit of 24 tokens cuts off 8 of 8 replies of a and 7 of 8 replies of the base: raise "
+        "Beware: the limit of 24 tokens cuts off 8 of 8 replies of a and 7 of 8 replies of the base: raise "
         "eval.max_new_tokens and evaluate again."
     )
     assert cut_off_sentence([], 24) is None

@@ -18,6 +18,7 @@ from evals.records import (
     Scores,
     Verdict,
 )
+from evals.report.render import gist_lines
 from evals.report.text import REASONS
 from evals.report.write import write_report
 from orchestrator.config.schema import RunConfig
@@ -448,6 +449,16 @@ def test_cut_off_replies_are_in_the_verdict(tmp_path: Path) -> None:
     add_scores(run, "base", {**ZERO, "truncated_rate": (1.0, 8, 0.68, 1.0)})
     reason = write_report(make_config(), run).verdict.reason
     assert "cuts off 8 of 8 replies of the base: raise eval.max_new_tokens" in reason
+
+
+def test_a_terminal_says_why_a_figure_is_not_scored(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    add_scores(run, "base", ZERO)
+    report = write_report(make_config(), run)
+    unscored = Metric(value=None, n=0, low=None, high=None, why="no scored case has the tag harmful or benign")
+    base = report.adapters[0].model_copy(update={"metrics": {"refusal_accuracy": unscored}})
+    lines = list(gist_lines(report.model_copy(update={"adapters": (base,)})))
+    assert "Refusal accuracy is not scored: no scored case has the tag harmful or benign." in lines
 
 
 def test_every_reason_has_a_name() -> None:
