@@ -1,6 +1,7 @@
 import pytest
 import torch
-from ray.exceptions import OutOfMemoryError, RayTaskError, WorkerCrashedError
+from ray.core.generated.common_pb2 import ActorDiedErrorContext
+from ray.exceptions import ActorDiedError, OutOfMemoryError, RayTaskError, WorkerCrashedError
 from ray.train.v2.api.exceptions import WorkerGroupError
 
 from orchestrator.core.errors import TrainingError
@@ -8,6 +9,14 @@ from orchestrator.run.deaths import last_line, why_it_died
 from orchestrator.training.launch import explain_failure
 
 KILLED = "a process was killed, most likely because the machine's memory ran out"
+
+
+NO_WORD = (
+    "The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR Worker exit detail: Worker "
+    "unexpectedly exits with a connection error code 2. End of file. Some common causes include: (1) the process was "
+    "killed by the OOM killer due to high memory usage, (2) ray stop --force was called"
+)
+"""Ray's own words for an actor that SIGKILL ended."""
 
 
 def in_a_task(cause: Exception) -> Exception:
@@ -21,6 +30,7 @@ def in_a_task(cause: Exception) -> Exception:
     [
         (OutOfMemoryError("Task was killed due to the node running low on memory." + " More." * 200), "memory ran out"),
         (WorkerCrashedError(), KILLED),
+        (ActorDiedError(ActorDiedErrorContext(error_message=NO_WORD)), KILLED),
         (in_a_task(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")), "memory ran out"),
         (in_a_task(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")), "memory ran out"),
         (WorkerGroupError("workers failed", {0: WorkerCrashedError()}), KILLED),
