@@ -30,7 +30,7 @@ def in_a_task(cause: Exception) -> Exception:
     [
         (OutOfMemoryError("Task was killed due to the node running low on memory." + " More." * 200), "memory ran out"),
         (WorkerCrashedError(), KILLED),
-        (ActorDiedError(ActorDiedErrorContext(error_message=NO_WORD)), KILLED),
+        (ActorDiedError(ActorDiedErrorContext(actor_id=bytes(16), error_message=NO_WORD)), KILLED),
         (in_a_task(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")), "memory ran out"),
         (in_a_task(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")), "memory ran out"),
         (WorkerGroupError("workers failed", {0: WorkerCrashedError()}), KILLED),
