@@ -1,16 +1,14 @@
 """What every job does around its one piece of work: config, run folder, lock, ledger, cluster."""
 
-import signal
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 from orchestrator.config.load import load_config
 from orchestrator.config.schema import RunConfig
 from orchestrator.core import progress
+from orchestrator.core.interrupt import end_of_work, interrupt_once
 from orchestrator.core.process import make_parser, run_guarded, set_environment_defaults
 from orchestrator.run.folder import locked, open_run, run_dir, run_stage
 from orchestrator.run.paths import RunDir, StageName
@@ -39,7 +37,7 @@ def run_job(
         folder: Where that folder is. Touches nothing.
     """
     set_environment_defaults()
-    signal.signal(signal.SIGTERM, _interrupt)
+    interrupt_once()
     log: Path | None = None
 
     def parsed() -> int:
@@ -62,11 +60,9 @@ def run_job(
             log = run.log
             return work(config, run, **given)
 
-    return run_guarded(job, parsed, if_interrupted="the same command resumes it", log=lambda: log)
-
-
-def _interrupt(_signum: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
+    code = run_guarded(job, parsed, if_interrupted="the same command resumes it", log=lambda: log)
+    end_of_work()
+    return code
 
 
 def do_stage(

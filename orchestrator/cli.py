@@ -10,8 +10,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from types import FrameType
@@ -20,13 +20,14 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
-from orchestrator.core.errors import BAD_INPUT, DONE, INTERRUPTED, ConfigError, OrchestratorError
+from orchestrator.core.errors import BAD_INPUT, DONE, GATE_NOT_MET, INTERRUPTED, ConfigError, OrchestratorError
+from orchestrator.core.interrupt import SIGNALS, interrupt_once
 
 DISTRIBUTION = "tool-lora-orchestrator"
 SCHEMA_FILE = "config.schema.json"
 """Written beside a starter config, whose first line names it to editors."""
-GRACE_S, TERMINATE_S = 30.0, 10.0
-"""How long an interrupted stage may take to end on its own, and then after SIGTERM."""
+GRACE_S = 30.0
+"""How long an interrupted stage may take to end on its own, before it is killed."""
 
 
 class Stage(StrEnum):
@@ -68,7 +69,10 @@ SET_UP, STAGES, CLUSTER = "Set up", "Stages (each resumes where it stopped)", "C
 
 def main() -> None:
     """Run the command line and exit."""
-    sys.exit(run_command(sys.argv[1:]))
+    code = run_command(sys.argv[1:])
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # a late one must not change the exit code
+    sys.exit(code)
 
 
 def run_command(arguments: Sequence[str]) -> int:
@@ -252,6 +256,7 @@ def submit(
     from orchestrator.run.find import find_config
     from orchestrator.submit import submit_job
 
+    interrupt_once()
     return submit_job(load_config(*find_config(config, overrides or ())), stage.job, address=address, follow=wait)
 
 
@@ -269,19 +274,28 @@ def _run_stage(stage: Stage, config: Path, overrides: Sequence[str] | None, opti
 def run_child(command: Sequence[str]) -> int:
     """Run a command with this terminal and return its exit code, or 130 once interrupted.
 
-    Ctrl-C reaches the child by itself, as a member of the same process group; SIGTERM is passed on.
+    SIGINT and SIGTERM are passed on as SIGTERM; a command that does not end within GRACE_S is killed.
 
     Raises:
         OrchestratorError: If the child was killed by another signal.
     """
-    child = subprocess.Popen(command)
-    with _sigterm_passed_on_to(child):
-        try:
-            code = child.wait()
-        except KeyboardInterrupt:
-            _end(child)
-            return INTERRUPTED
-    if code in (-signal.SIGINT, -signal.SIGTERM):
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # one that comes while the child starts is passed on after that
+    child = subprocess.Popen(command, preexec_fn=_prepare_child)
+    too_slow = threading.Timer(GRACE_S, child.kill)
+    too_slow.daemon = True
+
+    def pass_on(_number: int, _frame: FrameType | None) -> None:
+        if too_slow.ident is None:
+            too_slow.start()
+            child.send_signal(signal.SIGTERM)
+
+    for number in SIGNALS:
+        signal.signal(number, pass_on)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    code = child.wait()
+    too_slow.cancel()
+    if too_slow.ident is not None and code not in (DONE, GATE_NOT_MET, BAD_INPUT, INTERRUPTED):
+        typer.echo("Interrupted; the same command resumes.", err=True)
         return INTERRUPTED
     if code < 0:
         name = signal.Signals(-code).name
@@ -290,26 +304,8 @@ def run_child(command: Sequence[str]) -> int:
     return code
 
 
-@contextmanager
-def _sigterm_passed_on_to(child: subprocess.Popen[bytes]) -> Iterator[None]:
-    def pass_on(number: int, _frame: FrameType | None) -> None:
-        child.send_signal(number)
-
-    before = signal.signal(signal.SIGTERM, pass_on)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """Wait for an interrupted child; a second Ctrl-C, or one that takes too long, ends it."""
-    try:
-        child.wait(GRACE_S)
-    except (subprocess.TimeoutExpired, KeyboardInterrupt):
-        child.terminate()
-        try:
-            child.wait(TERMINATE_S)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
+def _prepare_child() -> None:
+    """Ctrl-C reaches every process of the terminal, and while Python starts it would be a traceback; SIGTERM is not."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

@@ -5,8 +5,8 @@ The environment must be set before the libraries that read it are imported, so t
 
 import io
 import os
-import signal
 import sys
+import time
 import traceback
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,11 +32,16 @@ ENVIRONMENT_DEFAULTS: Mapping[str, str] = MappingProxyType(
         "RAY_AIR_NEW_OUTPUT": "0",
         # Samples that are too long are counted and listed; transformers warns of the first one only.
         "TRANSFORMERS_VERBOSITY": "error",
+        # Ray Tune otherwise takes the first Ctrl-C as a search that is done.
+        "TUNE_DISABLE_SIGINT_HANDLER": "1",
         # Ray Train otherwise moves each worker to a folder of its own and relative paths break.
         "RAY_CHDIR_TO_TRIAL_DIR": "0",
     }
 )
 """Holds no secrets: Ray shows the environment of a job to everyone who can reach its dashboard."""
+
+SIGNAL_LAG_S = 0.2
+"""A process of ours that the same signal ended may be noticed before the signal itself."""
 
 
 def set_environment_defaults() -> None:
@@ -76,15 +81,14 @@ def run_guarded(
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # an ASCII terminal must not end the work
     try:
-        return work()
-    except (KeyboardInterrupt, SystemExit) as stop:
-        # Ray replaces a job's handler of SIGTERM with its own, which calls sys.exit(SIGTERM).
-        if isinstance(stop, SystemExit) and stop.code != signal.SIGTERM:
-            raise
+        try:
+            return work()
+        except Exception as error:  # noqa: BLE001 - the boundary: nothing may end without an exit code and a line
+            time.sleep(SIGNAL_LAG_S)
+            return _explain(name, error, log())
+    except KeyboardInterrupt:
         tell(f"{name} interrupted; {if_interrupted}")
         return INTERRUPTED
-    except Exception as error:  # noqa: BLE001 - the boundary: nothing may end without an exit code and a line
-        return _explain(name, error, log())
 
 
 def _explain(name: str, error: Exception, log: Path | None) -> int:

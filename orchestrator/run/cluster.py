@@ -4,18 +4,22 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import ray
 from ray._private import state as ray_state
+from ray._private import worker as ray_worker
 from ray._private.accelerators import get_all_accelerator_managers
 from ray._private.utils import get_num_cpus
 
 from orchestrator.config.schema import ResourcesConfig, RunConfig
 from orchestrator.core.errors import ResourceError
+from orchestrator.core.interrupt import handlers_kept
 from orchestrator.core.process import ENVIRONMENT_DEFAULTS
+from orchestrator.run.folder import run_dir
 
 LOCAL_STARTUPS = 8
 """Processes that a local cluster may start at once."""
@@ -44,15 +48,30 @@ def cluster_session(config: RunConfig) -> Iterator[None]:
         ResourceError: If the cluster cannot be reached, or can never hold one training job.
     """
     address = cluster_address(config.resources)
-    if address:
-        _join(address)
-    else:
-        _start_local()
+    with _messages_of_ray_in(run_dir(config).log):
+        try:
+            with handlers_kept():
+                _join(address) if address else _start_local()
+            worker_shape(config.resources)
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _messages_of_ray_in(log: Path) -> Iterator[None]:
+    """Append to a file what Ray says of nodes and tasks, such as a worker's death; Ray would print it, in colour."""
+    prints = ray_worker.print_to_stdstream
+
+    def append(data: Mapping[str, Sequence[str]], ignore_prefix: bool) -> None:  # noqa: ARG001, FBT001 - as Ray calls it
+        with suppress(OSError), log.open("a", encoding="utf-8") as file:
+            file.writelines(f"Ray: {line}\n" for line in data["lines"])
+
+    ray_worker.print_to_stdstream = append
     try:
-        worker_shape(config.resources)
         yield
     finally:
-        ray.shutdown()
+        ray_worker.print_to_stdstream = prints
 
 
 def cluster_address(resources: ResourcesConfig) -> str | None:

@@ -157,7 +157,7 @@ def locked(run: RunDir) -> Iterator[None]:
 class StageEntry(Record):
     """One stage's line in the ledger. Times are UTC, ISO 8601."""
 
-    status: Literal["running", "done", "failed"]
+    status: Literal["running", "done", "failed", "interrupted"]
     input_digest: str
     started_at: str
     duration_s: float | None = None
@@ -198,6 +198,9 @@ def run_stage(
     try:
         work()
         status = "done"
+    except KeyboardInterrupt:
+        status = "interrupted"
+        raise
     finally:
         ended = {"status": status, "duration_s": round(time.monotonic() - clock, 3)}
         _record(run, stage, entry.model_copy(update=ended))

@@ -71,6 +71,11 @@ def _say_what_is_left_out(cards: dict[SplitName, TokenCard]) -> None:
             say(f"{card.unlearned_turns} earlier turns of {part} are not learned: the chat template rewrites them.")
 
 
+class _Trainer(TorchTrainer):  # type: ignore[misc] # Ray's decorators leave it without a type
+    def _register_sigint_handler(self, controller: object) -> None:
+        """Leave an interruption to this process; Ray's own handler turns it into a job that failed or was done."""
+
+
 def build_trainer(
     plan: TrainPlan, *, name: str, storage: Path, callbacks: tuple[ray.train.UserCallback, ...] = ()
 ) -> TorchTrainer:
@@ -78,7 +83,7 @@ def build_trainer(
     resources = {"CPU": plan.cpus_per_worker}
     if plan.gpus_per_worker:
         resources["GPU"] = plan.gpus_per_worker
-    return TorchTrainer(
+    return _Trainer(
         train_worker,
         train_loop_config=plan.model_dump(mode="json"),
         scaling_config=ray.train.ScalingConfig(
@@ -132,16 +137,20 @@ def _as_trial(trackers: Trackers, storage: Path, name: str, plan: TrainPlan) -> 
     before = read_trial(storage, name).steps
     trackers.trial_started(ONLY_TRIAL, plan.hyperparameters, before)
     finished = threading.Event()
-    reason: StopReason = "failed"
+    reason: StopReason | None = "failed"
     thread = threading.Thread(target=_follow, args=(storage / name, trackers, finished, before), daemon=True)
     thread.start()
     try:
         yield
         reason = stop_reason(read_trial(storage, name), plan, failed=False)
+    except KeyboardInterrupt:
+        reason = None  # the next command goes on with it
+        raise
     finally:
         finished.set()
         thread.join()
-        trackers.trial_ended(ONLY_TRIAL, reason)
+        if reason is not None:
+            trackers.trial_ended(ONLY_TRIAL, reason)
 
 
 def _follow(job: Path, trackers: Trackers, finished: threading.Event, told: int) -> None:

@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
 from ray_heads import RayHead
 
 pytestmark = pytest.mark.e2e
@@ -26,27 +25,6 @@ def orchestrator(*arguments: str, cluster: str = "", timeout_s: float = 420) -> 
         timeout=timeout_s,
         check=False,
     )
-
-
-@pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("e2e")
-    path = folder / "small.yaml"
-    content = {
-        "name": "small",
-        "model": {"base": "tiny"},
-        "data": {"sources": [{"path": "synthetic", "catalogue": "easy", "limit": 150}], "max_length": 512},
-        "train": {"max_steps": 6, "eval_steps": 2, "batch_size": 4, "micro_batch_size": 4},
-        "search": {
-            "num_trials": 2,
-            "keep": 1,
-            "space": {"r": [8], "alpha": [16], "learning_rate": {"min": 1e-3, "max": 1e-2}},
-        },
-        "eval": {"max_new_tokens": 32, "max_cases": 8},
-        "resources": {"storage_path": str(folder / "runs")},
-    }
-    path.write_text(yaml.safe_dump(content), encoding="utf-8")
-    return path
 
 
 def test_check_says_ready_and_costs_nothing_the_second_time(config: Path) -> None:

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,9 +16,16 @@ from orchestrator import cli
 from orchestrator.config.load import load_config
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import ConfigError, OrchestratorError
+from orchestrator.core.interrupt import handlers_kept
 from orchestrator.run.find import find_config
 
 COMMANDS = ("init", "schema", "prepare", "train", "search", "evaluate", "report", "run", "submit", "doctor")
+
+
+@pytest.fixture(autouse=True)
+def keep_signal_handlers() -> Iterator[None]:
+    with handlers_kept():
+        yield
 
 
 def orchestrator(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -201,48 +208,52 @@ def test_a_killed_child_is_a_failure_that_names_the_signal() -> None:
 
 GRACEFUL_CHILD = """
 import signal, sys, time
-signal.signal(signal.SIGTERM, lambda *_: (print("told to end", flush=True), sys.exit(7)))
-try:
-    print("ready", flush=True)
-    time.sleep(60)
-except KeyboardInterrupt:
-    print("ended well", flush=True)
-    sys.exit(130)
+signal.signal(signal.SIGTERM, lambda *_: (print("told to end", flush=True), sys.exit(int(sys.argv[1]))))
+print("ready", flush=True)
+time.sleep(60)
+"""
+RESUMES = "Interrupted; the same command resumes."
+STUBBORN_CHILD = GRACEFUL_CHILD.replace("sys.exit(int(sys.argv[1]))", "None")
+PARENT = """
+import sys
+from orchestrator import cli
+cli.GRACE_S = 1.0
+sys.exit(cli.run_child([sys.executable, "-c", *sys.argv[1:]]))
 """
 
 
-def _parent_of(child: str) -> subprocess.Popen[str]:
-    script = "import sys; from orchestrator import cli; sys.exit(cli.run_child([sys.executable, '-c', sys.argv[1]]))"
-    command, here = [sys.executable, "-c", script, child], Path(cli.__file__).parents[1]
-    parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True, cwd=here)
+def _parent_of(child: str, code: int) -> subprocess.Popen[str]:
+    command, here = [sys.executable, "-c", PARENT, child, str(code)], Path(cli.__file__).parents[1]
+    pipe = subprocess.PIPE
+    parent = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True, cwd=here)
     assert parent.stdout is not None
     assert parent.stdout.readline() == "ready\n"
     return parent
 
 
-def test_ctrl_c_lets_the_child_end_and_exits_130() -> None:
-    parent = _parent_of(GRACEFUL_CHILD)
-    os.killpg(parent.pid, signal.SIGINT)
-    assert parent.communicate(timeout=20)[0] == "ended well\n"
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("code", "expected"), [(130, 130), (1, 130), (0, 0), (2, 2)])
+def test_an_interrupted_child_may_end_in_order(number: signal.Signals, code: int, expected: int) -> None:
+    parent = _parent_of(GRACEFUL_CHILD, code)
+    parent.send_signal(number)
+    told, said = parent.communicate(timeout=20)
+    assert told.startswith("told to end\n")
+    assert parent.returncode == expected
+    assert said == (f"{RESUMES}\n" if code == 1 else "")
+
+
+def test_signals_to_the_whole_process_group_reach_the_child_as_one_kind() -> None:
+    parent = _parent_of(GRACEFUL_CHILD, 130)
+    for _ in range(2):
+        os.killpg(parent.pid, signal.SIGINT)
+    assert parent.communicate(timeout=20) == ("told to end\n", "")
     assert parent.returncode == 130
 
 
-def test_sigterm_reaches_the_child_and_its_exit_code_is_ours() -> None:
-    parent = _parent_of(GRACEFUL_CHILD)
-    parent.terminate()
-    assert parent.communicate(timeout=20)[0] == "told to end\n"
-    assert parent.returncode == 7
-
-
-def test_a_second_ctrl_c_ends_a_child_that_does_not_listen() -> None:
-    stubborn = (
-        "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print('ready', flush=True); time.sleep(60)"
-    )
-    parent = _parent_of(stubborn)
+def test_a_child_that_does_not_listen_is_killed() -> None:
+    parent = _parent_of(STUBBORN_CHILD, 0)
     os.killpg(parent.pid, signal.SIGINT)
-    time.sleep(0.5)
-    os.killpg(parent.pid, signal.SIGINT)
-    parent.communicate(timeout=20)
+    assert parent.communicate(timeout=20)[1] == f"{RESUMES}\n"
     assert parent.returncode == 130
 
 

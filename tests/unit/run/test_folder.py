@@ -250,12 +250,15 @@ def test_a_stage_is_done_again_for_another_input(tmp_path: Path) -> None:
     assert work.done == 3
 
 
-@pytest.mark.parametrize("error", [DataError("bad"), RuntimeError("bug"), KeyboardInterrupt()])
-def test_a_stage_that_failed_is_marked_and_done_again(error: BaseException, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(DataError("bad"), "failed"), (RuntimeError("bug"), "failed"), (KeyboardInterrupt(), "interrupted")],
+)
+def test_a_stage_that_did_not_end_is_marked_and_done_again(error: BaseException, status: str, tmp_path: Path) -> None:
     run, work = RunDir(tmp_path), Work(error)
     with pytest.raises(type(error)):
         run_stage(run, "search", "one", work)
-    assert read_ledger(run).stages["search"].status == "failed"
+    assert read_ledger(run).stages["search"].status == status
     work.error = None
     assert run_stage(run, "search", "one", work) is True
     assert work.done == 2

@@ -1,0 +1,76 @@
+"""SIGINT and SIGTERM end every process in the same way: exit code 130, one sentence, and files that stay whole.
+
+Light: it is imported before anything else, so that an interruption during the imports is no traceback either.
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
+
+from orchestrator.core.errors import INTERRUPTED
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+END_S = 20.0
+"""How long an interrupted process may take to end in order. Files are only ever written whole, so the next command
+resumes after a sudden end as well."""
+_takes_no_more = threading.Event()
+
+
+def end_at_once_if_interrupted() -> None:
+    """Until `interrupt_once`: a signal ends this process, in which nothing has begun."""
+    for number in SIGNALS:
+        signal.signal(number, _end)
+
+
+def interrupt_once() -> None:
+    """Let the first signal raise KeyboardInterrupt; further ones change nothing while the process ends."""
+    _takes_no_more.clear()
+    for number in SIGNALS:
+        signal.signal(number, _interrupt)
+
+
+def end_of_work() -> None:
+    """From here on a signal changes nothing: the process ends anyway, with the exit code of its work."""
+    _takes_no_more.set()
+
+
+@contextmanager
+def handlers_kept() -> Iterator[None]:
+    """Keep the handlers of SIGINT and SIGTERM in a block that sets others, as `ray.init` does.
+
+    Ray's handler of SIGTERM raises SystemExit; the signal is then raised once more for the handler that was kept.
+    """
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    ended_by_ray = False
+    try:
+        yield
+    except SystemExit:
+        ended_by_ray = True
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if ended_by_ray:
+        signal.raise_signal(signal.SIGTERM)
+
+
+def _end(_number: int, _frame: FrameType | None) -> NoReturn:
+    _exit_at_once(b"Interrupted before anything began.\n")
+
+
+def _exit_at_once(sentence: bytes) -> NoReturn:
+    os.write(2, sentence)
+    os._exit(INTERRUPTED)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    if _takes_no_more.is_set():
+        return
+    _takes_no_more.set()
+    too_slow = threading.Timer(END_S, _exit_at_once, [b"Interrupted; the same command resumes.\n"])
+    too_slow.daemon = True
+    too_slow.start()
+    raise KeyboardInterrupt
