@@ -169,18 +169,65 @@ def test_hostile_text_is_shown_as_text_and_does_nothing(browser: webdriver.Chrom
     assert hostile.stat().st_size < 1_000_000
 
 
+@pytest.mark.parametrize("form", ["report.html", "cases.html", "cases/1.html"])
+@pytest.mark.parametrize("width", [PHONE_WIDTH, 820, 1200])
 @pytest.mark.parametrize("name", ["page", "hostile"])
-def test_a_phone_scrolls_only_down(browser: webdriver.Chrome, name: str, request: pytest.FixtureRequest) -> None:
+def test_a_page_scrolls_only_down(
+    browser: webdriver.Chrome, name: str, width: int, form: str, request: pytest.FixtureRequest
+) -> None:
     path: Path = request.getfixturevalue(name)
-    open_page(browser, path, PHONE_WIDTH)
+    open_page(browser, path.parent / form, width)
     open_all(browser)
-    assert run_script(browser, "return window.innerWidth") == PHONE_WIDTH
-    assert run_script(browser, "return document.documentElement.scrollWidth") == PHONE_WIDTH
+    assert run_script(browser, "return window.innerWidth") == width
+    assert run_script(browser, "return document.documentElement.scrollWidth") == width
     wide = (
-        "return [...document.querySelectorAll('svg, pre, .tile, details')].filter(e => "
-        f"e.getBoundingClientRect().right > {PHONE_WIDTH} && !e.closest('.scroll')).length"
+        "return [...document.querySelectorAll('svg, pre, .tile, details, td, select')].filter(e => "
+        f"e.getBoundingClientRect().right > {width} && !e.closest('.scroll')).length"
     )
     assert run_script(browser, wide) == 0
+
+
+@pytest.mark.parametrize("width", [PHONE_WIDTH, 820, 1200])
+def test_exactly_the_tables_that_scroll_say_so(browser: webdriver.Chrome, page: Path, width: int) -> None:
+    open_page(browser, page, width)
+    open_all(browser)
+    tables = run_script(browser, TABLES)
+    assert any(scrolls for scrolls, _ in tables) or width > PHONE_WIDTH
+    assert any(not scrolls for scrolls, _ in tables)
+    assert [hint for _, hint in tables] == [scrolls for scrolls, _ in tables]
+
+
+@pytest.mark.parametrize("width", [PHONE_WIDTH, 820])
+def test_no_figure_or_interval_is_broken_in_two(browser: webdriver.Chrome, page: Path, width: int) -> None:
+    open_page(browser, page, width)
+    open_all(browser)
+    assert run_script(browser, BROKEN_FIGURES) == []
+
+
+def choose(browser: webdriver.Chrome, option: str) -> int:
+    """Choose a value of a filter by the start of its words; the number of rows that are left."""
+    script = (
+        "const o = [...document.querySelectorAll('option')].find(o => o.textContent.startsWith(arguments[0]));"
+        "o.selected = true; return [...document.querySelectorAll('tbody tr')].filter(r => r.offsetHeight).length"
+    )
+    return int(browser.execute_script(script, option))
+
+
+def test_failing_cases_are_filtered_without_a_script(browser: webdriver.Chrome, page: Path) -> None:
+    open_page(browser, page.parent / "cases.html")
+    assert requests_of(browser) == [(page.parent / "cases.html").as_uri()]
+    total = run_script(browser, "return document.querySelectorAll('tbody tr').length")
+    listed = re.findall(r">(base) \(([\d,]+)\)<", (page.parent / "cases.html").read_text(encoding="utf-8"))
+    left = choose(browser, "base (")
+    assert left == int(listed[0][1]) < total
+    assert choose(browser, "refusal (") < left
+    assert run_script(browser, "return document.querySelectorAll('script').length") == 0
+    open_page(browser, page.parent / "cases.html")
+    browser.get((page.parent / "cases.html").as_uri() + "#adapter-1")
+    rows = run_script(browser, "return [...document.querySelectorAll('tbody tr')].filter(r => r.offsetHeight).length")
+    assert 0 < rows < total
+    run_script(browser, "document.querySelector('tbody tr td a').click()")
+    assert "/cases/1.html#case-1" in browser.current_url
 
 
 def test_it_prints(browser: webdriver.Chrome, page: Path) -> None:
@@ -191,6 +238,47 @@ def test_it_prints(browser: webdriver.Chrome, page: Path) -> None:
     assert content.startswith(b"%PDF-")
     assert 4 <= len(re.findall(rb"/Type /Page\b", content)) <= 60
     assert len(content) > 50_000
+
+
+TABLES = """
+return [...document.querySelectorAll('.scroll')].filter(e => e.clientWidth).map(e =>
+  [e.scrollWidth > e.clientWidth + 1, getComputedStyle(e.querySelector('.hint')).display !== 'none']);
+"""
+"""Of each table in sight: whether it scrolls, and whether its hint is shown."""
+
+BROKEN_FIGURES = """
+const broken = [], range = document.createRange();
+const figures = /[+-]?\\d[\\d.,]*\\u00a0to\\u00a0[+-]?[\\d.]+|[+-]?\\d+[.,]\\d+/g;
+for (const cell of document.querySelectorAll('td.num, .tile span')) {
+  const walker = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
+  for (let node = walker.nextNode(); node; node = walker.nextNode()) {
+    for (const match of node.data.matchAll(figures)) {
+      range.setStart(node, match.index);
+      range.setEnd(node, match.index + match[0].length);
+      if (new Set([...range.getClientRects()].map(r => Math.round(r.top))).size > 1) broken.push(match[0]);
+    }
+  }
+}
+return broken;
+"""
+"""Figures and intervals in cells and cards that stand on two lines."""
+
+
+def test_what_is_folded_is_open_in_print_and_no_column_is_cut(browser: webdriver.Chrome, page: Path) -> None:
+    open_page(browser, page, 718)  # what A4 leaves between usual margins, in CSS pixels
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    closed = (
+        "return [...document.querySelectorAll('details.case > pre')].filter(e => !e.getBoundingClientRect().height)"
+    )
+    assert run_script(browser, f"{closed}.length") == 0
+    assert run_script(browser, "return document.querySelectorAll('details.case > pre').length") > 30
+    assert run_script(browser, "return document.querySelectorAll('details[open]').length") == 0
+    cut = (
+        "return [...document.querySelectorAll('td, th')].filter(e => e.getBoundingClientRect().right > 719)"
+        ".map(e => e.closest('section').id + ': ' + e.textContent)"
+    )
+    assert run_script(browser, cut) == []
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
 
 
 # Relative luminance and contrast as the Web Content Accessibility Guidelines 2.2 define them.
