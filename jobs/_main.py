@@ -1,5 +1,6 @@
 """What every job does around its one piece of work: config, run folder, lock, ledger, cluster."""
 
+import logging
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -58,11 +59,29 @@ def run_job(
         with locked(folder(config)):  # opening writes, and a run that another process holds must stay as it is
             run = open_folder(config)
             log = run.log
-            return work(config, run, **given)
+            with _warnings_in(log):
+                return work(config, run, **given)
 
     code = run_guarded(job, parsed, if_interrupted="the same command resumes it", log=lambda: log)
     end_of_work()
     return code
+
+
+@contextmanager
+def _warnings_in(log: Path) -> Iterator[None]:
+    """Keep the warnings of libraries, which are written for programmers, off the terminal and in the run's log."""
+    logger = logging.getLogger("py.warnings")
+    kept = logging.FileHandler(log, encoding="utf-8", delay=True)
+    logger.addHandler(kept)
+    logger.propagate = False
+    logging.captureWarnings(capture=True)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(capture=False)
+        logger.propagate = True
+        logger.removeHandler(kept)
+        kept.close()
 
 
 def do_stage(

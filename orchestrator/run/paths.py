@@ -32,7 +32,7 @@ class RunDir:
     ledger = _Below("run.json")
     """The stage ledger."""
     log = _Below("job.log")
-    """Tracebacks of unexpected errors."""
+    """Tracebacks of unexpected errors, warnings of libraries, messages of Ray."""
     quarantine = _Below("data/quarantine.jsonl")
     """Rows that could not become samples."""
     card = _Below("data/card.json")

@@ -118,6 +118,19 @@ def test_an_unexpected_error_leaves_its_traceback_in_the_runs_log(
     assert "return 1 // 0" in log.read_text(encoding="utf-8")
 
 
+def test_a_warning_of_a_library_is_in_the_log_alone(arguments: list[str], tmp_path: Path) -> None:
+    code = (
+        "import sys, warnings; from jobs._main import run_job\n"
+        "sys.exit(run_job('train', lambda config, run: warnings.warn('mind the gap') or 0, sys.argv[1:]))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment, check=True
+    )
+    assert (ended.stdout, ended.stderr) == ("", "")
+    assert "mind the gap" in (tmp_path / "r" / "job.log").read_text(encoding="utf-8")
+
+
 def test_interrupted_is_130(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run_job("train", raising(KeyboardInterrupt()), arguments) == INTERRUPTED
     assert capsys.readouterr().err.startswith("train interrupted")
