@@ -5,10 +5,13 @@ from collections.abc import Sequence
 
 import torch
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from orchestrator.core.errors import ConfigError
 
 WHERE = "lora.target_modules"
+LINEAR = (torch.nn.Linear, Conv1D)
+"""What PEFT's `all-linear` takes; GPT-2 writes its linear layers as Conv1D."""
 SIMILAR = 0.5
 """How alike two names must be for one to be suggested for the other."""
 
@@ -23,7 +26,7 @@ def require_targets(model: PreTrainedModel, target_modules: str | Sequence[str])
     """
     head = model.get_output_embeddings()
     modules = dict(model.named_modules())
-    linear = {name for name, module in modules.items() if isinstance(module, torch.nn.Linear) and module is not head}
+    linear = {name for name, module in modules.items() if isinstance(module, LINEAR) and module is not head}
     if not linear:
         raise ConfigError("the base has no linear layer that could be adapted", where=WHERE, fix="Use another base")
     if isinstance(target_modules, str):  # all-linear

@@ -1,6 +1,8 @@
 from pathlib import Path
 
 import pytest
+from peft import LoraConfig, get_peft_model
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from orchestrator.core.errors import ConfigError
 from orchestrator.models.base import empty_base
@@ -29,3 +31,11 @@ def test_any_other_name_is_refused_with_those_there_are(
 ) -> None:
     with pytest.raises(ConfigError, match=said):
         require_targets(empty_base(model_folder, trust_remote_code=False), targets)
+
+
+def test_the_linear_layers_of_gpt2_are_convolutions_in_name_only() -> None:
+    for targets in ("all-linear", ["c_attn", "c_proj"]):
+        model = GPT2LMHeadModel(GPT2Config(vocab_size=8, n_embd=8, n_layer=1, n_head=1))
+        require_targets(model, targets)
+        settings = LoraConfig(task_type="CAUSAL_LM", target_modules=targets, fan_in_fan_out=True)
+        assert get_peft_model(model, settings).get_nb_trainable_parameters()[0] > 0
