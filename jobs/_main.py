@@ -62,7 +62,9 @@ def run_job(
             with _warnings_in(log):
                 return work(config, run, **given)
 
-    code = run_guarded(job, parsed, if_interrupted="the same command resumes it", log=lambda: log)
+    code = run_guarded(
+        "run" if job == "pipeline" else job, parsed, if_interrupted="the same command resumes it", log=lambda: log
+    )
     end_of_work()
     return code
 

@@ -17,8 +17,13 @@ def pipeline(config: RunConfig, run: RunDir) -> int:
     """Prepare, search, evaluate and report; search and evaluation share one cluster.
 
     Raises:
+        AdapterNotFoundError: At once, if one that the configuration names is not there.
         UnscoredAdaptersError: After the report, if an adapter could not be scored.
     """
+    if config.eval.adapters:
+        from orchestrator.models.outside import require_there
+
+        require_there(config.eval.adapters)
     with stages("prepare", "search", "evaluate", "report"):
         prepare(config, run)
         with cluster_on_demand(config) as ensure_cluster:

@@ -84,7 +84,8 @@ def run_command(arguments: Sequence[str]) -> int:
         return error.exit_code
     except TyperException as error:
         meant = _setting_meant(getattr(error, "option_name", ""), arguments)
-        typer.echo(f"Error: {error.format_message().removesuffix('.')}. {meant}See: orchestrator --help", err=True)
+        said = error.format_message().removesuffix(".").replace("Value error, ", "")  # pydantic's words
+        typer.echo(f"Error: {said}. {meant}See: orchestrator --help", err=True)
         return BAD_INPUT
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED

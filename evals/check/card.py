@@ -135,7 +135,7 @@ def show_check(card: CheckCard, folder: RunDir, *, is_new: bool, conflict: str |
     for text in card.warnings:
         say(f"Warning: {text}")
     for text in card.not_ready:
-        say(f"- {text}")
+        say(f"Error: {text}")
     if conflict:
         say(f"Note: the data was checked, but a run of this configuration would be refused: {conflict}")
     took = duration_text(card.duration_s)

@@ -9,7 +9,7 @@ from typing import Any
 
 from evals.cases.suites import suite_files
 from evals.check.card import FIXES, CheckCard, Finding
-from evals.check.of_cases import case_findings, gate_findings, suite_cases
+from evals.check.of_cases import adapter_findings, case_findings, gate_findings, suite_cases
 from evals.check.of_training import resource_findings, training_findings
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import InputError
@@ -115,6 +115,7 @@ def _look_at_the_rest(config: RunConfig, folder: RunDir, found: dict[str, Any]) 
     suites, unreadable = suite_cases(config)
     yield from unreadable
     yield from gate_findings(config.gates)
+    yield from adapter_findings(config.eval.adapters)
     if found["data"] is None:
         return
     yield from case_findings(config, folder, suites, found["parity"])

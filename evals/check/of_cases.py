@@ -10,7 +10,7 @@ from evals.check.card import Finding, ParityCard, fatal, warning
 from evals.records import HELD_OUT, Case, Generation, Metric, Verdict
 from evals.stats.metrics import METRICS, score_cases
 from orchestrator.config.schema import Gate, RunConfig
-from orchestrator.core.errors import InputError
+from orchestrator.core.errors import AdapterNotFoundError, InputError
 from orchestrator.core.files import read_jsonl
 from orchestrator.core.records import MetricName, Sample
 from orchestrator.core.text import counted
@@ -18,7 +18,8 @@ from orchestrator.run.paths import RunDir
 
 FEW_CASES = 30
 """Fewer cases than this tell two adapters apart only where nearly every case differs."""
-PERCENT = 100.0
+LEAST_PERCENT, PERCENT = 2.0, 100.0
+"""A share within these is taken for one in percent; one between 1 and 2 may be anything."""
 
 
 def suite_cases(config: RunConfig) -> tuple[list[Case], list[Finding]]:
@@ -49,6 +50,19 @@ def case_findings(
     scores = score_cases("data", cases, [_as_in_the_data(case) for case in cases])
     yield from _gates(config.gates, scores.metrics, parity)
     yield from _judged_wrong([verdict for verdict in scores.verdicts if verdict.suite == HELD_OUT])
+
+
+def adapter_findings(sources: tuple[str, ...]) -> Iterator[Finding]:
+    """Adapters made elsewhere that are not there; whether they fit the base is seen when they are scored."""
+    if not sources:
+        return
+    from orchestrator.models.outside import require_there  # loads torch and PEFT
+
+    for source in sources:
+        try:
+            require_there((source,))
+        except AdapterNotFoundError as error:
+            yield Finding(stops=True, text=str(error))
 
 
 def _as_in_the_data(case: Case) -> Generation:
@@ -101,7 +115,7 @@ def gate_findings(gates: Mapping[MetricName, Gate]) -> Iterator[Finding]:
         for bound, value in (("min", gate.min), ("max", gate.max)):
             if value is None or 0 <= value <= most:
                 continue
-            is_percent = most < value <= PERCENT
+            is_percent = LEAST_PERCENT <= value <= PERCENT and most == 1.0
             fix = f"Write {value / PERCENT:g}" if is_percent else f"Write a {bound} between 0 and 1"
             if METRICS[name].unit:
                 fix = f"Write a {bound} of at least 0"

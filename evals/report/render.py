@@ -20,7 +20,8 @@ from orchestrator.core.text import counted
 MAX_EXHIBITS, MAX_CHARS, MAX_ROWS = 3, 400, 12
 """In Markdown: cases of one list, characters of one foreign text, rows of one table; the page and files hold more."""
 SHOWN: tuple[MetricName, ...] = (
-    "case_accuracy", "tool_call_validity", "tool_call_accuracy", "refusal_accuracy", "no_call_accuracy",
+    "case_accuracy", "tool_call_validity", "tool_call_accuracy", "refusal_accuracy", "refusal_recall",
+    "over_refusal_rate", "no_call_accuracy",
 )  # fmt: skip
 """Figures in a terminal."""
 MAX_VERDICT_LINES = 5
@@ -37,17 +38,12 @@ def render_markdown(view: View, sections: Sequence[Section]) -> str:
     serve = report.serve_command
     if serve is not None:
         note = f" {markdown_cell(serve.note)}" if serve.note else ""
-        lines += ["", f"Serve {markdown_cell(serve.adapter_id)} as it was scored: {_shell(serve.command)}.{note}"]
+        lines += ["", f"Serve {markdown_cell(serve.adapter_id)} as it was scored:{note}", "", f"    {serve.command}"]
     for section in sections:
         blocks = [line for block in section.blocks if not block.page_only for line in _block(block, view)]
         if blocks:
             lines += ["", f"## {markdown_cell(section.title)}", *blocks]
     return "\n".join(lines) + "\n"
-
-
-def _shell(command: str) -> str:
-    """A command as code, whole."""
-    return markdown_code(command, len(command))
 
 
 def _card(card: Card) -> str:

@@ -67,6 +67,12 @@ class AdapterError(OrchestratorError):
     """An adapter directory that is incomplete, corrupt, or made for another base."""
 
 
+class AdapterNotFoundError(AdapterError):
+    """An adapter that is neither a folder nor on the hub."""
+
+    exit_code = BAD_INPUT
+
+
 class TrainingError(OrchestratorError):
     """A training job that ended without an adapter."""
 

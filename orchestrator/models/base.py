@@ -30,6 +30,9 @@ from orchestrator.toy.tiny import TINY, tiny_base_folder
 Dtype = Literal["bfloat16", "float16", "float32"]
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+BASES = "a local folder, a hub id such as Qwen/Qwen3-0.6B, or tiny"
+LOCAL_STARTS = ("/", "./", "../", "~")
+"""No hub id begins like these."""
 MODEL_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "*.py"]
 
 
@@ -50,6 +53,9 @@ def base_folder(model: ModelConfig) -> Path:
                 fix="Point model.base at a folder in Hugging Face format",
             )
         return folder.resolve()
+    if model.base.startswith(LOCAL_STARTS):
+        what, fix = f"the base model {model.base!r} is no folder here", f"Check the path ({PATHS_START})"
+        raise ModelNotFoundError(what, where="model.base", allowed=BASES, fix=fix)
     try:
         return Path(snapshot_download(model.base, revision=model.revision, allow_patterns=MODEL_FILES))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
@@ -57,7 +63,7 @@ def base_folder(model: ModelConfig) -> Path:
             f"the base model {model.base!r} is neither a folder here nor could it be fetched from the hub "
             f"({str(error).splitlines()[0]})",
             where="model.base",
-            allowed="a local folder, a hub id such as Qwen/Qwen3-0.6B, or tiny",
+            allowed=BASES,
             fix=f"Check the name ({PATHS_START}); for a private model set HF_TOKEN, without network copy it here first",
         ) from None
 

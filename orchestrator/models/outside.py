@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from orchestrator.chat.template import served_template
 from orchestrator.config.schema import RunConfig
-from orchestrator.core.errors import AdapterError
+from orchestrator.core.errors import AdapterError, AdapterNotFoundError
 from orchestrator.core.files import digest_of, write_text_atomic
 from orchestrator.core.progress import say
 from orchestrator.core.records import BASE_ADAPTER_ID, AdapterRecord, JsonObject
@@ -38,7 +38,11 @@ def bring_in(config: RunConfig, run: RunDir) -> dict[str, AdapterError]:
 
     Returns:
         By name, why those that cannot be served were left out.
+
+    Raises:
+        AdapterNotFoundError: If one is not there at all.
     """
+    require_there(config.eval.adapters)
     brought = {folder.name for folder in brought_in(run)}
     own = {folder.name for folder in run.root.glob("adapters/[!.]*")} - brought
     named = _names(config.eval.adapters, own)
@@ -56,6 +60,16 @@ def bring_in(config: RunConfig, run: RunDir) -> dict[str, AdapterError]:
             shutil.rmtree(run.adapter(name), ignore_errors=True)
             left_out[name] = error
     return left_out
+
+
+def require_there(sources: tuple[str, ...]) -> None:
+    """Check that each folder is there, or each hub id can be fetched, before anything else takes its time.
+
+    Raises:
+        AdapterNotFoundError: If one is not.
+    """
+    for source in sources:
+        adapter_folder(source)
 
 
 def _names(sources: tuple[str, ...], taken: set[str]) -> dict[str, str]:
@@ -113,20 +127,20 @@ def adapter_folder(source: str) -> Path:
     """The folder of an adapter that is named by its path, or by a hub id, which is fetched once.
 
     Raises:
-        AdapterError: If there is none.
+        AdapterNotFoundError: If there is none.
     """
     folder = Path(source)
     if folder.is_dir():
         return folder
     if folder.is_absolute():
-        raise AdapterError(
+        raise AdapterNotFoundError(
             "there is no such folder", where=source, fix="Name the folder that holds adapter_config.json"
         )
     try:
         return Path(snapshot_download(source, allow_patterns=[SETTINGS, WEIGHTS, PICKLED]))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise AdapterError(
+        raise AdapterNotFoundError(
             f"the adapter is neither a folder here nor could it be fetched from the hub ({reason})",
             where=source,
             fix="Check the name; for a private adapter set HF_TOKEN, without network copy its folder here first",

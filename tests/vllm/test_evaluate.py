@@ -148,7 +148,7 @@ def test_an_engine_that_is_killed_is_replaced_and_no_reply_is_lost(tmp_path: Pat
     with cluster_session(config), open_engines(config) as engines:
         # The second time while it times replies: one round of four cases for the base and the adapter is there.
         watched = ((run.generations(record.id), 5), (run.latency, 8))
-        killers = [threading.Thread(target=kill_an_engine_after, args=each) for each in watched]
+        killers = [threading.Thread(target=kill_an_engine_after, args=each, daemon=True) for each in watched]
         for killer in killers:
             killer.start()
         scored = evaluate_run(config, run, engines)

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from orchestrator.config.evaluation import EvalConfig
 from orchestrator.config.load import load_config
 from orchestrator.config.schema import RunConfig
-from orchestrator.core.errors import AdapterError
+from orchestrator.core.errors import BAD_INPUT, AdapterError, AdapterNotFoundError
 from orchestrator.core.files import digest_of
 from orchestrator.models.adapters import keep_adapter, load_adapter, merged_tensor, read_adapter
 from orchestrator.models.base import BaseWeights
@@ -160,11 +160,16 @@ def test_a_folder_that_is_no_adapter_says_so(
 
 
 def test_what_is_not_there_or_not_reachable_is_one_line(model_folder: Path, tmp_path: Path) -> None:
-    config, run = run_with(tmp_path, model_folder, tmp_path / "gone", "somebody/no-such-adapter")
-    left_out = bring_in(config, run)
-    assert "there is no such folder" in str(left_out["gone"])
-    assert "nor could it be fetched from the hub" in str(left_out["no-such-adapter"])
-    assert all("\n" not in str(error) for error in left_out.values())
+    for name, words in (
+        (tmp_path / "gone", "there is no such folder"),
+        ("somebody/no-such-adapter", "nor could it be fetched from the hub"),
+    ):
+        config, run = run_with(tmp_path, model_folder, made(tmp_path / "tools", model_folder), name)
+        with pytest.raises(AdapterNotFoundError, match=words) as caught:
+            bring_in(config, run)
+        assert caught.value.exit_code == BAD_INPUT
+        assert "\n" not in str(caught.value)
+        assert not run.adapter("tools").exists()
 
 
 def test_names_are_short_and_unique_and_those_no_longer_named_go(

@@ -30,6 +30,7 @@ def check_with(config: RunConfig, base_dir: Path, **sections: JsonObject) -> Che
     [
         ({"eval": {"suites": [{"name": "s", "path": "/no/such.jsonl"}]}}, "suite s: there is no such file"),
         ({"eval": {"judge": {"base": "/no/such/model"}}}, "eval.judge.base: the judge cannot be used"),
+        ({"gates": {"tool_call_validity": {"min": 1.5}}}, "no adapter can meet it. Write a min between 0 and 1."),
         ({"gates": {"tool_call_validity": {"min": 95}}}, "shares run from 0 to 1: no adapter can meet it. Write 0.95."),
         ({"gates": {"refusal_recall": {"min": 0.5}}}, "it can never be met: no scored case has the tag harmful"),
         ({"lora": {"target_modules": ["q_prj", "k_proj"]}}, "no layer called 'q_prj'"),
