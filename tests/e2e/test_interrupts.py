@@ -121,9 +121,9 @@ def test_before_anything_began(config: Path, signals: tuple[signal.Signals, ...]
         ("check", "Reading rows|rows", (SIGINT,)),
         ("prepare", "prepare", (SIGTERM,)),
         ("train", r"step [1-9]", (SIGINT, SIGINT)),
-        ("train", 12.0, (SIGTERM,)),
+        ("train", 4.0, (SIGTERM,)),
         ("search", r"step [1-9]", (SIGINT,)),
-        ("search", 12.0, (SIGTERM, SIGTERM)),
+        ("search", 4.0, (SIGTERM, SIGTERM)),
         ("run", r"step [1-9]", (SIGTERM,)),
     ],
 )
@@ -148,7 +148,11 @@ def test_the_same_command_goes_on_where_it_was(config: Path) -> None:
 
 @pytest.mark.parametrize(
     ("stage", "when", "signals"),
-    [("evaluate", "for the base", (SIGINT,)), ("evaluate", 20.0, (SIGTERM,)), ("report", "report", (SIGINT, SIGINT))],
+    [
+        ("evaluate", "for the base", (SIGINT,)),
+        ("evaluate", "replies: 0", (SIGTERM,)),
+        ("report", "report", (SIGINT, SIGINT)),
+    ],
 )
 def test_scoring_and_the_report_end_calmly_too(
     config: Path, stage: str, when: str | float, signals: tuple[signal.Signals, ...]
