@@ -26,8 +26,8 @@ from orchestrator.core.interrupt import SIGNALS, interrupt_once
 DISTRIBUTION = "tool-lora-orchestrator"
 SCHEMA_FILE = "config.schema.json"
 """Written beside a starter config, whose first line names it to editors."""
-GRACE_S = 30.0
-"""How long an interrupted stage may take to end on its own, before it is killed."""
+ONCE_MORE_S, GRACE_S = 1.0, 30.0
+"""When an interrupted stage is told again, and how long it may take to end on its own, before it is killed."""
 
 
 class Stage(StrEnum):
@@ -275,7 +275,8 @@ def _run_stage(stage: Stage, config: Path, overrides: Sequence[str] | None, opti
 def run_child(command: Sequence[str]) -> int:
     """Run a command with this terminal and return its exit code, or 130 once interrupted.
 
-    SIGINT and SIGTERM are passed on as SIGTERM; a command that does not end within GRACE_S is killed.
+    SIGINT and SIGTERM are passed on, and SIGTERM once more for one that does not listen to SIGINT yet; a command that
+    does not end within GRACE_S is killed.
 
     Raises:
         OrchestratorError: If the child was killed by another signal.
@@ -283,18 +284,21 @@ def run_child(command: Sequence[str]) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # one that comes while the child starts is passed on after that
     child = subprocess.Popen(command, preexec_fn=_prepare_child)
     too_slow = threading.Timer(GRACE_S, child.kill)
-    too_slow.daemon = True
+    once_more = threading.Timer(ONCE_MORE_S, child.terminate)
+    too_slow.daemon = once_more.daemon = True
 
-    def pass_on(_number: int, _frame: FrameType | None) -> None:
+    def pass_on(number: int, _frame: FrameType | None) -> None:
         if too_slow.ident is None:
             too_slow.start()
-            child.send_signal(signal.SIGTERM)
+            once_more.start()
+            child.send_signal(number)
 
     for number in SIGNALS:
         signal.signal(number, pass_on)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     code = child.wait()
     too_slow.cancel()
+    once_more.cancel()
     if too_slow.ident is not None and code not in (DONE, GATE_NOT_MET, BAD_INPUT, INTERRUPTED):
         typer.echo("Interrupted; the same command resumes.", err=True)
         return INTERRUPTED
