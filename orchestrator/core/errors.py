@@ -55,6 +55,10 @@ class ModelNotFoundError(InputError):
     """A base model or tokenizer that is not on this machine and cannot be fetched."""
 
 
+class AdapterNotFoundError(InputError):
+    """An adapter that is neither a folder nor on the hub."""
+
+
 class ResourceError(InputError):
     """A request for CPUs, GPUs or workers that the cluster can never meet."""
 
@@ -65,12 +69,6 @@ class RunConflictError(InputError):
 
 class AdapterError(OrchestratorError):
     """An adapter directory that is incomplete, corrupt, or made for another base."""
-
-
-class AdapterNotFoundError(AdapterError):
-    """An adapter that is neither a folder nor on the hub."""
-
-    exit_code = BAD_INPUT
 
 
 class TrainingError(OrchestratorError):

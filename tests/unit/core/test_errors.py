@@ -10,6 +10,7 @@ from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
 from orchestrator.core.errors import (
     AdapterError,
+    AdapterNotFoundError,
     ConfigError,
     DataError,
     DivergedError,
@@ -27,7 +28,8 @@ from orchestrator.core.errors import (
     causes,
 )
 
-INPUT = [InputError, ConfigError, DataError, ModelNotFoundError, ResourceError, RunConflictError]
+INPUT = [InputError, ConfigError, DataError, ModelNotFoundError, AdapterNotFoundError, ResourceError]
+INPUT += [RunConflictError]
 STAGE = [OrchestratorError, AdapterError, InertAdapterError, TrainingError, DivergedError, SearchError]
 STAGE += [EvaluationError, UnscoredAdaptersError, SubmissionError]
 
