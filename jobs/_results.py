@@ -1,15 +1,16 @@
 """What a stage says when it ends: its result, where it lies, and the next command."""
 
-import math
 from pathlib import Path
 
 from evals.records import Scores
+from orchestrator.core.board import loss_text
 from orchestrator.core.files import parse_line, read_jsonl
 from orchestrator.core.progress import say, show_table
 from orchestrator.core.records import BASE_ADAPTER_ID, AdapterRecord, TrialRecord
 from orchestrator.core.text import counted
 from orchestrator.data.card import DataCard
 from orchestrator.run.paths import RunDir
+from orchestrator.search.names import in_order
 
 MAX_TRIALS = 5
 """Most trials that are shown of a search."""
@@ -37,7 +38,7 @@ def say_prepared(run: RunDir) -> None:
 def say_trained(run: RunDir) -> None:
     """The loss of the one adapter, and its folder."""
     (trial,) = read_jsonl(run.trials, TrialRecord)
-    say(f"{trial.trial_id}: eval loss {_loss(trial)} at step {trial.best_step} of {trial.steps}.")
+    say(f"{trial.trial_id}: eval loss {loss_text(trial.best_eval_loss)} at step {trial.best_step} of {trial.steps}.")
     for adapter_id in filter(None, [trial.adapter_id]):
         say(f"It is in {shown(run.adapter(adapter_id))}. {share_text(run, adapter_id)}".rstrip())
 
@@ -50,7 +51,7 @@ def say_searched(run: RunDir) -> None:
         (
             trial.trial_id,
             *(f"{value:.3g}" if isinstance(value, float) else str(value) for value in trial.hyperparameters.values()),
-            _loss(trial),
+            loss_text(trial.best_eval_loss),
             (trial.stop_reason or trial.status).replace("_", " "),
             "kept" if trial.adapter_id else "",
         )
@@ -68,7 +69,7 @@ def say_evaluated(run: RunDir) -> None:
         for path in sorted(run.root.glob("evals/[!.]*/scores.json"))
     ]
     right = {scores.adapter_id: _share_right(scores) for scores in found}
-    ordered = sorted(right, key=lambda name: (name == BASE_ADAPTER_ID, -(right[name] or 0.0), len(name), name))
+    ordered = sorted(right, key=lambda name: (name == BASE_ADAPTER_ID, -(right[name] or 0.0), in_order(name)))
     figures = [f"{name} {'not scored' if right[name] is None else f'{right[name]:.3f}'}" for name in ordered]
     cases = counted(max((scores.num_cases for scores in found), default=0), "case")
     say(f"Answered as asked, of {cases}: {', '.join(figures)}.")
@@ -95,8 +96,3 @@ def _millions(count: int) -> str:
     """A count with three digits: `10.1 M`."""
     unit, per = next((pair for pair in (("B", 10**9), ("M", 10**6), ("k", 10**3)) if count >= pair[1]), ("", 1))
     return f"{count / per:.3g} {unit}".rstrip()
-
-
-def _loss(trial: TrialRecord) -> str:
-    loss = trial.best_eval_loss
-    return "-" if loss is None or not math.isfinite(loss) else f"{loss:.4f}"

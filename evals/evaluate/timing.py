@@ -5,16 +5,13 @@ that a machine that slows down slows all of them. A turn begins with a request t
 disk whole: one that an interruption or a dead engine cut off is asked again.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
-
-from pydantic import ValidationError
 
 from evals.cases.samples import draw_cases
 from evals.generate.engine import Adapter, EngineSettings, Prompt
 from evals.generate.engines import Engines, time_alone
-from evals.generate.journal import append_lines
+from evals.generate.journal import append_lines, whole_lines
 from evals.records import Case
 from evals.stats.latency import TimedReply
 from orchestrator.core.errors import EvaluationError
@@ -38,11 +35,7 @@ class Timekeeper(NamedTuple):
         """The timed replies on disk that still hold, in whole rounds; the file is left with exactly these."""
         path, wanted = self.run.latency, {prompt.case_id: prompt.sha256 for prompt in self.prompts}
         kept: dict[tuple[str, str], TimedReply] = {}
-        for line in path.read_bytes().split(b"\n") if path.is_file() else []:
-            try:
-                reply = TimedReply.model_validate(json.loads(line))
-            except (ValueError, ValidationError):
-                continue
+        for reply in whole_lines(path, TimedReply):
             _, digest = self.asked.get(reply.adapter_id, (None, None))
             is_same = digest == reply.inputs_sha256
             if is_same and wanted.get(reply.case_id) == reply.prompt_sha256:

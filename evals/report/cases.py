@@ -155,7 +155,7 @@ def _words(entry: _Failing) -> Iterator[tuple[str, str]]:
     yield "Kind", entry.verdict.kind.replace("_", " ")
     yield "Reason", _reason(entry.verdict.reason)
     yield "Suite", entry.verdict.suite
-    yield from (("Tag", tag) for tag in dict.fromkeys(entry.verdict.tags))
+    yield from (("Tag", tag) for tag in entry.verdict.tags)
 
 
 def _reason(reason: FailureReason | None) -> str:
@@ -184,7 +184,7 @@ def _row(entry: _Failing, codes: Mapping[tuple[str, str], str]) -> CaseRow:
         case_id=shorten(entry.case.id, 60).text,
         summary=summary_text(entry.case),
         kind=verdict.kind.replace("_", " "),
-        tags=[shorten(tag, 40).text for tag in dict.fromkeys(verdict.tags)][:8],
+        tags=[shorten(tag, 40).text for tag in verdict.tags][:8],
         adapter_id=entry.adapter_id,
         verdict="not scored" if verdict.correct is None else "wrong",
         reason=_reason(verdict.reason),
@@ -196,7 +196,7 @@ def _row(entry: _Failing, codes: Mapping[tuple[str, str], str]) -> CaseRow:
 def _whole(view: View, number: int, case_id: str, verdicts: Mapping[str, Mapping[str, Verdict]]) -> WholeCase:
     case = view.inputs.cases[case_id]
     about = [case.kind.replace("_", " "), f"suite {shorten(case.suite, 60).text}"]
-    tags = ", ".join(shorten(tag, 40).text for tag in dict.fromkeys(case.tags))
+    tags = ", ".join(shorten(tag, 40).text for tag in case.tags)
     return WholeCase(
         number=number,
         case_id=shorten(case_id, 100).text,

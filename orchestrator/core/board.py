@@ -110,7 +110,7 @@ class TrialBoard:
         status = "" if trial.is_running else f", {trial.status}"
         steps = f"{trial.step}/{self._max_steps}"
         clock = self._clock()
-        progress.say(f"{trial.trial_id}: step {steps}, eval loss {_loss(trial.eval_loss)}{mark}{status} ({clock})")
+        progress.say(f"{trial.trial_id}: step {steps}, eval loss {loss_text(trial.eval_loss)}{mark}{status} ({clock})")
 
     def _best_id(self) -> str | None:
         finite = [trial for trial in self._trials.values() if math.isfinite(trial.best_eval_loss)]
@@ -160,9 +160,16 @@ class TrialBoard:
 
     def _row(self, trial: _Trial, *, is_best: bool) -> tuple[str, ...]:
         given = (_number(trial.hyperparameters.get(name)) for name in ("r", "alpha", "learning_rate"))
-        best = _loss(trial.best_eval_loss if math.isfinite(trial.best_eval_loss) else None)
+        best = loss_text(trial.best_eval_loss)
         steps = f"{trial.step}/{self._max_steps}"
-        return (trial.trial_id, *given, steps, _loss(trial.eval_loss), best + (" *" if is_best else ""), trial.status)
+        return (
+            trial.trial_id,
+            *given,
+            steps,
+            loss_text(trial.eval_loss),
+            best + (" *" if is_best else ""),
+            trial.status,
+        )
 
 
 def _table(title: str, rows: Sequence[Sequence[str]]) -> Table:
@@ -174,8 +181,9 @@ def _table(title: str, rows: Sequence[Sequence[str]]) -> Table:
     return table
 
 
-def _loss(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+def loss_text(value: float | None) -> str:
+    """An eval loss in a terminal; a dash where there is none."""
+    return "-" if value is None or not math.isfinite(value) else f"{value:.4f}"
 
 
 def _number(value: float | int | None) -> str:

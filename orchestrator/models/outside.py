@@ -42,7 +42,7 @@ def bring_in(config: RunConfig, run: RunDir) -> dict[str, AdapterError]:
     Raises:
         AdapterNotFoundError: If one is not there at all.
     """
-    require_there(config.eval.adapters)
+    folders = {source: adapter_folder(source) for source in config.eval.adapters}
     brought = {folder.name for folder in brought_in(run)}
     own = {folder.name for folder in run.root.glob("adapters/[!.]*")} - brought
     named = _names(config.eval.adapters, own)
@@ -55,7 +55,7 @@ def bring_in(config: RunConfig, run: RunDir) -> dict[str, AdapterError]:
     left_out = {}
     for name, source in named.items():
         try:
-            _copy(name, source, run, config.model.base, tokenizer)
+            _copy(name, source, folders[source], run, config.model.base, tokenizer)
         except AdapterError as error:
             shutil.rmtree(run.adapter(name), ignore_errors=True)
             left_out[name] = error
@@ -86,13 +86,12 @@ def _names(sources: tuple[str, ...], taken: set[str]) -> dict[str, str]:
     return named
 
 
-def _copy(name: str, source: str, run: RunDir, base: str, tokenizer: PreTrainedTokenizerBase) -> None:
-    """One adapter in the run's format.
+def _copy(name: str, source: str, folder: Path, run: RunDir, base: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """One adapter, which lies in `folder`, in the run's format.
 
     Raises:
-        AdapterError: If it is not there, no LoRA of PEFT, or more than vLLM serves.
+        AdapterError: If it is no LoRA of PEFT, or more than vLLM serves.
     """
-    folder = adapter_folder(source)
     settings = read_settings(folder)
     (run.root / "adapters").mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(dir=run.root / "adapters", prefix="."))

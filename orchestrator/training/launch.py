@@ -20,7 +20,7 @@ from orchestrator.data.tokens.store import tokenize_run
 from orchestrator.models.base import base_folder, empty_base
 from orchestrator.models.targets import require_targets
 from orchestrator.run.cluster import worker_shape
-from orchestrator.run.deaths import SAVES_TRAINING_MEMORY, why_it_died
+from orchestrator.run.deaths import SAVES_TRAINING_MEMORY, last_line, why_it_died
 from orchestrator.run.paths import RunDir, SplitName
 from orchestrator.training.outcome import (
     RecordProgress,
@@ -120,15 +120,12 @@ def fit(trainer: TorchTrainer) -> None:
 
 def explain_failure(error: BaseException) -> OrchestratorError:
     """Our own error inside one of Ray's, or a TrainingError that says what killed it or repeats its last line."""
-    explanations = list(causes(error))
-    ours = next((cause for cause in explanations if isinstance(cause, OrchestratorError)), None)
+    ours = next((cause for cause in causes(error) if isinstance(cause, OrchestratorError)), None)
     if ours:
         return ours
     if death := why_it_died(error):
         return TrainingError(f"the training job failed: {death}", fix=SAVES_TRAINING_MEMORY)
-    last = explanations[-1]
-    lines = [line for line in str(last).splitlines() if line.strip()] or ["no message"]
-    return TrainingError(f"the training job failed with {type(last).__name__}: {lines[-1].strip()}")
+    return TrainingError(f"the training job failed with {last_line(error)}")
 
 
 @contextmanager
