@@ -18,6 +18,7 @@ END_S = 20.0
 """How long an interrupted process may take to end in order. Files are only ever written whole, so the next command
 resumes after a sudden end as well."""
 _takes_no_more = threading.Event()
+_interrupted = threading.Event()
 
 
 def end_at_once_if_interrupted() -> None:
@@ -29,6 +30,7 @@ def end_at_once_if_interrupted() -> None:
 def interrupt_once() -> None:
     """Let the first signal raise KeyboardInterrupt; further ones change nothing while the process ends."""
     _takes_no_more.clear()
+    _interrupted.clear()
     for number in SIGNALS:
         signal.signal(number, _interrupt)
 
@@ -36,6 +38,14 @@ def interrupt_once() -> None:
 def end_of_work() -> None:
     """From here on a signal changes nothing: the process ends anyway, with the exit code of its work."""
     _takes_no_more.set()
+
+
+def is_interrupted() -> bool:
+    """Whether a signal has arrived since `interrupt_once`.
+
+    Compiled modules that are interrupted while they are imported raise ImportError in place of KeyboardInterrupt.
+    """
+    return _interrupted.is_set()
 
 
 @contextmanager
@@ -70,6 +80,7 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
     if _takes_no_more.is_set():
         return
     _takes_no_more.set()
+    _interrupted.set()
     too_slow = threading.Timer(END_S, _exit_at_once, [b"Interrupted; the same command resumes.\n"])
     too_slow.daemon = True
     too_slow.start()

@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import NoReturn
 
 from orchestrator.core.errors import DONE, FAILED, INTERRUPTED, DataError, InputError, OrchestratorError, causes
+from orchestrator.core.interrupt import is_interrupted
 from orchestrator.core.text import visible
 
 ENVIRONMENT_DEFAULTS: Mapping[str, str] = MappingProxyType(
@@ -83,8 +84,11 @@ def run_guarded(
     try:
         try:
             return work()
-        except Exception as error:  # noqa: BLE001 - the boundary: nothing may end without an exit code and a line
-            time.sleep(SIGNAL_LAG_S)
+        except Exception as error:  # the boundary: nothing may end without an exit code and a line
+            if not isinstance(error, InputError):
+                time.sleep(SIGNAL_LAG_S)
+            if is_interrupted():
+                raise KeyboardInterrupt from error
             return _explain(name, error, log())
     except KeyboardInterrupt:
         tell(f"{name} interrupted; {if_interrupted}")
