@@ -25,7 +25,6 @@ from orchestrator.refusals import ReplyKind
 HELD_OUT = RESERVED_SUITE
 """The suite of the cases that come from the run's own held-out part."""
 
-
 NO_CALL_SUFFICES = "no_call_suffices"
 """Tag of a case without a fitting tool whose data has no reply of its own and demands only that nothing is called."""
 
@@ -325,7 +324,7 @@ class Comparison(Record):
 
 
 class AdapterSummary(Record):
-    """One row of the report's table; its figures are those of `Scores`, its `source` that of `AdapterRecord`."""
+    """One row of the report's table; figures are as in `Scores`, `source` and `init_from` as in `AdapterRecord`."""
 
     id: str
     is_base: bool
@@ -335,6 +334,7 @@ class AdapterSummary(Record):
     cells: dict[CellName, Metric] = Field(default_factory=dict)
     inferred_kinds: dict[SampleKind, Metric] = Field(default_factory=dict)
     source: str | None = None
+    init_from: str | None = None
 
 
 class WinnerVerdict(Record):

@@ -4,6 +4,7 @@ import logging
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.config.load import load_config
@@ -15,14 +16,37 @@ from orchestrator.run.folder import locked, open_run, run_dir, run_stage
 from orchestrator.run.paths import RunDir, StageName
 
 
+def with_start(config: RunConfig) -> RunConfig:
+    """The configuration with what the adapter of `train.init_from` decides; raises what `adopt` does."""
+    if config.train.init_from is None:
+        return config
+    from orchestrator.models.start import adopt
+
+    return adopt(config)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a job finds before it works."""
+
+    settle: Callable[[RunConfig], RunConfig]
+    """Decides what the configuration leaves open."""
+    folder: Callable[[RunConfig], RunDir]
+    """Where the job's folder is. Touches nothing."""
+    open: Callable[[RunConfig], RunDir]
+    """Makes that folder ready, and refuses one that is not for this configuration."""
+
+
+RUN = Scene(settle=with_start, folder=run_dir, open=open_run)
+
+
 def run_job(
     job: str,
     work: Callable[..., int],
     arguments: Sequence[str] | None = None,
     *,
     add_options: Callable[[ArgumentParser], None] = lambda _: None,
-    open_folder: Callable[[RunConfig], RunDir] = open_run,
-    folder: Callable[[RunConfig], RunDir] = run_dir,
+    scene: Scene = RUN,
 ) -> int:
     """Run `python -m jobs.<job>` and return its exit code.
 
@@ -34,8 +58,7 @@ def run_job(
             returns the exit code.
         arguments: The command line without the program's name; None takes this process's own.
         add_options: Adds the job's own options to its command line.
-        open_folder: Makes the job's folder ready, and refuses one that is not for this configuration.
-        folder: Where that folder is. Touches nothing.
+        scene: Where it works.
     """
     set_environment_defaults()
     interrupt_once()
@@ -55,9 +78,9 @@ def run_job(
         )
         add_options(parser)
         given = vars(parser.parse_args(arguments))
-        config = load_config(given.pop("config"), given.pop("overrides"))
-        with locked(folder(config)):  # opening writes, and a run that another process holds must stay as it is
-            run = open_folder(config)
+        config = scene.settle(load_config(given.pop("config"), given.pop("overrides")))
+        with locked(scene.folder(config)):  # opening writes, and a run that another process holds must stay as it is
+            run = scene.open(config)
             log = run.log
             with _warnings_in(log):
                 return work(config, run, **given)

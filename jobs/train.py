@@ -6,6 +6,7 @@ from collections.abc import Callable
 from jobs._main import cluster_on_demand, do_stage, run_job
 from jobs._results import say_next, say_trained
 from jobs.prepare import prepare
+from orchestrator.config.evaluation import Section
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import DONE
 from orchestrator.core.files import digest_of
@@ -14,8 +15,18 @@ from orchestrator.run.paths import RunDir
 
 
 def training_digest(config: RunConfig, run: RunDir) -> str:
-    """What decides the adapters: the samples and every section that shapes training."""
-    return digest_of(run.split("train"), run.split("val"), config.model, config.lora, config.train, config.search)
+    """What decides the adapters: the samples, every section that shapes training, and the adapter to start from."""
+    settings: list[Section | str | None] = [
+        config.model,
+        config.lora,
+        config.train.model_copy(update={"init_from": None}),
+        config.search,
+    ]
+    if config.train.init_from is not None:
+        from orchestrator.models.start import start_digest
+
+        settings.append(start_digest(config))
+    return digest_of(run.split("train"), run.split("val"), *settings)
 
 
 def train(config: RunConfig, run: RunDir, ensure_cluster: Callable[[], None]) -> None:

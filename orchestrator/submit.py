@@ -1,8 +1,8 @@
 """Jobs on a running Ray cluster: submit, follow, exit code. The only file that uses Ray's job API.
 
 What travels is a package made for the job: this project's code, the resolved configuration, and each data source and
-suite of cases that is a file on this machine, with its answers and tools, each adapter of `eval.adapters` that is a
-folder here, and the module of a function that reads rows.
+suite of cases that is a file on this machine, with its answers and tools, each adapter of `eval.adapters` and
+`train.init_from` that is a folder here, and the module of a function that reads rows.
 Everything else is the cluster's: a source that does not exist here, a base model's folder, and
 `resources.storage_path`, where the results appear. The driver runs on the head node and asks for no CPUs of its own, so
 that a head without work (`resources: {CPU: 0}`) can still hold it.
@@ -32,6 +32,7 @@ from typing import Any, TypeVar, get_args
 from urllib.parse import urlsplit
 
 from orchestrator.config.evaluation import SuiteConfig, is_function
+from orchestrator.config.load import write_resolved
 from orchestrator.config.schema import SYNTHETIC, RunConfig, SourceConfig
 from orchestrator.core.errors import DONE, FAILED, INTERRUPTED, InputError, SubmissionError
 from orchestrator.core.process import ENVIRONMENT_DEFAULTS
@@ -120,19 +121,24 @@ def stage_package(config: RunConfig, folder: Path) -> None:
     suites = [_with_answers(suite) for suite in config.eval.suites]
     for source in sources:
         _copy_module(source.format, folder)
-    adapters = {name: _adapter_files(name) for name in config.eval.adapters}
+    start = config.train.init_from
+    adapters = {name: _adapter_files(name) for name in (*config.eval.adapters, *filter(None, [start]))}
     data: list[SourceConfig | SuiteConfig] = [*sources, *suites]
     files = [file for entry in data for file in _files_here(entry).values()]
     _refuse_too_large([*files, *chain.from_iterable(adapters.values())])
+    places = _staged_adapters(adapters, folder)
     update = {
+        "train": config.train.model_copy(update={"init_from": start and places[start]}),
         "data": config.data.model_copy(update={"sources": _staged(sources, "sources", folder)}),
         "eval": config.eval.model_copy(
-            update={"suites": _staged(suites, "suites", folder), "adapters": _staged_adapters(adapters, folder)}
+            update={
+                "suites": _staged(suites, "suites", folder),
+                "adapters": tuple(places[name] for name in config.eval.adapters),
+            }
         ),
         "resources": config.resources.model_copy(update={"address": None}),
     }
-    sent = config.model_copy(update=update).model_dump_json(indent=2)
-    (folder / CONFIG_NAME).write_text(sent + "\n", encoding="utf-8")
+    write_resolved(config.model_copy(update=update), folder / CONFIG_NAME)
 
 
 def _copy_module(row_format: str, folder: Path) -> None:
@@ -173,16 +179,16 @@ def _adapter_files(name: str) -> list[Path]:
     return [path for pattern in ("adapter_config.json", "adapter_model.*") for path in sorted(Path(name).glob(pattern))]
 
 
-def _staged_adapters(adapters: Mapping[str, Sequence[Path]], folder: Path) -> tuple[str, ...]:
-    """The adapters, those of this machine as folders of the package that keep the parts that name them."""
-    places = []
+def _staged_adapters(adapters: Mapping[str, Sequence[Path]], folder: Path) -> dict[str, str]:
+    """Where each adapter is: those of this machine in folders of the package that keep the parts that name them."""
+    places = {}
     for index, (name, files) in enumerate(adapters.items()):
         place = f"adapters/{index}/{Path(name).parent.name}/{Path(name).name}" if files else name
         for file in files:
             (folder / place).mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, folder / place / file.name)
-        places.append(place)
-    return tuple(places)
+        places[name] = place
+    return places
 
 
 def _refuse_too_large(files: Iterable[Path]) -> None:
@@ -191,7 +197,9 @@ def _refuse_too_large(files: Iterable[Path]) -> None:
         what = f"data files and adapters on this machine are {total / 2**20:.0f} MiB, too large to travel with a job"
         allowed = f"{MAX_SOURCES_BYTES / 2**20:.0f} MiB together"
         fix = "Copy them to storage that the cluster reaches and name them by their path there"
-        raise InputError(what, where="data.sources, eval.suites and eval.adapters", allowed=allowed, fix=fix)
+        raise InputError(
+            what, where="data.sources, eval.suites, eval.adapters and train.init_from", allowed=allowed, fix=fix
+        )
 
 
 def _staged(entries: Sequence[Entry], kind: str, folder: Path) -> tuple[Entry, ...]:

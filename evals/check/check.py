@@ -43,10 +43,10 @@ def check_data(config: RunConfig, folder: RunDir, *, base_dir: Path) -> CheckCar
     resources = list(resource_findings(config))  # of this machine: no card of an earlier check knows it
     try:
         made_from = data_digest(config.data, base_dir=base_dir)
+        digest = _digest(config, made_from)
     except InputError as error:
         content = {"is_data_ready": False, "not_ready": (str(error), *_stopping(resources)), "duration_s": 0.0}
         return CheckCard(digest="", data_digest="", data=None, tokens={}, parity=None, **content)
-    digest = _digest(config, made_from)
     stored = read_check(folder)
     if stored is not None and stored.digest == digest and stored.parity is not None and not resources:
         return stored  # one that was not done to its end may fare better now: a hub that answers, a base that is there
@@ -86,8 +86,13 @@ def _digest(config: RunConfig, made_from: str) -> str:
     """Digest of all that a check looks at, but for the machine."""
     files = [path for path in suite_files(config.eval.suites) if path.is_file()]
     folder = Path(config.model.base).expanduser()
+    start = None
+    if config.train.init_from is not None:
+        from orchestrator.models.start import start_digest
+
+        start = start_digest(config)
     settings = sorted(folder.glob("*.json")) if folder.is_dir() else []
-    return digest_of(made_from, tokenizer_digest(config.model), config, *files, *settings)
+    return digest_of(made_from, tokenizer_digest(config.model), config, start, *files, *settings)
 
 
 def _look_at_data(

@@ -13,6 +13,7 @@ from orchestrator.config.evaluation import JudgeConfig
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import InputError
 from orchestrator.models.base import BaseWeights, base_folder, empty_base, load_frozen_base, load_tokenizer
+from orchestrator.models.start import require_start
 from orchestrator.models.targets import require_targets
 from orchestrator.multi_lora.base_checks import decoder_and_head, require_causal_rows, require_steady_positions
 from orchestrator.multi_lora.layers import adapted_layers
@@ -27,6 +28,7 @@ def base_findings(config: RunConfig, *, longest: int) -> Iterator[Finding]:
     try:
         model = empty_base(folder, trust_remote_code=config.model.trust_remote_code)
         size = BaseWeights(folder).require_whole()
+        require_start(config, model)
         require_targets(model, config.lora.target_modules)
         if config.trains_multi_lora:
             decoder_and_head(model)

@@ -53,6 +53,7 @@ class Scored:
             cells=self.scores.cells,
             inferred_kinds=self.scores.inferred_kinds,
             source=record.source if record else None,
+            init_from=record.init_from if record else None,
         )
 
 

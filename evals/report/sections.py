@@ -114,6 +114,8 @@ def _adapters(view: View) -> Iterator[Block]:
         rows.append(numbers(key, ["-" if adapter.source and not value else number(value) for adapter, value in values]))
     if any(adapter.source for adapter in adapters):
         rows.append(numbers("Made elsewhere", [adapter.source or "" for adapter in adapters]))
+    if any(adapter.init_from for adapter in adapters):
+        rows.append(numbers("Trained on from", [adapter.init_from or "" for adapter in adapters]))
     yield Table(("", *(adapter.id for adapter in adapters)), rows, "results")
     yield from _inferred(adapters)
     if report.failed_adapters:

@@ -28,8 +28,9 @@ TEXT_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a configuration and make its paths absolute.
 
-    Paths of sources, suites and adapters, and a local `model.base` or `eval.judge.base`, are relative to the config
-    file's folder (as an override, to the current folder); `resources.storage_path` is relative to the current folder.
+    Paths of sources, suites and adapters (`train.init_from` too), and a local `model.base` or `eval.judge.base`, are
+    relative to the config file's folder (as an override, to the current folder); `resources.storage_path` is relative
+    to the current folder.
 
     Args:
         path: A YAML file, or resolved JSON (ends in `.json`), to which no profile is applied again.
@@ -45,6 +46,8 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         tree = _overlay(tree, PROFILES.get(_chosen_profile(document, settings), {}))
     tree = _overlay(tree, document)
     tree = _with_absolute_paths(_apply(tree, settings), Path.cwd())
+    if _inside(tree, "train", "init_from", str) is not None:
+        tree = _without_unwritten(tree, [document, *map(_nested, settings)])
     try:
         config = RunConfig.model_validate(tree)
     except ValidationError as error:
@@ -52,9 +55,33 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     return _with_absolute_storage(config)
 
 
+FROM_ADAPTER = (
+    "lora.r",
+    "lora.alpha",
+    "lora.use_rslora",
+    "lora.target_modules",
+    "search.space.r",
+    "search.space.alpha",
+)
+"""What `train.init_from` decides where the user does not."""
+
+
+def left_open(config: RunConfig) -> frozenset[str]:
+    """The settings that the user left to the adapter of `train.init_from`."""
+    if config.train.init_from is None:
+        return frozenset()
+    written = {f"lora.{name}" for name in config.lora.model_fields_set}
+    written |= {f"search.space.{name}" for name in config.search.space.model_fields_set}
+    return frozenset(FROM_ADAPTER) - written
+
+
 def write_resolved(config: RunConfig, path: Path) -> None:
-    """Write `config` as the JSON that `load_config` reads back as the same configuration."""
-    path.write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    """Write `config` as the JSON that `load_config` reads back as the same configuration, what is open left open."""
+    tree = config.model_dump(mode="json")
+    for key in left_open(config):
+        *section, name = key.split(".")
+        _at(tree, section).pop(name)
+    path.write_text(json.dumps(tree, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 # Reading
@@ -223,6 +250,32 @@ def _epochs_count(tree: JsonObject, given: set[str]) -> JsonObject:
     return tree
 
 
+def _nested(setting: _Override) -> JsonObject:
+    """One `--set` as a tree of its own."""
+    value = setting.value
+    for part in reversed(setting.path):
+        value = {part: value}
+    return value  # type: ignore[no-any-return] # a path has a part
+
+
+def _without_unwritten(tree: JsonObject, layers: Sequence[JsonObject]) -> JsonObject:
+    """Drop defaults and a profile's values of what the adapter of `train.init_from` decides."""
+    tree = copy.deepcopy(tree)
+    for key in FROM_ADAPTER:
+        *section, name = key.split(".")
+        if not any(name in _at(layer, section) for layer in layers):
+            _at(tree, section).pop(name, None)
+    return tree
+
+
+def _at(tree: JsonObject, path: Sequence[str]) -> JsonObject:
+    """The section at a path; an empty one where there is none."""
+    node: Any = tree
+    for part in path:
+        node = node.get(part) if isinstance(node, dict) else None
+    return node if isinstance(node, dict) else {}
+
+
 def _merged(below: Any, above: Any) -> Any:
     """`above` over `below`. A section left empty, as when all its lines are comments, changes nothing."""
     if isinstance(below, dict) and above is None:
@@ -245,6 +298,9 @@ def _with_absolute_paths(tree: JsonObject, folder: Path) -> JsonObject:
     adapters = _inside(tree, "eval", "adapters", list)
     if adapters is not None:
         tree["eval"]["adapters"] = [adapter_place(entry, folder) for entry in adapters]
+    start = _inside(tree, "train", "init_from", str)
+    if start is not None:
+        tree["train"]["init_from"] = adapter_place(start, folder)
     for model in (tree.get("model"), _inside(tree, "eval", "judge", dict)):
         base = model.get("base") if isinstance(model, dict) else None
         if isinstance(model, dict) and isinstance(base, str) and _is_local_base(base, folder):
@@ -253,7 +309,7 @@ def _with_absolute_paths(tree: JsonObject, folder: Path) -> JsonObject:
 
 
 def adapter_place(name: Any, folder: Path) -> Any:
-    """An entry of `eval.adapters` with a path of this machine made absolute; a hub id stays."""
+    """An adapter's name, as in `eval.adapters`, with a path of this machine made absolute; a hub id stays."""
     return _absolute(name, folder) if isinstance(name, str) and _is_local_base(name, folder) else name
 
 

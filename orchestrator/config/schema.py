@@ -85,6 +85,9 @@ class TrainConfig(Section):
     """Restarts from the last checkpoint after a worker or node is lost."""
     seed: Seed = 0
     """Adapter initialisation, data order and dropout."""
+    init_from: Annotated[str, Field(min_length=1)] | None = Field(default=None, exclude_if=lambda value: value is None)
+    """A LoRA adapter to go on from, in `train` and in every trial of `search`: a folder that PEFT saved, relative to
+    the config file's folder, or a hub id. Rank, alpha, rsLoRA and layers are the adapter's. None starts anew."""
 
     def steps_for(self, num_samples: int) -> int:
         """Optimizer steps of a training on so many samples that is not stopped early."""

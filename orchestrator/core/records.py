@@ -136,6 +136,7 @@ class AdapterRecord(Record):
     was trained is then unknown, and `base` is what its maker called its base. `r` is the largest rank of any module.
     `id` is its name: that of the trial it came from, which `trial_id` names too. What it is, is `sha256`, the hash of
     `adapter_model.safetensors` and `adapter_config.json`; records of earlier versions have its first 16 digits as `id`.
+    `init_from` names the adapter that its training started from, as `train.init_from` does; None: it started anew.
     `trained_parameters` are the numbers in its tensors, `total_parameters` those and the base's; None: not counted.
     """
 
@@ -150,6 +151,7 @@ class AdapterRecord(Record):
     step: int | None = None
     trial_id: str | None = None
     source: str | None = None
+    init_from: str | None = None
     trained_parameters: int | None = None
     total_parameters: int | None = None
 
@@ -194,7 +196,7 @@ class TrialRecord(Record):
     `best_eval_loss`, `best_step` and `adapter_id` are None for a trial that saved no adapter. `steps` are optimizer
     steps, `tokens` what was trained on in them without padding, both up to its last report. `device_s` is the time of
     devices that it used: its share of a device that trials share, else its duration times its workers; None where that
-    is unknown. Records of earlier versions have None in all four last fields.
+    is unknown. `init_from` is as in `AdapterRecord`. Records of earlier versions have None in all five last fields.
     """
 
     trial_id: str
@@ -210,6 +212,7 @@ class TrialRecord(Record):
     tokens: int | None = None
     device_s: float | None = None
     stop_reason: StopReason | None = None
+    init_from: str | None = None
 
 
 MetricName = Literal[

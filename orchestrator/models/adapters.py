@@ -18,10 +18,13 @@ from typing import Any
 
 import torch
 from peft import LoraConfig as PeftLoraConfig
+from peft import LoraModel, PeftModel, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
 from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load as load_safetensors
-from transformers import PreTrainedTokenizerBase
+from safetensors.torch import load_file
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from orchestrator.config.schema import LoraConfig
 from orchestrator.core.errors import AdapterError
@@ -33,6 +36,8 @@ from orchestrator.run.paths import RunDir
 WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
 RECORD = "adapter.json"
 
+PREFIX = "base_model.model."
+"""PEFT's prefix to the name of an adapted layer."""
 _TENSOR_NAME = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
 _Pair = tuple[torch.Tensor, torch.Tensor]
 
@@ -49,6 +54,36 @@ def peft_config(lora: LoraConfig) -> PeftLoraConfig:
         bias="none",
         task_type="CAUSAL_LM",
     )
+
+
+def shapes_of_new(base: PreTrainedModel, lora: LoraConfig) -> dict[str, tuple[int, ...]]:
+    """By PEFT's name, the shape of each tensor of a new adapter on this base, which may lie on the meta device.
+
+    Empty where the base has none of the layers to adapt.
+    """
+    try:
+        adapted = LoraModel(base, peft_config(lora), "shapes", low_cpu_mem_usage=True)
+    except ValueError:
+        return {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, module in base.named_modules():
+        if isinstance(module, LoraLayer):
+            shapes[f"{PREFIX}{name}.lora_A.weight"] = (lora.r, module.in_features)
+            shapes[f"{PREFIX}{name}.lora_B.weight"] = (module.out_features, lora.r)
+    adapted.unload()
+    return shapes
+
+
+def fill_new(model: PeftModel, folder: Path) -> None:
+    """Put the tensors of the adapter in `folder` into the new one of `model`.
+
+    Raises:
+        AdapterError: If one has no place, or a place got none.
+    """
+    loaded = set_peft_model_state_dict(model, load_file(folder / WEIGHTS))
+    missing = [key for key in loaded.missing_keys if ".lora_" in key]
+    if odd := [*missing, *loaded.unexpected_keys]:
+        raise AdapterError(f"the adapter to start from does not fit at {odd[0]}", where=str(folder))
 
 
 def keep_adapter(
@@ -97,6 +132,7 @@ def keep_adapter(
         eval_loss=trial.best_eval_loss,
         step=trial.best_step,
         trial_id=trial.trial_id,
+        init_from=trial.init_from,
         trained_parameters=trained,
         total_parameters=None if base_parameters is None else base_parameters + trained,
     )

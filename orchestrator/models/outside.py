@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerBase
 
 from orchestrator.chat.template import served_template
@@ -170,12 +171,27 @@ def read_settings(folder: Path) -> JsonObject:
 def _copy_weights(folder: Path, into: Path) -> None:
     if (folder / WEIGHTS).is_file():
         shutil.copyfile(folder / WEIGHTS, into / WEIGHTS)
-        return
+    else:
+        save_file(read_tensors(folder), into / WEIGHTS)
+
+
+def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """An adapter's tensors under PEFT's names; of a pickled file nothing is run.
+
+    Raises:
+        AdapterError: If there are none, or they cannot be read.
+    """
+    if (folder / WEIGHTS).is_file():
+        try:
+            return load_file(folder / WEIGHTS)  # type: ignore[no-any-return] # safetensors ships no types
+        except (OSError, SafetensorError) as error:
+            what, fix = f"{WEIGHTS} cannot be read ({error})", "Save it with PEFT again"
+            raise AdapterError(what, where=str(folder), fix=fix) from None
     if not (folder / PICKLED).is_file():
         raise AdapterError(f"the folder has no {WEIGHTS}", where=str(folder), fix="Save it with PEFT again")
     try:
         tensors = torch.load(folder / PICKLED, map_location="cpu", weights_only=True)
-        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, into / WEIGHTS)
+        return {key: tensor.contiguous() for key, tensor in tensors.items()}
     except (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError, ValueError):
         what, fix = f"{PICKLED} holds more than tensors, or is damaged", "Save it with safe_serialization=True"
         raise AdapterError(what, where=str(folder), fix=fix) from None

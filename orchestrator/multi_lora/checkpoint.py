@@ -20,13 +20,11 @@ from safetensors.torch import load_file, save_file
 
 from orchestrator.core.errors import TrainingError
 from orchestrator.core.files import parse_line, write_text_atomic
-from orchestrator.models.adapters import WEIGHTS
+from orchestrator.models.adapters import PREFIX, WEIGHTS
 from orchestrator.multi_lora.messages import TrialProgress
 from orchestrator.multi_lora.slots import LossScale, Pair, SlotSpec, SlotState
 
 OPTIMIZER, SLOT, PROGRESS = "optimizer.safetensors", "slot.json", "progress.json"
-PREFIX = "base_model.model."
-"""PEFT's prefix to the name of an adapted layer."""
 
 
 def step_folder(trial: Path, step: int) -> Path:
@@ -87,6 +85,11 @@ def load_slot(folder: Path, spec: SlotSpec) -> SlotState:
     if its_spec != asdict(spec):
         raise TrainingError("the checkpoint is of a trial with other settings", where=str(folder))
     return SlotState(step, adapter, first, second, loss_scale)
+
+
+def load_start(folder: Path) -> dict[str, Pair]:
+    """By layer, the adapter that slots start from, as `copy_start` left it."""
+    return _pairs(load_file(folder / WEIGHTS))
 
 
 def _tensors(pairs: dict[str, Pair], kind: str = "") -> dict[str, torch.Tensor]:

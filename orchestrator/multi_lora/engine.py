@@ -11,7 +11,7 @@ else (docs/multi-lora.md).
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import NamedTuple
@@ -81,6 +81,9 @@ class MultiLoraEngine:
         micro_batch_size: Most samples of a slot in one forward pass; may be lowered at any time.
         target_modules: As in PEFT; `all-linear` is every linear layer but the output head.
 
+    Attributes:
+        start: By layer, the adapter that new slots, all of its rank, start from; None starts each from a random one.
+
     Raises:
         InputError: If the base cannot be trained this way.
     """
@@ -105,6 +108,7 @@ class MultiLoraEngine:
         self._train, self._val = train, val
         self._batch_size, self.micro_batch_size = batch_size, micro_batch_size
         self.device, self.dtype = self._head.weight.device, self._head.weight.dtype
+        self.start: Mapping[str, Pair] | None = None
         self._stacks: dict[int, SlotStack] = {}
 
     @property
@@ -125,7 +129,7 @@ class MultiLoraEngine:
             raise ValueError(f"slot {name!r} is taken")
         width = stack_width(spec.rank)
         stack = self._stacks.get(width) or SlotStack(width, self.targets, device=self.device, dtype=self.dtype)
-        stack.add(name, spec, state or initial_state(spec, self.targets, stack.params.dtype))
+        stack.add(name, spec, state or initial_state(spec, self.targets, stack.params.dtype, self.start))
         self._stacks[width] = stack
 
     def evict(self, name: str) -> SlotState:

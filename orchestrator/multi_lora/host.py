@@ -14,6 +14,7 @@ from orchestrator.core.files import parse_line, write_text_atomic
 from orchestrator.models.base import base_folder, load_frozen_base
 from orchestrator.multi_lora.base_checks import checkpoint_layers
 from orchestrator.multi_lora.batch import TokenRows
+from orchestrator.multi_lora.checkpoint import load_start
 from orchestrator.multi_lora.engine import MultiLoraEngine
 from orchestrator.multi_lora.messages import EnginePlan, EngineStatus
 from orchestrator.multi_lora.scheduler import Cadence, SlotScheduler
@@ -68,7 +69,7 @@ def make_engine(plan: EnginePlan) -> MultiLoraEngine:
         model = model.to("cuda")
     if plan.gradient_checkpointing:
         checkpoint_layers(model)
-    return MultiLoraEngine(
+    engine = MultiLoraEngine(
         model,
         read_tokens(Path(plan.train_tokens)),
         read_tokens(Path(plan.val_tokens)),
@@ -76,6 +77,8 @@ def make_engine(plan: EnginePlan) -> MultiLoraEngine:
         micro_batch_size=plan.micro_batch_size,
         target_modules=plan.target_modules,
     )
+    engine.start = None if plan.start is None else load_start(Path(plan.start))
+    return engine
 
 
 def read_tokens(folder: Path) -> TokenRows:

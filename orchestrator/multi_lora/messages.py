@@ -11,7 +11,8 @@ class EnginePlan(Record):
 
     `train_tokens` and `val_tokens` are folders of tokenised samples that every node can read. `slots` is the number of
     adapters trained at once; None measures it, up to `most_slots` and not below `cohort` if that fits the memory.
-    `largest_rank` is that of the search; `keep_best` checkpoints of a trial stay beside its latest.
+    `largest_rank` is that of the search; `keep_best` checkpoints of a trial stay beside its latest. `start` is the
+    folder of the adapter that trials start from.
     """
 
     model: ModelConfig
@@ -30,6 +31,7 @@ class EnginePlan(Record):
     most_slots: int
     cohort: int
     largest_rank: int
+    start: str | None = None
 
 
 class Peer(Record):

@@ -5,7 +5,7 @@ operations for all of them, each row updated as if it were alone, and every LoRA
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import NamedTuple
@@ -75,14 +75,25 @@ class SlotState:
     loss_scale: LossScale | None = None
 
 
-def initial_state(spec: SlotSpec, targets: Iterable[Target], dtype: torch.dtype = torch.float32) -> SlotState:
-    """A new adapter as PEFT makes it: A uniform by Kaiming with a = sqrt(5), B zero; the same on every device."""
+def initial_state(
+    spec: SlotSpec,
+    targets: Iterable[Target],
+    dtype: torch.dtype = torch.float32,
+    start: Mapping[str, Pair] | None = None,
+) -> SlotState:
+    """A new adapter as PEFT makes it: A uniform by Kaiming with a = sqrt(5), B zero; the same on every device.
+
+    Or, with `start`, that adapter of the same rank, with an optimizer that has seen nothing.
+    """
     generator = torch.Generator().manual_seed(spec.seed)
     adapter, zeros = {}, {}
     for target in targets:
-        a = torch.empty(spec.rank, target.in_features)
-        torch.nn.init.kaiming_uniform_(a, a=math.sqrt(5), generator=generator)
-        b = torch.zeros(target.out_features, spec.rank, dtype=dtype)
+        if start is not None:
+            a, b = (matrix.to(dtype, copy=True) for matrix in start[target.name])
+        else:
+            a = torch.empty(spec.rank, target.in_features)
+            torch.nn.init.kaiming_uniform_(a, a=math.sqrt(5), generator=generator)
+            b = torch.zeros(target.out_features, spec.rank, dtype=dtype)
         adapter[target.name] = (a.to(dtype), b)
         zeros[target.name] = (torch.zeros_like(a, dtype=dtype), torch.zeros_like(b))
     return SlotState(step=0, adapter=adapter, exp_avg=zeros, exp_avg_sq=zeros)

@@ -91,6 +91,8 @@ def _refuse_other_config(run: RunDir, config: RunConfig) -> None:
         content.pop("name")  # the folder's own
         for section in FREE_FIELDS:
             content.pop(section, None)
+        if start := content["train"].get("init_from"):
+            content["train"]["init_from"] = Path(start).name
         for source in content["data"]["sources"]:
             for key in ("path", "answers", "tools"):  # the folder may differ by machine; the content is checked
                 source[key] = source[key] and Path(source[key]).name

@@ -90,6 +90,7 @@ def engine_plan(config: RunConfig, plan: TrainPlan, *, slots: int | None, most_s
         most_slots=min(most_slots, MOST_SLOTS),
         cohort=cohort,
         largest_rank=max(config.search.space.r),
+        start=plan.start,
     )
 
 

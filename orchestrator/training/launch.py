@@ -18,6 +18,7 @@ from orchestrator.core.records import StopReason, TrialRecord
 from orchestrator.data.card import TokenCard
 from orchestrator.data.tokens.store import tokenize_run
 from orchestrator.models.base import base_folder, empty_base
+from orchestrator.models.start import copy_start, describe_start
 from orchestrator.models.targets import require_targets
 from orchestrator.run.cluster import worker_shape
 from orchestrator.run.deaths import SAVES_TRAINING_MEMORY, last_line, why_it_died
@@ -50,11 +51,14 @@ def prepare_plan(config: RunConfig, run: RunDir) -> TrainPlan:
     """
     shape = worker_shape(config.resources)
     base = empty_base(base_folder(config.model), trust_remote_code=config.model.trust_remote_code)
+    start = copy_start(config, base, run)
+    if told := describe_start(config):
+        say(told)
     require_targets(base, config.lora.target_modules)
     with doing("tokenising"):
         cards = tokenize_run(config, run)
     _say_what_is_left_out(cards)
-    return plan_training(config, run, shape, num_samples=cards["train"].samples)
+    return plan_training(config, run, shape, num_samples=cards["train"].samples, start=start)
 
 
 def _say_what_is_left_out(cards: dict[SplitName, TokenCard]) -> None:

@@ -143,6 +143,7 @@ def describe_trial(
         tokens=trial.tokens,
         device_s=device_s,
         stop_reason=reason,
+        init_from=plan.started_from,
     )
 
 

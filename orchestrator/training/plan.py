@@ -1,6 +1,9 @@
 """What one training job is: everything its workers need to know, resolved, picklable, without heavy imports."""
 
 import math
+from pathlib import Path
+
+from pydantic import Field
 
 from orchestrator.config.schema import LoraConfig, ModelConfig, RunConfig, TrainConfig
 from orchestrator.core.records import JsonObject, Record
@@ -14,7 +17,8 @@ class TrainPlan(Record):
     """One adapter to train. Produced by `plan_training`, consumed by the workers.
 
     `train_tokens` and `val_tokens` are folders of tokenised samples that every worker can read; `thinking` says how
-    they were rendered.
+    they were rendered. `start` is the folder of the adapter that training goes on from, which every worker can read;
+    `started_from` is its name in the configuration, which differs by machine and so is in no digest.
     """
 
     model: ModelConfig
@@ -29,6 +33,8 @@ class TrainPlan(Record):
     eval_steps: int
     warmup_steps: int
     thinking: bool = False
+    start: str | None = None
+    started_from: str | None = Field(default=None, exclude=True)
 
     @property
     def accumulation_steps(self) -> int:
@@ -52,13 +58,15 @@ class TrainPlan(Record):
         return {"r": self.lora.r, "alpha": self.lora.alpha, "learning_rate": self.train.learning_rate}
 
 
-def plan_training(config: RunConfig, run: RunDir, shape: WorkerShape, *, num_samples: int) -> TrainPlan:
-    """Resolve steps and places for `num_samples` training samples."""
+def plan_training(
+    config: RunConfig, run: RunDir, shape: WorkerShape, *, num_samples: int, start: Path | None = None
+) -> TrainPlan:
+    """Resolve steps and places for `num_samples` training samples; `start` is what `copy_start` made."""
     steps = config.train.steps_for(num_samples)
     return TrainPlan(
         model=config.model,
         lora=config.lora,
-        train=config.train,
+        train=config.train.model_copy(update={"init_from": None}),
         train_tokens=str(run.root / "data" / "tokens" / "train"),
         val_tokens=str(run.root / "data" / "tokens" / "val"),
         num_workers=shape.num_workers,
@@ -68,4 +76,6 @@ def plan_training(config: RunConfig, run: RunDir, shape: WorkerShape, *, num_sam
         eval_steps=min(config.train.eval_steps or math.ceil(steps / EVALUATIONS_PER_RUN), steps),
         warmup_steps=config.train.warmup_steps(steps),
         thinking=config.data.thinking,
+        start=None if start is None else str(start),
+        started_from=config.train.init_from,
     )

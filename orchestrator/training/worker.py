@@ -14,7 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from trl import SFTConfig, SFTTrainer
 
 from orchestrator.core.records import DIVERGED_LOSS, EvalPoint, JsonObject, reason_to_stop
-from orchestrator.models.adapters import peft_config
+from orchestrator.models.adapters import fill_new, peft_config
 from orchestrator.models.base import base_folder, compute_dtype, load_frozen_base, load_tokenizer
 from orchestrator.training.plan import TrainPlan
 
@@ -43,6 +43,8 @@ def train_worker(settings: dict[str, Any]) -> None:
             peft_config=peft_config(plan.lora),
             callbacks=[ReportToRay(patience=plan.train.early_stopping_patience)],
         )
+        if plan.start is not None:
+            fill_new(trainer.model, Path(plan.start))  # a checkpoint that is resumed replaces it
         scale_loss_on_cpu(trainer)
         trainer.processing_class = None  # every checkpoint would carry a copy of the tokenizer
         trainer.train(resume_from_checkpoint=checkpoint)

@@ -13,6 +13,7 @@ import ray
 import torch
 from builders import prepared, toy_run
 from peft import PeftModel
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 from watching import watch
 
@@ -20,7 +21,8 @@ from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import DivergedError, ResourceError
 from orchestrator.core.files import read_jsonl
 from orchestrator.core.records import TrialRecord
-from orchestrator.models.adapters import read_adapter
+from orchestrator.models.adapters import WEIGHTS, read_adapter
+from orchestrator.models.start import adopt
 from orchestrator.run.cluster import cluster_session
 from orchestrator.toy.tiny import tiny_base_folder
 from orchestrator.training.launch import train_one
@@ -77,6 +79,25 @@ def test_two_workers_train_one_adapter_that_changes_the_base(storage: Path, monk
         before = base(input_ids=ids).logits
         after = PeftModel.from_pretrained(base, run.adapter(record.adapter_id))(input_ids=ids).logits
     assert (before - after).abs().max() > 1e-3
+
+
+def test_training_goes_on_from_another_runs_adapter(storage: Path) -> None:
+    first_run = prepared(small_config(storage, "first", max_steps=40, eval_steps=20))
+    first = train_one(small_config(storage, "first", max_steps=40, eval_steps=20), first_run)
+    source = first_run.adapter(first.adapter_id or "")
+
+    config = adopt(small_config(storage, "further", init_from=str(source), learning_rate=1e-9, max_steps=2))
+    run = prepared(config)
+    further = train_one(config, run)
+
+    assert further.curve[0].eval_loss == pytest.approx(first.best_eval_loss, rel=1e-3)
+    adapter = run.adapter(further.adapter_id or "")
+    record = read_adapter(adapter)
+    assert (record.init_from, further.init_from, record.r, record.alpha) == (str(source), str(source), 8, 16)
+    before, after = (load_file(folder / WEIGHTS) for folder in (source, adapter))
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        torch.testing.assert_close(after[name], tensor, rtol=0, atol=1e-6)
 
 
 def test_a_killed_worker_goes_on_from_its_last_checkpoint(storage: Path) -> None:

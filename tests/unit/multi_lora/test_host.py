@@ -4,9 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from adapters_elsewhere import made
 from builders import make_plan
 from datasets import Dataset, load_from_disk
-from multi_lora_runs import VAL, follow, make_spec, pairs_of
+from multi_lora_runs import VAL, follow, make_spec, mean_loss, pairs_of
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
 from orchestrator.config.schema import ModelConfig, RunConfig
 from orchestrator.core.errors import InputError, ModelNotFoundError, TrainingError
@@ -62,6 +67,36 @@ def test_a_base_that_does_not_suit_is_told_before_anything_starts(model_folder: 
         make_engine(plan_for(str(model_folder), tokens, target_modules=("no_such_layer",)))
     with pytest.raises(ModelNotFoundError):
         make_engine(plan_for(str(tokens), tokens))
+
+
+@pytest.fixture
+def start(model_folder: Path, tmp_path: Path) -> Path:
+    """An adapter of rank 4 and alpha 8 as training finds it."""
+    return made(tmp_path / "start", model_folder, target_modules="all-linear")
+
+
+def test_every_slot_starts_as_the_adapter_that_the_plan_names(
+    model_folder: Path, real_tokens: Path, start: Path
+) -> None:
+    engine = make_engine(plan_for(str(model_folder), real_tokens, start=str(start)))
+    base = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
+    wanted = mean_loss(PeftModel.from_pretrained(base, start), VAL)
+    engine.admit("a", make_spec(rank=4, alpha=8, seed=1))
+    engine.admit("b", make_spec(rank=4, alpha=8, seed=2))
+    losses = engine.eval_loss(["a", "b"])
+    assert losses["a"] == losses["b"] == pytest.approx(wanted, rel=1e-5)
+    engine.train_step()
+    after = engine.evict("a")
+    engine.admit("c", make_spec(rank=4, alpha=8))
+    assert engine.eval_loss(["c"])["c"] == losses["a"], "training one slot changed what the others start from"
+    tensors = load_file(start / "adapter_model.safetensors")
+    assert all(
+        torch.equal(matrix, tensors[f"base_model.model.{name}.lora_{part}.weight"])
+        for name, pair in engine.evict("c").adapter.items()
+        for part, matrix in zip("AB", pair, strict=True)
+    )
+    engine.admit("a", make_spec(rank=4, alpha=8, seed=1), after)
+    assert engine.evict("a").step == 1, "what is resumed goes on, and does not start again"
 
 
 @pytest.fixture

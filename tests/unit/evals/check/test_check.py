@@ -2,6 +2,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from adapters_elsewhere import made
 from weather_rows import CITIES, call_for, write
 
 from evals.check.card import show_check
@@ -31,6 +32,21 @@ def test_good_data_is_ready_and_the_card_has_every_part(
     assert "12 rows became 12 samples" in shown
     assert "weather  12" in shown
     assert shown.rstrip().splitlines()[-1].startswith("READY with 4 warnings")
+
+
+def test_an_adapter_to_start_from_is_looked_at_anew_when_it_changes(
+    config: RunConfig, tmp_path: Path, model_folder: Path
+) -> None:
+    start = config.train.model_copy(update={"init_from": str(tmp_path / "start")})
+    config, folder = config.model_copy(update={"train": start}), check_dir(config)
+    (finding,) = check_data(config, folder, base_dir=tmp_path).not_ready
+    assert finding.startswith(f"train.init_from: {tmp_path / 'start'}: there is no such folder.")
+    made(tmp_path / "start", model_folder, r=8)
+    good = check_data(config, folder, base_dir=tmp_path)
+    assert good.not_ready == ()
+    made(tmp_path / "start", model_folder, r=5)
+    (finding,) = check_data(config, folder, base_dir=tmp_path).not_ready
+    assert "the adapter has rank 5" in finding
 
 
 def test_the_same_check_is_read_and_another_is_made_anew(config: RunConfig, tmp_path: Path) -> None:
