@@ -8,8 +8,8 @@ from orchestrator.config.evaluation import RowFormat
 from orchestrator.core.records import BENIGN, HARMFUL, NO_FITTING_TOOL, JsonObject, Message, SampleKind
 from orchestrator.data.clean.quality import check_sample
 from orchestrator.data.formats.canonical import sample_from_row
-from orchestrator.data.formats.common import is_choice
 from orchestrator.data.formats.detect import detect_format
+from orchestrator.data.formats.turn_lists import is_choice
 from orchestrator.data.read.json_files import MCP_TURN_LISTS
 from orchestrator.data.rejection import Reason, RowRejected, parse_or_reject
 from orchestrator.notation.strict_json import dump_loosely

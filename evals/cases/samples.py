@@ -17,6 +17,7 @@ from orchestrator.core.records import (
     NO_FITTING_TOOL,
     SAMPLE_KINDS,
     JsonObject,
+    Message,
     Sample,
 )
 
@@ -31,7 +32,8 @@ def cases_from_samples(samples: Iterable[Sample], *, turns: Turns = "all") -> li
 
     The last assistant turn has the sample's id, kind and tags. Turn `i` before it (counting assistant turns from 0)
     has the id `<sample id>#<i>`, the kind `tool_call` or `answer` by what the data did there, and none of the tags
-    that label what the last turn should be. Two cases must not have one id (see `refuse_repeated_ids`).
+    that label what the last turn should be. A turn that the data does not want learned is no case. Two cases must not
+    have one id (see `refuse_repeated_ids`).
     """
     cases = [case for sample in samples for case in _cases_of(sample, turns)]
     refuse_repeated_ids(cases)
@@ -83,7 +85,10 @@ def _cases_of(sample: Sample, wanted: Turns) -> list[Case]:
     return [
         _case(sample, position, turn=turn, is_last=turn == last)
         for turn, position in enumerate(turns)
-        if position > 0 and sample.messages[position - 1].role in ("user", "tool") and (wanted == "all" or turn == last)
+        if position > 0
+        and sample.messages[position].learned
+        and sample.messages[position - 1].role in ("user", "tool")
+        and (wanted == "all" or turn == last)
     ]
 
 
@@ -93,7 +98,7 @@ def _case(sample: Sample, position: int, *, turn: int, is_last: bool) -> Case:
     early_tags = tuple(tag for tag in sample.tags if tag not in _LABELS_OF_THE_LAST_TURN)
     return Case(
         id=sample.id if is_last else f"{sample.id}#{turn}",
-        messages=sample.messages[:position],
+        messages=tuple(map(_shown, sample.messages[:position])),
         tools=sample.tools,
         kind=sample.kind if is_last else early_kind,
         tags=sample.tags if is_last else early_tags,
@@ -102,6 +107,10 @@ def _case(sample: Sample, position: int, *, turn: int, is_last: bool) -> Case:
         original_names=sample.original_names,
         kind_inferred=sample.kind_inferred and is_last,
     )
+
+
+def _shown(message: Message) -> Message:
+    return message if message.learned else message.model_copy(update={"learned": True})
 
 
 def draw_cases(cases: Iterable[Case], *, max_cases: int | None, seed: int) -> list[Case]:

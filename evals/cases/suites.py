@@ -23,8 +23,9 @@ from orchestrator.core.progress import say
 from orchestrator.core.records import NO_FITTING_TOOL, JsonObject, QuarantinedRow
 from orchestrator.core.text import visible
 from orchestrator.data.formats.bfcl import answers_path, load_answers, with_answer
-from orchestrator.data.formats.common import is_choice, short
+from orchestrator.data.formats.common import short
 from orchestrator.data.formats.detect import detect_format
+from orchestrator.data.formats.turn_lists import is_choice
 from orchestrator.data.read.sources import RawRow, parse_row, read_source
 from orchestrator.data.rejection import Reason, RowRejected
 

@@ -47,7 +47,10 @@ class RenderedTurn(NamedTuple):
 
 
 class RenderedRow(NamedTuple):
-    """A whole conversation as text. `turns` are the assistant turns that evaluation would ask for exactly as here."""
+    """A whole conversation as text. `turns` are the assistant turns that evaluation would ask for exactly as here.
+
+    They are some of the `num_turns` that the data wants learned.
+    """
 
     text: str
     turns: tuple[RenderedTurn, ...]
@@ -109,7 +112,7 @@ class ChatFormat:
 
 
 def _plain(messages: Sequence[Message], *, thinking: bool) -> list[JsonObject]:
-    dropped = None if thinking else {"reasoning_content"}
+    dropped = {"learned"} if thinking else {"learned", "reasoning_content"}
     return [message.model_dump(mode="json", exclude_none=True, exclude=dropped) for message in messages]
 
 
@@ -235,7 +238,7 @@ def render_row(form: ChatFormat, messages: Sequence[Message], tools: Sequence[To
     plain, offered = form.plain(messages), plain_tools(tools)
     settings = {"enable_thinking": form.thinking, "return_assistant_tokens_mask": form.is_marked}
     text, marks = _rendered(form.tokenizer, form.template, plain, offered, **settings)
-    places = [place for place, message in enumerate(messages) if message.role == "assistant"]
+    places = [place for place, message in enumerate(messages) if message.role == "assistant" and message.learned]
     turns: list[RenderedTurn] = []
     for place in filter(None, places):  # evaluation asks for nothing before the first message
         prompt = form.text(plain[:place], offered, prompt=True)

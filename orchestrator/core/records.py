@@ -51,7 +51,10 @@ class ToolCall(Record):
 
 
 class Message(Record):
-    """One turn of a conversation. `reasoning_content` is what the assistant thought before it spoke."""
+    """One turn of a conversation. `reasoning_content` is what the assistant thought before it spoke.
+
+    An assistant turn that is not `learned` is shown to the model like any other and carries no loss.
+    """
 
     role: Role
     content: str = ""
@@ -59,11 +62,14 @@ class Message(Record):
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
     name: str | None = None
+    learned: bool = True
 
     @model_serializer(mode="wrap")
     def _without_absent(self, serialize: SerializerFunctionWrapHandler) -> JsonObject:
         # Chat templates and TRL tell "no calls" from "an empty list of calls" by the key alone.
         present: JsonObject = serialize(self)
+        if self.learned:
+            present.pop("learned", None)
         return {key: value for key, value in present.items() if value not in (None, (), [])}
 
 

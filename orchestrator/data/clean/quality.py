@@ -41,7 +41,9 @@ SCHEMA_FAILURES = (Unresolvable, RecursionError, re.error, OverflowError, TypeEr
 """What `jsonschema` raises on a schema that its meta-schema lets pass: dangling or endless `$ref`, `$id` that is no
 URI, numbers beyond a float. A check that would take too long is a ValueError."""
 
-FlagCode = Literal["secret", "harmful_not_refused", "benign_refused", "undeclared_argument", "control_token"]
+FlagCode = Literal[
+    "secret", "harmful_not_refused", "benign_refused", "undeclared_argument", "control_token", "turn_not_learned"
+]
 
 OPEN_KEYWORDS = frozenset(
     {"additionalProperties", "patternProperties", "unevaluatedProperties", "propertyNames", "$ref", "$dynamicRef"}
@@ -326,6 +328,9 @@ def find_flags(sample: Sample, text: str, *, is_kind_inferred: bool) -> Iterator
         yield Flag("benign_refused", "it is tagged benign, but the last turn reads as a refusal")
     if "<|" in text and (control := _CONTROL.search(text)):
         yield Flag("control_token", f"it holds {control[0]}, which a tokenizer may read as the border of a turn")
+    masked = [place for place, message in enumerate(sample.messages, start=1) if not message.learned]
+    if masked:
+        yield Flag("turn_not_learned", f"turn {masked[0]} is shown and not learned, as the row says")
     undeclared = next(_undeclared_arguments(sample), None)
     if undeclared:
         detail = f"{undeclared[:160]} is given, which the tool's schema does not name; is it misspelt or made up?"

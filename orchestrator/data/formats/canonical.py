@@ -20,7 +20,8 @@ from orchestrator.core.records import (
     ToolCall,
     ToolSpec,
 )
-from orchestrator.data.formats.common import Format, short, turns_of, with_system
+from orchestrator.data.formats.common import Format, short, with_system
+from orchestrator.data.formats.turn_lists import turns_of
 from orchestrator.data.rejection import Reason, RowRejected
 from orchestrator.refusals import ReplyKind, classify_words
 
@@ -48,7 +49,7 @@ def sample_from_row(row: JsonObject, row_format: RowFormat, *, source: str, keep
     turns = draft.messages if reader.reads_system else with_system(row.get("system"), draft.messages)
     if not turns:
         raise RowRejected(Reason.EMPTY_CONVERSATION, "the conversation has no turns")
-    linked = [message if keep_reasoning else _without_reasoning(message) for message in _link_results(turns)]
+    linked = [message if keep_reasoning else _without_reasoning(message) for message in _link_results(_taught(turns))]
     labelled = None if row.get("kind_inferred") is True else row.get("kind")
     given = _given_kind(draft.kind if labelled is None else labelled)
     tags = (*_tags(row.get("tags")), *draft.tags)
@@ -65,6 +66,17 @@ def sample_from_row(row: JsonObject, row_format: RowFormat, *, source: str, keep
         kind_inferred=given is None and not _last_reply(linked).tool_calls,
     )
     return CanonicalRow(sample, is_kind_inferred=given is None)
+
+
+def _taught(turns: list[Message]) -> list[Message]:
+    """The turns up to the last that is learned: no token of it depends on what follows."""
+    last = next((turn for turn in reversed(turns) if turn.role == "assistant"), None)
+    if last is None or last.learned:
+        return turns
+    ends = [place for place, turn in enumerate(turns, start=1) if turn.role == "assistant" and turn.learned]
+    if not ends:
+        raise RowRejected(Reason.NO_ASSISTANT_TURN, "the row has every turn of the assistant left unlearned")
+    return turns[: ends[-1]]
 
 
 def _without_reasoning(message: Message) -> Message:

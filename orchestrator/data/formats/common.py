@@ -4,24 +4,19 @@ Every reader of this package is pure, linear in the length of its text, and rais
 that has no place in a sample. `where` names the place in a message, such as `turn 3`.
 """
 
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, get_args
 
 from orchestrator.chat.parse import CALL_MARKS, THINK_TAGS, leading_thoughts
 from orchestrator.core.records import (
-    MISSING_ARGUMENT,
-    NO_FITTING_TOOL,
     FunctionCall,
     JsonObject,
     Message,
     Role,
-    SampleKind,
     ToolCall,
     ToolSpec,
 )
-from orchestrator.data.read.json_files import TURN_LISTS
 from orchestrator.data.rejection import Reason, RowRejected, parse_or_reject
 from orchestrator.notation.strict_json import StrictJsonError, dump_loosely, parse
 
@@ -36,23 +31,6 @@ COMMON_FIELDS = frozenset({"id", "kind", "tags", "system", "source", "original_n
 
 MEDIA_FIELDS = ("images", "image", "videos", "video", "audios", "audio")
 """Where rows keep what the place holders in their texts stand for."""
-
-LEARNING_FLAGS = ("weight", "train", "training", "loss", "loss_scale")
-"""Fields that mark whether a turn is learned: OpenAI's name, and those of axolotl and ms-swift."""
-
-CHOICE_FIELDS = frozenset({"question", "answers", "correct_answer", "target_tool"})
-"""Fields of a When2Call question, whose `answers` hold a reply of each kind (source: the README of the data set)."""
-
-CHOICE_KINDS: dict[str, SampleKind] = {
-    "direct": "answer",
-    "tool_call": "tool_call",
-    "request_for_info": "clarification",
-    "cannot_answer": "answer",
-}
-"""The kind of sample that each right reply makes. Saying that no tool fits is an answer: nothing in it is harmful."""
-
-_WRAPPED_CALLS = re.compile(r"\s*<TOOLCALL>(.*)</TOOLCALL>\s*", re.DOTALL)
-"""Calls as the training rows of When2Call mark them."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +92,9 @@ def with_calls(messages: list[Message], said: Message) -> list[Message]:
     Formats that write text and calls, or several calls, as turns of their own mean one reply.
     """
     last = messages[-1] if messages else None
-    if last is None or last.role != "assistant" or (said.reasoning_content and (last.content or last.tool_calls)):
+    if last is None or last.role != "assistant" or last.learned != said.learned:
+        return [*messages, said]
+    if said.reasoning_content and (last.content or last.tool_calls):
         return [*messages, said]
     content = "\n".join(text for text in (last.content, said.content) if text)
     reasoning = "\n".join(text for text in (last.reasoning_content, said.reasoning_content) if text) or None
@@ -128,14 +108,6 @@ def refuse_media(row: JsonObject) -> None:
     media = next((key for key in MEDIA_FIELDS if row.get(key) not in (None, "", [], {}, False)), None)
     if media is not None:
         raise RowRejected(Reason.UNSUPPORTED_CONTENT, f"the row has `{media}`; only text is read")
-
-
-def refuse_unlearned(turn: JsonObject, where: str) -> None:
-    """Refuse an assistant turn that one of `LEARNING_FLAGS` excludes or weighs less: every turn is learned."""
-    for key in LEARNING_FLAGS:
-        if turn.get(key) not in (None, "", 1, [1]):
-            detail = f"{where}: `{key}` is {short(turn[key])}, but no turn can be left out; end the row before it"
-            raise RowRejected(Reason.UNSUPPORTED_CONTENT, detail)
 
 
 def text_field(turn: Any, key: str, where: str) -> str:
@@ -327,71 +299,3 @@ def short(value: Any) -> str:
     """A value as JSON for an error message, cut to 80 characters."""
     text = dump_loosely(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def turns_of(row: JsonObject) -> list[Any]:
-    """The turns of a row: its list of turns, the JSON text of one, or what stands in other fields.
-
-    Those are ms-swift's `query`, `response` and `history`, and the question and right reply of When2Call. Where a row
-    prefers one reply to another, its `chosen_response` is the last turn. A row with two lists of turns is refused.
-    """
-    named = [key for key in TURN_LISTS if row.get(key) is not None]
-    if not named and is_choice(row):
-        return _turns_of_choice(row)
-    if not named and row.get("query") is not None and row.get("response") is not None:
-        return _turns_of_query(row)
-    if len(named) != 1:
-        keys = ", ".join(sorted(row)[:10])[:200]
-        none = f"has neither `messages` nor `conversations` (keys: {keys})"
-        detail = f"has both `{named[0]}` and `{named[1]}`" if named else none
-        raise RowRejected(Reason.UNKNOWN_FORMAT, f"the row {detail}")
-    turns = row[named[0]]
-    if isinstance(turns, str):
-        turns = parse_or_reject(turns, Reason.MALFORMED_FIELD, f"`{named[0]}` is")
-    if not isinstance(turns, list):
-        raise RowRejected(Reason.MALFORMED_FIELD, f"`{named[0]}` is not a list")
-    return turns if row.get("chosen_response") is None else [*turns, row["chosen_response"]]
-
-
-def _turns_of_query(row: JsonObject) -> list[Any]:
-    history = [] if row.get("history") is None else row["history"]
-    if not isinstance(history, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in history):
-        raise RowRejected(Reason.MALFORMED_FIELD, "`history` is not a list of pairs")
-    turns = [text for pair in (*history, [row["query"], row["response"]]) for text in pair]
-    return [{"role": "assistant" if place % 2 else "user", "content": text} for place, text in enumerate(turns)]
-
-
-def is_choice(row: JsonObject) -> bool:
-    """Whether a row is a question of When2Call, with replies to choose from."""
-    return all(row.get(key) is not None for key in ("question", "answers", "correct_answer"))
-
-
-def _turns_of_choice(row: JsonObject) -> list[Any]:
-    right = _right_reply(row)
-    reply = row["answers"].get(right) if isinstance(row["answers"], dict) else None
-    if not isinstance(reply, str) or not reply.strip():
-        raise RowRejected(Reason.NO_ANSWER, f"`answers` holds no text for {right!r}, the right reply")
-    said: JsonObject = {"content": reply}
-    if right == "tool_call":
-        wrapped = _WRAPPED_CALLS.fullmatch(reply)
-        calls = parse_or_reject(wrapped[1] if wrapped else reply, Reason.CALL_NOT_JSON, "`answers`: the call is")
-        said = {"tool_calls": calls if isinstance(calls, list) else [calls]}
-    return [{"role": "user", "content": row["question"]}, {"role": "assistant", **said}]
-
-
-def choice_labels(row: JsonObject) -> tuple[SampleKind | None, tuple[str, ...]]:
-    """Kind and tags of a When2Call question, from the sort of its right reply; none for a row of another sort."""
-    if not is_choice(row):
-        return None, ()
-    right = _right_reply(row)
-    has_tools = row.get("tools") not in (None, "", "[]", [])
-    tags = {"request_for_info": (MISSING_ARGUMENT,), "cannot_answer": (NO_FITTING_TOOL,) if has_tools else ()}
-    return CHOICE_KINDS[right], tags.get(right, ())
-
-
-def _right_reply(row: JsonObject) -> str:
-    right = row["correct_answer"]
-    if not isinstance(right, str) or right not in CHOICE_KINDS:
-        detail = f"`correct_answer` is {dump_loosely(right)[:80]}, not one of {', '.join(CHOICE_KINDS)}"
-        raise RowRejected(Reason.UNKNOWN_KIND, detail)
-    return right

@@ -8,12 +8,12 @@ from orchestrator.config.schema import RowFormat
 from orchestrator.core.records import JsonObject
 from orchestrator.data.formats import mcp
 from orchestrator.data.formats.canonical import FORMATS
-from orchestrator.data.formats.common import ROLES, short, turns_of
+from orchestrator.data.formats.common import ROLES, short
 from orchestrator.data.formats.glaive import CALL_SPEAKER
 from orchestrator.data.formats.glaive import OPEN_CALL as OPEN_GLAIVE_CALL
 from orchestrator.data.formats.hermes import OPEN_CALL, OPEN_TOOLS, offers_tools
 from orchestrator.data.formats.sharegpt import SHAREGPT_CALLS, SHAREGPT_ROLES, is_pair
-from orchestrator.data.read.json_files import TURN_LISTS
+from orchestrator.data.formats.turn_lists import has_turns, turns_of
 from orchestrator.data.rejection import Reason, RowRejected
 from orchestrator.notation.pythonic import opens_like_calls
 
@@ -34,7 +34,7 @@ def detect_format(row: JsonObject) -> Detected:
     """Recognise the format of a row; UNKNOWN_FORMAT, with the row's keys and the nearest format, if it is in none."""
     if row.get("session") is not None or row.get("jsonrpc") is not None:
         return Detected("mcp", f"the row has `{'session' if row.get('session') is not None else 'jsonrpc'}`")
-    if any(row.get(key) is not None for key in TURN_LISTS):
+    if has_turns(row):
         return _by_turns(row, turns_of(row))
     for name, form in sorted(FORMATS.items(), key=lambda item: item[1].precedence):
         if (why := form.recognise(row)) is not None:

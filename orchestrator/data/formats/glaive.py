@@ -20,14 +20,13 @@ from orchestrator.data.formats.common import (
     read_content,
     read_role,
     refuse_media,
-    refuse_unlearned,
     split_reasoning,
     take_calls,
-    turns_of,
     with_calls,
 )
 from orchestrator.data.formats.loose_schema import read_tool
 from orchestrator.data.formats.sharegpt import SHAREGPT_CALLS, SHAREGPT_ROLES, Turn, read_turns
+from orchestrator.data.formats.turn_lists import learned_of, turns_of
 from orchestrator.data.read.json_files import TURN_LISTS
 from orchestrator.data.rejection import Reason, RowRejected
 from orchestrator.notation.strict_json import Fault, StrictJsonError, json_end, json_values, parse, skip_space
@@ -64,6 +63,7 @@ class _Said(NamedTuple):
     text: str
     where: str
     is_call: bool = False
+    learned: bool = True
 
 
 def read_glaive(row: JsonObject) -> Draft:
@@ -111,11 +111,10 @@ def _listed(turn: Turn) -> Iterator[_Said | Message]:
     if role in ("user", "tool"):
         yield from openai.read_turn(turn.fields, role, turn.value, turn.where)
         return
-    if role == "assistant":
-        refuse_unlearned(turn.fields, turn.where)
     # Read like a user's text, because the calls are still in it.
     text = turn.value if isinstance(turn.value, str) else read_content(turn.value, "user", turn.where)
-    yield _Said(role, text, turn.where, turn.speaker == CALL_SPEAKER)
+    learned = role != "assistant" or learned_of(turn.fields, turn.where)
+    yield _Said(role, text, turn.where, turn.speaker == CALL_SPEAKER, learned)
 
 
 def _read_system(text: str) -> tuple[str, list[ToolSpec]]:
@@ -183,7 +182,13 @@ def _message(said: _Said) -> Message:
     if said.is_call and spoken.text:
         raise RowRejected(Reason.CALL_NOT_JSON, f"{said.where}: there is text after the call")
     content = openai.words_only(_whole(spoken.text, said), said.where)
-    return Message(role=said.role, content=content, reasoning_content=reasoning, tool_calls=spoken.calls)
+    return Message(
+        role=said.role,
+        content=content,
+        reasoning_content=reasoning,
+        tool_calls=spoken.calls,
+        learned=said.learned,
+    )
 
 
 def _read_function_call(text: str, start: int, where: str) -> tuple[list[ToolCall], int]:

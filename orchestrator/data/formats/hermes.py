@@ -20,13 +20,12 @@ from orchestrator.data.formats.common import (
     read_content,
     read_role,
     refuse_media,
-    refuse_unlearned,
     short,
     take_calls,
-    turns_of,
     with_system,
 )
 from orchestrator.data.formats.sharegpt import SHAREGPT_CALLS, SHAREGPT_ROLES, Turn, read_turns
+from orchestrator.data.formats.turn_lists import PREFERRED, learned_of, turns_of
 from orchestrator.data.read.json_files import TURN_LISTS
 from orchestrator.data.rejection import Reason, RowRejected
 from orchestrator.notation.pythonic import PythonicError, parse_json_or_literal, parse_literal
@@ -156,7 +155,6 @@ def _parse_literals(text: str) -> list[Any]:
 
 
 def _read_reply(turn: Turn) -> Message:
-    refuse_unlearned(turn.fields, turn.where)
     # Read like a user's text, because the calls are still in it.
     given = turn.value if isinstance(turn.value, str) else read_content(turn.value, "user", turn.where)
     reasoning, text = openai.read_reasoning(turn.fields, given, None, turn.where)
@@ -166,7 +164,10 @@ def _read_reply(turn: Turn) -> Message:
     if OPEN_RESULT in spoken.text:
         raise RowRejected(Reason.UNSUPPORTED_CONTENT, f"{turn.where}: the assistant writes a {OPEN_RESULT} itself")
     content = openai.words_only(spoken.text, turn.where)
-    return Message(role="assistant", content=content, reasoning_content=reasoning, tool_calls=spoken.calls)
+    learned = learned_of(turn.fields, turn.where)
+    return Message(
+        role="assistant", content=content, reasoning_content=reasoning, tool_calls=spoken.calls, learned=learned
+    )
 
 
 def _read_calls(text: str, start: int, where: str) -> tuple[list[ToolCall], int]:
@@ -231,4 +232,4 @@ def _result(text: str) -> Message:
     return wrapped or Message(role="tool", content=content)
 
 
-FORMAT = Format(read_hermes, COMMON_FIELDS | {*TURN_LISTS, "chosen_response"}, reads_system=True)
+FORMAT = Format(read_hermes, COMMON_FIELDS | {*TURN_LISTS, "prompt", *PREFERRED}, reads_system=True)

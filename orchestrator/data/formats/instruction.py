@@ -1,8 +1,9 @@
 """Raw fields: `instruction` with optional `input` and `output`, and the same under other common names.
 
 The request is `instruction`, `prompt`, `query` or `question`, with `input` or `context` after an empty line, or
-`input` alone. The reply is `output`, `completion`, `response` or `answer`. `history` holds earlier pairs of request
-and reply. Prompts and completions that are lists of messages (TRL) are read as one conversation.
+`input` alone. The reply is `output`, `completion`, `response`, `answer` or, preferred to another, `chosen`. `history`
+holds earlier pairs of request and reply. Prompts and completions that are lists of messages (TRL) are read as one
+conversation.
 """
 
 import re
@@ -16,7 +17,7 @@ from orchestrator.data.rejection import Reason, RowRejected, parse_or_reject
 
 REQUESTS = ("instruction", "prompt", "query", "question")
 MATERIALS = ("input", "context")
-REPLIES = ("output", "completion", "response", "answer")
+REPLIES = ("output", "completion", "response", "answer", "chosen")
 
 _JSON_OPENING = re.compile(r"\s*+(?:\[\s*+)?+\{")
 
@@ -28,6 +29,8 @@ def read_instruction(row: JsonObject) -> Draft:
     """
     if isinstance(row.get("prompt"), list) and isinstance(row.get("completion"), list):
         return read_messages({"messages": [*row["prompt"], *row["completion"]], "tools": row.get("tools")})
+    if row.get("label") is False:
+        raise RowRejected(Reason.NO_ANSWER, "`label` is false: the reply is one to avoid")
     offered = offered_tools(read_tools(row))
     reply = _reply(replied(row), offered)
     messages = [*_history(row.get("history")), Message(role="user", content=asked(row)), reply]

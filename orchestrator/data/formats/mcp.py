@@ -34,6 +34,7 @@ from orchestrator.data.formats.common import (
 )
 from orchestrator.data.formats.instruction import MATERIALS, REQUESTS, asked
 from orchestrator.data.formats.loose_schema import OfferedTools, offered_call, offered_tools, read_tools
+from orchestrator.data.formats.turn_lists import learned_of
 from orchestrator.data.read.json_files import MCP_TURN_LISTS
 from orchestrator.data.rejection import Reason, RowRejected, parse_or_reject
 from orchestrator.notation.strict_json import StrictJsonError, dump_loosely, parse
@@ -56,6 +57,7 @@ class _Words(NamedTuple):
 
     role: Role
     text: str
+    learned: bool = True
 
 
 class _Call(NamedTuple):
@@ -64,6 +66,7 @@ class _Call(NamedTuple):
     key: RequestId | None
     params: Any
     where: str
+    learned: bool = True
 
 
 class _Result(NamedTuple):
@@ -193,7 +196,9 @@ class _Session:
         for number, turn in enumerate(turns, start=1):
             where = f"turn {number}"
             if isinstance(turn, dict) and "role" in turn:
-                yield from self.spoken(turn, where)
+                learned = turn["role"] != "assistant" or learned_of(turn, where)
+                for event in self.spoken(turn, where):
+                    yield event._replace(learned=learned) if isinstance(event, _Words | _Call) else event
             else:
                 yield from self.message(turn, where)
 
@@ -305,12 +310,13 @@ def _messages(events: list[Event], offered: OfferedTools) -> list[Message]:
     names: dict[RequestId, str] = {}
     for event in events:
         if isinstance(event, _Words):
-            messages.append(Message(role=event.role, content=event.text))
+            messages.append(Message(role=event.role, content=event.text, learned=event.learned))
         elif isinstance(event, _Call):
             call = _tool_call(event, offered)
             if event.key is not None:
                 names[event.key] = call.function.name
-            messages[-1:] = with_calls(messages[-1:], Message(role="assistant", tool_calls=(call,)))
+            said = Message(role="assistant", tool_calls=(call,), learned=event.learned)
+            messages[-1:] = with_calls(messages[-1:], said)
         elif isinstance(event, _Result):
             link = {} if event.key is None else {"tool_call_id": str(event.key[1]), "name": names[event.key]}
             messages.append(Message(role="tool", content=event.text, **link))

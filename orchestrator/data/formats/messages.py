@@ -9,30 +9,34 @@ from typing import Any, NamedTuple
 
 from orchestrator.core.records import JsonObject, Message, Role, ToolCall, ToolSpec
 from orchestrator.data.formats.common import (
-    CHOICE_FIELDS,
     COMMON_FIELDS,
     ROLES,
     Draft,
     Format,
     Reasoned,
-    choice_labels,
     closing_think_tag,
-    is_choice,
     optional_text,
     read_call,
     read_calls,
     read_content,
     read_role,
     refuse_media,
-    refuse_unlearned,
     short,
     split_reasoning,
     take_calls,
     text_field,
-    turns_of,
     with_calls,
 )
 from orchestrator.data.formats.loose_schema import json_schema, read_tool, read_tools
+from orchestrator.data.formats.turn_lists import (
+    CHOICE_FIELDS,
+    LEARNING_FLAGS,
+    PREFERRED,
+    choice_labels,
+    is_choice,
+    learned_of,
+    turns_of,
+)
 from orchestrator.data.read.json_files import TURN_LISTS
 from orchestrator.data.rejection import Reason, RowRejected, parse_or_reject
 from orchestrator.notation.pythonic import PythonicError, opens_like_calls, parse_calls
@@ -47,7 +51,8 @@ from orchestrator.notation.strict_json import (
 
 THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking")
 TURN_FIELDS = frozenset(
-    {"role", "content", "tool_calls", "function_call", "tool_call_id", "name", "refusal", *THOUGHT_FIELDS}
+    {"role", "content", "tool_calls", "function_call", "tool_call_id", "name", "refusal"}
+    | {*THOUGHT_FIELDS, *LEARNING_FLAGS}
 )
 
 TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
@@ -164,7 +169,6 @@ def read_turn(turn: JsonObject, role: Role, content: Any, where: str) -> list[Me
 
 
 def _reply(turn: JsonObject, content: Any, where: str) -> Message:
-    refuse_unlearned(turn, where)
     parts = _read_parts(content, where) if _has_typed_parts(content) else None
     if parts is not None and parts.results:
         raise RowRejected(Reason.MALFORMED_FIELD, f"{where}: an assistant turn has parts of a tool's turn")
@@ -181,6 +185,7 @@ def _reply(turn: JsonObject, content: Any, where: str) -> Message:
         tool_calls=ways[0] if ways else (),
         tool_call_id=optional_text(turn, "tool_call_id", where),
         name=optional_text(turn, "name", where),
+        learned=learned_of(turn, where),
     )
 
 
@@ -351,7 +356,7 @@ def _recognised(row: JsonObject) -> str | None:
 
 FORMAT = Format(
     read_messages,
-    COMMON_FIELDS | CHOICE_FIELDS | {*TURN_LISTS, "chosen_response"},
+    COMMON_FIELDS | CHOICE_FIELDS | {*TURN_LISTS, *PREFERRED, "prompt"},
     TURN_FIELDS,
     hint=("messages",),
     recognise=_recognised,

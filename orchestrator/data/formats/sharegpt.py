@@ -17,12 +17,11 @@ from orchestrator.data.formats.common import (
     read_calls,
     read_role,
     refuse_media,
-    refuse_unlearned,
     split_reasoning,
     text_field,
-    turns_of,
     with_calls,
 )
+from orchestrator.data.formats.turn_lists import PREFERRED, learned_of, turns_of
 from orchestrator.data.read.json_files import TURN_LISTS
 from orchestrator.data.rejection import Reason, RowRejected
 
@@ -94,7 +93,6 @@ def is_pair(turn: Any) -> bool:
 
 
 def _calling(turn: Turn) -> Message:
-    refuse_unlearned(turn.fields, turn.where)
     reasoning, calls = None, turn.value
     if isinstance(calls, str):
         is_json = calls.lstrip()[:1] in ("{", "[")  # a closing tag inside the JSON ends no thoughts
@@ -102,12 +100,13 @@ def _calling(turn: Turn) -> Message:
     for key in ("tool_calls", "function_call", *openai.THOUGHT_FIELDS):
         if turn.fields.get(key) not in (None, "", []):
             raise RowRejected(Reason.MALFORMED_FIELD, f"{turn.where}: a {turn.speaker} turn has `{key}`")
-    return Message(role="assistant", reasoning_content=reasoning, tool_calls=read_calls(calls, turn.where))
+    learned, read = learned_of(turn.fields, turn.where), read_calls(calls, turn.where)
+    return Message(role="assistant", reasoning_content=reasoning, tool_calls=read, learned=learned)
 
 
 FORMAT = Format(
     read_sharegpt,
-    COMMON_FIELDS | {*TURN_LISTS, "query", "response", "history", "chosen_response"},
+    COMMON_FIELDS | {*TURN_LISTS, "query", "response", "history", "prompt", *PREFERRED},
     openai.TURN_FIELDS | {"from", "value", "text", "human", "assistant"},
     hint=("conversations",),
     recognise=by_fields("query", "response", "history"),

@@ -19,9 +19,9 @@ from orchestrator.data.formats.common import (
     read_role,
     short,
     text_field,
-    turns_of,
 )
 from orchestrator.data.formats.loose_schema import OfferedTools, declared_call, offered_tools, read_tools, words_only
+from orchestrator.data.formats.turn_lists import learned_of, turns_of
 from orchestrator.data.rejection import Reason, RowRejected, parse_or_reject
 from orchestrator.notation.pythonic import PythonicError, opens_like_calls, parse_calls
 from orchestrator.notation.strict_json import StrictJsonError, dump_loosely, parse
@@ -133,9 +133,10 @@ def _read_turn(turn: Any, before: Sequence[Message], offered: OfferedTools, wher
     content = read_content(value, role, where)
     if role != "assistant":
         return [Message(role=role, content=content)]
+    learned = learned_of(turn, where)
     if opens_like_calls(content, offered.legal_names):
-        return [Message(role=role, tool_calls=_calls(content, offered, where))]
-    return [Message(role=role, content=words_only(content, offered, where))]
+        return [Message(role=role, tool_calls=_calls(content, offered, where), learned=learned)]
+    return [Message(role=role, content=words_only(content, offered, where), learned=learned)]
 
 
 def _calls(text: str, offered: OfferedTools, where: str) -> tuple[ToolCall, ...]:

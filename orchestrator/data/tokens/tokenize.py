@@ -142,7 +142,7 @@ def _too_long(form: ChatFormat, sample: Sample, length: int, limit: _Limit) -> T
 
 def _shortened(form: ChatFormat, sample: Sample, max_length: int) -> Tokenized | None:
     """Rendered again, because a template may end a conversation differently from how it goes on."""
-    places = [place for place, message in enumerate(sample.messages) if message.role == "assistant"]
+    places = [place for place, message in enumerate(sample.messages) if message.role == "assistant" and message.learned]
     num_fitting = bisect_right(places, max_length, key=lambda place: _length(form, sample, place + 1))
     for place in reversed(places[:num_fitting]):
         reply = sample.messages[place]

@@ -50,6 +50,24 @@ def test_a_row_without_labels_gets_its_id_from_its_content_and_its_kind_from_its
     assert canonical.is_kind_inferred
 
 
+def test_a_row_ends_with_its_last_turn_that_is_learned() -> None:
+    unlearned = {**REPLY, "weight": 0}
+    row = {"messages": [ASK, unlearned, ASK, called("Rome"), {"role": "tool", "content": "9 C"}, unlearned]}
+    sample = sample_of({**row, "tools": [FUNCTION]})
+    assert [(message.role, message.learned) for message in sample.messages] == [
+        ("user", True),
+        ("assistant", False),
+        ("user", True),
+        ("assistant", True),
+    ]
+    assert sample.kind == "tool_call"
+    found = rejection(sample_of, {"messages": [ASK, unlearned]})
+    assert (found.reason, found.detail) == (
+        "no_assistant_turn",
+        "the row has every turn of the assistant left unlearned",
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "tools", "kind"),
     [
@@ -167,9 +185,9 @@ def test_every_format_has_a_reader_that_knows_the_common_fields() -> None:
 
 
 def test_ignored_fields_are_named_once_and_only_where_they_hold_something() -> None:
-    turns = [{**ASK, "weight": 1, "audio": None}, {**REPLY, "weight": 0, "reasoning_content": "Hm."}]
+    turns = [{**ASK, "score": 1, "audio": None}, {**REPLY, "weight": 1, "reasoning_content": "Hm."}]
     row = {"messages": turns, "tools": [], "category": "weather", "split": ""}
-    assert list(ignored_fields(row, "messages")) == ["category", "turn.weight"]
+    assert list(ignored_fields(row, "messages")) == ["category", "turn.score"]
     spoken = conversation(("human", "Hi."), ("gpt", "Hello."), category="x", history=None)
     assert list(ignored_fields(spoken, "sharegpt")) == ["category"]
     assert list(ignored_fields({"query": "a", "response": "b", "history": [["c", "d"]]}, "sharegpt")) == []

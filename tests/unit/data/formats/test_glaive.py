@@ -212,7 +212,7 @@ def test_lists_of_turns_that_were_made_of_the_set_are_read(row: JsonObject) -> N
         ({"from": "function-call", "value": "Done."}, "call_not_json"),
         ({"from": "function_call", "value": '{"name": "weather", "arguments": {}}'}, "call_in_text"),
         ({"from": "gpt", "value": "Yes.", "tool_calls": [{"name": "weather"}]}, "call_in_text"),
-        ({"from": "gpt", "value": "Yes.", "train": False}, "unsupported_content"),
+        ({"from": "gpt", "value": "Yes.", "train": 0.5}, "unsupported_content"),
         ({"from": "gpt", "value": "One <|endoftext|> two"}, "malformed_field"),
         ({"from": "gpt", "value": {"a": 1}}, "malformed_field"),
     ],

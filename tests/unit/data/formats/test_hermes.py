@@ -75,10 +75,13 @@ def test_a_known_preamble_goes_whole_and_other_words_stay(preamble: str, tools: 
     assert draft.tools == (TOOL,)
 
 
-def test_turns_that_are_not_to_be_learned_and_rows_with_images_are_refused() -> None:
-    row = conversation(("human", "Rome?"), ("gpt", CALL))
+def test_a_turn_is_learned_unless_it_says_otherwise() -> None:
+    row = conversation(("human", "Rome?"), ("gpt", CALL), ("tool", "9 C"), ("gpt", "Mild."))
     row["conversations"][1]["weight"] = 0
-    assert rejected(row).detail.startswith("turn 2: `weight` is 0")
+    assert [message.learned for message in read_hermes(row).messages] == [True, False, True, True]
+
+
+def test_rows_with_images_are_refused() -> None:
     assert rejected(conversation(("human", "Rome?"), ("gpt", CALL), images=["a.png"])).reason == "unsupported_content"
 
 

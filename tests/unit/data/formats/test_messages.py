@@ -375,7 +375,8 @@ def test_broken_when2call_questions_are_refused(changes: JsonObject, reason: str
 def test_a_chosen_response_is_the_last_turn() -> None:
     row = {"messages": [ASK], "chosen_response": REPLY, "rejected_response": called({"city": "Oslo"})}
     assert read_messages(row).messages[1].content == "Sunny."
-    assert rejected({**row, "chosen_response": "Sunny."}).reason == "malformed_field"
+    assert read_messages({**row, "chosen_response": "Sunny."}).messages[1].content == "Sunny."
+    assert rejected({**row, "chosen_response": 1}).reason == "malformed_field"
 
 
 def early(city: str, **fields: Any) -> JsonObject:
@@ -434,10 +435,20 @@ def test_a_declaration_beside_other_words_stays_a_system_text() -> None:
     assert read_messages({"messages": [{"role": "system", "content": text}, ASK, REPLY]}).messages[0].content == text
 
 
-@pytest.mark.parametrize(
-    "flag", [{"weight": 0}, {"train": False}, {"training": 0.5}, {"loss": False}, {"loss_scale": 2}]
-)
-def test_a_turn_that_is_not_to_be_learned_is_refused(flag: JsonObject) -> None:
+@pytest.mark.parametrize("flag", [{"weight": 0}, {"train": False}, {"loss": False}, {"loss_scale": [0.0]}])
+def test_a_turn_that_is_not_to_be_learned_is_marked(flag: JsonObject) -> None:
+    assert not assistant("Sunny.", **flag).learned
+
+
+def test_a_written_sample_is_read_again_with_its_marks() -> None:
+    row = {"messages": [ASK, {**REPLY, "weight": 0}, ASK, REPLY]}
+    written = [message.model_dump(mode="json") for message in read_messages(row).messages]
+    assert [turn.get("learned") for turn in written] == [None, False, None, None]
+    assert read_messages({"messages": written}).messages == read_messages(row).messages
+
+
+@pytest.mark.parametrize("flag", [{"training": 0.5}, {"loss_scale": 2}, {"weight": "0"}, {"loss_scale": [0, 1]}])
+def test_a_turn_that_is_learned_in_part_is_refused(flag: JsonObject) -> None:
     found = rejected({"messages": [ASK, {**REPLY, **flag}]})
     assert found.reason == "unsupported_content"
     assert next(iter(flag)) in found.detail
@@ -446,7 +457,11 @@ def test_a_turn_that_is_not_to_be_learned_is_refused(flag: JsonObject) -> None:
 
 @pytest.mark.parametrize("flag", [{"weight": 1}, {"weight": 1.0}, {"train": True}, {"loss": None}])
 def test_a_turn_that_is_to_be_learned_says_nothing_new(flag: JsonObject) -> None:
-    assert read_messages({"messages": [{**ASK, "weight": 0}, {**REPLY, **flag}]}).messages[1].content == "Sunny."
+    assert read_messages({"messages": [{**ASK, "weight": 0}, {**REPLY, **flag}]}).messages[1] == Message(**REPLY)
+
+
+def test_flags_that_disagree_are_refused() -> None:
+    assert rejected({"messages": [ASK, {**REPLY, "weight": 0, "train": True}]}).reason == "malformed_field"
 
 
 @pytest.mark.parametrize("field", ["images", "videos", "audio"])

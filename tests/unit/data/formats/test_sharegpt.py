@@ -44,12 +44,11 @@ def test_a_turn_may_keep_its_words_as_text() -> None:
     assert [message.content for message in read_sharegpt({"messages": turns}).messages] == ["Hi.", "Hello."]
 
 
-@pytest.mark.parametrize("speaker", ["gpt", "function_call"])
-def test_turns_that_are_not_to_be_learned_are_refused(speaker: str) -> None:
-    row = conversation(("human", "Hi."), (speaker, '{"name": "weather", "arguments": {"city": "Rome"}}'))
+@pytest.mark.parametrize("turn", [("gpt", "Hello."), ("function_call", '{"name": "weather", "arguments": {}}')])
+def test_a_turn_is_learned_unless_it_says_otherwise(turn: tuple[str, str]) -> None:
+    row = conversation(("human", "Hi."), turn)
     row["conversations"][1]["loss"] = False
-    with pytest.raises(RowRejected, match="turn 2: `loss` is false"):
-        read_sharegpt(row)
+    assert [message.learned for message in read_sharegpt(row).messages] == [True, False]
 
 
 def test_a_row_with_images_is_refused() -> None:

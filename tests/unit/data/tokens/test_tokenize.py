@@ -2,6 +2,7 @@ import json
 import shutil
 import time
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,28 @@ def test_every_assistant_turn_is_learned_and_the_tools_result_is_not(tokenizer: 
     assert learned_text(tokenizer, row) == f"{WEATHER_CALL}<|im_end|>It is blue in Rome.<|im_end|>"
     result = tokenizer.decode([t for t, label in zip(row.input_ids, row.labels, strict=True) if label == IGNORED])
     assert '<tool_response>\n{"sky": "blue"}\n</tool_response>' in result
+
+
+@pytest.mark.parametrize("template", ["its own", "unmarked"])
+def test_a_turn_that_is_not_to_be_learned_is_shown_and_has_no_label(
+    tokenizer: PreTrainedTokenizerBase, template: str
+) -> None:
+    form = chat_format(tokenizer, thinking=False)
+    form = form if template == "its own" else replace(form, is_marked=False)
+    unlearned = assistant("Soon.").model_copy(update={"learned": False})
+    sample = make_sample(user("Rome?"), unlearned, user("Well?"), assistant("It is blue."), kind="answer")
+    row = next(tokenize_samples(form, [sample], max_length=None)).row
+    whole = next(tokenize_samples(form, [sample.model_copy(update={"messages": learned(sample)})], max_length=None)).row
+    assert isinstance(row, TokenRow)
+    assert isinstance(whole, TokenRow)
+    assert row.input_ids == whole.input_ids
+    assert learned_text(tokenizer, whole) == "Soon.<|im_end|>It is blue.<|im_end|>"
+    assert learned_text(tokenizer, row) == "It is blue.<|im_end|>"
+    assert (row.num_turns, whole.num_turns) == (1, 2)
+
+
+def learned(sample: Sample) -> tuple[Message, ...]:
+    return tuple(message.model_copy(update={"learned": True}) for message in sample.messages)
 
 
 def test_several_calls_of_one_turn_are_learned_in_order(tokenizer: PreTrainedTokenizerBase) -> None:

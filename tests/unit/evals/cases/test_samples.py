@@ -55,6 +55,12 @@ def test_every_assistant_turn_is_a_case_with_the_messages_before_it() -> None:
     assert early.tools == last.tools == (TOOL,)
 
 
+def test_a_turn_that_is_not_to_be_learned_is_no_case_and_its_mark_is_in_no_prompt() -> None:
+    unlearned = ASSISTANT_SAYS.model_copy(update={"learned": False})
+    (last,) = cases_from_samples([sample(USER, unlearned, USER, ASSISTANT_CALLS, kind="tool_call")])
+    assert last.messages == (USER, ASSISTANT_SAYS, USER)
+
+
 def test_an_earlier_turn_without_calls_is_an_answer_without_labels() -> None:
     tags = ("harmful", "benign", "missing_argument", "no_fitting_tool")
     early, last = cases_from_samples([sample(USER, ASSISTANT_SAYS, USER, ASSISTANT_CALLS, kind="tool_call", tags=tags)])
