@@ -8,7 +8,7 @@ from orchestrator.config.schema import RangeConfig, RunConfig
 from orchestrator.core.errors import ResourceError
 from orchestrator.core.text import counted
 from orchestrator.data.card import DataCard, TokenCard
-from orchestrator.run.cluster import cluster_address, fitting_shape, local_capacity
+from orchestrator.run.cluster import cluster_address, require_local_room
 from orchestrator.run.paths import SplitName
 
 FEWEST_SAMPLES, FEW_SAMPLES = 10, 50
@@ -98,8 +98,7 @@ def resource_findings(config: RunConfig) -> Iterator[Finding]:
     """Whether the machine can hold a training job, if the cluster is this machine."""
     if cluster_address(config.resources):
         return
-    capacity = local_capacity()
     try:
-        fitting_shape(config.resources, capacity, capacity, is_local=True)
+        require_local_room(config.resources)
     except ResourceError as error:
         yield Finding(stops=True, text=str(error))

@@ -7,8 +7,9 @@ and what the configuration's JSON Schema allows there.
 import difflib
 import json
 import reprlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
@@ -22,6 +23,26 @@ KeyPath = tuple[str | int, ...]
 PlaceOf = Callable[[KeyPath], str]
 
 BOUNDS = (("minimum", "at least"), ("exclusiveMinimum", "above"), ("maximum", "at most"), ("exclusiveMaximum", "below"))
+
+NAMES_ELSEWHERE: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys(("rank", "lora_r", "lora_rank"), "lora.r"),
+        "lora_alpha": "lora.alpha",
+        "lora_dropout": "lora.dropout",
+        "lora_target_modules": "lora.target_modules",
+        **dict.fromkeys(("num_train_epochs", "num_epochs"), "train.epochs"),
+        "lr": "train.learning_rate",
+        "lr_scheduler_type": "train.scheduler",
+        **dict.fromkeys(("per_device_train_batch_size", "micro_batch"), "train.micro_batch_size"),
+        **dict.fromkeys(("gradient_accumulation_steps", "train_batch_size"), "train.batch_size"),
+        **dict.fromkeys(("max_seq_length", "max_seq_len", "sequence_len", "cutoff_len"), "data.max_length"),
+        **dict.fromkeys(("model_name_or_path", "base_model", "model_name"), "model.base"),
+        "torch_dtype": "model.dtype",
+        "num_samples": "search.num_trials",
+        "random_state": "train.seed",
+    }
+)
+"""What PEFT, TRL, Ray Tune, Axolotl, LLaMA-Factory and Unsloth call settings that have another name here."""
 
 
 class _Problem(NamedTuple):
@@ -65,6 +86,9 @@ def _problems(error: ValidationError, tree: JsonObject) -> list[_Problem]:
 
 def _sibling_meant(path: KeyPath) -> KeyPath | None:
     """The key of the same section that an unknown key at `path` is probably meant to be."""
+    known = NAMES_ELSEWHERE.get(str(path[-1]))
+    if known and known.rpartition(".")[0] == dotted(path[:-1]):
+        return tuple(known.split("."))
     near = difflib.get_close_matches(str(path[-1]), keys_at(path[:-1]), n=1)
     return (*path[:-1], near[0]) if near else None
 
@@ -118,10 +142,12 @@ def shown(value: Any) -> str:
 
 
 def _nearest_key(path: KeyPath) -> str | None:
+    key = str(path[-1])
+    if key in NAMES_ELSEWHERE:
+        return NAMES_ELSEWHERE[key]
     sibling = _sibling_meant(path)
     if sibling:
         return dotted(sibling)
-    key = str(path[-1])
     by_last_part = {known[-1]: dotted(known) for known in reversed(list(_all_keys((), _schema())))}
     elsewhere = difflib.get_close_matches(key, by_last_part, n=1, cutoff=0.8)
     return by_last_part[elsewhere[0]] if elsewhere else None

@@ -6,7 +6,7 @@ Light: it is imported before anything else, so that an interruption during the i
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
@@ -17,6 +17,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 END_S = 20.0
 """How long an interrupted process may take to end in order. Files are only ever written whole, so the next command
 resumes after a sudden end as well."""
+TELL_S = 1.5
+"""An end that takes longer than this is announced."""
 _takes_no_more = threading.Event()
 _interrupted = threading.Event()
 
@@ -76,12 +78,18 @@ def _exit_at_once(sentence: bytes) -> NoReturn:
     os._exit(INTERRUPTED)
 
 
+def _after(seconds: float, action: Callable[..., object], *arguments: object) -> None:
+    """Do it then, unless the process has ended."""
+    timer = threading.Timer(seconds, action, arguments)
+    timer.daemon = True
+    timer.start()
+
+
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
     if _takes_no_more.is_set():
         return
     _takes_no_more.set()
     _interrupted.set()
-    too_slow = threading.Timer(END_S, _exit_at_once, [b"Interrupted; the same command resumes.\n"])
-    too_slow.daemon = True
-    too_slow.start()
+    _after(TELL_S, os.write, 2, b"Interrupted: ending what is at work; this takes up to 20 s.\n")
+    _after(END_S, _exit_at_once, b"Interrupted; the same command resumes.\n")
     raise KeyboardInterrupt

@@ -48,6 +48,8 @@ def cluster_session(config: RunConfig) -> Iterator[None]:
         ResourceError: If the cluster cannot be reached, or can never hold one training job.
     """
     address = cluster_address(config.resources)
+    if not address:
+        require_local_room(config.resources)
     with _messages_of_ray_in(run_dir(config).log):
         try:
             with handlers_kept():
@@ -173,6 +175,12 @@ def fitting_shape(
         fix = f"Lower {lower}, or add {add}"
         raise ResourceError(what, where="resources", fix=fix)
     return shape
+
+
+def require_local_room(resources: ResourcesConfig) -> None:
+    """Raise what `worker_shape` does if a cluster of this machine alone cannot hold a training job. Starts nothing."""
+    capacity = local_capacity()
+    fitting_shape(resources, capacity, capacity, is_local=True)
 
 
 def concurrent_trials(wanted: int | None, shape: WorkerShape, capacity: Mapping[str, float]) -> int:

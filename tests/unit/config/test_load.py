@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from orchestrator.config.errors import NAMES_ELSEWHERE, keys_at
 from orchestrator.config.load import load_config, write_resolved
 from orchestrator.config.schema import PROFILES, RunConfig, ServableRank
 from orchestrator.core.errors import ConfigError
@@ -246,6 +247,27 @@ def test_a_wrong_key_names_its_path_the_nearest_and_the_allowed(folder: Path) ->
     message = refusal(folder, "train: {batchsize: 3}")
     assert message.startswith(f"{folder / 'run.yaml'}: train.batchsize: there is no such key. Allowed: learning_rate, ")
     assert message.endswith("Perhaps train.batch_size is meant.")
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("lora: {rank: 8}", "lora.r"),
+        ("lora: {lora_alpha: 8}", "lora.alpha"),
+        ("train: {num_train_epochs: 8}", "train.epochs"),
+        ("train: {gradient_accumulation_steps: 8}", "train.batch_size"),
+        ("max_seq_length: 8", "data.max_length"),
+    ],
+)
+def test_names_that_other_trainers_use_are_known(folder: Path, text: str, meant: str) -> None:
+    assert refusal(folder, text).endswith(f"Perhaps {meant} is meant.")
+
+
+def test_every_name_of_other_trainers_stands_for_a_setting() -> None:
+    for name, key in NAMES_ELSEWHERE.items():
+        section, _, setting = key.rpartition(".")
+        assert setting in keys_at((section,))
+        assert name not in keys_at((section,))
 
 
 def test_a_key_in_the_wrong_section_is_found_in_its_own(folder: Path) -> None:
