@@ -4,14 +4,22 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
-from evals.stats.data_card import DataTable, data_sentences, data_tables, leak_warning, reasons_table
+from evals.stats.data_card import (
+    MANY_REPEATS,
+    DataTable,
+    data_sentences,
+    data_tables,
+    leak_warning,
+    reasons_table,
+    repeated_share,
+)
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.files import read_jsonl
 from orchestrator.core.progress import say, show_table
 from orchestrator.core.records import QuarantinedRow, Record, SampleKind
 from orchestrator.core.text import counted, duration_text
 from orchestrator.data.card import DataCard, TokenCard
-from orchestrator.data.rejection import REPEATED, Reasons
+from orchestrator.data.rejection import Reasons
 from orchestrator.run.paths import RunDir, SplitName
 
 BAR_CHARS = 30
@@ -144,20 +152,19 @@ def show_check(card: CheckCard, folder: RunDir, *, is_new: bool, conflict: str |
 
 
 def _verdict(card: CheckCard) -> str:
+    share = repeated_share(card.data) if card.data else 0.0
+    repeats = f"; {share:.0%} of the rows were set aside as repeats" if share > MANY_REPEATS else ""
     if card.not_ready:
         faults = counted(len(card.not_ready), "thing")
-        return f"NOT READY: {faults} to change, listed above"
-    return f"READY with {counted(len(card.warnings), 'warning')}" if card.warnings else "READY"
+        return f"NOT READY: {faults} to change, listed above{repeats}"
+    return f"READY with {counted(len(card.warnings), 'warning')}{repeats}" if card.warnings else "READY"
 
 
 def show_data(card: DataCard) -> None:
-    """What the report says of the data, and how many of the rows set aside repeat others."""
+    """What the report says of the data."""
     say("")
     for sentence in data_sentences(card):
         say(sentence)
-    repeats = sum(found.count for reason, found in card.reasons.items() if reason in REPEATED)
-    if repeats:
-        say(f"{repeats:,} of the rows set aside repeat others.")
     for table in data_tables(card):
         _show(table)
     warning = leak_warning(card)

@@ -10,7 +10,7 @@ from typing import Any
 from evals.cases.suites import suite_files
 from evals.check.card import FIXES, CheckCard, Finding
 from evals.check.of_cases import adapter_findings, case_findings, gate_findings, suite_cases
-from evals.check.of_training import resource_findings, training_findings
+from evals.check.of_training import repeat_findings, resource_findings, training_findings
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import InputError
 from orchestrator.core.files import digest_of, parse_line, write_text_atomic
@@ -123,6 +123,7 @@ def _look_at_the_rest(config: RunConfig, folder: RunDir, found: dict[str, Any]) 
     yield from adapter_findings(config.eval.adapters)
     if found["data"] is None:
         return
+    yield from repeat_findings(found["data"])
     yield from case_findings(config, folder, suites, found["parity"])
     if found["tokens"]:
         yield from training_findings(config, found["data"], found["tokens"])

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 
 from evals.check.card import Finding, fatal, warning
+from evals.stats.data_card import MANY_REPEATS, repeated_share
 from orchestrator.config.schema import RangeConfig, RunConfig
 from orchestrator.core.errors import ResourceError
 from orchestrator.core.text import counted
@@ -23,6 +24,21 @@ KEPT = 0.95
 """Share of the samples that should fit `data.max_length`."""
 SANE_RATES = (1e-7, 0.1)
 """Learning rates outside of this teach nothing or diverge, whatever the base."""
+
+
+def repeat_findings(data: DataCard) -> Iterator[Finding]:
+    """Whether so many rows repeat others that there is less data than it seems, or that they are no repeats at all."""
+    share = repeated_share(data)
+    if share <= MANY_REPEATS:
+        return
+    reason, most = max(data.repeats.items(), key=lambda item: item[1].count)
+    what = (
+        f"{share:.0%} of the {data.rows:,} rows were set aside because they repeat others ({reason} x {most.count:,}, "
+        f"such as {most.row}, beside {most.kept})"
+    )
+    where = "data.near_duplicate_threshold" if reason == "near_duplicate" else "data.sources"
+    fix = "Compare the two; if they are not alike enough, raise it, or set it to null to keep all such rows"
+    yield warning(what, where=where, fix=fix if reason == "near_duplicate" else "Look for a source given twice")
 
 
 def training_findings(config: RunConfig, data: DataCard, tokens: Mapping[SplitName, TokenCard]) -> Iterator[Finding]:

@@ -18,6 +18,14 @@ MAX_FIELDS = 8
 SHA256_DIGITS = 12
 """Digits of a source's hash that a report shows; the card has all."""
 
+MANY_REPEATS = 0.2
+"""Share of the rows that may repeat others before a check warns: beyond it, more than chance repeats was taken out."""
+REPEATED_AS: Mapping[str, tuple[str, str]] = {
+    "duplicate": ("is the same as another", "are the same as others"),
+    "near_duplicate": ("is almost the same as another", "are almost the same as others"),
+}
+"""What the card's reasons in `repeats` mean, of one row and of several."""
+
 HOW_TO_READ_LEAKS = (
     "Shared prompts and near-duplicates make scores too good; shared tools are expected in a split by conversation, "
     "while a split by tool shows scores on tools never seen in training; "
@@ -42,6 +50,10 @@ def data_sentences(card: DataCard) -> list[str]:
         f"{counted(card.rows, 'row')} became {counted(card.samples, 'sample')}; "
         f"{_share(card.quarantined, card.rows)} {_were(card.quarantined)} set aside."
     ]
+    for reason, found in card.repeats.items():
+        what = REPEATED_AS[reason][found.count > 1]
+        pair = f"such as {found.row}, beside {found.kept}"
+        sentences.append(f"{_share(found.count, card.rows)} {'row' if found.count == 1 else 'rows'} {what}, {pair}.")
     if card.inferred_kinds:
         sentences.append(f"The kind of {_samples(card.inferred_kinds, card.samples)} was inferred from the last turn.")
     if card.default_systems:
@@ -68,6 +80,11 @@ def data_sentences(card: DataCard) -> list[str]:
         more = f" and {len(ignored) - MAX_FIELDS:,} more" if len(ignored) > MAX_FIELDS else ""
         sentences.append(f"Fields that hold something and were not used: {fields}{more}.")
     return sentences
+
+
+def repeated_share(card: DataCard) -> float:
+    """The share of the rows that were set aside because they are the same, or almost the same, as others."""
+    return sum(found.count for found in card.repeats.values()) / card.rows if card.rows else 0.0
 
 
 def _samples(count: int, total: int) -> str:

@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from pydantic import Field
+
 from orchestrator.core.records import LeftOutReason, Record, SampleKind
 from orchestrator.run.paths import SplitName
 
@@ -13,6 +15,17 @@ class ReasonCount(Record):
 
     count: int
     example: str
+
+
+class RepeatCount(Record):
+    """How many rows were set aside for one reason of `REPEATED`: the first of them, and the row that was kept.
+
+    Each is told by its place and in words: what is asked last, and the reply.
+    """
+
+    count: int
+    row: str
+    kept: str
 
 
 class FormatCount(Record):
@@ -76,7 +89,8 @@ class LeakCard(Record):
 class DataCard(Record):
     """What the data of a run is.
 
-    `reasons` are those of the quarantine; `flags` are findings in rows that were kept. `parts` counts samples by part,
+    `reasons` are those of the quarantine, `repeats` those of them for which a row is good and another teaches the same,
+    with a pair to look at; `flags` are findings in rows that were kept. `parts` counts samples by part,
     and `part_kinds` by part and kind; `inferred_kinds` is how many samples' kind was inferred from their last turn,
     and `default_systems` how many got the system prompt of `data.system`.
     `groups` are sets of samples that start alike and were dealt as one; `moved_groups` of them were moved so that no
@@ -94,6 +108,7 @@ class DataCard(Record):
     num_tools: int
     sources: tuple[SourceCard, ...]
     reasons: dict[str, ReasonCount]
+    repeats: dict[str, RepeatCount] = Field(default_factory=dict)
     flags: dict[str, ReasonCount]
     kinds: dict[SampleKind, int]
     inferred_kinds: int

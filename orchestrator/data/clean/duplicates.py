@@ -47,21 +47,23 @@ Signatures = NDArray[np.uint32]
 
 
 def shingles(sample: Sample) -> frozenset[str]:
-    """The three-word runs of a conversation, and `tool:<name>` for each tool that it offers.
+    """The three-word runs of what is asked, called and answered, and one more word for the set of offered tools.
 
-    Counted are texts of the user and the assistant, reasoning, calls (name and arguments) and tool results, one after
-    the other. System text and the tools' schemas are left out: whole data sets share them. Words are runs of letters
-    and digits in lower case, with the sign of a negative number, so that other numbers make other words; in scripts
-    that write no spaces each character is a word. A conversation of fewer than three words gives its words.
+    Counted are texts of the user and the assistant, reasoning, and calls (name and arguments), one after the other.
+    Left out is what many rows of a data set share and what would outweigh a short request: system text, the tools'
+    schemas, and tool results. Words are runs of letters and digits in lower case, with the sign of a negative number,
+    so that other numbers make other words; in scripts that write no spaces each character is a word. A conversation of
+    fewer than three words gives its words.
     """
     words = [word for text in _texts(sample) for word in _WORD.findall(text.lower())]
     runs = map(" ".join, zip(words, words[1:], words[2:], strict=False)) if len(words) >= RUN else words
-    return frozenset(runs).union(f"tool:{tool.function.name}" for tool in sample.tools)
+    offered = " ".join(sorted(tool.function.name for tool in sample.tools))
+    return frozenset(runs).union([f"tools:{offered}"] if offered else ())
 
 
 def _texts(sample: Sample) -> Iterator[str]:
     for message in sample.messages:
-        if message.role == "system":
+        if message.role in ("system", "tool"):
             continue
         yield message.reasoning_content or ""
         yield message.content

@@ -139,6 +139,17 @@ class Samples:
         value: JsonObject = json.loads(self.line(index))
         return value
 
+    def place(self, index: int) -> tuple[str, int | None]:
+        """The source of a sample and its line there; a generated sample has none."""
+        source = str(self.value(index)["source"])
+        file, _, line = source.rpartition(":")
+        return (file, int(line)) if file and line.isdigit() else (source, None)
+
+    def name(self, index: int) -> str:
+        """How a person finds a sample: `file:line`, or its source and id."""
+        source, line = self.place(index)
+        return f"{source}:{line}" if line else f"{source} {self.ids[index]}"
+
     def words(self, index: int) -> frozenset[str]:
         """What near-duplicates share, see `shingles`."""
         return shingles(Sample.model_validate_json(self.line(index)))

@@ -11,20 +11,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import BinaryIO, TypeVar, cast
 
-import numpy as np
-
 from orchestrator.config.evaluation import is_function
 from orchestrator.config.schema import DataConfig, ModelConfig, RunConfig
 from orchestrator.core.errors import DataError
 from orchestrator.core.files import digest_of, open_atomic, write_text_atomic
-from orchestrator.core.records import QuarantinedRow, SampleKind
+from orchestrator.core.records import SampleKind
 from orchestrator.data.card import DataCard, HeldOutName, LeakCard, Overlap, ReasonCount, SourceCard, ToolCard
-from orchestrator.data.clean.duplicates import near_duplicates, similar_to
+from orchestrator.data.clean.duplicates import similar_to
 from orchestrator.data.formats.bfcl import answers_path
 from orchestrator.data.prepare.collect import Samples, SourceTally, collect, contradictions, refuse_unmatched_fields
 from orchestrator.data.prepare.convert import function_files
-from orchestrator.data.read.sources import clip_raw, named_files, source_files
-from orchestrator.data.rejection import NOT_BAD, Quarantine, Reason, Reasons
+from orchestrator.data.prepare.repeats import without_repeats
+from orchestrator.data.read.sources import named_files, source_files
+from orchestrator.data.rejection import NOT_BAD, Quarantine, Reasons
 from orchestrator.data.split.leaks import audit_leaks
 from orchestrator.data.split.parts import Assignment, assign_parts, visible_tools
 from orchestrator.run.paths import RunDir, SplitName
@@ -67,7 +66,7 @@ def prepare_data(config: RunConfig, run: RunDir, *, base_dir: Path) -> DataCard:
         with open_atomic(run.quarantine) as file:
             quarantine = Quarantine(file)
             tallies = collect(config.data, base_dir, samples, quarantine, flags)
-            kept = _without_repeats(samples, config.data, tallies, quarantine)
+            kept, repeats = without_repeats(samples, config.data, tallies, quarantine)
         reasons = quarantine.reasons.counts()
         for tally in tallies:
             refuse_unmatched_fields(tally, base_dir)
@@ -76,70 +75,19 @@ def prepare_data(config: RunConfig, run: RunDir, *, base_dir: Path) -> DataCard:
         assignment = assign_parts([samples.items[index] for index in kept], config.data.split)
         chosen = _Chosen(kept, assignment, _new_names(samples, kept, tallies))
         for index, first in contradictions(samples, kept):
-            detail = f"another reply to the same conversation as {_named(samples, first)}"
-            flags.add("contradiction", f"{_named(samples, index)}: {detail}")
+            detail = f"another reply to the same conversation as {samples.name(first)}"
+            flags.add("contradiction", f"{samples.name(index)}: {detail}")
         num_pruned = _write_parts(samples, chosen, run)
         card = _card(samples, chosen, tallies, num_pruned).model_copy(
-            update={"reasons": reasons, "flags": flags.counts(), "leaks": _leaks(samples, chosen, config.data, run)}
+            update={
+                "reasons": reasons,
+                "repeats": repeats,
+                "flags": flags.counts(),
+                "leaks": _leaks(samples, chosen, config.data, run),
+            }
         )
     write_text_atomic(run.card, card.model_dump_json(indent=2) + "\n")
     return card
-
-
-def _without_repeats(
-    samples: Samples, config: DataConfig, tallies: list[SourceTally], quarantine: Quarantine
-) -> "array[int]":
-    """Indices of the samples that stay, in reading order; the repeated ones go to the quarantine."""
-    repeats: dict[int, tuple[int, Reason]] = {}
-    kept = _first_of_each(samples, repeats)
-    if config.near_duplicate_threshold is not None:
-        contents = np.array([samples.items[index].content for index in kept])
-        rank = np.empty(len(kept), dtype=np.int64)
-        rank[np.argsort(contents)] = np.arange(len(kept))
-        indices = np.asarray(kept, dtype=np.int64)
-        threshold = config.near_duplicate_threshold
-        found = near_duplicates(samples.signatures[indices], rank, threshold, lambda place: samples.words(kept[place]))
-        repeats.update((kept[place], (kept[first], Reason.NEAR_DUPLICATE)) for place, first in found.items())
-    for index, (first, reason) in sorted(repeats.items()):
-        quarantine.add(_repeated(samples, index, first, reason))
-        tallies[samples.sources[index]].quarantined[reason] += 1
-    return array("Q", (index for index in range(len(samples)) if index not in repeats))
-
-
-def _first_of_each(samples: Samples, repeats: dict[int, tuple[int, Reason]]) -> "array[int]":
-    """Of equal samples, the one whose labels come first, so that the order of the rows decides nothing."""
-    firsts: dict[bytes, int] = {}
-    for index, item in enumerate(samples.items):
-        first = firsts.setdefault(item.content, index)
-        if first == index:
-            continue
-        if _labels(samples, index) < _labels(samples, first):
-            firsts[item.content], first, index = index, index, first
-        repeats[index] = (first, Reason.DUPLICATE)
-    return array("Q", sorted(firsts.values()))
-
-
-def _labels(samples: Samples, index: int) -> tuple[str, str, tuple[str, ...]]:
-    return samples.ids[index], samples.items[index].kind, samples.tags[index]
-
-
-def _repeated(samples: Samples, index: int, first: int, reason: Reason) -> QuarantinedRow:
-    source, line = _place(samples, index)
-    likeness = "the same messages and tools as" if reason == Reason.DUPLICATE else "almost the same words as"
-    detail, raw = f"{likeness} {_named(samples, first)}", clip_raw(samples.line(index))
-    return QuarantinedRow(source=source, line=line, reason=reason, detail=detail, raw=raw)
-
-
-def _named(samples: Samples, index: int) -> str:
-    source, line = _place(samples, index)
-    return f"{source}:{line}" if line else f"{source} {samples.ids[index]}"
-
-
-def _place(samples: Samples, index: int) -> tuple[str, int | None]:
-    """The source of a sample and its line there; a generated sample has none."""
-    source = str(samples.value(index)["source"])
-    file, _, line = source.rpartition(":")
-    return (file, int(line)) if file and line.isdigit() else (source, None)
 
 
 def _new_names(samples: Samples, kept: "array[int]", tallies: list[SourceTally]) -> dict[int, str]:

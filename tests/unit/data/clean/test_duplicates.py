@@ -52,7 +52,7 @@ def kept_by_brute_force(texts: list[Words], rank: list[int], threshold: float) -
     return {rank[row] for row in kept}
 
 
-def test_shingles_are_runs_over_all_turns_but_the_system_one() -> None:
+def test_shingles_are_runs_over_what_is_asked_called_and_answered() -> None:
     made = sample(
         Message(role="system", content="Be very kind."),
         user("What's up?"),
@@ -61,9 +61,25 @@ def test_shingles_are_runs_over_all_turns_but_the_system_one() -> None:
         assistant("All GOOD"),
         tools=(make_tool("get_news"), make_tool("other")),
     )
-    words = ["what", "s", "up", "i", "look", "get", "news", "city", "rome", "top", "3", "ok", "true", "all", "good"]
-    runs = {" ".join(words[start : start + 3]) for start in range(13)}
-    assert shingles(made) == runs | {"tool:get_news", "tool:other"}
+    words = ["what", "s", "up", "i", "look", "get", "news", "city", "rome", "top", "3", "all", "good"]
+    runs = {" ".join(words[start : start + 3]) for start in range(11)}
+    assert shingles(made) == runs | {"tools:get_news other"}
+
+
+@pytest.mark.parametrize("num_tools", [0, 1, 100, 300])
+def test_what_rows_share_does_not_outweigh_a_short_request(num_tools: int) -> None:
+    tools = tuple(make_tool(f"tool_{number}") for number in range(num_tools))
+    listing = Message(role="tool", content=" ".join(f"row {number}" for number in range(2000)))
+
+    def row(room: str, thing: str) -> Sample:
+        call = assistant("", make_call("tool_1", room=room, thing=thing))
+        return sample(user(f"Turn on the {thing} in the {room}"), call, listing, assistant("Done."), tools=tools)
+
+    rows = [row(room, thing) for room in ("kitchen", "hall", "attic") for thing in ("lamp", "fan", "oven")]
+    repeated = [row("hall", "fan"), row("Hall", "fan")]
+    texts = [shingles(made) for made in [*rows, *repeated]]
+    found = near_duplicates(sign(texts), np.arange(len(texts)), 0.9, texts.__getitem__)
+    assert found == {9: 4, 10: 4}
 
 
 @pytest.mark.parametrize(

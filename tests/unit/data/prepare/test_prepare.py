@@ -19,6 +19,8 @@ from orchestrator.run.paths import RunDir, SplitName
 PARTS: tuple[SplitName, ...] = ("train", "val", "test")
 TOOL = {"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}
 
+CALL_ROME = {"role": "assistant", "tool_calls": [{"function": {"name": "weather", "arguments": {"city": "Rome"}}}]}
+
 
 def chat(number: int, **fields: Any) -> JsonObject:
     turns = [{"role": "user", "content": f"question {number}"}, {"role": "assistant", "content": f"answer {number}"}]
@@ -154,6 +156,21 @@ def test_duplicates_are_quarantined_but_are_no_sign_of_bad_data(tmp_path: Path) 
     write(tmp_path / "a.jsonl", [chat(number % 10) for number in range(30)])
     card = prepare(tmp_path, SourceConfig(path="a.jsonl"))
     assert (card.samples, card.quarantined, card.sources[0].quarantined) == (10, 20, {"duplicate": 20})
+
+
+def test_repeats_are_shown_in_pairs_with_what_is_asked_and_said(tmp_path: Path) -> None:
+    same = "please tell me how the weather in Rome will be on the first day of the next month"
+    rows = [chat(number) for number in range(6)] + [chat(5)]
+    rows += [{"messages": [{"role": "user", "content": same + end}, CALL_ROME], "tools": [TOOL]} for end in (".", "!")]
+    write(tmp_path / "a.jsonl", rows)
+    repeats = prepare(tmp_path, SourceConfig(path="a.jsonl")).repeats
+    assert {reason: found.count for reason, found in repeats.items()} == {"duplicate": 1, "near_duplicate": 1}
+    assert repeats["duplicate"].row == "a.jsonl:7 (question 5 -> answer 5)"
+    assert repeats["duplicate"].kept == "a.jsonl:6 (question 5 -> answer 5)"
+    pair = sorted([repeats["near_duplicate"].row, repeats["near_duplicate"].kept])
+    assert pair == [
+        f'a.jsonl:{line} ({same}{end} -> weather({{"city": "Rome"}}))' for line, end in ((8, "."), (9, "!"))
+    ]
 
 
 def test_rows_of_another_format_than_the_config_says_are_quarantined(tmp_path: Path) -> None:

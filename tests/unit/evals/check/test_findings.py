@@ -74,6 +74,23 @@ def test_what_makes_a_run_worth_less_is_a_warning(
     assert any(said in text for text in card.warnings), card.warnings
 
 
+@pytest.mark.parametrize("num_repeats", [0, 4])
+def test_many_repeats_are_in_the_verdict(
+    config: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str], num_repeats: int
+) -> None:
+    rows = [call_for(city) for city in CITIES]
+    write(tmp_path / "a.jsonl", rows + rows[:num_repeats])
+    card = check_with(config, tmp_path)
+    show_check(card, check_dir(config), is_new=True, conflict=None)
+    verdict = capsys.readouterr().out.rstrip().splitlines()[-1]
+    found = [text for text in card.warnings if "repeat others" in text]
+    share = f"{num_repeats / (len(rows) + num_repeats):.0%} of the"
+    assert bool(found) == bool(num_repeats) == (f"{share} rows were set aside as repeats" in verdict)
+    if found:
+        assert found[0].startswith(f"data.sources: {share} {len(rows) + num_repeats} rows were set aside")
+        assert f"(duplicate x {num_repeats}, such as a.jsonl:{len(rows) + 1} (" in found[0]
+
+
 def test_samples_that_are_too_long_are_told_with_the_length_that_keeps_most(config: RunConfig, tmp_path: Path) -> None:
     long = [call_for(f"{city} {'far ' * 60 * (number + 1)}") for number, city in enumerate(CITIES[:4])]
     write(tmp_path / "a.jsonl", [call_for(f"{one} or {two}") for one in CITIES for two in CITIES[:3]] + long)

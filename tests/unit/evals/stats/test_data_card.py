@@ -11,7 +11,16 @@ from evals.report.write import write_report
 from evals.stats.data_card import HOW_TO_READ_LEAKS, DataTable, data_sentences, data_tables, leak_warning
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.files import dump_jsonl, write_text_atomic
-from orchestrator.data.card import DataCard, FormatCount, LeakCard, Overlap, ReasonCount, SourceCard, ToolCard
+from orchestrator.data.card import (
+    DataCard,
+    FormatCount,
+    LeakCard,
+    Overlap,
+    ReasonCount,
+    RepeatCount,
+    SourceCard,
+    ToolCard,
+)
 from orchestrator.data.prepare.prepare import prepare_data
 from orchestrator.run.paths import RunDir
 
@@ -154,6 +163,10 @@ def test_sentences_tell_what_happened_to_the_rows() -> None:
     assert data_sentences(make_card()) == ["1,200 rows became 1,150 samples; 50 (4.2%) were set aside."]
     fields = {f"f{number}": 10 - number for number in range(10)}
     card = make_card(
+        repeats={
+            "duplicate": RepeatCount(count=1, row="a.jsonl:2 (Hi -> Hello)", kept="a.jsonl:1 (Hi -> Hello)"),
+            "near_duplicate": RepeatCount(count=300, row="a.jsonl:4 (Hi! -> Hello)", kept="a.jsonl:1 (Hi -> Hello)"),
+        },
         inferred_kinds=575,
         default_systems=230,
         repaired_nulls=7,
@@ -162,6 +175,9 @@ def test_sentences_tell_what_happened_to_the_rows() -> None:
         sources=(make_source(num_renamed=4, ignored_fields=fields), make_source(num_renamed=1)),
     )
     assert data_sentences(card)[1:] == [
+        "1 (0.1%) row is the same as another, such as a.jsonl:2 (Hi -> Hello), beside a.jsonl:1 (Hi -> Hello).",
+        "300 (25.0%) rows are almost the same as others, such as a.jsonl:4 (Hi! -> Hello), "
+        "beside a.jsonl:1 (Hi -> Hello).",
         "The kind of 575 (50.0%) samples was inferred from the last turn.",
         "230 (20.0%) samples had no system message and got that of data.system.",
         "7 nulls that a table had filled in were taken out.",
