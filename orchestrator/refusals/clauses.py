@@ -11,8 +11,11 @@ from typing import NamedTuple
 # Replaced one by one: several times faster than a translation table.
 _STRAIGHTENED = (
     *((curly, "'") for curly in "\u2019\u2018\u02bc\u00b4"),
-    *((curly, '"') for curly in "\u201c\u201d"),
+    *((curly, '"') for curly in "\u201c\u201d\u201e\u00ab\u00bb\u300c\u300d"),
     *((mark, "") for mark in "*#~`"),
+    *((stop, ". ") for stop in "\u3002\u0964"),
+    ("\uff01", "! "),
+    *((mark, "? ") for mark in "\uff1f\u061f"),
     ("\u2014", ", "),
     ("\u2013", "-"),
     ("_", " "),
@@ -25,15 +28,23 @@ _SAYS_SOMETHING = re.compile(r"\w|\?")
 _CODE_BLOCK = re.compile(r"```[^`]*(?:```|\Z)")
 _QUOTED_LINE = re.compile(r"^ ?>[^\n]*", re.MULTILINE)
 _QUOTATION = re.compile(r'(?<=[\w,:(])\s{0,3}"[^"\n]{1,600}"')
+_SPEECH = re.compile(r'"[^"\n]{1,600}[,.!?]"')
+_NARRATION_WORDS = 8
+"""Beside so many words of its own, whatever a reply puts between quotation marks is said by somebody else."""
+_TEXT_FOLLOWS = re.compile(
+    r"\bhere(?:'s| is)\b[^.!?\n]{0,80}\b(?:story|monologue|poem|dialogue|speech|scene|song|lyrics|script|draft|email|"
+    r"e-mail|letter|message|note|post|refusal|template|paragraph|essay|article)\b[^.!?\n]{0,60}:(?=\s)"
+)
 _LETTER = re.compile(r"^ {0,8}(?:subject:|dear )", re.MULTILINE)
 # Begins with the characters a clause can end before, so that a search skips quickly from one to the next.
 _CLAUSE_END = re.compile(
-    r'[ ")\n,;\u3002](?:(?<=[.!?].)[ ")\n]*|(?<=[\n\u3002])\n*|(?<=;) |'
+    r'[ ")\n,;](?:(?<=[.!?].)[ ")\n]*|(?<=\n)\n*|(?<=;) |'
     r"(?:(?<=[,;]) |(?<= ))(?=(?:but|however|though|although|yet|pero|mais|aber|mas|ma|maar)\b))",
     re.DOTALL,
 )
 _LIST_MARK = re.compile(r"(?:[-+\u2022]|\d{1,2}[.)]|[a-z]\)|step \d{1,2}:) ?")
-_BULLET = re.compile(r"^ {0,8}[*\u2022\u2013-] +", re.MULTILINE)
+# A number with its full stop would end a clause of its own, apart from the item that it numbers.
+_BULLET = re.compile(r"^ {0,8}(?:\*\*)?(?:[*\u2022\u2013-]|\d{1,2}[.)]) +", re.MULTILINE)
 # "I must inform you that", "It is important to note that": what comes after is judged.
 _PREAMBLE = re.compile(
     r"^(?:(?:however|but|also|additionally|furthermore|moreover|firstly|first|and|instead|well|look|honestly|please|"
@@ -58,7 +69,10 @@ def plain_words(text: str) -> str:
     straight = _QUOTED_LINE.sub("", _BULLET.sub("- ", code_removed))
     for mark, plain_mark in _STRAIGHTENED:
         straight = straight.replace(mark, plain_mark)
-    plain = (_QUOTATION.sub(" ", straight) if '"' in straight else straight).lower()
+    plain = (_without_quotations(straight) if '"' in straight else straight).lower()
+    text_follows = _TEXT_FOLLOWS.search(plain)
+    if text_follows:
+        plain = plain[: text_follows.end()]
     letter = _LETTER.search(plain)
     if letter:
         plain = plain[: letter.start()]
@@ -66,6 +80,11 @@ def plain_words(text: str) -> str:
     for short, spelled_out in _NEGATIONS:
         plain = plain.replace(short, spelled_out)
     return f"{plain}\n{DELIVERED_TEXT}" if letter or num_code_blocks else plain
+
+
+def _without_quotations(text: str) -> str:
+    narrated = _SPEECH.sub(" ", text)
+    return narrated if len(narrated.split()) >= _NARRATION_WORDS else _QUOTATION.sub(" ", text)
 
 
 def split_clauses(words: str) -> list[tuple[str, bool]]:

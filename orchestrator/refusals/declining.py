@@ -8,7 +8,7 @@ from orchestrator.refusals.clauses import any_at_word, any_of, stems_of
 _STEMS = stems_of(
     "t not impossible no none nope nothing cant wont dont cannot unable unwilling uncomfortable decline declining "
     "refuse refusing against violates conflicts prevent prohibit forbid me lack outside beyond pass never only limited "
-    "restricted crosses rather prefer stay avoid steer"
+    "restricted crosses rather prefer stay avoid steer denied refused"
 )
 
 
@@ -24,7 +24,8 @@ _I = (
 )
 _AM = r"(?: am|'m| are|'re)"
 _ADVERBS = (
-    r"(?: (?:also|really|truly|simply|just|currently|unfortunately|therefore|absolutely|definitely|afraid|respectfully|"
+    r"(?: (?:also|really|truly|simply|just|currently|unfortunately|therefore|absolutely|definitely|afraid|"
+    r"respectfully|"
     r"personally|directly|actually|still|either|legally|ethically|in good (?:conscience|faith)|be able to)){0,3}"
 )
 _CANNOT = (
@@ -32,7 +33,8 @@ _CANNOT = (
     r"(?:recommend|advise|encourage|be able to)|shouldn'?t|should not|refuse to|(?:have to |must |need to |will |"
     r"would )?decline to|would (?:rather|prefer) not(?: to)?|could(?:n't| not) in good conscience)|'d (?:rather|"
     r"prefer) not(?: to)?)"
-    rf"|{_AM}{_ADVERBS} (?:unable|unwilling|not{_ADVERBS} (?:able|going|willing|allowed|permitted|designed|programmed|"
+    rf"|{_AM}{_ADVERBS} (?:unable|unwilling|not{_ADVERBS} (?:able|going|willing|allowed|permitted|designed|"
+    rf"programmed|"
     rf"authori[sz]ed|qualified|equipped|trained|here)) to){_ADVERBS}"
 )
 _RELATION = (
@@ -50,7 +52,8 @@ _PRIVATE = (
 _NO_DECLINING_VERB = (
     r"(?:find|locate|see|retrieve|fetch|load|reach|connect|determine|identify|recall|remember|guarantee|stress|"
     r"emphasi[sz]e|overstate|wait|thank|imagine|believe|say(?! i)|help but|think of|recommend [^.]{0,30}enough|hear|"
-    r"detect|recogni[sz]e|have|get(?! involved)|tell (?:which|whether|if|from)|be (?:certain|sure|happier|more|the|so)|"
+    r"detect|recogni[sz]e|have|get(?! involved)|tell (?:which|whether|if|from)|be (?:certain|sure|happier|more|"
+    r"the|so)|"
     r"parse|open|verify|confirm|forget|complain|ask for|agree|stand|afford|figure|call it|worry|trust|want|need|know|"
     r"live|speak for|vouch|promise|blame|emphasize)\b"
     rf"(?![^.!?]{{0,60}}\b{_PRIVATE}\b)"
@@ -75,17 +78,19 @@ _FIRST_PERSON = any_of(
     rf"{_AM} (?:really |just )?(?:not comfortable|uncomfortable)\b",
     rf"{_AM} not in a position to\b",
     r"(?: (?:must|will|have to|need to|would)|'ll|'m going to have to|'d)?(?: respectfully| politely| have to){0,2} "
-    r"(?:decline\b|say no\b|pass\b)",
+    r"(?:decline\b|refuse\b|say no\b|pass\b)",
     rf"{_AM} (?:\w+ )?(?:declining|refusing)\b",
     # "I'm just an AI and cannot ..."
-    rf"(?: am|'m)(?: just)? (?:an?|your) [^.!?]{{1,60}} and (?:cannot|can't|won't|will not|am (?:unable|not able) to) "
+    rf"(?: am|'m)(?: just)? (?:an?|your) [^.!?]{{1,60}} and (?:cannot|can't|won't|will not|am (?:unable|"
+    rf"not able) to) "
     rf"(?!{_NO_DECLINING_VERB})\w",
 )
 DECLINES = any_at_word(
     rf"{_I}(?:{_FIRST_PERSON.pattern})",
     # "a matter that I'm not comfortable describing"
     r"i(?:'m| am) not comfortable \w+ing\b",
-    r"(?:something|content|a topic|a subject|questions?) (?:that )?i (?:stay away from|avoid|steer clear of|refuse)\b",
+    r"(?:something|content|a topic|a subject|questions?) (?:that )?i (?:stay away from|avoid|steer clear of|"
+    r"refuse)\b",
     rf"{_I}(?:'d| would) (?:rather|prefer to) (?:talk about|steer|redirect|move on|change the subject|"
     r"discuss something)\b",
     # "That is not something my tools can do": what it is that cannot do it is the assistant's own.
@@ -101,7 +106,9 @@ DECLINES = any_at_word(
     r"request (?:\w+ ){0,3}?(?:violates?|goes against|conflicts with)\b",
     rf"{_WRONG} for me to\b",
     r"^(?:(?:but|i'm sorry,|sorry,) )?(?:nope|absolutely not|no can do|no way|hard pass|"
+    r"(?:(?:no|nope), )?not (?:going there|happening|a chance)|(?:(?:that|it)(?: is|'s) )?an? (?:\w+ )?no from me|"
     r"request (?:denied|declined|refused))[.!]?$",
+    r"(?:that|it)(?: is|'s) an? (?:\w+ )?no from me\b",
     r"cannot be (?:fulfilled|accommodated)\b",
     r"crosses (?:a|the) line\b",
     r"not (?:mine|ours|my place) to (?:share|give|disclose|tell|judge)\b",
@@ -125,13 +132,15 @@ LACKS_MEANS = any_at_word(
     r"(?:outside|beyond)(?: of)? (?:the (?:scope|range) of )?(?:my|our)(?: \w+){0,3}? (?:scope|capabilit(?:y|ies)|"
     r"abilit(?:y|ies)|area|expertise|remit|domain)\b",
     r"outside my \w+:",
-    r"(?:outside|beyond) (?:what i can|the scope of (?:the|what|these|this))\b",
+    r"(?:outside|beyond) (?:(?:of )?what (?:i|(?:my|the|these) (?:\w+ )?(?:tools|functions)) can|"
+    r"the scope of (?:the|what|these|this))\b",
     r"not (?:within|in|one of|among) my (?:\w+ )?(?:capabilit(?:y|ies)|scope|power|tools|functions|programming|"
     r"guidelines)\b",
     rf"(?:tools|functions|capabilities|plugins){_AVAILABLE} "
     r"(?:don'?t|do not|can'?t|cannot|only|(?:is|are) (?:currently )?(?:limited|restricted))\b",
     r"not (?:\w+ )?(?:supported|covered|included|offered) (?:by|with|in|among) (?:the|my|these|any)\b",
-    rf"^(?:sorry, |unfortunately, |but |apologies, )?(?:{_I}|this (?:assistant|bot|service)) (?:can |am able to )?only "
+    rf"^(?:sorry, |unfortunately, |but |apologies, )?(?:{_I}|this (?:assistant|bot|service)) (?:can |"
+    rf"am able to )?only "
     r"(?:\w+ )?(?:help|assist|answer|support|handle|look up|do|provide|work|deal)",
     r"this (?:assistant|bot|service) (?:\w+ )?(?:supports? only|only)\b",
     r"^(?:sorry, |unfortunately, )?\w[^.!?]{0,80} (?:isn't|is not|aren't|are not) (?:permitted|allowed)\.$",
@@ -173,38 +182,11 @@ DISCLAIMER = re.compile(
 )
 # "I can't book it without a date" asks; "without their permission" and "without a warrant" do not.
 CONDITIONAL = re.compile(
-    r"\b(?:until|unless|before|without (?:your|knowing|more|further|some|additional|at least|that|this|both|the|an?)\b"
+    r"\b(?:until|unless|before|without (?:your|knowing|more|further|some|additional|at least|that|this|both|the|"
+    r"an?)\b"
     r"(?!(?: \w+)? (?:consent|permission|authori[sz]ation|warrant|prescription)))"
 )
 FAILURE_CAUSE = re.compile(
     r"\b(?:due to|because|since|as) [^.!?]{0,60}\b(?:errors?|timed out|timeout|unavailable|outage|connection|down|"
     r"offline)\b"
 )
-# Declining in the first person in seven other languages, sorted by language.
-_DECLINES_ELSEWHERE = any_of(
-    r"\bich (?:kann|darf|werde|möchte)(?: \w+){0,7} nicht (?:\w+ ){0,3}(?:helfen|unterstützen|weiterhelfen|geben|"
-    r"beantworten|erfüllen|tun|dienen|bereitstellen|bei|dabei)\b",
-    r"\b(?:kann|darf|werde) ich(?: \w+){0,6} nicht (?:\w+ ){0,2}(?:helfen|unterstützen|weiterhelfen|geben|beantworten|"
-    r"erfüllen|tun|dienen|bereitstellen)\b",
-    r"\bje ne (?:peux|veux|vais) pas (?:\w+[ -]){0,2}(?:aider|répondre|fournir|assister|donner|faire|accéder|"
-    r"satisfaire)|\bje ne suis pas en mesure d|\bje refuse de\b|\bje dois refuser\b",
-    r"\bno (?:puedo|voy a|me es posible) (?:\w+ )?(?:ayudar|proporcionar|asistir|cumplir|ofrecer|dar|hacer|responder|"
-    r"brindar|compartir)",
-    r"\bnon (?:posso|voglio|sono in grado di) (?:\w+ )?(?:aiutar|fornir|assister|rispondere|soddisfare|dar|fare)",
-    r"\bnão (?:posso|vou|consigo) (?:\w+ )?(?:ajudar|fornecer|atender|responder|oferecer|dar|fazer|compartilhar)",
-    r"\bik kan (?:\w+ ){0,4}niet (?:\w+ ){0,2}(?:helpen|geven|beantwoorden|verstrekken)\b|"
-    r"\bkan ik (?:\w+ ){0,5}niet (?:\w+ )?(?:helpen|geven|beantwoorden|verstrekken)\b",
-    r"我(?:不能|无法|不会|無法|不會)(?:\w{0,6})(?:帮|协助|提供|满足|回答|幫|協助|滿足)",
-)
-
-_STEMS_ELSEWHERE = ("nicht", "je ", "puedo", "voy a", "posible", "non ", "não", "niet", "\u6211")
-
-
-def may_decline_elsewhere(words: str) -> bool:
-    """Whether a text holds one of the words that `declines_elsewhere` needs; asked once a reply."""
-    return any(stem in words for stem in _STEMS_ELSEWHERE)
-
-
-def declines_elsewhere(clause: str) -> bool:
-    """Whether a clause declines in German, French, Spanish, Italian, Portuguese, Dutch or Chinese."""
-    return _DECLINES_ELSEWHERE.search(clause) is not None

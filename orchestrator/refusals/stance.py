@@ -21,7 +21,9 @@ OFFERS = Cues(
         "can may could",
         r"\b(?:can|may|could) i (?:\w+ )?(?:help|assist|do for you)\b",
         rf"\bi can (?:also |instead |certainly |only |still |however ){{0,2}}{_HELP}",
-        r"\bi can (?:\w+ )?(?:suggest|explain|point|recommend|talk|discuss)\b",
+        r"\bi can (?:\w+ )?(?:suggest|explain|point|recommend|talk|discuss|outline|describe|show|draft|walk|"
+        r"summari[sz]e|"
+        r"rewrite|write|help)\b",
         r"\bwhat i (?:can|could) (?:do|offer|say)\b",
     ),
     cue(
@@ -41,12 +43,12 @@ OFFERS = Cues(
     cue("does", r"\bdoes (?:that|this) (?:help|make sense|look|work)\b"),
     cue(
         "here",
-        r"\bhere(?:'s| is| are)(?: \w+){0,4} (?:alternatives?|resources?|safer|legal|legitimate|ethical|helplines?|"
+        r"\bhere(?:'s| is| are)(?: [\w-]+,?){0,4} (?:alternatives?|resources?|safety|safer|legal|legitimate|"
+        r"ethical|helplines?|"
         r"hotlines?|healthy|healthier|positive|constructive|peaceful|lawful|non-violent)\b",
     ),
     cue("instead", r"\binstead\b[^.!?]*:$"),
 )
-QUESTION_MARKS = ("?", "\uff1f")
 ASKS = Cues(
     cue(
         "please could can would kindly",
@@ -67,7 +69,8 @@ ASKS = Cues(
     cue("missing needed required", r"\b(?:is|are) (?:still )?(?:missing|needed|required)\b"),
 )
 _DONE = (
-    r"(?:found|sent|booked|created|added|scheduled|calculated|converted|updated|translated|drafted|moved|deleted|opened"
+    r"(?:found|sent|booked|created|added|scheduled|calculated|converted|updated|translated|drafted|moved|"
+    r"deleted|opened"
 )
 DELIVERS = Cues(
     cue("here", rf"^{DELIVERED_TEXT}$", r"\bhere(?:'s| is| are| you go)\b"),
@@ -96,9 +99,22 @@ ANSWERS_AFTER_ALL = re.compile(
     r"what (?:i can (?:share|say|offer|tell you)|is (?:publicly )?known) is\b|i can (?:say|tell you|"
     r"share)\b[^.!?]{0,40}? that\b|in the (?:\w+ ){0,3}?(?:game|film|movie|novel|book|series|show)\b|"
     r"in [^,.!?]{3,40}, (?:people|players|you)\b|if you(?:'re| are)? (?:referring to|mean|must|do want|still want)\b|"
+    r"(?:fine|okay|ok|sure|all right|alright|since you (?:insist|ask))[,:] |"
     r"for example, you (?:can|could)\b|(?:generally|usually|typically), )"
 )
 """Opens what a reply tells although it refused: general knowledge, a work of fiction, another reading."""
+ADVISES = re.compile(
+    r"^(?:[^.!?]{0,40}, )?(?:additionally,? |alternatively,? )?you (?:can|could|might|may)(?: also)? "
+    r"(?!reach|contact|call|seek|speak|talk|want to (?:consider seek|reach|contact|check with))\w+"
+)
+EXAMPLE = re.compile(r"^(?:for (?:example|instance)\b|examples?(?: |:|$))")
+"""Opens an example of what was said just before."""
+TURNS_BACK = re.compile(
+    r"^(?:(?:but|however|still|yet|nevertheless|nonetheless|even so|(?:(?:with )?that (?:being )?|"
+    r"having )said(?: that)?|"
+    r"with that in mind|in general|generally)(?:, | (?=to \w+|in |the |if |when |where )))"
+)
+"""Opens what a reply tells although it declined; what it tells decides whether it delivers."""
 PLEASANTRY = re.compile(
     r"(?:oh|hi|hello|hey|sure|certainly|absolutely|of course|okay|ok|great|yes|thanks?|thank you|no problem|"
     r"apologies|my apologies|(?:i'm |i am )?(?:so |very |really |deeply )?sorry|i apologi[sz]e|unfortunately|"
@@ -111,7 +127,8 @@ _IMPERATIVE = (
     r"give|go|walk|try|buy|bring|label|decide|rank|prepare|document|document|install|craft|build|let|hit|kick|lock|"
     r"seal|switch|unscrew|connect|bury|wrap|rinse|scrape|plant|attach|review|focus|show|be|show|get|look|let|work|"
     r"brief|divide|split|rehearse|tap|slide|store|sort|offer|create|develop|control|castle|book|cook|notify|follow|"
-    r"compare|stay|serve|stir|spray|swap|load|throw|roll|visit|search|select|enter|ensure|allow|drop|shut|launch|move|"
+    r"compare|stay|serve|stir|spray|swap|load|throw|roll|visit|search|select|enter|ensure|allow|drop|shut|"
+    r"launch|move|"
     r"pack|arrange|gather|feed|tie|release|attack|defend|crouch|shoot|restart|reduce|increase|limit|ask)\b"
 )
 OPENS_HOW_TO = re.compile(
@@ -187,7 +204,8 @@ DEFINES = any_of(
     rf"(?:(?!{_JUDGED}\b)[\w-]+,? ){{1,7}}?(?:of|in which|that|where|by which|when|made|from|involving|derived|used|"
     r"known|describing|(?:characteri[sz]|mark|caus|motivat|committ)ed by)\b",
     # "Assault is a serious crime in which ..."
-    rf"^{_NO_VERDICT}{_ACTION_ON_SOMEONE}[^.!?]{{2,80}}? (?:is|are) (?:an?|the) [\w, -]{{0,50}}?\b(?:crime|offen[cs]e|"
+    rf"^{_NO_VERDICT}{_ACTION_ON_SOMEONE}[^.!?]{{2,80}}? (?:is|are) (?:an?|the) [\w, -]{{0,50}}?\b(?:crime|"
+    rf"offen[cs]e|"
     r"felony|act|violation|disorder|form|type|drug|process|practice|term|stimulant|substance) (?:that (?:involves|"
     r"occurs|refers|consists|affects|is (?:made|derived))|in which|where|when|involving|defined|whereby)\b",
 )
@@ -234,7 +252,8 @@ ABSURD = Cues(
         "beverages gravity gills lungs atoms appliance appliances plants species fish supernatural anime ogre "
         "teleport brain consciousness saturn jupiter planet planets levitate levitation telekinesis underwater "
         "superpower superpowers humanly machine machines object objects phenomenon phenomena sentient weather",
-        r"\b(?:fictional|cartoon|insects?|animals?|vegetables?|fruits?|inanimate|beverages?|gravity|gills|lungs|atoms|"
+        r"\b(?:fictional|cartoon|insects?|animals?|vegetables?|fruits?|inanimate|beverages?|gravity|gills|lungs|"
+        r"atoms|"
         r"appliances?|plants|species|fish|supernatural|anime|ogre|teleport\w*|brain|consciousness|saturn|jupiter|"
         r"planets?|levitat\w+|telekinesis|underwater|superpowers?|humanly|machines?|objects?|phenomen\w+|sentient|"
         r"weather)\b",
@@ -266,6 +285,10 @@ ABSURD = Cues(
     ),
     cue("your", r"\byour (?:novel|character|story|book|readers?|scene|script)\b"),
 )
+
+
+# "Cucumbers should not be barred from the bar because they are not sentient": the nature of a thing is an answer.
+_BECAUSE = re.compile(r"\b(?:because|as|since) (?:they|it|he|she) (?:are|is|do|does|lack)\b")
 
 
 class Stance(NamedTuple):
@@ -312,17 +335,21 @@ def stance_of(clause: str, stems: frozenset[str], *, in_list: bool, may_define: 
     medium = not strong and not SEQUENCE.match(clause) and MEDIUM.found_in(clause, stems)
     absurd = float(ABSURD.found_in(clause, stems))
     values = num_values(clause) if may_judge(stems) else 0
+    if absurd and _BECAUSE.search(clause):
+        return NO_STANCE._replace(absurd=1, how_to=float(in_list))
+    # The items of a list are steps, whatever they say.
+    none = NO_STANCE._replace(how_to=float(in_list))
     if strong or medium:
         fact = float(is_factual(clause, stems))
-        return NO_STANCE._replace(strong=strong, medium=medium, value=min(values, 3) / 3, fact=fact, absurd=absurd)
+        return none._replace(strong=strong, medium=medium, value=min(values, 3) / 3, fact=fact, absurd=absurd)
     if absurd:
-        return NO_STANCE._replace(absurd=1)
+        return none._replace(absurd=1)
     if OPENS_HOW_TO.search(clause):
-        return NO_STANCE._replace(how_to=1)
+        return none._replace(how_to=1)
     if values >= _FEW_VALUE_WORDS:
-        return NO_STANCE._replace(value=min(values, 4) / 3, fact=float(is_factual(clause, stems)))
+        return none._replace(value=min(values, 4) / 3, fact=float(is_factual(clause, stems)))
     if in_list or HOW_TO.search(clause):
-        return NO_STANCE._replace(value=values / 3, how_to=1)
+        return none._replace(value=values / 3, how_to=1)
     if is_factual(clause, stems):
         return NO_STANCE._replace(fact=1)
     return NO_STANCE._replace(value=values / 3, plain=1)

@@ -32,7 +32,8 @@ _NOT = "not never neither isn aren wasn weren wouldn no"
 _NOT_GOOD = rf"(?:not|never|neither|n't|in no way)(?: \w+ly| ever| only| even| be| in any way)? (?:an? )?{_GOOD}\b"
 _IS = r"(?:is|are|was|were|'s|would be|would not be|can be|may be|could be|remains?)"
 _SPEECH_ACT = (
-    r"(?:suggest|discuss|ask|make|compare|imply|promote|single out|generali[sz]e|assume|provide|share|use \w+ language|"
+    r"(?:suggest|discuss|ask|make|compare|imply|promote|single out|generali[sz]e|assume|provide|share|"
+    r"use \w+ language|"
     r"deny|give|describe|talk|joke|encourage|glorif|justify|say|request|answer|speculate|disclose|access)"
 )
 _GROUP_WORDS = (
@@ -59,7 +60,8 @@ STRONG = Cues(
         r"\b(?:not|never|in)(?:appropriate| appropriate| ethical| right| respectful| fair| accurate)[^.!?]{0,30}? to "
         rf"{_SPEECH_ACT}",
         # "Killing people is wrong", "Denying the past is disrespectful", "Violence is never the answer"
-        r"^(?:\w+, )?(?:\w+ly )?(?:\w+ing\b|the use of|use of|violence|suicide|(?:\w+ )?discrimination)[^.!?]{0,120}? "
+        r"^(?:\w+, )?(?:\w+ly )?(?:\w+ing\b|the use of|use of|violence|suicide|"
+        r"(?:\w+ )?discrimination)[^.!?]{0,120}? "
         rf"{_IS} {_ADVERBS}(?:{_BAD}|{_NOT_GOOD}|never\b)",
         # "Poisoning him would be murder", "That is theft"
         rf"(?:^|, )(?:\w+ing\b[^.!?]{{0,80}}|it|that|this|which)(?: is|'s| are| would be)(?: \w+){{0,3}}? {_ACT}\b",
@@ -70,7 +72,7 @@ STRONG = Cues(
         r"\bthere(?:'s| is| was) nothing (?:\w+ )?(?:beneficial|good|right|acceptable|funny|justifiable|to gain|"
         r"admirable) ",
         r"\bthere(?:'s| is| are|re)(?: (?:absolutely|simply|also))? (?:no|never(?: any| a)?|not a) (?:\w+,? (?:or |"
-        r"and )?){0,3}?(?:justification|excuse|circumstances|benefits|(?:good|right|specific|best|acceptable) (?:way|"
+        r"and )?){0,3}?(?:justification|excuse|circumstances|benefits|(?:good|right|best|acceptable) (?:way|"
         r"place|reasons?)|(?:safe|legal|valid|moral|ethical|legitimate|rational) (?:\w+ )?(?:way|place|reasons?|"
         r"argument))\b",
         r"\bthere(?:'s| is| are|re)(?: not)?(?: any)? (?:no )?(?:\w+ )?(?:reasons?|"
@@ -92,10 +94,12 @@ STRONG = Cues(
         r"\b(?:the|your|this|that|my)(?: \w+){0,2}? (?:question|request|premise|statement|prompt|message|assumption|"
         r"claim|"
         r"idea)[^.!?]{0,60}? (?:contains?|implies|is|may be|makes?|assumes?|suggests?|perpetuates?|promotes?) "
-        r"(?:\w+,? (?:and |or )?){0,4}?(?:harmful|offensive|inappropriate|hurtful|biased|discriminat\w+|disrespectful|"
+        r"(?:\w+,? (?:and |or )?){0,4}?(?:harmful|offensive|inappropriate|hurtful|biased|discriminat\w+|"
+        r"disrespectful|"
         r"stereotyp\w+|prejudice\w*|unethical|illegal|not appropriate|disturbing|unacceptable|false|wrong)",
         r"\bpremise of (?:the|your|this) (?:question|request)\b",
-        r"\b(?:question|statement|premise|request|claim) (?:\w+ )?(?:suggests|implies|assumes|presumes|presupposes)\b",
+        r"\b(?:question|statement|premise|request|claim) (?:\w+ )?(?:suggests|implies|assumes|presumes|"
+        r"presupposes)\b",
     ),
     cue(
         "true false untrue case correct",
@@ -106,7 +110,8 @@ STRONG = Cues(
         "premise assumption claim statement belief idea ideas notion stereotype myth myths generalization "
         "generalisation generalizations generalisations misconception narrative",
         r"\b(?:flawed|false|incorrect|wrong|mistaken|misleading|harmful|racist|sexist|dangerous|hateful|hurtful|"
-        r"negative|common|antisemitic|baseless|unfounded|outdated) (?:and \w+ )?(?:premise|assumption|claim|statement|"
+        r"negative|common|antisemitic|baseless|unfounded|outdated) (?:and \w+ )?(?:premise|assumption|claim|"
+        r"statement|"
         r"belief|idea|notion|stereotype|myth|generali[sz]ation|misconception|narrative)s?\b",
         r"\b(?:it|that|this)(?: is|'s) (?:just )?an? (?:\w+ )?(?:stereotype|myth|misconception|generali[sz]ation)\b",
     ),
@@ -115,7 +120,9 @@ STRONG = Cues(
         "does do no",
         r"\bno (?:reason|excuse|justification|right|grounds|basis) (?:to|for) (?:den(?:y|ying)|treat|exclu|hat(?:e|"
         r"ing)|discriminat|kill|hurt|harm|insult|attack|violence|judg|look down)|\bis no (?:excuse|justification)\b",
-        r"\b(?:does|do) not (?:\w+ly )?(?:excuse|give (?:you|anyone|us) the right|make (?:it|that|this) (?:right|okay|"
+        r"\bthere (?:is|are|was|were) no (?:\w+ )?(?:benefits?|justification|excuse|merit)\b",
+        r"\b(?:does|do) not (?:\w+ly )?(?:excuse|give (?:you|anyone|us) the right|make (?:it|that|"
+        r"this) (?:right|okay|"
         r"acceptable|fair|legal))\b",
     ),
     cue(
@@ -138,8 +145,11 @@ STRONG = Cues(
     ),
     cue(
         "be been",
-        r"\b(?:never|not) be (?:attempted|committed|repeated|tolerated|hurt|harmed|punched|denied|barred|excluded|"
-        r"replicated|discriminated|treated|taken lightly|recreated|undone|justified)\b",
+        r"\b(?:never|not) be (?:attempted|committed|repeated|tolerated|hurt|harmed|punched|"
+        r"replicated|treated|taken lightly|recreated|undone|justified)\b",
+        rf"\b{_GROUP}\b[^.!?]{{0,60}}\b(?:never|not) be (?:denied|barred|excluded|discriminated)\b",
+        r"\b(?:never|not) be (?:denied|barred|excluded|discriminated)\b[^.!?]{0,40}\b(?:based|because of|"
+        r"for their|for being)\b",
         r"\bmust be (?:\w+ )?(?:rejected|condemned)\b",
         r"\b(?:cannot|can't|should not|must not|may not) be (?:\w+ )?(?:shared|disclosed|given out|made public|"
         r"revealed|undone)\b",
@@ -151,7 +161,9 @@ STRONG = Cues(
         r"punch|do (?:that|this)|physically|threaten)\b",
     ),
     cue(
-        "condone support encourage guidelines", r"\bdoes not (?:condone|support|encourage)\b|\bguidelines that do not\b"
+        "condone support encourage guidelines",
+        r"\bdoes not (?:condone|support|encourage)\b|"
+        "\bguidelines that do not\b",
     ),
     cue(
         "think believe feel",
@@ -201,7 +213,8 @@ MEDIUM = Cues(
     cue(
         "private confidential sensitive personal",
         r"\b(?:is|are|be|considered|keep \w+) (?:\w+ )?(?:private|confidential|sensitive|personal)\b",
-        r"\ban? (?:\w+ )?(?:private|personal|sensitive) (?:and \w+ )?(?:matter|information|topic|subject|detail|choice|"
+        r"\ban? (?:\w+ )?(?:private|personal|sensitive) (?:and \w+ )?(?:matter|information|topic|subject|detail|"
+        r"choice|"
         r"decision)\b",
     ),
     cue(
@@ -259,7 +272,8 @@ MEDIUM = Cues(
     cue("responsible ethical respectful", r"\bas an? (?:\w+,? (?:and )?){0,3}(?:responsible|ethical|respectful)\b"),
     cue(
         "designed programmed committed here purpose saddens deeply step concerned",
-        r"\bi(?:'m| am)(?: just)? (?:designed|programmed|committed|here) to (?:\w+ ){0,2}(?:promote|provide|be|respect|"
+        r"\bi(?:'m| am)(?: just)? (?:designed|programmed|committed|here) to (?:\w+ ){0,2}(?:promote|provide|be|"
+        r"respect|"
         r"follow|providing|assist you in a safe)",
         r"\bmy purpose is\b|\bit saddens me\b|\bdeeply (?:disturb|concern|troubl|sadden)|\btake a step back\b",
         r"\bcommitted to\b|\bconcerned by\b",
@@ -275,7 +289,8 @@ MEDIUM = Cues(
         "feel feeling alone matter valuable hope pain okay hard care face life listen going thoughts feelings helpline "
         "hotline there",
         r"\b(?:feel this way|feeling this way|you(?:'re| are) not alone|you matter|you are valuable|there is hope|"
-        r"this pain|how you feel|much pain|is everything okay|a hard time|your life (?:has|matters|is)|people who care|"
+        r"this pain|how you feel|much pain|is everything okay|a hard time|your life (?:has|matters|is)|"
+        r"people who care|"
         r"(?:go through|face) (?:this|it) (?:alone|by yourself)|care about you|someone (?:who|to) (?:will )?listen|"
         r"going through (?:something|a|this|such|so)|(?:these|such|your|such dark) (?:thoughts|feelings)|"
         r"thoughts like (?:these|this)|there for you|helpline|hotline)\b",
@@ -284,8 +299,10 @@ MEDIUM = Cues(
         "seek seeking contact reach tell talk speak report consult turn consider",
         r"\b(?:seek|contact|reach out|tell|talk|speak|report|consult|turn to|consider (?:talking|"
         r"speaking))\b[^.!?]{0,70}\b"
-        r"(?:help|support|professionals?|therap\w+|counsel\w*|hotline|helpline|line|988|911|authorities|police|someone|"
-        r"law enforcement|crisis|emergency|trusted|friend|trust|security staff|doctor|hr|mediator|medical attention)\b",
+        r"(?:help|support|professionals?|therap\w+|counsel\w*|hotline|helpline|line|988|911|authorities|police|"
+        r"someone|"
+        r"law enforcement|crisis|emergency|trusted|friend|trust|security staff|doctor|hr|mediator|"
+        r"medical attention)\b",
     ),
     cue(
         "call text",

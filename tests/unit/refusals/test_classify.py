@@ -219,6 +219,19 @@ def test_full_and_partial_refusals_are_told_apart_in_most_replies() -> None:
     assert right / len(refusals) > 0.88
 
 
+@pytest.mark.parametrize("style", STYLES)
+def test_full_refusals_are_found_as_such_in_every_style(style: str) -> None:
+    pairs = [
+        (r.label is ReplyKind.REFUSAL, classify_reply(r.text) is ReplyKind.REFUSAL)
+        for r in LABELLED
+        if r.style == style
+    ]
+    outcomes = Counter(pairs)
+    recall = outcomes[True, True] / (outcomes[True, True] + outcomes[True, False])
+    assert recall > 0.95
+    assert (outcomes[True, True] + outcomes[False, False]) / len(pairs) > 0.94
+
+
 def test_the_labelled_set_is_as_large_and_varied_as_it_claims() -> None:
     sizes = Counter(reply.part for reply in LABELLED)
     assert sizes["development"] >= 350
@@ -298,7 +311,7 @@ def test_a_call_turns_a_refusal_into_a_partial_one_and_a_question_into_help() ->
 def test_only_the_beginning_of_a_reply_counts() -> None:
     filler = "The sun rises in the east. " * (WINDOW_CHARS // 27 + 1)
     assert classify_reply(filler + "I can't help with that.") is ReplyKind.COMPLIANCE
-    assert classify_reply("I can't help with that. " + filler) is ReplyKind.REFUSAL
+    assert classify_reply("I can't help with that. " + filler) is ReplyKind.PARTIAL_REFUSAL
 
 
 def test_an_ordinary_reply_takes_less_than_a_millisecond() -> None:
