@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice, pairwise
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from orchestrator.chat.formats import REPLY_FORMATS, reply_format_of
 from orchestrator.chat.formats.reply import ServedReply, clip
 from orchestrator.chat.parse import parse_reply
 from orchestrator.chat.rendering import ChatFormat, RowLeftOut, Span, chat_format, plain_tools, render_prompt
-from orchestrator.chat.serving import serving_reader
+from orchestrator.chat.serving import ServingReader, serving_reader
 from orchestrator.chat.template import own_template
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import ConfigError, DataError, EvaluationError
@@ -107,7 +107,7 @@ class _Check:
     reply_format: str | None = None
     no_format: str = ""
     """Why there is no format: data without calls needs none."""
-    serving: Callable[[str], ServedReply] | None = None
+    serving: ServingReader | None = None
     serving_name: str | None = None
     problems: dict[ParityProblemCode, ParityProblem] = field(default_factory=dict)
     num_problems: int = 0
@@ -178,7 +178,7 @@ class _Check:
             if gold:
                 self._add("call_not_parsed", sample.id, f"{where}: {self.no_format}")
             return
-        parsed = parse_reply(text, format=self.reply_format)
+        parsed = parse_reply(text, format=self.reply_format, tools=sample.tools)
         found = [call.function for call in parsed.calls]
         if parsed.problems or len(found) < len(gold):
             why = parsed.problems[0].detail if parsed.problems else f"no call is read in {clip(text)}"
@@ -187,7 +187,7 @@ class _Check:
             self._add("call_changed", sample.id, f"{where}: {clip(text)} is read as other calls than the data has")
         if self.serving is not None and (gold or found):
             self.serving_calls += len(gold)
-            served = self.serving(text)
+            served = self.serving(text, sample.tools)
             if not _serves(served, gold):
                 detail = f"{where}: vLLM's {served.parser} parser reads other calls than the data has in {clip(text)}"
                 self._add("serving_parser_differs", sample.id, detail)

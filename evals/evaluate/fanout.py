@@ -122,7 +122,8 @@ def _render(config: RunConfig, tokenizer: PreTrainedTokenizerBase, cases: Sequen
     with bar("prompts", len(cases)) as advance:
         prompts = []
         for case in cases:
-            prompts.append(Prompt(case.id, render_prompt(tokenizer, case.messages, case.tools, thinking=thinking)))
+            tokens = render_prompt(tokenizer, case.messages, case.tools, thinking=thinking)
+            prompts.append(Prompt(case.id, tokens, case.tools))
             advance(1)
     return prompts
 

@@ -9,19 +9,18 @@ import hashlib
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from evals.generate.canary import CANARY_LOGPROBS, CANARY_TOKENS, Trace, prove_applied
 from evals.records import AppliedAs, CanaryProof, Generation
 from orchestrator.chat.formats import REPLY_FORMATS
-from orchestrator.chat.formats.reply import ServedReply
-from orchestrator.chat.serving import serving_reader
+from orchestrator.chat.serving import ServingReader, serving_reader
 from orchestrator.config.evaluation import Dtype
 from orchestrator.config.schema import ModelConfig
 from orchestrator.core.errors import AdapterError, EvaluationError
-from orchestrator.core.records import Record
+from orchestrator.core.records import Record, ToolSpec
 
 IN_PROCESS = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
 """Environment of the process that holds the engine. In that very process it starts in a fraction of the time."""
@@ -65,6 +64,7 @@ class Prompt(NamedTuple):
 
     case_id: str
     token_ids: list[int]
+    tools: tuple[ToolSpec, ...] = ()
 
     @property
     def sha256(self) -> str:
@@ -152,7 +152,7 @@ class Engine:
             **placement,
         )
         self._tokenizer = self._llm.get_tokenizer()
-        self._serve: Callable[[str], ServedReply] | None = None
+        self._serve: ServingReader | None = None
         if settings.serving_parser is not None:
             self._serve = serving_reader(settings.serving_parser, self._tokenizer)
         self._dtype = dtype
@@ -314,7 +314,7 @@ class Engine:
             applied_as=self._applied_as(adapter),
             lora_name=output.lora_request.lora_name if output.lora_request else None,
             weights_sha256=adapter.sha256 if adapter else None,
-            served=self._serve(text) if self._serve else None,
+            served=self._serve(text, prompt.tools) if self._serve else None,
         )
 
 

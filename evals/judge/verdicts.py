@@ -19,7 +19,7 @@ def judge_reply(case: Case, generation: Generation | None, reply_format: str) ->
     """Judge one reply; see `evals.stats.metrics.score_cases` for what is correct."""
     if generation is None or not generation.has_reply:
         return _unscored(case, generation)
-    reply = parse_reply(generation.text, format=reply_format)
+    reply = parse_reply(generation.text, format=reply_format, tools=case.tools)
     num_attempts = len(reply.calls) + len(reply.problems)
     reply_kind = classify_reply(reply.prose, num_tool_calls=num_attempts)
     calls = judge_calls(case, reply) if case.kind == "tool_call" else None

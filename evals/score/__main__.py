@@ -12,6 +12,7 @@ from evals.cases.samples import case_from_row, refuse_repeated_ids
 from evals.records import Case, Generation, Metric, Scores
 from evals.stats.metrics import score_cases
 from orchestrator.chat.formats import REPLY_FORMATS
+from orchestrator.chat.formats.reply import ParsedReply
 from orchestrator.chat.parse import parse_reply
 from orchestrator.core.errors import DataError
 from orchestrator.core.process import make_parser, output_file, run_command, show, tell, write_output
@@ -68,14 +69,18 @@ def _format_warning(cases: Sequence[Case], generations: Sequence[Generation], gi
 
     Silent where replies make broken attempts in that format and no other format reads calls in them.
     """
-    wanted = {case.id for case in cases if case.kind == "tool_call"}
-    texts = [reply.text for reply in generations if reply.case_id in wanted and reply.has_reply]
-    read = [parse_reply(text, format=given) for text in texts]
-    if not texts or any(reply.calls for reply in read):
+    wanted = {case.id: case.tools for case in cases if case.kind == "tool_call"}
+    replies = [(each.text, wanted[each.case_id]) for each in generations if each.case_id in wanted and each.has_reply]
+
+    def read_as(name: str) -> list[ParsedReply]:
+        return [parse_reply(text, format=name, tools=tools) for text, tools in replies]
+
+    read = read_as(given)
+    if not replies or any(reply.calls for reply in read):
         return None
-    counts = {name: sum(bool(parse_reply(text, format=name).calls) for text in texts) for name in REPLY_FORMATS}
+    counts = {name: sum(bool(reply.calls) for reply in read_as(name)) for name in REPLY_FORMATS}
     best = max(counts, key=lambda name: counts[name])
-    what = f"none of {len(texts)} replies to cases that want a call makes one in the format {given}"
+    what = f"none of {len(replies)} replies to cases that want a call makes one in the format {given}"
     if counts[best]:
         return (
             f"Warning: {what}; as {best}, {counts[best]} would. If that is how they are written: --reply-format {best}."

@@ -5,15 +5,13 @@ training. The module of each format says what counts as an attempt at a call; ev
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from orchestrator.chat.formats import REPLY_FORMATS
-from orchestrator.chat.formats.reply import UNREAD_MARKS, ParsedReply, ServedReply, without_lone_surrogates
+from orchestrator.chat.formats.reply import THINK_TAGS, UNREAD_MARKS, ParsedReply, ServedReply, without_lone_surrogates
+from orchestrator.core.records import ToolSpec
 from orchestrator.notation.strict_json import StrictJsonError, json_equal, parse
-
-THINK_TAGS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"))
-"""What opens and closes a think block, in data, training and replies alike."""
 
 CALL_TAGS = tuple(tag for form in REPLY_FORMATS.values() if form.closing_tag is not None for tag in form.tags)
 """The tags of the formats that write calls between tags."""
@@ -29,8 +27,10 @@ END_OF_TURN = (
 """Tokens that end a turn; an engine may leave the one at which it stopped in the text."""
 
 
-def parse_reply(text: str, *, format: str = "hermes") -> ParsedReply:
+def parse_reply(text: str, *, format: str = "hermes", tools: Sequence[ToolSpec] = ()) -> ParsedReply:
     """Take a reply apart by a format of `REPLY_FORMATS`. Never raises: what is wrong is in `problems`.
+
+    `tools` are those that the reply could call: some formats write values without their types.
 
     A call is strict JSON (see `notation.strict_json`), or for `pythonic` literals of the same kind, with a name that is
     a non-empty string, arguments that are an object, and nothing that its format does not define. Each attempt at a
@@ -42,7 +42,7 @@ def parse_reply(text: str, *, format: str = "hermes") -> ParsedReply:
     U+FFFD. The time is linear in the text.
     """
     thinking, rest = split_thinking(text, format=format)
-    found = REPLY_FORMATS[format].read(rest)
+    found = REPLY_FORMATS[format].read(rest, {tool.function.name: tool.function.parameters for tool in tools})
     return ParsedReply(
         calls=found.calls,
         prose=without_lone_surrogates(found.prose.strip()),
@@ -59,23 +59,25 @@ class ThinkBlock(NamedTuple):
     unclosed: str | None = None
 
 
-def leading_thoughts(text: str, opens_call: Callable[[str], bool]) -> ThinkBlock | None:
+def leading_thoughts(
+    text: str, opens_call: Callable[[str], bool], tags: Sequence[tuple[str, str]] = THINK_TAGS
+) -> ThinkBlock | None:
     """The think block that a text begins with, None without one; a block that is not closed takes the rest.
 
     A closing tag without an opening one ends a block that the prompt opened, unless the text before it opens a call,
     as `opens_call` decides, or another block.
     """
     begin = text.lstrip()
-    for opening, closing in THINK_TAGS:
+    for opening, closing in tags:
         if begin.startswith(opening):
             thoughts, found, rest = begin[len(opening) :].partition(closing)
             return ThinkBlock(thoughts.strip(), rest, None if found else opening)
-    ends = [(place, closing) for _, closing in THINK_TAGS if (place := text.find(closing)) >= 0]
+    ends = [(place, closing) for _, closing in tags if (place := text.find(closing)) >= 0]
     if not ends:
         return None
     place, closing = min(ends)
     before = text[:place]
-    if any(opening in before for opening, _ in THINK_TAGS) or opens_call(before):
+    if any(opening in before for opening, _ in tags) or opens_call(before):
         return None
     return ThinkBlock(before.strip(), text[place + len(closing) :])
 
@@ -89,7 +91,8 @@ def split_thinking(text: str, *, format: str = "hermes") -> tuple[str | None, st
         while end and text[end - 1].isspace():
             end -= 1
     text = text[:end]  # cut once, so in linear time
-    block = leading_thoughts(text, REPLY_FORMATS[format].opens_call)
+    form = REPLY_FORMATS[format]
+    block = leading_thoughts(text, form.opens_call, form.thoughts)
     return (None, text) if block is None else (block.thoughts, block.rest.strip())
 
 

@@ -16,7 +16,8 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from orchestrator.chat.parse import CALL_TAGS, THINK_TAGS
+from orchestrator.chat.formats.reply import THINK_TAGS
+from orchestrator.chat.parse import CALL_TAGS
 from orchestrator.chat.template import is_marked, stop_token_ids
 from orchestrator.core.errors import InputError
 from orchestrator.core.records import JsonObject, LeftOutReason, Message, Sample, ToolSpec

@@ -1,18 +1,24 @@
 """vLLM's own tool-call parsers: what would a client of `vllm serve` get for a reply?"""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from orchestrator.chat.formats import CONFIG_KEY
 from orchestrator.chat.formats.reply import ServedReply, without_lone_surrogates
+from orchestrator.chat.rendering import plain_tools
 from orchestrator.core.errors import EvaluationError
+from orchestrator.core.records import ToolSpec
 
 _ERROR_CHARS = 300
 
 
-def serving_reader(name: str, tokenizer: Any) -> Callable[[str], ServedReply]:
-    """A function from the text of a reply to what a client of `vllm serve --tool-call-parser NAME` would get.
+ServingReader = Callable[[str, Sequence[ToolSpec]], ServedReply]
+"""From the text of a reply and the offered tools to what a client would get."""
+
+
+def serving_reader(name: str, tokenizer: Any) -> ServingReader:
+    """What a client of `vllm serve --tool-call-parser NAME` would get for a reply to a request with these tools.
 
     The reply has the parser's `error` where it raises, or where what it reads cannot be sent as UTF-8. No reasoning
     parser is used, so a think block is text like any other. The parser's log messages are silenced in this process.
@@ -28,18 +34,24 @@ def serving_reader(name: str, tokenizer: Any) -> Callable[[str], ServedReply]:
 
     for parsers in ("vllm.tool_parsers", "vllm.parser"):
         logging.getLogger(parsers).setLevel(logging.CRITICAL + 1)
+
+    def made(tools: Sequence[ToolSpec]) -> tuple[Any, Any]:
+        request = ChatCompletionRequest(messages=[], model="", tools=plain_tools(tools))
+        return kind(tokenizer, request.tools), request
+
     try:
-        parser = ToolParserManager.get_tool_parser(name)(tokenizer)
+        kind = ToolParserManager.get_tool_parser(name)
+        made(())
     except (KeyError, RuntimeError, ValueError) as error:
         raise EvaluationError(
             f"vLLM's parser {name} cannot be used with this base: {_line(error)}",
             where=CONFIG_KEY,
             fix=f"Set {CONFIG_KEY} to the format of the base's family, whose marks its tokenizer knows",
         ) from error
-    request = ChatCompletionRequest(messages=[], model="")
 
-    def read(text: str) -> ServedReply:
+    def read(text: str, tools: Sequence[ToolSpec]) -> ServedReply:
         try:
+            parser, request = made(tools)
             found = parser.extract_tool_calls(text, request)
             reply = ServedReply(parser=name, calls=(), content=text)
             if found.tools_called:

@@ -36,7 +36,8 @@ def tokenizer_with(marks: list[str]) -> Any:
 def reader(format: str, family: str = "") -> Callable[[str], ServedReply]:
     name = REPLY_FORMATS[format].vllm_parser
     assert name is not None
-    return serving_reader(name, tokenizer_with(MARKS.get(family, [])))
+    read = serving_reader(name, tokenizer_with(MARKS.get(family, [])))
+    return lambda text: read(text, ())
 
 
 def test_formats_that_vllm_has_a_parser_for() -> None:

@@ -8,7 +8,17 @@ not end the call. A call whose opening tag is missing is prose.
 
 import re
 
-from orchestrator.chat.formats.reply import Attempt, Found, ReplyFormat, as_call, clip, decode_value, problem, sort_out
+from orchestrator.chat.formats.reply import (
+    Attempt,
+    Found,
+    ReplyFormat,
+    Schemas,
+    as_call,
+    clip,
+    decode_value,
+    problem,
+    sort_out,
+)
 from orchestrator.notation.strict_json import JSON_SPACE
 
 _OPEN_CALL, _CLOSE_CALL = "<tool_call>", "</tool_call>"
@@ -22,7 +32,7 @@ def _is_shown_in(chat_template: str) -> bool:
     return has_tags and not _NO_JSON_IN_TAGS.search(chat_template)
 
 
-def _read(text: str) -> Found:
+def _read(text: str, _schemas: Schemas) -> Found:
     attempts: list[Attempt] = []
     prose: list[str] = []
     place = 0

@@ -103,7 +103,7 @@ def with_text(text: str, before: str, end: int) -> Found:
 JSON = ReplyFormat(
     name="json",
     is_shown_in=_is_shown_in,
-    read=lambda text: read_whole(text, lambda item: as_call(item, name_keys=_NAME_KEYS)),
+    read=lambda text, _schemas: read_whole(text, lambda item: as_call(item, name_keys=_NAME_KEYS)),
     beginnings=("{", "["),
     precedence=5,
 )

@@ -9,7 +9,16 @@ always an attempt at a call; the module `json` says what else is one.
 import re
 
 from orchestrator.chat.formats.json import NO_OBJECT, call_in_template, opening, with_text
-from orchestrator.chat.formats.reply import Attempt, Found, ReplyFormat, as_call, decode_value, marks_calls, sort_out
+from orchestrator.chat.formats.reply import (
+    Attempt,
+    Found,
+    ReplyFormat,
+    Schemas,
+    as_call,
+    decode_value,
+    marks_calls,
+    sort_out,
+)
 from orchestrator.notation.strict_json import skip_space
 
 _PYTHON_TAG = "<|python_tag|>"
@@ -23,7 +32,7 @@ def _is_shown_in(chat_template: str) -> bool:
     return shows and not marks_calls(chat_template)
 
 
-def _read(text: str) -> Found:
+def _read(text: str, _schemas: Schemas) -> Found:
     if text.startswith(_PYTHON_TAG):
         return _read_separated(text, len(_PYTHON_TAG), "")
     place = opening(text)

@@ -28,7 +28,7 @@ def _requested_call(item: object) -> Attempt:
 MCP = ReplyFormat(
     name="mcp",
     is_shown_in=lambda template: "tools/call" in template and not marks_calls(template),
-    read=lambda text: read_whole(text, _requested_call),
+    read=lambda text, _schemas: read_whole(text, _requested_call),
     beginnings=("{", "["),
     precedence=4,
 )

@@ -17,6 +17,7 @@ from orchestrator.chat.formats.reply import (
     Found,
     ParseProblem,
     ReplyFormat,
+    Schemas,
     as_call,
     clip,
     decode_value,
@@ -36,7 +37,7 @@ _FAULTS = ("not_json", "not_strict_json")
 """Where the JSON itself is at fault, what stands after it is not known to be beside it."""
 
 
-def _read(text: str) -> Found:
+def _read(text: str, _schemas: Schemas) -> Found:
     place = text.find(_MARK)
     if place < 0:
         return Found(prose=text)

@@ -13,7 +13,16 @@ brackets; and one in which `[name(argument=` or `[name()` stands, with a name of
 
 import re
 
-from orchestrator.chat.formats.reply import Found, ReplyFormat, marks_calls, named_call, problem, sort_out, text_beside
+from orchestrator.chat.formats.reply import (
+    Found,
+    ReplyFormat,
+    Schemas,
+    marks_calls,
+    named_call,
+    problem,
+    sort_out,
+    text_beside,
+)
 from orchestrator.notation.pythonic import PythonicError, opens_like_calls, parse_calls
 from orchestrator.notation.strict_json import first_fault
 
@@ -32,7 +41,7 @@ def _is_shown_in(chat_template: str) -> bool:
     return _CALL_IN_TEMPLATE.search(chat_template) is not None and not marks_calls(chat_template)
 
 
-def _read(text: str) -> Found:
+def _read(text: str, _schemas: Schemas) -> Found:
     if not _is_attempt(text):
         return Found(prose=text)
     if not text.startswith("[") and (inside := _LIST_IN_TEXT.search(text)):

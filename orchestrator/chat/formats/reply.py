@@ -1,11 +1,11 @@
 """What a reply is read into, what a reply format is, and what the formats share: strict JSON inside a text."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from orchestrator.core.records import FunctionCall, Record, ToolCall
+from orchestrator.core.records import FunctionCall, JsonObject, Record, ToolCall
 from orchestrator.notation.strict_json import StrictJsonError, first_fault, parse_marked_prefix, skip_space
 
 ParseFault = Literal[
@@ -54,6 +54,13 @@ class ServedReply(Record):
     error: str | None = None
 
 
+Schemas = Mapping[str, JsonObject]
+"""By the name of an offered tool, the JSON Schema of its parameters."""
+
+THINK_TAGS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"))
+"""What opens and closes a think block in most families."""
+
+
 class Found(NamedTuple):
     """What the reader of a format finds in a reply without its think block."""
 
@@ -69,22 +76,25 @@ class ReplyFormat:
     Args:
         name: Its name in the configuration and on the command line.
         is_shown_in: Whether a chat template, as text, shows calls in this format.
-        read: The strict reader of a reply without its think block. It never raises.
+        read: The strict reader of a reply without its think block. It never raises. Formats that write values without
+            their types read them by the schemas of the offered tools.
         mark: What opens a call anywhere in a reply; None if a call is known by its shape alone.
         closing_tag: What ends a call that `mark` opened; None if the JSON or Python itself ends it.
         beginnings: What a call without a mark begins with, if it is the whole reply.
         precedence: The lowest wins where a template shows several formats: 0 for a mark that only this family has,
             more for calls that look like other text.
+        thoughts: What opens and closes a think block, most usual first.
         vllm_parser: PARSER in `vllm serve --tool-call-parser PARSER`; None if vLLM has none for the format.
     """
 
     name: str
     is_shown_in: Callable[[str], bool]
-    read: Callable[[str], Found]
+    read: Callable[[str, Schemas], Found]
     mark: str | None = None
     closing_tag: str | None = None
     beginnings: tuple[str, ...] = ()
     precedence: int = 0
+    thoughts: tuple[tuple[str, str], ...] = THINK_TAGS
     vllm_parser: str | None = None
 
     @property

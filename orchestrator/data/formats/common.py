@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, get_args
 
-from orchestrator.chat.parse import CALL_MARKS, THINK_TAGS, leading_thoughts
+from orchestrator.chat.formats.reply import THINK_TAGS
+from orchestrator.chat.parse import CALL_MARKS, leading_thoughts
 from orchestrator.core.records import (
     FunctionCall,
     JsonObject,

@@ -3,7 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.chat.formats import REPLY_FORMATS
-from orchestrator.chat.parse import CALL_MARKS, THINK_TAGS, split_thinking
+from orchestrator.chat.formats.reply import THINK_TAGS
+from orchestrator.chat.parse import CALL_MARKS, split_thinking
 from orchestrator.data.formats.common import split_reasoning, take_calls
 from orchestrator.data.rejection import RowRejected
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from raw_rows import FUNCTION, TOOL, call, conversation, rejection
 
-from orchestrator.chat.parse import THINK_TAGS
+from orchestrator.chat.formats.reply import THINK_TAGS
 from orchestrator.core.records import JsonObject, Message, ToolSpec
 from orchestrator.data.formats.sharegpt import read_sharegpt
 from orchestrator.data.rejection import RowRejected
