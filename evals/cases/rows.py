@@ -30,7 +30,7 @@ def cases_from_conversation_row(
     Every reader of this module raises RowRejected for a row that is not what it reads or holds no case.
     """
     named = detect_format(row).format if row_format == "auto" else row_format
-    sample, _ = sample_from_row(row, named, source=source, keep_reasoning=False)
+    sample, *_ = sample_from_row(row, named, source=source, keep_reasoning=False)
     sample, _ = check_sample(sample)
     cases = cases_from_samples([sample], turns=turns)
     if not cases:

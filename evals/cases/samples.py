@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from pydantic import ValidationError
@@ -87,9 +87,15 @@ def _cases_of(sample: Sample, wanted: Turns) -> list[Case]:
         for turn, position in enumerate(turns)
         if position > 0
         and sample.messages[position].learned
-        and sample.messages[position - 1].role in ("user", "tool")
+        and _is_asked(sample.messages[:position])
         and (wanted == "all" or turn == last)
     ]
+
+
+def _is_asked(before: Sequence[Message]) -> bool:
+    """Whether a reply is due: to the user or a tool, or to a system message that comes later than the user."""
+    role = before[-1].role
+    return role in ("user", "tool") or (role == "system" and any(message.role == "user" for message in before))
 
 
 def _case(sample: Sample, position: int, *, turn: int, is_last: bool) -> Case:

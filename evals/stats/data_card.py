@@ -103,6 +103,7 @@ def data_tables(card: DataCard) -> list[DataTable]:
         _leaks(card.leaks),
         _first_shared(card.leaks),
         reasons_table("Set aside", card.reasons),
+        reasons_table("Turns that were put in order, or are left to the chat template", card.turns),
         reasons_table("Kept, but look at these", card.flags),
         _tools(card),
         DataTable("Tags", ("Tag", "Samples"), tuple(Counter(card.tags).most_common())),

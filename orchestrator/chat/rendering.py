@@ -242,19 +242,35 @@ def render_row(form: ChatFormat, messages: Sequence[Message], tools: Sequence[To
     places = [place for place, message in enumerate(messages) if message.role == "assistant" and message.learned]
     turns: list[RenderedTurn] = []
     for place in filter(None, places):  # evaluation asks for nothing before the first message
-        prompt = form.text(plain[:place], offered, prompt=True)
-        if not text.startswith(prompt):
-            continue
-        marked = next((end for begin, end in marks if begin <= len(prompt) < end), None)
-        bound = _bound(form, plain, offered, text, marked, place)
-        if bound is not None and bound > len(prompt):
-            turns.append(RenderedTurn(place, len(prompt), bound))
+        try:
+            turn = _rendered_turn(form, plain, offered, text, marks, place)
+        except RowLeftOut:
+            if place == places[-1]:
+                raise
+            continue  # what the template shows as a whole it may refuse to end here, such as before the user speaks
+        turns += [turn] if turn else []
     if not places:
         raise RowLeftOut("nothing_to_learn", "the assistant says nothing")
     if not turns or turns[-1].place != places[-1]:
         detail = f"turn {places[-1] + 1}: the chat template renders the prompt before it differently in the row"
         raise RowLeftOut("prompt_differs", detail)
     return RenderedRow(text, tuple(turns), len(places))
+
+
+def _rendered_turn(
+    form: ChatFormat,
+    plain: list[JsonObject],
+    tools: list[JsonObject] | None,
+    text: str,
+    marks: Sequence[tuple[int, int]],
+    place: int,
+) -> RenderedTurn | None:
+    prompt = form.text(plain[:place], tools, prompt=True)
+    if not text.startswith(prompt):
+        return None
+    marked = next((end for begin, end in marks if begin <= len(prompt) < end), None)
+    bound = _bound(form, plain, tools, text, marked, place)
+    return RenderedTurn(place, len(prompt), bound) if bound is not None and bound > len(prompt) else None
 
 
 def _bound(

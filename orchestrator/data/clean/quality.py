@@ -19,17 +19,18 @@ from referencing.exceptions import Unresolvable
 from orchestrator.core.records import BENIGN, HARMFUL, JsonObject, Message, Role, Sample, ToolCall, ToolSpec
 from orchestrator.data.clean.bounded_schema import BoundedSchema
 from orchestrator.data.rejection import Reason, RowRejected
+from orchestrator.notation.strict_json import StrictJsonError, parse
 
 NULLABLE_KEYWORDS = {"default", "const", "example"}
 """Schema keywords whose value may rightly be null."""
 
 NEXT_ROLES: dict[Role, tuple[Role, ...]] = {
-    "system": ("user",),
-    "user": ("assistant",),
-    "assistant": ("user",),
-    "tool": ("tool", "assistant"),
+    "system": ("user", "assistant"),
+    "user": ("assistant", "system"),
+    "assistant": ("user", "system"),
+    "tool": ("tool", "assistant", "user", "system"),
 }
-"""What may follow a turn; after an assistant turn with calls only `tool`."""
+"""What may follow a turn; whether a base's chat template shows it is seen when it is rendered."""
 
 MAX_DETAIL_CHARS = 300
 
@@ -90,11 +91,11 @@ class CheckedSample(NamedTuple):
 def check_sample(sample: Sample) -> CheckedSample:
     """Check a sample and repair the nulls that Arrow filled in.
 
-    Turns must alternate (system first, then user and assistant; results right after calls), the last turn must be the
-    assistant's and agree with `kind`, every call must name an offered tool and fit its JSON Schema, none may stand in
-    a text, and every result must answer a call. A null is removed from a schema where JSON Schema knows no null, and
-    from arguments where the tool's schema neither requires nor allows it. Formats (`"format": "date"`) are not
-    asserted.
+    Somebody must ask before the assistant's last turn, which ends the conversation and agrees with `kind`. No speaker
+    has two turns in a row. Every call must name an offered tool and fit its JSON Schema, and none may stand in a text.
+    Results stand right after calls, one for each; no reply follows calls that have none. A null is removed from a
+    schema where JSON Schema knows no null, and from arguments where the tool's schema neither requires nor allows it.
+    Formats (`"format": "date"`) are not asserted.
 
     Raises:
         RowRejected: With the first thing wrong.
@@ -119,14 +120,12 @@ class _NullCount:
 
 def _check_order(messages: Sequence[Message]) -> None:
     speaking = messages[1:] if messages[0].role == "system" else messages
-    if not any(message.role == "user" for message in speaking):
-        raise RowRejected(Reason.NO_USER_TURN, "the user says nothing")
     if not any(message.role == "assistant" for message in speaking):
         raise RowRejected(Reason.NO_ASSISTANT_TURN, "the assistant says nothing")
+    if messages[0].role == "assistant" and not any(message.role == "user" for message in messages):
+        raise RowRejected(Reason.NO_USER_TURN, "the user says nothing, and no system message asks for anything")
     if speaking[0].role == "tool":
         raise RowRejected(Reason.TOOL_RESULT_WITHOUT_CALL, "the conversation starts with a tool's result")
-    if speaking[0].role != "user":
-        raise RowRejected(Reason.ROLES_OUT_OF_ORDER, f"the first turn is {speaking[0].role}, not user")
     for number, (message, following) in enumerate(pairwise(messages), start=2):
         _check_next(message, following, f"turn {number}")
     if messages[-1].role != "assistant":
@@ -138,13 +137,19 @@ def _check_order(messages: Sequence[Message]) -> None:
 
 
 def _check_next(message: Message, following: Message, where: str) -> None:
-    if message.tool_calls and following.role != "tool":
+    if message.tool_calls and following.role == "assistant":
         detail = f"{where} is {following.role}, but the calls before it have no result"
         raise RowRejected(Reason.CALL_WITHOUT_RESULT, detail)
     if following.role == "tool" and message.role != "tool" and not message.tool_calls:
         raise RowRejected(Reason.TOOL_RESULT_WITHOUT_CALL, f"{where} is a tool's result, but nothing was called")
-    if not message.tool_calls and following.role not in NEXT_ROLES[message.role]:
+    if following.role not in (*NEXT_ROLES[message.role], "tool") and not _stay_apart(message, following):
         raise RowRejected(Reason.ROLES_OUT_OF_ORDER, f"{where} is {following.role}, after {message.role}")
+
+
+def _stay_apart(message: Message, following: Message) -> bool:
+    """Whether two turns of the assistant cannot be one: thoughts follow a text, or only one of them is learned."""
+    is_split = following.reasoning_content is not None or message.learned != following.learned
+    return message.role == following.role == "assistant" and is_split
 
 
 def _check_results(messages: Sequence[Message]) -> None:
@@ -169,6 +174,22 @@ def _check_answers(results: Sequence[Message], calls: Sequence[ToolCall]) -> Non
     unknown = next((result.name for result in results if result.name and result.name not in names), None)
     if unknown is not None:
         raise RowRejected(Reason.TOOL_RESULT_WITHOUT_CALL, f"a result of {unknown[:80]!r}, which was not called")
+    if len(results) < len(calls) and not (len(results) == 1 and _answers_all(results[0], calls)):
+        detail = f"{len(calls)} calls have {len(results)} {'result' if len(results) == 1 else 'results'}"
+        raise RowRejected(Reason.CALL_WITHOUT_RESULT, detail)
+
+
+def _answers_all(result: Message, calls: Sequence[ToolCall]) -> bool:
+    """Whether one result stands for all calls: a JSON list of as many entries, or an object with each call's name."""
+    if result.tool_call_id or result.name:
+        return False
+    try:
+        value = parse(result.content)
+    except StrictJsonError:
+        return False
+    if isinstance(value, dict):
+        return {call.function.name for call in calls} <= value.keys()
+    return isinstance(value, list) and len(value) == len(calls)
 
 
 def _check_kind(sample: Sample) -> None:

@@ -2,10 +2,8 @@
 
 import hashlib
 import json
-from collections import deque
 from collections.abc import Iterator, Sequence
 from importlib import import_module
-from itertools import groupby
 from typing import Any, NamedTuple
 
 from orchestrator.config.evaluation import ROW_FORMATS, RowFormat
@@ -17,11 +15,11 @@ from orchestrator.core.records import (
     Message,
     Sample,
     SampleKind,
-    ToolCall,
     ToolSpec,
 )
 from orchestrator.data.formats.common import Format, short, with_system
 from orchestrator.data.formats.turn_lists import turns_of
+from orchestrator.data.formats.turn_order import TurnFinding, in_order
 from orchestrator.data.rejection import Reason, RowRejected
 from orchestrator.refusals import ReplyKind, classify_words
 
@@ -32,10 +30,15 @@ FORMATS: dict[RowFormat, Format] = {
 
 
 class CanonicalRow(NamedTuple):
-    """A row's sample, and whether its kind was inferred from its last turn, calls included, as the row gives none."""
+    """A row's sample, and what was found on the way.
+
+    Its kind is inferred from its last turn, calls included, where the row gives none. `turns` say how its turns were
+    put in order.
+    """
 
     sample: Sample
     is_kind_inferred: bool
+    turns: tuple[TurnFinding, ...]
 
 
 def sample_from_row(row: JsonObject, row_format: RowFormat, *, source: str, keep_reasoning: bool) -> CanonicalRow:
@@ -49,23 +52,24 @@ def sample_from_row(row: JsonObject, row_format: RowFormat, *, source: str, keep
     turns = draft.messages if reader.reads_system else with_system(row.get("system"), draft.messages)
     if not turns:
         raise RowRejected(Reason.EMPTY_CONVERSATION, "the conversation has no turns")
-    linked = [message if keep_reasoning else _without_reasoning(message) for message in _link_results(_taught(turns))]
+    shown = [message if keep_reasoning else _without_reasoning(message) for message in _taught(turns)]
+    messages, findings = in_order(shown)
     labelled = None if row.get("kind_inferred") is True else row.get("kind")
     given = _given_kind(draft.kind if labelled is None else labelled)
     tags = (*_tags(row.get("tags")), *draft.tags)
     _refuse_contradiction(given, tags)
     sample = Sample(
-        id=_id(row.get("id")) or _hash(linked, draft.tools)[:16],
-        messages=tuple(linked),
+        id=_id(row.get("id")) or _hash(messages, draft.tools)[:16],
+        messages=tuple(messages),
         tools=draft.tools,
-        kind=given or infer_kind(_last_reply(linked), has_tools=bool(draft.tools)),
+        kind=given or infer_kind(_last_reply(messages), has_tools=bool(draft.tools)),
         source=source,
         tags=tags,
         original_names=draft.original_names or _original_names(row.get("original_names")),
         # A call is a fact; only a kind inferred from words may agree with the scorer because both read them alike.
-        kind_inferred=given is None and not _last_reply(linked).tool_calls,
+        kind_inferred=given is None and not _last_reply(messages).tool_calls,
     )
-    return CanonicalRow(sample, is_kind_inferred=given is None)
+    return CanonicalRow(sample, is_kind_inferred=given is None, turns=findings)
 
 
 def _taught(turns: list[Message]) -> list[Message]:
@@ -179,38 +183,3 @@ def _tags(given: Any) -> tuple[str, ...]:
     if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
         raise RowRejected(Reason.MALFORMED_FIELD, "`tags` is not a list of texts")
     return tuple(tags)
-
-
-def _link_results(messages: list[Message]) -> list[Message]:
-    """Name each tool result after its call: by `tool_call_id`, else by its name, else by place if none is missing."""
-    linked: list[Message] = []
-    calls: tuple[ToolCall, ...] = ()
-    for is_result, group in groupby(messages, key=lambda message: message.role == "tool"):
-        turns = list(group)
-        if is_result:
-            linked += _linked(turns, calls)
-        else:
-            linked += turns
-            calls = turns[-1].tool_calls
-    return linked
-
-
-def _linked(results: Sequence[Message], calls: tuple[ToolCall, ...]) -> Iterator[Message]:
-    by_id = {call.id: call for call in calls if call.id}
-    by_name: dict[str, deque[ToolCall]] = {}
-    for call in calls:
-        by_name.setdefault(call.function.name, deque()).append(call)
-    for place, result in enumerate(results):
-        answered: ToolCall | None = None
-        if result.tool_call_id and by_id:
-            answered = by_id.get(result.tool_call_id)
-        elif result.name:
-            named = by_name.get(result.name)
-            answered = named.popleft() if named else None
-        elif len(results) == len(calls):
-            answered = calls[place]
-        if answered is None:
-            yield result
-        else:
-            link = {"tool_call_id": result.tool_call_id or answered.id, "name": result.name or answered.function.name}
-            yield result.model_copy(update=link)

@@ -24,8 +24,10 @@ from orchestrator.core.progress import bar
 from orchestrator.core.records import JsonObject, Sample
 from orchestrator.data.card import FormatCount
 from orchestrator.data.clean.duplicates import NUM_PERM, shingles
+from orchestrator.data.clean.quality import Flag
 from orchestrator.data.formats.bfcl import answers_path, load_answers
 from orchestrator.data.formats.canonical import FORMATS
+from orchestrator.data.formats.turn_order import TurnFinding
 from orchestrator.data.prepare.convert import (
     Converted,
     ConvertSettings,
@@ -156,9 +158,12 @@ class Samples:
 
 
 def collect(
-    config: DataConfig, base_dir: Path, samples: Samples, quarantine: Quarantine, flags: Reasons
+    config: DataConfig, base_dir: Path, samples: Samples, quarantine: Quarantine, *, flags: Reasons, turns: Reasons
 ) -> list[SourceTally]:
-    """Read every source; good rows go to `samples`, bad ones to `quarantine`, findings in good rows to `flags`."""
+    """Read every source; good rows go to `samples`, bad ones to `quarantine`.
+
+    Findings in good rows go to `flags`, those about the order of their turns to `turns`.
+    """
     tallies = [_opened(source, base_dir) for source in config.sources]
     with bar("Reading rows", None) as advance:
         for number, tally in enumerate(tallies):
@@ -169,7 +174,8 @@ def collect(
                         quarantine.add(row.row)
                     else:
                         samples.add(row, number)
-                        _flag(row, flags)
+                        _note(row, row.flags, flags)
+                        _note(row, row.turns, turns)
                 advance(len(chunk))
     return tallies
 
@@ -290,9 +296,9 @@ def _count(row: Converted | Refused, tally: SourceTally) -> None:
     tally.format_reasons.setdefault(name, row.detected.why if row.detected else "made by the built-in generator")
 
 
-def _flag(row: Converted, flags: Reasons) -> None:
-    for flag in row.flags:
-        flags.add(flag.code, f"{json.loads(row.line)['source']}: {flag.detail}")
+def _note(row: Converted, found: Iterable[Flag | TurnFinding], reasons: Reasons) -> None:
+    for code, detail in found:
+        reasons.add(code, f"{json.loads(row.line)['source']}: {detail}")
 
 
 def contradictions(samples: Samples, kept: Iterable[int]) -> Iterator[tuple[int, int]]:

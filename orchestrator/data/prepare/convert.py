@@ -19,6 +19,7 @@ from orchestrator.data.formats.bfcl import with_answer
 from orchestrator.data.formats.canonical import content_hash, ignored_fields, sample_from_row
 from orchestrator.data.formats.common import TOOL_LISTS
 from orchestrator.data.formats.detect import Detected, detect_format
+from orchestrator.data.formats.turn_order import TurnFinding
 from orchestrator.data.read.sources import RawRow, parse_mapped_row, parse_row, quarantined
 from orchestrator.data.read.tables import value_row
 from orchestrator.data.rejection import Reason, RowRejected
@@ -46,7 +47,7 @@ class Converted(NamedTuple):
     """A good row. `line` is its sample as JSON; `detected` is None for generated samples.
 
     `columns` are those of `data.sources[].fields` that hold something, `has_default_system` says that `data.system` was
-    put in front.
+    put in front. `turns` are what was done to the order of the turns.
     """
 
     line: str
@@ -61,6 +62,7 @@ class Converted(NamedTuple):
     flags: tuple[Flag, ...]
     has_default_system: bool
     columns: tuple[str, ...] = ()
+    turns: tuple[TurnFinding, ...] = ()
 
 
 class Refused(NamedTuple):
@@ -88,10 +90,10 @@ def _convert(row: RawRow, settings: ConvertSettings) -> Converted | Refused:
             value = with_answer(value, settings.answers)
         source = f"{row.source}:{row.line}"
         keep = settings.keep_reasoning
-        sample, is_inferred = sample_from_row(value, detected.format, source=source, keep_reasoning=keep)
+        sample, is_inferred, turns = sample_from_row(value, detected.format, source=source, keep_reasoning=keep)
         converted = convert_sample(sample, is_kind_inferred=is_inferred, system=settings.system)
         ignored = tuple(ignored_fields(value, detected.format))
-        return converted._replace(detected=detected, ignored=ignored, columns=columns)
+        return converted._replace(detected=detected, ignored=ignored, columns=columns, turns=turns)
     except RowRejected as rejected:
         return Refused(quarantined(row, rejected.reason, rejected.detail), detected)
 
@@ -156,7 +158,7 @@ def convert_sample(sample: Sample, *, is_kind_inferred: bool, system: str | None
     `system` becomes the system message of a sample that has none; None leaves it without.
     """
     sample, num_nulls = check_sample(sample)
-    gets_system = system is not None and all(message.role != "system" for message in sample.messages)
+    gets_system = system is not None and sample.messages[0].role != "system"
     if gets_system:
         messages = (Message(role="system", content=system), *sample.messages)
         sample = sample.model_copy(update={"messages": messages})

@@ -60,12 +60,12 @@ def prepare_data(config: RunConfig, run: RunDir, *, base_dir: Path) -> DataCard:
             rows were quarantined (duplicates aside), or the samples are too few to split.
     """
     run.quarantine.parent.mkdir(parents=True, exist_ok=True)
-    flags = Reasons()
+    flags, turns = Reasons(), Reasons()
     with tempfile.TemporaryFile(dir=run.quarantine.parent) as work_file:
         samples = Samples(cast("BinaryIO", work_file))
         with open_atomic(run.quarantine) as file:
             quarantine = Quarantine(file)
-            tallies = collect(config.data, base_dir, samples, quarantine, flags)
+            tallies = collect(config.data, base_dir, samples, quarantine, flags=flags, turns=turns)
             kept, repeats = without_repeats(samples, config.data, tallies, quarantine)
         reasons = quarantine.reasons.counts()
         for tally in tallies:
@@ -82,6 +82,7 @@ def prepare_data(config: RunConfig, run: RunDir, *, base_dir: Path) -> DataCard:
             update={
                 "reasons": reasons,
                 "repeats": repeats,
+                "turns": turns.counts(),
                 "flags": flags.counts(),
                 "leaks": _leaks(samples, chosen, config.data, run),
             }

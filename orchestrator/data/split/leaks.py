@@ -64,8 +64,8 @@ def _card(path: Path, train: _Train, near_duplicates: Overlap) -> LeakCard:
     prompts, arguments, tools = _Shared(), _Shared(), _Shared()
     seen_arguments, seen_tools = set[int](), set[str]()
     for sample in _samples(path):
-        prompt = _user_texts(sample)[-1]
-        prompts.add(f"{sample['source']}: {prompt}", is_shared=hash(_folded(prompt)) in train.prompts)
+        for prompt in _user_texts(sample)[-1:]:
+            prompts.add(f"{sample['source']}: {prompt}", is_shared=hash(_folded(prompt)) in train.prompts)
         for text in _argument_texts(sample):
             if hash(text) not in seen_arguments:
                 seen_arguments.add(hash(text))

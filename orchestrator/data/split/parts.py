@@ -47,7 +47,8 @@ class Assignment(NamedTuple):
 
 def group_key(sample: Sample) -> bytes:
     """Eight bytes that samples of one group share: the hash of the system message and the first user message."""
-    system = next((message.content for message in sample.messages if message.role == "system"), None)
+    first = sample.messages[0]
+    system = first.content if first.role == "system" else None
     user = next((message.content for message in sample.messages if message.role == "user"), None)
     return hashlib.sha256(json.dumps([system, user]).encode()).digest()[:8]
 

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -80,6 +81,18 @@ def test_a_turn_before_any_question_is_not_learned(form: ChatFormat) -> None:
     sample = make_sample(assistant("Welcome."), user("Hi"), assistant("Hello."), tools=(), kind="answer")
     row = render_row(form, sample.messages, ())
     assert ([turn.place for turn in row.turns], row.num_turns) == ([2], 2)
+
+
+def test_a_greeting_that_the_template_cannot_end_with_leaves_the_later_turns_to_learn(form: ChatFormat) -> None:
+    no_user = "{% if not messages | selectattr('role', 'equalto', 'user') | list %}{{ raise_exception('No user') }}"
+    strict = replace(form, template=f"{no_user}{{% endif %}}{form.template}")
+    system = Message(role="system", content="Be kind.")
+    turns = (system, assistant("Welcome."), user("Hi"), assistant("Hello."))
+    assert [turn.place for turn in render_row(form, turns, ()).turns] == [1, 3]
+    row = render_row(strict, turns, ())
+    assert ([turn.place for turn in row.turns], row.num_turns) == ([3], 2)
+    with pytest.raises(RowLeftOut, match="No user"):
+        render_row(strict, turns[:2], ())
 
 
 @pytest.mark.parametrize("thinking", [False, True])

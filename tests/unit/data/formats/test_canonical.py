@@ -136,7 +136,7 @@ def test_thoughts_are_kept_or_dropped(keep_reasoning: bool, kept: str | None) ->
     )
 
 
-def test_results_are_linked_by_id_in_any_order() -> None:
+def test_results_are_linked_by_id_and_brought_into_the_order_of_the_calls() -> None:
     calls: list[JsonObject] = [
         {"id": f"c{city}", "function": {"name": name, "arguments": {}}} for city, name in [("1", "a"), ("2", "b")]
     ]
@@ -147,8 +147,8 @@ def test_results_are_linked_by_id_in_any_order() -> None:
     turns = [ASK, {"role": "assistant", "tool_calls": calls}, *results, REPLY]
     linked = sample_of({"messages": turns}).messages[2:4]
     assert [(result.name, result.tool_call_id, result.content) for result in linked] == [
-        ("b", "c2", "two"),
         ("a", "c1", '{"n": 1}'),
+        ("b", "c2", "two"),
     ]
 
 
@@ -214,7 +214,7 @@ def test_malformed_rows_are_rejected_with_their_reason(row: JsonObject, row_form
 
 
 calls = st.builds(ToolCall, id=st.none() | names, function=st.builds(FunctionCall, name=names, arguments=arguments))
-spoken = st.builds(Message, role=st.sampled_from(["system", "user", "assistant"]), content=texts)
+spoken = st.builds(Message, role=st.sampled_from(["system", "user"]), content=texts)
 asked = st.builds(
     Message,
     role=st.just("assistant"),
@@ -226,7 +226,7 @@ tools = st.builds(ToolSpec, function=st.builds(FunctionSpec, name=names, descrip
 samples = st.builds(
     Sample,
     id=names,
-    messages=st.tuples(spoken, asked, st.builds(Message, role=st.just("assistant"), content=texts)),
+    messages=st.tuples(spoken, asked, spoken, st.builds(Message, role=st.just("assistant"), content=st.just("So."))),
     tools=st.lists(tools, max_size=2).map(tuple),
     kind=st.sampled_from(SAMPLE_KINDS),
     source=names,
@@ -240,13 +240,13 @@ def test_a_canonical_sample_reads_back_as_itself(sample: Sample) -> None:
     assert sample_from_row(row, "messages", source=sample.source, keep_reasoning=True).sample == sample
 
 
-def test_results_in_another_order_are_linked_to_the_calls_of_their_name() -> None:
+def test_results_in_another_order_are_brought_into_that_of_the_calls_of_their_name() -> None:
     calls = [{"id": name[0], "function": {"name": name, "arguments": {}}} for name in ("alpha", "beta", "alpha")]
     results = [{"role": "tool", "name": name, "content": text} for name, text in (("beta", "2"), ("alpha", "1"))]
     turns = [{"role": "user", "content": "go"}, {"role": "assistant", "tool_calls": calls}, *results]
     row = {"messages": [*turns, {"role": "assistant", "content": "done"}]}
     messages = sample_of(row).messages
-    assert [(message.tool_call_id, message.content) for message in messages[2:4]] == [("b", "2"), ("a", "1")]
+    assert [(message.tool_call_id, message.content) for message in messages[2:4]] == [("a", "1"), ("b", "2")]
 
 
 def test_many_results_are_linked_at_once() -> None:

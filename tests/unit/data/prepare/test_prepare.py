@@ -173,6 +173,42 @@ def test_repeats_are_shown_in_pairs_with_what_is_asked_and_said(tmp_path: Path) 
     ]
 
 
+def test_what_was_done_to_turns_is_counted_by_name(tmp_path: Path) -> None:
+    ask, reply = [{"role": "user", "content": "Hi"}], {"role": "assistant", "content": "Hello"}
+    rows = [chat(number) for number in range(6)]
+    rows += [{"messages": [*ask, {**reply, "content": f"{n}"}, *ask]} for n in range(3)]
+    rows += [{"messages": [reply, *ask, {"role": "user", "content": "there"}, reply]}, {"messages": [*ask, *ask]}]
+    write(tmp_path / "a.jsonl", rows)
+    card = prepare(tmp_path, SourceConfig(path="a.jsonl"), max_quarantine_rate=0.1)
+    assert {code: found.count for code, found in card.turns.items()} == {
+        "trimmed_user_turns": 3,
+        "joined_user_turns": 1,
+        "assistant_first": 1,
+    }
+    assert card.turns["joined_user_turns"].example == "a.jsonl:10: turns 2 and 3 are one"
+    assert {reason: found.count for reason, found in card.reasons.items()} == {"no_assistant_turn": 1}
+    assert all(sample.messages[-1].role == "assistant" for sample in samples_of(run_in(tmp_path)))
+
+
+def test_the_default_system_prompt_stands_before_a_later_system_message(tmp_path: Path) -> None:
+    late = {"role": "system", "content": "The user is logged in."}
+    rows = [chat(number) for number in range(5)]
+    rows.append({"messages": [*chat(9)["messages"], late, *chat(10)["messages"]]})
+    write(tmp_path / "a.jsonl", rows)
+    assert prepare(tmp_path, SourceConfig(path="a.jsonl"), system="Be kind.").default_systems == 6
+    assert {sample.messages[0].content for sample in samples_of(run_in(tmp_path))} == {"Be kind."}
+
+
+def test_conversations_without_a_user_are_split_and_audited(tmp_path: Path) -> None:
+    rows = [
+        {"messages": [{"role": "system", "content": f"Wake desk {n}."}, {"role": "assistant", "content": f"Desk {n}!"}]}
+        for n in range(30)
+    ]
+    write(tmp_path / "a.jsonl", rows)
+    card = prepare(tmp_path, SourceConfig(path="a.jsonl"))
+    assert (card.samples, card.turns["no_user_turn"].count, card.leaks["test"].prompts.n) == (30, 30, 0)
+
+
 def test_rows_of_another_format_than_the_config_says_are_quarantined(tmp_path: Path) -> None:
     write(tmp_path / "a.jsonl", [*(chat(number) for number in range(9)), shared(1, {"city": "Rome"})])
     card = prepare(tmp_path, SourceConfig(path="a.jsonl", format="messages"), max_quarantine_rate=0.2)

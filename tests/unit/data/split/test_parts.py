@@ -87,6 +87,17 @@ def test_the_same_question_under_another_system_message_is_another_group() -> No
     assert len(group_key(sample(1))) == 8
 
 
+def test_a_later_system_message_and_a_greeting_make_no_other_group() -> None:
+    plain = sample(1, system="a")
+    late, hello = Message(role="system", content="In."), Message(role="assistant", content="Hello.")
+    one = plain.model_copy(update={"messages": (*plain.messages, late, *plain.messages[1:])})
+    two = plain.model_copy(update={"messages": (plain.messages[0], hello, *plain.messages[1:])})
+    bare = sample(1)
+    after = bare.model_copy(update={"messages": (*bare.messages, late, *bare.messages)})
+    assert group_key(plain) == group_key(one) == group_key(two)
+    assert group_key(bare) == group_key(after)
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_the_smallest_data_fills_every_part(seed: int) -> None:
     dealt = assign_parts([item(number) for number in range(3)], SplitConfig(seed=seed))

@@ -88,6 +88,12 @@ def test_a_turn_that_follows_neither_user_nor_tool_is_no_case(messages: tuple[Me
     assert [case.id for case in cases_from_samples([sample(*messages)])] == ids
 
 
+def test_a_reply_after_a_later_system_message_is_a_case_and_one_before_the_user_is_none() -> None:
+    late = Message(role="system", content="The user is logged in.")
+    found = cases_from_samples([sample(SYSTEM, ASSISTANT_SAYS, USER, late, ASSISTANT_CALLS, kind="tool_call")])
+    assert [(case.id, len(case.messages)) for case in found] == [("s", 4)]
+
+
 def test_only_the_last_turn_of_a_conversation_where_only_it_is_wanted() -> None:
     conversation = (USER, ASSISTANT_CALLS, TOOL_RESULT, ASSISTANT_SAYS)
     (last,) = cases_from_samples([sample(*conversation)], turns="last")
