@@ -16,7 +16,21 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 
 RowFormat = Literal[
-    "messages", "sharegpt", "hermes", "xlam", "toolace", "glaive", "mcp", "tool_pairs", "bfcl", "instruction"
+    "messages",
+    "sharegpt",
+    "hermes",
+    "xlam",
+    "toolace",
+    "glaive",
+    "mcp",
+    "tool_pairs",
+    "bfcl",
+    "api_log",
+    "bedrock",
+    "gemini",
+    "langchain",
+    "responses",
+    "instruction",
 ]
 """The formats of rows. Each is read by the module of its name in `orchestrator/data/formats`."""
 ROW_FORMATS: tuple[RowFormat, ...] = get_args(RowFormat)

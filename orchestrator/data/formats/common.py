@@ -24,11 +24,19 @@ from orchestrator.notation.strict_json import StrictJsonError, dump_loosely, par
 ROLES: dict[str, Role] = {**{role: role for role in get_args(Role)}, "developer": "system", "function": "tool"}
 """Roles of the messages format. OpenAI's `developer` is its later word for `system`, `function` its early `tool`."""
 
-TOOL_LISTS = ("tools", "functions", "available_tools", "tools_json")
-"""Fields that hold a row's tools: OpenAI's name and its early one, Toucan's, and that of sets made into JSON text."""
+TOOL_LISTS = (
+    *("tools", "functions", "available_tools", "tools_json", "tool_schemas", "tool_definitions", "tool_specs"),
+    *("tool_list", "tool_defs", "available_functions", "function_schemas", "function_definitions"),
+)
+"""Fields that hold a row's tools: OpenAI's name and its early one, Toucan's, and other common ones."""
 
 COMMON_FIELDS = frozenset({"id", "kind", "tags", "system", "source", "original_names", "kind_inferred", *TOOL_LISTS})
 """Fields that every format may have beside its own."""
+
+CALL_TYPES = (None, "function", "tool_call", "tool_use", "function_call")
+"""What a call may say that it is: OpenAI's two words, LangChain's and Anthropic's."""
+ARGUMENT_KEYS = ("arguments", "args", "input")
+"""Where a call keeps what it gives its tool: OpenAI's name, LangChain's and Anthropic's."""
 
 MEDIA_FIELDS = ("images", "image", "videos", "video", "audios", "audio")
 """Where rows keep what the place holders in their texts stand for."""
@@ -65,8 +73,9 @@ class Format:
             turns are a list of objects.
         reads_system: Whether `read` handles a row's `system` text; else that is the system message.
         hint: The fields to name when a row has none of them right; empty for a format recognised by its turns.
-        recognise: Why a row without a list of turns is in this format, as a clause for the card; None if it is not.
-        precedence: Formats are asked in this order, those of one number in the order of `RowFormat`.
+        recognise: Why a row is in this format, as a clause for the card; None if it is not.
+        precedence: Formats are asked in this order, those of one number in the order of `RowFormat`: those below 0 of
+            every row, the others of a row without a list of turns.
     """
 
     read: Callable[[JsonObject], Draft]
@@ -80,8 +89,10 @@ class Format:
 
 def with_system(system: Any, messages: list[Message]) -> list[Message]:
     """The messages after a system message with the text of a row's `system` field, if it has any."""
-    if system is None or system == "":
+    if system is None or system in ("", []):
         return messages
+    if isinstance(system, list) and all(map(_is_text_part, system)):  # blocks, as Anthropic's API takes them
+        system = "\n\n".join(part if isinstance(part, str) else part["text"] for part in system)
     if not isinstance(system, str):
         raise RowRejected(Reason.MALFORMED_FIELD, "`system` is not text")
     return [Message(role="system", content=system), *messages]
@@ -203,25 +214,38 @@ def _is_bare_call(text: str) -> bool:
 def read_call(call: Any, where: str) -> ToolCall:
     """A call as an object with `name` and `arguments`, with or without the `function` wrapper and an `id`.
 
-    Llama's `parameters` in place of `arguments` are read where they cannot be a tool's schema.
+    Llama's `parameters` in place of `arguments` are read where they cannot be a tool's schema. A call that holds
+    nothing under any of these names, and no other object, has no arguments.
     """
     if not isinstance(call, dict):
         raise RowRejected(Reason.MALFORMED_FIELD, f"{where}: a call is {short(call)}, not an object")
-    if call.get("type") not in (None, "function"):
+    if call.get("type") not in CALL_TYPES:
         raise RowRejected(Reason.UNSUPPORTED_CONTENT, f"{where}: a call of type {short(call['type'])}")
-    function = call.get("function", call)
+    function = call if call.get("function") is None else call["function"]
     name = function.get("name") if isinstance(function, dict) else None
     if not isinstance(name, str) or not name:
         raise RowRejected(Reason.MALFORMED_FIELD, f"{where}: a call has no name")
-    given = function.get("parameters") if _has_parameters(function) else function.get("arguments")
-    arguments = read_arguments(given, f"{where}: the arguments of {name[:80]}")
-    return ToolCall(id=optional_text(call, "id", where), function=FunctionCall(name=name, arguments=arguments))
+    arguments = read_arguments(_given_arguments(function, where), f"{where}: the arguments of {name[:80]}")
+    call_id = optional_text(call, "call_id" if call.get("call_id") is not None else "id", where)
+    return ToolCall(id=call_id, function=FunctionCall(name=name, arguments=arguments))
 
 
-def _has_parameters(function: JsonObject) -> bool:
-    parameters = function.get("parameters")
-    is_tool = "description" in function or (isinstance(parameters, dict) and "properties" in parameters)
-    return "arguments" not in function and parameters is not None and not is_tool
+def _given_arguments(function: JsonObject, where: str) -> Any:
+    """What a call gives its tool, under whatever name; None for nothing."""
+    held = {key: value for key, value in function.items() if value is not None}
+    named = [key for key in ARGUMENT_KEYS if key in held]
+    if len(named) > 1 and any(held[key] != held[named[0]] for key in named):
+        raise RowRejected(Reason.MALFORMED_FIELD, f"{where}: a call has both `{named[0]}` and `{named[1]}`")
+    if named:
+        return held[named[0]]
+    parameters = held.get("parameters")
+    is_tool = "description" in held or (isinstance(parameters, dict) and "properties" in parameters)
+    if parameters is not None and not is_tool:
+        return parameters
+    odd = next((key for key, value in held.items() if isinstance(value, dict)), None)
+    if odd is not None:
+        raise RowRejected(Reason.ARGUMENTS_NOT_OBJECT, f"{where}: a call has `{odd}` and no `arguments`")
+    return None
 
 
 def read_calls(value: Any, where: str) -> tuple[ToolCall, ...]:
@@ -235,11 +259,14 @@ def read_calls(value: Any, where: str) -> tuple[ToolCall, ...]:
 
 
 def read_arguments(arguments: Any, where: str) -> JsonObject:
-    """The arguments of a call: an object or the strict JSON text of one; an empty text is a call without arguments."""
+    """The arguments of a call: an object or the strict JSON text of one.
+
+    Null, an empty text and an empty list are a call without arguments.
+    """
     if isinstance(arguments, str):
-        if not arguments.strip():
-            return {}
-        arguments = parse_or_reject(arguments, Reason.ARGUMENTS_NOT_JSON, f"{where} are")
+        arguments = parse_or_reject(arguments, Reason.ARGUMENTS_NOT_JSON, f"{where} are") if arguments.strip() else None
+    if arguments is None or arguments == []:
+        return {}
     if not isinstance(arguments, dict):
         raise RowRejected(Reason.ARGUMENTS_NOT_OBJECT, f"{where} are {short(arguments)}, not an object")
     return arguments

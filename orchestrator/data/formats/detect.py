@@ -34,9 +34,13 @@ def detect_format(row: JsonObject) -> Detected:
     """Recognise the format of a row; UNKNOWN_FORMAT, with the row's keys and the nearest format, if it is in none."""
     if row.get("session") is not None or row.get("jsonrpc") is not None:
         return Detected("mcp", f"the row has `{'session' if row.get('session') is not None else 'jsonrpc'}`")
+    forms = sorted(FORMATS.items(), key=lambda item: item[1].precedence)
+    for name, form in forms:
+        if form.precedence < 0 and (why := form.recognise(row)) is not None:
+            return Detected(name, why)
     if has_turns(row):
         return _by_turns(row, turns_of(row))
-    for name, form in sorted(FORMATS.items(), key=lambda item: item[1].precedence):
+    for name, form in forms:
         if (why := form.recognise(row)) is not None:
             return Detected(name, why)
     raise RowRejected(Reason.UNKNOWN_FORMAT, _nearest(row))

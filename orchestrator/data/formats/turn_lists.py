@@ -10,7 +10,7 @@ from orchestrator.core.records import MISSING_ARGUMENT, NO_FITTING_TOOL, JsonObj
 from orchestrator.data.formats.common import short
 from orchestrator.data.read.json_files import TURN_LISTS
 from orchestrator.data.rejection import Reason, RowRejected, parse_or_reject
-from orchestrator.notation.strict_json import dump_loosely
+from orchestrator.notation.strict_json import StrictJsonError, dump_loosely, parse
 
 PROMPTS = ("prompt", "question", "instruction", "query")
 """Fields with what was asked, as text or turns, in rows that keep their replies apart."""
@@ -86,11 +86,30 @@ def has_turns(row: JsonObject) -> bool:
 
 def joined(asked: list[Any], reply: list[Any]) -> list[Any]:
     """What was asked and the turns that answer it; one of the two, where it holds the other."""
-    begins = reply[0] if reply else None
-    speaker = begins.get("role") or begins.get("from") or begins.get("type") if isinstance(begins, dict) else None
     if not reply or asked[-len(reply) :] == reply:
         return asked
-    return reply if isinstance(speaker, str) and speaker in ASKERS else [*asked, *reply]
+    return reply if speaker_of(reply[0]) in ASKERS else [*asked, *reply]
+
+
+def speaker_of(turn: Any) -> str:
+    """Who speaks in a turn, in the words of its format; "" if that is not said."""
+    if not isinstance(turn, dict):
+        return ""
+    fields = turn["kwargs"] if isinstance(turn.get("kwargs"), dict) else turn
+    named = next((fields[key] for key in ("role", "from", "type") if isinstance(fields.get(key), str)), None)
+    if named is None and isinstance(turn.get("id"), list) and turn["id"]:
+        named = turn["id"][-1]  # a dump of LangChain's names the class
+    return str(named or "").removesuffix("Message").lower()
+
+
+def peeked(value: Any) -> list[Any]:
+    """The elements of a list, or of the JSON text of one; none of any other value."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = parse(value)
+        except StrictJsonError:
+            return []
+    return value if isinstance(value, list) else []
 
 
 def _held(row: JsonObject) -> list[str]:

@@ -127,6 +127,64 @@ GOOD_ROWS: dict[RowFormat, JsonObject] = {
         "ground_truth": [{"f": {"a": ["x"]}}],
     },
     "instruction": {"instruction": "go", "input": "", "output": CALL_JSON, "tools": TOOLS_JSON},
+    "api_log": {
+        "request": {"body": {"messages": [{"role": "user", "content": "go"}], "tools": [FUNCTION]}},
+        "response": {"choices": [{"finish_reason": "stop", "message": {"role": "assistant", "tool_calls": [CALL]}}]},
+    },
+    "bedrock": {
+        "system": [{"text": "s"}],
+        "messages": [
+            {"role": "user", "content": [{"text": "go"}]},
+            {
+                "role": "assistant",
+                "content": [
+                    {"reasoningContent": {"reasoningText": {"text": "h"}}},
+                    {"text": "a"},
+                    {"toolUse": {"toolUseId": "t", "name": "f", "input": {"a": "x"}}},
+                ],
+            },
+            {"role": "user", "content": [{"toolResult": {"toolUseId": "t", "content": [{"json": {"b": 1}}]}}]},
+            {"role": "assistant", "content": [{"toolUse": {"toolUseId": "u", "name": "f", "input": {}}}]},
+        ],
+        "toolConfig": {"tools": [{"toolSpec": {"name": "f", "inputSchema": {"json": FUNCTION["parameters"]}}}]},
+    },
+    "gemini": {
+        "systemInstruction": {"parts": [{"text": "s"}]},
+        "contents": [
+            {"role": "user", "parts": [{"text": "go"}]},
+            {"role": "model", "parts": [{"text": "h", "thought": True}, {"functionCall": {"name": "f", "args": {}}}]},
+            {"role": "user", "parts": [{"functionResponse": {"name": "f", "response": {"b": 1}}}]},
+            {"role": "model", "parts": [{"functionCall": {"name": "f", "args": {"a": "x"}}}]},
+        ],
+        "tools": [{"functionDeclarations": [{"name": "f", "parameters": {"type": "OBJECT"}}]}],
+    },
+    "langchain": {
+        "messages": [
+            {"lc": 1, "type": "constructor", "id": ["langchain", "HumanMessage"], "kwargs": {"content": "go"}},
+            {"type": "ai", "content": "", "tool_calls": [{"name": "f", "args": {"a": "x"}, "id": "c"}]},
+            {"type": "tool", "data": {"content": "r", "tool_call_id": "c"}},
+            {
+                "type": "ai",
+                "content": "b",
+                "additional_kwargs": {"reasoning_content": "h", "function_call": {"name": "f", "arguments": "{}"}},
+            },
+        ],
+        "tools": [FUNCTION],
+    },
+    "responses": {
+        "instructions": "s",
+        "input": [
+            {"role": "user", "content": "go"},
+            {"type": "reasoning", "summary": [{"type": "summary_text", "text": "h"}]},
+            {"type": "function_call", "call_id": "c", "name": "f", "arguments": '{"a": "x"}'},
+            {"type": "function_call_output", "call_id": "c", "output": "r"},
+        ],
+        "output": [
+            {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "b"}]},
+            {"type": "function_call", "call_id": "d", "name": "f", "arguments": "{}"},
+        ],
+        "tools": [{"type": "function", **FUNCTION}],
+    },
 }
 PIECES = ("", "<tool_call>", "</tool_call>", "<tools>", "<think>", "USER:", "\nASSISTANT:", *"'\"{]\\,\0")
 

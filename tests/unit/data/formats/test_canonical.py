@@ -206,7 +206,7 @@ def test_ignored_fields_are_named_once_and_only_where_they_hold_something() -> N
         ({"messages": [ASK, REPLY], "id": True}, "messages", "malformed_field"),
         ({"messages": [ASK, REPLY], "tags": "harmful"}, "messages", "malformed_field"),
         ({"messages": [ASK, REPLY], "tags": [1]}, "messages", "malformed_field"),
-        ({"messages": [ASK, REPLY], "system": ["x"]}, "messages", "malformed_field"),
+        ({"messages": [ASK, REPLY], "system": [{"type": "image"}]}, "messages", "malformed_field"),
     ],
 )
 def test_malformed_rows_are_rejected_with_their_reason(row: JsonObject, row_format: RowFormat, reason: str) -> None:

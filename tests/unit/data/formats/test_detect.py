@@ -130,6 +130,43 @@ DETECTED: list[tuple[JsonObject, str, str]] = [
     ({"instruction": "Hi.", "input": "", "output": "Hello."}, "instruction", "the row has `instruction` and `output`"),
     ({"prompt": "Hi.", "completion": "Hello."}, "instruction", "the row has `prompt` and `completion`"),
     ({"query": "Hi.", "response": "Hello."}, "instruction", "the row has `query` and `response`"),
+    (
+        {"messages": chat(*HI)[:1], "rejected": "No.", "chosen": "Hello."},
+        "messages",
+        "the turns have `role`",
+    ),
+    ({"messages": chat(*HI), "toolConfig": {"tools": []}}, "bedrock", "the row has `toolConfig`"),
+    (
+        {"messages": chat(("user", [{"text": "Hi.", "toolUse": None}]))},
+        "bedrock",
+        "the turns have blocks of `text` without a `type`",
+    ),
+    ({"contents": [{"role": "user", "parts": [{"text": "Hi."}]}]}, "gemini", "`contents` has turns of `parts`"),
+    (
+        {"messages": json.dumps([{"type": "human", "content": "Hi."}])},
+        "langchain",
+        "the turns are messages of LangChain",
+    ),
+    (
+        {
+            "messages": [
+                *chat(("user", "Hi.")),
+                {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+            ]
+        },
+        "responses",
+        "`messages` has items of type function_call",
+    ),
+    (
+        {"input": "Hi.", "output": [{"type": "message", "role": "assistant", "content": []}]},
+        "responses",
+        "`output` has items of the Responses API",
+    ),
+    (
+        {"request": {"messages": chat(*HI)[:1]}, "response": {"choices": []}},
+        "api_log",
+        "`request` and `response` hold a request and its response",
+    ),
 ]
 
 

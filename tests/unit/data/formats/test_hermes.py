@@ -190,7 +190,7 @@ def test_a_tool_turn_without_tags_is_one_result() -> None:
         ('<tool_call>{"name": "f", "arguments": {},}</tool_call>', "call_not_json"),
         ('<tool_call>"f"</tool_call>', "call_not_json"),
         ("<tool_call>[]</tool_call>", "empty_turn"),
-        ('<tool_call>{"name": "f"}</tool_call>', "arguments_not_object"),
+        ('<tool_call>{"name": "f", "kwargs": {}}</tool_call>', "arguments_not_object"),
         ('<tool_call>{"arguments": {}}</tool_call>', "malformed_field"),
         (f"{CALL}<tool_response>sun</tool_response>", "unsupported_content"),
         ("<functioncall> {}", "call_in_text"),

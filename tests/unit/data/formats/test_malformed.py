@@ -190,7 +190,9 @@ BAD_ROWS = [
     BadRow("null_for_required", chat(user(), called({"city": None})), R.ARGUMENTS_DO_NOT_FIT_SCHEMA, "None is not"),
     BadRow("arguments_a_list", chat(user(), called(["Oslo"])), R.ARGUMENTS_NOT_OBJECT, '["Oslo"], not an object'),
     BadRow("arguments_a_number", chat(user(), called(3)), R.ARGUMENTS_NOT_OBJECT, "are 3, not an object"),
-    BadRow("arguments_null", chat(user(), called(None)), R.ARGUMENTS_NOT_OBJECT, "are null, not an object"),
+    BadRow(
+        "arguments_null", chat(user(), called(None)), R.ARGUMENTS_DO_NOT_FIT_SCHEMA, "'city' is a required property"
+    ),
     BadRow("arguments_text_x2", chat(user(), called(json.dumps(json.dumps(OSLO)))), R.ARGUMENTS_NOT_OBJECT, "city"),
     BadRow("arguments_cut_off", chat(user(), called('{"city": "Os')), R.ARGUMENTS_NOT_JSON, "Unterminated string"),
     BadRow("arguments_nan", chat(user(), called('{"days": NaN}')), R.ARGUMENTS_NOT_JSON, "NaN is not JSON"),

@@ -275,7 +275,10 @@ LATE_THOUGHT = [{"type": "text", "text": "a"}, {"type": "reasoning", "text": "b"
         ({"messages": [ASK, {**REPLY, "tool_calls": [{"function": {"arguments": {}}}]}]}, "malformed_field"),
         ({"messages": [ASK, {"role": "assistant", "tool_calls": [{"function": None}]}]}, "malformed_field"),
         ({"messages": [ASK, {"role": "assistant", "tool_calls": [{"type": "custom"}]}]}, "unsupported_content"),
-        ({"messages": [ASK, {"role": "assistant", "function_call": {"name": "f"}}]}, "arguments_not_object"),
+        (
+            {"messages": [ASK, {"role": "assistant", "function_call": {"name": "f", "kwargs": {}}}]},
+            "arguments_not_object",
+        ),
         ({"messages": [ASK, called({}, function_call=CALL)]}, "malformed_field"),
         ({"messages": [ASK, called({}, content=f"<TOOLCALL>[{json.dumps(CALL)}]</TOOLCALL>")]}, "call_in_text"),
         ({"messages": [ASK, called({}, content="<tool_call>{}</tool_call>")]}, "call_in_text"),
@@ -287,7 +290,6 @@ LATE_THOUGHT = [{"type": "text", "text": "a"}, {"type": "reasoning", "text": "b"
         ({"messages": [ASK, called('{"city": "\\ud800"}')]}, "arguments_not_json"),
         ({"messages": [ASK, called("[" * 9000)]}, "arguments_not_json"),
         ({"messages": [ASK, called('["Rome"]')]}, "arguments_not_object"),
-        ({"messages": [ASK, called(None)]}, "arguments_not_object"),
         ({"messages": [ASK, called('"{}"')]}, "arguments_not_object"),
         ({"messages": [{**ASK, "name": 3}, REPLY]}, "malformed_field"),
         ({"messages": [ASK, REPLY], "conversations": [ASK, REPLY]}, "unknown_format"),
@@ -475,7 +477,23 @@ def test_parameters_in_place_of_arguments_are_those_of_the_call() -> None:
     assert assistant(None, tool_calls=[given]).tool_calls == (call("Rome"),)
 
 
-@pytest.mark.parametrize("extra", [{"description": "x"}, {"parameters": PARAMETERS}, {"arguments": None}])
+@pytest.mark.parametrize("call_of", [{"arguments": {"city": "Rome"}}, {"args": {"city": "Rome"}, "type": "tool_call"}])
+def test_a_call_names_its_arguments_in_the_words_of_any_api(call_of: JsonObject) -> None:
+    assert assistant(None, tool_calls=[{"name": "weather", "id": "c", **call_of}]).tool_calls == (call("Rome", "c"),)
+    both = {"name": "weather", "arguments": {"city": "Rome"}, "args": {"city": "Oslo"}}
+    assert rejected({"messages": [ASK, {"role": "assistant", "tool_calls": [both]}]}).reason == "malformed_field"
+
+
+@pytest.mark.parametrize("given", [None, "null", "", " ", {}, "{}", [], "[]"])
+def test_a_call_without_arguments_is_one_however_it_says_so(given: Any) -> None:
+    (without,) = assistant(None, tool_calls=[{"function": {"name": "weather"}}]).tool_calls
+    assert without.function.arguments == {}
+    assert assistant(None, tool_calls=[{"function": {"name": "weather", "arguments": given}}]).tool_calls == (without,)
+
+
+@pytest.mark.parametrize(
+    "extra", [{"description": "x"}, {"parameters": PARAMETERS}, {"kwargs": {}, "parameters": None}]
+)
 def test_a_tool_in_place_of_a_call_is_refused(extra: JsonObject) -> None:
     given = {"name": "weather", "parameters": {"city": "Rome"}, **extra}
     row = {"messages": [ASK, {"role": "assistant", "tool_calls": [given]}]}

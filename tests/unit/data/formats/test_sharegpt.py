@@ -125,7 +125,7 @@ def test_calls_in_a_field_of_a_turn_are_not_lost() -> None:
         (conversation(("human", "Hi."), ("function_call", None)), "malformed_field"),
         (conversation(("human", "Hi."), ("function_call", '"f"')), "malformed_field"),
         (conversation(("human", "Hi."), ("function_call", '{"arguments": {}}')), "malformed_field"),
-        (conversation(("human", "Hi."), ("function_call", '{"name": "f"}')), "arguments_not_object"),
+        (conversation(("human", "Hi."), ("function_call", '{"name": "f", "kwargs": {}}')), "arguments_not_object"),
         (conversation(("human", "Hi."), ("function_call", '{"name": "f", "arguments": "{"}')), "arguments_not_json"),
         (conversation(("human", "Hi."), ("gpt", '<tool_call>{"name": "f"}</tool_call>')), "call_in_text"),
         (conversation(("human", "Hi."), ("gpt", "Hello."), tools="{"), "tools_not_json"),

@@ -62,7 +62,7 @@ def test_words_are_an_answer_and_need_no_tools(reply: dict[str, Any]) -> None:
         ({"input": "a", **PAIR}, Reason.UNKNOWN_TOOL),
         (ASKED | {"tool": "fly", "arguments": {}}, Reason.UNKNOWN_TOOL),
         (ASKED | {"tool": "get_weather", "arguments": {"city": "Oslo"}}, Reason.UNKNOWN_TOOL),
-        (ASKED | {"tool": "now"}, Reason.ARGUMENTS_NOT_OBJECT),
+        (ASKED | {"tool": "now", "arguments": [1]}, Reason.ARGUMENTS_NOT_OBJECT),
         (ASKED | {"tool": "now", "arguments": "x"}, Reason.ARGUMENTS_NOT_JSON),
         (ASKED | {"tool": 5, "arguments": {}}, Reason.MALFORMED_FIELD),
         (ASKED | PAIR | {"output": "x"}, Reason.MALFORMED_FIELD),
