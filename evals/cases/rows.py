@@ -27,9 +27,15 @@ def cases_from_conversation_row(
 ) -> list[Case]:
     """The cases of one conversation, checked as training data is: its calls fit the tools it offers.
 
+    A row of xLAM with an empty list of answers asks for something that none of its tools does, as one of MCP with an
+    empty list of expected calls: no call is right.
+
     Every reader of this module raises RowRejected for a row that is not what it reads or holds no case.
     """
     named = detect_format(row).format if row_format == "auto" else row_format
+    if named == "xlam" and row.get("answers") in ([], "[]"):
+        asked = {name: value for name, value in row.items() if name != "answers"} | {"response": _STAND_IN}
+        return _without_call(cases_from_conversation_row(asked, row_format="instruction", source=source))
     sample, *_ = sample_from_row(row, named, source=source, keep_reasoning=False)
     sample, _ = check_sample(sample)
     cases = cases_from_samples([sample], turns=turns)
@@ -73,15 +79,20 @@ def cases_from_mcp_row(row: JsonObject, *, source: str, turns: Turns = "all") ->
     rest = {name: value for name, value in row.items() if name != _EXPECTED}
     if expected == []:
         cases = cases_from_conversation_row({**rest, "answer": _STAND_IN}, row_format="mcp", source=source, turns=turns)
-        tags = dict.fromkeys((*cases[-1].tags, NO_FITTING_TOOL, NO_CALL_SUFFICES))
-        update = {"kind": "answer", "expected_text": "", "tags": tuple(tags), "kind_inferred": False}
-        return [*cases[:-1], cases[-1].model_copy(update=update)]
+        return _without_call(cases)
     listed = next((name for name in MCP_TURN_LISTS if row.get(name) is not None), None)
     if expected is None or listed is None or not isinstance(row[listed], list):
         return cases_from_conversation_row(row, row_format="mcp", source=source, turns=turns)
     reply = {"role": "assistant", "tool_calls": expected if isinstance(expected, list) else [expected]}
     asked = {**rest, listed: [*row[listed], reply]}
     return cases_from_conversation_row(asked, row_format="mcp", source=source, turns=turns)
+
+
+def _without_call(cases: list[Case]) -> list[Case]:
+    """The cases, the last of which expects no call and no particular words, whatever was put there to read the row."""
+    tags = dict.fromkeys((*cases[-1].tags, NO_FITTING_TOOL, NO_CALL_SUFFICES))
+    update = {"kind": "answer", "expected_text": "", "tags": tuple(tags), "kind_inferred": False}
+    return [*cases[:-1], cases[-1].model_copy(update=update)]
 
 
 def is_xstest(row: JsonObject) -> bool:

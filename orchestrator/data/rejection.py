@@ -78,6 +78,8 @@ class Reason(StrEnum):
     """Almost the same messages as another sample (`data.near_duplicate_threshold`)."""
 
 
+OFFERED_NONE = "offered: none"
+"""How the refusal of a call ends in a row without tools."""
 REPEATED = frozenset({Reason.DUPLICATE, Reason.NEAR_DUPLICATE})
 """Reasons that say nothing against a row: it would be a good one if another did not teach the same."""
 NOT_BAD = REPEATED | {Reason.LEFT_OUT}

@@ -18,7 +18,7 @@ from referencing.exceptions import Unresolvable
 
 from orchestrator.core.records import BENIGN, HARMFUL, JsonObject, Message, Role, Sample, ToolCall, ToolSpec
 from orchestrator.data.clean.bounded_schema import BoundedSchema
-from orchestrator.data.rejection import Reason, RowRejected
+from orchestrator.data.rejection import OFFERED_NONE, Reason, RowRejected
 from orchestrator.notation.strict_json import StrictJsonError, parse
 
 NULLABLE_KEYWORDS = {"default", "const", "example"}
@@ -289,8 +289,8 @@ def _repair_calls(message: Message, validators: dict[str, BoundedSchema], nulls:
 def _repair_call(call: ToolCall, validators: dict[str, BoundedSchema], nulls: _NullCount) -> ToolCall:
     name = call.function.name
     if name not in validators:
-        offered = ", ".join(sorted(validators))[:200] or "none"
-        raise RowRejected(Reason.UNKNOWN_TOOL, f"{name[:80]!r} is called; offered: {offered}")
+        offered = f"offered: {', '.join(sorted(validators))[:200]}" if validators else OFFERED_NONE
+        raise RowRejected(Reason.UNKNOWN_TOOL, f"{name[:80]!r} is called; {offered}")
     validator = validators[name]
     try:
         arguments = _without_filled_nulls(call.function.arguments, validator.schema, validator, nulls)

@@ -65,7 +65,8 @@ def read_api_log(row: JsonObject) -> Draft:
     if not reply:
         raise RowRejected(Reason.NO_ANSWER, f"{log.where}: no reply of an API is in {short(log.response)}")
     asked = {key: log.request[key] for key in ASKED_FIELDS if log.request.get(key) not in (None, "", [])}
-    whole = {**_tools_elsewhere(row), **asked, log.field: joined(log.turns, reply)}
+    elsewhere = {} if any(key in asked for key in TOOL_LISTS) else _tools_elsewhere(row)
+    whole = {**elsewhere, **asked, log.field: joined(log.turns, reply)}
     for form in (gemini.FORMAT, bedrock.FORMAT, responses.FORMAT, langchain.FORMAT):
         if form.recognise(whole) is not None:
             return form.read(whole)

@@ -14,6 +14,7 @@ from orchestrator.data.formats.glaive import OPEN_CALL as OPEN_GLAIVE_CALL
 from orchestrator.data.formats.hermes import OPEN_CALL, OPEN_TOOLS, offers_tools
 from orchestrator.data.formats.sharegpt import SHAREGPT_CALLS, SHAREGPT_ROLES, is_pair
 from orchestrator.data.formats.turn_lists import has_turns, turns_of
+from orchestrator.data.read.unread import turns_hint
 from orchestrator.data.rejection import Reason, RowRejected
 from orchestrator.notation.pythonic import opens_like_calls
 
@@ -126,8 +127,11 @@ def _is_dialect(role: str) -> bool:
 
 
 def _nearest(row: JsonObject) -> str:
-    """The row's keys, and the format that shares most fields with it, misspelt ones included."""
+    """The row's keys, and the columns that look like turns, else the format that shares most fields with the row."""
     keys = [key[:40] for key in sorted(row)[:_MAX_KEYS_COMPARED]]
+    named = f"the row has the keys {', '.join(keys)[:200] or '(none)'}"
+    if hint := turns_hint(row):
+        return named + hint
     scores = {
         name: sum(bool(get_close_matches(field, keys, n=1, cutoff=0.75)) for field in form.hint) / len(form.hint)
         for name, form in FORMATS.items()
@@ -135,4 +139,4 @@ def _nearest(row: JsonObject) -> str:
     }
     name = max(scores, key=lambda name: scores[name])
     wanted = " and ".join(f"`{field}`" for field in FORMATS[name].hint)
-    return f"the row has the keys {', '.join(keys)[:200] or '(none)'}; the nearest format is {name}, with {wanted}"
+    return f"{named}; the nearest format is {name}, with {wanted}"

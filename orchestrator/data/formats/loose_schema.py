@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from orchestrator.core.records import FunctionSpec, JsonObject, ToolCall, ToolSpec
 from orchestrator.data.formats.common import TOOL_LISTS, read_call, short
 from orchestrator.data.formats.type_words import JSON_TYPES, LooseType, parse_type, union_of
-from orchestrator.data.rejection import Reason, RowRejected, parse_or_reject
+from orchestrator.data.rejection import OFFERED_NONE, Reason, RowRejected, parse_or_reject
 from orchestrator.notation.pythonic import first_called
 from orchestrator.notation.strict_json import MAX_DEPTH, StrictJsonError, parse
 
@@ -143,8 +143,9 @@ def offered_call(call: Any, offered: OfferedTools, where: str) -> ToolCall:
     name = read.function.name
     legal = offered.legal_names.get(name)
     if legal is None:
-        names = ", ".join(sorted(offered.legal_names))[:200] or "none"
-        raise RowRejected(Reason.UNKNOWN_TOOL, f"{where}: {short(name)} is called; offered: {names}")
+        names = ", ".join(sorted(offered.legal_names))[:200]
+        known = f"offered: {names}" if names else OFFERED_NONE
+        raise RowRejected(Reason.UNKNOWN_TOOL, f"{where}: {short(name)} is called; {known}")
     if legal == name:
         return read
     return read.model_copy(update={"function": read.function.model_copy(update={"name": legal})})

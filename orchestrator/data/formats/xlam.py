@@ -20,7 +20,7 @@ def read_xlam(row: JsonObject) -> Draft:
     if isinstance(answers, str) and answers.strip():
         answers = parse_or_reject(answers, Reason.CALL_NOT_JSON, "`answers` is")
     if answers is None or answers in ("", []):
-        raise RowRejected(Reason.NO_ANSWER, "`answers` holds no call")
+        raise RowRejected(Reason.NO_ANSWER, "`answers` holds no call to learn; in a suite, such a row is a case")
     if not isinstance(answers, (list, dict)):
         raise RowRejected(Reason.MALFORMED_FIELD, f"`answers` is {short(answers)}, not a list of calls")
     given = [answers] if isinstance(answers, dict) else answers

@@ -22,7 +22,8 @@ from orchestrator.data.formats.detect import Detected, detect_format
 from orchestrator.data.formats.turn_order import TurnFinding
 from orchestrator.data.read.sources import RawRow, parse_mapped_row, parse_row, quarantined
 from orchestrator.data.read.tables import value_row
-from orchestrator.data.rejection import Reason, RowRejected
+from orchestrator.data.read.unread import tools_hint
+from orchestrator.data.rejection import OFFERED_NONE, Reason, RowRejected
 from orchestrator.data.split.parts import SplitItem, group_key
 
 TOOL_FIELDS = (*TOOL_LISTS, "function")
@@ -79,6 +80,7 @@ def convert_rows(rows: list[RawRow | QuarantinedRow], settings: ConvertSettings)
 
 def _convert(row: RawRow, settings: ConvertSettings) -> Converted | Refused:
     detected: Detected | None = None
+    value: JsonObject = {}
     try:
         value, columns = parse_mapped_row(row, settings.fields)
         if is_function(settings.row_format):
@@ -95,7 +97,12 @@ def _convert(row: RawRow, settings: ConvertSettings) -> Converted | Refused:
         ignored = tuple(ignored_fields(value, detected.format))
         return converted._replace(detected=detected, ignored=ignored, columns=columns, turns=turns)
     except RowRejected as rejected:
-        return Refused(quarantined(row, rejected.reason, rejected.detail), detected)
+        return Refused(quarantined(row, rejected.reason, rejected.detail + _hint(value, rejected)), detected)
+
+
+def _hint(row: JsonObject, rejected: RowRejected) -> str:
+    """Where the tools may be that were missed in a row, as the end of the sentence about it."""
+    return tools_hint(row) if rejected.reason is Reason.UNKNOWN_TOOL and OFFERED_NONE in rejected.detail else ""
 
 
 def _format_of(value: dict[str, Any], settings: ConvertSettings) -> Detected:

@@ -26,6 +26,9 @@ def ferry(number: int, **fields: Any) -> dict[str, Any]:
     return {"dialog": turns, "meta": {"tools": [TOOL], "team": "a"}, **fields}
 
 
+TURNS = ferry(0)["dialog"]
+
+
 def prepare(folder: Path, rows: list[Any], fields: dict[str, str], **data: Any) -> DataCard:
     (folder / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = RunConfig(data=DataConfig(sources=(SourceConfig(path="a.jsonl", fields=fields),), **data))
@@ -86,6 +89,39 @@ def test_a_column_of_no_row_is_one_error(tmp_path: Path, column: str) -> None:
     name = column.strip("{}?")
     assert caught.value.what == f"no row has the column '{name}', which `fields` gives for `{field}`"
     assert caught.value.allowed == "the columns of the first row: dialog, meta"
+
+
+@pytest.mark.parametrize(
+    ("row", "hint"),
+    [
+        (
+            {"dialog": TURNS, "tools": [TOOL]},
+            "`dialog` looks like turns: set data.sources[].fields to {messages: dialog}",
+        ),
+        ({"log": {"traj": TURNS}, "meta": {"tools": [TOOL]}}, "to {messages: log.traj, tools: meta.tools}"),
+        ({"dump": json.dumps(TURNS)}, "to {messages: dump}"),
+        (
+            {"messages": TURNS, "extra": {"api": [TOOL]}},
+            "`extra.api` looks like tools: set data.sources[].fields to {tools",
+        ),
+        ({"messages": TURNS, "spec": json.dumps([{"toolSpec": {"name": "f"}}])}, "`spec` looks like tools"),
+        (
+            {"messages": [{"role": "system", "content": f"Tools: {json.dumps([TOOL])}"}, *TURNS]},
+            "the system text seems to hold tools",
+        ),
+        (
+            {"messages": TURNS, "scores": [{"name": "a", "score": 1}]},
+            "no column looks like tools: give the row `tools`",
+        ),
+    ],
+)
+def test_a_refusal_names_the_columns_that_look_like_turns_or_tools(tmp_path: Path, row: Any, hint: str) -> None:
+    rows = [{"messages": ferry(number)["dialog"], "tools": [TOOL]} for number in range(30)]
+    prepare(tmp_path, [*rows, row], {})
+    (refused,) = read_jsonl(RunDir(tmp_path / "run").quarantine, QuarantinedRow)
+    assert refused.reason in ("unknown_format", "unknown_tool")
+    assert hint in refused.detail
+    assert "nearest format" not in refused.detail
 
 
 def test_a_field_that_no_format_reads_is_refused(tmp_path: Path) -> None:

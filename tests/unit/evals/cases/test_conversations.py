@@ -1,6 +1,7 @@
 """Conversations of the data's own formats as cases."""
 
 import json
+from typing import Literal
 
 import pytest
 from builders import assistant, make_call, make_sample, user
@@ -46,3 +47,23 @@ def test_a_call_that_its_tool_does_not_take_is_refused() -> None:
     sample = make_sample(user("Weather?"), assistant("", make_call(town="Rome")))
     with pytest.raises(RowRejected, match="arguments_do_not_fit_schema"):
         cases_from_conversation_row(row_of(sample), row_format="auto", source="f:1")
+
+
+@pytest.mark.parametrize("answers", ["[]", []])
+@pytest.mark.parametrize("row_format", ["auto", "xlam"])
+def test_a_question_of_xlam_without_answers_expects_no_call(
+    answers: str | list[JsonObject], row_format: Literal["auto", "xlam"]
+) -> None:
+    tools = json.dumps([{"name": "find.ferry", "description": "x", "parameters": {"port": {"type": "str"}}}])
+    row = {"id": 7, "query": "A poem, please.", "tools": tools, "answers": answers}
+    (case,) = cases_from_conversation_row(row, row_format=row_format, source="f:1")
+    assert (case.id, case.kind, case.tags) == ("7", "answer", ("no_fitting_tool", "no_call_suffices"))
+    assert (case.expected_calls, case.expected_text, case.kind_inferred) == ((), "", False)
+    assert [tool.function.name for tool in case.tools] == ["find_ferry"]
+    assert case.original_names == {"find_ferry": "find.ferry"}
+    assert case.messages == (user("A poem, please."),)
+
+
+def test_answers_that_are_missing_are_no_empty_list() -> None:
+    with pytest.raises(RowRejected, match="no_answer"):
+        cases_from_conversation_row({"query": "x", "tools": "[]", "answers": ""}, row_format="xlam", source="f:1")
