@@ -11,10 +11,7 @@ from evals.judge.accepted_calls import ITEM_WORDS, TYPE_WORDS
 from evals.records import AcceptedCall, Case
 from orchestrator.core.errors import DataError
 from orchestrator.core.records import (
-    BENIGN,
-    HARMFUL,
-    MISSING_ARGUMENT,
-    NO_FITTING_TOOL,
+    LABELS_OF_THE_LAST_TURN,
     SAMPLE_KINDS,
     JsonObject,
     Message,
@@ -23,8 +20,6 @@ from orchestrator.core.records import (
 
 Turns = Literal["all", "last"]
 """Which assistant turns of a conversation are cases, see `eval.turns`."""
-
-_LABELS_OF_THE_LAST_TURN = frozenset({HARMFUL, BENIGN, NO_FITTING_TOOL, MISSING_ARGUMENT})
 
 
 def cases_from_samples(samples: Iterable[Sample], *, turns: Turns = "all") -> list[Case]:
@@ -101,7 +96,7 @@ def _is_asked(before: Sequence[Message]) -> bool:
 def _case(sample: Sample, position: int, *, turn: int, is_last: bool) -> Case:
     reply = sample.messages[position]
     early_kind = "tool_call" if reply.tool_calls else "answer"
-    early_tags = tuple(tag for tag in sample.tags if tag not in _LABELS_OF_THE_LAST_TURN)
+    early_tags = tuple(tag for tag in sample.tags if tag not in LABELS_OF_THE_LAST_TURN)
     return Case(
         id=sample.id if is_last else f"{sample.id}#{turn}",
         messages=tuple(map(_shown, sample.messages[:position])),

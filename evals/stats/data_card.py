@@ -22,6 +22,7 @@ MANY_REPEATS = 0.2
 """Share of the rows that may repeat others before a check warns: beyond it, more than chance repeats was taken out."""
 REPEATED_AS: Mapping[str, tuple[str, str]] = {
     "duplicate": ("is the same as another", "are the same as others"),
+    "beginning": ("is the beginning of another", "are the beginnings of others"),
     "near_duplicate": ("is almost the same as another", "are almost the same as others"),
 }
 """What the card's reasons in `repeats` mean, of one row and of several."""
@@ -54,6 +55,9 @@ def data_sentences(card: DataCard) -> list[str]:
         what = REPEATED_AS[reason][found.count > 1]
         pair = f"such as {found.row}, beside {found.kept}"
         sentences.append(f"{_share(found.count, card.rows)} {'row' if found.count == 1 else 'rows'} {what}, {pair}.")
+    if card.untaught_turns:
+        turns = counted(card.untaught_turns, "turn")
+        sentences.append(f"{turns} of the assistant are learned in another row that begins alike, and here only shown.")
     if card.inferred_kinds:
         sentences.append(f"The kind of {_samples(card.inferred_kinds, card.samples)} was inferred from the last turn.")
     if card.default_systems:
@@ -83,8 +87,12 @@ def data_sentences(card: DataCard) -> list[str]:
 
 
 def repeated_share(card: DataCard) -> float:
-    """The share of the rows that were set aside because they are the same, or almost the same, as others."""
-    return sum(found.count for found in card.repeats.values()) / card.rows if card.rows else 0.0
+    """The share of the rows that were set aside because they are the same, or almost the same, as others.
+
+    Beginnings of others do not count: what they teach is in the data.
+    """
+    count = sum(found.count for reason, found in card.repeats.items() if reason != "beginning")
+    return count / card.rows if card.rows else 0.0
 
 
 def _samples(count: int, total: int) -> str:

@@ -23,6 +23,9 @@ HARMFUL, BENIGN = "harmful", "benign"
 NO_FITTING_TOOL, MISSING_ARGUMENT = "no_fitting_tool", "missing_argument"
 """Sample tags: tools are offered but none fits; a required argument was not given."""
 
+LABELS_OF_THE_LAST_TURN = frozenset({HARMFUL, BENIGN, NO_FITTING_TOOL, MISSING_ARGUMENT})
+"""Tags that say what the last turn of a sample should be, and nothing of the turns before it."""
+
 Tags = Annotated[tuple[str, ...], AfterValidator(lambda tags: tuple(dict.fromkeys(tags)))]
 """Labels of a sample, each once, in the order in which they were given."""
 

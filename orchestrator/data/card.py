@@ -90,7 +90,8 @@ class DataCard(Record):
     """What the data of a run is.
 
     `reasons` are those of the quarantine, `repeats` those of them for which a row is good and another teaches the same,
-    with a pair to look at; `turns` counts samples by what was done to the order of their turns, or left to the chat
+    with a pair to look at; `untaught_turns` are turns of the assistant that a sample shows and another, which begins
+    alike, teaches; `turns` counts samples by what was done to the order of their turns, or left to the chat
     template (`TurnCode`); `flags` are findings in rows that were kept. `parts` counts samples by part,
     and `part_kinds` by part and kind; `inferred_kinds` is how many samples' kind was inferred from their last turn,
     and `default_systems` how many got the system prompt of `data.system`.
@@ -110,6 +111,7 @@ class DataCard(Record):
     sources: tuple[SourceCard, ...]
     reasons: dict[str, ReasonCount]
     repeats: dict[str, RepeatCount] = Field(default_factory=dict)
+    untaught_turns: int = 0
     turns: dict[str, ReasonCount] = Field(default_factory=dict)
     flags: dict[str, ReasonCount]
     kinds: dict[SampleKind, int]

@@ -74,13 +74,15 @@ class Reason(StrEnum):
     """The function that the config names as the format gave None for the row."""
     DUPLICATE = "duplicate"
     """The same messages and tools as another sample."""
+    BEGINNING = "beginning"
+    """Another sample begins with the same turns and teaches all that this one does, as in logs of every request."""
     NEAR_DUPLICATE = "near_duplicate"
     """Almost the same messages as another sample (`data.near_duplicate_threshold`)."""
 
 
 OFFERED_NONE = "offered: none"
 """How the refusal of a call ends in a row without tools."""
-REPEATED = frozenset({Reason.DUPLICATE, Reason.NEAR_DUPLICATE})
+REPEATED = frozenset({Reason.DUPLICATE, Reason.BEGINNING, Reason.NEAR_DUPLICATE})
 """Reasons that say nothing against a row: it would be a good one if another did not teach the same."""
 NOT_BAD = REPEATED | {Reason.LEFT_OUT}
 """Reasons that `data.max_quarantine_rate` does not count."""

@@ -153,9 +153,38 @@ def _holds_something(value: Any) -> bool:
     return value is not None and value not in ("", [], {})
 
 
-def content_hash(sample: Sample) -> str:
-    """SHA-256, in hex, of a sample's messages and tools: equal for exact duplicates, whatever their calls' ids."""
-    return _hash([_without_ids(message) for message in sample.messages], sample.tools)
+class Hashes(NamedTuple):
+    """What tells a sample from others, whatever its calls' ids.
+
+    `content` is the SHA-256 of its messages and tools, equal for exact duplicates. `taught` has 64 bits for each turn
+    that it teaches, in order: those of the tools and all messages up to the turn, equal where samples begin alike.
+    """
+
+    content: bytes
+    taught: tuple[int, ...]
+
+
+def hashes_of(sample: Sample) -> Hashes:
+    """The hashes of a sample.
+
+    In `taught`, a turn is like none of another sample if it comes before the user's first, for samples that share it
+    may start differently, and if it has thoughts: many templates show those only until the conversation goes on.
+    """
+    tools = json.dumps([_dumped(tool) for tool in sample.tools], sort_keys=True)
+    texts, taught, is_asked = list[str](), list[bytes | None](), False
+    beginning = hashlib.sha256(tools.encode())
+    for message in map(_without_ids, sample.messages):
+        content = _dumped(message)
+        texts.append(json.dumps(content, sort_keys=True))
+        content.pop("learned", None)
+        beginning.update(json.dumps(content, sort_keys=True).encode())
+        is_asked = is_asked or message.role == "user"
+        if message.role == "assistant" and message.learned:
+            taught.append(beginning.digest() if is_asked and message.reasoning_content is None else None)
+    whole = hashlib.sha256(f"[[{', '.join(texts)}], {tools}]".encode()).digest()
+    alone = (hashlib.sha256(b"%b%d" % (whole, place)).digest() for place in range(len(taught)))
+    numbers = (int.from_bytes((shared or own)[:8]) for shared, own in zip(taught, alone, strict=True))
+    return Hashes(whole, tuple(numbers))
 
 
 def _without_ids(message: Message) -> Message:
@@ -165,8 +194,12 @@ def _without_ids(message: Message) -> Message:
     return message.model_copy(update={"tool_calls": calls, "tool_call_id": None})
 
 
+def _dumped(part: Message | ToolSpec) -> JsonObject:
+    return part.model_dump(mode="json", exclude_none=True)
+
+
 def _hash(messages: Sequence[Message], tools: Sequence[ToolSpec]) -> str:
-    content = [[part.model_dump(mode="json", exclude_none=True) for part in parts] for parts in (messages, tools)]
+    content = [[_dumped(part) for part in parts] for parts in (messages, tools)]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

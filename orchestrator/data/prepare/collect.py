@@ -92,6 +92,8 @@ class Samples:
     def __init__(self, work_file: BinaryIO) -> None:
         self._file = work_file
         self._offsets = array("Q", [0])
+        self._taught = array("Q")
+        self._taught_ends = array("Q", [0])
         self._tuples: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._signatures = np.empty((1024, NUM_PERM), dtype=np.uint32)
         self.items: list[SplitItem] = []
@@ -113,6 +115,8 @@ class Samples:
             # By copy: numpy may resize in place only what nothing else refers to.
             self._signatures = np.concatenate([self._signatures, np.empty_like(self._signatures)])
         self._signatures[len(self.items)] = sample.signature
+        self._taught.extend(sample.taught)
+        self._taught_ends.append(len(self._taught))
         item = sample.item
         # Most samples offer the same few tools: each list of names is kept once.
         self.items.append(item._replace(offered=self._shared(item.offered), called=self._shared(item.called)))
@@ -129,6 +133,15 @@ class Samples:
     def signatures(self) -> np.ndarray:
         """MinHash signatures, `uint32[len(self), NUM_PERM]`."""
         return self._signatures[: len(self.items)]
+
+    def taught(self, index: int) -> "array[int]":
+        """The hashes of the turns that a sample teaches, see `Hashes`."""
+        return self._taught[self._taught_ends[index] : self._taught_ends[index + 1]]
+
+    def shared_turns(self) -> set[int]:
+        """The hashes of turns that several samples teach."""
+        hashes, counts = np.unique(np.asarray(self._taught, dtype=np.uint64), return_counts=True)
+        return set(hashes[counts > 1].tolist())
 
     def line(self, index: int) -> str:
         """The sample as one line of JSON."""

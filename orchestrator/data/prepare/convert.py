@@ -16,7 +16,7 @@ from orchestrator.core.records import JsonObject, Message, QuarantinedRow, Sampl
 from orchestrator.data.clean.duplicates import shingles, signature
 from orchestrator.data.clean.quality import Flag, check_sample, find_flags
 from orchestrator.data.formats.bfcl import with_answer
-from orchestrator.data.formats.canonical import content_hash, ignored_fields, sample_from_row
+from orchestrator.data.formats.canonical import hashes_of, ignored_fields, sample_from_row
 from orchestrator.data.formats.common import TOOL_LISTS
 from orchestrator.data.formats.detect import Detected, detect_format
 from orchestrator.data.formats.turn_order import TurnFinding
@@ -48,12 +48,13 @@ class Converted(NamedTuple):
     """A good row. `line` is its sample as JSON; `detected` is None for generated samples.
 
     `columns` are those of `data.sources[].fields` that hold something, `has_default_system` says that `data.system` was
-    put in front. `turns` are what was done to the order of the turns.
+    put in front. `taught` is that of `Hashes`, `turns` are what was done to the order of the turns.
     """
 
     line: str
     id: str
     item: SplitItem
+    taught: tuple[int, ...]
     signature: np.ndarray
     tags: tuple[str, ...]
     is_kind_inferred: bool
@@ -170,8 +171,9 @@ def convert_sample(sample: Sample, *, is_kind_inferred: bool, system: str | None
         messages = (Message(role="system", content=system), *sample.messages)
         sample = sample.model_copy(update={"messages": messages})
     line = dump_line(sample)
+    hashes = hashes_of(sample)
     item = SplitItem(
-        content=bytes.fromhex(content_hash(sample))[:16],
+        content=hashes.content[:16],
         group=group_key(sample),
         kind=sample.kind,
         offered=tuple(tool.function.name for tool in sample.tools),
@@ -181,6 +183,7 @@ def convert_sample(sample: Sample, *, is_kind_inferred: bool, system: str | None
         line=line,
         id=sample.id,
         item=item,
+        taught=hashes.taught,
         signature=signature(shingles(sample)),
         tags=sample.tags,
         is_kind_inferred=is_kind_inferred,

@@ -41,11 +41,15 @@ AUDITED_SIMILARITY = 0.9
 
 @dataclass(frozen=True)
 class _Chosen:
-    """Which samples stay, by index, and where each goes. `names` holds the new ids of those whose id was taken."""
+    """Which samples stay, by index, and where each goes.
+
+    `names` holds the new ids of those whose id was taken; `untaught` is that of `repeats.Unlike`.
+    """
 
     kept: "array[int]"
     assignment: Assignment
     names: Mapping[int, str]
+    untaught: Mapping[int, list[int]]
 
 
 def prepare_data(config: RunConfig, run: RunDir, *, base_dir: Path) -> DataCard:
@@ -66,22 +70,24 @@ def prepare_data(config: RunConfig, run: RunDir, *, base_dir: Path) -> DataCard:
         with open_atomic(run.quarantine) as file:
             quarantine = Quarantine(file)
             tallies = collect(config.data, base_dir, samples, quarantine, flags=flags, turns=turns)
-            kept, repeats = without_repeats(samples, config.data, tallies, quarantine)
+            unlike = without_repeats(samples, config.data, tallies, quarantine)
         reasons = quarantine.reasons.counts()
         for tally in tallies:
             refuse_unmatched_fields(tally, base_dir)
             _refuse_without_samples(tally, run)
         _refuse_bad_data(tallies, reasons, config.data, run)
-        assignment = assign_parts([samples.items[index] for index in kept], config.data.split)
-        chosen = _Chosen(kept, assignment, _new_names(samples, kept, tallies))
-        for index, first in contradictions(samples, kept):
+        assignment = assign_parts([samples.items[index] for index in unlike.kept], config.data.split)
+        names = _new_names(samples, unlike.kept, tallies)
+        chosen = _Chosen(unlike.kept, assignment, names, unlike.untaught)
+        for index, first in contradictions(samples, unlike.kept):
             detail = f"another reply to the same conversation as {samples.name(first)}"
             flags.add("contradiction", f"{samples.name(index)}: {detail}")
         num_pruned = _write_parts(samples, chosen, run)
         card = _card(samples, chosen, tallies, num_pruned).model_copy(
             update={
                 "reasons": reasons,
-                "repeats": repeats,
+                "repeats": unlike.repeats,
+                "untaught_turns": sum(map(len, unlike.untaught.values())),
                 "turns": turns.counts(),
                 "flags": flags.counts(),
                 "leaks": _leaks(samples, chosen, config.data, run),
@@ -119,8 +125,14 @@ def _write_parts(samples: Samples, chosen: _Chosen, run: RunDir) -> int:
             item = samples.items[index]
             visible = set(visible_tools(part, item.offered, held_out)) if held_out else set(item.offered)
             text = samples.line(index)
-            if index in chosen.names or len(visible) < len(set(item.offered)):
+            untaught = chosen.untaught.get(index, ())
+            if index in chosen.names or untaught or len(visible) < len(set(item.offered)):
                 value = json.loads(text)
+                taught = [
+                    turn for turn in value["messages"] if turn["role"] == "assistant" and turn.get("learned", True)
+                ]
+                for place in untaught:
+                    taught[place]["learned"] = False
                 value["id"] = chosen.names.get(index, value["id"])
                 tools = [tool for tool in value["tools"] if tool["function"]["name"] in visible]
                 num_pruned += len(value["tools"]) - len(tools)

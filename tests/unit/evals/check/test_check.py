@@ -91,6 +91,33 @@ def test_a_template_that_drops_tools_is_not_ready(config: RunConfig, tmp_path: P
     assert any(reason.startswith("tools_dropped") for reason in card.not_ready), card.not_ready
 
 
+def test_beginnings_that_the_template_teaches_nowhere_else_are_warned_of(
+    config: RunConfig, tmp_path: Path, model_folder: Path
+) -> None:
+    opening = "'<|im_start|>assistant\\n<think>\\n\\n</think>\\n\\n'"
+    rewriting = (
+        "{{ tools | tojson if tools else '' }}{% for m in messages %}{% if m.role == 'assistant' %}"
+        f"{{{{ {opening} if loop.last else '<|im_start|>assistant\\n' }}}}"
+        "{{ m.content + '<|im_end|>\\n' }}{% else %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}"
+        f"{{% endif %}}{{% endfor %}}{{% if add_generation_prompt %}}{{{{ {opening} }}}}{{% endif %}}"
+    )
+    base = tmp_path / "base"
+    shutil.copytree(model_folder, base)
+    (base / "chat_template.jinja").write_text(rewriting)
+    config = config.model_copy(update={"model": config.model.model_copy(update={"base": str(base)})})
+    said = [({"role": "user", "content": city}, {"role": "assistant", "content": f"In {city}."}) for city in CITIES]
+    rows = [
+        {"messages": [*turns, *end]} for turns in said for end in ((), ({"role": "user", "content": "?"}, turns[1]))
+    ]
+    write(tmp_path / "a.jsonl", rows)
+    card = check_data(config, check_dir(config), base_dir=tmp_path)
+    assert card.data is not None
+    assert card.data.repeats["beginning"].count == len(CITIES)
+    warned = [text for text in card.warnings if "the chat template rewrites them" in text]
+    learned = card.data.parts["train"]
+    assert warned[0].startswith(f"model.base: {learned} earlier turns of train are not learned"), card.warnings
+
+
 def test_a_missing_file_is_not_ready(config: RunConfig, tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").unlink()
     card = check_data(config, check_dir(config), base_dir=tmp_path)
