@@ -12,7 +12,7 @@ from orchestrator.config.schema import RunConfig
 from orchestrator.core import progress
 from orchestrator.core.interrupt import end_of_work, interrupt_once
 from orchestrator.core.process import make_parser, run_guarded, set_environment_defaults
-from orchestrator.run.folder import locked, open_run, run_dir, run_stage
+from orchestrator.run.folder import locked, open_run, run_dir, run_stage, with_template_date
 from orchestrator.run.paths import RunDir, StageName
 
 
@@ -78,8 +78,9 @@ def run_job(
         )
         add_options(parser)
         given = vars(parser.parse_args(arguments))
-        config = scene.settle(load_config(given.pop("config"), given.pop("overrides")))
-        with locked(scene.folder(config)):  # opening writes, and a run that another process holds must stay as it is
+        settled = scene.settle(load_config(given.pop("config"), given.pop("overrides")))
+        with locked(scene.folder(settled)):  # opening writes, and a run that another process holds must stay as it is
+            config = with_template_date(settled)
             run = scene.open(config)
             log = run.log
             with _warnings_in(log):

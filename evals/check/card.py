@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from datetime import date
 from typing import Literal, NamedTuple
 
 from evals.stats.data_card import (
@@ -28,6 +29,7 @@ MAX_ROWS: Mapping[str, int] = {"Tools": 12, "Tags": 12}
 
 ParityProblemCode = Literal[
     "prompt_differs",
+    "served_prompt_differs",
     "mask_wrong",
     "tools_dropped",
     "tool_calls_dropped",
@@ -41,6 +43,7 @@ ParityProblemCode = Literal[
 
 FIXES: dict[ParityProblemCode, str] = {
     "prompt_differs": "Remove the sample, or use a base whose chat template shows earlier turns alike",
+    "served_prompt_differs": "Remove the sample, or use a base whose chat template renders it alike",
     "mask_wrong": "Remove the folder data/tokens of the run, so that the data is tokenised again",
     "tools_dropped": "Use a base whose chat template shows the offered tools",
     "tool_calls_dropped": "Use a base whose chat template shows tool calls",
@@ -66,9 +69,11 @@ class ParityCard(Record):
 
     `prompts` samples of every kind had their evaluation prompt compared with their training tokens; `calls` gold calls
     were rendered, decoded and parsed, `serving_calls` of them also by vLLM's `serving_parser` (None where it could not
-    be asked; `serving_note` says why). `base_template_differs` of the prompts render differently with the base's own
-    chat template: serve with the adapter's `chat_template.jinja`. `problems` holds the first of each code,
-    `num_problems` counts all.
+    be asked; `serving_note` says why). `served_prompts` prompts were compared with what vLLM's server code renders
+    (`rendering_note` says why none was). `base_template_differs` of the prompts render differently with the
+    base's own chat template: serve with the adapter's `chat_template.jinja`. `template_date` is the date that the
+    template shows in all of them, None where it shows none. `problems` holds the first of each code, `num_problems`
+    counts all.
     """
 
     prompts: int
@@ -77,7 +82,10 @@ class ParityCard(Record):
     serving_parser: str | None
     serving_calls: int
     serving_note: str | None = None
+    served_prompts: int = 0
+    rendering_note: str | None = None
     base_template_differs: int
+    template_date: date | None = None
     num_problems: int
     problems: tuple[ParityProblem, ...]
 
@@ -210,15 +218,25 @@ def show_parity(card: ParityCard) -> None:
         if card.serving_parser
         else card.serving_note or "no serving parser was asked"
     )
+    rendered = (
+        f"vLLM's server code rendered {card.served_prompts:,} of the prompts itself"
+        if card.rendering_note is None
+        else card.rendering_note
+    )
     say(
         f"\nParity: {card.prompts:,} prompts ({kinds}) compared token by token with what is trained on; "
-        f"{card.calls:,} calls rendered, decoded and parsed again; {served}. "
+        f"{card.calls:,} calls rendered, decoded and parsed again; {served}; {rendered}. "
         + (f"{card.num_problems:,} problems." if card.num_problems else "No problem.")
     )
     if card.base_template_differs:
         say(
             f"{card.base_template_differs:,} of the prompts differ in the base's own chat template: "
             "serve adapters with the chat_template.jinja beside them."
+        )
+    if card.template_date is not None:
+        say(
+            f"The chat template shows a date: {card.template_date} in training, in evaluation and in the template "
+            "beside each adapter (model.template_date)."
         )
     for problem in card.problems:
         say(f"  {problem.code}: {problem.sample_id}: {problem.detail}")

@@ -12,7 +12,14 @@ from evals.judge.second_opinion import judge_model
 from orchestrator.config.evaluation import JudgeConfig
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import InputError
-from orchestrator.models.base import BaseWeights, base_folder, empty_base, load_frozen_base, load_tokenizer
+from orchestrator.models.base import (
+    BaseWeights,
+    base_folder,
+    base_tokenizer,
+    empty_base,
+    load_frozen_base,
+    load_tokenizer,
+)
 from orchestrator.models.start import require_start
 from orchestrator.models.targets import require_targets
 from orchestrator.multi_lora.base_checks import decoder_and_head, require_causal_rows, require_steady_positions
@@ -41,7 +48,7 @@ def base_findings(config: RunConfig, *, longest: int) -> Iterator[Finding]:
         return
     yield from _architecture(model, "model.base")
     known = model.get_input_embeddings().num_embeddings
-    tokens = len(load_tokenizer(folder, trust_remote_code=config.model.trust_remote_code))
+    tokens = len(base_tokenizer(config.model))
     if tokens > known:
         what = f"the tokenizer has {tokens:,} tokens and the base has embeddings of only {known:,}"
         yield fatal(what, where="model.base", fix="Use the tokenizer that the base was trained with")

@@ -19,7 +19,7 @@ from orchestrator.core.records import Sample
 from orchestrator.core.text import counted
 from orchestrator.data.card import LeftOut
 from orchestrator.data.tokens.tokenize import tokenize_samples
-from orchestrator.models.base import base_folder, compute_dtype, load_settings, load_tokenizer
+from orchestrator.models.base import base_folder, base_tokenizer, compute_dtype, load_settings
 from orchestrator.run.cluster import cluster_address, local_capacity
 from orchestrator.run.paths import RunDir
 
@@ -39,7 +39,7 @@ class _Turn(NamedTuple):
 def engine_findings(config: RunConfig, folder: RunDir, suites: Sequence[Case]) -> Iterator[Finding]:
     """Everything that concerns the lengths of prompts and replies, and how calls are read in these."""
     base, trusts = base_folder(config.model), config.model.trust_remote_code
-    tokenizer = load_tokenizer(base, trust_remote_code=trusts)
+    tokenizer = base_tokenizer(config.model)
     try:
         reply_format_of(config.eval.reply_format, str(tokenizer.chat_template))
     except InputError as error:

@@ -5,7 +5,8 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice, pairwise
+from itertools import chain, islice, pairwise, takewhile
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -16,13 +17,14 @@ from evals.check.card import FIXES, ParityCard, ParityProblem, ParityProblemCode
 from orchestrator.chat.formats import REPLY_FORMATS, reply_format_of
 from orchestrator.chat.formats.reply import ServedReply, clip
 from orchestrator.chat.parse import parse_reply
-from orchestrator.chat.rendering import ChatFormat, RowLeftOut, Span, chat_format, plain_tools, render_prompt
-from orchestrator.chat.serving import ServingReader, serving_reader
-from orchestrator.chat.template import own_template
+from orchestrator.chat.rendering import ChatFormat, Span, chat_format, render_prompt
+from orchestrator.chat.serving import ServingReader, ServingRenderer, serving_reader, serving_renderer
+from orchestrator.chat.template import dated_template, own_template, written_date
+from orchestrator.chat.template_input import RowLeftOut, plain_tools
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import ConfigError, DataError, EvaluationError
 from orchestrator.core.files import digest_of, parse_line, read_jsonl, write_text_atomic
-from orchestrator.core.records import SAMPLE_KINDS, FunctionCall, FunctionSpec, JsonObject, Message, Sample, ToolSpec
+from orchestrator.core.records import SAMPLE_KINDS, FunctionCall, FunctionSpec, Message, Sample, ToolCall, ToolSpec
 from orchestrator.data.card import LeftOut
 from orchestrator.data.tokens.store import (
     LedgerRow,
@@ -33,11 +35,14 @@ from orchestrator.data.tokens.store import (
     tokens_folder,
 )
 from orchestrator.data.tokens.tokenize import IGNORED, tokenize_samples
-from orchestrator.models.base import base_folder, load_tokenizer
+from orchestrator.models.base import base_folder, base_tokenizer
 from orchestrator.run.folder import package_versions
 from orchestrator.run.paths import RunDir, SplitName
 
 PROMPTS_A_KIND = 32
+SHOWN_BEFORE = 20
+"""Characters that are shown before the first that differs."""
+_NO_THOUGHTS = {"reasoning_content": None}
 ROWS_AT_ONCE = 512
 
 
@@ -77,8 +82,9 @@ def check_parity(config: RunConfig, run: RunDir, *, with_serving_parser: bool = 
         DataError: If the stored tokens are not those of the split files.
     """
     folder = base_folder(config.model)
-    tokenizer = load_tokenizer(folder, trust_remote_code=config.model.trust_remote_code)
-    base = own_template(AutoTokenizer.from_pretrained(folder, trust_remote_code=config.model.trust_remote_code))
+    tokenizer = base_tokenizer(config.model)
+    own = AutoTokenizer.from_pretrained(folder, trust_remote_code=config.model.trust_remote_code)
+    base = dated_template(own_template(own), config.model.template_date)
     tokens = tokens_digest(config, run, tokenizer, ("train", "val", "test"))
     digest = digest_of(tokens, base, config.eval.reply_format, with_serving_parser, package_versions())
     path = run.root / "data" / "tokens" / "parity.json"
@@ -88,6 +94,8 @@ def check_parity(config: RunConfig, run: RunDir, *, with_serving_parser: bool = 
             return parse_line(json.dumps(stored["card"]), ParityCard, where=str(path))
     form = chat_format(tokenizer, thinking=config.data.thinking)
     check = _Check(form, replace(form, template=base))
+    if with_serving_parser:
+        check.ask_server_to_render(folder, trust_remote_code=config.model.trust_remote_code)
     try:
         check.reply_format = reply_format_of(config.eval.reply_format, form.template)
     except ConfigError as error:
@@ -109,6 +117,9 @@ class _Check:
     """Why there is no format: data without calls needs none."""
     serving: ServingReader | None = None
     serving_name: str | None = None
+    render_served: ServingRenderer | None = None
+    rendering_note: str | None = "vLLM's server code was not asked for prompts"
+    served_prompts: int = 0
     problems: dict[ParityProblemCode, ParityProblem] = field(default_factory=dict)
     num_problems: int = 0
     calls: int = 0
@@ -138,10 +149,22 @@ class _Check:
             serving_parser=self.serving_name if self.serving else None,
             serving_calls=self.serving_calls,
             serving_note=note,
+            served_prompts=self.served_prompts,
+            rendering_note=self.rendering_note,
             base_template_differs=base_differs,
+            template_date=written_date(self.form.template),
             num_problems=self.num_problems,
             problems=tuple(self.problems.values()),
         )
+
+    def ask_server_to_render(self, base: Path, *, trust_remote_code: bool) -> None:
+        """Load vLLM's rendering of requests, or note why that is not possible."""
+        try:
+            render = serving_renderer(base, self.form, trust_remote_code=trust_remote_code)
+        except (ImportError, EvaluationError) as error:
+            self.rendering_note = f"vLLM's server code could not be asked for prompts: {error}"
+        else:
+            self.render_served, self.rendering_note = render, None
 
     def _ask_server(self) -> str | None:
         """Load vLLM's parser; returns why that was not possible."""
@@ -239,8 +262,26 @@ class _Check:
                 )
             if fault := self._mask_fault(row, span, prompt):
                 self._add("mask_wrong", sample.id, f"{where}: {fault}")
-            differs = differs or _prompt_text(form, before, sample) != _prompt_text(self.base_form, before, sample)
+            text = _prompt_text(form, before, sample)
+            differs = differs or text != _prompt_text(self.base_form, before, sample)
+            if text is not None and (fault := self._served_fault(before, sample, text)):
+                self._add("served_prompt_differs", sample.id, f"{where}: {fault}")
         return differs
+
+    def _served_fault(self, before: Sequence[Message], sample: Sample, prompt: str) -> str | None:
+        """How the prompt that a server would render is another."""
+        if self.render_served is None:
+            return None
+        self.served_prompts += 1
+        shown = [message if self.form.thinking else message.model_copy(update=_NO_THOUGHTS) for message in before]
+        try:
+            served = self.render_served(shown, sample.tools)
+        except EvaluationError as error:
+            return error.what
+        if served == prompt:
+            return None
+        begin = max(0, _num_same(served, prompt) - SHOWN_BEFORE)
+        return f"vllm serve renders {clip(served[begin:])} where training has {clip(prompt[begin:])}"
 
     def _mask_fault(self, row: ParityRow, span: Span, prompt: list[int]) -> str | None:
         reply, form = row.ids[span.start : span.end], self.form
@@ -253,6 +294,11 @@ class _Check:
         return f"what is learned lacks the text {clip(said)}" if plain == said and said not in text else None
 
 
+def _num_same(one: str, other: str) -> int:
+    """With how many equal characters two texts begin."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+
+
 def _prompt_text(form: ChatFormat, before: Sequence[Message], sample: Sample) -> str | None:
     try:
         return form.text(form.plain(before), plain_tools(sample.tools), prompt=True)
@@ -262,24 +308,25 @@ def _prompt_text(form: ChatFormat, before: Sequence[Message], sample: Sample) ->
 
 def _dropped(form: ChatFormat, code: ParityProblemCode) -> list[str]:
     """What of a conversation with this part does not appear in its text. A template that refuses it drops nothing."""
-    ask: JsonObject = {"role": "user", "content": "What is it like?"}
-    function = {"name": "orchard_lantern", "arguments": {"meadow_key": "harbour_value"}}
-    call: JsonObject = {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": function}]}
-    called = [ask, call, {"role": "tool", "name": "orchard_lantern", "content": "glacier_result"}]
+    ask = Message(role="user", content="What is it like?")
+    call = ToolCall(function=FunctionCall(name="orchard_lantern", arguments={"meadow_key": "harbour_value"}))
+    result = Message(role="tool", name="orchard_lantern", content="glacier_result")
+    called = (ask, Message(role="assistant", tool_calls=(call,)), result)
     parameters = {"type": "object", "properties": {"meadow_key": {"type": "string"}}}
     tool = FunctionSpec(name="orchard_lantern", description="copper_description", parameters=parameters)
     of_tool = {"orchard_lantern": "tools", "copper_description": "descriptions", "meadow_key": "parameters of tools"}
     of_call = {"orchard_lantern": "tool calls", "meadow_key": "arguments", "harbour_value": "values of arguments"}
-    probes: dict[str, tuple[list[JsonObject], dict[str, str]]] = {
-        "system_dropped": ([{"role": "system", "content": "violet_system"}, ask], {"violet_system": "system messages"}),
-        "tools_dropped": ([ask], of_tool),
+    system = Message(role="system", content="violet_system")
+    probes: dict[str, tuple[tuple[Message, ...], dict[str, str]]] = {
+        "system_dropped": ((system, ask), {"violet_system": "system messages"}),
+        "tools_dropped": ((ask,), of_tool),
         "tool_calls_dropped": (called, of_call),
         "tool_results_dropped": (called, {"glacier_result": "tool results"}),
     }
     messages, words = probes[code]
-    offered = [ToolSpec(function=tool).model_dump(mode="json")] if code == "tools_dropped" else None
+    offered = plain_tools((ToolSpec(function=tool),)) if code == "tools_dropped" else None
     try:
-        text = form.text(messages, offered, prompt=True)
+        text = form.text(form.plain(messages), offered, prompt=True)
     except RowLeftOut:
         return []
     return [what for word, what in words.items() if word not in text]

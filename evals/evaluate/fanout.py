@@ -31,7 +31,7 @@ from orchestrator.core.progress import bar, say
 from orchestrator.core.records import BASE_ADAPTER_ID, AdapterRecord, Sample
 from orchestrator.core.text import counted
 from orchestrator.models.adapters import load_adapter, read_adapter
-from orchestrator.models.base import BaseWeights, base_folder, base_sha256, load_tokenizer
+from orchestrator.models.base import BaseWeights, base_folder, base_sha256, base_tokenizer
 from orchestrator.run.paths import RunDir
 
 NOTHING: Mapping[str, AdapterError] = {}
@@ -56,7 +56,7 @@ def evaluate_run(
     folder = base_folder(config.model)
     if config.eval.judge is not None:
         base_folder(judge_model(config.eval.judge))  # a missing judge is reported before anything is asked
-    tokenizer = load_tokenizer(folder, trust_remote_code=config.model.trust_remote_code)
+    tokenizer = base_tokenizer(config.model)
     reply_format = reply_format_of(config.eval.reply_format, tokenizer.chat_template)
     cases = collect_cases(config, run)
     prompts = _render(config, tokenizer, cases)
@@ -261,7 +261,7 @@ def _ask_judge(
         ModelNotFoundError: If there is no such model.
         EvaluationError: If engines break one after the other.
     """
-    model = judge_model(judge)
+    model = judge_model(judge).model_copy(update={"template_date": config.model.template_date})
     prompts = _judge_prompts(run, model, cases, scored)
     asked = {key: found for key, found in prompts.items() if found}
     if not asked:
@@ -295,7 +295,7 @@ def _ask_judge(
 def _judge_prompts(
     run: RunDir, model: ModelConfig, cases: Sequence[Case], scored: Sequence[Scores]
 ) -> dict[str, list[Prompt]]:
-    tokenizer = load_tokenizer(base_folder(model), trust_remote_code=model.trust_remote_code)
+    tokenizer = base_tokenizer(model)
     return {
         scores.adapter_id: [
             Prompt(asked.case_id, render_prompt(tokenizer, asked.messages, ()))

@@ -103,9 +103,9 @@ def _require_own_replies(run: RunDir, adapter_id: str) -> None:
 def _reply_format(config: RunConfig) -> str:
     if config.eval.reply_format != "auto":
         return config.eval.reply_format
-    from orchestrator.models.base import base_folder, load_tokenizer
+    from orchestrator.models.base import base_tokenizer
 
-    tokenizer = load_tokenizer(base_folder(config.model), trust_remote_code=config.model.trust_remote_code)
+    tokenizer = base_tokenizer(config.model)
     return reply_format_of(config.eval.reply_format, str(tokenizer.chat_template))
 
 

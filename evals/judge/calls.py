@@ -90,7 +90,7 @@ def _parse_problem(reply: ParsedReply) -> Problem:
 
 
 def _schemas(tools: Sequence[ToolSpec]) -> dict[str, JsonObject]:
-    return {tool.function.name: tool.function.parameters for tool in reversed(tools)}
+    return {tool.function.name: tool.function.arguments_schema for tool in reversed(tools)}
 
 
 def _offered_names(original_names: Mapping[str, str]) -> dict[str, str]:

@@ -73,7 +73,7 @@ def scene_of(case: Case, limit: int | None = None) -> Scene:
 
 def signature(tool: ToolSpec) -> str:
     """A tool as `name(city: string, unit?: string)`; a question mark stands after what may be left out."""
-    parameters = tool.function.parameters
+    parameters = tool.function.arguments_schema
     properties, required = parameters.get("properties"), parameters.get("required")
     needed = set(map(str, required)) if isinstance(required, list) else set()
     listed = properties.items() if isinstance(properties, dict) else ()

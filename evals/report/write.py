@@ -112,7 +112,8 @@ def _serve_command(config: RunConfig, inputs: ReportInputs, chosen_id: str | Non
         return None
     on_cpu, temperature = engine.device == "cpu", config.eval.temperature
     as_scored = Scored(engine.base, engine.reply_format, on_cpu, engine.dtype, temperature)
-    return serve_command(record.id, inputs.run.adapter(record.id).resolve(), record.r, as_scored)
+    folder = inputs.run.adapter(record.id).resolve()
+    return serve_command(record.id, folder, record.r, as_scored, content_format=record.content_format)
 
 
 def _further_comparisons(

@@ -42,7 +42,7 @@ def parse_reply(text: str, *, format: str = "hermes", tools: Sequence[ToolSpec] 
     U+FFFD. The time is linear in the text.
     """
     thinking, rest = split_thinking(text, format=format)
-    found = REPLY_FORMATS[format].read(rest, {tool.function.name: tool.function.parameters for tool in tools})
+    found = REPLY_FORMATS[format].read(rest, {tool.function.name: tool.function.arguments_schema for tool in tools})
     return ParsedReply(
         calls=found.calls,
         prose=without_lone_surrogates(found.prose.strip()),

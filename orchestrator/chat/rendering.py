@@ -12,31 +12,26 @@ from functools import lru_cache
 from itertools import chain
 from typing import Any, NamedTuple
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
-from transformers.utils.chat_template_utils import render_jinja_template
 
 from orchestrator.chat.formats.reply import THINK_TAGS
 from orchestrator.chat.parse import CALL_TAGS
 from orchestrator.chat.template import is_marked, stop_token_ids
+from orchestrator.chat.template_input import (
+    RowLeftOut,
+    Wants,
+    plain_messages,
+    plain_tools,
+    rendered,
+    template_wants,
+)
 from orchestrator.core.errors import InputError
-from orchestrator.core.records import JsonObject, LeftOutReason, Message, Sample, ToolSpec
+from orchestrator.core.records import JsonObject, Message, Sample, ToolSpec
 
 _CALL_TAG = re.compile("|".join(map(re.escape, CALL_TAGS)))
 _REPLY_TAG = re.compile("|".join(map(re.escape, (*CALL_TAGS, *chain(*THINK_TAGS)))))
 _TAIL_TOKENS = 64
 """How far back from the end of a prompt an added token is looked for."""
-_TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
-"""What a template raises on messages that it was not written for."""
-
-
-class RowLeftOut(Exception):
-    """A sample that this template cannot render faithfully. Caught where rows are collected."""
-
-    def __init__(self, reason: LeftOutReason, detail: str) -> None:
-        self.reason: LeftOutReason = reason
-        self.detail = detail
-        super().__init__(f"{reason}: {detail}")
 
 
 class RenderedTurn(NamedTuple):
@@ -71,7 +66,8 @@ class ChatFormat:
     """How one base renders conversations. Made by `chat_format`.
 
     Without `thinking` the assistant's reasoning is not rendered. `stop_ids` are the tokens at which vLLM ends a reply.
-    `control` finds, in JSON, the text of tokens that a tokenizer would read as structure.
+    `control` finds, in JSON, the text of tokens that a tokenizer would read as structure. `wants` is what the
+    template has to be given.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -81,6 +77,7 @@ class ChatFormat:
     stop_ids: frozenset[int]
     added_ids: frozenset[int]
     control: re.Pattern[str]
+    wants: Wants
 
     def text(self, messages: Sequence[JsonObject], tools: list[JsonObject] | None, *, prompt: bool) -> str:
         """The conversation as text, with the beginning of the assistant's next turn if `prompt`.
@@ -89,7 +86,7 @@ class ChatFormat:
             RowLeftOut: If the template raises an error.
         """
         settings = {"enable_thinking": self.thinking, "add_generation_prompt": prompt}
-        return _rendered(self.tokenizer, self.template, messages, tools, **settings)[0]
+        return rendered(self.tokenizer.special_tokens_map, self.template, messages, tools, **settings)[0]
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text of this template."""
@@ -109,28 +106,7 @@ class ChatFormat:
 
     def plain(self, messages: Sequence[Message]) -> list[JsonObject]:
         """Messages as a template takes them."""
-        return _plain(messages, thinking=self.thinking)
-
-
-def _plain(messages: Sequence[Message], *, thinking: bool) -> list[JsonObject]:
-    dropped = {"learned"} if thinking else {"learned", "reasoning_content"}
-    return [message.model_dump(mode="json", exclude_none=True, exclude=dropped) for message in messages]
-
-
-def _rendered(
-    tokenizer: PreTrainedTokenizerBase,
-    template: str,
-    messages: Sequence[JsonObject],
-    tools: list[JsonObject] | None,
-    **settings: bool,
-) -> tuple[str, list[tuple[int, int]]]:
-    """A conversation as text, and where the parts stand that the template marks as the assistant's."""
-    names = tokenizer.special_tokens_map
-    try:
-        texts, marks = render_jinja_template([messages], tools=tools, chat_template=template, **names, **settings)
-    except _TEMPLATE_ERRORS as error:
-        raise RowLeftOut("template_refuses", f"the chat template refuses it: {str(error)[:200]}") from None
-    return texts[0], marks[0] if marks else []
+        return plain_messages(messages, self.wants, thinking=self.thinking)
 
 
 def render_prompt(
@@ -147,18 +123,14 @@ def render_prompt(
     Raises:
         InputError: If the template raises an error.
     """
-    plain, template = _plain(messages, thinking=thinking), str(tokenizer.chat_template)
+    plain = plain_messages(messages, template_wants(tokenizer), thinking=thinking)
+    names, template = tokenizer.special_tokens_map, str(tokenizer.chat_template)
     settings = {"enable_thinking": thinking, "add_generation_prompt": True}
     try:
-        text = _rendered(tokenizer, template, plain, plain_tools(tools), **settings)[0]
+        text = rendered(names, template, plain, plain_tools(tools), **settings)[0]
     except RowLeftOut as problem:
         raise InputError(f"a prompt cannot be rendered: {problem.detail}", where=str(tokenizer.name_or_path)) from None
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-
-def plain_tools(tools: Sequence[ToolSpec]) -> list[JsonObject] | None:
-    """Tools as a template takes them: None where there is none."""
-    return [tool.model_dump(mode="json") for tool in tools] or None
 
 
 def chat_format(tokenizer: PreTrainedTokenizerBase, *, thinking: bool) -> ChatFormat:
@@ -182,6 +154,7 @@ def chat_format(tokenizer: PreTrainedTokenizerBase, *, thinking: bool) -> ChatFo
         stop_ids=stop_token_ids(tokenizer),
         added_ids=frozenset(added),
         control=re.compile(r"(?!)"),
+        wants=template_wants(tokenizer),
     )
     names = {token.content for token in added.values() if token.special} | set(tokenizer.all_special_tokens)
     names |= {str(tokenizer.convert_ids_to_tokens(token)) for token in form.stop_ids}
@@ -238,7 +211,7 @@ def render_row(form: ChatFormat, messages: Sequence[Message], tools: Sequence[To
     """
     plain, offered = form.plain(messages), plain_tools(tools)
     settings = {"enable_thinking": form.thinking, "return_assistant_tokens_mask": form.is_marked}
-    text, marks = _rendered(form.tokenizer, form.template, plain, offered, **settings)
+    text, marks = rendered(form.tokenizer.special_tokens_map, form.template, plain, offered, **settings)
     places = [place for place, message in enumerate(messages) if message.role == "assistant" and message.learned]
     turns: list[RenderedTurn] = []
     for place in filter(None, places):  # evaluation asks for nothing before the first message
@@ -347,51 +320,3 @@ def _num_prompt_tokens(form: ChatFormat, text: str, encoding: Any, ids: list[int
 @lru_cache(maxsize=1024)
 def _tail_ids(form: ChatFormat, text: str) -> tuple[int, ...]:
     return tuple(form.encode(text))
-
-
-_ASKED, _SAID, _THOUGHT = "orchard", "lantern", "meadow"
-"""Words that no template writes by itself."""
-_ADD_STOP = "Add the id of its end-of-turn token to eos_token_id in the model's generation_config.json"
-_FAULTS: dict[LeftOutReason, tuple[str, str]] = {
-    "no_end_of_turn": ("the chat template ends the assistant's turn with no token at which vLLM stops", _ADD_STOP),
-    "prompt_differs": (
-        "the chat template begins the assistant's turn differently from the prompt that asks for it",
-        "Use a base whose template begins the assistant's turn with the prompt for it",
-    ),
-}
-
-
-def prove_template(form: ChatFormat) -> None:
-    """Check that training on an answer trains that answer and its end-of-turn token, and nothing of the prompt.
-
-    Raises:
-        InputError: If a conversation does not begin with the prompt that evaluation sends, the assistant's turn ends
-            with something at which vLLM does not stop, or thoughts are to be kept and the template drops them.
-    """
-    thought = _THOUGHT if form.thinking else None
-    pair = (Message(role="user", content=_ASKED), Message(role="assistant", content=_SAID, reasoning_content=thought))
-    for text in (*_learned_texts(form, pair), *_learned_texts(form, pair * 2)):
-        _, found, after = text.partition(_SAID)
-        if _ASKED in text or not found or after.strip():
-            ending = (after if found else text).strip()[:60]
-            what = f"the chat template ends the assistant's turn with {ending!r}, and vLLM does not stop there"
-            stops = ", ".join(repr(form.tokenizer.convert_ids_to_tokens(token)) for token in sorted(form.stop_ids))
-            raise _bad_template(form, f"{what} but at {stops}", _ADD_STOP)
-        if thought and thought not in text:
-            fix = "Set data.reasoning to drop, or use a base whose template shows reasoning_content"
-            raise _bad_template(form, "data.reasoning is keep, and the chat template drops thoughts", fix)
-
-
-def _learned_texts(form: ChatFormat, messages: tuple[Message, ...]) -> list[str]:
-    try:
-        row = render_row(form, messages, ())
-        encoding = form.encode_batch([row.text])[0]
-        spans = learned_spans(form, row, encoding)
-    except RowLeftOut as problem:
-        what, fix = _FAULTS.get(problem.reason, (problem.detail, "Use an instruction-tuned model as model.base"))
-        raise _bad_template(form, what, fix) from None
-    return form.decode_batch([encoding.ids[span.start : span.end - 1] for span in spans])
-
-
-def _bad_template(form: ChatFormat, what: str, fix: str) -> InputError:
-    return InputError(what, where=str(form.tokenizer.name_or_path), fix=fix)

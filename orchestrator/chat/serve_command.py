@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from orchestrator.chat.formats import REPLY_FORMATS
 from orchestrator.core.errors import AdapterError
-from orchestrator.core.records import Record
+from orchestrator.core.records import ContentFormat, Record
 
 SERVED_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Values that vLLM allows for `max_lora_rank`; time and memory grow with it."""
@@ -60,11 +60,14 @@ def smallest_served_rank(ranks: Sequence[int]) -> int | None:
     return next(served for served in SERVED_RANKS if served >= max(ranks))
 
 
-def serve_command(adapter_id: str, folder: Path, rank: int, scored: Scored) -> ServeCommand:
+def serve_command(
+    adapter_id: str, folder: Path, rank: int, scored: Scored, *, content_format: ContentFormat | None = None
+) -> ServeCommand:
     """The command that gives clients of the OpenAI API the replies that were scored.
 
-    `folder` holds the adapter in PEFT format and the chat template. The base is served beside it, as `base`. Clients
-    that name no temperature get that of the evaluation; the base's own sampling settings are left out, as there.
+    `folder` holds the adapter in PEFT format and the chat template, which is served with `content_format`. The base is
+    served beside it, as `base`. Clients that name no temperature get that of the evaluation; the base's own sampling
+    settings are left out, as there.
 
     Raises:
         AdapterError: If vLLM allows no such rank.
@@ -72,6 +75,7 @@ def serve_command(adapter_id: str, folder: Path, rank: int, scored: Scored) -> S
     words = [*(_ON_CPU if scored.on_cpu else _ON_GPU), scored.base, "--served-model-name", "base"]
     words += ["--enable-lora", "--max-lora-rank", str(smallest_served_rank([rank]))]
     words += ["--lora-modules", f"{adapter_id}={folder}", "--chat-template", str(folder / TEMPLATE)]
+    words += ["--chat-template-content-format", content_format] if content_format is not None else []
     parser, note = REPLY_FORMATS[scored.reply_format].vllm_parser, None
     if parser is not None:
         words += ["--enable-auto-tool-choice", "--tool-call-parser", parser]

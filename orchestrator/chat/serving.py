@@ -1,17 +1,24 @@
-"""vLLM's own tool-call parsers: what would a client of `vllm serve` get for a reply?"""
+"""What `vllm serve` makes of a request, by vLLM's own code: the prompt that it renders, the reply that it reads."""
 
+import json
 import logging
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+from orchestrator.chat.call_ids import with_call_ids
 from orchestrator.chat.formats import CONFIG_KEY
 from orchestrator.chat.formats.reply import ServedReply, without_lone_surrogates
-from orchestrator.chat.rendering import plain_tools
+from orchestrator.chat.rendering import ChatFormat
+from orchestrator.chat.template import served_template
+from orchestrator.chat.template_input import plain_tools
 from orchestrator.core.errors import EvaluationError
-from orchestrator.core.records import ToolSpec
+from orchestrator.core.records import JsonObject, Message, ToolSpec
 
 _ERROR_CHARS = 300
 
+ServingRenderer = Callable[[Sequence[Message], Sequence[ToolSpec]], str]
+"""From a conversation and the offered tools to the prompt that the model would get."""
 
 ServingReader = Callable[[str, Sequence[ToolSpec]], ServedReply]
 """From the text of a reply and the offered tools to what a client would get."""
@@ -64,6 +71,70 @@ def serving_reader(name: str, tokenizer: Any) -> ServingReader:
         return reply
 
     return read
+
+
+def serving_renderer(
+    base: Path, form: ChatFormat, *, trust_remote_code: bool
+) -> Callable[[Sequence[Message], Sequence[ToolSpec]], str]:
+    """A function from a conversation to the prompt that `vllm serve` renders for it, run as `serve_command` says.
+
+    `base` is the folder of the base. The request is that of a client of the OpenAI API: arguments are JSON texts, and
+    every call has an id. What the server would refuse raises EvaluationError.
+
+    Raises:
+        ImportError: If vLLM is not installed here.
+        EvaluationError: If vLLM does not know the base, or renders for it without a chat template.
+    """
+    logging.getLogger("vllm").setLevel(logging.ERROR)
+    from vllm.config import ModelConfig
+    from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+    from vllm.renderers.chat_utils import parse_chat_messages
+    from vllm.renderers.hf import resolve_chat_template_content_format, safe_apply_chat_template
+
+    logging.getLogger("vllm.renderers").setLevel(logging.CRITICAL + 1)
+    try:
+        settings = ModelConfig(model=str(base), trust_remote_code=trust_remote_code)
+    except Exception as error:  # the base may be of any kind, and what vLLM raises for it too
+        raise EvaluationError(f"vLLM cannot read the base ({_line(error)})", where=str(base)) from error
+    if settings.hf_config.model_type == _HARMONY:
+        raise EvaluationError("vllm serve renders this family without its chat template", where=str(base))
+
+    tokenizer, template = form.tokenizer, served_template(form.template, thinking=form.thinking)
+
+    def render(messages: Sequence[Message], tools: Sequence[ToolSpec]) -> str:
+        try:
+            request = ChatCompletionRequest.model_validate(_request(messages, tools))
+            offered = None if request.tools is None else [tool.model_dump() for tool in request.tools]
+            taken = {"given_format": form.wants.content or "auto", "tokenizer": tokenizer, "model_config": settings}
+            content = resolve_chat_template_content_format(template, offered, **taken)
+            conversation, _, _ = parse_chat_messages(request.messages, settings, content_format=content)
+            arguments = request.build_chat_params(template, "auto").get_apply_chat_template_kwargs()
+            arguments |= {"tools": offered, "tokenize": False}
+            return str(safe_apply_chat_template(settings, tokenizer, conversation, **arguments))
+        except Exception as error:  # the server's refusal is the answer that a client gets
+            raise EvaluationError(f"vllm serve refuses the request: {_line(error)}", where=str(base)) from error
+
+    return render
+
+
+_HARMONY = "gpt_oss"
+"""The type of models that vLLM renders by a library of their own."""
+
+
+def _request(messages: Sequence[Message], tools: Sequence[ToolSpec]) -> JsonObject:
+    """A conversation as a client sends it: what it was given before, and the tools as the data describes them."""
+    sent = [message.model_dump(mode="json", exclude={"learned"}) for message in with_call_ids(messages, "any")]
+    for message in sent:
+        if "tool_calls" in message and not message["content"]:
+            message["content"] = None  # as the server gave it
+        if thoughts := message.pop("reasoning_content", None):
+            message["reasoning"] = thoughts
+        for call in message.get("tool_calls", ()):
+            call["function"]["arguments"] = json.dumps(call["function"]["arguments"], ensure_ascii=False)
+    offered = [tool.model_dump(mode="json") for tool in tools]
+    for tool in offered:
+        tool["function"] = {key: value for key, value in tool["function"].items() if value is not None}
+    return {"model": "base", "messages": sent} | ({"tools": offered} if offered else {})
 
 
 def _line(error: Exception) -> str:

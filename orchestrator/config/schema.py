@@ -5,6 +5,7 @@ else. A profile replaces defaults, never what the user wrote.
 """
 
 import math
+from datetime import date
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -35,6 +36,11 @@ class ModelConfig(Section):
     (such as a T4) and float32 on a processor. Under float16 the loss is scaled, and adapters stay float32."""
     trust_remote_code: bool = False
     """Run Python code that comes with a hub model. Leave off unless you have read that code."""
+    template_date: Annotated[date, Field(examples=["2026-11-30"])] | None = Field(
+        default=None, exclude_if=lambda day: day is None
+    )
+    """The date that training, evaluation and serving show the model, where its chat template shows today's (Llama 3,
+    Mistral Small 3). None is the day on which the run was made, and stays so when the run resumes on another."""
 
 
 class LoraConfig(Section):

@@ -5,6 +5,7 @@ Each docstring names who produces the record and who consumes it. JSON field ord
 
 import math
 from collections.abc import Sequence
+from datetime import date
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
@@ -77,11 +78,26 @@ class Message(Record):
 
 
 class FunctionSpec(Record):
-    """A function's name, description and parameters (JSON Schema of an object)."""
+    """A function's name, description and parameters (JSON Schema of an object), with None for what was not given.
+
+    As JSON it has the fields that the request types of `vllm serve` have, which a chat template prints: a description
+    or parameters that are missing are null, and `strict` is there only if it was given.
+    """
 
     name: str = Field(min_length=1)
-    description: str = ""
-    parameters: JsonObject = Field(default_factory=lambda: {"type": "object", "properties": {}})
+    description: str | None = None
+    parameters: JsonObject | None = None
+    strict: bool | None = None
+
+    @property
+    def arguments_schema(self) -> JsonObject:
+        """JSON Schema of the arguments; that of an empty object where no parameters are given."""
+        return {"type": "object", "properties": {}} if self.parameters is None else self.parameters
+
+    @model_serializer(mode="wrap")
+    def _as_served(self, serialize: SerializerFunctionWrapHandler) -> JsonObject:
+        present: JsonObject = serialize(self)
+        return present if self.strict is not None else {key: present[key] for key in present if key != "strict"}
 
 
 class ToolSpec(Record):
@@ -113,6 +129,9 @@ class Sample(Record):
         present: JsonObject = serialize(self)
         return {key: value for key, value in present.items() if key not in ("original_names", "kind_inferred") or value}
 
+
+ContentFormat = Literal["string", "openai"]
+"""How `vllm serve` gives the texts of messages to a chat template: as they are, or each as a list of parts."""
 
 LeftOutReason = Literal[
     "too_long", "nothing_to_learn", "control_token_in_text", "prompt_differs", "no_end_of_turn", "template_refuses"
@@ -146,7 +165,9 @@ class AdapterRecord(Record):
     `id` is its name: that of the trial it came from, which `trial_id` names too. What it is, is `sha256`, the hash of
     `adapter_model.safetensors` and `adapter_config.json`; records of earlier versions have its first 16 digits as `id`.
     `init_from` names the adapter that its training started from, as `train.init_from` does; None: it started anew.
-    `trained_parameters` are the numbers in its tensors, `total_parameters` those and the base's; None: not counted.
+    `content_format` is that with which its chat template is served, None where any will do. `template_date` is the date
+    that the template shows, None where it shows none. `trained_parameters` are the numbers in its tensors,
+    `total_parameters` those and the base's; None: not counted.
     """
 
     id: str
@@ -161,6 +182,8 @@ class AdapterRecord(Record):
     trial_id: str | None = None
     source: str | None = None
     init_from: str | None = None
+    content_format: ContentFormat | None = None
+    template_date: date | None = None
     trained_parameters: int | None = None
     total_parameters: int | None = None
 

@@ -26,6 +26,8 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import load_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from orchestrator.chat.template import written_date
+from orchestrator.chat.template_input import template_wants
 from orchestrator.config.schema import LoraConfig
 from orchestrator.core.errors import AdapterError
 from orchestrator.core.files import digest_of, parse_line, write_text_atomic
@@ -135,10 +137,17 @@ def keep_adapter(
         init_from=trial.init_from,
         trained_parameters=trained,
         total_parameters=None if base_parameters is None else base_parameters + trained,
+        **template_facts(tokenizer),
     )
     write_text_atomic(partial / RECORD, record.model_dump_json(indent=2) + "\n")
     put_in_place(partial, run.adapter(record.id))
     return record
+
+
+def template_facts(tokenizer: PreTrainedTokenizerBase) -> JsonObject:
+    """What an adapter's record says of the chat template beside it."""
+    shown = written_date(str(tokenizer.chat_template))
+    return {"content_format": template_wants(tokenizer).content, "template_date": shown}
 
 
 def _num_parameters(weights: Path) -> int:

@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +22,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from orchestrator.chat.template import training_template
+from orchestrator.chat.template import dated_template, training_template
 from orchestrator.config.evaluation import PATHS_START
 from orchestrator.config.schema import ModelConfig
 from orchestrator.core.errors import InputError, ModelNotFoundError
@@ -78,8 +79,20 @@ def loadable_name(model: ModelConfig) -> str:
     return str(base_folder(model)) if is_local else model.base
 
 
-def load_tokenizer(folder: Path, *, trust_remote_code: bool) -> PreTrainedTokenizerBase:
-    """The base's tokenizer, with the chat template that renders both training and evaluation.
+def base_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
+    """The base's tokenizer (see `load_tokenizer`), with the run's date in its chat template.
+
+    Raises:
+        ModelNotFoundError: If the base is not there, or has no tokenizer that can be read.
+        InputError: If it has no chat template.
+    """
+    return load_tokenizer(base_folder(model), trust_remote_code=model.trust_remote_code, day=model.template_date)
+
+
+def load_tokenizer(folder: Path, *, trust_remote_code: bool, day: date | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder, with the chat template that renders both training and evaluation.
+
+    `day` is the date that a template shows which asks for today's; None: the clock's.
 
     Raises:
         ModelNotFoundError: If the folder holds none that can be read.
@@ -87,7 +100,7 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool) -> PreTrainedTokeni
     """
     with _readable(folder, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    tokenizer.chat_template = training_template(tokenizer)
+    tokenizer.chat_template = dated_template(training_template(tokenizer), day)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

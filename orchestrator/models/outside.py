@@ -24,8 +24,8 @@ from orchestrator.core.errors import AdapterError, AdapterNotFoundError
 from orchestrator.core.files import digest_of, write_text_atomic
 from orchestrator.core.progress import say
 from orchestrator.core.records import BASE_ADAPTER_ID, AdapterRecord, JsonObject
-from orchestrator.models.adapters import RECORD, SETTINGS, WEIGHTS, put_in_place, refuse_unsupported
-from orchestrator.models.base import base_folder, load_tokenizer
+from orchestrator.models.adapters import RECORD, SETTINGS, WEIGHTS, put_in_place, refuse_unsupported, template_facts
+from orchestrator.models.base import base_tokenizer
 from orchestrator.run.folder import brought_in
 from orchestrator.run.paths import RunDir
 
@@ -51,7 +51,7 @@ def bring_in(config: RunConfig, run: RunDir) -> dict[str, AdapterError]:
         shutil.rmtree(run.adapter(name))
     if not named:
         return {}
-    tokenizer = load_tokenizer(base_folder(config.model), trust_remote_code=config.model.trust_remote_code)
+    tokenizer = base_tokenizer(config.model)
     tokenizer.chat_template = served_template(str(tokenizer.chat_template), thinking=config.data.thinking)
     left_out = {}
     for name, source in named.items():
@@ -101,7 +101,8 @@ def _copy(name: str, source: str, folder: Path, run: RunDir, base: str, tokenize
         shutil.copyfile(folder / SETTINGS, partial / SETTINGS)
         _copy_weights(folder, partial)
         tokenizer.save_pretrained(partial)
-        record = _record(name, source, settings, digest_of(partial / WEIGHTS, partial / SETTINGS))
+        made = _record(name, source, settings, digest_of(partial / WEIGHTS, partial / SETTINGS))
+        record = made.model_copy(update=template_facts(tokenizer))
         write_text_atomic(partial / RECORD, record.model_dump_json(indent=2) + "\n")
         put_in_place(partial, run.adapter(name))
     finally:

@@ -11,7 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,6 +38,21 @@ def run_dir(config: RunConfig) -> RunDir:
 def check_dir(config: RunConfig) -> RunDir:
     """Where `check` works: a folder like a run's, in the run's own. Touches nothing."""
     return RunDir(run_dir(config).root / "check")
+
+
+def with_template_date(config: RunConfig) -> RunConfig:
+    """The configuration with the date that chat templates show: its own, that of the run in its folder, or today.
+
+    A run of an earlier version has none, and keeps the clock's.
+    """
+    if config.model.template_date is not None:
+        return config
+    stored = run_dir(config).config
+    day: date | None = datetime.now().astimezone().date()
+    if stored.is_file():
+        with suppress(ValueError):
+            day = RunConfig.model_validate_json(stored.read_text(encoding="utf-8")).model.template_date
+    return config.model_copy(update={"model": config.model.model_copy(update={"template_date": day})})
 
 
 def open_run(config: RunConfig) -> RunDir:

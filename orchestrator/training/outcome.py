@@ -11,7 +11,7 @@ from orchestrator.chat.template import served_template
 from orchestrator.core.files import parse_line, write_text_atomic
 from orchestrator.core.records import EvalPoint, Record, StopReason, TrialRecord, TrialStatus, reason_to_stop
 from orchestrator.models.adapters import keep_adapter
-from orchestrator.models.base import BaseWeights, base_folder, load_tokenizer
+from orchestrator.models.base import BaseWeights, base_folder, base_tokenizer
 from orchestrator.run.paths import RunDir
 from orchestrator.training.plan import TrainPlan
 
@@ -106,7 +106,7 @@ def keep_best(trial: TrainedTrial, run: RunDir, plan: TrainPlan, record: TrialRe
     if record.best_step is None or trial.best_checkpoint is None:
         return record
     folder = base_folder(plan.model)
-    tokenizer = load_tokenizer(folder, trust_remote_code=plan.model.trust_remote_code)
+    tokenizer = base_tokenizer(plan.model)
     tokenizer.chat_template = served_template(str(tokenizer.chat_template), thinking=plan.thinking)
     adapter = keep_adapter(
         trial.best_checkpoint,

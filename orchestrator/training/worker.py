@@ -15,7 +15,7 @@ from trl import SFTConfig, SFTTrainer
 
 from orchestrator.core.records import DIVERGED_LOSS, EvalPoint, JsonObject, reason_to_stop
 from orchestrator.models.adapters import fill_new, peft_config
-from orchestrator.models.base import base_folder, compute_dtype, load_frozen_base, load_tokenizer
+from orchestrator.models.base import base_folder, base_tokenizer, compute_dtype, load_frozen_base
 from orchestrator.training.plan import TrainPlan
 
 LOGS_PER_EVALUATION = 4
@@ -39,7 +39,7 @@ def train_worker(settings: dict[str, Any]) -> None:
             args=SFTConfig(**trainer_settings(plan), output_dir=output_dir),
             train_dataset=load_from_disk(plan.train_tokens),
             eval_dataset=load_from_disk(plan.val_tokens),
-            processing_class=load_tokenizer(folder, trust_remote_code=plan.model.trust_remote_code),
+            processing_class=base_tokenizer(plan.model),
             peft_config=peft_config(plan.lora),
             callbacks=[ReportToRay(patience=plan.train.early_stopping_patience)],
         )

@@ -236,7 +236,7 @@ def _validators(tools: Sequence[ToolSpec]) -> dict[str, BoundedSchema]:
         name = tool.function.name
         if name in validators:
             raise RowRejected(Reason.DUPLICATE_TOOL, f"the tool {name[:80]!r} is offered twice")
-        validator = schema_validator(json.dumps(tool.function.parameters, sort_keys=True))
+        validator = schema_validator(json.dumps(tool.function.arguments_schema, sort_keys=True))
         if isinstance(validator, str):
             raise RowRejected(Reason.INVALID_TOOL_SCHEMA, f"the schema of {name[:80]!r}: {validator}")
         validators[name] = validator
@@ -361,9 +361,9 @@ def find_flags(sample: Sample, text: str, *, is_kind_inferred: bool) -> Iterator
 def _undeclared_arguments(sample: Sample) -> Iterator[str]:
     """Arguments that fit their schema only because JSON Schema allows whatever it does not name."""
     named: dict[str, JsonObject] = {
-        tool.function.name: tool.function.parameters.get("properties", {})
+        tool.function.name: tool.function.arguments_schema.get("properties", {})
         for tool in sample.tools
-        if not OPEN_KEYWORDS & tool.function.parameters.keys()
+        if not OPEN_KEYWORDS & tool.function.arguments_schema.keys()
     }
     for message in sample.messages:
         for call in message.tool_calls:

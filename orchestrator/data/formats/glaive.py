@@ -24,7 +24,7 @@ from orchestrator.data.formats.common import (
     take_calls,
     with_calls,
 )
-from orchestrator.data.formats.loose_schema import read_tool
+from orchestrator.data.formats.loose_schema import read_tool, with_json_schema
 from orchestrator.data.formats.sharegpt import SHAREGPT_CALLS, SHAREGPT_ROLES, Turn, read_turns
 from orchestrator.data.formats.turn_lists import learned_of, turns_of
 from orchestrator.data.read.json_files import TURN_LISTS
@@ -136,7 +136,7 @@ def _read_system(text: str) -> tuple[str, list[ToolSpec]]:
     listed = [tool for value in tools for tool in (value if isinstance(value, list) else [value])]
     specs = [read_tool(tool, f"tool {number} in `system`") for number, tool in enumerate(listed, start=1)]
     kept = "\n\n".join(part for part in (body[:begin].strip(), rest) if part)
-    return kept, [openai.with_json_schema(spec, "`system`") for spec in specs]
+    return kept, [with_json_schema(spec, f"`system` ({spec.function.name[:80]})") for spec in specs]
 
 
 def _turns(chat: str) -> Iterator[_Said]:

@@ -73,13 +73,13 @@ def read_tool(tool: Any, where: str) -> ToolSpec:
     name = function.get("name") if isinstance(function, dict) else None
     if not isinstance(name, str) or not name:
         raise RowRejected(Reason.INVALID_TOOL, f"{where} has no name")
-    description = function.get("description") or ""
-    if not isinstance(description, str):
+    description, strict = function.get("description"), function.get("strict")
+    if not isinstance(description, str | None):
         raise RowRejected(Reason.INVALID_TOOL, f"{where} ({name[:80]}): the description is not text")
+    if not isinstance(strict, bool | None):
+        raise RowRejected(Reason.INVALID_TOOL, f"{where} ({name[:80]}): `strict` is neither true nor false")
     parameters = _parameters(function, f"{where} ({name[:80]})")
-    if parameters is None:
-        return ToolSpec(function=FunctionSpec(name=name, description=description))
-    return ToolSpec(function=FunctionSpec(name=name, description=description, parameters=parameters))
+    return ToolSpec(function=FunctionSpec(name=name, description=description, parameters=parameters, strict=strict))
 
 
 def _parameters(function: JsonObject, where: str) -> JsonObject | None:
@@ -102,6 +102,14 @@ def _parameters(function: JsonObject, where: str) -> JsonObject | None:
     return parameters
 
 
+def with_json_schema(tool: ToolSpec, where: str) -> ToolSpec:
+    """A tool whose parameters may be described loosely, with JSON Schema in their place."""
+    if tool.function.parameters is None:
+        return tool
+    schema = json_schema(tool.function.parameters, where)
+    return tool.model_copy(update={"function": tool.function.model_copy(update={"parameters": schema})})
+
+
 class OfferedTools(NamedTuple):
     """The tools of a row, and for every name that the row gives them the legal name that they have here."""
 
@@ -116,12 +124,12 @@ class OfferedTools(NamedTuple):
     @property
     def parameter_names(self) -> dict[str, frozenset[str]]:
         """The names in the row with the parameters that their tools declare."""
-        declared = {spec.function.name: _properties(spec.function.parameters) for spec in self.specs}
+        declared = {spec.function.name: _properties(spec.function.arguments_schema) for spec in self.specs}
         return {name: frozenset(declared[legal]) for name, legal in self.legal_names.items()}
 
     def parameters_of(self, legal_name: str) -> JsonObject:
         """The schema of the arguments of a tool."""
-        return next(spec.function.parameters for spec in self.specs if spec.function.name == legal_name)
+        return next(spec.function.arguments_schema for spec in self.specs if spec.function.name == legal_name)
 
 
 def offered_tools(specs: Iterable[ToolSpec]) -> OfferedTools:
@@ -131,9 +139,8 @@ def offered_tools(specs: Iterable[ToolSpec]) -> OfferedTools:
     tools = []
     for number, spec in enumerate(given, start=1):
         name = spec.function.name
-        parameters = json_schema(spec.function.parameters, f"tool {number} ({short(name)})")
-        function = spec.function.model_copy(update={"name": names[name], "parameters": parameters})
-        tools.append(spec.model_copy(update={"function": function}))
+        schemed = with_json_schema(spec, f"tool {number} ({short(name)})")
+        tools.append(schemed.model_copy(update={"function": schemed.function.model_copy(update={"name": names[name]})}))
     return OfferedTools(tuple(tools), names)
 
 

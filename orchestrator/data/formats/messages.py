@@ -27,7 +27,7 @@ from orchestrator.data.formats.common import (
     text_field,
     with_calls,
 )
-from orchestrator.data.formats.loose_schema import json_schema, read_tool, read_tools
+from orchestrator.data.formats.loose_schema import read_tool, read_tools, with_json_schema
 from orchestrator.data.formats.turn_lists import (
     CHOICE_FIELDS,
     LEARNING_FLAGS,
@@ -128,20 +128,13 @@ def written_tools(values: Sequence[Any], where: str) -> list[ToolSpec]:
     """The tools that a text declares as JSON values, one after the other or in lists."""
     tools = [tool for value in values for tool in (value if isinstance(value, list) else [value])]
     specs = [read_tool(tool, f"{where}: tool {number}") for number, tool in enumerate(tools, start=1)]
-    return [with_json_schema(spec, where) for spec in specs]
+    return [with_json_schema(spec, f"{where} ({spec.function.name[:80]})") for spec in specs]
 
 
 def tools_of(row: JsonObject) -> tuple[ToolSpec, ...]:
     """The tools of a row as `loose_schema.read_tools` reads them, with schemas that are JSON Schema."""
-    return tuple(with_json_schema(tool, f"tool {number}") for number, tool in enumerate(read_tools(row), start=1))
-
-
-def with_json_schema(tool: ToolSpec, where: str) -> ToolSpec:
-    """A tool whose parameters may be described loosely, with JSON Schema in their place."""
-    schema = json_schema(tool.function.parameters, f"{where} ({tool.function.name[:80]})")
-    if schema == tool.function.parameters:
-        return tool
-    return tool.model_copy(update={"function": tool.function.model_copy(update={"parameters": schema})})
+    tools = enumerate(read_tools(row), start=1)
+    return tuple(with_json_schema(tool, f"tool {number} ({tool.function.name[:80]})") for number, tool in tools)
 
 
 def read_turn(turn: JsonObject, role: Role, content: Any, where: str) -> list[Message]:

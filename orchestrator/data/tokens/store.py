@@ -17,7 +17,8 @@ import pyarrow as pa
 from datasets import Dataset, disable_progress_bars
 from transformers import PreTrainedTokenizerBase
 
-from orchestrator.chat.rendering import ChatFormat, chat_format, prove_template
+from orchestrator.chat.proof import prove_template
+from orchestrator.chat.rendering import ChatFormat, chat_format
 from orchestrator.chat.template import stop_token_ids
 from orchestrator.config.schema import ModelConfig, RunConfig
 from orchestrator.core.errors import DataError
@@ -26,7 +27,7 @@ from orchestrator.core.parallel import map_chunks
 from orchestrator.core.records import JsonObject, Record, Sample, SampleKind
 from orchestrator.data.card import KindTokens, LeftOut, TokenCard
 from orchestrator.data.tokens.tokenize import Tokenized, tokenize_samples
-from orchestrator.models.base import base_folder, load_tokenizer
+from orchestrator.models.base import base_tokenizer
 from orchestrator.run.paths import RunDir, SplitName
 
 ROWS_PER_CHUNK = 1000
@@ -106,8 +107,7 @@ def tokenize_run(config: RunConfig, run: RunDir) -> dict[SplitName, TokenCard]:
         InputError: If the base's chat template cannot be learned from.
         ModelNotFoundError: If the base model is not there.
     """
-    folder = base_folder(config.model)
-    tokenizer = load_tokenizer(folder, trust_remote_code=config.model.trust_remote_code)
+    tokenizer = base_tokenizer(config.model)
     parts: tuple[SplitName, ...] = ("train", "val")
     card_path = run.root / "data" / "tokens" / "card.json"
     digest = tokens_digest(config, run, tokenizer, parts)
@@ -225,8 +225,7 @@ def _tokenize_lines(lines: list[tuple[str, str]], settings: _Settings) -> list[_
 
 @lru_cache(maxsize=1)
 def _form(settings: _Settings) -> ChatFormat:
-    tokenizer = load_tokenizer(base_folder(settings.model), trust_remote_code=settings.model.trust_remote_code)
-    return chat_format(tokenizer, thinking=settings.thinking)
+    return chat_format(base_tokenizer(settings.model), thinking=settings.thinking)
 
 
 def _stored(tokenized: Tokenized) -> _StoredRow | LeftOut:

@@ -13,13 +13,12 @@ from typing import Any, NamedTuple
 from orchestrator.chat.rendering import (
     ChatFormat,
     RenderedRow,
-    RowLeftOut,
     Span,
     learned_spans,
-    plain_tools,
     refuse_control_tokens,
     render_row,
 )
+from orchestrator.chat.template_input import RowLeftOut, plain_tools
 from orchestrator.core.records import Sample, SampleKind
 from orchestrator.data.card import LeftOut
 

@@ -12,13 +12,13 @@ from transformers import PreTrainedTokenizerBase
 
 from orchestrator.chat.rendering import (
     ChatFormat,
-    RowLeftOut,
     chat_format,
     learned_spans,
     refuse_control_tokens,
     render_prompt,
     render_row,
 )
+from orchestrator.chat.template_input import RowLeftOut
 from orchestrator.core.errors import InputError
 from orchestrator.core.records import Message, Sample
 from orchestrator.models.base import load_tokenizer

@@ -1,4 +1,5 @@
 import json
+from datetime import date, datetime
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,15 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.utils.chat_template_utils import render_jinja_template
 from trl.chat_template_utils import is_chat_template_prefix_preserving
 
-from orchestrator.chat.template import is_marked, qwen3_template, served_template, stop_token_ids, training_template
+from orchestrator.chat.template import (
+    dated_template,
+    is_marked,
+    qwen3_template,
+    served_template,
+    stop_token_ids,
+    training_template,
+    written_date,
+)
 from orchestrator.core.errors import InputError
 from orchestrator.toy.pretrain import build_tokenizer
 
@@ -119,3 +128,57 @@ def test_the_tokens_at_which_an_engine_stops(
 
 def test_a_tokenizer_of_no_folder_stops_at_its_own_end(fresh: PreTrainedTokenizerBase) -> None:
     assert stop_token_ids(fresh) == {fresh.eos_token_id}
+
+
+DAY, TODAY = date(2025, 1, 2), datetime.now().astimezone().date()
+TODAYS = {
+    "today": '{%- set today = strftime_now("%Y-%m-%d") %}Today is {{ today }}. ' + UNMARKED,
+    "long": "{%- macro head() %}{{ strftime_now('%A, %B %d, %Y') }}{% endmacro %}{{ head() }}" + UNMARKED,
+    "by a name": '{%- set form = "%d/%m/%y" %}{{ strftime_now(form) if strftime_now is defined }}' + UNMARKED,
+    "number": "{{ 1 + strftime_now('%Y') | int }}" + UNMARKED,
+    "given": '{%- if not date_string is defined %}{%- set date_string = "26 Jul 2024" %}{%- endif %}{{ date_string }}',
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("today", "Today is 2025-01-02. "),
+        ("long", "Thursday, January 02, 2025"),
+        ("by a name", "02/01/25"),
+        ("number", "2026"),
+        ("given", "02 Jan 2025"),
+    ],
+)
+def test_a_template_shows_the_given_date_and_not_todays(name: str, shown: str) -> None:
+    dated = dated_template(TODAYS[name], DAY)
+    assert rendered(dated, with_tools=False).startswith(shown)
+    assert rendered(served_template(dated, thinking=False), with_tools=False).startswith(shown)
+    assert (written_date(dated), written_date(TODAYS[name])) == (DAY, None)
+    assert dated_template(TODAYS[name], None) == TODAYS[name]
+
+
+@pytest.mark.parametrize("with_tools", [True, False])
+def test_known_templates_differ_from_their_own_in_the_date_alone(*, with_tools: bool) -> None:
+    shown = set()
+    for path in SHIPPED:
+        own = path.read_text(encoding="utf-8")
+        try:
+            before = rendered(own, with_tools=with_tools)
+        except (TemplateError, TypeError, ValueError):
+            continue
+        after = rendered(dated_template(own, DAY), with_tools=with_tools)
+        for day in (TODAY, date(2024, 7, 26)):
+            for form in ("%d %b %Y", "%Y-%m-%d"):
+                before = before.replace(day.strftime(form), DAY.strftime(form))
+        assert after == before, path.stem
+        if dated_template(own, DAY) != own and DAY.strftime("%Y") in after:
+            shown.add(path.stem.removesuffix("_training"))
+    assert {"llama3_1", "llama3_2", "gptoss"} <= shown
+
+
+def test_a_client_may_still_give_the_date() -> None:
+    dated = dated_template(TODAYS["given"], DAY)
+    messages = [{"role": "user", "content": "x"}]
+    texts, _ = render_jinja_template([messages], tools=None, chat_template=dated, date_string="1 May 2020")
+    assert texts[0] == "1 May 2020"

@@ -8,7 +8,8 @@ import trl
 from builders import assistant, make_call, make_sample, user
 from transformers import PreTrainedTokenizerBase
 
-from orchestrator.chat.rendering import chat_format, prove_template, render_prompt
+from orchestrator.chat.proof import prove_template
+from orchestrator.chat.rendering import chat_format, render_prompt
 from orchestrator.core.errors import InputError
 from orchestrator.core.records import Message
 from orchestrator.data.card import LeftOut

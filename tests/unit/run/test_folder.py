@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 import threading
+from datetime import date, datetime
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from orchestrator.config.schema import (
     DataConfig,
     Gate,
     LoraConfig,
+    ModelConfig,
     ResourcesConfig,
     RunConfig,
     SearchConfig,
@@ -31,6 +33,7 @@ from orchestrator.run.folder import (
     read_ledger,
     run_dir,
     run_stage,
+    with_template_date,
 )
 from orchestrator.run.paths import RunDir
 
@@ -360,3 +363,46 @@ def test_a_search_can_be_given_more_trials_and_not_fewer_once_it_has_begun(tmp_p
 def test_a_run_whose_folder_was_renamed_is_the_same_run(tmp_path: Path) -> None:
     worked_in(make_config(tmp_path, name="before")).root.rename(tmp_path / "after")
     assert open_run(make_config(tmp_path, name="after")).root == tmp_path / "after"
+
+
+def dated(config: RunConfig, day: date | None) -> RunConfig:
+    return config.model_copy(update={"model": config.model.model_copy(update={"template_date": day})})
+
+
+YESTERYEAR, TODAY = date(2025, 1, 2), datetime.now().astimezone().date()
+
+
+def test_a_run_keeps_the_date_of_the_day_on_which_it_was_made(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    assert with_template_date(config).model.template_date == TODAY
+    run = open_run(dated(config, YESTERYEAR))
+    run_stage(run, "prepare", "digest", Work())
+    resumed = with_template_date(config)
+    assert resumed.model.template_date == YESTERYEAR
+    assert open_run(resumed) == run
+    assert json.loads(run.config.read_text(encoding="utf-8"))["model"]["template_date"] == "2025-01-02"
+    other = with_template_date(dated(config, TODAY))
+    assert other.model.template_date == TODAY
+    with pytest.raises(RunConflictError, match=r'model\.template_date was "2025-01-02", is'):
+        open_run(other)
+
+
+def test_a_run_of_an_earlier_version_keeps_the_clock_and_its_digests(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    run = open_run(config)
+    assert "template_date" not in run.config.read_text(encoding="utf-8")
+    assert with_template_date(config) == config
+    run_stage(run, "prepare", "digest", Work())
+    assert open_run(with_template_date(config)) == run
+
+
+def test_a_configuration_that_cannot_be_read_gives_no_date(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    write_text_atomic(run_dir(config).config, "{")
+    assert with_template_date(config).model.template_date == TODAY
+
+
+def test_the_date_is_one_of_iso_8601() -> None:
+    assert ModelConfig.model_validate({"template_date": "2025-01-02"}).template_date == YESTERYEAR
+    with pytest.raises(ValueError, match="template_date"):
+        ModelConfig.model_validate({"template_date": "2 Jan"})

@@ -56,7 +56,7 @@ def test_the_easy_tools_are_some_of_the_full_ones_and_short() -> None:
 
 
 def test_the_shapes_that_real_schemas_have_are_there() -> None:
-    schemas = [schema for tool in FULL_TOOLS for schema in schemas_in(tool.spec().function.parameters)]
+    schemas = [schema for tool in FULL_TOOLS for schema in schemas_in(tool.spec().function.arguments_schema)]
     top = [argument.schema for tool in FULL_TOOLS for argument in tool.arguments]
     assert any("enum" in schema for schema in schemas)
     assert any(schema["type"] == "object" and schema.get("properties") for schema in top)
@@ -71,12 +71,12 @@ def test_the_shapes_that_real_schemas_have_are_there() -> None:
 
 @every_tool
 def test_a_tool_offers_a_valid_closed_schema(tool: Tool) -> None:
-    parameters = tool.spec().function.parameters
+    parameters = tool.spec().function.arguments_schema
     jsonschema.Draft202012Validator.check_schema(parameters)
     assert parameters["required"] == [argument.name for argument in tool.required]
     assert set(parameters["properties"]) == {argument.name for argument in tool.arguments}
     assert parameters["additionalProperties"] is False
-    assert tool.spec().function.description.endswith(".")
+    assert (tool.spec().function.description or "").endswith(".")
     assert tool.required
 
 

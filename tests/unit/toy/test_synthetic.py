@@ -93,7 +93,7 @@ def test_5000_distinct_samples_in_seconds(many: list[Sample]) -> None:
 def test_every_call_names_an_offered_tool_and_fits_its_schema(many: list[Sample]) -> None:
     checked = 0
     for sample in many:
-        schemas = {tool.function.name: tool.function.parameters for tool in sample.tools}
+        schemas = {tool.function.name: tool.function.arguments_schema for tool in sample.tools}
         for call in calls_of(sample):
             jsonschema.validate(
                 call.function.arguments,

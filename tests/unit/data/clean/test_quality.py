@@ -216,7 +216,9 @@ def test_nulls_that_fill_a_schema_are_removed_and_meaningful_ones_stay() -> None
     }
     checked = check_sample(sample(USER, CALL, tools=(tool(filled),)))
     assert checked.num_repaired_nulls == 2
-    assert checked.sample.tools[0].function.parameters["properties"] == {"city": {"type": "string", "default": None}}
+    assert checked.sample.tools[0].function.arguments_schema["properties"] == {
+        "city": {"type": "string", "default": None}
+    }
 
 
 DIGITS = "0123456789" * 6

@@ -47,7 +47,7 @@ def test_question_function_and_call() -> None:
     calls = [(call.function.name, call.function.arguments) for call in draft.messages[1].tool_calls]
     assert calls == [("geo_area", {"base": 4, "note": "x"}), ("geo_area", {"base": 5, "note": ""})]
     assert draft.original_names == {"geo_area": "geo.area"}
-    properties = draft.tools[0].function.parameters["properties"]
+    properties = draft.tools[0].function.arguments_schema["properties"]
     assert properties["base"] == {"type": "number"}
     assert properties["points"] == {"type": "array", "items": {"type": "array", "items": {"type": "integer"}}}
 

@@ -257,7 +257,7 @@ def tool(name: str, **parameters: Any) -> ToolSpec:
 def test_offered_tools_have_legal_names_and_proper_schemas() -> None:
     offered = offered_tools([tool("math.sqrt", x={"type": "float"}), tool("plain")])
     assert [spec.function.name for spec in offered.specs] == ["math_sqrt", "plain"]
-    assert offered.specs[0].function.parameters["properties"] == {"x": {"type": "number"}}
+    assert offered.specs[0].function.arguments_schema["properties"] == {"x": {"type": "number"}}
     assert offered.original_names == {"math_sqrt": "math.sqrt"}
     call = offered_call({"name": "math.sqrt", "arguments": {"x": 2}}, offered, "answer 1")
     assert (call.function.name, call.function.arguments) == ("math_sqrt", {"x": 2})

@@ -416,8 +416,8 @@ def test_tools_that_a_system_text_only_declares_leave_it() -> None:
     assert [message.role for message in read_messages(row).messages] == ["user", "assistant"]
     assert [tool.function.name for tool in read_messages(row).tools] == ["weather", "now"]
     given = read_messages({**row, "available_tools": [{**FUNCTION, "description": "Mine"}]}).tools
-    assert [tool.function.description for tool in given] == ["Mine", ""]
-    assert given[1].function.parameters["type"] == "object"
+    assert [tool.function.description for tool in given] == ["Mine", None]
+    assert given[1].function.arguments_schema["type"] == "object"
 
 
 @pytest.mark.parametrize(

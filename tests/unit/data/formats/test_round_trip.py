@@ -12,7 +12,8 @@ from token_rows import tokenize_sample
 from transformers import PreTrainedTokenizerBase
 
 from orchestrator.chat.parse import CALL_MARKS, parse_reply
-from orchestrator.chat.rendering import ChatFormat, RowLeftOut, chat_format, refuse_control_tokens
+from orchestrator.chat.rendering import ChatFormat, chat_format, refuse_control_tokens
+from orchestrator.chat.template_input import RowLeftOut
 from orchestrator.config.schema import RowFormat
 from orchestrator.core.files import dump_line, parse_line
 from orchestrator.core.records import FunctionCall, FunctionSpec, JsonObject, Message, Sample, ToolCall, ToolSpec

@@ -32,7 +32,7 @@ def test_places_of_the_pair(reply: dict[str, Any]) -> None:
     (call,) = draft.messages[1].tool_calls
     assert (call.function.name, call.function.arguments) == ("get_weather", {"city": "Oslo"})
     assert draft.original_names == {"get_weather": "get weather"}
-    assert draft.tools[0].function.parameters["required"] == ["city"]
+    assert draft.tools[0].function.arguments_schema["required"] == ["city"]
     assert (ASKED | reply).keys() <= FORMAT.fields
 
 

@@ -50,12 +50,12 @@ def test_tools_calls_and_results() -> None:
     ]
     assert draft.messages[4].content == "Up."
     assert draft.original_names == {"Market_Trends_API": "Market Trends API"}
-    assert draft.tools[0].function.parameters == {
+    assert draft.tools[0].function.arguments_schema == {
         "type": "object",
         "properties": {"country": {"type": "string"}},
         "required": ["country"],
     }
-    assert draft.tools[1].function.parameters["properties"] == {"n": {"type": "integer"}}
+    assert draft.tools[1].function.arguments_schema["properties"] == {"n": {"type": "integer"}}
 
 
 def test_what_the_system_says_beside_its_tools_is_kept() -> None:

@@ -72,7 +72,7 @@ def test_a_simple_question(tmp_path: Path) -> None:
     )
     assert case.original_names == {"tea_brew": "tea.brew"}
     assert case.tools[0].function.name == "tea_brew"
-    assert case.tools[0].function.parameters["properties"]["degrees"] == {"type": "number"}
+    assert case.tools[0].function.arguments_schema["properties"]["degrees"] == {"type": "number"}
     assert case.accepted_calls == (
         AcceptedCall(
             name="tea_brew",
@@ -195,12 +195,12 @@ JAVASCRIPT: dict[str, Any] = {
 def test_java_takes_source_text(tmp_path: Path) -> None:
     truth = [{"Tea.brew": {"cups": [2], "leaves": [["mint"]], "context": ["kitchen"]}}]
     case = one_case(tmp_path, "simple_java_0", JAVA, truth=truth)
-    properties = case.tools[0].function.parameters["properties"]
+    properties = case.tools[0].function.arguments_schema["properties"]
     assert {name: part["type"] for name, part in properties.items()} == dict.fromkeys(properties, "string")
     assert properties["cups"]["description"] == "How many. Write the Java long as source text."
     assert properties["leaves"]["description"] == "Which. Write the Java ArrayList of String as source text."
     assert properties["context"]["description"] == "Where. Write the Java value of any type as source text."
-    assert case.tools[0].function.parameters["required"] == ["cups", "leaves"]
+    assert case.tools[0].function.arguments_schema["required"] == ["cups", "leaves"]
     leaves = 'new ArrayList<>(Arrays.asList("mint"))'
     assert case.expected_calls == (make_call("Tea_brew", cups="2L", leaves=leaves, context="kitchen"),)
     judgement = judged(case, *case.expected_calls)
@@ -214,7 +214,7 @@ def test_javascript_takes_source_text(tmp_path: Path) -> None:
     truth = [{"brew": {"done": ["", True], "options": [{"cups": [2]}]}}]
     case = one_case(tmp_path, "javascript_0", JAVASCRIPT, truth=truth)
     assert case.accepted_calls[0].language == "javascript"
-    description = case.tools[0].function.parameters["properties"]["options"]["description"]
+    description = case.tools[0].function.arguments_schema["properties"]["options"]["description"]
     assert description == 'Write the JavaScript dict as source text. Its entries: {"cups": {"type": "integer"}}.'
     assert case.expected_calls == (make_call("brew", options="{cups: 2}"),)
     assert judged(case, make_call("brew", options="{'cups': 2}", done="true")).match is None
