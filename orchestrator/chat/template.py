@@ -88,7 +88,7 @@ _CALLS_IN_ORDER = (
     "{%- if message.tool_calls %}{%- set kept = namespace(calls=[]) %}{%- for call in message.tool_calls %}"
     "{%- set id = {'id': call.id} if call.id is defined else {} %}"
     "{%- set named = dict(name=call.function.name, arguments=call.function.arguments) %}"
-    "{%- set kept.calls = kept.calls + [dict(type='function', **id, function=named)] %}{%- endfor %}"
+    "{%- set kept.calls = kept.calls + [dict(dict(type='function', **id), function=named)] %}{%- endfor %}"
     "{%- set message = dict(message, tool_calls=kept.calls) %}{%- endif %}"
     "{%- set shown.messages = shown.messages + [message] %}{%- endfor %}{%- set messages = shown.messages %}"
 )

@@ -53,3 +53,9 @@ def test_a_format_without_a_parser_says_so() -> None:
     assert made.note is not None
     assert "no parser for calls written as mcp" in made.note
     assert serve_command("trial-3", FOLDER, 8, ON_CPU).note is None
+
+
+def test_a_template_that_takes_texts_and_parts_is_served_as_it_was_trained() -> None:
+    command = serve_command("trial-3", FOLDER, 8, ON_GPU, content_format="string").command
+    assert "--chat-template-content-format string" in command
+    assert "content-format" not in serve_command("trial-3", FOLDER, 8, ON_GPU).command

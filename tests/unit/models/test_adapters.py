@@ -1,6 +1,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from datetime import date
 from functools import cache
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from safetensors.torch import save_file as save_tensors
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from orchestrator.chat.rendering import render_prompt
-from orchestrator.chat.template import served_template
+from orchestrator.chat.template import dated_template, served_template
 from orchestrator.config.schema import LoraConfig
 from orchestrator.core.errors import AdapterError, DataError
 from orchestrator.core.files import digest_of
@@ -315,3 +316,14 @@ def test_cut_files_are_refused(checkpoint: Path, model_folder: Path, tmp_path: P
     weights.unlink()
     with pytest.raises(AdapterError, match=r"adapter_model\.safetensors cannot be read"):
         load_adapter(folder, BaseWeights(model_folder))
+
+
+def test_the_record_says_what_its_template_shows_and_how_it_is_served(checkpoint: Path, run: RunDir) -> None:
+    assert (keep(checkpoint, run).content_format, keep(checkpoint, run).template_date) == (None, None)
+    tokenizer = load_tokenizer(tiny_base_folder(), trust_remote_code=False)
+    own = "{{ strftime_now('%Y') }}{% for m in messages %}{% if m.content is string %}{{ m.content }}{% else %}"
+    own += "{% for part in m.content %}{{ part.text }}{% endfor %}{% endif %}{% endfor %}"
+    tokenizer.chat_template = served_template(dated_template(own, date(2025, 1, 2)), thinking=False)
+    record = keep_adapter(checkpoint, run, make_trial(), base="Qwen/Qwen3-0.6B", tokenizer=tokenizer)
+    assert (record.content_format, record.template_date) == ("string", date(2025, 1, 2))
+    assert read_adapter(run.adapter(record.id)) == record

@@ -133,7 +133,7 @@ def test_tools_of_the_row_come_first_and_none_twice() -> None:
     text = f"<tools>{json.dumps([FUNCTION, other])}</tools>"
     row = conversation(("system", text), ("human", "Hi."), ("gpt", "Hello."), tools=json.dumps([changed]))
     tools = [(tool.function.name, tool.function.description) for tool in read_hermes(row).tools]
-    assert tools == [("weather", "From the row"), ("time", "")]
+    assert tools == [("weather", "From the row"), ("time", None)]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from orchestrator.data.formats.loose_schema import (
     legal_names,
     offered_call,
     offered_tools,
+    read_tool,
 )
 from orchestrator.data.formats.type_words import JSON_TYPES
 from orchestrator.data.rejection import Reason, RowRejected
@@ -321,3 +322,14 @@ def test_a_function_takes_no_other_arguments(parameters: dict[str, Any]) -> None
 def test_the_names_that_a_row_uses() -> None:
     offered = offered_tools([finder({"city": "str", "days": "int, optional"})])
     assert offered.parameter_names == {"find it": frozenset({"city", "days"})}
+
+
+def test_what_a_tool_lacks_stays_missing_and_strict_stays() -> None:
+    bare = read_tool({"name": "f"}, "tool 1").function
+    assert (bare.description, bare.parameters, bare.strict) == (None, None, None)
+    full = {"name": "f", "description": "", "parameters": {"type": "object"}, "strict": True}
+    assert read_tool({"type": "function", "function": full}, "tool 1").function.model_dump() == full
+    (offered,) = offered_tools([read_tool({"name": "f"}, "tool 1")]).specs
+    assert offered.function.parameters is None
+    with pytest.raises(RowRejected, match="`strict` is neither true nor false"):
+        read_tool({"name": "f", "strict": "yes"}, "tool 1")
