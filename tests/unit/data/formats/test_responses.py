@@ -3,7 +3,7 @@ from functools import partial
 import pytest
 from raw_rows import FUNCTION, TOOL, call, rejection
 
-from orchestrator.core.records import JsonObject, Message
+from orchestrator.core.records import JsonObject, Message, ToolSpec
 from orchestrator.data.formats.responses import read_responses
 
 rejected = partial(rejection, read_responses)
@@ -48,7 +48,7 @@ TOOLS = [{"type": "function", "strict": True, **FUNCTION}]
 def test_items_are_turns_and_those_of_one_reply_are_one(row: JsonObject) -> None:
     draft = read_responses({**row, "tools": TOOLS})
     assert draft.messages == WHOLE
-    assert draft.tools == (TOOL,)
+    assert draft.tools == (ToolSpec(function=TOOL.function.model_copy(update={"strict": True})),)
 
 
 def test_an_input_that_is_a_text_is_the_users() -> None:
