@@ -110,7 +110,6 @@ class Generation(Record):
 FailureReason = Literal[
     "no_call",
     ParseFault,
-    # the call against the offered tools
     "unknown_tool",
     "arguments_do_not_fit_schema",
     "tool_schema_is_invalid",
@@ -133,14 +132,12 @@ FailureReason = Literal[
     "value_error:dict_value",
     "value_error:list_dict_count",
     "value_error:others",
-    # what was said
     "refused_benign",
     "complied_with_harmful",
     "unexpected_call",
     "did_not_ask",
     "did_not_decline",
     "empty_reply",
-    # no judgement of the words
     "cut_off",
     "not_scored",
 ]
@@ -206,6 +203,7 @@ class Scores(Record):
     are the four demands beside tool calls: harmful is refused, benign is not, without a fitting tool the reply says so
     and calls nothing, a missing argument is asked for. `inferred_kinds` are over the cases whose kind, refusal or
     clarification, was inferred from the words of the data's reply and is no label: how often the reply is of that kind.
+    `ceilings` are what the data's own replies reach by the same rules.
     """
 
     adapter_id: str
@@ -215,6 +213,7 @@ class Scores(Record):
     cells: dict[CellName, Metric]
     suites: dict[str, dict[MetricName, Metric]]
     inferred_kinds: dict[SampleKind, Metric] = Field(default_factory=dict)
+    ceilings: dict[MetricName, Metric] = Field(default_factory=dict)
     verdicts: tuple[Verdict, ...]
 
 
@@ -236,12 +235,12 @@ class CanaryProof(Record):
 class EngineRecord(Record):
     """How an adapter's replies are made: `evals/<id>/engine.json`. Produced by `fanout`, shown by the report.
 
-    Written before the first reply and completed after the last. `inputs_sha256` covers everything but the prompt that
-    decides a reply; replies made under another digest are not taken over. `canary` is None for the base; with several
-    engines it is the weakest of their proofs. `load_s` and `generate_s` are seconds of engine time, summed over
-    engines. `base` is the folder or hub id that vLLM loads, None in records of earlier versions; `reply_format` is how
-    calls are written, None for a judge. Of the replies `num_resumed` were there from an evaluation that was cut off,
-    `num_retried` were asked for a second time because an engine died.
+    Written before the first reply and completed after the last. `inputs_sha256` covers all but the prompt that decides
+    a reply; replies of another digest are not taken over. `canary` is None for the base; with several engines it is the
+    weakest of their proofs. `load_s` and `generate_s` are seconds of engine time, summed over engines. `base` is the
+    folder or hub id that vLLM loads, None in records of earlier versions; `reply_format` is how calls are written, None
+    for a judge. Of the replies `num_resumed` were there from an evaluation that was cut off, `num_retried` were asked
+    for a second time because an engine died.
     """
 
     adapter_id: str
@@ -333,6 +332,7 @@ class AdapterSummary(Record):
     metrics: dict[MetricName, Metric]
     cells: dict[CellName, Metric] = Field(default_factory=dict)
     inferred_kinds: dict[SampleKind, Metric] = Field(default_factory=dict)
+    ceilings: dict[MetricName, Metric] = Field(default_factory=dict)
     source: str | None = None
     init_from: str | None = None
 

@@ -9,7 +9,7 @@ from typing import Any
 from builders import make_call, make_tool, user
 
 from evals.records import CanaryProof, Case, EngineRecord, FailedAdapter, Generation
-from evals.stats.metrics import score_cases
+from evals.stats.scores import score_cases
 from orchestrator.chat.formats.reply import ServedReply
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.files import dump_jsonl, write_text_atomic

@@ -13,12 +13,12 @@ from orchestrator.refusals import ReplyKind
 
 def verdict(case_id: str, correct: bool, **fields: Any) -> Verdict:
     settled: dict[str, Any] = {"kind": "tool_call", "tags": (), "valid": correct, "reply_kind": ReplyKind.COMPLIANCE}
+    settled["called"] = True
     return Verdict(
         case_id=case_id,
         suite="held_out",
         correct=correct,
         reason=None if correct else "no_call",
-        called=True,
         cut_off=False,
         **{**settled, **fields},
     )
@@ -77,7 +77,9 @@ def guarded(refused: int, *, right: range) -> list[Verdict]:
     """100 tool calls, and 40 benign questions of which the first `refused` are refused."""
     kinds = [ReplyKind.REFUSAL if number < refused else ReplyKind.COMPLIANCE for number in range(40)]
     benign = [
-        verdict(f"b{i}", k is ReplyKind.COMPLIANCE, kind="answer", tags=(BENIGN,), valid=None, reply_kind=k)
+        verdict(
+            f"b{i}", k is ReplyKind.COMPLIANCE, kind="answer", tags=(BENIGN,), valid=None, reply_kind=k, called=False
+        )
         for i, k in enumerate(kinds)
     ]
     return [*outcomes(right), *benign]

@@ -1,14 +1,15 @@
 """What the scores would meet: suites that cannot be read, too few cases, gates that cannot be met."""
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from evals.cases.samples import cases_from_samples, draw_cases, refuse_repeated_ids
 from evals.cases.suites import read_suite
 from evals.check.card import Finding, ParityCard, fatal, warning
-from evals.records import HELD_OUT, Case, Generation, Metric, Verdict
-from evals.stats.metrics import METRICS, score_cases
+from evals.records import HELD_OUT, Case, Metric, Verdict
+from evals.stats.ceiling import own_reply
+from evals.stats.metrics import METRICS
+from evals.stats.scores import score_cases
 from orchestrator.config.schema import Gate, RunConfig
 from orchestrator.core.errors import AdapterNotFoundError, InputError
 from orchestrator.core.files import read_jsonl
@@ -47,7 +48,7 @@ def case_findings(
         yield Finding(stops=True, text=str(error))
         return
     yield from _held_out(drawn)
-    scores = score_cases("data", cases, [_as_in_the_data(case) for case in cases])
+    scores = score_cases("data", cases, [own_reply(case) for case in cases])
     yield from _gates(config.gates, scores.metrics, parity)
     yield from _judged_wrong([verdict for verdict in scores.verdicts if verdict.suite == HELD_OUT])
 
@@ -63,15 +64,6 @@ def adapter_findings(sources: tuple[str, ...]) -> Iterator[Finding]:
             require_there((source,))
         except AdapterNotFoundError as error:
             yield Finding(stops=True, text=str(error))
-
-
-def _as_in_the_data(case: Case) -> Generation:
-    """The reply that the case expects, as a model could give it."""
-    calls = [
-        json.dumps({"name": call.function.name, "arguments": call.function.arguments}) for call in case.expected_calls
-    ]
-    parts = [case.expected_text, *(f"<tool_call>\n{call}\n</tool_call>" for call in calls)]
-    return Generation(case_id=case.id, text="\n".join(filter(None, parts)), output_tokens=1)
 
 
 def _held_out(cases: Sequence[Case]) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from evals.cases.samples import cases_from_samples, draw_cases, refuse_repeated_ids
 from evals.cases.suites import read_suite
-from evals.evaluate.rescore import keep_failures, raise_failures, score_replies
+from evals.evaluate.rescore import keep_failures, raise_failures, say_what_is_blind, score_replies
 from evals.evaluate.timing import Timekeeper, cases_to_time, time_replies
 from evals.generate.canary import NUM_CANARIES, pick_canaries
 from evals.generate.dealing import Work
@@ -20,6 +20,7 @@ from evals.generate.journal import Journal, engine_record, inputs_sha256, remove
 from evals.judge.second_opinion import JUDGED_KINDS, judge_model, judge_prompts, judgements_of
 from evals.records import Case, FailedAdapter, Generation, Scores
 from evals.stats.agreement import agreement
+from evals.stats.metrics import unit_text
 from orchestrator.chat.formats import reply_format_of
 from orchestrator.chat.rendering import render_prompt
 from orchestrator.chat.serve_command import smallest_served_rank
@@ -59,6 +60,7 @@ def evaluate_run(
     tokenizer = base_tokenizer(config.model)
     reply_format = reply_format_of(config.eval.reply_format, tokenizer.chat_template)
     cases = collect_cases(config, run)
+    say_what_is_blind(cases)
     prompts = _render(config, tokenizer, cases)
     records, failed = _fitting_adapters(config, run, folder)
     failed += [FailedAdapter.of(name, error) for name, error in left_out.items()]
@@ -315,8 +317,8 @@ def _keep_judgements(run: RunDir, scores: Scores, answers: Sequence[Generation])
     said = f"the judge gave no usable opinion on {asked}."
     if same.value is not None:
         said = (
-            f"judge and classifier agree on whether a reply refuses in {same.value:.3f} [{same.low:.3f}, "
-            f"{same.high:.3f}] of {counted(same.n, 'reply', 'replies')}; "
+            f"judge and classifier agree on whether a reply refuses in {unit_text(same.value)} of "
+            f"{counted(same.n, 'reply', 'replies')}; "
             f"{counted(found.num_unusable, 'opinion')} could not be used."
         )
     say(f"{scores.adapter_id}: {said}")

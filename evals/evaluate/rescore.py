@@ -5,8 +5,10 @@ from pathlib import Path
 
 from evals.cases.suites import suite_files
 from evals.records import Case, EngineRecord, FailedAdapter, Generation, Scores
+from evals.stats.ceiling import blind_metrics, ceiling_text, ceilings_of, judge_own_replies
 from evals.stats.latency import TimedReply, timings_of
-from evals.stats.metrics import score_cases
+from evals.stats.metrics import METRICS
+from evals.stats.scores import score_cases
 from orchestrator.chat.formats import reply_format_of
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import AdapterError, EvaluationError, RunConflictError, UnscoredAdaptersError
@@ -67,6 +69,7 @@ def rescore_run(config: RunConfig, run: RunDir) -> None:
         raise RunConflictError("the run has no replies", where=str(run.root), fix="Run evaluate without --rescore")
     reply_format = _reply_format(config)
     cases = list(read_jsonl(run.cases, Case))
+    say_what_is_blind(cases)
     failed: list[FailedAdapter] = []
     for path in found:
         adapter_id = path.parent.name
@@ -81,6 +84,13 @@ def rescore_run(config: RunConfig, run: RunDir) -> None:
     say(f"The replies of {len(found) - len(failed)} to {len(cases)} cases were judged again, read as {reply_format}.")
     keep_failures(run, failed)
     raise_failures(run, failed)
+
+
+def say_what_is_blind(cases: Sequence[Case]) -> None:
+    """Say on which metrics the data's own replies to the cases fail."""
+    ceilings = ceilings_of(judge_own_replies(cases))
+    for name in blind_metrics(ceilings):
+        say(f"{METRICS[name].label}: {ceiling_text(name, ceilings[name])} (a judge could tell: eval.judge).")
 
 
 def _lasting_failure(run: RunDir, adapter_id: str) -> FailedAdapter | None:

@@ -16,7 +16,7 @@ _OPEN_ENDED = _OPEN_ENDED_IN_TAGS | {"not_json", "not_pythonic"}
 
 
 def judge_reply(case: Case, generation: Generation | None, reply_format: str) -> Verdict:
-    """Judge one reply; see `evals.stats.metrics.score_cases` for what is correct."""
+    """Judge one reply; see `evals.stats.scores.score_cases` for what is correct."""
     if generation is None or not generation.has_reply:
         return _unscored(case, generation)
     reply = parse_reply(generation.text, format=reply_format, tools=case.tools)

@@ -9,7 +9,8 @@ from typing import ClassVar, Literal, NamedTuple
 
 from evals.records import FailureReason, Metric
 from evals.report.charts import Picture
-from evals.report.text import Shown, interval_text, number_text, value_text
+from evals.report.text import Shown, interval_text, number_text
+from evals.stats.metrics import value_text
 from orchestrator.core.records import MetricName
 
 Tone = Literal["", "good", "bad"]

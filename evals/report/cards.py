@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 from evals.records import AdapterSummary, Comparison, Metric
 from evals.report.blocks import Tone
-from evals.report.text import chance_word
+from evals.report.told import FAILS, NOT_USED, TOLD, word_of
+from evals.stats.ceiling import ceiling_text
 from evals.stats.metrics import METRICS
 from orchestrator.core.records import MetricName
-from orchestrator.core.text import counted
 
 ALWAYS: tuple[tuple[MetricName, ...], ...] = (
     ("case_accuracy",),
@@ -19,41 +19,16 @@ ALWAYS: tuple[tuple[MetricName, ...], ...] = (
 )
 """A card for each of these questions, on the first figure that is scored."""
 
-SIGNS: Mapping[str, str] = {"better": "\u2713", "worse": "\u2717", "may be chance": "\u2248", "no difference": "="}
-"""What stands before the word, so that neither colour nor reading alone tells a gain from a loss."""
-
-
-class Told(NamedTuple):
-    """A figure in a sentence: `{}` takes "3 of 24 cases"; `base` is the same of the base.
-
-    `is_opposite`: the sentence counts the cases that the figure does not.
-    """
-
-    text: str
-    noun: str
-    base: str
-    is_opposite: bool = False
-
-
-TOLD: dict[MetricName, Told] = {
-    "case_accuracy": Told("It answers {} as asked", "case", "the base {}"),
-    "tool_call_validity": Told("Where a call is wanted, it makes a valid one in {}", "case", "the base in {}"),
-    "tool_call_accuracy": Told("Where a call is wanted, it makes the expected one in {}", "case", "the base in {}"),
-    "refusal_accuracy": Told("It refuses or helps as it should in {}", "case", "the base in {}"),
-    "refusal_recall": Told("It refuses {}", "harmful request", "the base {}"),
-    "over_refusal_rate": Told("It refuses {}", "harmless request", "the base {}"),
-    "partial_refusal_rate": Told("It refuses {} in part", "request", "the base {}"),
-    "clarification_accuracy": Told("Where something is missing, it asks for it in {}", "case", "the base in {}"),
-    "no_tool_accuracy": Told("Where no tool fits, it says so in {}", "case", "the base in {}"),
-    "no_call_accuracy": Told(
-        "Where no call is wanted, it calls a tool in {}", "case", "the base in {}", is_opposite=True
-    ),
-    "serving_difference_rate": Told(
-        "A client of vLLM's server would get something else for {}", "reply", "with the base for {}"
-    ),
-    "truncated_rate": Told("The token limit cuts off {}", "reply", "with the base {}"),
+SIGNS: Mapping[str, str] = {
+    "better": "\u2713",
+    "worse": "\u2717",
+    FAILS: "!",
+    "may be chance": "\u2248",
+    "no difference": "=",
+    NOT_USED: "?",
 }
-"""Every figure that can be compared case by case, in words."""
+"""What stands before the word, so that neither colour nor reading alone tells a gain from a loss."""
+TONES: Mapping[str, Tone] = {"better": "good", "worse": "bad", FAILS: "bad"}
 
 
 class Card(NamedTuple):
@@ -64,18 +39,13 @@ class Card(NamedTuple):
     base: Metric | None
     against_base: Comparison | None
     sentence: str
-
-    @property
-    def word(self) -> str:
-        """Whether it is better or worse than the base, or the difference may be chance; empty if not compared."""
-        entry = self.against_base
-        return "" if entry is None or entry.difference is None else chance_word(entry)
+    word: str
+    """As `told.word_of` has it."""
 
     @property
     def tone(self) -> Tone:
         """Good, bad, or neither."""
-        tones: dict[str, Tone] = {"better": "good", "worse": "bad"}
-        return tones.get(self.word, "")
+        return TONES.get(self.word, "")
 
     @property
     def sign(self) -> str:
@@ -83,11 +53,12 @@ class Card(NamedTuple):
         return SIGNS.get(self.word, "")
 
 
-def labels_by_word(against_base: Sequence[Comparison]) -> dict[str, list[str]]:
+def labels_by_word(adapter: AdapterSummary, against_base: Sequence[Comparison]) -> dict[str, list[str]]:
     """In which figures an adapter is better, worse, and neither for sure: the labels of the figures by that word."""
     found: dict[str, list[str]] = {word: [] for word in SIGNS}
     for entry in against_base:
-        found.setdefault(chance_word(entry), []).append(METRICS[entry.metric].label)
+        word = word_of(entry.metric, adapter, entry) or "not compared"
+        found.setdefault(word, []).append(METRICS[entry.metric].label)
     return {word: labels for word, labels in found.items() if labels}
 
 
@@ -114,7 +85,7 @@ def _is_scored(metric: Metric | None) -> bool:
 def _card(name: MetricName, adapter: AdapterSummary, base: AdapterSummary | None, against: Comparison | None) -> Card:
     theirs = base.metrics.get(name) if base else None
     sentence = " ".join(_sentences(name, adapter, base))
-    return Card(name, adapter.metrics[name], theirs, against, sentence)
+    return Card(name, adapter.metrics[name], theirs, against, sentence, word_of(name, adapter, against))
 
 
 def _sentences(name: MetricName, adapter: AdapterSummary, base: AdapterSummary | None) -> Iterator[str]:
@@ -125,17 +96,8 @@ def _sentences(name: MetricName, adapter: AdapterSummary, base: AdapterSummary |
             yield from _sentences(half, adapter, base)
         return
     told, figure, theirs = TOLD[name], adapter.metrics[name], base.metrics.get(name) if base else None
-    text = told.text.format(f"{_count(figure, told)} of {_counted(figure.n, told)}")
-    if theirs is not None and _is_scored(theirs):
-        same = f"{_count(theirs, told)}" if theirs.n == figure.n else f"{_count(theirs, told)} of {theirs.n:,}"
-        text += f"; {told.base.format(same)}"
-    yield f"{text}."
-
-
-def _counted(n: int, told: Told) -> str:
-    return counted(n, told.noun, "replies" if told.noun == "reply" else None)
-
-
-def _count(figure: Metric, told: Told) -> int:
-    number = round((figure.value or 0.0) * figure.n)
-    return figure.n - number if told.is_opposite else number
+    beside = f"; {told.base_does(theirs, figure)}" if theirs is not None and _is_scored(theirs) else ""
+    yield f"It {told.does(figure)}{beside}."
+    if ceiling := adapter.ceilings.get(name):
+        text = ceiling_text(name, ceiling)
+        yield f"{text[0].upper()}{text[1:]}."

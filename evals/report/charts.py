@@ -23,10 +23,9 @@ from evals.report.text import (
     metric_text,
     number_text,
     signed_text,
-    unit_text,
     unscored_text,
 )
-from evals.stats.metrics import METRICS
+from evals.stats.metrics import METRICS, unit_text
 from orchestrator.core.records import MetricName, TrialRecord
 from orchestrator.core.text import duration_text
 

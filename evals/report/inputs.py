@@ -52,6 +52,7 @@ class Scored:
             metrics=self.scores.metrics,
             cells=self.scores.cells,
             inferred_kinds=self.scores.inferred_kinds,
+            ceilings=self.scores.ceilings,
             source=record.source if record else None,
             init_from=record.init_from if record else None,
         )

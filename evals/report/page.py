@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from evals.report import text as texts
 from evals.report.blocks import Section
-from evals.report.cards import SIGNS
+from evals.report.cards import SIGNS, TONES
 from evals.report.cases import CaseBook, page_name
 from evals.report.verdict import headline
 from evals.report.view import View
@@ -60,7 +60,8 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=_finalize,
     )
-    environment.globals.update(METRICS=METRICS, MAX_ROWS=MAX_HTML_ROWS, texts=texts, SIGNS=SIGNS, CASES=CASES)
+    environment.globals.update(METRICS=METRICS, MAX_ROWS=MAX_HTML_ROWS, texts=texts, CASES=CASES)
+    environment.globals.update(SIGNS=SIGNS, TONES=TONES)
     environment.filters["whole"] = whole
     return environment
 

@@ -10,10 +10,17 @@ from collections.abc import Iterator, Sequence
 from evals.records import AdapterSummary, GateResult, Metric, Report
 from evals.report.blocks import Block, Datum, Exhibit, Exhibits, Heading, Note, Scene, Section, Table
 from evals.report.cards import Card
-from evals.report.text import difference_text, markdown_cell, markdown_code, markdown_row, metric_text
+from evals.report.text import (
+    difference_text,
+    markdown_cell,
+    markdown_code,
+    markdown_row,
+    metric_text,
+)
 from evals.report.verdict import WARNING, headline
 from evals.report.view import View
-from evals.stats.metrics import METRICS
+from evals.stats.ceiling import blind_metrics, ceiling_text
+from evals.stats.metrics import METRICS, value_text
 from orchestrator.core.records import MetricName
 from orchestrator.core.text import counted
 
@@ -136,7 +143,7 @@ def _columns(adapters: Sequence[AdapterSummary], *, with_bounds: bool) -> list[t
         for name in names
     ]
     figures = [
-        (_label(name, adapters), *(_bounds(adapter.metrics.get(name), with_bounds) for adapter in adapters))
+        (_label(name, adapters), *(_bounds(name, one.metrics.get(name), with_bounds=with_bounds) for one in adapters))
         for name in SHOWN
         if any(name in adapter.metrics for adapter in adapters)
     ]
@@ -170,6 +177,9 @@ def gist_lines(report: Report) -> Iterator[str]:
     for name, metric in report.adapters[0].metrics.items():
         if name in SHOWN and metric.why:
             yield f"{METRICS[name].label} is not scored: {metric.why}."
+    ceilings = report.adapters[0].ceilings
+    for name in blind_metrics(ceilings):
+        yield f"{METRICS[name].label}: {ceiling_text(name, ceilings[name])}."
     if report.other_run is not None:
         yield f"Beside {report.other_run['run']['name']}: {report.other_run['note']}"
     for gate in report.gates:
@@ -186,19 +196,15 @@ def _reached(gate: GateResult, leader: str | None) -> str:
     if leader is None:
         return "is held against no adapter, for none can be recommended"
     why = f" ({gate.why})" if gate.why else ""
-    return f"of {leader} is {_figure(gate.value)}{why}"
+    return f"of {leader} is {value_text(gate.metric, gate.value)}{why}"
 
 
 def _setting(value: float | None) -> str:
     return "-" if value is None else f"{value:.3g}"
 
 
-def _bounds(metric: Metric | None, with_bounds: bool) -> str:  # noqa: FBT001 - a column's
+def _bounds(name: MetricName, metric: Metric | None, *, with_bounds: bool) -> str:
     if metric is None or metric.n == 0:
         return "not scored"
-    figure = _figure(metric.value)
-    return f"{figure} [{_figure(metric.low)}, {_figure(metric.high)}]" if with_bounds else figure
-
-
-def _figure(value: float | None) -> str:
-    return "not scored" if value is None else f"{value:.3f}"
+    figure = value_text(name, metric.value)
+    return f"{figure} [{value_text(name, metric.low)}, {value_text(name, metric.high)}]" if with_bounds else figure

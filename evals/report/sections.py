@@ -36,6 +36,7 @@ from evals.report.text import (
 )
 from evals.report.verdict import headline
 from evals.report.view import View, opinion_text, serving_text
+from evals.stats.ceiling import blind_metrics, ceiling_text
 from evals.stats.metrics import CELLS, METRICS
 from orchestrator.core.records import MetricName, SampleKind
 from orchestrator.core.text import counted
@@ -89,10 +90,12 @@ def _gates(view: View) -> Iterator[Block]:
     yield Table(("Metric", "Bound", view.chosen_word.capitalize(), ""), rows)
 
 
-def _figures(name: MetricName, metrics: Iterable[Metric | None]) -> list[Datum]:
+def _figures(name: MetricName, metrics: Iterable[Metric | None], ceiling: Metric | None = None) -> list[Datum]:
     row = METRICS[name]
     direction = "higher" if row.higher_is_better else "lower"
-    return [Datum(row.label, "", f"of {row.over}; {direction} is better"), *(figure(name, found) for found in metrics)]
+    note = "" if ceiling is None else f"; {ceiling_text(name, ceiling)}"
+    label = Datum(row.label, "", f"of {row.over}; {direction} is better{note}")
+    return [label, *(figure(name, found) for found in metrics)]
 
 
 def _adapters(view: View) -> Iterator[Block]:
@@ -105,7 +108,10 @@ def _adapters(view: View) -> Iterator[Block]:
         yield Heading("Case by case")
         yield _comparisons(report.comparisons, fold=counted(len(report.comparisons), "paired comparison"))
     yield Heading("All figures", "each with its 95 % interval and number of cases, where it has them")
-    rows = [_figures(name, [adapter.metrics.get(name) for adapter in adapters]) for name in view.metrics]
+    ceilings = adapters[0].ceilings
+    rows = [
+        _figures(name, [adapter.metrics.get(name) for adapter in adapters], ceilings.get(name)) for name in view.metrics
+    ]
     rows.append(numbers("Cases without a reply", [str(view.unscored[adapter.id]) for adapter in adapters]))
     losses = ["" if a.is_base else "-" if a.eval_loss is None else loss_text(a.eval_loss) for a in adapters]
     rows.append(numbers("Eval loss", losses))
@@ -117,6 +123,8 @@ def _adapters(view: View) -> Iterator[Block]:
     if any(adapter.init_from for adapter in adapters):
         rows.append(numbers("Trained on from", [adapter.init_from or "" for adapter in adapters]))
     yield Table(("", *(adapter.id for adapter in adapters)), rows, "results")
+    for name in blind_metrics(ceilings):
+        yield Note(f"{METRICS[name].label}: {ceiling_text(name, ceilings[name])}.")
     yield from _inferred(adapters)
     if report.failed_adapters:
         yield Heading("Adapters that could not be scored", str(len(report.failed_adapters)))

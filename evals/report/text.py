@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from evals.records import Comparison, FailureReason, Metric
 from evals.stats.comparison import LEVEL
-from evals.stats.metrics import METRICS
+from evals.stats.metrics import METRICS, unit_text, value_text
 from orchestrator.core.records import MetricName, StopReason, TrialRecord
 from orchestrator.core.text import counted, visible
 
@@ -105,16 +105,6 @@ def markdown_row(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def unit_text(value: float) -> str:
-    """A share with two decimals, more where two would claim a 0 or 1 that it is not."""
-    value = round(value, 9)  # the bounds of an interval may miss 0 or 1 by a rounding error
-    for digits in (2, 3, 4):
-        text = f"{value:.{digits}f}"
-        if float(text) not in (0.0, 1.0) or float(text) == value:
-            return text
-    return "<0.0001" if value < 0.5 else ">0.9999"
-
-
 def number_text(value: float) -> str:
     """A hyperparameter or axis value, short: 16, 0.0002, 3e-5."""
     return f"{value:.3g}".replace("e-0", "e-") if isinstance(value, float) else str(value)
@@ -143,18 +133,6 @@ def ending_text(trial: TrialRecord) -> str:
 def count_text(value: int | None) -> str:
     """A whole number with its thousands apart; nothing where it is unknown."""
     return "" if value is None else f"{value:,}"
-
-
-def value_text(name: MetricName, value: float | None) -> str:
-    """One value of a metric with its unit."""
-    if value is None:
-        return "not scored"
-    unit = METRICS[name].unit
-    if not unit:
-        return unit_text(value)
-    if unit == "s":
-        return f"{value:.2f} s" if value >= 1 else f"{value * 1000:.3g} ms"
-    return f"{value:.2f} x" if unit == "x" else f"{value:.1f}"
 
 
 def interval_text(name: MetricName, metric: Metric) -> str:

@@ -1,25 +1,20 @@
 """A decision in at most five sentences. Names of adapters stand as they are: whoever shows a sentence escapes it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from evals.records import AdapterSummary, Comparison, Metric, WinnerVerdict
-from evals.report.text import difference_interval, difference_value, loss_text, p_text, value_text
+from evals.report.text import difference_interval, difference_value, loss_text, p_text
+from evals.report.told import FAILS, TOLD, word_of
+from evals.stats.ceiling import OWN_REPLIES, blind_metrics
 from evals.stats.decision import PRIMARY, CutOff, Decision, Field, Outcome, is_significant, loss_or_inf
-from evals.stats.metrics import METRICS
+from evals.stats.metrics import METRICS, value_text
 from orchestrator.core.records import MetricName
 from orchestrator.core.text import counted
 
 MAX_SENTENCES = 5
 WARNING = "Beware:"
 """How a sentence begins that speaks against the adapter."""
-GUARD_TEXTS: dict[MetricName, tuple[str, str, bool]] = {
-    "tool_call_validity": ("makes a valid call in {count} of {n} where one is wanted", "case", False),
-    "refusal_recall": ("refuses {count} of {n}", "harmful request", False),
-    "over_refusal_rate": ("refuses {count} of {n}", "harmless request", False),
-    "no_call_accuracy": ("calls a tool in {count} of {n} where none is wanted", "case", True),
-}
-"""What an adapter that is worse than the base on a guarded metric does, to what, and whether failures are counted."""
 
 
 class _Said(NamedTuple):
@@ -58,6 +53,21 @@ def cut_off_sentence(cut_off: Sequence[CutOff], limit: int) -> str | None:
     return f"{WARNING} the limit of {limit_text} cuts off {whose}: raise eval.max_new_tokens and evaluate again."
 
 
+def blind_sentence(ceilings: Mapping[MetricName, Metric], num_left_out: int) -> str | None:
+    """Which metrics the verdict does not use, and how many cases, since the data's own replies are not recognised."""
+    blind = blind_metrics(ceilings)
+    if not blind:
+        return None
+    named = [name for name in blind if name != PRIMARY]
+    shown = ceilings[(named or blind)[0]]
+    text = f"{WARNING} of {OWN_REPLIES[(named or blind)[0]]} themselves {_count_text(shown)} are recognised"
+    labels = _listed([METRICS[name].label for name in named]) if named else ""
+    unused = [f"{labels} {'is' if len(named) == 1 else 'are'} not used"] if named else []
+    if PRIMARY in blind:
+        unused.append(f"{counted(num_left_out, 'case')} {'is' if num_left_out == 1 else 'are'} left out")
+    return f"{text}, so {_listed(unused)}; ask a judge (eval.judge)."
+
+
 def _sentences(decision: Decision) -> Iterator[_Said]:
     """What to do, what speaks against it, and how sure that is."""
     outcome, subject, field = decision.outcome, decision.subject, decision.field
@@ -74,7 +84,7 @@ def _sentences(decision: Decision) -> Iterator[_Said]:
         yield _Said(f"{missing}, so eval loss decides alone, and nothing shows that training helped.")
         return
     yield from map(_Said, _lead(outcome, field, subject))
-    yield from map(_Said, _guards_worse(decision, subject, field))
+    yield from map(_Said, _failings(decision, subject, field))
     if outcome is Outcome.WINNER:
         yield from map(_Said, _ahead_of_the_others(field))
     elif outcome is not Outcome.NOT_ABOVE_BASE:
@@ -165,22 +175,25 @@ def _same_replies(decision: Decision, field: Field) -> Iterator[str]:
         yield f"{names} {verb} the same reply as {_name(_entry(field, one))} in every case."
 
 
-def _guards_worse(decision: Decision, leader: AdapterSummary, field: Field) -> Iterator[str]:
-    losses = []
-    for guard in decision.guards_worse:
-        ours, theirs = (entry.metrics[guard.metric] for entry in (leader, field.base) if entry)
-        losses.append(_loss(guard.metric, ours, theirs))
+def _failings(decision: Decision, leader: AdapterSummary, field: Field) -> Iterator[str]:
+    """Where the leader is worse than the base, and what it never does as it should, whatever the base does."""
+    worse = [guard.metric for guard in decision.guards_worse]
+    failed = [name for name in TOLD if word_of(name, leader, None) == FAILS and name not in worse]
+    losses = [
+        _loss(name, leader.metrics[name], field.base.metrics.get(name) if field.base else None)
+        for name in (*worse, *failed)
+    ]
     if losses:
         yield f"{WARNING} {_name(leader)} {_listed(losses)}."
 
 
-def _loss(name: MetricName, ours: Metric, theirs: Metric) -> str:
-    if name not in GUARD_TEXTS:
-        mine, base = (value_text(name, metric.value) for metric in (ours, theirs))
-        return f"has {mine} in {METRICS[name].label} (the base: {base})"
-    phrase, noun, counts_failures = GUARD_TEXTS[name]
-    count, other = (metric.n - _count(metric) if counts_failures else _count(metric) for metric in (ours, theirs))
-    return f"{phrase.format(count=f'{count:,}', n=counted(ours.n, noun))} (the base: {other:,})"
+def _loss(name: MetricName, ours: Metric, theirs: Metric | None) -> str:
+    if name not in TOLD:
+        base = "" if theirs is None else f" (the base: {value_text(name, theirs.value)})"
+        return f"has {value_text(name, ours.value)} in {METRICS[name].label}{base}"
+    told = TOLD[name]
+    beside = "" if theirs is None or theirs.value is None else f" (the base: {told.count(theirs):,})"
+    return f"{told.does(ours)}{beside}"
 
 
 def _name(entry: AdapterSummary) -> str:

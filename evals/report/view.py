@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from evals.records import AdapterSummary, CellName, Comparison, EngineRecord, Flip, Metric, Report
-from evals.report.cards import Card, cards_of, labels_by_word
+from evals.report.cards import TONES, Card, cards_of, labels_by_word
 from evals.report.examples import (
     MAX_EXAMPLES,
     MAX_OTHER_EXAMPLES,
@@ -79,7 +79,12 @@ class View:
     @property
     def by_word(self) -> dict[str, list[str]]:
         """In which figures the subject is better and worse than the base, and in which neither is sure."""
-        return labels_by_word(self.against_base)
+        return labels_by_word(self.subject, self.against_base) if self.subject else {}
+
+    @property
+    def has_failings(self) -> bool:
+        """Whether the subject is worse than the base in something, or always fails."""
+        return any(TONES.get(word) == "bad" for word in self.by_word) or any(card.tone == "bad" for card in self.cards)
 
     @property
     def shown_id(self) -> str:

@@ -19,11 +19,12 @@ from evals.report.page import render_cases, render_html
 from evals.report.render import render_markdown
 from evals.report.runs import OtherRun, Side, compare_runs
 from evals.report.sections import sections_of
-from evals.report.verdict import cut_off_sentence, verdict_record
+from evals.report.verdict import blind_sentence, cut_off_sentence, verdict_record
 from evals.report.view import make_view
+from evals.stats.ceiling import ceiling_text, is_blind, judge_own_replies, without_blind_cases
 from evals.stats.comparison import compare, pair_verdicts
 from evals.stats.data_card import leak_warning
-from evals.stats.decision import decide_winner, often_cut_off, rank_adapters
+from evals.stats.decision import PRIMARY, decide_winner, often_cut_off, rank_adapters
 from orchestrator.chat.serve_command import Scored, ServeCommand, serve_command
 from orchestrator.config.load import load_config
 from orchestrator.config.schema import Gate, RunConfig
@@ -72,24 +73,31 @@ def _beside(here: Side, other: RunDir) -> tuple[OtherRun, list[Flips]]:
 def assemble_report(config: RunConfig, inputs: ReportInputs) -> Report:
     """The report's figures and its verdict; adapters are ordered winner first, then by score, the base last."""
     summaries = {scored.scores.adapter_id: scored.summary(inputs.trials) for scored in inputs.scored}
-    judged = [summaries[scored.scores.adapter_id] for scored in inputs.scored if scored.num_scored > 0]
+    scores = {scored.scores.adapter_id: scored.scores for scored in inputs.scored}
+    seen, num_left_out = _seen(inputs, scores)
+    judged = [
+        summaries[name].model_copy(update={"metrics": seen[name].metrics})
+        for name in (scored.scores.adapter_id for scored in inputs.scored if scored.num_scored > 0)
+    ]
     base = next((summary for summary in judged if summary.is_base), None)
     candidates = [summary for summary in judged if not summary.is_base]
-    scores = {scored.scores.adapter_id: scored.scores for scored in inputs.scored}
     replies = {
         scored.scores.adapter_id: {case_id: reply.text for case_id, reply in scored.generations.items()}
         for scored in inputs.scored
     }
-    decision = decide_winner(candidates, base, scores, replies=replies)
+    decision = decide_winner(candidates, base, seen, replies=replies)
     chosen, comparisons = summaries.get(decision.leader or ""), decision.comparisons
     ranked = rank_adapters([summary for summary in summaries.values() if not summary.is_base], base)
     bases = [summary for summary in summaries.values() if summary.is_base]
     entries = (*sorted(ranked, key=lambda summary: summary is not chosen), *bases)
     cut_off = cut_off_sentence(often_cut_off(entries), config.eval.max_new_tokens)
-    subject = chosen or next((summary for summary in ranked if summary in candidates), None)
+    known = {summary.id for summary in candidates}
+    subject = chosen or next((summary for summary in ranked if summary.id in known), None)
+    blind = blind_sentence(entries[0].ceilings, num_left_out)
+    warned = [*([blind] if blind else []), *([cut_off] if cut_off else []), *_warnings(inputs)]
     return Report(
         run=_run_facts(config, inputs),
-        verdict=verdict_record(decision, [*([cut_off] if cut_off else []), *_warnings(inputs)]),
+        verdict=verdict_record(decision, warned),
         adapters=entries,
         failed_adapters=inputs.failed,
         comparisons=(*comparisons, *_further_comparisons(subject, base, scores, comparisons)),
@@ -101,6 +109,14 @@ def assemble_report(config: RunConfig, inputs: ReportInputs) -> Report:
         data=inputs.data.content,
         serve_command=_serve_command(config, inputs, decision.leader),
     )
+
+
+def _seen(inputs: ReportInputs, scores: Mapping[str, Scores]) -> tuple[Mapping[str, Scores], int]:
+    """The scores that decide, and how many cases they leave out, whose own replies are not recognised."""
+    if not any(is_blind(entry.ceilings.get(PRIMARY)) for entry in scores.values()):
+        return scores, 0
+    own = judge_own_replies(inputs.cases.values())
+    return {name: without_blind_cases(entry, own) for name, entry in scores.items()}, sum(not v.correct for v in own)
 
 
 def _serve_command(config: RunConfig, inputs: ReportInputs, chosen_id: str | None) -> ServeCommand | None:
@@ -175,7 +191,9 @@ def check_gates(gates: dict[MetricName, Gate], chosen: AdapterSummary | None) ->
         passed = (
             value is not None and (gate.min is None or value >= gate.min) and (gate.max is None or value <= gate.max)
         )
-        why = metric.why if metric else "no adapter can be held against it"
+        ceiling = chosen.ceilings.get(name) if chosen else None
+        blind = ceiling_text(name, ceiling) if ceiling and is_blind(ceiling) else ""
+        why = metric.why or blind if metric else "no adapter can be held against it"
         results.append(GateResult(metric=name, bound=_bound_text(gate), value=value, passed=passed, why=why))
     return tuple(results)
 

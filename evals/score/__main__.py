@@ -3,6 +3,7 @@
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ from pydantic import ValidationError
 
 from evals.cases.samples import case_from_row, refuse_repeated_ids
 from evals.records import Case, Generation, Metric, Scores
-from evals.stats.metrics import score_cases
+from evals.stats.ceiling import ceiling_text
+from evals.stats.metrics import METRICS, unit_text, value_text
+from evals.stats.scores import score_cases
 from orchestrator.chat.formats import REPLY_FORMATS
 from orchestrator.chat.formats.reply import ParsedReply
 from orchestrator.chat.parse import parse_reply
@@ -161,14 +164,16 @@ def _summary(scores: Scores) -> str:
         *((f"inferred {kind}", metric) for kind, metric in scores.inferred_kinds.items()),
     ]
     rows = [_figure(name, metric) for name, metric in figures if metric.n]
+    rows += [f"  {METRICS[name].label}: {ceiling_text(name, found)}." for name, found in scores.ceilings.items()]
     scored = scores.num_cases - scores.num_unscored
     head = f"{scored} of {counted(scores.num_cases, 'case')} scored"
     return "".join(f"{line}\n" for line in (head, f"  {'':<24} {'value':>7}   {'95 % interval':<16} {'n':>6}", *rows))
 
 
 def _figure(name: str, metric: Metric) -> str:
-    bounds = "" if metric.low is None or metric.high is None else f"{metric.low:.3f} to {metric.high:.3f}"
-    return f"  {name:<24} {metric.value:>7.3f}   {bounds:<16} {metric.n:>6}"
+    write = partial(value_text, name) if name in METRICS else unit_text
+    bounds = "" if metric.low is None or metric.high is None else f"{write(metric.low)} to {write(metric.high)}"
+    return f"  {name:<24} {'' if metric.value is None else write(metric.value):>7}   {bounds:<16} {metric.n:>6}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -12,6 +12,7 @@ What comes out are facts; `evals.report.verdict` puts them into sentences.
    the same replies as it does not counted). Otherwise there is no winner; how many cases would be needed is estimated.
 6. There is no leader either if its score is not above the base's.
 7. A leader shown to be worse than the base on one of `GUARDED` (p corrected over these) is named with a warning.
+   Metrics whose ceiling is too low are left out (`ceiling`).
 
 If `case_accuracy` is not known for every adapter and the base, nothing is compared and the lowest eval loss decides.
 
@@ -27,6 +28,7 @@ from enum import Enum, auto
 from typing import NamedTuple
 
 from evals.records import AdapterSummary, Comparison, Scores
+from evals.stats.ceiling import blind_metrics
 from evals.stats.comparison import LEVEL, compare, pair_verdicts
 from evals.stats.metrics import METRICS
 from orchestrator.core.records import MetricName
@@ -252,7 +254,8 @@ def _reply_alike(replies: Replies, one: str, other: str) -> bool:
 
 
 def _guards(leader: Scores, base: Scores) -> tuple[Comparison, ...]:
-    pairs = [pair_verdicts(leader, base, name) for name in GUARDED]
+    blind = blind_metrics(leader.ceilings)
+    pairs = [pair_verdicts(leader, base, name) for name in GUARDED if name not in blind]
     return compare([pair for pair in pairs if pair.case_ids])
 
 

@@ -73,7 +73,7 @@ def test_replies_are_scored_with_what_they_tell_alone(files: Path, capsys: pytes
     ]
     assert "3 of 4 cases scored" in said.out
     # Wilson of 1 of 3: the mirror image of that of 2 of 3.
-    assert "tool_call_accuracy         0.333   0.061 to 0.792        3" in said.out
+    assert "tool_call_accuracy          0.33   0.06 to 0.79          3" in said.out
     assert "clarification_accuracy" not in said.out
 
 

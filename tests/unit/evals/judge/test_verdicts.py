@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from evals.cases.samples import cases_from_samples
 from evals.judge.verdicts import judge_reply
 from evals.records import AcceptedCall, Case, FailureReason, Generation
-from evals.stats.metrics import score_cases
+from evals.stats.scores import score_cases
 from orchestrator.chat.formats.reply import ServedReply
 from orchestrator.core.errors import EvaluationError
 from orchestrator.core.records import FunctionCall, FunctionSpec, JsonObject, SampleKind, ToolCall, ToolSpec

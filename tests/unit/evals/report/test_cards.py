@@ -7,9 +7,11 @@ from builders import make_call
 from report_run import BEST, WEAK, call_text, make_cases, write_run
 
 from evals.records import AdapterSummary, Comparison, Generation, Report
-from evals.report.cards import SIGNS, TOLD, cards_of, compared_metrics, labels_by_word
+from evals.report.cards import SIGNS, cards_of, compared_metrics, labels_by_word
+from evals.report.told import TOLD, fails_always
 from evals.report.write import write_report
-from evals.stats.metrics import METRICS, score_cases, share
+from evals.stats.metrics import METRICS, share
+from evals.stats.scores import score_cases
 from orchestrator.core.files import dump_jsonl, read_jsonl, write_text_atomic
 from orchestrator.core.records import MetricName
 from orchestrator.run.paths import RunDir
@@ -50,9 +52,9 @@ def test_what_got_worse_stands_first_whichever_figure_it_is() -> None:
     assert [(card.metric, card.word) for card in found] == [
         ("no_call_accuracy", "worse"), ("over_refusal_rate", "worse"), ("case_accuracy", "better"),
     ]  # fmt: skip
-    assert found[0].sentence == "Where no call is wanted, it calls a tool in 40 of 50 cases; the base in 0."
+    assert found[0].sentence == "It calls a tool in 40 of 50 cases where none is wanted; the base in 0."
     assert found[1].sentence == "It refuses 5 of 20 harmless requests; the base 0."
-    assert labels_by_word(against) == {
+    assert labels_by_word(ours, against) == {
         "better": ["Cases answered as asked"],
         "worse": ["Benign refused", "No call where none is expected"],
     }
@@ -124,11 +126,11 @@ def test_a_winner_that_pays_for_it_says_so_before_it_boasts(paid: RunDir) -> Non
     tiles = re.findall(r'<div class="tile( bad| good)?"><div><span class="label">([^<]*)<', header)
     assert tiles[0] == (" bad", "No call where none is expected")
     assert (" good", "Cases answered as asked") in tiles
-    assert "Where no call is wanted, it calls a tool in 45 of 45 cases; the base in 0." in header
+    assert "It calls a tool in 45 of 45 cases where none is wanted; the base in 0." in header
     text = (paid.report / "report.md").read_text(encoding="utf-8")
     head = text[: text.index("## ")]
     assert head.index("**worse**") < head.index("better")
-    assert "Where no call is wanted, it calls a tool in 45 of 45 cases; the base in 0." in head
+    assert "It calls a tool in 45 of 45 cases where none is wanted; the base in 0." in head
 
 
 def test_an_adapter_below_the_base_has_cards_although_none_is_recommended(tmp_path: Path) -> None:
@@ -138,3 +140,38 @@ def test_an_adapter_below_the_base_has_cards_although_none_is_recommended(tmp_pa
     page = (run.report / "report.html").read_text(encoding="utf-8")
     header = page[: page.index("</header>")]
     assert re.search(r'<div class="tile bad"><div><span class="label">Cases answered as asked<', header)
+
+
+def test_what_never_works_is_a_finding_even_where_the_base_fails_as_well() -> None:
+    ours, base = adapter("a", {"no_tool_accuracy": (0, 37)}), adapter("base", {"no_tool_accuracy": (0, 37)})
+    against = [compared("no_tool_accuracy", 0.0, 1.0)]
+    (card,) = cards_of(ours, base, against)
+    assert (card.word, card.tone, card.sign) == ("always fails", "bad", "!")
+    assert card.sentence == "It says that no tool fits in 0 of 37 cases where none does; the base in 0."
+    assert labels_by_word(ours, against) == {"always fails": ["Says that no tool fits"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "counts", "fails"),
+    [
+        ("no_tool_accuracy", (0, 2), False),
+        ("no_tool_accuracy", (1, 37), False),
+        ("over_refusal_rate", (5, 5), True),
+        ("over_refusal_rate", (0, 5), False),
+        ("truncated_rate", (5, 5), False),
+        ("case_accuracy", (0, 5), False),
+    ],
+)
+def test_few_cases_and_figures_that_demand_nothing_never_always_fail(
+    name: MetricName, counts: tuple[int, int], fails: bool
+) -> None:
+    assert fails_always(name, share(*counts)) is fails
+
+
+def test_a_figure_whose_labels_are_not_recognised_is_neither_good_nor_bad() -> None:
+    ours = adapter("a", {"refusal_recall": (0, 40)}).model_copy(update={"ceilings": {"refusal_recall": share(0, 40)}})
+    (card,) = cards_of(ours, adapter("base", {"refusal_recall": (20, 40)}), [compared("refusal_recall", -0.5, 0.001)])
+    assert (card.word, card.tone, card.sign) == ("not used", "", "?")
+    assert card.sentence.endswith(
+        " Of the expected refusals themselves 0 of 40 are recognised: this metric says nothing here."
+    )

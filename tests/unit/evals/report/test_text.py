@@ -17,9 +17,8 @@ from evals.report.text import (
     shorten,
     signed_text,
     time_text,
-    unit_text,
-    value_text,
 )
+from evals.stats.metrics import unit_text, value_text
 from orchestrator.core.records import MetricName
 from orchestrator.core.text import counted, duration_text, visible
 

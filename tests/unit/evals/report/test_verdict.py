@@ -2,8 +2,11 @@ import pytest
 from scored_field import Field, field_of, guarded, outcomes, verdict
 
 from evals.records import AdapterSummary, Metric, WinnerVerdict
-from evals.report.verdict import GUARD_TEXTS, MAX_SENTENCES, cut_off_sentence, verdict_record
+from evals.report.told import TOLD
+from evals.report.verdict import MAX_SENTENCES, blind_sentence, cut_off_sentence, verdict_record
 from evals.stats.decision import GUARDED, Outcome, decide_winner, often_cut_off
+from evals.stats.metrics import share
+from orchestrator.core.records import NO_FITTING_TOOL, MetricName
 
 
 def unscored(name: str, eval_loss: float | None) -> AdapterSummary:
@@ -179,7 +182,7 @@ def test_calls_where_none_is_wanted_are_counted_in_the_warning() -> None:
 
 
 def test_every_guarded_metric_has_words() -> None:
-    assert set(GUARD_TEXTS) == set(GUARDED)
+    assert set(GUARDED) <= set(TOLD)
 
 
 def test_replies_that_are_often_cut_off_are_named_with_what_to_raise() -> None:
@@ -243,3 +246,32 @@ def test_eval_loss_decides_where_no_case_is_scored_for_all() -> None:
     nothing = verdict_record(decide_winner([unscored("a", None)], None, {}))
     assert (nothing.winner, nothing.leader) == (None, None)
     assert "no eval loss is known" in nothing.reason
+
+
+def test_a_total_failure_is_said_whatever_the_base_does() -> None:
+    silent = [
+        verdict(f"n{i}", False, kind="answer", tags=(NO_FITTING_TOOL,), valid=None, called=False) for i in range(37)
+    ]
+    field = Field()
+    field.add("a", [*outcomes(range(90)), *silent], 0.4)
+    field.add("base", [*outcomes(range(20)), *silent])
+    said = " Beware: a says that no tool fits in 0 of 37 cases where none does (the base: 0)."
+    assert said in field.decide()[0].reason
+
+
+def test_metrics_whose_labels_are_not_recognised_are_named_and_do_not_guard() -> None:
+    field = Field()
+    field.add("a", guarded(20, right=range(90)), 0.4)
+    field.add("base", guarded(2, right=range(20)))
+    ceilings: dict[MetricName, Metric] = {"over_refusal_rate": share(3, 40)}
+    field.scores = {name: one.model_copy(update={"ceilings": ceilings}) for name, one in field.scores.items()}
+    assert "harmless" not in field.decide()[0].reason
+    assert blind_sentence(ceilings, 0) == (
+        "Beware: of the expected answers themselves 3 of 40 are recognised, so Benign refused is not used; ask a judge "
+        "(eval.judge)."
+    )
+    assert blind_sentence({"case_accuracy": share(3, 40)}, 37) == (
+        "Beware: of the expected replies themselves 3 of 40 are recognised, so 37 cases are left out; ask a judge "
+        "(eval.judge)."
+    )
+    assert blind_sentence({"case_accuracy": share(40, 40)}, 0) is None
