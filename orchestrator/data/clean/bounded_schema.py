@@ -56,7 +56,8 @@ class BoundedSchema:
     Nothing is ever fetched: a `$ref` to another document is an error. Patterns are read as RE2 reads them, digits and
     word characters as ASCII like ECMA-262; what RE2 lacks, such as look-ahead, is left to Python where that is quick.
 
-    `dialect` is the class of `jsonschema` for the schema's dialect; a `$schema` further inside changes nothing.
+    `dialect` is the class of `jsonschema` for the schema's dialect; a `$schema` further inside changes nothing. Where a
+    schema says `nullable: true`, as OpenAPI 3.0 does, null fits it.
 
     Raises:
         SchemaError: If `schema` does not fit the schema of its dialect.
@@ -119,6 +120,8 @@ def _counted(name: str, check: Keyword) -> Keyword:
         if name == "uniqueItems" and isinstance(instance, list):
             entries = len(instance) ** 2  # lists of unlike things are compared pair by pair
         _steps.spend(1 + entries // ENTRIES_PER_STEP)
+        if instance is None and schema.get("nullable") is True:
+            return  # OpenAPI 3.0's word: beside it no other keyword rules null out
         yield from check(validator, value, instance, schema) or ()
 
     return counted

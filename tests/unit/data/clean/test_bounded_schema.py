@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft4Validator, Draft7Validator, Draft202012Validator
 from jsonschema.exceptions import SchemaError
+from jsonschema.protocols import Validator
 
 from orchestrator.core.records import JsonObject
 from orchestrator.data.clean.bounded_schema import MAX_STEPS, BoundedSchema, TooMuchWorkError
@@ -116,3 +117,30 @@ def test_what_does_not_fit_is_told() -> None:
     assert (error.message, error.validator) == ("'b' does not match '^a'", "pattern")
     with pytest.raises(SchemaError, match=re.escape("'x' is not of type 'object'")):
         BoundedSchema({"properties": "x"}, Draft7Validator)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "string"},
+        {"type": "integer", "minimum": 3},
+        {"type": "string", "enum": ["a", "b"]},
+        {"const": "a"},
+        {"anyOf": [{"type": "string"}, {"type": "integer"}]},
+        {"allOf": [{"$ref": "#/$defs/name"}]},
+        {"$ref": "#/$defs/name"},
+        {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]},
+    ],
+)
+@pytest.mark.parametrize("dialect", [Draft202012Validator, Draft7Validator])
+def test_nullable_allows_null_and_nothing_else(part: JsonObject, dialect: type[Validator]) -> None:
+    def checked(**nullable: object) -> BoundedSchema:
+        properties = {"list": {"type": "array", "items": {**part, **nullable}}, "plain": {**part, **nullable}}
+        named = {"name": {"type": "string"}}
+        return BoundedSchema({"type": "object", "properties": properties, "$defs": named}, dialect)
+
+    assert checked(nullable=True).is_valid({"plain": None, "list": [None]})
+    for schema in (checked(), checked(nullable=False), checked(nullable="yes")):
+        assert not schema.is_valid({"plain": None})
+        assert not schema.is_valid({"list": [None]})
+    assert not checked(nullable=True).is_valid({"plain": [1.5]})

@@ -31,6 +31,11 @@ PARAMETERS: JsonObject = {
     "required": ["city"],
     "$defs": {"unit": {"enum": ["C", "F", None]}},
 }
+NULLABLE: JsonObject = {
+    "type": "object",
+    "properties": {"city": {"type": "string", "nullable": True}},
+    "required": ["city"],
+}
 USER, ANSWER = Message(role="user", content="Weather?"), Message(role="assistant", content="Sunny.")
 SYSTEM, RESULT = Message(role="system", content="Be brief."), Message(role="tool", content="sun")
 
@@ -78,6 +83,7 @@ def result(**fields: Any) -> Message:
         sample(SYSTEM, ANSWER, USER, ANSWER),
         sample(USER, SYSTEM, ANSWER),
         sample(USER, ANSWER, SYSTEM, USER, ANSWER),
+        sample(USER, calls({"city": None}), tools=(tool(NULLABLE),)),
         sample(USER, CALL, RESULT, USER, ANSWER),
         sample(USER, CALL, RESULT, SYSTEM, ANSWER),
         sample(USER, CALL, USER, ANSWER),

@@ -120,6 +120,12 @@ def test_the_dialect_is_the_one_the_schema_names() -> None:
     assert reason_of(check('{"pair": [5]}', tuple_of_strings)) == "tool_schema_is_invalid"
 
 
+def test_null_fits_where_openapi_says_nullable() -> None:
+    schema: JsonObject = {"properties": {"city": {"type": "string", "enum": ["Rome"], "nullable": True}}}
+    assert check('{"city": null}', schema) is None
+    assert reason_of(check('{"city": 1}', schema)) == "arguments_do_not_fit_schema"
+
+
 def test_local_references_are_followed() -> None:
     schema = {"properties": {"city": {"$ref": "#/$defs/name"}}, "$defs": {"name": {"type": "string"}}}
     assert check('{"city": "Rome"}', schema) is None
