@@ -212,9 +212,10 @@ def render_row(form: ChatFormat, messages: Sequence[Message], tools: Sequence[To
     plain, offered = form.plain(messages), plain_tools(tools)
     settings = {"enable_thinking": form.thinking, "return_assistant_tokens_mask": form.is_marked}
     text, marks = rendered(form.tokenizer.special_tokens_map, form.template, plain, offered, **settings)
-    places = [place for place, message in enumerate(messages) if message.role == "assistant" and message.learned]
+    replies = (place for place, message in enumerate(messages) if message.role == "assistant" and message.learned)
+    places = list(filter(None, replies))  # evaluation asks for nothing before the first message
     turns: list[RenderedTurn] = []
-    for place in filter(None, places):  # evaluation asks for nothing before the first message
+    for place in places:
         try:
             turn = _rendered_turn(form, plain, offered, text, marks, place)
         except RowLeftOut:

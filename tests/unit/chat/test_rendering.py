@@ -80,7 +80,7 @@ def test_what_passed_holds_no_control_token_but_the_templates_own(form: ChatForm
 def test_a_turn_before_any_question_is_not_learned(form: ChatFormat) -> None:
     sample = make_sample(assistant("Welcome."), user("Hi"), assistant("Hello."), tools=(), kind="answer")
     row = render_row(form, sample.messages, ())
-    assert ([turn.place for turn in row.turns], row.num_turns) == ([2], 2)
+    assert ([turn.place for turn in row.turns], row.num_turns) == ([2], 1)
 
 
 def test_a_greeting_that_the_template_cannot_end_with_leaves_the_later_turns_to_learn(form: ChatFormat) -> None:
