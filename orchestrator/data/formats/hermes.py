@@ -5,7 +5,7 @@ follows: `<tools>`, `<tool_call>` and `<tool_response>`.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from orchestrator.chat.formats.hermes import HERMES
@@ -26,6 +26,7 @@ from orchestrator.data.formats.common import (
 )
 from orchestrator.data.formats.sharegpt import SHAREGPT_CALLS, SHAREGPT_ROLES, Turn, read_turns
 from orchestrator.data.formats.turn_lists import PREFERRED, learned_of, turns_of
+from orchestrator.data.formats.written_calls import opens_xml, schemas_of, xml_calls
 from orchestrator.data.read.json_files import TURN_LISTS
 from orchestrator.data.rejection import Reason, RowRejected
 from orchestrator.notation.pythonic import PythonicError, parse_json_or_literal, parse_literal
@@ -82,7 +83,7 @@ def read_hermes(row: JsonObject) -> Draft:
     """
     refuse_media(row)
     messages: list[Message] = []
-    written: list[ToolSpec] = []
+    offered = openai.tools_of(row)
     for turn in _turns(row):
         if turn.speaker in SHAREGPT_CALLS or any(turn.fields.get(key) for key in ("tool_calls", "function_call")):
             raise RowRejected(Reason.CALL_IN_TEXT, f"{turn.where} is a call beside calls that are written as text")
@@ -90,14 +91,14 @@ def read_hermes(row: JsonObject) -> Draft:
         if role == "system":
             text, tools = _read_system(read_content(turn.value, role, turn.where), turn.where)
             messages += [Message(role=role, content=text)] if text else []
-            written += tools
+            offered = openai.with_tools(offered, tools)
         elif role == "assistant":
-            messages.append(_read_reply(turn))
+            messages.append(_read_reply(turn, offered))
         elif role == "tool":
             messages += _read_results(turn)
         else:
             messages += _read_user(turn)
-    return Draft(messages=messages, tools=openai.with_tools(openai.tools_of(row), written))
+    return Draft(messages=messages, tools=offered)
 
 
 def _turns(row: JsonObject) -> Iterator[Turn]:
@@ -154,11 +155,12 @@ def _parse_literals(text: str) -> list[Any]:
         return [parse_json_or_literal(line) for line in text.split("\n") if line.strip()]
 
 
-def _read_reply(turn: Turn) -> Message:
+def _read_reply(turn: Turn, offered: Sequence[ToolSpec]) -> Message:
     # Read like a user's text, because the calls are still in it.
     given = turn.value if isinstance(turn.value, str) else read_content(turn.value, "user", turn.where)
     reasoning, text = openai.read_reasoning(turn.fields, given, None, turn.where)
-    spoken = take_calls(text, OPEN_CALL, lambda text, start: _read_calls(text, start, turn.where))
+    schemas = schemas_of(offered)
+    spoken = take_calls(text, OPEN_CALL, lambda text, start: _read_calls(text, start, schemas, turn.where))
     if CLOSE_CALL in spoken.text:
         raise RowRejected(Reason.CALL_NOT_JSON, f"{turn.where} has a {CLOSE_CALL} without {OPEN_CALL}")
     if OPEN_RESULT in spoken.text:
@@ -170,9 +172,11 @@ def _read_reply(turn: Turn) -> Message:
     )
 
 
-def _read_calls(text: str, start: int, where: str) -> tuple[list[ToolCall], int]:
+def _read_calls(text: str, start: int, schemas: Mapping[str, JsonObject], where: str) -> tuple[list[ToolCall], int]:
     """The calls of a tag and the position after it. A closing tag inside a JSON string does not end the call."""
     begin = skip_space(text, start)
+    if opens_xml(text, begin, schemas):
+        return xml_calls(text, begin, schemas, CLOSE_CALL, where)
     end = json_end(text, begin)
     closing = -1 if end is None else skip_space(text, end)
     if closing < 0 or not text.startswith(CLOSE_CALL, closing):

@@ -14,6 +14,7 @@ from orchestrator.data.formats.common import (
     Draft,
     Format,
     Reasoned,
+    Spoken,
     closing_think_tag,
     optional_text,
     read_call,
@@ -23,7 +24,6 @@ from orchestrator.data.formats.common import (
     refuse_media,
     short,
     split_reasoning,
-    take_calls,
     text_field,
     with_calls,
 )
@@ -37,16 +37,15 @@ from orchestrator.data.formats.turn_lists import (
     learned_of,
     turns_of,
 )
+from orchestrator.data.formats.written_calls import RESULT_IN_WORDS, take_written_calls
 from orchestrator.data.read.json_files import TURN_LISTS
 from orchestrator.data.rejection import Reason, RowRejected, parse_or_reject
 from orchestrator.notation.pythonic import PythonicError, opens_like_calls, parse_calls
 from orchestrator.notation.strict_json import (
     StrictJsonError,
     dump_loosely,
-    json_end,
     json_values,
     parse,
-    skip_space,
 )
 
 THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking")
@@ -62,7 +61,6 @@ RESULT_PARTS = ("tool_result", "tool_response", "function_call_output")
 PART_TEXT_KEYS = ("text", "value", "refusal", "reasoning", "thinking")
 """Where a part of a text or of thoughts keeps them; a table fills those that a part lacks with null."""
 
-OPEN_CALLS, CLOSE_CALLS = "<TOOLCALL>", "</TOOLCALL>"
 OPEN_DECLARATION, CLOSE_DECLARATION = "<|im_system|>tool_declare<|im_middle|>", "<|im_end|>"
 """Around the tools in a system text of Toucan, which is a prompt as Kimi's template renders it."""
 
@@ -81,26 +79,37 @@ def read_messages(row: JsonObject) -> Draft:
 
     Arguments are an object or its JSON text; tools a list or its JSON text, with or without the `function` wrapper.
     Content is text, null or a list of parts (text, reasoning, calls, results), and for a tool's result any JSON. Calls
-    are `tool_calls`, the early `function_call`, parts, or a `<TOOLCALL>[...]</TOOLCALL>` list in the text. Thoughts are
+    are `tool_calls`, the early `function_call`, parts, or in the text (see `written_calls`). Thoughts are
     a field of the turn, parts, or a leading `<think>` block. See `read_turn` for what becomes of their order.
     Turns of one `function_call` each, and the words before them, are one reply where they follow each other. A system
     text that only declares tools, in the tags of a template, becomes tools; those of the row come first.
     """
     refuse_media(row)
     messages: list[Message] = []
-    declared: list[ToolSpec] = []
+    tools = tools_of(row)
     for number, turn in enumerate(turns_of(row), start=1):
         where = f"turn {number}"
         role = read_role(text_field(turn, "role", where), ROLES, ROLES, where)
-        tools = _declared_tools(turn.get("content"), where) if role == "system" else None
-        if tools is not None:
-            declared += tools
+        declared = _declared_tools(turn.get("content"), where) if role == "system" else None
+        if declared is not None:
+            tools = with_tools(tools, declared)
         elif role == "assistant" and turn.get("function_call") is not None:
-            messages[-1:] = with_calls(messages[-1:], _reply(turn, turn.get("content"), where))
+            messages[-1:] = with_calls(messages[-1:], _reply(turn, turn.get("content"), where, tools))
         else:
-            messages += read_turn(turn, role, turn.get("content"), where)
+            said = read_turn(turn, role, turn.get("content"), where, tools)
+            messages += [_as_result(said[0])] if _answers_written_call(messages, said) else said
     kind, tags = choice_labels(row)
-    return Draft(messages=messages, tools=with_tools(tools_of(row), declared), kind=kind, tags=tags)
+    return Draft(messages=messages, tools=tools, kind=kind, tags=tags)
+
+
+def _answers_written_call(before: Sequence[Message], said: Sequence[Message]) -> bool:
+    """Whether a user's turn is what a call gave, as where calls are written into the text."""
+    asks = bool(before) and bool(before[-1].tool_calls)
+    return asks and len(said) == 1 and said[0].role == "user" and RESULT_IN_WORDS.match(said[0].content) is not None
+
+
+def _as_result(said: Message) -> Message:
+    return Message(role="tool", content=RESULT_IN_WORDS.sub("", said.content, count=1))
 
 
 def with_tools(given: tuple[ToolSpec, ...], written: Sequence[ToolSpec]) -> tuple[ToolSpec, ...]:
@@ -137,15 +146,16 @@ def tools_of(row: JsonObject) -> tuple[ToolSpec, ...]:
     return tuple(with_json_schema(tool, f"tool {number} ({tool.function.name[:80]})") for number, tool in tools)
 
 
-def read_turn(turn: JsonObject, role: Role, content: Any, where: str) -> list[Message]:
+def read_turn(turn: JsonObject, role: Role, content: Any, where: str, tools: Sequence[ToolSpec] = ()) -> list[Message]:
     """The messages that a turn stands for: one, or several for a turn that holds several tool results.
 
-    `content` is what `role` says, wherever the turn keeps it; `turn` is for its other fields (`TURN_FIELDS`). An
+    `content` is what `role` says, wherever the turn keeps it; `turn` is for its other fields (`TURN_FIELDS`), `tools`
+    for calls that are written into the text. An
     assistant message holds thoughts, then text, then calls. Text after a call moves before it; thoughts after text or
     calls have no place.
     """
     if role == "assistant":
-        return [_reply(turn, content, where)]
+        return [_reply(turn, content, where, tools)]
     for key in ("tool_calls", "function_call", *THOUGHT_FIELDS):
         if turn.get(key) not in (None, "", []):
             raise RowRejected(Reason.MALFORMED_FIELD, f"{where}: a {role} turn has `{key}`")
@@ -161,13 +171,13 @@ def read_turn(turn: JsonObject, role: Role, content: Any, where: str) -> list[Me
     return [*results, Message(role=role, content=said.text, tool_call_id=call_id, name=name)]
 
 
-def _reply(turn: JsonObject, content: Any, where: str) -> Message:
+def _reply(turn: JsonObject, content: Any, where: str, tools: Sequence[ToolSpec]) -> Message:
     parts = _read_parts(content, where) if _has_typed_parts(content) else None
     if parts is not None and parts.results:
         raise RowRejected(Reason.MALFORMED_FIELD, f"{where}: an assistant turn has parts of a tool's turn")
     said = parts or _Content(_plain_text(content, where))
     reasoning, text = read_reasoning(turn, said.text, said.reasoning, where)
-    spoken = take_calls(text, OPEN_CALLS, lambda text, start: _read_tagged_calls(text, start, where))
+    spoken = take_written_calls(text, tools, where) or Spoken(text, ())
     ways = [calls for calls in (_field_calls(turn, where), said.calls, spoken.calls) if calls]
     if len(ways) > 1:
         raise RowRejected(Reason.CALL_IN_TEXT, f"{where} has calls in its content beside those in its fields")
@@ -238,15 +248,6 @@ def _list_of_calls(given: Any, where: str) -> tuple[ToolCall, ...]:
     if not isinstance(given, list):
         raise RowRejected(Reason.MALFORMED_FIELD, f"{where}: `tool_calls` is not a list")
     return tuple(read_call(call, where) for call in given)
-
-
-def _read_tagged_calls(text: str, start: int, where: str) -> tuple[list[ToolCall], int]:
-    begin = skip_space(text, start)
-    end = json_end(text, begin)
-    closing = -1 if end is None else skip_space(text, end)
-    if not text.startswith(CLOSE_CALLS, max(closing, 0)) or closing < 0:
-        raise RowRejected(Reason.CALL_NOT_JSON, f"{where}: {OPEN_CALLS} is not followed by JSON and {CLOSE_CALLS}")
-    return list(read_calls(text[begin:end], where)), closing + len(CLOSE_CALLS)
 
 
 def _has_typed_parts(content: Any) -> bool:

@@ -63,14 +63,14 @@ def read_sharegpt(row: JsonObject) -> Draft:
     `tool_calls` of an assistant message; calls that follow each other, or follow the assistant's text, are one message.
     """
     refuse_media(row)
-    messages: list[Message] = []
+    messages, tools = list[Message](), openai.tools_of(row)
     for turn in read_turns(turns_of(row)):
         if turn.speaker in SHAREGPT_CALLS:
             messages[-1:] = with_calls(messages[-1:], _calling(turn))
         else:
             role = read_role(turn.speaker, SHAREGPT_ROLES, (*SHAREGPT_ROLES, *SHAREGPT_CALLS), turn.where)
-            messages += openai.read_turn(turn.fields, role, turn.value, turn.where)
-    return Draft(messages=messages, tools=openai.tools_of(row))
+            messages += openai.read_turn(turn.fields, role, turn.value, turn.where, tools)
+    return Draft(messages=messages, tools=tools)
 
 
 def read_turns(turns: Sequence[Any]) -> list[Turn]:

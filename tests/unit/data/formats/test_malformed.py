@@ -209,8 +209,9 @@ BAD_ROWS = [
         "result_of_other_id", answered(result(tool_call_id="c9")), R.TOOL_RESULT_WITHOUT_CALL, "no call has the id 'c9'"
     ),
     BadRow("result_of_other_tool", answered(result(name="b")), R.TOOL_RESULT_WITHOUT_CALL, "'b', which was not called"),
-    BadRow("call_as_text", chat(user(), said(CALL)), R.CALL_IN_TEXT, "turn 2 is a call as JSON"),
-    BadRow("call_as_python", chat(user(), said("[weather(city='Oslo')]")), R.CALL_IN_TEXT, "written like Python"),
+    BadRow("call_as_text", chat(user(), said(CALL), tools=()), R.CALL_IN_TEXT, "turn 2 is a call as JSON"),
+    BadRow("call_as_python", chat(user(), said("[f(a='Oslo')]"), tools=()), R.CALL_IN_TEXT, "written like Python"),
+    BadRow("call_of_another", chat(user(), said("[f(a='Oslo')]")), R.CALL_IN_TEXT, "written like Python"),
     BadRow("call_as_a_function", chat(user(), said("weather(city='Oslo')")), R.CALL_IN_TEXT, "turn 2 calls 'weather'"),
     BadRow("call_as_a_pair", chat(user(), said('{"tool": "weather", "args": {}}')), R.CALL_IN_TEXT, "calls 'weather'"),
     BadRow("call_after_words", chat(user(), said(f"Sure: {CALL}")), R.CALL_IN_TEXT, "turn 2 calls 'weather'"),

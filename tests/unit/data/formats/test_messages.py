@@ -226,14 +226,13 @@ def test_broken_toolcall_tags_are_rejected(text: str) -> None:
         '<tool_call>{"name": "weather", "arguments": {"city": "Oslo"}}</tool_call>',
         "<functioncall> {}",
         "[TOOL_CALLS]weather{}",
-        "<function=weather></function>",
         json.dumps(CALL),
         f"```json\n{json.dumps([CALL])}\n```",
         '[weather(city="Oslo")]',
     ],
 )
-def test_a_call_written_as_text_is_rejected(text: str) -> None:
-    row = {"messages": [ASK, {"role": "assistant", "content": text}], "tools": [FUNCTION]}
+def test_a_call_written_as_text_is_rejected_where_no_tools_are_offered(text: str) -> None:
+    row = {"messages": [ASK, {"role": "assistant", "content": text}], "tools": []}
     assert rejected(row).reason == "call_in_text"
 
 
@@ -367,7 +366,7 @@ def test_a_when2call_question_without_tools_is_not_one_that_no_tool_fits(tools: 
         ({"correct_answer": "tool_call", "answers": {"tool_call": "weather(Rome)"}}, "call_not_json"),
         ({"correct_answer": "tool_call", "answers": {"tool_call": "3"}}, "malformed_field"),
         ({"correct_answer": "direct", "question": 3}, "malformed_field"),
-        ({"correct_answer": "direct", "answers": {"direct": json.dumps(CALL)}}, "call_in_text"),
+        ({"correct_answer": "direct", "answers": {"direct": f"Sure. [TOOL_CALLS]{json.dumps(CALL)}"}}, "call_in_text"),
     ],
 )
 def test_broken_when2call_questions_are_refused(changes: JsonObject, reason: str) -> None:
@@ -506,7 +505,6 @@ def test_a_tool_in_place_of_a_call_is_refused(extra: JsonObject) -> None:
         "Thought: I need it. Action: weather Action Input: {}",
         "Thought: x\nAction: weather\nAction Input: {}\nObservation: sun\nFinal Answer: Sunny.",
         '{"name": "weather", "parameters": {"city": "Rome"}}',
-        '<invoke name="weather">',
         "\u273fFUNCTION\u273f: weather",
         "<|channel|>commentary to=functions.weather {}",
     ],
