@@ -7,6 +7,7 @@ from typing import Any, TextIO
 from orchestrator.core.files import dump_line
 from orchestrator.core.records import QuarantinedRow
 from orchestrator.data.card import ReasonCount
+from orchestrator.notation.pythonic import parse_json_or_literal
 from orchestrator.notation.strict_json import StrictJsonError, parse
 
 
@@ -103,6 +104,14 @@ def parse_or_reject(text: str, reason: Reason, what: str) -> Any:
     """The value of a strict JSON text, or RowRejected for `reason`; `what` begins the detail, such as "`tools` is"."""
     try:
         return parse(text)
+    except StrictJsonError as error:
+        raise RowRejected(reason, f"{what} {error}") from None
+
+
+def parse_printed_or_reject(text: str, reason: Reason, what: str) -> Any:
+    """As `parse_or_reject`; the text may also be a dict or list as Python prints it, such as a cell of pandas."""
+    try:
+        return parse_json_or_literal(text)
     except StrictJsonError as error:
         raise RowRejected(reason, f"{what} {error}") from None
 

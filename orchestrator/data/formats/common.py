@@ -21,8 +21,14 @@ from orchestrator.core.records import (
 from orchestrator.data.rejection import Reason, RowRejected, parse_or_reject
 from orchestrator.notation.strict_json import StrictJsonError, dump_loosely, parse
 
-ROLES: dict[str, Role] = {**{role: role for role in get_args(Role)}, "developer": "system", "function": "tool"}
-"""Roles of the messages format. OpenAI's `developer` is its later word for `system`, `function` its early `tool`."""
+ROLES: dict[str, Role] = {
+    **{role: role for role in get_args(Role)},
+    "developer": "system",
+    "function": "tool",
+    "ipython": "tool",
+}
+"""Roles of the messages format. OpenAI's `developer` is its later word for `system`, `function` its early `tool`, which
+Llama 3 calls `ipython`."""
 
 TOOL_LISTS = (
     *("tools", "functions", "available_tools", "tools_json", "tool_schemas", "tool_definitions", "tool_specs"),

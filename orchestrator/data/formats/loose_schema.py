@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from orchestrator.core.records import FunctionSpec, JsonObject, ToolCall, ToolSpec
 from orchestrator.data.formats.common import TOOL_LISTS, read_call, short
 from orchestrator.data.formats.type_words import JSON_TYPES, LooseType, parse_type, union_of
-from orchestrator.data.rejection import OFFERED_NONE, Reason, RowRejected, parse_or_reject
+from orchestrator.data.rejection import OFFERED_NONE, Reason, RowRejected, parse_or_reject, parse_printed_or_reject
 from orchestrator.notation.pythonic import first_called
 from orchestrator.notation.strict_json import MAX_DEPTH, StrictJsonError, parse
 
@@ -50,7 +50,7 @@ def read_tools(row: JsonObject) -> tuple[ToolSpec, ...]:
     given = row[named[0]] if named else []
     for _ in range(MAX_TEXT_LEVELS):
         if isinstance(given, str):
-            given = parse_or_reject(given, Reason.TOOLS_NOT_JSON, f"`{named[0]}` is") if given.strip() else []
+            given = parse_printed_or_reject(given, Reason.TOOLS_NOT_JSON, f"`{named[0]}` is") if given.strip() else []
     tools = [] if given is None else given
     if not isinstance(tools, list):
         raise RowRejected(Reason.INVALID_TOOL, f"`{named[0]}` is {short(tools)}, not a list")
@@ -67,8 +67,10 @@ def read_tool(tool: Any, where: str) -> ToolSpec:
         tool = parse_or_reject(tool, Reason.TOOLS_NOT_JSON, f"{where} is")
     if not isinstance(tool, dict):
         raise RowRejected(Reason.INVALID_TOOL, f"{where} is {short(tool)}, not an object")
-    if tool.get("type") not in (None, "function"):
-        raise RowRejected(Reason.INVALID_TOOL, f"{where} is of type {short(tool['type'])}, not a function")
+    is_custom = tool.get("type") == "custom" and tool.get("input_schema") is not None  # Anthropic's word for a function
+    if tool.get("type") not in (None, "function") and not is_custom:
+        detail = f"{where} is of type {short(tool['type'])}, not a function; what an API runs itself has no schema"
+        raise RowRejected(Reason.INVALID_TOOL, detail)
     function = tool.get("function", tool)
     name = function.get("name") if isinstance(function, dict) else None
     if not isinstance(name, str) or not name:

@@ -4,7 +4,7 @@ Sources: the chat completions and responses API references of OpenAI, the messag
 dataset format of TRL, the rows of NVIDIA's When2Call, the message lists of Qwen-Agent, and Toucan's tool declarations.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 from orchestrator.core.records import JsonObject, Message, Role, ToolCall, ToolSpec
@@ -50,7 +50,7 @@ from orchestrator.notation.strict_json import (
 
 THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking")
 TURN_FIELDS = frozenset(
-    {"role", "content", "tool_calls", "function_call", "tool_call_id", "name", "refusal"}
+    {"role", "content", "tool_calls", "function_call", "tool_call_id", "tool_call_ids", "name", "refusal"}
     | {*THOUGHT_FIELDS, *LEARNING_FLAGS}
 )
 
@@ -58,6 +58,8 @@ TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
 THOUGHT_PARTS = ("reasoning", "thinking")
 CALL_PARTS = ("tool_call", "function_call", "tool_use", "function")
 RESULT_PARTS = ("tool_result", "tool_response", "function_call_output")
+PASSED_PARTS = ("redacted_thinking",)
+"""Parts that say nothing to whoever has no key for them."""
 PART_TEXT_KEYS = ("text", "value", "refusal", "reasoning", "thinking")
 """Where a part of a text or of thoughts keeps them; a table fills those that a part lacks with null."""
 
@@ -86,6 +88,7 @@ def read_messages(row: JsonObject) -> Draft:
     """
     refuse_media(row)
     messages: list[Message] = []
+    asked: Collection[str | None] = ()
     tools = tools_of(row)
     for number, turn in enumerate(turns_of(row), start=1):
         where = f"turn {number}"
@@ -97,7 +100,11 @@ def read_messages(row: JsonObject) -> Draft:
             messages[-1:] = with_calls(messages[-1:], _reply(turn, turn.get("content"), where, tools))
         else:
             said = read_turn(turn, role, turn.get("content"), where, tools)
+            if role == "tool" and len(said) == 1:
+                said = [_with_own_id(turn, said[0], asked)]
             messages += [_as_result(said[0])] if _answers_written_call(messages, said) else said
+        if role == "assistant":
+            asked = {call.id for call in messages[-1].tool_calls}
     kind, tags = choice_labels(row)
     return Draft(messages=messages, tools=tools, kind=kind, tags=tags)
 
@@ -150,16 +157,15 @@ def read_turn(turn: JsonObject, role: Role, content: Any, where: str, tools: Seq
     """The messages that a turn stands for: one, or several for a turn that holds several tool results.
 
     `content` is what `role` says, wherever the turn keeps it; `turn` is for its other fields (`TURN_FIELDS`), `tools`
-    for calls that are written into the text. An
-    assistant message holds thoughts, then text, then calls. Text after a call moves before it; thoughts after text or
-    calls have no place.
+    for calls that are written into the text. An assistant message holds thoughts, then text, then calls. Text after a
+    call moves before it; thoughts after text or calls have no place. Results come before the words beside them.
     """
     if role == "assistant":
         return [_reply(turn, content, where, tools)]
     for key in ("tool_calls", "function_call", *THOUGHT_FIELDS):
         if turn.get(key) not in (None, "", []):
             raise RowRejected(Reason.MALFORMED_FIELD, f"{where}: a {role} turn has `{key}`")
-    name, call_id = optional_text(turn, "name", where), optional_text(turn, "tool_call_id", where)
+    name, call_id = optional_text(turn, "name", where), _answered_id(turn, where)
     has_parts = _has_typed_parts(content) if role != "tool" else _is_all_parts_of_result(content)
     said = _read_parts(content, where) if has_parts else _Content(read_content(content, role, where))
     if said.calls or said.reasoning or (said.results and (role == "system" or call_id)):
@@ -169,6 +175,21 @@ def read_turn(turn: JsonObject, role: Role, content: Any, where: str, tools: Seq
     if results and (wrapped or not said.text):
         return results
     return [*results, Message(role=role, content=said.text, tool_call_id=call_id, name=name)]
+
+
+def _answered_id(turn: JsonObject, where: str) -> str | None:
+    """The id of the call that a tool's turn answers; SWE agents have a list of one."""
+    listed = turn.get("tool_call_ids")
+    if turn.get("tool_call_id") is None and isinstance(listed, list) and len(listed) == 1:
+        return optional_text({"tool_call_ids": listed[0]}, "tool_call_ids", where)
+    return optional_text(turn, "tool_call_id", where)
+
+
+def _with_own_id(turn: JsonObject, result: Message, asked: Collection[str | None]) -> Message:
+    """A result whose turn says by its own `id` which of the calls before it is answered, as tau2 writes it."""
+    own = turn.get("id")
+    is_answer = result.tool_call_id is None and isinstance(own, str) and own in asked
+    return result.model_copy(update={"tool_call_id": own}) if is_answer else result
 
 
 def _reply(turn: JsonObject, content: Any, where: str, tools: Sequence[ToolSpec]) -> Message:
@@ -277,11 +298,11 @@ def _read_parts(parts: Sequence[Any], where: str) -> _Content:
             if texts or calls:
                 raise RowRejected(Reason.UNSUPPORTED_CONTENT, f"{where} has thoughts after its text or calls")
             thoughts.append(_part_text(part, where))
+        elif kind in PASSED_PARTS:
+            continue
         elif kind in CALL_PARTS:
             calls += _part_calls(part, where)
         elif kind in RESULT_PARTS:
-            if texts:
-                raise RowRejected(Reason.UNSUPPORTED_CONTENT, f"{where} has a tool's result after its text")
             results.append(_part_result(part, where))
         else:
             raise RowRejected(Reason.UNSUPPORTED_CONTENT, f"{where} has the part {short(part)}")

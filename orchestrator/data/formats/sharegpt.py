@@ -23,9 +23,7 @@ from orchestrator.data.formats.common import (
 )
 from orchestrator.data.formats.turn_lists import PREFERRED, learned_of, turns_of
 from orchestrator.data.read.json_files import TURN_LISTS
-from orchestrator.data.rejection import Reason, RowRejected
-from orchestrator.notation.pythonic import parse_json_or_literal
-from orchestrator.notation.strict_json import StrictJsonError
+from orchestrator.data.rejection import Reason, RowRejected, parse_printed_or_reject
 
 SHAREGPT_ROLES: dict[str, Role] = {
     "system": "system",
@@ -99,21 +97,13 @@ def _calling(turn: Turn) -> Message:
     if isinstance(calls, str):
         is_json = calls.lstrip()[:1] in ("{", "[")  # a closing tag inside the JSON ends no thoughts
         reasoning, text = split_reasoning(calls, turn.where, needs_opening=is_json)
-        calls = _parsed(text, turn.where)
+        value = parse_printed_or_reject(text, Reason.CALL_NOT_JSON, f"{turn.where}: the call is")
+        calls = value if isinstance(value, list) else [value]
     for key in ("tool_calls", "function_call", *openai.THOUGHT_FIELDS):
         if turn.fields.get(key) not in (None, "", []):
             raise RowRejected(Reason.MALFORMED_FIELD, f"{turn.where}: a {turn.speaker} turn has `{key}`")
     learned, read = learned_of(turn.fields, turn.where), read_calls(calls, turn.where)
     return Message(role="assistant", reasoning_content=reasoning, tool_calls=read, learned=learned)
-
-
-def _parsed(text: str, where: str) -> Any:
-    """The calls in a text, which may be a printed dict of Python, as Toucan has them."""
-    try:
-        value = parse_json_or_literal(text)
-    except StrictJsonError as error:
-        raise RowRejected(Reason.CALL_NOT_JSON, f"{where}: the call is {error}") from None
-    return value if isinstance(value, list) else [value]
 
 
 FORMAT = Format(

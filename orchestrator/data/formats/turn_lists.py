@@ -9,8 +9,9 @@ from typing import Any
 from orchestrator.core.records import MISSING_ARGUMENT, NO_FITTING_TOOL, JsonObject, SampleKind
 from orchestrator.data.formats.common import short
 from orchestrator.data.read.json_files import TURN_LISTS
-from orchestrator.data.rejection import Reason, RowRejected, parse_or_reject
-from orchestrator.notation.strict_json import StrictJsonError, dump_loosely, parse
+from orchestrator.data.rejection import Reason, RowRejected, parse_or_reject, parse_printed_or_reject
+from orchestrator.notation.pythonic import parse_json_or_literal
+from orchestrator.notation.strict_json import StrictJsonError, dump_loosely
 
 PROMPTS = ("prompt", "question", "instruction", "query")
 """Fields with what was asked, as text or turns, in rows that keep their replies apart."""
@@ -106,7 +107,7 @@ def peeked(value: Any) -> list[Any]:
     """The elements of a list, or of the JSON text of one; none of any other value."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
-            value = parse(value)
+            value = parse_json_or_literal(value)
         except StrictJsonError:
             return []
     return value if isinstance(value, list) else []
@@ -121,7 +122,7 @@ def _held(row: JsonObject) -> list[str]:
 def _listed(row: JsonObject, key: str) -> list[Any]:
     turns = row[key]
     if isinstance(turns, str):
-        turns = parse_or_reject(turns, Reason.MALFORMED_FIELD, f"`{key}` is")
+        turns = parse_printed_or_reject(turns, Reason.MALFORMED_FIELD, f"`{key}` is")
     if not isinstance(turns, list):
         raise RowRejected(Reason.MALFORMED_FIELD, f"`{key}` is not a list")
     return turns

@@ -1,7 +1,8 @@
 """Calls that stand in an assistant's text, in the notation of some family of models.
 
 Read are the formats of replies (`REPLY_FORMATS`), calls as XML (Qwen3-Coder and SWE agents, Anthropic's early prompts,
-GLM), and JSON in tags. Values in XML are text: where a tool's schema wants another type, they are read as JSON or Python.
+GLM), and JSON in tags. Values in XML are text: where a tool's schema wants another type, they are read as JSON or
+Python.
 """
 
 import re
@@ -73,7 +74,7 @@ def _in_reply_format(text: str, schemas: Mapping[str, JsonObject]) -> Spoken | N
 
 def schemas_of(tools: Sequence[ToolSpec]) -> dict[str, JsonObject]:
     """The schema of each tool's arguments, by its name."""
-    return {tool.function.name: tool.function.parameters for tool in tools}
+    return {tool.function.name: tool.function.arguments_schema for tool in tools}
 
 
 def _may_call(text: str) -> bool:

@@ -18,6 +18,7 @@ from orchestrator.data.read.file_bytes import GZIP_SUFFIX, Found, refuse_unreada
 from orchestrator.data.read.json_files import ALL_TURN_LISTS, read_json, read_json_lines
 from orchestrator.data.read.tables import read_csv, read_parquet, value_row
 from orchestrator.data.rejection import Reason, RowRejected
+from orchestrator.notation.pythonic import parse_json_or_literal
 from orchestrator.notation.strict_json import StrictJsonError, dump_loosely, parse
 
 PARQUET = ".parquet"
@@ -248,12 +249,10 @@ def _strict(text: str, where: str) -> Any:
 def _cell_value(column: str, cell: Any) -> Any:
     if not isinstance(cell, str) or column in TEXT_COLUMNS or not cell.lstrip().startswith(("[", "{")):
         return cell
-    if column in ALL_TURN_LISTS:
-        return _strict(cell, f"`{column}` is ")
     try:
-        return parse(cell)
+        return parse_json_or_literal(cell) if column in ALL_TURN_LISTS else parse(cell)
     except StrictJsonError:
-        return cell
+        return _strict(cell, f"`{column}` is ") if column in ALL_TURN_LISTS else cell
 
 
 def quarantined(row: RawRow, reason: Reason, detail: str) -> QuarantinedRow:

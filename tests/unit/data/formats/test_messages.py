@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from raw_rows import FUNCTION, PARAMETERS, TOOL, assert_decided_at_once, call, outcome, rejection
 
 from orchestrator.core.records import JsonObject, Message, ToolSpec
+from orchestrator.data.formats.canonical import sample_from_row
 from orchestrator.data.formats.messages import read_messages
 
 rejected = partial(rejection, read_messages)
@@ -459,6 +460,54 @@ def test_a_turn_that_is_learned_in_part_is_refused(flag: JsonObject) -> None:
 @pytest.mark.parametrize("flag", [{"weight": 1}, {"weight": 1.0}, {"train": True}, {"loss": None}])
 def test_a_turn_that_is_to_be_learned_says_nothing_new(flag: JsonObject) -> None:
     assert read_messages({"messages": [{**ASK, "weight": 0}, {**REPLY, **flag}]}).messages[1] == Message(**REPLY)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"tool_call_id": "c1"}, {"tool_call_ids": ["c1"]}, {"id": "c1"}, {"tool_call_id": "c1", "id": "other"}]
+)
+def test_a_result_may_name_its_call_in_other_fields(fields: JsonObject) -> None:
+    calls = [{"id": "c1", "name": "weather", "arguments": {}}]
+    turns = [ASK, {"role": "assistant", "tool_calls": calls}, {"role": "tool", "content": "9 C", **fields}]
+    assert read_messages({"messages": turns}).messages[2].tool_call_id == "c1"
+
+
+def test_an_id_of_a_result_that_is_no_calls_says_nothing() -> None:
+    turns = [ASK, called({}), {"role": "tool", "content": "9 C", "id": "m7"}]
+    assert read_messages({"messages": turns}).messages[2].tool_call_id is None
+
+
+def test_results_beside_words_come_before_them_wherever_they_stand() -> None:
+    result = {"type": "tool_result", "tool_use_id": "c1", "content": "9 C"}
+    words = {"type": "text", "text": "And tomorrow?"}
+    for parts in ([result, words], [words, result]):
+        read = read_messages({"messages": [ASK, called({}), {"role": "user", "content": parts}]}).messages[2:]
+        assert [(message.role, message.content) for message in read] == [("tool", "9 C"), ("user", "And tomorrow?")]
+
+
+def test_thoughts_that_nobody_can_read_are_passed() -> None:
+    hidden = {"type": "redacted_thinking", "data": "x"}
+    assert assistant([hidden, {"type": "text", "text": "Sunny."}]) == Message(role="assistant", content="Sunny.")
+
+
+def test_system_texts_may_be_blocks_and_tools_may_be_anthropics_custom_ones() -> None:
+    block = {"type": "text", "text": "Be kind.", "cache_control": {"type": "ephemeral"}}
+    custom = {"type": "custom", "name": "weather", "description": FUNCTION["description"], "input_schema": PARAMETERS}
+    row = {"system": [block, {**block, "text": "Be brief."}], "messages": [ASK, REPLY], "tools": [custom]}
+    sample = sample_from_row(row, "messages", source="f:1", keep_reasoning=False).sample
+    assert sample.messages[0] == Message(role="system", content="Be kind.\n\nBe brief.")
+    assert sample.tools == (TOOL,)
+
+
+@pytest.mark.parametrize("name", ["tool_schemas", "tool_definitions", "tool_specs", "function_schemas"])
+def test_tools_stand_under_more_names(name: str) -> None:
+    assert read_messages({"messages": [ASK, REPLY], name: [FUNCTION]}).tools == (TOOL,)
+
+
+def test_turns_and_tools_may_be_lists_that_python_printed() -> None:
+    turns = [ASK, {**called({"city": "Rome"}), "refusal": None}]
+    draft = read_messages({"messages": str(turns), "tools": str([FUNCTION])})
+    assert draft.messages[1].tool_calls == (call("Rome"),)
+    assert draft.tools == (TOOL,)
 
 
 def test_flags_that_disagree_are_refused() -> None:

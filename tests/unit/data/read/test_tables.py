@@ -52,12 +52,18 @@ def test_csv_cells_are_text_but_for_json_and_empty_ones(tmp_path: Path) -> None:
 
 
 def test_a_csv_cell_of_turns_that_is_no_json_is_refused(tmp_path: Path) -> None:
-    path = csv_file(tmp_path, "messages\n\"[{'role': 'user'}]\"\n")
+    path = csv_file(tmp_path, "messages\n\"[{'role': 'user'}\"\n")
     (row,) = read(path)
     assert isinstance(row, RawRow)
     with pytest.raises(RowRejected, match="`messages` is not JSON") as caught:
         parse_row(row)
     assert caught.value.reason == "malformed_json"
+
+
+def test_a_csv_cell_of_turns_may_be_a_list_that_python_printed(tmp_path: Path) -> None:
+    (row,) = read(csv_file(tmp_path, "messages\n\"[{'role': 'user', 'content': None}]\"\n"))
+    assert isinstance(row, RawRow)
+    assert parse_row(row) == {"messages": [{"role": "user", "content": None}]}
 
 
 @pytest.mark.parametrize(
