@@ -30,6 +30,7 @@ MAX_ROWS: Mapping[str, int] = {"Tools": 12, "Tags": 12}
 ParityProblemCode = Literal[
     "prompt_differs",
     "served_prompt_differs",
+    "template_refuses",
     "mask_wrong",
     "tools_dropped",
     "tool_calls_dropped",
@@ -44,6 +45,7 @@ ParityProblemCode = Literal[
 FIXES: dict[ParityProblemCode, str] = {
     "prompt_differs": "Remove the sample, or use a base whose chat template shows earlier turns alike",
     "served_prompt_differs": "Remove the sample, or use a base whose chat template renders it alike",
+    "template_refuses": "Remove the sample, or use a base whose chat template takes it",
     "mask_wrong": "Remove the folder data/tokens of the run, so that the data is tokenised again",
     "tools_dropped": "Use a base whose chat template shows the offered tools",
     "tool_calls_dropped": "Use a base whose chat template shows tool calls",
@@ -62,6 +64,12 @@ class ParityProblem(Record):
     code: ParityProblemCode
     sample_id: str
     detail: str
+    fix: str | None = None
+
+    @property
+    def advice(self) -> str:
+        """What to do about it: its own `fix`, or that of its code."""
+        return self.fix or FIXES[self.code]
 
 
 class ParityCard(Record):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from evals.cases.suites import suite_files
-from evals.check.card import FIXES, CheckCard, Finding
+from evals.check.card import CheckCard, Finding
 from evals.check.of_cases import adapter_findings, case_findings, gate_findings, suite_cases
 from evals.check.of_training import repeat_findings, resource_findings, training_findings
 from orchestrator.config.schema import RunConfig
@@ -59,10 +59,7 @@ def check_data(config: RunConfig, folder: RunDir, *, base_dir: Path) -> CheckCar
     problems = () if found["parity"] is None else found["parity"].problems
     not_ready = [
         *([fault] if fault else []),
-        *(
-            f"{problem.code}: sample {problem.sample_id}: {problem.detail}. {FIXES[problem.code]}."
-            for problem in problems
-        ),
+        *(f"{problem.code}: sample {problem.sample_id}: {problem.detail}. {problem.advice}." for problem in problems),
     ]
     findings = [*resources, *_look_at_the_rest(config, folder, found)]
     card = CheckCard(

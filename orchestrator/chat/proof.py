@@ -3,18 +3,11 @@
 from orchestrator.chat.rendering import ChatFormat, learned_spans, render_row
 from orchestrator.chat.template_input import RowLeftOut
 from orchestrator.core.errors import InputError
-from orchestrator.core.records import LeftOutReason, Message
+from orchestrator.core.records import Message
 
 _ASKED, _SAID, _THOUGHT = "orchard", "lantern", "meadow"
 """Words that no template writes by itself."""
 _ADD_STOP = "Add the id of its end-of-turn token to eos_token_id in the model's generation_config.json"
-_FAULTS: dict[LeftOutReason, tuple[str, str]] = {
-    "no_end_of_turn": ("the chat template ends the assistant's turn with no token at which vLLM stops", _ADD_STOP),
-    "prompt_differs": (
-        "the chat template begins the assistant's turn differently from the prompt that asks for it",
-        "Use a base whose template begins the assistant's turn with the prompt for it",
-    ),
-}
 
 
 def prove_template(form: ChatFormat) -> None:
@@ -44,8 +37,12 @@ def _learned_texts(form: ChatFormat, messages: tuple[Message, ...]) -> list[str]
         encoding = form.encode_batch([row.text])[0]
         spans = learned_spans(form, row, encoding)
     except RowLeftOut as problem:
-        what, fix = _FAULTS.get(problem.reason, (problem.detail, "Use an instruction-tuned model as model.base"))
-        raise _bad_template(form, what, fix) from None
+        if problem.reason == "prompt_differs":
+            what = "the chat template begins the assistant's turn differently from the prompt that asks for it"
+            fix = "Use a base whose template begins the assistant's turn with the prompt for it"
+            raise _bad_template(form, what, fix) from None
+        what = f"the chat template cannot be learned from: in a plain conversation, {problem.detail}"
+        raise _bad_template(form, what, problem.fix or "Use an instruction-tuned model as model.base") from None
     return form.decode_batch([encoding.ids[span.start : span.end - 1] for span in spans])
 
 

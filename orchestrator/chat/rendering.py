@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from orchestrator.chat.formats.reply import THINK_TAGS
+from orchestrator.chat.formats.reply import THINK_TAGS, clip
 from orchestrator.chat.parse import CALL_TAGS
 from orchestrator.chat.template import is_marked, stop_token_ids
 from orchestrator.chat.template_input import (
@@ -264,6 +264,22 @@ def _bound(
     return len(ended) if marked is None else marked
 
 
+def refuse_dropped_text(form: ChatFormat, row: RenderedRow, messages: Sequence[Message]) -> None:
+    """Refuse a conversation of which the template leaves out words that are to be learned.
+
+    Raises:
+        RowLeftOut: With `text_not_shown`, naming the turn.
+    """
+    for turn in row.turns:
+        message, shown = messages[turn.place], " ".join(row.text[turn.start : turn.bound].split())
+        for said in (message.content, (message.reasoning_content or "") if form.thinking else ""):
+            words = " ".join(said.split())
+            if words not in shown:
+                beside = " beside its calls" if message.tool_calls else ""
+                detail = f"turn {turn.place + 1}: the chat template does not show the words {clip(words, 60)}{beside}"
+                raise RowLeftOut("text_not_shown", detail)
+
+
 def learned_spans(form: ChatFormat, row: RenderedRow, encoding: Any) -> list[Span]:
     """The trained tokens of each turn: from the end of its prompt to the first token at which vLLM stops, inclusive.
 
@@ -291,10 +307,32 @@ def _learned_span(form: ChatFormat, row: RenderedRow, encoding: Any, ids: list[i
     bound = _token_from(encoding, turn.bound, len(row.text), len(ids))
     stop = next((place for place in range(start, bound) if ids[place] in form.stop_ids), None)
     if stop is None:
-        raise RowLeftOut("no_end_of_turn", f"{where} holds no token at which vLLM stops")
+        ending = row.text[turn.start : turn.bound].rstrip()
+        raise _no_end_of_turn(form, where, ending, ids[bound - 1 :: -1] if bound else ids)
     if stop == start:
         raise RowLeftOut("nothing_to_learn", f"{where}: the chat template shows nothing of it")
     return Span(turn.place, start, stop + 1)
+
+
+_MARK = re.compile(r"<[^<>\s]{1,40}>$|\[/?[A-Z_]{2,30}\]$")
+"""What a template may write as the end of a turn."""
+
+
+def _no_end_of_turn(form: ChatFormat, where: str, said: str, backwards: list[int]) -> RowLeftOut:
+    """Why there is no token at which vLLM stops in what the assistant says; its tokens are given from the last on."""
+    names = form.tokenizer.added_tokens_decoder
+    last = next((token for token in backwards[:_TAIL_TOKENS] if token in form.added_ids), None)
+    mark = _MARK.search(said)
+    if last is not None and said.endswith(names[last].content.strip()):
+        detail = f"{where} ends with {names[last].content!r} (id {last}), and vLLM does not stop there"
+        fix = f"Add {last} to eos_token_id in the model's generation_config.json"
+    elif mark:
+        detail = f"{where} ends with {mark[0]!r}, which is no token of the base's vocabulary"
+        fix = "Use a base whose tokenizer has the marks that its chat template writes"
+    else:
+        detail = f"{where} holds no token at which vLLM stops: the chat template writes none after it"
+        fix = "Use a base whose chat template ends every turn of the assistant with a token, such as Qwen3"
+    return RowLeftOut("no_end_of_turn", detail, fix)
 
 
 def _token_from(encoding: Any, character: int, num_characters: int, num_tokens: int) -> int:

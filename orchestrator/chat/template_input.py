@@ -25,11 +25,14 @@ _TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, LookupError, Attribute
 
 
 class RowLeftOut(Exception):
-    """A sample that this template cannot render faithfully. Caught where rows are collected."""
+    """A sample that this template cannot render faithfully. Caught where rows are collected.
 
-    def __init__(self, reason: LeftOutReason, detail: str) -> None:
+    `fix` is what to do, where more is known than the reason tells.
+    """
+
+    def __init__(self, reason: LeftOutReason, detail: str, fix: str | None = None) -> None:
         self.reason: LeftOutReason = reason
-        self.detail = detail
+        self.detail, self.fix = detail, fix
         super().__init__(f"{reason}: {detail}")
 
 

@@ -134,13 +134,20 @@ ContentFormat = Literal["string", "openai"]
 """How `vllm serve` gives the texts of messages to a chat template: as they are, or each as a list of parts."""
 
 LeftOutReason = Literal[
-    "too_long", "nothing_to_learn", "control_token_in_text", "prompt_differs", "no_end_of_turn", "template_refuses"
+    "too_long",
+    "nothing_to_learn",
+    "control_token_in_text",
+    "text_not_shown",
+    "prompt_differs",
+    "no_end_of_turn",
+    "template_refuses",
 ]
 """Why a good sample cannot be trained on under a base's chat template.
 
 `too_long`: more tokens than `data.max_length`, and no shorter end where `data.overlong` is `shorten`.
 `nothing_to_learn`: the assistant says nothing that carries loss.
 `control_token_in_text`: a text holds a token that the template or a parser would read as structure.
+`text_not_shown`: the template leaves out words of the assistant, such as those beside its calls.
 `prompt_differs`: the row does not begin with the tokens that evaluation would send for its last turn.
 `no_end_of_turn`: the last turn holds no token at which vLLM stops.
 `template_refuses`: the chat template raised an error, such as roles that must alternate.

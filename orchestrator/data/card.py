@@ -125,7 +125,10 @@ class DataCard(Record):
 
 
 class LeftOut(Record):
-    """A sample that is not trained on, and why; `tokens` is None where it was left out before it was tokenised."""
+    """A sample that is not trained on, and why; `tokens` is None where it was left out before it was tokenised.
+
+    `fix` is what would let the template show it; cards of earlier versions have none.
+    """
 
     id: str
     source: str
@@ -133,6 +136,7 @@ class LeftOut(Record):
     reason: LeftOutReason
     detail: str
     tokens: int | None = None
+    fix: str = ""
 
 
 class KindTokens(Record):

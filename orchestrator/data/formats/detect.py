@@ -126,17 +126,23 @@ def _is_dialect(role: str) -> bool:
     return role in SHAREGPT_ROLES and role not in ROLES
 
 
+_COMMON_FIELDS = frozenset({"tools", "tool", "request", "question", "answers", "input", "output", "system"})
+"""Fields of formats that rows of any other kind have as well: alone they tell no format."""
+
+
 def _nearest(row: JsonObject) -> str:
     """The row's keys, and the columns that look like turns, else the format that shares most fields with the row."""
     keys = [key[:40] for key in sorted(row)[:_MAX_KEYS_COMPARED]]
     named = f"the row has the keys {', '.join(keys)[:200] or '(none)'}"
     if hint := turns_hint(row):
         return named + hint
-    scores = {
-        name: sum(bool(get_close_matches(field, keys, n=1, cutoff=0.75)) for field in form.hint) / len(form.hint)
-        for name, form in FORMATS.items()
-        if form.hint
-    }
-    name = max(scores, key=lambda name: scores[name])
+    near: dict[RowFormat, float] = {}
+    for format, form in FORMATS.items():
+        shared = {field for field in form.hint if get_close_matches(field, keys, n=1, cutoff=0.75)}
+        if shared - _COMMON_FIELDS:
+            near[format] = len(shared) / len(form.hint)
+    if not near:
+        return f"{named}, which no format has; name the columns of turns in data.sources[].fields (docs/data.md)"
+    name = max(near, key=lambda name: near[name])
     wanted = " and ".join(f"`{field}`" for field in FORMATS[name].hint)
     return f"{named}; the nearest format is {name}, with {wanted}"

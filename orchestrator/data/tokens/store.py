@@ -138,15 +138,22 @@ def refuse_left_out(config: RunConfig, cards: Mapping[SplitName, TokenCard]) -> 
     num_bad = sum(row.reason != "too_long" for row in card.left_out)
     if not gone and num_bad <= config.data.max_quarantine_rate * total:
         return
-    reasons = _reasons(card.left_out)
+    meant = [row for row in card.left_out if row.reason != "too_long"] if num_bad else card.left_out
+    reasons, first = _reasons(card.left_out), _commonest(meant)
     whole = f", among them every sample of kind {', '.join(gone)}" if gone else ""
     raise DataError(
         f"{len(card.left_out)} of {total} samples of train cannot be trained on ({reasons}){whole}; "
-        f"the first, {card.left_out[0].source}: {card.left_out[0].detail}",
+        f"such as {first.source}: {first.detail}",
         where="data.max_length" if gone and not num_bad else "data.max_quarantine_rate",
         allowed=f"some of every kind, and at most {config.data.max_quarantine_rate:.1%} beside those that are too long",
-        fix="Raise data.max_length, set data.overlong to shorten, or leave such conversations out of the data",
+        fix=f"{first.fix}; or leave such conversations out of the data",
     )
+
+
+def _commonest(left_out: Sequence[LeftOut]) -> LeftOut:
+    """The first sample of the commonest reason."""
+    reason = Counter(row.reason for row in left_out).most_common(1)[0][0]
+    return next(row for row in left_out if row.reason == reason)
 
 
 def _reasons(left_out: Sequence[LeftOut]) -> str:
@@ -266,9 +273,9 @@ def _nothing_usable(run: RunDir, part: SplitName, left_out: Sequence[LeftOut]) -
     where = str(run.split(part))
     if not left_out:
         return DataError(f"{part} holds no sample", where=where, fix="Give more conversations")
-    first = f"the first, {left_out[0].id}: {left_out[0].detail}"
-    fix = "Raise data.max_length where samples are too_long, or give conversations that the base's template can show"
-    return DataError(f"no sample of {part} can be trained on: {_reasons(left_out)}; {first}", where=where, fix=fix)
+    first = _commonest(left_out)
+    what = f"no sample of {part} can be trained on: {_reasons(left_out)}; such as {first.id}: {first.detail}"
+    return DataError(what, where=where, fix=first.fix)
 
 
 def histogram(lengths: Counter[int]) -> tuple[tuple[int, int], ...]:

@@ -7,6 +7,7 @@ the empty think block that some templates put before every reply, is not.
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -16,11 +17,13 @@ from orchestrator.chat.rendering import (
     Span,
     learned_spans,
     refuse_control_tokens,
+    refuse_dropped_text,
     render_row,
 )
 from orchestrator.chat.template_input import RowLeftOut, plain_tools
 from orchestrator.core.records import Sample, SampleKind
 from orchestrator.data.card import LeftOut
+from orchestrator.data.tokens.advice import advice_on
 
 IGNORED = -100
 """Label of a token that is not learned (PyTorch's cross-entropy default)."""
@@ -95,9 +98,12 @@ def _render(form: ChatFormat, sample: Sample, limit: _Limit, *, screen: bool) ->
             length = _length(form, sample, len(sample.messages))
             if length > limit.max_length:
                 return _too_long(form, sample, length, limit)
-        return render_row(form, sample.messages, sample.tools)
+        row = render_row(form, sample.messages, sample.tools)
+        if screen:
+            refuse_dropped_text(form, row, sample.messages)
+        return row
     except RowLeftOut as problem:
-        return _left_out(sample, problem, None)
+        return _left_out(form, sample, problem, None)
 
 
 def _length(form: ChatFormat, sample: Sample, num_messages: int) -> int:
@@ -106,10 +112,25 @@ def _length(form: ChatFormat, sample: Sample, num_messages: int) -> int:
     return len(form.encode(text))
 
 
-def _left_out(sample: Sample, problem: RowLeftOut, tokens: int | None) -> Tokenized:
-    reason, detail = problem.reason, problem.detail
-    row = LeftOut(id=sample.id, source=sample.source, kind=sample.kind, reason=reason, detail=detail, tokens=tokens)
-    return Tokenized(sample, row)
+def _left_out(form: ChatFormat, sample: Sample, problem: RowLeftOut, tokens: int | None) -> Tokenized:
+    given = {"id": sample.id, "source": sample.source, "kind": sample.kind, "tokens": tokens}
+    fix = _advice(form, sample, problem)
+    return Tokenized(sample, LeftOut(**given, reason=problem.reason, detail=problem.detail, fix=fix))
+
+
+def _advice(form: ChatFormat, sample: Sample, problem: RowLeftOut) -> str:
+    """Advice; for each message of a template it is looked for once, which takes several renderings."""
+    if problem.reason != "template_refuses":
+        return advice_on(form, sample, problem)
+    known = _known_advice(form)
+    if problem.detail not in known:
+        known[problem.detail] = advice_on(form, sample, problem)
+    return known[problem.detail]
+
+
+@lru_cache(maxsize=4)
+def _known_advice(_form: ChatFormat) -> dict[str, str]:
+    return {}
 
 
 def _encoded(form: ChatFormat, batch: _Batch, limit: _Limit) -> Iterator[Tokenized]:
@@ -125,7 +146,7 @@ def _fitted(form: ChatFormat, sample: Sample, row: RenderedRow, encoding: Any, l
             return _too_long(form, sample, length, limit)
         return Tokenized(sample, _token_row(form, row, encoding))
     except RowLeftOut as problem:
-        return _left_out(sample, problem, length)
+        return _left_out(form, sample, problem, length)
 
 
 def _too_long(form: ChatFormat, sample: Sample, length: int, limit: _Limit) -> Tokenized:
@@ -136,7 +157,7 @@ def _too_long(form: ChatFormat, sample: Sample, length: int, limit: _Limit) -> T
         detail += "; not even its first reply fits"
         if shortened := _shortened(form, sample, max_length):
             return shortened
-    return _left_out(sample, RowLeftOut("too_long", detail), length)
+    return _left_out(form, sample, RowLeftOut("too_long", detail), length)
 
 
 def _shortened(form: ChatFormat, sample: Sample, max_length: int) -> Tokenized | None:
@@ -150,6 +171,7 @@ def _shortened(form: ChatFormat, sample: Sample, max_length: int) -> Tokenized |
         shorter = sample.model_copy(update=update)
         try:
             row = render_row(form, shorter.messages, shorter.tools)
+            refuse_dropped_text(form, row, shorter.messages)
             tokens = _token_row(form, row, form.encode_batch([row.text])[0])
         except RowLeftOut:
             continue

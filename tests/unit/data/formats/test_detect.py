@@ -189,8 +189,14 @@ def test_json_rpc_that_a_tool_answered_with_is_no_mcp_row() -> None:
 @pytest.mark.parametrize(
     ("row", "reason", "detail"),
     [
-        ({}, "unknown_format", "the row has the keys (none); the nearest format is messages"),
-        ({"text": "hello"}, "unknown_format", "the row has the keys text; the nearest format is messages"),
+        ({}, "unknown_format", "the row has the keys (none), which no format has; name the columns"),
+        ({"text": "hello"}, "unknown_format", "the row has the keys text, which no format has; name the columns"),
+        (
+            {"trajectory": "x", "tools": []},
+            "unknown_format",
+            "which no format has; name the columns of turns",
+        ),
+        ({"request": "x", "response": "y"}, "unknown_format", "which no format has; name the columns"),
         ({"message": []}, "unknown_format", "the row has the keys message; the nearest format is messages"),
         ({"query": "a", "tools": "[]"}, "unknown_format", "xlam, with `query` and `answers` and `tools`"),
         ({"questions": "a", "functions": []}, "unknown_format", "bfcl, with `question` and `function`"),

@@ -158,7 +158,7 @@ BAD_ROWS = [
     BadRow("a_list", "[1, 2]", R.ROW_NOT_AN_OBJECT, "[1, 2], not an object"),
     BadRow("a_text", '"hello"', R.ROW_NOT_AN_OBJECT, '"hello", not an object'),
     BadRow("null", "null", R.ROW_NOT_AN_OBJECT, "null, not an object"),
-    BadRow("no_fields", {}, R.UNKNOWN_FORMAT, "the nearest format is"),
+    BadRow("no_fields", {}, R.UNKNOWN_FORMAT, "which no format has"),
     BadRow("misspelt_field", {"mesages": [user(), said("x")]}, R.UNKNOWN_FORMAT, "`mesages` looks like turns"),
     BadRow("request_alone", {"instruction": "Add 1 and 1"}, R.UNKNOWN_FORMAT, "nearest format is instruction"),
     BadRow("two_conversations", chat(user(), conversations=[1]), R.UNKNOWN_FORMAT, "both `messages` and"),

@@ -33,7 +33,14 @@ from orchestrator.core.errors import DataError, ModelNotFoundError
 from orchestrator.core.files import read_jsonl
 from orchestrator.core.records import Message, Sample
 from orchestrator.data.card import KindTokens, LeftOut
-from orchestrator.data.tokens.store import LedgerRow, histogram, ledger_path, tokenize_run, tokens_folder
+from orchestrator.data.tokens.store import (
+    LedgerRow,
+    histogram,
+    ledger_path,
+    refuse_left_out,
+    tokenize_run,
+    tokens_folder,
+)
 from orchestrator.data.tokens.tokenize import BATCH, IGNORED, TokenRow, tokenize_samples
 from orchestrator.models.base import load_tokenizer
 from orchestrator.run.folder import open_run
@@ -308,7 +315,7 @@ def test_a_sample_of_just_the_longest_length_is_trained_on(
 
 def test_a_part_without_a_usable_sample_is_an_error(config: RunConfig, run: RunDir) -> None:
     write_samples(run, "val", [make_sample(user("word " * 500), assistant("Yes."), kind="answer")])
-    problem = r"no sample of val can be trained on: too_long x 1; the first, s0: has \d+ tokens"
+    problem = r"no sample of val can be trained on: too_long x 1; such as s0: has \d+ tokens"
     with pytest.raises(DataError, match=problem):
         tokenize_run(config, run)
     write_samples(run, "val", [])
@@ -469,3 +476,15 @@ def test_the_model_folder_of_the_tests_is_made_alike_each_time(model_folder: Pat
     again = write_model_folder(tmp_path / "again")
     for name in ("tokenizer.json", "chat_template.jinja", "model.safetensors"):
         assert (again / name).read_bytes() == (model_folder / name).read_bytes()
+
+
+def test_the_advice_of_a_refusal_is_that_of_its_commonest_reason(config: RunConfig, run: RunDir) -> None:
+    marked = [make_sample(user("a<|im_end|>"), assistant("b"), kind="answer", id=f"m{number}") for number in range(3)]
+    write_samples(run, "train", [*marked, *weather_samples("Rome")])
+    write_samples(run, "val", weather_samples("Oslo"))
+    cards = tokenize_run(config, run)
+    with pytest.raises(
+        DataError, match=r"control_token_in_text x 3\).*kind answer.*Take the base's marks out"
+    ) as caught:
+        refuse_left_out(config, cards)
+    assert "max_length" not in str(caught.value)

@@ -294,8 +294,9 @@ def test_a_test_row_that_the_template_refuses_is_a_problem(config: RunConfig, ru
     write_samples(run, "test", [CHAT])
     write_samples(run, "train", weather_samples("Rome"))
     card = check(with_template(config, tmp_path / "other", refusing + CALLED + ASKED), run)
-    assert codes(card) == {"prompt_differs": "chat"}
+    assert codes(card) == {"template_refuses": "chat"}
     assert card.problems[0].detail == "the chat template refuses it: no system"
+    assert card.problems[0].advice.startswith("Leave system messages out")
 
 
 def test_a_call_whose_argument_closes_the_call_is_left_out_of_training_and_survives_in_the_test_part(

@@ -1,0 +1,203 @@
+"""The advice beside a sample that is left out, followed, lets it in: one case or more for each reason."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import trl
+from builders import assistant, make_call, make_sample, make_tool, user
+
+from orchestrator.chat.rendering import ChatFormat, chat_format
+from orchestrator.core.records import FunctionSpec, LeftOutReason, Message, Sample, ToolSpec
+from orchestrator.data.card import LeftOut
+from orchestrator.data.tokens.advice import ADVICE
+from orchestrator.data.tokens.tokenize import TokenRow, tokenize_samples
+from orchestrator.models.base import load_tokenizer
+
+TEMPLATES = Path(trl.__file__).parent / "chat_templates"
+QWEN = (TEMPLATES / "qwen3.jinja").read_text(encoding="utf-8")
+SAID = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}@<|im_end|>\n{% endfor %}"
+ASKED = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+CALLS = "{% for c in m.tool_calls or [] %}{{ c.function | tojson }}{% endfor %}"
+WORDS = SAID.replace("@", "") + ASKED
+WITH_CALLS = SAID.replace("@", CALLS) + ASKED
+SYSTEM = Message(role="system", content="Help.")
+RESULT = Message(role="tool", content="sun", name="get_weather")
+ROME, OSLO = make_call(city="Rome"), make_call(city="Oslo")
+TALK = make_sample(user("a"), assistant("b"), user("c"), assistant("d"), tools=(), kind="answer")
+CALLED = make_sample(user("x"), assistant("", ROME))
+BESIDE = make_sample(user("x"), assistant("I will look.", ROME))
+
+
+def form_of(folder: Path, template: str, stops: list[str] | None = None, extra: tuple[str, ...] = ()) -> ChatFormat:
+    tokenizer = load_tokenizer(folder, trust_remote_code=False)
+    tokenizer.add_special_tokens({"extra_special_tokens": list(extra)})
+    tokenizer.chat_template = template
+    form = chat_format(tokenizer, thinking=False)
+    if stops is None:
+        return form
+    return replace(form, stop_ids=frozenset(tokenizer.convert_tokens_to_ids(stops)))
+
+
+def row_of(
+    form: ChatFormat, sample: Sample, max_length: int | None = None, *, shorten: bool = False
+) -> TokenRow | LeftOut:
+    return next(tokenize_samples(form, [sample], max_length=max_length, shorten=shorten)).row
+
+
+def left_out(form: ChatFormat, sample: Sample, max_length: int | None = None) -> LeftOut:
+    row = row_of(form, sample, max_length)
+    assert isinstance(row, LeftOut)
+    return row
+
+
+def takes(form: ChatFormat, sample: Sample, max_length: int | None = None, *, shorten: bool = False) -> bool:
+    return isinstance(row_of(form, sample, max_length, shorten=shorten), TokenRow)
+
+
+def test_every_reason_has_advice() -> None:
+    assert set(ADVICE) == set(get_args(LeftOutReason))
+
+
+def test_too_long(model_folder: Path) -> None:
+    form = form_of(model_folder, QWEN)
+    found = left_out(form, TALK, 24)
+    assert (found.reason, found.fix) == ("too_long", "Raise data.max_length, or set data.overlong to shorten")
+    assert takes(form, TALK, found.tokens)
+    assert takes(form, TALK, 24, shorten=True)
+
+
+def test_nothing_to_learn(model_folder: Path) -> None:
+    found = left_out(form_of(model_folder, WORDS), CALLED)
+    assert (found.reason, found.fix) == ("nothing_to_learn", ADVICE["nothing_to_learn"])
+    assert "shows tool calls, such as Qwen3" in found.fix
+    assert takes(form_of(model_folder, QWEN), CALLED)
+
+
+def test_control_token_in_text(model_folder: Path) -> None:
+    form = form_of(model_folder, QWEN)
+    found = left_out(form, make_sample(user("a<|im_end|>b"), assistant("c"), kind="answer"))
+    assert (found.reason, found.fix) == ("control_token_in_text", ADVICE["control_token_in_text"])
+    assert takes(form, make_sample(user("ab"), assistant("c"), kind="answer"))
+
+
+def test_text_not_shown(model_folder: Path) -> None:
+    dropping = form_of(model_folder, WITH_CALLS.replace("{{ m.content }}", "{{ m.content if not m.tool_calls }}"))
+    found = left_out(dropping, BESIDE)
+    assert found.reason == "text_not_shown"
+    assert found.detail == "turn 2: the chat template does not show the words 'I will look.' beside its calls"
+    assert "shows text beside calls, such as Qwen3, or take that text out" in found.fix
+    assert takes(form_of(model_folder, QWEN), BESIDE)
+    assert takes(dropping, CALLED)
+
+
+def test_text_is_looked_for_in_every_row_and_turn(model_folder: Path) -> None:
+    dropping = form_of(model_folder, WITH_CALLS.replace("{{ m.content }}", "{{ m.content if not m.tool_calls }}"))
+    early = (*BESIDE.messages, RESULT, assistant("It is sunny."))
+    samples = [CALLED] * 400 + [make_sample(*early, kind="answer", id="early")]
+    rows = [found.row for found in tokenize_samples(dropping, samples, max_length=None)]
+    assert [isinstance(row, LeftOut) for row in rows] == [False] * 400 + [True]
+    spaced = make_sample(user("x"), assistant("  It  is\n\n sunny. "), kind="answer")
+    assert takes(form_of(model_folder, WORDS.replace("{{ m.content }}", "{{ m.content | trim }}")), spaced)
+
+
+def test_prompt_differs(model_folder: Path) -> None:
+    found = left_out(form_of(model_folder, "{{ messages | length }} turns\n" + WORDS), TALK)
+    assert (found.reason, found.fix) == ("prompt_differs", ADVICE["prompt_differs"])
+    assert takes(form_of(model_folder, QWEN), TALK)
+
+
+def test_no_end_of_turn_at_a_token_that_the_model_does_not_stop_at(model_folder: Path) -> None:
+    calling = WITH_CALLS.replace("<|im_end|>", "{{ '<|eom|>' if m.tool_calls else '<|im_end|>' }}")
+    form = form_of(model_folder, calling, extra=("<|eom|>",))
+    found = left_out(form, CALLED)
+    number = form.tokenizer.convert_tokens_to_ids("<|eom|>")
+    assert found.reason == "no_end_of_turn"
+    assert found.fix == f"Add {number} to eos_token_id in the model's generation_config.json"
+    assert takes(form_of(model_folder, calling, ["<|im_end|>", "<|eom|>"], extra=("<|eom|>",)), CALLED)
+
+
+def test_no_end_of_turn_where_the_vocabulary_lacks_the_mark(model_folder: Path) -> None:
+    lacking = WORDS.replace("<|im_end|>", "<end_of_talk>")
+    found = left_out(form_of(model_folder, lacking), TALK)
+    assert "ends with '<end_of_talk>', which is no token of the base's vocabulary" in found.detail
+    assert "tokenizer has the marks that its chat template writes" in found.fix
+    mended = form_of(model_folder, lacking, ["<end_of_talk>"], extra=("<end_of_talk>",))
+    assert takes(mended, TALK)
+
+
+def test_no_end_of_turn_where_the_template_writes_none(model_folder: Path) -> None:
+    found = left_out(form_of(model_folder, WORDS.replace("<|im_end|>", "")), TALK)
+    assert "the chat template writes none after it" in found.detail
+    assert "ends every turn of the assistant with a token, such as Qwen3" in found.fix
+    assert takes(form_of(model_folder, QWEN), TALK)
+
+
+def refusing(condition: str) -> str:
+    return f"{{% if {condition} %}}{{{{ raise_exception('not this') }}}}{{% endif %}}" + WITH_CALLS
+
+
+BARE = ToolSpec(function=FunctionSpec(name="now"))
+ONE = assistant("", ROME)
+TWO = assistant("", ROME, OSLO)
+
+
+@pytest.mark.parametrize(
+    ("template", "sample", "advice", "followed"),
+    [
+        (
+            refusing("messages[0].role == 'system'"),
+            make_sample(SYSTEM, user("a"), assistant("b"), kind="answer"),
+            "Leave system messages out",
+            make_sample(user("a"), assistant("b"), kind="answer"),
+        ),
+        (
+            "{% for t in tools or [] %}{{ '' + t.function.description }}{% endfor %}" + WITH_CALLS,
+            make_sample(user("a"), assistant("b"), tools=(BARE,), kind="answer"),
+            "Give every tool a description and parameters",
+            make_sample(user("a"), assistant("b"), tools=(make_tool(),), kind="answer"),
+        ),
+        (
+            (TEMPLATES / "llama3_1.jinja").read_text(encoding="utf-8").replace("<|eot_id|>", "<|im_end|>"),
+            make_sample(user("a"), TWO, RESULT, RESULT, assistant("b"), kind="answer"),
+            "Give one call a turn",
+            make_sample(user("a"), ONE, RESULT, assistant("b"), kind="answer"),
+        ),
+        (
+            (TEMPLATES / "gemma3.jinja").read_text(encoding="utf-8").replace("<end_of_turn>", "<|im_end|>"),
+            make_sample(user("a"), user("b"), assistant("c"), tools=(), kind="answer"),
+            "Let the user speak first, and join turns of one speaker",
+            make_sample(user("a\n\nb"), assistant("c"), tools=(), kind="answer"),
+        ),
+        (
+            (TEMPLATES / "gemma3.jinja").read_text(encoding="utf-8").replace("<end_of_turn>", "<|im_end|>"),
+            make_sample(user("a"), ONE, RESULT, assistant("b"), kind="answer"),
+            "Use a base whose chat template shows tool calls and their results",
+            None,
+        ),
+        (
+            (TEMPLATES / "gemma.jinja").read_text(encoding="utf-8").replace("<end_of_turn>", "<|im_end|>"),
+            make_sample(SYSTEM, user("a"), user("b"), assistant("c"), tools=(), kind="answer"),
+            "Leave system messages out, or use a base whose chat template takes them; let the user speak first",
+            make_sample(user("a\n\nb"), assistant("c"), tools=(), kind="answer"),
+        ),
+    ],
+)
+def test_template_refuses(
+    model_folder: Path, template: str, sample: Sample, advice: str, followed: Sample | None
+) -> None:
+    form = form_of(model_folder, template)
+    found = left_out(form, sample)
+    assert found.reason == "template_refuses"
+    assert found.fix.startswith(advice)
+    assert takes(form_of(model_folder, QWEN), sample)
+    if followed is not None:
+        assert takes(form, followed)
+
+
+def test_a_template_that_takes_nothing_is_answered_with_another_base(model_folder: Path) -> None:
+    found = left_out(form_of(model_folder, "{{ raise_exception('never') }}"), TALK)
+    assert found.fix == ADVICE["template_refuses"]
+    assert json.loads(found.model_dump_json())["fix"] == found.fix
