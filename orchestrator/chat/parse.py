@@ -23,6 +23,7 @@ END_OF_TURN = (
     *("<|im_end|>", "<|endoftext|>"),  # Qwen, Hermes and others with ChatML
     *("<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|eot|>", "<|eom|>"),  # Llama 3 and 4
     *("</s>", "<end_of_turn>", "<eos>", "<|end|>"),  # Mistral, Gemma, Phi
+    "<｜end▁of▁sentence｜>",  # DeepSeek
 )
 """Tokens that end a turn; an engine may leave the one at which it stopped in the text."""
 

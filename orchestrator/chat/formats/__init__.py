@@ -1,10 +1,17 @@
 """How each family of models writes its calls: one file and one row for each format."""
 
+from orchestrator.chat.formats.deepseek_v3 import DEEPSEEK_V3
+from orchestrator.chat.formats.deepseek_v31 import DEEPSEEK_V31
+from orchestrator.chat.formats.granite import GRANITE
 from orchestrator.chat.formats.hermes import HERMES
 from orchestrator.chat.formats.json import JSON
+from orchestrator.chat.formats.kimi_k2 import KIMI_K2
+from orchestrator.chat.formats.llama4_pythonic import LLAMA4_PYTHONIC
 from orchestrator.chat.formats.llama_json import LLAMA_JSON
 from orchestrator.chat.formats.mcp import MCP
 from orchestrator.chat.formats.mistral import MISTRAL
+from orchestrator.chat.formats.olmo3 import OLMO3
+from orchestrator.chat.formats.phi4_mini import PHI4_MINI
 from orchestrator.chat.formats.pythonic import PYTHONIC
 from orchestrator.core.errors import ConfigError
 
@@ -13,6 +20,13 @@ _ROWS = (
     LLAMA_JSON,
     MISTRAL,
     PYTHONIC,
+    DEEPSEEK_V3,
+    DEEPSEEK_V31,
+    GRANITE,
+    KIMI_K2,
+    PHI4_MINI,
+    LLAMA4_PYTHONIC,
+    OLMO3,
     MCP,
     JSON,
 )

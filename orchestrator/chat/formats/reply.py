@@ -80,6 +80,7 @@ class ReplyFormat:
             their types read them by the schemas of the offered tools.
         mark: What opens a call anywhere in a reply; None if a call is known by its shape alone.
         closing_tag: What ends a call that `mark` opened; None if the JSON or Python itself ends it.
+        other_marks: Further texts that stand only where calls are written: a second mark, or the parts of a call.
         beginnings: What a call without a mark begins with, if it is the whole reply.
         precedence: The lowest wins where a template shows several formats: 0 for a mark that only this family has,
             more for calls that look like other text.
@@ -92,6 +93,7 @@ class ReplyFormat:
     read: Callable[[str, Schemas], Found]
     mark: str | None = None
     closing_tag: str | None = None
+    other_marks: tuple[str, ...] = ()
     beginnings: tuple[str, ...] = ()
     precedence: int = 0
     thoughts: tuple[tuple[str, str], ...] = THINK_TAGS
@@ -99,17 +101,17 @@ class ReplyFormat:
 
     @property
     def tags(self) -> tuple[str, ...]:
-        """The texts that open and close a call."""
-        return tuple(tag for tag in (self.mark, self.closing_tag) if tag is not None)
+        """The texts that stand only where calls are written."""
+        return (*(tag for tag in (self.mark, self.closing_tag) if tag is not None), *self.other_marks)
 
     def opens_call(self, text: str) -> bool:
         """Whether a call begins in the beginning of a reply."""
-        return (self.mark is not None and self.mark in text) or text.startswith(self.beginnings)
+        return any(tag in text for tag in self.tags if tag != self.closing_tag) or text.startswith(self.beginnings)
 
 
 UNREAD_MARKS = (
     *("<tool_call", "<functioncall>", "<function_call", "<function=", "<TOOLCALL>", "<|tool_call"),
-    *("<\uff5ctool\u2581call", "<invoke name=", "<start_function_call>", "\u273fFUNCTION\u273f", "to=functions."),
+    *("<invoke name=", "<start_function_call>", "\u273fFUNCTION\u273f", "to=functions."),
 )
 """Marks of calls in replies and data sets that no format here reads."""
 _MARK_IN_TEMPLATE = re.compile(

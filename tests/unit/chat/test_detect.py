@@ -20,7 +20,7 @@ JSON_CALL = '{"name": "{{ c.function.name }}", "arguments": {{ c.function.argume
 
 
 HERMES = ["qwen2_5", "qwen3", "qwen3_instruct_2507", "qwen3_vl", "qwen3_training"]
-NO_READER = "qwen3_5_think qwen3_8 glm4moe nemotron_3_nano gptoss deepseekv3 gemma4 lfm2_2_5 muse_glimmer"
+NO_READER = "qwen3_5_think qwen3_8 glm4moe nemotron_3_nano gptoss gemma4 lfm2_2_5 muse_glimmer"
 
 
 def shipped(name: str) -> str:
@@ -29,7 +29,11 @@ def shipped(name: str) -> str:
 
 @pytest.mark.parametrize(
     ("name", "format"),
-    [*((name, "hermes") for name in HERMES), ("llama3_1", "llama_json"), ("llama3_2", "llama_json")],
+    [
+        *((name, "hermes") for name in HERMES),
+        *((name, "llama_json") for name in ("llama3_1", "llama3_2")),
+        *((name, "deepseek_v3") for name in ("deepseekv3", "deepseekv3_training", "deepseek_r1_distill")),
+    ],
 )
 def test_templates_of_known_families(name: str, format: str) -> None:
     assert detect_reply_format(shipped(name)) == format
@@ -60,6 +64,15 @@ def test_a_notation_without_a_reader_is_not_taken_for_another(name: str) -> None
             "llama_json",
         ),
         ('<|header_start|>{{ \'{"name": "\' + c.name + \'", "parameters": \' }}', "llama_json"),
+        ("<|header_start|>Use [func_name1(param1=value1), func_name2(...)]." + LOOP + END, "llama4_pythonic"),
+        (LOOP + "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>" + END, "deepseek_v31"),
+        (LOOP + "<｜tool▁calls▁begin｜>function<｜tool▁sep｜>\n```json\n" + END, "deepseek_v3"),
+        (LOOP + "<|tool_call_begin|>{{ c.id }}<|tool_call_argument_begin|>" + END, "kimi_k2"),
+        (LOOP + f"<|tool_call|>[{JSON_CALL}]" + END, "granite"),
+        ("Respond with <|tool_call|> followed by a JSON list.", "granite"),
+        (LOOP + f"<|tool_call|>{JSON_CALL}<|/tool_call|>" + END, "phi4_mini"),
+        (LOOP + f"functools[{JSON_CALL}]" + END, "phi4_mini"),
+        ("Wrap calls in <function_calls></function_calls> tags." + LOOP + END, "olmo3"),
         ('Reply with a request {"jsonrpc": "2.0", "method": "tools/call"}.', "mcp"),
         (LOOP + JSON_CALL + END, "json"),
         ('Make calls in an array:\n\n[{"name": "tool", "arguments": {"arg1": "value1"}}, ...]', "json"),
@@ -75,8 +88,7 @@ def test_the_mark_of_each_format(template: str, format: str) -> None:
     [
         "",
         LOOP + f"<call>{JSON_CALL}</call>" + END,
-        LOOP + f"<|tool_call|>[{JSON_CALL}]" + END,
-        LOOP + f"functools[{JSON_CALL}]" + END,
+        LOOP + '<function_calls><invoke name="{{ c.function.name }}"></invoke></function_calls>' + END,
         LOOP + "<tool_call><function={{ c.function.name }}></function></tool_call>" + END,
         LOOP + f"<tool_call>{JSON_CALL}" + END,
         '{{ \'{"name": "\' + tool.name + \'", "parameters": \' }}',

@@ -23,6 +23,18 @@ OSLO = ("Get Weather", {"city": "Oslo", "days": [1, None, True]})
 RPC = '{"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": {"name": "f", "arguments": {"a": 1}}}'
 
 
+F_LLAMA = '{"name": "f", "parameters": {"a": 1}}'
+F_JSON = '{"name": "f", "arguments": {"a": 1}}'
+# How other families write the call of ONE; `%s` stands for what is inside the section or the tags.
+DS_SECTION = "<｜tool▁calls▁begin｜>%s<｜tool▁calls▁end｜>"
+V3 = '<｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{"a": 1}\n```<｜tool▁call▁end｜>'
+V31 = '<｜tool▁call▁begin｜>f<｜tool▁sep｜>{"a": 1}<｜tool▁call▁end｜>'
+K2_SECTION = "<|tool_calls_section_begin|>%s<|tool_calls_section_end|>"
+K2 = '<|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>{"a": 1}<|tool_call_end|>'
+L4 = "<|python_start|>%s<|python_end|>"
+OLMO = "<function_calls>%s</function_calls>"
+
+
 def calls_of(text: str, format: str) -> Calls:
     return [(call.function.name, call.function.arguments) for call in parse_reply(text, format=format).calls]
 
@@ -48,6 +60,35 @@ def reasons_of(text: str, format: str) -> list[FailureReason]:
         ("mistral", '[THINK][TOOL_CALLS]x{}[/THINK][TOOL_CALLS]f{"a": 1}', [ONE]),
         ("pythonic", "[f(a=1)]<|eot_id|>", [ONE]),
         ("pythonic", "[f(a=1), Get Weather(city='Oslo', days=[1, None, true]), m.h()]", [ONE, OSLO, ("m.h", {})]),
+        ("deepseek_v3", f"Well.{DS_SECTION % V3}<｜end▁of▁sentence｜>", [ONE]),
+        ("deepseek_v3", DS_SECTION % (V3 + "\n" + V3.replace("f\n", "m.g x\n")), [ONE, ("m.g x", {"a": 1})]),
+        ("deepseek_v3", DS_SECTION % V3 + " " + DS_SECTION % V3, [ONE, ONE]),
+        ("deepseek_v3", DS_SECTION % V3.replace("1", '"<｜tool▁call▁end｜>"'), [("f", {"a": "<｜tool▁call▁end｜>"})]),
+        ("deepseek_v31", f"plan</think>{DS_SECTION % (V31 + V31)}", [ONE, ONE]),
+        ("kimi_k2", f"Sure. {K2_SECTION % K2}<|im_end|>", [ONE]),
+        (
+            "kimi_k2",
+            K2_SECTION % K2.replace("functions.f:0", "\nfunctions.m.g:12\n").replace("1}", "1\n}\n"),
+            [("m.g", {"a": 1})],
+        ),
+        ("granite", '<|tool_call|>[{"name": "f", "arguments": {"a": 1}}]<|end_of_text|>', [ONE]),
+        (
+            "granite",
+            '<tool_call> [{"name": "f", "arguments": {"a": 1}}, {"name": "g", "arguments": {}}]',
+            [ONE, ("g", {})],
+        ),
+        ("granite", '<|tool_call|>[{"name": "f", "arguments": {"a": "<tool_call>["}}]', [("f", {"a": "<tool_call>["})]),
+        ("phi4_mini", '<|tool_call|>{"name": "f", "arguments": {"a": 1}}<|/tool_call|><|end|>', [ONE]),
+        ("phi4_mini", 'Sure.<|tool_call|>[{"name": "f", "arguments": {"a": 1}}]<|/tool_call|>', [ONE]),
+        (
+            "phi4_mini",
+            'functools[{"name": "f", "arguments": {"a": 1}}, {"name": "g", "parameters": {}}]',
+            [ONE, ("g", {})],
+        ),
+        ("llama4_pythonic", "[f(a=1)]<|eot|>", [ONE]),
+        ("llama4_pythonic", L4 % "[f(a=1), m.g()]", [ONE, ("m.g", {})]),
+        ("olmo3", OLMO % "\nf(a=1)\n\n  Get Weather(city='Oslo', days=[1, null, true])\n", [ONE, OSLO]),
+        ("olmo3", f"Sure. {OLMO % 'f(a=1)'} And {OLMO % 'g()'}", [ONE, ("g", {})]),
         ("mcp", RPC, [ONE]),
         ("mcp", f"[{RPC}, {RPC}]", [ONE, ONE]),
         ("mcp", '{"jsonrpc": "2.0", "id": "x", "method": "tools/call", "params": {"name": "g"}}', [("g", {})]),
@@ -65,10 +106,8 @@ def test_ids_of_calls_are_kept() -> None:
     array = '[TOOL_CALLS][{"name": "f", "arguments": {}, "id": "A"}][TOOL_CALLS]g[CALL_ID]B[ARGS]{}[TOOL_CALLS]h{}'
     assert [call.id for call in parse_reply(array, format="mistral").calls] == ["A", "B", None]
     assert [call.id for call in parse_reply(RPC, format="mcp").calls] == ["7"]
-
-
-F_LLAMA = '{"name": "f", "parameters": {"a": 1}}'
-F_JSON = '{"name": "f", "arguments": {"a": 1}}'
+    kimi = K2_SECTION % (K2 + K2.replace(":0", ":1"))
+    assert [call.id for call in parse_reply(kimi, format="kimi_k2").calls] == ["functions.f:0", "functions.f:1"]
 
 
 @pytest.mark.parametrize(
@@ -130,6 +169,64 @@ F_JSON = '{"name": "f", "arguments": {"a": 1}}'
         ("pythonic", "[f(a=1)] as you wish", "text_beside_call"),
         ("pythonic", "Sure: [f(a=1)]", "text_beside_call"),
         ("pythonic", "```\n[f()]\n```", "text_beside_call"),
+        ("deepseek_v3", DS_SECTION % "", "not_a_call_object"),
+        ("deepseek_v3", DS_SECTION % "f", "text_inside_tag"),
+        ("deepseek_v3", DS_SECTION % V31, "not_a_call_object"),
+        ("deepseek_v3", DS_SECTION % V3.replace("function", "tool"), "not_a_call_object"),
+        ("deepseek_v3", DS_SECTION % V3.replace('{"a": 1}', '{\n"a": 1}'), "not_json"),
+        ("deepseek_v3", DS_SECTION % V3.replace("1}", "1]"), "not_json"),
+        ("deepseek_v3", DS_SECTION % V3.replace("1}", "NaN}"), "not_strict_json"),
+        ("deepseek_v3", DS_SECTION % V3.replace('{"a": 1}', "[]"), "not_a_call_object"),
+        ("deepseek_v3", DS_SECTION % V3.replace("f\n", "\ud800\n"), "not_strict_json"),
+        ("deepseek_v3", DS_SECTION % V3.replace("\n```<", "<"), "text_inside_tag"),
+        ("deepseek_v3", DS_SECTION % V3.replace("\n```<", " end\n```<"), "text_inside_tag"),
+        ("deepseek_v3", V3, "not_a_call_object"),
+        ("deepseek_v3", f"Well. {V3}", "not_a_call_object"),
+        ("deepseek_v3", "<｜tool▁calls▁begin｜>", "unclosed_tag"),
+        ("deepseek_v3", "<｜tool▁calls▁end｜>", "unclosed_tag"),
+        ("deepseek_v3", f"<｜tool▁calls▁begin｜>{V3}", "unclosed_tag"),
+        ("deepseek_v3", (DS_SECTION % V3)[:-30], "unclosed_tag"),
+        ("deepseek_v31", DS_SECTION % V3, "not_json"),
+        ("deepseek_v31", DS_SECTION % V31.replace("f<", "<"), "not_a_call_object"),
+        ("deepseek_v31", DS_SECTION % V31.replace("<｜tool▁sep｜>", " "), "not_a_call_object"),
+        ("deepseek_v31", DS_SECTION % V31.replace("<｜tool▁call▁end｜>", ""), "unclosed_tag"),
+        ("kimi_k2", K2_SECTION % K2.replace("functions.", ""), "not_a_call_object"),
+        ("kimi_k2", K2_SECTION % K2.replace(":0", ""), "not_a_call_object"),
+        ("kimi_k2", K2_SECTION % K2.replace("functions.f:0", "call_1"), "not_a_call_object"),
+        ("kimi_k2", K2_SECTION % K2.replace('"a": 1', '"a": 1, "a": 2'), "not_strict_json"),
+        ("kimi_k2", K2_SECTION % K2.replace("1}", "1} {}"), "text_inside_tag"),
+        ("kimi_k2", K2, "not_a_call_object"),
+        ("granite", "<|tool_call|>", "not_json"),
+        ("granite", "<|tool_call|>[]", "not_a_call_object"),
+        ("granite", f"<|tool_call|>{F_JSON}", "not_a_call_object"),
+        ("granite", f"<|tool_call|>[{F_JSON}", "not_json"),
+        ("granite", f"<|tool_call|>[{F_JSON.replace('1', 'NaN')}]", "not_strict_json"),
+        ("granite", f"<|tool_call|>[{F_LLAMA}]", "not_a_call_object"),
+        ("phi4_mini", f"<|tool_call|>{F_JSON}", "unclosed_tag"),
+        ("phi4_mini", f"{F_JSON}<|/tool_call|>", "unclosed_tag"),
+        ("phi4_mini", f"<|tool_call|>{F_JSON[:-1]}<|/tool_call|>", "not_json"),
+        ("phi4_mini", f"<|tool_call|>{F_JSON} now<|/tool_call|>", "text_inside_tag"),
+        ("phi4_mini", "<|tool_call|>[]<|/tool_call|>", "not_a_call_object"),
+        ("phi4_mini", f"functools[{F_JSON}", "not_json"),
+        ("phi4_mini", f"functools{F_JSON}]", "not_a_call_object"),
+        ("phi4_mini", "functools[]", "not_a_call_object"),
+        ("phi4_mini", f"functools[{F_JSON.replace('1', '1e999')}]", "not_strict_json"),
+        ("llama4_pythonic", "f(a=1)", "not_pythonic"),
+        ("llama4_pythonic", L4 % "f(a=1)", "not_pythonic"),
+        ("llama4_pythonic", L4 % "", "not_pythonic"),
+        ("llama4_pythonic", L4 % "print(1)", "not_pythonic"),
+        ("llama4_pythonic", "<|python_start|>[f(a=1)]", "unclosed_tag"),
+        ("llama4_pythonic", "[f(a=1)]<|python_end|>", "unclosed_tag"),
+        ("llama4_pythonic", "<|python_end|>[f(a=1)]<|python_start|>", "unclosed_tag"),
+        ("llama4_pythonic", f"Sure. {L4 % '[f(a=1)]'}", "text_beside_call"),
+        ("llama4_pythonic", f"{L4 % '[f(a=1)]'} Done.", "text_beside_call"),
+        ("olmo3", OLMO % "", "not_a_call_object"),
+        ("olmo3", OLMO % "f(1)", "not_pythonic"),
+        ("olmo3", OLMO % "[f(a=1)]", "not_pythonic"),
+        ("olmo3", OLMO % "f(a=1), g()", "not_a_call_object"),
+        ("olmo3", OLMO % "f(a='\ud800')", "not_pythonic"),
+        ("olmo3", "<function_calls>f(a=1)", "unclosed_tag"),
+        ("olmo3", "f(a=1)</function_calls>", "unclosed_tag"),
         ("mcp", RPC[:-1], "not_json"),
         ("mcp", RPC.replace("1}", "Infinity}"), "not_strict_json"),
         ("mcp", RPC.replace('"2.0"', "2.0"), "not_a_call_object"),
@@ -172,6 +269,17 @@ def test_a_malformed_attempt_is_one_problem_and_no_call(format: str, text: str, 
         ("mistral", f"[TOOL_CALLS] [{F_JSON}, 5]", ["f"], ["not_a_call_object"]),
         ("mistral", '[TOOL_CALLS]f{[TOOL_CALLS]g{}[TOOL_CALLS]h{"', ["g"], ["not_json", "not_json"]),
         ("mcp", f"[{RPC}, {{}}]", ["f"], ["not_a_call_object"]),
+        ("deepseek_v3", DS_SECTION % f"{V3} and {V3}", ["f", "f"], ["text_inside_tag"]),
+        ("deepseek_v3", DS_SECTION % f"{V3[:-22]}{V3}", ["f"], ["unclosed_tag"]),
+        ("deepseek_v3", f"<｜tool▁calls▁begin｜>{DS_SECTION % V3}", ["f"], ["unclosed_tag"]),
+        ("deepseek_v31", f"{DS_SECTION % (V31 + V31)[:-30]}", ["f"], ["unclosed_tag"]),
+        ("kimi_k2", K2_SECTION % (K2.replace("functions.", "") + K2), ["f"], ["not_a_call_object"]),
+        ("kimi_k2", f"{K2}{K2_SECTION % K2}", ["f"], ["not_a_call_object"]),
+        ("granite", f"<|tool_call|>[{F_JSON}, 5] <|tool_call|>[", ["f"], ["not_a_call_object", "not_json"]),
+        ("phi4_mini", f"<|tool_call|><|tool_call|>{F_JSON}<|/tool_call|>", ["f"], ["unclosed_tag"]),
+        ("phi4_mini", f"functools[{{ functools[{F_JSON}]", ["f"], ["not_json"]),
+        ("olmo3", OLMO % "f(a=1)\nf(1)\ng()", ["f", "g"], ["not_pythonic"]),
+        ("olmo3", f"<function_calls>{OLMO % 'f(a=1)'}", ["f"], ["unclosed_tag"]),
         ("json", f"[{F_JSON}, null, {F_JSON}]", ["f", "f"], ["not_a_call_object"]),
     ],
 )
@@ -226,6 +334,10 @@ def test_prose_beside_calls_is_told() -> None:
         ("llama_json", "plan</think>answer<|eot_id|>", "plan", "answer"),
         ("pythonic", "[f(a='</think>')]", None, "[f(a='</think>')]"),
         ("json", '["</think>"]', None, '["</think>"]'),
+        ("deepseek_v3", f"plan</think>{DS_SECTION % V3}<｜end▁of▁sentence｜>", "plan", DS_SECTION % V3),
+        ("deepseek_v31", f"{DS_SECTION % V31}</think>", None, f"{DS_SECTION % V31}</think>"),
+        ("granite", "<think>plan</think><tool_call>[", "plan", "<tool_call>["),
+        ("phi4_mini", 'functools[{"</think>', None, 'functools[{"</think>'),
         ("json", "<think>a</think>b</think>c", "a", "b</think>c"),
     ],
 )
@@ -266,7 +378,21 @@ def as_python(calls: Calls) -> str:
     return f"[{', '.join(written)}]"
 
 
+def as_python_lines(calls: Calls) -> str:
+    return "\n".join(as_python([call])[1:-1] for call in calls)
+
+
+def as_kimi(calls: Calls) -> str:
+    heads = [f"functions.{name}:{n}<|tool_call_argument_begin|>" for n, (name, _) in enumerate(calls)]
+    written = zip(heads, calls, strict=True)
+    return K2_SECTION % "".join(
+        f"<|tool_call_begin|>{head}{json.dumps(a)}<|tool_call_end|>" for head, (_, a) in written
+    )
+
+
 TAGGED = "<tool_call>{}</tool_call>"
+V3_CALL = "<｜tool▁call▁begin｜>function<｜tool▁sep｜>{}\n```json\n{}\n```<｜tool▁call▁end｜>"
+V31_CALL = "<｜tool▁call▁begin｜>{}<｜tool▁sep｜>{}<｜tool▁call▁end｜>"
 RENDERINGS: dict[str, tuple[str, Callable[[Calls], str]]] = {
     "hermes": ("hermes", lambda calls: "\n".join(map(TAGGED.format, as_objects(calls, "arguments")))),
     "llama": ("llama_json", lambda calls: "; ".join(as_objects(calls, "parameters"))),
@@ -275,6 +401,23 @@ RENDERINGS: dict[str, tuple[str, Callable[[Calls], str]]] = {
     "mistral names": ("mistral", lambda calls: "".join(f"[TOOL_CALLS]{n}{json.dumps(a)}" for n, a in calls)),
     "mistral args": ("mistral", lambda calls: "".join(f"[TOOL_CALLS]{n}[ARGS]{json.dumps(a)}" for n, a in calls)),
     "pythonic": ("pythonic", as_python),
+    "deepseek v3": (
+        "deepseek_v3",
+        lambda calls: DS_SECTION % "\n".join(V3_CALL.format(n, json.dumps(a)) for n, a in calls),
+    ),
+    "deepseek v3.1": (
+        "deepseek_v31",
+        lambda calls: DS_SECTION % "".join(V31_CALL.format(n, json.dumps(a, ensure_ascii=False)) for n, a in calls),
+    ),
+    "kimi k2": ("kimi_k2", as_kimi),
+    "granite": ("granite", lambda calls: f"<|tool_call|>[{', '.join(as_objects(calls, 'arguments'))}]"),
+    "phi4 tagged": (
+        "phi4_mini",
+        lambda calls: "".join(f"<|tool_call|>{call}<|/tool_call|>" for call in as_objects(calls, "arguments")),
+    ),
+    "phi4 functools": ("phi4_mini", lambda calls: f"functools[{', '.join(as_objects(calls, 'arguments'))}]"),
+    "llama4": ("llama4_pythonic", lambda calls: L4 % as_python(calls)),
+    "olmo3": ("olmo3", lambda calls: OLMO % as_python_lines(calls)),
     "mcp": ("mcp", lambda calls: f"[{', '.join(as_requests(calls))}]"),
     "mcp one": ("mcp", lambda calls: as_requests(calls[:1])[0]),
     "json": ("json", lambda calls: f"[{','.join(as_objects(calls, 'arguments'))}]"),
@@ -282,11 +425,15 @@ RENDERINGS: dict[str, tuple[str, Callable[[Calls], str]]] = {
 }
 
 
+AS_PYTHON = {"pythonic", "llama4_pythonic", "olmo3"}
+BARE_NAMES = {*AS_PYTHON, "mistral", "deepseek_v3", "deepseek_v31", "kimi_k2"}
+
+
 @pytest.mark.parametrize("rendering", RENDERINGS)
 @given(data=st.data())
 def test_rendered_calls_come_back_as_they_were(rendering: str, data: st.DataObject) -> None:
-    keys = KEYWORDS if rendering == "pythonic" else st.text()
-    names = KEYWORDS if rendering in ("pythonic", "mistral names", "mistral args") else st.text(min_size=1)
+    keys = KEYWORDS if RENDERINGS[rendering][0] in AS_PYTHON else st.text()
+    names = KEYWORDS if RENDERINGS[rendering][0] in BARE_NAMES else st.text(min_size=1)
     drawn = st.tuples(names, st.dictionaries(keys, JSON_VALUES, max_size=3))
     calls = data.draw(st.lists(drawn, min_size=1, max_size=3))
     calls = calls[:1] if rendering.endswith("one") else calls
@@ -315,7 +462,7 @@ def structural_places(text: str) -> list[int]:
 @pytest.mark.parametrize("rendering", RENDERINGS)
 @given(data=st.data())
 def test_a_call_without_one_of_its_brackets_is_refused(rendering: str, data: st.DataObject) -> None:
-    keys = KEYWORDS if rendering == "pythonic" else MARKLESS
+    keys = KEYWORDS if RENDERINGS[rendering][0] in AS_PYTHON else MARKLESS
     arguments = data.draw(st.dictionaries(keys, json_values(MARKLESS), min_size=1, max_size=3))
     format, render = RENDERINGS[rendering]
     text = render([("get_it", arguments)])
@@ -340,8 +487,8 @@ def test_a_value_that_is_not_strict_is_refused(rendering: str, value: str) -> No
 def test_an_argument_given_twice_is_refused(rendering: str, value: object) -> None:
     format, render = RENDERINGS[rendering]
     text = render([("get_it", {"a": 12345, "b": 67890})])
-    text = text.replace("b=", "a=") if format == "pythonic" else text.replace('"b"', '"a"')
-    written = repr(value) if format == "pythonic" else json.dumps(value)
+    text = text.replace("b=", "a=") if format in AS_PYTHON else text.replace('"b"', '"a"')
+    written = repr(value) if format in AS_PYTHON else json.dumps(value)
     text = text.replace("12345", written, 1)
     text = text[::-1].replace("09876", written[::-1], 1)[::-1]
     assert calls_of(text, format) == []
@@ -349,7 +496,8 @@ def test_an_argument_given_twice_is_refused(rendering: str, value: object) -> No
 
 
 MARKS = ["<tool_call>", "</tool_call>", "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]", "<|python_tag|>", "<think>", "</think>"]
-PIECES = [F_JSON, F_LLAMA, RPC, "[f(a=1)]", "f(", "NaN", "\ud800", *"{}[]\"'\\,;:="]
+MARKS += [tag for form in REPLY_FORMATS.values() for tag in form.tags if tag not in MARKS]
+PIECES = [F_JSON, F_LLAMA, RPC, V3, V31, K2, "[f(a=1)]", "f(", "NaN", "\ud800", *"{}[]\"'\\,;:="]
 TEXTS = st.lists(st.sampled_from([*MARKS, *PIECES, "</s>"]) | st.text(st.characters(), max_size=5), max_size=20)
 
 
@@ -368,7 +516,7 @@ def test_no_text_makes_it_raise_and_no_attempt_counts_twice(format: str, text: s
         assert num_attempts <= text.count("[TOOL_CALLS]") + text.count(",")
         if reply.thinking is None and "[TOOL_CALLS]" in text:
             assert num_attempts
-    if format == "pythonic":
+    if format in ("pythonic", "llama4_pythonic"):
         assert not (reply.calls and reply.problems)
         assert len(reply.problems) <= 1
 
@@ -394,6 +542,22 @@ def test_text_without_brackets_and_quotes_is_prose_in_every_format(text: str) ->
         ("pythonic", "[f(a='"),
         ("pythonic", "[a" + "b" * 200),
         ("pythonic", "f(a=1)"),
+        ("deepseek_v3", "<｜tool▁calls▁begin｜>"),
+        ("deepseek_v3", V3),
+        ("deepseek_v31", DS_SECTION % V31),
+        ("deepseek_v31", V31[:-22]),
+        ("deepseek_v31", '<｜tool▁call▁begin｜>f<｜tool▁sep｜>{"'),
+        ("kimi_k2", "<|tool_calls_section_begin|><|tool_call_begin|>functions.f"),
+        ("kimi_k2", '<|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>{"a": ['),
+        ("granite", "<|tool_call|>["),
+        ("granite", f"<tool_call>[{F_JSON}]"),
+        ("phi4_mini", "functools["),
+        ("phi4_mini", "<|tool_call|>{"),
+        ("phi4_mini", f"<|tool_call|>{F_JSON}"),
+        ("llama4_pythonic", "<|python_start|>[f("),
+        ("llama4_pythonic", "<|python_end|>"),
+        ("olmo3", "<function_calls>f("),
+        ("olmo3", OLMO % "f(a=1)\n"),
         ("mcp", '{"jsonrpc":'),
         ("json", '[{"name" '),
         ("json", "{ "),
@@ -415,7 +579,7 @@ def test_a_hostile_reply_is_read_in_linear_time(format: str, unit: str) -> None:
 
 
 def test_every_file_of_a_format_has_its_row() -> None:
-    files = {path.stem for path in Path(formats.__file__).parent.glob("*.py")} - {"__init__", "reply"}
+    files = {path.stem for path in Path(formats.__file__).parent.glob("*.py")} - {"__init__", "reply", "sections"}
     assert files == set(REPLY_FORMATS)
     for name, form in REPLY_FORMATS.items():
         assert getattr(import_module(f"{formats.__name__}.{name}"), name.upper()) is form
