@@ -30,7 +30,7 @@ BODIES = ("body", "inputBodyJson", "outputBodyJson", "json", "parsed_body")
 """What an object around a request or a response calls it."""
 TOOL_PLACES = (("extra", "invocation_params"), ("invocation_params",), ("metadata",), ("model_kwargs",))
 """Where a log keeps the tools that its request lacks."""
-TURNS = (*TURN_LISTS, gemini.CONTENTS, "input")
+TURNS = (*TURN_LISTS, gemini.CONTENTS, "input", "prompt")
 ASKED_FIELDS = (
     *("system", "instructions", responses.BEFORE, bedrock.TOOL_CONFIG),
     *gemini.SYSTEM,
@@ -88,10 +88,13 @@ def _log(row: JsonObject) -> _Log | None:
                 held = request if isinstance(request, dict) else {}
                 return _Log(held, *found, row[answering], f"`{asking}` and `{answering}`")
     found = _turns(row) if row.get("input") is None else None
-    answered = next((key for key in FLAT_RESPONSES if isinstance(row.get(key), (dict, list))), None)
+    answered = next((key for key in FLAT_RESPONSES if row.get(key) not in (None, "", [], {})), None)
     if found is None or answered is None or speaker_of(found[1][-1]) in REPLIERS or not _reply_of(row, answered):
         return None
-    return _Log(row, *found, {answered: row[answered]} if answered != "response" else row[answered], f"`{answered}`")
+    if found[0] == "prompt" and isinstance(row[answered], list):
+        return None  # a prompt and its completion, as TRL has them
+    response = row[answered] if _reply(row[answered]) else {answered: row[answered]}
+    return _Log(row, *found, response, f"`{found[0]}` and `{answered}`")
 
 
 def _words(text: str, response: Any) -> tuple[str, list[Any]] | None:

@@ -96,7 +96,7 @@ def read_messages(row: JsonObject) -> Draft:
         declared = _declared_tools(turn.get("content"), where) if role == "system" else None
         if declared is not None:
             tools = with_tools(tools, declared)
-        elif role == "assistant" and turn.get("function_call") is not None:
+        elif role == "assistant" and _early_call(turn) is not None:
             messages[-1:] = with_calls(messages[-1:], _reply(turn, turn.get("content"), where, tools))
         else:
             said = read_turn(turn, role, turn.get("content"), where, tools)
@@ -256,11 +256,19 @@ def _or_refusal(content: str, turn: JsonObject, where: str) -> str:
 def _field_calls(turn: JsonObject, where: str) -> tuple[ToolCall, ...]:
     given = turn.get("tool_calls")
     calls = () if given in (None, "", []) else _list_of_calls(given, where)
-    if turn.get("function_call") is None:
+    early = _early_call(turn)
+    if early is None:
         return calls
     if calls:
         raise RowRejected(Reason.MALFORMED_FIELD, f"{where} has both `tool_calls` and `function_call`")
-    return (read_call(turn["function_call"], where),)
+    return (read_call(early, where),)
+
+
+def _early_call(turn: JsonObject) -> Any:
+    """What stands in `function_call`; None for nothing, such as an object whose fields a table filled with nulls."""
+    given = turn.get("function_call")
+    is_empty = isinstance(given, dict) and all(value in (None, "") for value in given.values())
+    return None if is_empty else given
 
 
 def _list_of_calls(given: Any, where: str) -> tuple[ToolCall, ...]:
@@ -297,7 +305,7 @@ def _read_parts(parts: Sequence[Any], where: str) -> _Content:
         elif kind in THOUGHT_PARTS:
             if texts or calls:
                 raise RowRejected(Reason.UNSUPPORTED_CONTENT, f"{where} has thoughts after its text or calls")
-            thoughts.append(_part_text(part, where))
+            thoughts += _part_thoughts(part, where)
         elif kind in PASSED_PARTS:
             continue
         elif kind in CALL_PARTS:
@@ -314,6 +322,14 @@ def _part_text(part: JsonObject, where: str) -> str:
     if text is None:
         raise RowRejected(Reason.MALFORMED_FIELD, f"{where} has the part {short(part)} without one text")
     return text
+
+
+def _part_thoughts(part: JsonObject, where: str) -> list[str]:
+    """The thoughts in a part; those of OpenAI may be a summary, or hidden from everybody."""
+    summary = part.get("summary")
+    if not isinstance(summary, list) or _one_text(part) is not None:
+        return [_part_text(part, where)]
+    return [_part_text(line, where) for line in summary if isinstance(line, dict)]
 
 
 def _one_text(part: JsonObject) -> str | None:

@@ -24,7 +24,10 @@ TURN_LISTS = ("messages", "conversations", "conversation")
 MCP_TURN_LISTS = ("messages", "session")
 """Fields that hold a row's turns in MCP, where a turn may be a JSON-RPC message."""
 ALL_TURN_LISTS = frozenset({*TURN_LISTS, *MCP_TURN_LISTS})
-ROW_FIELDS = ALL_TURN_LISTS | {"question", "query", "chat", "instruction", "prompt", "input", "output", "tool"}
+ROW_FIELDS = ALL_TURN_LISTS | {
+    *("question", "query", "chat", "instruction", "prompt", "input", "output", "tool"),
+    *("chosen", "contents", "request", "full_request", "inputs"),
+}
 """Fields that a row has and a turn or an object around a list of rows has not; `jsonrpc` a row and a turn may have."""
 SHARED_FIELDS = frozenset({"tools", "functions", "system"})
 """Fields that mean something for a row and would be lost if they stood beside a list of rows."""
@@ -171,8 +174,17 @@ def _is_list_of_rows(name: str, first: str | None) -> bool:
     return isinstance(element, dict) and bool(ROW_FIELDS & element.keys()) and not element.keys() & {"role", "from"}
 
 
+def _has_turns(first: str | None) -> bool:
+    """Whether the first element of a list is a row with a list of turns."""
+    element: Any = json.loads(first, parse_int=str, parse_float=str) if first else None
+    return isinstance(element, dict) and any(isinstance(element.get(name), list) for name in ALL_TURN_LISTS)
+
+
 def _list_name(path: Path, members: dict[str, str | None]) -> str:
     lists = [name for name, first in members.items() if first is not None]
+    with_turns = [name for name in lists if _has_turns(members[name])]
+    if len(lists) > 1 and len(with_turns) == 1:
+        return with_turns[0]  # the conversations among what else a benchmark keeps in its file of results
     if len(lists) != 1:
         names = f": {', '.join(repr(name[:40]) for name in lists[:5])}" if lists else ""
         raise _no_rows_in(path, f"the object holds {len(lists) or 'no'} lists{names}")

@@ -123,6 +123,8 @@ def sample_of(row: JsonObject) -> Sample:
         {"input": [SYSTEM, ASK], "output": CALLED, "metadata": {"tools": [FUNCTION], "level": "DEFAULT"}},
         {"inputs": ASKED, "outputs": {"messages": [SYSTEM, ASK, CALLED]}},
         {**LANGSMITH},
+        {**ASKED, "messages": [SYSTEM, ASK], "response": CALLED},
+        {**ASKED, "messages": None, "prompt": [SYSTEM, ASK], "completion": CALLED},
         {**LANGSMITH, "outputs": {"messages": [*LC_ASKED, LC_REPLY]}},
         ANTHROPIC,
         BEDROCK,
@@ -154,6 +156,16 @@ def test_a_response_without_one_whole_reply_is_refused(response: JsonObject, rea
     found = rejection(sample_of, {"request": REQUEST, "response": response})
     assert found.reason == reason
     assert said in found.detail
+
+
+def test_a_reply_may_be_a_text_beside_the_turns() -> None:
+    for row in ({"messages": [ASK], "response": "Sunny."}, {"prompt": [ASK], "completion": "Sunny."}):
+        assert sample_of(row).messages[1] == Message(role="assistant", content="Sunny.")
+
+
+def test_a_prompt_and_its_completion_are_no_log() -> None:
+    row = {"prompt": [ASK], "completion": [{"role": "assistant", "content": "Sunny."}]}
+    assert detect_format(row).format == "instruction"
 
 
 def test_a_conversation_that_has_its_reply_is_no_log() -> None:

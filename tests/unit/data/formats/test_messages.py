@@ -484,6 +484,18 @@ def test_results_beside_words_come_before_them_wherever_they_stand() -> None:
         assert [(message.role, message.content) for message in read] == [("tool", "9 C"), ("user", "And tomorrow?")]
 
 
+@pytest.mark.parametrize("empty", [{}, {"name": None, "arguments": None}, {"name": "", "arguments": ""}])
+def test_an_empty_early_call_is_none(empty: JsonObject) -> None:
+    assert assistant("Sunny.", function_call=empty) == Message(role="assistant", content="Sunny.")
+
+
+def test_thoughts_may_be_a_summary() -> None:
+    part = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "Hm."}]}
+    said = assistant([part, {"type": "text", "text": "Sunny."}])
+    assert said == Message(role="assistant", content="Sunny.", reasoning_content="Hm.")
+    assert assistant([{**part, "summary": []}, {"type": "text", "text": "Sunny."}]).reasoning_content is None
+
+
 def test_thoughts_that_nobody_can_read_are_passed() -> None:
     hidden = {"type": "redacted_thinking", "data": "x"}
     assert assistant([hidden, {"type": "text", "text": "Sunny."}]) == Message(role="assistant", content="Sunny.")

@@ -64,6 +64,9 @@ def test_every_layout_gives_the_same_rows(tmp_path: Path, name: str, text: str, 
         {"session": [{"jsonrpc": "2.0", "id": 1, "method": "initialize"}, {"role": "user", "content": "x"}]},
         {"tools": [{"name": "f"}], "session": [{"role": "user", "content": "x"}]},
         {"messages": [{"jsonrpc": "2.0", "id": 1, "method": "tools/list"}]},
+        {"contents": [{"role": "user", "parts": [{"text": "x"}]}], "tools": [{"functionDeclarations": []}]},
+        {"request": {"messages": []}, "choices": [{"message": {}}]},
+        {"chosen": [{"role": "user", "content": "x"}], "rejected": [{"role": "user", "content": "x"}]},
     ],
 )
 @pytest.mark.parametrize("indent", [None, 2])
@@ -71,6 +74,14 @@ def test_a_json_file_of_one_row_is_one_row(tmp_path: Path, row: JsonObject, inde
     path = tmp_path / "one.json"
     path.write_text(json.dumps(row, indent=indent))
     assert read(path) == [row]
+
+
+def test_the_conversations_of_a_file_of_results_are_its_rows(tmp_path: Path) -> None:
+    runs = [{"id": number, "messages": [{"role": "user", "content": "x"}]} for number in range(2)]
+    results = {"timestamp": "x", "info": {"n": 1}, "tasks": [{"id": "0"}], "simulations": runs}
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(results))
+    assert read(path) == runs
 
 
 def test_a_bad_first_line_under_a_json_name_is_quarantined(tmp_path: Path) -> None:
