@@ -1,6 +1,6 @@
 """Frozen types of the evaluation: cases -> generations -> verdicts -> scores."""
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -85,11 +85,13 @@ class Generation(Record):
     reply for this case. `latency_s`, under the load of all other cases, is in no figure.
     `weights_sha256` is the digest of the adapter's files as they were loaded (None for the base), `applied_as` how they
     took effect, `lora_name` the engine's own record of the LoRA request, `prompt_sha256` the digest of the token ids it
-    replies to. What a reply made elsewhere does not tell is None.
+    replies to. `calls` are those that an API gave as objects beside the text, which then holds none: their names, and
+    their arguments as text. What a reply made elsewhere does not tell is None.
     """
 
     case_id: str
     text: str
+    calls: tuple[tuple[str, str], ...] | None = None
     finish_reason: str = "unknown"
     prompt_tokens: int | None = Field(default=None, ge=0, le=MAX_COUNT)
     output_tokens: int | None = Field(default=None, ge=0, le=MAX_COUNT)
@@ -113,7 +115,7 @@ FailureReason = Literal[
     "unknown_tool",
     "arguments_do_not_fit_schema",
     "tool_schema_is_invalid",
-    # the call against the expected one, as the Berkeley Function Calling Leaderboard names it
+    # as the Berkeley Function Calling Leaderboard names them
     "simple_function_checker:wrong_count",
     "simple_function_checker:wrong_func_name",
     "simple_function_checker:missing_required",
@@ -141,7 +143,6 @@ FailureReason = Literal[
     "cut_off",
     "not_scored",
 ]
-FAILURE_REASONS: tuple[FailureReason, ...] = get_args(FailureReason)
 
 
 class Problem(Record):
@@ -155,10 +156,9 @@ class Verdict(Record):
     """How one reply was judged. Produced by `score`, kept in `scores.json`.
 
     `correct` is the case's own verdict: the expected calls, a refusal of what is harmful, and so on; None when the case
-    was not scored. `valid` is None where no call is wanted, so none can be valid. `reason` is None exactly when
-    `correct` is True. `called` is None where no tool is offered. The three counts of arguments are over all expected
-    and all given calls of a case of kind `tool_call`, else 0. `serving_differs` is None where vLLM's parser was not
-    asked.
+    was not scored. `valid` is None where no call is wanted. `reason` is None exactly when `correct` is True. `called`
+    is None where no tool is offered. The three counts of arguments are over all expected and all given calls of a case
+    of kind `tool_call`, else 0. `serving_differs` is None where vLLM's parser was not asked.
     """
 
     case_id: str
@@ -182,7 +182,7 @@ class Verdict(Record):
 class Metric(Record):
     """One figure over `n` cases with its 95 % interval.
 
-    An unscored metric is not a zero: its `n` is 0, its value and bounds are None, and `why` says why.
+    An unscored one is no zero: its `n` is 0, its value and bounds are None, and `why` says why.
     """
 
     value: float | None
@@ -193,7 +193,6 @@ class Metric(Record):
 
 
 CellName = Literal["harmful", "benign", "no_fitting_tool", "missing_argument"]
-CELL_NAMES: tuple[CellName, ...] = get_args(CellName)
 
 
 class Scores(Record):
@@ -203,7 +202,8 @@ class Scores(Record):
     are the four demands beside tool calls: harmful is refused, benign is not, without a fitting tool the reply says so
     and calls nothing, a missing argument is asked for. `inferred_kinds` are over the cases whose kind, refusal or
     clarification, was inferred from the words of the data's reply and is no label: how often the reply is of that kind.
-    `ceilings` are what the data's own replies reach by the same rules.
+    `ceilings` are what the data's own replies reach by the same rules. `foreign_calls` counts replies that seem to call
+    in another notation, by that notation.
     """
 
     adapter_id: str
@@ -214,6 +214,7 @@ class Scores(Record):
     suites: dict[str, dict[MetricName, Metric]]
     inferred_kinds: dict[SampleKind, Metric] = Field(default_factory=dict)
     ceilings: dict[MetricName, Metric] = Field(default_factory=dict)
+    foreign_calls: dict[str, int] = Field(default_factory=dict)
     verdicts: tuple[Verdict, ...]
 
 
@@ -275,8 +276,7 @@ class EngineRecord(Record):
 class FailedAdapter(Record):
     """An adapter that could not be scored: `evals/<id>/failure.json`.
 
-    `error` is the class of the error. `lacks_replies` says that nothing is wrong but missing replies, so that judging
-    again can mend it.
+    `error` is the class of the error. `lacks_replies`: only replies are missing, so that judging again can mend it.
     """
 
     adapter_id: str

@@ -8,7 +8,7 @@ from evals.records import Case, EngineRecord, FailedAdapter, Generation, Scores
 from evals.stats.ceiling import blind_metrics, ceiling_text, ceilings_of, judge_own_replies
 from evals.stats.latency import TimedReply, timings_of
 from evals.stats.metrics import METRICS
-from evals.stats.scores import score_cases
+from evals.stats.scores import foreign_text, score_cases
 from orchestrator.chat.formats import reply_format_of
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import AdapterError, EvaluationError, RunConflictError, UnscoredAdaptersError
@@ -143,6 +143,8 @@ def score_replies(
             where=adapter_id,
             allowed=f"a share of {config.eval.max_unscored_rate:g} (eval.max_unscored_rate)",
         )
+    if foreign := foreign_text(scores, "evaluate again with --rescore and eval.reply_format"):
+        say(f"{adapter_id}: {foreign}.")
     write_text_atomic(run.scores(adapter_id), scores.model_dump_json(indent=2) + "\n")
     run.failure(adapter_id).unlink(missing_ok=True)
     return scores

@@ -4,7 +4,7 @@ from evals.judge.calls import CallJudgement, judge_calls
 from evals.records import NO_CALL_SUFFICES, Case, FailureReason, Generation, Problem, Verdict
 from orchestrator.chat.formats import REPLY_FORMATS
 from orchestrator.chat.formats.reply import ParsedReply, without_lone_surrogates
-from orchestrator.chat.parse import parse_reply, serving_differs, split_thinking
+from orchestrator.chat.parse import parse_reply, read_given_calls, serving_differs, split_thinking
 from orchestrator.core.records import BENIGN, HARMFUL, NO_FITTING_TOOL
 from orchestrator.refusals import ReplyKind, classify_words
 
@@ -19,7 +19,7 @@ def judge_reply(case: Case, generation: Generation | None, reply_format: str) ->
     """Judge one reply; see `evals.stats.scores.score_cases` for what is correct."""
     if generation is None or not generation.has_reply:
         return _unscored(case, generation)
-    reply = parse_reply(generation.text, format=reply_format, tools=case.tools)
+    reply = read_reply(case, generation, reply_format)
     num_attempts = len(reply.calls) + len(reply.problems)
     reply_kind = classify_reply(reply.prose, num_tool_calls=num_attempts)
     calls = judge_calls(case, reply) if case.kind == "tool_call" else None
@@ -46,6 +46,13 @@ def judge_reply(case: Case, generation: Generation | None, reply_format: str) ->
         serving_differs=None if generation.served is None else serving_differs(reply, generation.served),
         kind_inferred=case.kind_inferred,
     )
+
+
+def read_reply(case: Case, generation: Generation, reply_format: str) -> ParsedReply:
+    """A reply taken apart: calls that an API gave as objects are as given, others are read from the text."""
+    if generation.calls is not None:
+        return read_given_calls(generation.text, generation.calls)
+    return parse_reply(generation.text, format=reply_format, tools=case.tools)
 
 
 def classify_reply(text: str, *, num_tool_calls: int = 0) -> ReplyKind:

@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from evals.records import AdapterSummary, Comparison, Metric, WinnerVerdict
+from evals.records import AdapterSummary, Comparison, Metric, Scores, WinnerVerdict
 from evals.report.text import difference_interval, difference_value, loss_text, p_text
 from evals.report.told import FAILS, TOLD, word_of
 from evals.stats.ceiling import OWN_REPLIES, blind_metrics
-from evals.stats.decision import PRIMARY, CutOff, Decision, Field, Outcome, is_significant, loss_or_inf
+from evals.stats.decision import PRIMARY, CutOff, Decision, Field, Outcome, is_often, is_significant, loss_or_inf
 from evals.stats.metrics import METRICS, value_text
 from orchestrator.core.records import MetricName
 from orchestrator.core.text import counted
@@ -66,6 +66,17 @@ def blind_sentence(ceilings: Mapping[MetricName, Metric], num_left_out: int) -> 
     if PRIMARY in blind:
         unused.append(f"{counted(num_left_out, 'case')} {'is' if num_left_out == 1 else 'are'} left out")
     return f"{text}, so {_listed(unused)}; ask a judge (eval.judge)."
+
+
+def foreign_sentence(entries: Sequence[AdapterSummary], scores: Mapping[str, Scores]) -> str | None:
+    """Whose replies often seem to call in another notation than they are read in; None where nobody's do."""
+    found = [(_name(entry), scores[entry.id]) for entry in entries]
+    often = [(name, one) for name, one in found if is_often(sum(one.foreign_calls.values()), one.num_cases)]
+    if not often:
+        return None
+    counts = [f"{sum(one.foreign_calls.values()):,} of {one.num_cases:,} replies of {name}" for name, one in often]
+    names = ", ".join(dict.fromkeys(notation for _, one in often for notation in one.foreign_calls))
+    return f"{WARNING} what looks like a call in another notation ({names}) is not read in {_listed(counts)}."
 
 
 def _sentences(decision: Decision) -> Iterator[_Said]:

@@ -19,7 +19,7 @@ from evals.report.page import render_cases, render_html
 from evals.report.render import render_markdown
 from evals.report.runs import OtherRun, Side, compare_runs
 from evals.report.sections import sections_of
-from evals.report.verdict import blind_sentence, cut_off_sentence, verdict_record
+from evals.report.verdict import blind_sentence, cut_off_sentence, foreign_sentence, verdict_record
 from evals.report.view import make_view
 from evals.stats.ceiling import ceiling_text, is_blind, judge_own_replies, without_blind_cases
 from evals.stats.comparison import compare, pair_verdicts
@@ -93,11 +93,10 @@ def assemble_report(config: RunConfig, inputs: ReportInputs) -> Report:
     cut_off = cut_off_sentence(often_cut_off(entries), config.eval.max_new_tokens)
     known = {summary.id for summary in candidates}
     subject = chosen or next((summary for summary in ranked if summary.id in known), None)
-    blind = blind_sentence(entries[0].ceilings, num_left_out)
-    warned = [*([blind] if blind else []), *([cut_off] if cut_off else []), *_warnings(inputs)]
+    warned = [blind_sentence(entries[0].ceilings, num_left_out), foreign_sentence(entries, scores), cut_off]
     return Report(
         run=_run_facts(config, inputs),
-        verdict=verdict_record(decision, warned),
+        verdict=verdict_record(decision, [*filter(None, warned), *_warnings(inputs)]),
         adapters=entries,
         failed_adapters=inputs.failed,
         comparisons=(*comparisons, *_further_comparisons(subject, base, scores, comparisons)),

@@ -11,9 +11,10 @@ from pydantic import ValidationError
 
 from evals.cases.samples import case_from_row, refuse_repeated_ids
 from evals.records import Case, Generation, Metric, Scores
+from evals.score.api_reply import API_FIELDS, is_api_reply, text_and_calls
 from evals.stats.ceiling import ceiling_text
 from evals.stats.metrics import METRICS, unit_text, value_text
-from evals.stats.scores import score_cases
+from evals.stats.scores import foreign_text, score_cases
 from orchestrator.chat.formats import REPLY_FORMATS
 from orchestrator.chat.formats.reply import ParsedReply
 from orchestrator.chat.parse import parse_reply
@@ -28,7 +29,8 @@ _DESCRIPTION = """\
 Judge replies that were made anywhere: was each what its case asks for, and if not, why?
 
 The cases come from python -m evals.cases. The replies are JSON lines of at least `case_id` and `text`, the text as the
-model wrote it, calls and all. A case without a reply is counted and is in no figure."""
+model wrote it, calls and all; or of `case_id` and `message`, the reply of an API whose `tool_calls` are objects. A
+case without a reply is counted and is in no figure."""
 
 _EXAMPLE = """\
 example:
@@ -37,7 +39,7 @@ example:
   a line of generations.jsonl, in the format hermes:
   {"case_id": "q1", "text": "<tool_call>{\\"name\\": \\"area\\", \\"arguments\\": {\\"base\\": 10}}</tool_call>"}"""
 
-_ROW = 'one {"case_id": ..., "text": ...} on each line'
+_ROW = 'one {"case_id": ..., "text": ...} on each line, or {"case_id": ..., "message": {...}}'
 _FIELDS = frozenset(Generation.model_fields)
 _UNKNOWN = Generation.model_fields["finish_reason"].default
 
@@ -59,7 +61,8 @@ def score_files(given: Namespace) -> None:
         first = next(verdict for verdict in scores.verdicts if verdict.correct is None)
         counts = f"{scores.num_unscored} of {counted(scores.num_cases, 'case')} not scored"
         tell(f"{counts}; the first is {first.case_id}: {first.detail}.")
-    if warning := _format_warning(cases, generations, given.reply_format):
+    warning = _format_warning(cases, generations, given.reply_format, foreign_text(scores, "--reply-format"))
+    if warning is not None:
         tell(warning)
     write_output(out, scores.model_dump_json(indent=2) + "\n")
     ends_known = any(generation.finish_reason != _UNKNOWN for generation in generations)
@@ -67,20 +70,24 @@ def score_files(given: Namespace) -> None:
     show(f"{_summary(scores)}{note}Written to {given.out}.\n")
 
 
-def _format_warning(cases: Sequence[Case], generations: Sequence[Generation], given: str) -> str | None:
-    """What to say where no reply to the cases that want calls makes one in the given format, else None.
+def _format_warning(
+    cases: Sequence[Case], generations: Sequence[Generation], given: str, foreign: str | None
+) -> str | None:
+    """What to say where replies seem to call in another format, or none makes the calls that are wanted, else None.
 
-    Silent where replies make broken attempts in that format and no other format reads calls in them.
+    Silent where replies make broken attempts in the given format and nothing looks like a call in another one.
     """
+    foreign = foreign and f"Warning: {foreign}."
     wanted = {case.id: case.tools for case in cases if case.kind == "tool_call"}
-    replies = [(each.text, wanted[each.case_id]) for each in generations if each.case_id in wanted and each.has_reply]
+    told = (each for each in generations if each.case_id in wanted and each.has_reply and each.calls is None)
+    replies = [(each.text, wanted[each.case_id]) for each in told]
 
     def read_as(name: str) -> list[ParsedReply]:
         return [parse_reply(text, format=name, tools=tools) for text, tools in replies]
 
     read = read_as(given)
     if not replies or any(reply.calls for reply in read):
-        return None
+        return foreign
     counts = {name: sum(bool(reply.calls) for reply in read_as(name)) for name in REPLY_FORMATS}
     best = max(counts, key=lambda name: counts[name])
     what = f"none of {len(replies)} replies to cases that want a call makes one in the format {given}"
@@ -88,8 +95,8 @@ def _format_warning(cases: Sequence[Case], generations: Sequence[Generation], gi
         return (
             f"Warning: {what}; as {best}, {counts[best]} would. If that is how they are written: --reply-format {best}."
         )
-    if any(reply.problems for reply in read):
-        return None
+    if foreign or any(reply.problems for reply in read):
+        return foreign
     return f"Warning: {what}, nor in any other (--reply-format)."
 
 
@@ -115,6 +122,9 @@ def _read_generations(path: Path, known: set[str]) -> list[Generation]:
     for where, line in _lines(path):
         row = _row(line, where)
         ignored |= row.keys() - _FIELDS
+        if is_api_reply(row):
+            ignored -= API_FIELDS
+            row = {**row, **text_and_calls(row, where)}
         generation = _generation(row, where)
         if generation.case_id not in known:
             fix = "Give the file of the cases that these replies are for"

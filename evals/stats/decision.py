@@ -39,8 +39,8 @@ PRIMARY: MetricName = "case_accuracy"
 GUARDED: tuple[MetricName, ...] = tuple(name for name, row in METRICS.items() if row.guarded)
 """What a leader must not pay with: it is compared with the base on each."""
 
-MIN_CUT_OFF, MIN_CUT_OFF_SHARE = 3, 0.05
-"""So many replies, and this share of them, have to be cut off before it is said in the verdict."""
+MIN_OFTEN, MIN_OFTEN_SHARE = 3, 0.05
+"""Something has to befall so many replies, and this share of them, before it is said in the verdict."""
 
 Replies = Mapping[str, Mapping[str, str]]
 """Adapter id -> case id -> the reply's text."""
@@ -184,7 +184,12 @@ def often_cut_off(entries: Iterable[AdapterSummary]) -> list[CutOff]:
     """Those of whose replies more than a few were cut off, so that their figures are of the limit as well."""
     found = [(entry, entry.metrics["truncated_rate"]) for entry in entries if "truncated_rate" in entry.metrics]
     counts = [CutOff(entry, round((metric.value or 0.0) * metric.n), metric.n) for entry, metric in found]
-    return [one for one in counts if one.num_cut_off >= max(MIN_CUT_OFF, MIN_CUT_OFF_SHARE * one.num_replies)]
+    return [one for one in counts if is_often(one.num_cut_off, one.num_replies)]
+
+
+def is_often(count: int, num_replies: int) -> bool:
+    """Whether so many of an adapter's replies are enough to be told in the verdict."""
+    return count >= max(MIN_OFTEN, MIN_OFTEN_SHARE * num_replies)
 
 
 def _outcome(field: Field, leader: AdapterSummary) -> Outcome:

@@ -1,13 +1,17 @@
 """Scores: one adapter's replies judged, counted into metrics, and set beside what the data's own replies reach."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
-from evals.judge.verdicts import judge_reply
+from evals.judge.foreign import foreign_notation
+from evals.judge.verdicts import judge_reply, read_reply
 from evals.records import Case, Generation, Scores
 from evals.stats.ceiling import ceilings_of, judge_own_replies
 from evals.stats.latency import Timing
 from evals.stats.metrics import compute_cells, compute_inferred, compute_metrics
+from orchestrator.chat.formats import REPLY_FORMATS
 from orchestrator.core.errors import EvaluationError
+from orchestrator.core.text import counted
 
 
 def score_cases(
@@ -49,6 +53,7 @@ def score_cases(
         cells=compute_cells(verdicts),
         inferred_kinds=compute_inferred(verdicts),
         ceilings=ceilings_of(judge_own_replies(cases)),
+        foreign_calls=_foreign_calls(cases, replies, reply_format),
         suites={
             suite: compute_metrics(
                 [verdict for verdict in verdicts if verdict.suite == suite],
@@ -59,6 +64,28 @@ def score_cases(
         },
         verdicts=verdicts,
     )
+
+
+def _foreign_calls(cases: Sequence[Case], replies: Mapping[str, Generation], reply_format: str) -> dict[str, int]:
+    found: Counter[str] = Counter()
+    for case in cases:
+        reply = replies.get(case.id)
+        if reply is not None and reply.has_reply and reply.calls is None:
+            read = read_reply(case, reply, reply_format)
+            notation = foreign_notation(reply.text, read, reply_format, case.tools)
+            found.update([notation] if notation else [])
+    return dict(found.most_common())
+
+
+def foreign_text(scores: Scores, option: str) -> str | None:
+    """How many replies seem to call in another notation, and the `option` that reads them; None where none does."""
+    if not scores.foreign_calls:
+        return None
+    replies = f"{sum(scores.foreign_calls.values()):,} of {counted(scores.num_cases, 'reply', 'replies')}"
+    named = ", ".join(f"{count:,} as {name}" for name, count in scores.foreign_calls.items())
+    known = next((name for name in scores.foreign_calls if name in REPLY_FORMATS), None)
+    fix = "" if known is None else f". If that is how they are written: {option} {known}"
+    return f"what looks like a call in another notation stands in {replies} and is not read as one: {named}{fix}"
 
 
 def _by_case_id(adapter_id: str, cases: Sequence[Case], generations: Sequence[Generation]) -> dict[str, Generation]:

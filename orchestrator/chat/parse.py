@@ -9,7 +9,19 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from orchestrator.chat.formats import REPLY_FORMATS
-from orchestrator.chat.formats.reply import THINK_TAGS, UNREAD_MARKS, ParsedReply, ServedReply, without_lone_surrogates
+from orchestrator.chat.formats.reply import (
+    THINK_TAGS,
+    UNREAD_MARKS,
+    Attempt,
+    ParsedReply,
+    ServedReply,
+    clip,
+    decode_value,
+    named_call,
+    problem,
+    sort_out,
+    without_lone_surrogates,
+)
 from orchestrator.core.records import ToolSpec
 from orchestrator.notation.strict_json import StrictJsonError, json_equal, parse
 
@@ -49,6 +61,33 @@ def parse_reply(text: str, *, format: str = "hermes", tools: Sequence[ToolSpec] 
         prose=without_lone_surrogates(found.prose.strip()),
         thinking=None if thinking is None else without_lone_surrogates(thinking),
         problems=found.problems,
+    )
+
+
+def read_given_calls(text: str, calls: Sequence[tuple[str, str]]) -> ParsedReply:
+    """A reply whose calls an API gave as objects: `text` holds its words and thoughts, `calls` names and arguments.
+
+    Arguments are strict JSON; an empty text stands for none.
+    """
+    thinking, prose = split_thinking(text)
+    found = sort_out(_given_call(name, arguments) for name, arguments in calls)
+    return ParsedReply(
+        calls=found.calls,
+        prose=without_lone_surrogates(prose),
+        thinking=None if thinking is None else without_lone_surrogates(thinking),
+        problems=found.problems,
+    )
+
+
+def _given_call(name: str, arguments: str) -> Attempt:
+    if not arguments.strip():
+        return named_call(name, {})
+    decoded = decode_value(arguments, 0)
+    if decoded.fault is not None:
+        return decoded.fault
+    rest = arguments[decoded.end :].strip()
+    return (
+        named_call(name, decoded.value) if not rest else problem("not_json", f"after the arguments stands {clip(rest)}")
     )
 
 

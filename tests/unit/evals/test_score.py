@@ -270,3 +270,84 @@ def test_the_end_of_stdout_is_no_fault_of_the_scores(files: Path, ending: str) -
     assert (files / name).is_file()
     if "ascii" in ending:
         assert "Written to scores-\\xe9.json." in (files / "ascii.txt").read_text(encoding="ascii")
+
+
+def test_calls_in_a_notation_that_nothing_reads_are_counted_although_others_are_read(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    foreign = "<tool_call>\n<function=get_weather>\n<parameter=city>\nOslo\n</parameter>\n</function>\n</tool_call>"
+    rows = [{"case_id": "s-Oslo", "text": foreign}, {"case_id": "s-Rome", "text": hermes("Rome")}]
+    assert score(files, *rows) == 0
+    said = capsys.readouterr().err
+    assert (
+        "Warning: what looks like a call in another notation stands in 1 of 4 replies and is not read as one: 1 "
+        in said
+    )
+    assert sum(scores_in(files).foreign_calls.values()) == 1
+    assert score(files, rows[1]) == 0
+    assert "Warning" not in capsys.readouterr().err
+
+
+def message(city: str | None, **fields: Any) -> dict[str, Any]:
+    calls = [
+        {"id": "c", "type": "function", "function": {"name": "get_weather", "arguments": json.dumps({"city": city})}}
+    ]
+    return {"role": "assistant", "content": None, "tool_calls": calls, **fields}
+
+
+@pytest.mark.parametrize("reply_format", ["hermes", "mistral", "pythonic"])
+def test_calls_that_an_api_gave_as_objects_are_scored_as_given(files: Path, reply_format: str) -> None:
+    as_object = {"function": {"name": "get_weather", "arguments": {"city": "Bern"}}}
+    rows = [
+        {"case_id": "s-Oslo", "message": message("Oslo", content="Here: ```python\n[f(x=1)]\n```")},
+        {"case_id": "s-Rome", "choices": [{"message": message("Rome"), "finish_reason": "tool_calls"}]},
+        {"case_id": "s-Bern", **message(None, tool_calls=[as_object])},
+        {"case_id": "s-Kyiv", "message": message("Rome")},
+    ]
+    assert score(files, *rows, options=("--reply-format", reply_format)) == 0
+    assert [verdict.correct for verdict in scores_in(files).verdicts] == [True, True, True, False]
+    assert scores_in(files).metrics["tool_call_validity"].value == 1.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ('{"city": "Oslo"', "not_json"),
+        ('{"city": "Oslo"} x', "not_json"),
+        ('{"city": NaN}', "not_strict_json"),
+        ('["Oslo"]', "not_a_call_object"),
+        ("", "arguments_do_not_fit_schema"),
+    ],
+)
+def test_broken_arguments_of_an_api_are_faults_of_the_reply(files: Path, arguments: str, reason: str) -> None:
+    call_object = {"function": {"name": "get_weather", "arguments": arguments}}
+    assert score(files, {"case_id": "s-Rome", "message": message(None, tool_calls=[call_object])}) == 0
+    assert scores_in(files).verdicts[0].reason == reason
+
+
+def test_a_message_without_calls_is_its_text(files: Path) -> None:
+    parts = [{"type": "text", "text": hermes("Oslo")}]
+    rows = [
+        {"case_id": "s-Oslo", "message": {"role": "assistant", "content": parts}},
+        {"case_id": "s-Rome", "message": {"role": "assistant", "content": hermes("Rome"), "tool_calls": []}},
+    ]
+    assert score(files, *rows) == 0
+    assert [verdict.correct for verdict in scores_in(files).verdicts[:2]] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ({"message": "hello"}, "the reply is no message"),
+        ({"message": {"content": None, "tool_calls": "x"}}, "`tool_calls` is no list of objects"),
+        ({"message": {"content": [{"type": "image"}]}}, "`content` is neither text nor a list of text parts"),
+        ({"choices": [{}, {}]}, "`choices` is no list of one reply"),
+    ],
+)
+def test_what_is_no_reply_of_an_api_is_named(
+    files: Path, capsys: pytest.CaptureFixture[str], row: dict[str, Any], told: str
+) -> None:
+    assert score(files, {"case_id": "s-Oslo", **row}) == 3
+    said = capsys.readouterr().err
+    assert told in said
+    assert "generations.jsonl:1" in said

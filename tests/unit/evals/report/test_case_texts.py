@@ -4,7 +4,7 @@ import pytest
 from builders import make_tool, user
 from report_run import make_cases
 
-from evals.records import FAILURE_REASONS, Case, FailureReason, Verdict
+from evals.records import Case, FailureReason, Verdict
 from evals.report.case_texts import MAX_TOOLS, MAX_TURNS, scene_of, signature, why_text
 from orchestrator.core.records import FunctionCall, FunctionSpec, Message, SampleKind, ToolCall, ToolSpec
 from orchestrator.refusals import ReplyKind
@@ -52,7 +52,7 @@ def test_why_a_reply_is_judged_so_is_one_sentence(verdict: Verdict, text: str) -
     assert why_text(verdict) == text
 
 
-@pytest.mark.parametrize("reason", FAILURE_REASONS)
+@pytest.mark.parametrize("reason", get_args(FailureReason))
 @pytest.mark.parametrize("kind", get_args(SampleKind))
 def test_every_reason_of_every_kind_is_a_sentence(reason: FailureReason, kind: SampleKind) -> None:
     text = why_text(judged(reason, kind))

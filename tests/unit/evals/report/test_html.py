@@ -4,11 +4,12 @@ import re
 import shlex
 import shutil
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from report_run import BEST, BROKEN, SECOND, WEAK, make_cases, write_run
 
-from evals.records import CELL_NAMES, CanaryProof, EngineRecord, Generation, Report, Scores
+from evals.records import CanaryProof, CellName, EngineRecord, Generation, Report, Scores
 from evals.report.render import gist_lines, gist_table, verdict_lines
 from evals.report.text import ending_text
 from evals.report.verdict import WARNING
@@ -39,7 +40,7 @@ def test_the_best_adapter_of_a_whole_run_wins_and_leads_the_report(whole: RunDir
     report = Report.model_validate_json(read(whole, "json"))
     assert (report.verdict.winner, report.verdict.leader) == (BEST, BEST)
     assert [adapter.id for adapter in report.adapters] == [BEST, SECOND, WEAK, "base"]
-    assert {name: cell.n for name, cell in report.adapters[0].cells.items()} == dict.fromkeys(CELL_NAMES, 15)
+    assert {name: cell.n for name, cell in report.adapters[0].cells.items()} == dict.fromkeys(get_args(CellName), 15)
     assert [failure.adapter_id for failure in report.failed_adapters] == [BROKEN]
     assert [gate.passed for gate in report.gates] == [True, True]
     assert report.other_run is None

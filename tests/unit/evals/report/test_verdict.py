@@ -3,7 +3,7 @@ from scored_field import Field, field_of, guarded, outcomes, verdict
 
 from evals.records import AdapterSummary, Metric, WinnerVerdict
 from evals.report.told import TOLD
-from evals.report.verdict import MAX_SENTENCES, blind_sentence, cut_off_sentence, verdict_record
+from evals.report.verdict import MAX_SENTENCES, blind_sentence, cut_off_sentence, foreign_sentence, verdict_record
 from evals.stats.decision import GUARDED, Outcome, decide_winner, often_cut_off
 from evals.stats.metrics import share
 from orchestrator.core.records import NO_FITTING_TOOL, MetricName
@@ -275,3 +275,16 @@ def test_metrics_whose_labels_are_not_recognised_are_named_and_do_not_guard() ->
         "(eval.judge)."
     )
     assert blind_sentence({"case_accuracy": share(40, 40)}, 0) is None
+
+
+def test_whose_replies_often_call_in_another_notation_is_said() -> None:
+    field = field_of(a=(range(80), 0.4))
+    assert field.base is not None
+    entries = [*field.adapters, field.base]
+    found = {"a": {"<function=": 40, "mistral": 2}, "base": {"mistral": 2}}  # of 100
+    scores = {name: one.model_copy(update={"foreign_calls": found[name]}) for name, one in field.scores.items()}
+    assert foreign_sentence(entries, scores) == (
+        "Beware: what looks like a call in another notation (<function=, mistral) is not read in 42 of 100 replies of "
+        "a."
+    )
+    assert foreign_sentence(entries, field.scores) is None

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals.records import CELL_NAMES, FailureReason, Generation, Metric, Verdict
+from evals.records import CellName, FailureReason, Generation, Metric, Verdict
 from evals.stats.metrics import CELLS, METRICS, compute_cells, compute_inferred, compute_metrics, wilson_interval
 from orchestrator.core.records import (
     BENIGN,
@@ -138,7 +138,7 @@ def test_an_engine_that_failed_on_every_case_is_why_nothing_is_scored() -> None:
 
 def test_without_verdicts_every_cell_is_unscored() -> None:
     cells = {name: metric.model_copy(update={"why": ""}) for name, metric in compute_cells([]).items()}
-    assert cells == dict.fromkeys(CELL_NAMES, UNSCORED)
+    assert cells == dict.fromkeys(get_args(CellName), UNSCORED)
 
 
 def test_tool_call_metrics_count_only_tool_call_cases() -> None:
@@ -331,7 +331,7 @@ def test_every_metric_is_a_share_or_known_not_to_be_one() -> None:
 
 def test_each_name_that_a_gate_may_have_has_its_row_and_each_cell_its_entry() -> None:
     assert tuple(METRICS) == METRIC_NAMES
-    assert tuple(CELLS) == CELL_NAMES
+    assert tuple(CELLS) == get_args(CellName)
 
 
 def test_a_figure_over_replies_is_not_computed_from_verdicts() -> None:
