@@ -24,6 +24,7 @@ REASONS: dict[FailureReason, str] = {
     "text_inside_tag": "wrote text beside the JSON in a call tag",
     "text_beside_call": "wrote text beside the call",
     "not_pythonic": "made a call that is not in the model's Python form",
+    "not_schema_type": "gave an argument that its parameter's type cannot be read from",
     "unknown_tool": "called a tool that was not offered",
     "arguments_do_not_fit_schema": "gave arguments that do not fit the tool's schema",
     "tool_schema_is_invalid": "called a tool whose schema is invalid",

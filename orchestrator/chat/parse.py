@@ -31,11 +31,15 @@ CALL_TAGS = tuple(tag for form in REPLY_FORMATS.values() if form.closing_tag is 
 CALL_MARKS = (*UNREAD_MARKS, *(tag for form in REPLY_FORMATS.values() for tag in form.tags))
 """How models write calls into text. A call left in the text would be learned unchecked and scored as an answer."""
 
+THOUGHTS = tuple(dict.fromkeys(marks for form in REPLY_FORMATS.values() for marks in form.thoughts))
+"""What opens and closes a think block in any format."""
+
 END_OF_TURN = (
     *("<|im_end|>", "<|endoftext|>"),  # Qwen, Hermes and others with ChatML
     *("<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|eot|>", "<|eom|>"),  # Llama 3 and 4
     *("</s>", "<end_of_turn>", "<eos>", "<|end|>"),  # Mistral, Gemma, Phi
     "<｜end▁of▁sentence｜>",  # DeepSeek
+    "<seed:eos>",  # Seed-OSS
 )
 """Tokens that end a turn; an engine may leave the one at which it stopped in the text."""
 
@@ -105,14 +109,15 @@ def leading_thoughts(
     """The think block that a text begins with, None without one; a block that is not closed takes the rest.
 
     A closing tag without an opening one ends a block that the prompt opened, unless the text before it opens a call,
-    as `opens_call` decides, or another block.
+    as `opens_call` decides, or another block, or the tag also ends turns.
     """
     begin = text.lstrip()
     for opening, closing in tags:
         if begin.startswith(opening):
             thoughts, found, rest = begin[len(opening) :].partition(closing)
             return ThinkBlock(thoughts.strip(), rest, None if found else opening)
-    ends = [(place, closing) for _, closing in tags if (place := text.find(closing)) >= 0]
+    closings = [closing for _, closing in tags if closing not in END_OF_TURN]
+    ends = [(place, closing) for closing in closings if (place := text.find(closing)) >= 0]
     if not ends:
         return None
     place, closing = min(ends)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.chat.formats import REPLY_FORMATS
+
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = re.compile(r"^## A reply format$.*?^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 GOOD = 'Sure. <<area {"base": 10, "text": "a > b"}>>'
@@ -79,8 +81,8 @@ def test_thoughts_end_before_its_mark_in_replies_and_in_data(copy: Path) -> None
 def test_the_configuration_and_the_command_line_offer_it(copy: Path) -> None:
     assert shown(copy, "EvalConfig(reply_format='angle').reply_format") == "angle"
     offered = shown(copy, "EvalConfig.model_json_schema()['properties']['reply_format']['enum']")
-    assert offered == ["auto", "hermes", "llama_json", "mistral", "pythonic", "mcp", "json", "angle"]
-    assert "pythonic, mcp, json, angle" in " ".join(run(copy, "-m", "evals.score", "--help").split())
+    assert offered == ["auto", *REPLY_FORMATS, "angle"]
+    assert "mcp, json, angle" in " ".join(run(copy, "-m", "evals.score", "--help").split())
 
 
 def test_replies_in_it_are_scored(copy: Path, tmp_path: Path) -> None:

@@ -9,10 +9,13 @@ from orchestrator.chat.formats.kimi_k2 import KIMI_K2
 from orchestrator.chat.formats.llama4_pythonic import LLAMA4_PYTHONIC
 from orchestrator.chat.formats.llama_json import LLAMA_JSON
 from orchestrator.chat.formats.mcp import MCP
+from orchestrator.chat.formats.mimo import MIMO
 from orchestrator.chat.formats.mistral import MISTRAL
 from orchestrator.chat.formats.olmo3 import OLMO3
 from orchestrator.chat.formats.phi4_mini import PHI4_MINI
 from orchestrator.chat.formats.pythonic import PYTHONIC
+from orchestrator.chat.formats.qwen_xml import QWEN_XML
+from orchestrator.chat.formats.seed_oss import SEED_OSS
 from orchestrator.core.errors import ConfigError
 
 _ROWS = (
@@ -27,6 +30,9 @@ _ROWS = (
     PHI4_MINI,
     LLAMA4_PYTHONIC,
     OLMO3,
+    QWEN_XML,
+    SEED_OSS,
+    MIMO,
     MCP,
     JSON,
 )

@@ -16,6 +16,7 @@ ParseFault = Literal[
     "text_inside_tag",
     "text_beside_call",
     "not_pythonic",
+    "not_schema_type",
 ]
 
 

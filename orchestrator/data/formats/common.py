@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, get_args
 
-from orchestrator.chat.formats.reply import THINK_TAGS
-from orchestrator.chat.parse import CALL_MARKS, leading_thoughts
+from orchestrator.chat.parse import CALL_MARKS, THOUGHTS, leading_thoughts
 from orchestrator.core.records import (
     FunctionCall,
     JsonObject,
@@ -291,7 +290,7 @@ def split_reasoning(text: str, where: str, *, needs_opening: bool = False) -> Re
     A closing tag without an opening one ends a block that the prompt opened, unless a call in any format comes before
     it or `needs_opening` is set. A reply without a think block is left as it is; a block without an end is refused.
     """
-    block = leading_thoughts(text, lambda before: needs_opening or any(mark in before for mark in CALL_MARKS))
+    block = leading_thoughts(text, lambda before: needs_opening or any(mark in before for mark in CALL_MARKS), THOUGHTS)
     if block is None:
         return Reasoned(None, text)
     if block.unclosed:
@@ -301,7 +300,7 @@ def split_reasoning(text: str, where: str, *, needs_opening: bool = False) -> Re
 
 def closing_think_tag(text: str) -> str | None:
     """The tag in a text that would end a think block; None for a text without one."""
-    return next((closing for _, closing in THINK_TAGS if closing in text), None)
+    return next((closing for _, closing in THOUGHTS if closing in text), None)
 
 
 class Spoken(NamedTuple):

@@ -20,6 +20,7 @@ Calls = list[tuple[str, dict[str, Any]]]
 
 ONE = ("f", {"a": 1})
 OSLO = ("Get Weather", {"city": "Oslo", "days": [1, None, True]})
+XML = "<tool_call>\n<function=f>\n<parameter=a>\n1\n</parameter>\n</function>\n</tool_call>"
 RPC = '{"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": {"name": "f", "arguments": {"a": 1}}}'
 
 
@@ -92,6 +93,13 @@ def reasons_of(text: str, format: str) -> list[FailureReason]:
         ("mcp", RPC, [ONE]),
         ("mcp", f"[{RPC}, {RPC}]", [ONE, ONE]),
         ("mcp", '{"jsonrpc": "2.0", "id": "x", "method": "tools/call", "params": {"name": "g"}}', [("g", {})]),
+        ("qwen_xml", XML, [("f", {"a": "1"})]),
+        ("qwen_xml", f"Sure.{XML}\n{XML}<|im_end|>\n", [("f", {"a": "1"})] * 2),
+        ("qwen_xml", "<tool_call><function=f></function></tool_call>", [("f", {})]),
+        ("qwen_xml", XML.replace("1", "<tool_call> </tool_call>"), [("f", {"a": "<tool_call> </tool_call>"})]),
+        ("qwen_xml", f"<think>{XML}</think>{XML}", [("f", {"a": "1"})]),
+        ("seed_oss", XML.replace("tool_call>", "seed:tool_call>") + "<seed:eos>", [("f", {"a": "1"})]),
+        ("mimo", XML, [("f", {"a": "\n1\n"})]),
         ("json", '{"name": "f", "arguments": {"a": 1}}', [ONE]),
         ("json", '<think>[1]</think>\n{"tool": "f", "arguments": {"a": 1}}', [ONE]),
         ("json", '[{"name": "f", "arguments": {"a": 1}}, {"tool": "g", "arguments": {}}]', [ONE, ("g", {})]),
@@ -227,6 +235,24 @@ def test_ids_of_calls_are_kept() -> None:
         ("olmo3", OLMO % "f(a='\ud800')", "not_pythonic"),
         ("olmo3", "<function_calls>f(a=1)", "unclosed_tag"),
         ("olmo3", "f(a=1)</function_calls>", "unclosed_tag"),
+        ("qwen_xml", XML[:-1], "unclosed_tag"),
+        ("qwen_xml", XML.replace("<tool_call>\n", ""), "unclosed_tag"),
+        ("qwen_xml", XML.replace("</tool_call>", ""), "unclosed_tag"),
+        ("qwen_xml", XML.replace("</parameter>\n", ""), "unclosed_tag"),
+        ("qwen_xml", XML.replace("1\n", "1\n<parameter=b>"), "unclosed_tag"),
+        ("qwen_xml", XML.replace("1\n", "1\n</function>"), "unclosed_tag"),
+        ("qwen_xml", XML.replace("</function>\n", ""), "text_inside_tag"),
+        ("qwen_xml", XML.replace("</function>", "</function></function>"), "text_inside_tag"),
+        ("qwen_xml", XML.replace("</parameter>", "</parameter>x"), "text_inside_tag"),
+        ("qwen_xml", XML.replace("</parameter>", "</parameter></parameter>"), "text_inside_tag"),
+        ("qwen_xml", XML.replace("<function=f>", "x<function=f>"), "not_a_call_object"),
+        ("qwen_xml", XML.replace("<function=f>", "<function=>"), "not_a_call_object"),
+        ("qwen_xml", XML.replace("<function=f>", "<function=f"), "not_a_call_object"),
+        ("qwen_xml", f"<tool_call>{F_JSON}</tool_call>", "not_a_call_object"),
+        ("qwen_xml", "<function=f>", "unclosed_tag"),
+        ("qwen_xml", XML.replace("1", "\ud800"), "not_strict_json"),
+        ("seed_oss", XML, "unclosed_tag"),
+        ("mimo", "<tool_call>", "unclosed_tag"),
         ("mcp", RPC[:-1], "not_json"),
         ("mcp", RPC.replace("1}", "Infinity}"), "not_strict_json"),
         ("mcp", RPC.replace('"2.0"', "2.0"), "not_a_call_object"),
@@ -268,6 +294,9 @@ def test_a_malformed_attempt_is_one_problem_and_no_call(format: str, text: str, 
         ("llama_json", f"{F_LLAMA}; {F_LLAMA[:-1]}", ["f"], ["not_json"]),
         ("mistral", f"[TOOL_CALLS] [{F_JSON}, 5]", ["f"], ["not_a_call_object"]),
         ("mistral", '[TOOL_CALLS]f{[TOOL_CALLS]g{}[TOOL_CALLS]h{"', ["g"], ["not_json", "not_json"]),
+        ("qwen_xml", f"<tool_call>\n{XML}", ["f"], ["unclosed_tag"]),
+        ("qwen_xml", f"<tool_call>{XML}{XML}", ["f", "f"], ["unclosed_tag"]),
+        ("qwen_xml", f"<tool_call><function=f><parameter=a>{XML}<function=", ["f"], ["unclosed_tag"] * 2),
         ("mcp", f"[{RPC}, {{}}]", ["f"], ["not_a_call_object"]),
         ("deepseek_v3", DS_SECTION % f"{V3} and {V3}", ["f", "f"], ["text_inside_tag"]),
         ("deepseek_v3", DS_SECTION % f"{V3[:-22]}{V3}", ["f"], ["unclosed_tag"]),
@@ -498,6 +527,7 @@ def test_an_argument_given_twice_is_refused(rendering: str, value: object) -> No
 MARKS = ["<tool_call>", "</tool_call>", "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]", "<|python_tag|>", "<think>", "</think>"]
 MARKS += [tag for form in REPLY_FORMATS.values() for tag in form.tags if tag not in MARKS]
 PIECES = [F_JSON, F_LLAMA, RPC, V3, V31, K2, "[f(a=1)]", "f(", "NaN", "\ud800", *"{}[]\"'\\,;:="]
+PIECES += [XML, "<function=f>", "<parameter=a>", "</function>", "</parameter>"]
 TEXTS = st.lists(st.sampled_from([*MARKS, *PIECES, "</s>"]) | st.text(st.characters(), max_size=5), max_size=20)
 
 
@@ -558,6 +588,12 @@ def test_text_without_brackets_and_quotes_is_prose_in_every_format(text: str) ->
         ("llama4_pythonic", "<|python_end|>"),
         ("olmo3", "<function_calls>f("),
         ("olmo3", OLMO % "f(a=1)\n"),
+        ("qwen_xml", "<tool_call>"),
+        ("qwen_xml", "<tool_call><function=f><parameter=a>"),
+        ("qwen_xml", "<function=f><parameter=a>"),
+        ("qwen_xml", "<parameter=a></parameter>"),
+        ("qwen_xml", "<tool_call><function=f>" + "<parameter=a></parameter>" * 20),
+        ("qwen_xml", "<tool_call><function=f><parameter=a><tool_call><function=f></parameter>"),
         ("mcp", '{"jsonrpc":'),
         ("json", '[{"name" '),
         ("json", "{ "),
@@ -578,8 +614,11 @@ def test_a_hostile_reply_is_read_in_linear_time(format: str, unit: str) -> None:
     assert long < 9 * short + 0.05
 
 
+SHARED = {"__init__", "reply", "sections", "typed"}
+
+
 def test_every_file_of_a_format_has_its_row() -> None:
-    files = {path.stem for path in Path(formats.__file__).parent.glob("*.py")} - {"__init__", "reply", "sections"}
+    files = {path.stem for path in Path(formats.__file__).parent.glob("*.py")} - SHARED
     assert files == set(REPLY_FORMATS)
     for name, form in REPLY_FORMATS.items():
         assert getattr(import_module(f"{formats.__name__}.{name}"), name.upper()) is form

@@ -3,7 +3,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.chat.formats import REPLY_FORMATS
-from orchestrator.chat.formats.reply import THINK_TAGS
 from orchestrator.chat.parse import CALL_MARKS, split_thinking
 from orchestrator.data.formats.common import split_reasoning, take_calls
 from orchestrator.data.rejection import RowRejected
@@ -43,13 +42,17 @@ def test_thoughts_are_split_off_whatever_their_tags(text: str, thoughts: str | N
     assert split_reasoning(text, "turn 2") == (thoughts, rest)
 
 
-PIECES = st.sampled_from([*(tag for tags in THINK_TAGS for tag in tags), *CALL_MARKS, "plan", "[1]", "{", "\n"])
+def pieces_of(format: str) -> st.SearchStrategy[str]:
+    thoughts = [tag for tags in REPLY_FORMATS[format].thoughts for tag in tags]
+    return st.sampled_from([*thoughts, *CALL_MARKS, "plan", "[1]", "{", "\n"])
 
 
 @pytest.mark.parametrize("format", REPLY_FORMATS)
-@given(pieces=st.lists(PIECES, max_size=6))
-def test_data_is_divided_as_replies_are_unless_a_call_in_any_format_comes_first(format: str, pieces: list[str]) -> None:
-    text = "".join(pieces)
+@given(data=st.data())
+def test_data_is_divided_as_replies_are_unless_a_call_in_any_format_comes_first(
+    format: str, data: st.DataObject
+) -> None:
+    text = "".join(data.draw(st.lists(pieces_of(format), max_size=6)))
     thinking, rest = split_thinking(text, format=format)
     try:
         reasoning, content = split_reasoning(text, "turn 2")
