@@ -129,32 +129,34 @@ _LOOSE_DECODER = json.JSONDecoder()
 
 def first_fault(value: Any) -> Fault | None:
     """The first mark, excess depth or lone surrogate in a value of `parse_marked`; None if it is strict JSON."""
-    pending: list[tuple[Any, int]] = [(value, 0)]
-    while pending:
-        item, depth = pending.pop()
-        if fault := _fault_of(item, depth):
-            return fault
-        if isinstance(item, dict):
-            pending.extend((part, depth + 1) for pair in item.items() for part in pair)
-        elif isinstance(item, list):
-            pending.extend((part, depth + 1) for part in item)
+    level, depth = [value], 0
+    while level:
+        inner: list[Any] = []
+        for item in level:
+            kind = type(item)
+            if kind is str:
+                if not item.isascii() and _has_lone_surrogate(item):
+                    return Fault("invalid_unicode", "a string holds a lone surrogate (\\ud800-\\udfff)")
+            elif kind is dict or kind is list:
+                if depth >= MAX_DEPTH:
+                    return Fault("too_deep", f"nested deeper than {MAX_DEPTH} levels")
+                inner += item
+                if kind is dict:
+                    inner += item.values()
+            elif kind is _Marker:
+                return Fault("malformed", item.detail)
+            elif kind is _DuplicateKeys:
+                return Fault("malformed", f"the key {item.first_duplicate[:80]!r} stands twice in one object")
+        level, depth = inner, depth + 1
     return None
 
 
-def _fault_of(item: Any, depth: int) -> Fault | None:
-    if isinstance(item, str):
-        try:
-            item.encode()
-        except UnicodeEncodeError:
-            return Fault("invalid_unicode", "a string holds a lone surrogate (\\ud800-\\udfff)")
-        return None
-    if isinstance(item, _Marker):
-        return Fault("malformed", item.detail)
-    if isinstance(item, _DuplicateKeys):
-        return Fault("malformed", f"the key {item.first_duplicate[:80]!r} stands twice in one object")
-    if isinstance(item, (dict, list)) and depth >= MAX_DEPTH:
-        return Fault("too_deep", f"nested deeper than {MAX_DEPTH} levels")
-    return None
+def _has_lone_surrogate(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def skip_space(text: str, start: int, spaces: re.Pattern[str] = _SPACES) -> int:

@@ -17,6 +17,7 @@ from jsonschema.validators import validator_for
 from referencing.exceptions import Unresolvable
 
 from orchestrator.core.records import BENIGN, HARMFUL, JsonObject, Message, Role, Sample, ToolCall, ToolSpec
+from orchestrator.core.remember import remembered
 from orchestrator.data.clean.bounded_schema import BoundedSchema
 from orchestrator.data.rejection import OFFERED_NONE, Reason, RowRejected
 from orchestrator.notation.strict_json import StrictJsonError, parse
@@ -104,9 +105,8 @@ def check_sample(sample: Sample) -> CheckedSample:
     _check_results(sample.messages)
     _check_kind(sample)
     _check_words(sample)
-    nulls = _NullCount()
-    tools = tuple(_repair_tool(tool, nulls) for tool in sample.tools)
-    validators = _validators(tools)
+    tools, num_nulls, validators = _checked_tools(sample.tools)
+    nulls = _NullCount(num_nulls)
     messages = tuple(_repair_calls(message, validators, nulls) for message in sample.messages)
     if nulls.count:
         sample = sample.model_copy(update={"tools": tools, "messages": messages})
@@ -114,8 +114,8 @@ def check_sample(sample: Sample) -> CheckedSample:
 
 
 class _NullCount:
-    def __init__(self) -> None:
-        self.count = 0
+    def __init__(self, count: int = 0) -> None:
+        self.count = count
 
 
 def _check_order(messages: Sequence[Message]) -> None:
@@ -210,6 +210,14 @@ def _check_words(sample: Sample) -> None:
             found = next((name for name in (opening, *named) if name in names), None)
             if found is not None:
                 raise RowRejected(Reason.CALL_IN_TEXT, f"turn {number} calls {found[:80]!r} in its text")
+
+
+@remembered
+def _checked_tools(tools: tuple[ToolSpec, ...]) -> tuple[tuple[ToolSpec, ...], int, dict[str, BoundedSchema]]:
+    """The tools without nulls in their schemas, how many those were, and the validator of each tool by name."""
+    nulls = _NullCount()
+    repaired = tuple(_repair_tool(tool, nulls) for tool in tools)
+    return repaired if nulls.count else tools, nulls.count, _validators(repaired)
 
 
 def _repair_tool(tool: ToolSpec, nulls: _NullCount) -> ToolSpec:

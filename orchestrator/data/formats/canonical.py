@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from orchestrator.core.records import (
     SampleKind,
     ToolSpec,
 )
+from orchestrator.core.remember import remembered
 from orchestrator.data.formats.common import Format, short, with_system
 from orchestrator.data.formats.turn_lists import turns_of
 from orchestrator.data.formats.turn_order import TurnFinding, in_order
@@ -59,7 +60,7 @@ def sample_from_row(row: JsonObject, row_format: RowFormat, *, source: str, keep
     tags = (*_tags(row.get("tags")), *draft.tags)
     _refuse_contradiction(given, tags)
     sample = Sample(
-        id=_id(row.get("id")) or _hash(messages, draft.tools)[:16],
+        id=_id(row.get("id")) or _made_id(messages, draft.tools),
         messages=tuple(messages),
         tools=draft.tools,
         kind=given or infer_kind(_last_reply(messages), has_tools=bool(draft.tools)),
@@ -170,7 +171,7 @@ def hashes_of(sample: Sample) -> Hashes:
     In `taught`, a turn is like none of another sample if it comes before the user's first, for samples that share it
     may start differently, and if it has thoughts: many templates show those only until the conversation goes on.
     """
-    tools = json.dumps([_dumped(tool) for tool in sample.tools], sort_keys=True)
+    tools = _tools_text(sample.tools)
     texts, taught, is_asked = list[str](), list[bytes | None](), False
     beginning = hashlib.sha256(tools.encode())
     for message in map(_without_ids, sample.messages):
@@ -181,7 +182,7 @@ def hashes_of(sample: Sample) -> Hashes:
         is_asked = is_asked or message.role == "user"
         if message.role == "assistant" and message.learned:
             taught.append(beginning.digest() if is_asked and message.reasoning_content is None else None)
-    whole = hashlib.sha256(f"[[{', '.join(texts)}], {tools}]".encode()).digest()
+    whole = _hash(texts, tools)
     alone = (hashlib.sha256(b"%b%d" % (whole, place)).digest() for place in range(len(taught)))
     numbers = (int.from_bytes((shared or own)[:8]) for shared, own in zip(taught, alone, strict=True))
     return Hashes(whole, tuple(numbers))
@@ -198,9 +199,19 @@ def _dumped(part: Message | ToolSpec) -> JsonObject:
     return part.model_dump(mode="json", exclude_none=True)
 
 
-def _hash(messages: Sequence[Message], tools: Sequence[ToolSpec]) -> str:
-    content = [[_dumped(part) for part in parts] for parts in (messages, tools)]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+def _made_id(messages: Sequence[Message], tools: tuple[ToolSpec, ...]) -> str:
+    texts = (json.dumps(_dumped(message), sort_keys=True) for message in messages)
+    return _hash(texts, _tools_text(tools)).hex()[:16]
+
+
+@remembered
+def _tools_text(tools: tuple[ToolSpec, ...]) -> str:
+    return json.dumps([_dumped(tool) for tool in tools], sort_keys=True)
+
+
+def _hash(messages: Iterable[str], tools: str) -> bytes:
+    """Of messages and tools as JSON texts."""
+    return hashlib.sha256(f"[[{', '.join(messages)}], {tools}]".encode()).digest()
 
 
 def _id(given: Any) -> str | None:

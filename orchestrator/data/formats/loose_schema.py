@@ -6,12 +6,15 @@ expressions (`List[int]`, `Optional[float]`, `str, optional`), and `enum` values
 text (`"True"`, `"3"`). A type word that is none of these is refused; an empty one says nothing.
 """
 
+import json
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from orchestrator.core.records import FunctionSpec, JsonObject, ToolCall, ToolSpec
+from orchestrator.core.remember import KEPT, remembered
 from orchestrator.data.formats.common import TOOL_LISTS, read_call, short
 from orchestrator.data.formats.type_words import JSON_TYPES, LooseType, parse_type, union_of
 from orchestrator.data.rejection import OFFERED_NONE, Reason, RowRejected, parse_or_reject, parse_printed_or_reject
@@ -54,7 +57,13 @@ def read_tools(row: JsonObject) -> tuple[ToolSpec, ...]:
     tools = [] if given is None else given
     if not isinstance(tools, list):
         raise RowRejected(Reason.INVALID_TOOL, f"`{named[0]}` is {short(tools)}, not a list")
-    return tuple(read_tool(tool, f"tool {number}") for number, tool in enumerate(tools, start=1))
+    return _written_tools(json.dumps(tools))
+
+
+@lru_cache(maxsize=KEPT)
+def _written_tools(text: str) -> tuple[ToolSpec, ...]:
+    """Tools from the JSON text of their list; most rows of a source offer the same."""
+    return tuple(read_tool(tool, f"tool {number}") for number, tool in enumerate(json.loads(text), start=1))
 
 
 def read_tool(tool: Any, where: str) -> ToolSpec:
@@ -110,6 +119,13 @@ def with_json_schema(tool: ToolSpec, where: str) -> ToolSpec:
         return tool
     schema = json_schema(tool.function.parameters, where)
     return tool.model_copy(update={"function": tool.function.model_copy(update={"parameters": schema})})
+
+
+@remembered
+def with_json_schemas(tools: tuple[ToolSpec, ...]) -> tuple[ToolSpec, ...]:
+    """The tools of a row, each as by `with_json_schema`."""
+    numbered = enumerate(tools, start=1)
+    return tuple(with_json_schema(tool, f"tool {number} ({tool.function.name[:80]})") for number, tool in numbered)
 
 
 class OfferedTools(NamedTuple):

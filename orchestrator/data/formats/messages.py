@@ -27,7 +27,7 @@ from orchestrator.data.formats.common import (
     text_field,
     with_calls,
 )
-from orchestrator.data.formats.loose_schema import read_tool, read_tools, with_json_schema
+from orchestrator.data.formats.loose_schema import read_tool, read_tools, with_json_schema, with_json_schemas
 from orchestrator.data.formats.turn_lists import (
     CHOICE_FIELDS,
     LEARNING_FLAGS,
@@ -149,8 +149,7 @@ def written_tools(values: Sequence[Any], where: str) -> list[ToolSpec]:
 
 def tools_of(row: JsonObject) -> tuple[ToolSpec, ...]:
     """The tools of a row as `loose_schema.read_tools` reads them, with schemas that are JSON Schema."""
-    tools = enumerate(read_tools(row), start=1)
-    return tuple(with_json_schema(tool, f"tool {number} ({tool.function.name[:80]})") for number, tool in tools)
+    return with_json_schemas(read_tools(row))
 
 
 def read_turn(turn: JsonObject, role: Role, content: Any, where: str, tools: Sequence[ToolSpec] = ()) -> list[Message]:
