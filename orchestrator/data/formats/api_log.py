@@ -21,6 +21,7 @@ from orchestrator.notation.strict_json import StrictJsonError, parse
 
 HALVES = (
     *(("request", "response"), ("inputs", "outputs"), ("input", "preferred_output"), ("input", "output")),
+    *(("inputs", "output"), ("params", "result"), ("reqPayload", "respPayload")),
     *(("full_request", "full_response"), ("request_body", "response_body"), ("kwargs", "response")),
 )
 """Fields with a request and its response."""
@@ -155,7 +156,7 @@ def _reply(response: Any) -> list[Any] | None:
         if isinstance(response.get(key), (dict, list)):
             return _reply(response[key])
     if isinstance(response.get("message"), dict):
-        return [response["message"]]
+        return _reply(response["message"])
     if response.get("type") == "message" or ("role" not in response and isinstance(response.get("content"), list)):
         return [{"role": response.get("role") or "assistant", "content": response.get("content")}]
     return [response] if _is_turn(response) else None

@@ -13,6 +13,7 @@ from orchestrator.core.records import JsonObject, Message
 from orchestrator.data.formats.common import COMMON_FIELDS, Draft, Format, read_content, short
 from orchestrator.data.formats.loose_schema import OfferedTools, offered_call, offered_tools, read_tools, words_only
 from orchestrator.data.formats.messages import read_messages
+from orchestrator.data.formats.turn_lists import refuse_to_be_avoided
 from orchestrator.data.rejection import Reason, RowRejected, parse_or_reject
 
 REQUESTS = ("instruction", "prompt", "query", "question")
@@ -27,10 +28,9 @@ def read_instruction(row: JsonObject) -> Draft:
 
     Where tools are offered, a reply that is `{"name", "arguments"}` as JSON, or a list of these, becomes calls.
     """
+    refuse_to_be_avoided(row)
     if isinstance(row.get("prompt"), list) and isinstance(row.get("completion"), list):
         return read_messages({"messages": [*row["prompt"], *row["completion"]], "tools": row.get("tools")})
-    if row.get("label") is False:
-        raise RowRejected(Reason.NO_ANSWER, "`label` is false: the reply is one to avoid")
     offered = offered_tools(read_tools(row))
     reply = _reply(replied(row), offered)
     messages = [*_history(row.get("history")), Message(role="user", content=asked(row)), reply]

@@ -332,7 +332,8 @@ def _part_thoughts(part: JsonObject, where: str) -> list[str]:
 
 
 def _one_text(part: JsonObject) -> str | None:
-    texts = [part[key] for key in PART_TEXT_KEYS if part.get(key) is not None]
+    held = [part[key] for key in PART_TEXT_KEYS if part.get(key) is not None]
+    texts = [text.get("value") if isinstance(text, dict) else text for text in held]  # the Assistants API wraps them
     return texts[0] if len(texts) == 1 and isinstance(texts[0], str) else None
 
 

@@ -18,6 +18,8 @@ PROMPTS = ("prompt", "question", "instruction", "query")
 PREFERRED = ("chosen", "chosen_response")
 """Fields with the reply that a row prefers: TRL's, and When2Call's, which stands beside `messages`."""
 REJECTED = ("rejected", "rejected_response")
+VERDICTS = ("label", "kto_tag")
+"""Fields of KTO's rows that say whether the reply is a good one: TRL's and LLaMA-Factory's."""
 ASKERS = frozenset({"user", "human", "system", "developer"})
 """Who speaks first in a conversation, in whatever words."""
 
@@ -62,6 +64,7 @@ def turns_of(row: JsonObject) -> list[Any]:
     prefers one reply to another, that reply follows the turns, or is the conversation if it begins with the request.
     A row with two lists of turns is refused.
     """
+    refuse_to_be_avoided(row)
     preferred = _preferred(row)
     named = _held(row)
     if not named and preferred is not None:
@@ -76,6 +79,13 @@ def turns_of(row: JsonObject) -> list[Any]:
         detail = f"has both `{named[0]}` and `{named[1]}`" if named else none
         raise RowRejected(Reason.UNKNOWN_FORMAT, f"the row {detail}")
     return joined(_listed(row, named[0]), preferred or [])
+
+
+def refuse_to_be_avoided(row: JsonObject) -> None:
+    """Refuse a row that one of `VERDICTS` marks as an example of what not to say."""
+    verdict = next((key for key in VERDICTS if row.get(key) is False), None)
+    if verdict is not None:
+        raise RowRejected(Reason.NO_ANSWER, f"`{verdict}` is false: the reply is one to avoid (KTO)")
 
 
 def has_turns(row: JsonObject) -> bool:

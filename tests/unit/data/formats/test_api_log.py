@@ -123,6 +123,8 @@ def sample_of(row: JsonObject) -> Sample:
         {"input": [SYSTEM, ASK], "output": CALLED, "metadata": {"tools": [FUNCTION], "level": "DEFAULT"}},
         {"inputs": ASKED, "outputs": {"messages": [SYSTEM, ASK, CALLED]}},
         {**LANGSMITH},
+        {"custom_id": "a", "params": ANTHROPIC["request"], "result": {"type": "ok", "message": ANTHROPIC["response"]}},
+        {"inputs": ASKED, "output": COMPLETION},
         {**ASKED, "messages": [SYSTEM, ASK], "response": CALLED},
         {**ASKED, "messages": None, "prompt": [SYSTEM, ASK], "completion": CALLED},
         {**LANGSMITH, "outputs": {"messages": [*LC_ASKED, LC_REPLY]}},

@@ -489,6 +489,10 @@ def test_an_empty_early_call_is_none(empty: JsonObject) -> None:
     assert assistant("Sunny.", function_call=empty) == Message(role="assistant", content="Sunny.")
 
 
+def test_a_text_may_be_wrapped_once_more() -> None:
+    assert assistant([{"type": "text", "text": {"value": "Sunny.", "annotations": []}}]).content == "Sunny."
+
+
 def test_thoughts_may_be_a_summary() -> None:
     part = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "Hm."}]}
     said = assistant([part, {"type": "text", "text": "Sunny."}])

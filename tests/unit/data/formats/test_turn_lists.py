@@ -64,5 +64,11 @@ def test_a_preferred_reply_that_is_none_is_refused(chosen: Any) -> None:
 
 
 def test_a_reply_to_be_avoided_is_not_learned() -> None:
-    assert rejection(sample_of, {"prompt": "Hi.", "completion": "Go away.", "label": False}).reason == "no_answer"
+    said_badly: list[JsonObject] = [
+        {"prompt": "Hi.", "completion": "Go away.", "label": False},
+        {"prompt": [ASK], "completion": [BAD], "label": False},
+        {"messages": [ASK, BAD], "label": False},
+        {"messages": [ASK, BAD], "kto_tag": False},
+    ]
+    assert {rejection(sample_of, row).reason for row in said_badly} == {"no_answer"}
     assert said({"prompt": "Hi.", "completion": "Hello.", "label": True}) == [("user", "Hi."), ("assistant", "Hello.")]
