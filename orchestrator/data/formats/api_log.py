@@ -11,7 +11,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from orchestrator.core.records import JsonObject
-from orchestrator.data.formats import bedrock, gemini, langchain, responses
+from orchestrator.data.formats import bedrock, gemini, instruction, langchain, responses
 from orchestrator.data.formats.common import COMMON_FIELDS, TOOL_LISTS, Draft, Format, short
 from orchestrator.data.formats.messages import read_messages
 from orchestrator.data.formats.turn_lists import joined, peeked, speaker_of
@@ -60,6 +60,8 @@ class _Log(NamedTuple):
 def read_api_log(row: JsonObject) -> Draft:
     """The conversation of a request and the reply in its response. A reply that was cut off is refused."""
     log = _log(row)
+    if log is None and (asked_in_words := _in_words(row)) is not None:
+        return instruction.FORMAT.read(asked_in_words)
     if log is None:
         raise RowRejected(Reason.UNKNOWN_FORMAT, "the row holds no request with turns beside a response")
     reply = _reply(log.response)
@@ -96,6 +98,15 @@ def _log(row: JsonObject) -> _Log | None:
         return None  # a prompt and its completion, as TRL has them
     response = row[answered] if _reply(row[answered]) else {answered: row[answered]}
     return _Log(row, *found, response, f"`{found[0]}` and `{answered}`")
+
+
+def _in_words(row: JsonObject) -> JsonObject | None:
+    """A run of LangSmith without turns, a question and its answer, as a row of raw fields; None for any other row."""
+    asked, answered = row.get("inputs"), row.get("outputs")
+    if not isinstance(asked, dict) or not isinstance(answered, dict):
+        return None
+    fields = {**asked, **answered}
+    return fields if instruction.FORMAT.recognise(fields) is not None else None
 
 
 def _words(text: str, response: Any) -> tuple[str, list[Any]] | None:
@@ -197,6 +208,8 @@ def _tools_elsewhere(row: JsonObject) -> JsonObject:
 
 def _recognised(row: JsonObject) -> str | None:
     log = _log(row)
+    if log is None and _in_words(row) is not None:
+        return "`inputs` and `outputs` hold a question and its answer"
     return None if log is None else f"{log.where} hold a request and its response"
 
 

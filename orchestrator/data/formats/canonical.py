@@ -80,7 +80,7 @@ def _taught(turns: list[Message]) -> list[Message]:
         return turns
     ends = [place for place, turn in enumerate(turns, start=1) if turn.role == "assistant" and turn.learned]
     if not ends:
-        raise RowRejected(Reason.NO_ASSISTANT_TURN, "the row has every turn of the assistant left unlearned")
+        raise RowRejected(Reason.NO_ASSISTANT_TURN, "every turn of the assistant is marked as not to be learned")
     return turns[: ends[-1]]
 
 

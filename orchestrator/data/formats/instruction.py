@@ -14,6 +14,7 @@ from orchestrator.data.formats.common import COMMON_FIELDS, Draft, Format, read_
 from orchestrator.data.formats.loose_schema import OfferedTools, offered_call, offered_tools, read_tools, words_only
 from orchestrator.data.formats.messages import read_messages
 from orchestrator.data.formats.turn_lists import refuse_to_be_avoided
+from orchestrator.data.formats.written_calls import take_written_calls
 from orchestrator.data.rejection import Reason, RowRejected, parse_or_reject
 
 REQUESTS = ("instruction", "prompt", "query", "question")
@@ -26,7 +27,8 @@ _JSON_OPENING = re.compile(r"\s*+(?:\[\s*+)?+\{")
 def read_instruction(row: JsonObject) -> Draft:
     """The request and the reply of a row of raw fields.
 
-    Where tools are offered, a reply that is `{"name", "arguments"}` as JSON, or a list of these, becomes calls.
+    Where tools are offered, a reply that is `{"name", "arguments"}` as JSON, or a list of these, becomes calls, as do
+    calls in another notation (see `written_calls`).
     """
     refuse_to_be_avoided(row)
     if isinstance(row.get("prompt"), list) and isinstance(row.get("completion"), list):
@@ -78,6 +80,10 @@ def _reply(given: Any, offered: OfferedTools) -> Message:
         return Message(role="assistant", tool_calls=tuple(read))
     if not isinstance(given, str):
         raise RowRejected(Reason.MALFORMED_FIELD, f"the reply is {short(given)}, not text")
+    spoken = take_written_calls(given, offered.specs, "the reply") if offered.specs else None
+    if spoken is not None:
+        words = read_content(spoken.text, "assistant", "the reply")
+        return Message(role="assistant", content=words, tool_calls=spoken.calls)
     content = read_content(given, "assistant", "the reply")
     return Message(role="assistant", content=words_only(content, offered, "the reply"))
 

@@ -165,6 +165,12 @@ def test_a_reply_may_be_a_text_beside_the_turns() -> None:
         assert sample_of(row).messages[1] == Message(role="assistant", content="Sunny.")
 
 
+@pytest.mark.parametrize("names", [("question", "answer"), ("input", "output")])
+def test_a_run_of_langsmith_may_be_a_question_and_its_answer(names: tuple[str, str]) -> None:
+    row = {"run_type": "chain", "inputs": {names[0]: "Weather?"}, "outputs": {names[1]: "Sunny."}}
+    assert [message.content for message in sample_of(row).messages] == ["Weather?", "Sunny."]
+
+
 def test_a_prompt_and_its_completion_are_no_log() -> None:
     row = {"prompt": [ASK], "completion": [{"role": "assistant", "content": "Sunny."}]}
     assert detect_format(row).format == "instruction"

@@ -64,7 +64,7 @@ def test_a_row_ends_with_its_last_turn_that_is_learned() -> None:
     found = rejection(sample_of, {"messages": [ASK, unlearned]})
     assert (found.reason, found.detail) == (
         "no_assistant_turn",
-        "the row has every turn of the assistant left unlearned",
+        "every turn of the assistant is marked as not to be learned",
     )
 
 

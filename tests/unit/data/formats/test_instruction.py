@@ -84,10 +84,8 @@ def test_rejections(row: dict[str, Any], reason: Reason) -> None:
     assert rejected.value.reason is reason
 
 
-@pytest.mark.parametrize(
-    "reply", ['[get_weather(city="Oslo")]', "Sure. [get_weather(city='Oslo')]", "get_weather(city='Oslo')"]
-)
-def test_a_call_written_like_python_is_not_an_answer(reply: str) -> None:
+@pytest.mark.parametrize("reply", ["Sure. [get_weather(city='Oslo')]", "get_weather(city='Oslo')"])
+def test_a_call_written_like_python_that_is_no_whole_list_is_not_an_answer(reply: str) -> None:
     tools = [{"name": "get_weather", "parameters": {"city": {"type": "str"}}}]
     with pytest.raises(RowRejected, match='calls "get_weather"') as rejected:
         read_instruction({"instruction": "Weather?", "output": reply, "tools": tools})

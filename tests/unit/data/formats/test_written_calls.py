@@ -68,6 +68,12 @@ def test_a_call_in_any_notation_is_that_call(text: Any) -> None:
         assert sample_of({**spoken, "tools": [FUNCTION]}).messages[1].tool_calls == (call("Rome"),)
 
 
+@pytest.mark.parametrize("text", [XML, f"<tool_call>{CALL}</tool_call>", '[weather(city="Rome")]'])
+def test_a_reply_of_raw_fields_calls_in_any_notation_too(text: str) -> None:
+    given = {"prompt": "Rome?", "chosen": text, "rejected": "No.", "tools": [FUNCTION]}
+    assert sample_of(given).messages[1] == Message(role="assistant", tool_calls=(call("Rome"),))
+
+
 @pytest.mark.parametrize("wrap", ["{}", "<tool_call>{}</tool_call>"])
 def test_several_calls_and_the_words_around_them(wrap: str) -> None:
     again = XML.replace("Rome", "Oslo")
