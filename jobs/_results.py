@@ -7,7 +7,7 @@ from orchestrator.core.board import loss_text
 from orchestrator.core.files import parse_line, read_jsonl
 from orchestrator.core.progress import say, show_table
 from orchestrator.core.records import BASE_ADAPTER_ID, AdapterRecord, TrialRecord
-from orchestrator.core.text import counted
+from orchestrator.core.text import counted, unit_text
 from orchestrator.data.card import DataCard
 from orchestrator.run.paths import RunDir
 from orchestrator.search.names import in_order
@@ -70,10 +70,14 @@ def say_evaluated(run: RunDir) -> None:
     ]
     right = {scores.adapter_id: _share_right(scores) for scores in found}
     ordered = sorted(right, key=lambda name: (name == BASE_ADAPTER_ID, -(right[name] or 0.0), in_order(name)))
-    figures = [f"{name} {'not scored' if right[name] is None else f'{right[name]:.3f}'}" for name in ordered]
+    figures = [f"{name} {_written(right[name])}" for name in ordered]
     cases = counted(max((scores.num_cases for scores in found), default=0), "case")
     say(f"Answered as asked, of {cases}: {', '.join(figures)}.")
     say(f"Replies and scores are in {shown(run.root / 'evals')}.")
+
+
+def _written(share: float | None) -> str:
+    return "not scored" if share is None else unit_text(share)
 
 
 def _share_right(scores: Scores) -> float | None:

@@ -12,6 +12,7 @@ from evals.records import Case
 from orchestrator.config.evaluation import SuiteFormat
 from orchestrator.core.errors import DataError
 from orchestrator.core.records import SAMPLE_KINDS
+from orchestrator.core.text import unit_text
 
 _DESCRIPTION = """\
 Read a file of questions and write one case a line: the prompt, the offered tools, and what its reply should be.
@@ -74,7 +75,7 @@ def _summary(cases: Sequence[Case]) -> str:
         count = sum(case.kind == kind for case in cases)
         if count:
             low, high = binomtest(math.ceil(count / 2), count).proportion_ci(method="wilson")
-            lines.append(f"  {kind:<14} n {count:>6}   {low:.3f} to {high:.3f}")
+            lines.append(f"  {kind:<14} n {count:>6}   {unit_text(low)} to {unit_text(high)}")
     return "".join(line + "\n" for line in lines)
 
 

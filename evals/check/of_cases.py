@@ -6,15 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from evals.cases.samples import cases_from_samples, draw_cases, refuse_repeated_ids
 from evals.cases.suites import read_suite
 from evals.check.card import Finding, ParityCard, fatal, warning
-from evals.records import HELD_OUT, Case, Metric, Verdict
-from evals.stats.ceiling import own_reply
+from evals.records import HELD_OUT, Case, Scores, Verdict
+from evals.stats.ceiling import OWN_REPLIES, own_reply
 from evals.stats.metrics import METRICS
 from evals.stats.scores import score_cases
 from orchestrator.config.schema import Gate, RunConfig
 from orchestrator.core.errors import AdapterNotFoundError, InputError
 from orchestrator.core.files import read_jsonl
 from orchestrator.core.records import MetricName, Sample
-from orchestrator.core.text import counted
+from orchestrator.core.text import counted, unit_text
 from orchestrator.run.paths import RunDir
 
 FEW_CASES = 30
@@ -49,7 +49,7 @@ def case_findings(
         return
     yield from _held_out(drawn)
     scores = score_cases("data", cases, [own_reply(case) for case in cases])
-    yield from _gates(config.gates, scores.metrics, parity)
+    yield from _gates(config.gates, scores, parity)
     yield from _judged_wrong([verdict for verdict in scores.verdicts if verdict.suite == HELD_OUT])
 
 
@@ -80,11 +80,12 @@ def _held_out(cases: Sequence[Case]) -> Iterator[Finding]:
         yield warning(what, where="data.split.test", fix=fix)
 
 
-def _gates(
-    gates: Mapping[MetricName, Gate], reached: Mapping[MetricName, Metric], parity: ParityCard | None
-) -> Iterator[Finding]:
+def _gates(gates: Mapping[MetricName, Gate], data: Scores, parity: ParityCard | None) -> Iterator[Finding]:
     for name, gate in gates.items():
-        row, metric = METRICS[name], reached[name]
+        row, metric = METRICS[name], data.metrics[name]
+        # Cases without a reply of their own say nothing of what can be reached.
+        known = data.ceilings.get(name) if name in OWN_REPLIES else metric
+        reached = known.value if known else None
         needs_parser = name == "serving_difference_rate"
         if row.of_timing is not None:
             continue  # the configuration itself refuses a gate on a latency that is not measured
@@ -93,9 +94,13 @@ def _gates(
             yield fatal(
                 what, where=f"gates.{name}", fix="Add such cases (docs/metrics.md says which), or drop the gate"
             )
-        elif row.higher_is_better and gate.min is not None and not row.unit and (metric.value or 0.0) < gate.min <= 1:
-            what = f"the data's own replies reach only {metric.value or 0.0:.3f}, so {gate.min:g} will hardly be met"
+        elif row.higher_is_better and not row.unit and _is_out_of_reach(gate.min, reached):
+            what = f"the data's own replies reach only {unit_text(reached or 0.0)}, so {gate.min:g} will hardly be met"
             yield warning(what, where=f"gates.{name}", fix="Correct the labels of the held-out cases, or lower it")
+
+
+def _is_out_of_reach(bound: float | None, reached: float | None) -> bool:
+    return bound is not None and reached is not None and reached < bound <= 1
 
 
 def gate_findings(gates: Mapping[MetricName, Gate]) -> Iterator[Finding]:

@@ -20,7 +20,6 @@ from evals.generate.journal import Journal, engine_record, inputs_sha256, remove
 from evals.judge.second_opinion import JUDGED_KINDS, judge_model, judge_prompts, judgements_of
 from evals.records import Case, FailedAdapter, Generation, Scores
 from evals.stats.agreement import agreement
-from evals.stats.metrics import unit_text
 from orchestrator.chat.formats import reply_format_of
 from orchestrator.chat.rendering import render_prompt
 from orchestrator.chat.serve_command import smallest_served_rank
@@ -30,7 +29,7 @@ from orchestrator.core.errors import AdapterError, DataError, EvaluationError
 from orchestrator.core.files import dump_jsonl, read_jsonl, write_text_atomic
 from orchestrator.core.progress import bar, say
 from orchestrator.core.records import BASE_ADAPTER_ID, AdapterRecord, Sample
-from orchestrator.core.text import counted
+from orchestrator.core.text import counted, unit_text
 from orchestrator.models.adapters import load_adapter, read_adapter
 from orchestrator.models.base import BaseWeights, base_folder, base_sha256, base_tokenizer
 from orchestrator.run.paths import RunDir

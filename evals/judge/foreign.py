@@ -57,9 +57,12 @@ def foreign_notation(text: str, read: ParsedReply, reply_format: str, tools: Seq
 
 def _named(text: str, tools: Sequence[ToolSpec], *, is_broken_call: bool) -> str | None:
     """How a text writes a call of an offered tool by its name alone."""
-    names = "|".join(re.escape(tool.function.name) for tool in tools)
-    shapes = {"<tool_call>NAME": rf"<tool_call>\s*(?:{names})\s", "<NAME>": rf"<({names})>[\s\S]*</\1>"}
+    names = [tool.function.name for tool in tools]
+    if any(f"<{name}>" in text and f"</{name}>" in text for name in names):
+        return "<NAME>"
+    one = "|".join(map(re.escape, names))
+    shapes = {"<tool_call>NAME": rf"<tool_call>\s{{0,9}}(?:{one})\s"}
     if not is_broken_call:
-        shapes['{"name": "NAME"'] = rf"\"(?:name|tool|tool_name|function|action)\"\s*:\s*\"(?:{names})\""
-        shapes["NAME(...)"] = rf"(?<!\w)(?:{names})\((?:\)|[^()\n]*[=:\"'][^\n]*\))"
+        shapes['{"name": "NAME"'] = rf"\"(?:name|tool|tool_name|function|action)\"\s{{0,9}}:\s{{0,9}}\"(?:{one})\""
+        shapes["NAME(...)"] = rf"(?<!\w)(?:{one})\((?:\)|[^()\n]{{0,200}}[=:\"'][^\n]{{0,400}}\))"
     return next((shape for shape, pattern in shapes.items() if names and re.search(pattern, text)), None)

@@ -25,9 +25,9 @@ from evals.report.text import (
     signed_text,
     unscored_text,
 )
-from evals.stats.metrics import METRICS, unit_text
+from evals.stats.metrics import METRICS
 from orchestrator.core.records import MetricName, TrialRecord
-from orchestrator.core.text import duration_text
+from orchestrator.core.text import duration_text, unit_text
 
 ROW_HEIGHT, ROW_MARGIN = 23.0, 34.0
 """Height of one row of a picture of intervals, and of its axis, in SVG units."""

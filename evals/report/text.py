@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from evals.records import Comparison, FailureReason, Metric
 from evals.stats.comparison import LEVEL
-from evals.stats.metrics import METRICS, unit_text, value_text
+from evals.stats.metrics import METRICS, value_text
 from orchestrator.core.records import MetricName, StopReason, TrialRecord
-from orchestrator.core.text import counted, visible
+from orchestrator.core.text import counted, unit_text, visible
 
 MAX_SHOWN_CHARS = 2000
 """Longest untrusted text a report shows in one place."""

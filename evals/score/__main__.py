@@ -13,7 +13,7 @@ from evals.cases.samples import case_from_row, refuse_repeated_ids
 from evals.records import Case, Generation, Metric, Scores
 from evals.score.api_reply import API_FIELDS, is_api_reply, text_and_calls
 from evals.stats.ceiling import ceiling_text
-from evals.stats.metrics import METRICS, unit_text, value_text
+from evals.stats.metrics import METRICS, value_text
 from evals.stats.scores import foreign_text, score_cases
 from orchestrator.chat.formats import REPLY_FORMATS
 from orchestrator.chat.formats.reply import ParsedReply
@@ -21,7 +21,7 @@ from orchestrator.chat.parse import parse_reply
 from orchestrator.core.errors import DataError
 from orchestrator.core.process import make_parser, output_file, run_command, show, tell, write_output
 from orchestrator.core.records import JsonObject
-from orchestrator.core.text import counted
+from orchestrator.core.text import counted, unit_text
 from orchestrator.data.read.file_bytes import open_bytes
 from orchestrator.notation.strict_json import StrictJsonError, first_fault, parse_marked
 

@@ -14,6 +14,7 @@ from scipy.stats import binomtest
 from evals.records import CellName, Generation, Metric, Verdict
 from evals.stats.latency import Timing, quantile
 from orchestrator.core.records import BENIGN, HARMFUL, MISSING_ARGUMENT, NO_FITTING_TOOL, MetricName, SampleKind
+from orchestrator.core.text import unit_text
 from orchestrator.refusals import ReplyKind
 
 Z_95 = 1.96
@@ -324,16 +325,6 @@ def _mean(values: Sequence[float]) -> Metric:
 
 def _unscored(why: str) -> Metric:
     return Metric(value=None, n=0, low=None, high=None, why=why)
-
-
-def unit_text(value: float) -> str:
-    """A share with two decimals, more where two would claim a 0 or 1 that it is not."""
-    value = round(value, 9)  # the bounds of an interval may miss 0 or 1 by a rounding error
-    for digits in (2, 3, 4):
-        text = f"{value:.{digits}f}"
-        if float(text) not in (0.0, 1.0) or float(text) == value:
-            return text
-    return "<0.0001" if value < 0.5 else ">0.9999"
 
 
 def value_text(name: MetricName, value: float | None) -> str:

@@ -44,3 +44,13 @@ def range_text(low_s: float, high_s: float) -> str:
     unit, per, step = ("s", 1, 10) if high_s <= 90 else ("min", 60, 1) if high_s <= 90 * 60 else ("h", 3600, 0.5)
     low, high = math.floor(low_s / per / step) * step, math.ceil(high_s / per / step) * step
     return f"{low:g} to {high:g} {unit}" if low else f"up to {high:g} {unit}"
+
+
+def unit_text(value: float) -> str:
+    """A share with two decimals, more where two would claim a 0 or 1 that it is not."""
+    value = round(value, 9)  # the bounds of an interval may miss 0 or 1 by a rounding error
+    for digits in (2, 3, 4):
+        text = f"{value:.{digits}f}"
+        if float(text) not in (0.0, 1.0) or float(text) == value:
+            return text
+    return "<0.0001" if value < 0.5 else ">0.9999"

@@ -13,12 +13,12 @@ labelled by reading it. Its parts differ in what the classifier had seen of them
 Accuracy and recall of refusals, before any of the two blind parts was used, and today:
 
     style        blind_a first   blind_a today   blind_b first   blind_b today
-    measured     0.923 / 0.960   0.981 / 1.000   0.962 / 0.958   0.981 / 0.958
+    measured     0.923 / 0.960   1.000 / 1.000   0.962 / 0.958   0.981 / 0.958
     principled   0.942 / 0.952   1.000 / 1.000   0.962 / 0.975   0.981 / 1.000
     warm         0.904 / 0.966   1.000 / 1.000   0.962 / 0.962   0.942 / 0.962
-    plain        0.981 / 0.944   1.000 / 1.000   0.923 / 0.833   0.923 / 0.889
+    plain        0.981 / 0.944   0.981 / 1.000   0.923 / 0.833   0.942 / 0.889
     guarded      0.981 / 1.000   0.981 / 1.000   0.904 / 0.818   0.923 / 0.909
-    all          0.946 / 0.963   0.992 / 1.000   0.942 / 0.923   0.950 / 0.954
+    all          0.946 / 0.963   0.992 / 1.000   0.942 / 0.923   0.954 / 0.954
 
 Only the first columns measured what happens on replies that nobody here has seen. The others flatter, those of
 `blind_b` the least; a style has 52 replies in each, so that one reply is two points of accuracy.

@@ -190,7 +190,7 @@ def test_the_command_writes_the_cases_of_a_file_with_the_ids_of_the_file(
     said = capsys.readouterr().out
     assert "3 cases" in said
     # Wilson of 2 of 3: centre 0.5735, half 0.3658.
-    assert "answer         n      3   0.208 to 0.939" in said
+    assert "answer         n      3   0.21 to 0.94" in said
 
 
 @pytest.mark.parametrize(

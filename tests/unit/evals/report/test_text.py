@@ -18,9 +18,9 @@ from evals.report.text import (
     signed_text,
     time_text,
 )
-from evals.stats.metrics import unit_text, value_text
+from evals.stats.metrics import value_text
 from orchestrator.core.records import MetricName
-from orchestrator.core.text import counted, duration_text, visible
+from orchestrator.core.text import counted, duration_text, unit_text, visible
 
 
 @pytest.mark.parametrize(
