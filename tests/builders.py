@@ -126,6 +126,22 @@ def make_trial(trial_id: str = "t0", *, eval_loss: float | None = 0.5, step: int
     )
 
 
+def write_other_base(folder: Path, model_folder: Path, family: str, **sizes: Any) -> Path:
+    """A small base of another family of transformers, such as `gemma2`, with the tokenizer of `model_folder`."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model_folder)
+    shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "head_dim": 32}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 1024}
+    tokens = {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id, "pad_token_id": None}
+    settings = AutoConfig.for_model(family, **{**shape, **heads, **tokens, "bos_token_id": None, **sizes})
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(settings, dtype=torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 def write_model_folder(folder: Path) -> Path:
     """A Qwen3 of two layers with random weights, its tokenizer and Qwen3's template, as the hub would give them."""
     import torch

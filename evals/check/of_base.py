@@ -22,8 +22,8 @@ from orchestrator.models.base import (
 )
 from orchestrator.models.start import require_start
 from orchestrator.models.targets import require_targets
-from orchestrator.multi_lora.base_checks import decoder_and_head, require_causal_rows, require_steady_positions
-from orchestrator.multi_lora.layers import adapted_layers
+from orchestrator.multi_lora.base_checks import decoder_and_head, require_causal_rows
+from orchestrator.multi_lora.suited import require_suited
 
 SMALL_BYTES = 2**30
 """Weights up to this size are loaded and tried; of larger ones the layers and the files' headers are looked at."""
@@ -37,15 +37,12 @@ def base_findings(config: RunConfig, *, longest: int) -> Iterator[Finding]:
         size = BaseWeights(folder).require_whole()
         require_start(config, model)
         require_targets(model, config.lora.target_modules)
-        if config.trains_multi_lora:
-            decoder_and_head(model)
-            adapted_layers(model, config.lora.target_modules)
-            require_steady_positions(model, longest=longest)
-        if size <= SMALL_BYTES:
-            _try_weights(config, folder)
+        small = _try_weights(config, folder) if size <= SMALL_BYTES else None
     except InputError as error:
         yield Finding(stops=True, text=str(error))
         return
+    if config.trains_multi_lora:
+        yield from _engine(config, model, small, longest=longest)
     yield from _architecture(model, "model.base")
     known = model.get_input_embeddings().num_embeddings
     tokens = len(base_tokenizer(config.model))
@@ -60,11 +57,25 @@ def base_findings(config: RunConfig, *, longest: int) -> Iterator[Finding]:
         yield from _judge(config.eval.judge)
 
 
-def _try_weights(config: RunConfig, folder: Path) -> None:
+def _try_weights(config: RunConfig, folder: Path) -> PreTrainedModel:
     logging.disable_progress_bar()
-    model = load_frozen_base(folder, config.model).eval()
-    if config.trains_multi_lora:
-        require_causal_rows(model, *decoder_and_head(model))
+    return load_frozen_base(folder, config.model).eval()
+
+
+def _engine(
+    config: RunConfig, model: PreTrainedModel, loaded: PreTrainedModel | None, *, longest: int
+) -> Iterator[Finding]:
+    """Whether the multi-LoRA engine can train on the base; where it cannot, `auto` takes the other runner by itself."""
+    try:
+        require_suited(model, config.lora.target_modules, longest=longest)
+        if loaded is not None:
+            require_causal_rows(loaded, *decoder_and_head(loaded))
+    except InputError as error:
+        if config.search.runner != "auto":
+            yield Finding(stops=True, text=str(error))
+            return
+        what = f"auto will train each trial as a job of its own, which takes longer: {error.what}"
+        yield warning(what, where="search.runner", fix="Set it to isolated to say so yourself")
 
 
 def _architecture(model: PreTrainedModel, where: str) -> Iterator[Finding]:

@@ -158,7 +158,7 @@ class SearchConfig(Section):
     runner: Literal["auto", "multi_lora", "isolated"] = "auto"
     """`multi_lora` trains many trials at once on one frozen base, on each device. `isolated` trains each trial as its
     own Ray Train job, which may span several workers and GPUs. `auto` is `multi_lora` where a trial fits one device
-    (one worker with at most one GPU), else `isolated`."""
+    (one worker with at most one GPU) and the engine can train on the base, else `isolated`."""
     max_concurrent: PositiveInt | None = None
     """Trials at once, over all devices. None: with `multi_lora`, eight where they fit the memory, and more where that
     is measured to train faster; with `isolated`, as many as the cluster holds."""

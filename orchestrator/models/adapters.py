@@ -144,6 +144,14 @@ def keep_adapter(
     return record
 
 
+def names_to_adapt(model: PreTrainedModel, target_modules: str) -> list[str]:
+    """The modules that PEFT adapts for an abbreviation such as `all-linear`. The model is left as it was."""
+    adapted = LoraModel(model, PeftLoraConfig(r=1, target_modules=target_modules, task_type="CAUSAL_LM"), "targets")
+    names = [name for name, module in model.named_modules() if isinstance(module, LoraLayer)]
+    adapted.unload()
+    return names
+
+
 def template_facts(tokenizer: PreTrainedTokenizerBase) -> JsonObject:
     """What an adapter's record says of the chat template beside it."""
     shown = written_date(str(tokenizer.chat_template))

@@ -131,11 +131,24 @@ def empty_base(folder: Path, *, trust_remote_code: bool) -> PreTrainedModel:
     """The base's layers without its weights, on the meta device: made at once, whatever its size.
 
     Raises:
-        ModelNotFoundError: If the folder holds no causal language model.
+        ModelNotFoundError: If the folder holds no causal language model, or one whose weights are quantised.
     """
     settings = load_settings(folder, trust_remote_code=trust_remote_code)
+    _refuse_quantised(settings, folder)
     with _readable(folder, "model"), torch.device("meta"):
         return AutoModelForCausalLM.from_config(settings, trust_remote_code=trust_remote_code)
+
+
+def _refuse_quantised(settings: PretrainedConfig, folder: Path) -> None:
+    given = getattr(settings, "quantization_config", None)
+    if given is None:
+        return
+    method = given.get("quant_method", "unknown") if isinstance(given, dict) else type(given).__name__
+    raise ModelNotFoundError(
+        f"the base's weights are quantised ({method}), so that no adapter can be trained on them and scored",
+        where=str(folder),
+        fix="Use the model that it was made from, with weights in bfloat16, float16 or float32",
+    )
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from orchestrator.core.errors import ConfigError
+from orchestrator.models.adapters import names_to_adapt
 
 WHERE = "lora.target_modules"
 LINEAR = (torch.nn.Linear, Conv1D)
@@ -29,9 +30,13 @@ def require_targets(model: PreTrainedModel, target_modules: str | Sequence[str])
     linear = {name for name, module in modules.items() if isinstance(module, LINEAR) and module is not head}
     if not linear:
         raise ConfigError("the base has no linear layer that could be adapted", where=WHERE, fix="Use another base")
-    if isinstance(target_modules, str):  # all-linear
-        return
     known = sorted({name.rpartition(".")[2] for name in linear})
+    if isinstance(target_modules, str):  # all-linear
+        odd = next((name for name in names_to_adapt(model, target_modules) if name not in linear), None)
+        if odd is not None:
+            what = f"all-linear takes in {odd}, a {type(modules[odd]).__name__}, and vLLM serves no adapter on that"
+            raise ConfigError(what, where=WHERE, fix=f"Set it to [{', '.join(known)}]")
+        return
     for target in target_modules:
         matched = [name for name in modules if name == target or name.endswith(f".{target}")]
         others = [name for name in matched if name not in linear]

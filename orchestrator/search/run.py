@@ -1,7 +1,7 @@
 """The search: Ray Tune over rank, alpha and learning rate; records every trial and keeps the best adapters."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from ray.tune import PlacementGroupFactory
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from orchestrator.config.schema import RunConfig
-from orchestrator.core.errors import SearchError
+from orchestrator.core.errors import InputError, SearchError
 from orchestrator.core.files import digest_of, dump_jsonl, write_text_atomic
 from orchestrator.core.progress import doing, say
 from orchestrator.core.records import JsonObject, TrialRecord
@@ -55,6 +55,7 @@ class _Runner(NamedTuple):
     trainable: Any
     concurrent: int
     read: Callable[[Path, str], TrainedTrial]
+    reuse_actors: bool
 
 
 class _Found(NamedTuple):
@@ -105,12 +106,21 @@ def run_search(config: RunConfig, run: RunDir) -> list[TrialRecord]:
 
 @contextmanager
 def _runner(config: RunConfig, plan: TrainPlan, trials: Path, *, num_left: int) -> Iterator[_Runner]:
-    if not config.trains_multi_lora:
+    with ExitStack() as started:
+        if config.trains_multi_lora:
+            try:
+                wanted = start_engines(config, plan, trials, num_trials=max(num_left, 1))
+                engines = started.enter_context(wanted)
+            except InputError as error:
+                if config.search.runner != "auto":
+                    raise
+                say(f"search.runner auto trains each trial as a job of its own here: {error.what}.")
+            else:
+                trainable = slot_trainable(engines, plan)
+                yield _Runner(trainable, engines.concurrent_trials, read_slot_trial, reuse_actors=True)
+                return
         concurrent = concurrent_trials(config.search.max_concurrent, plan.shape, cluster_capacity()[0])
-        yield _Runner(_isolated_trainable(plan, trials), concurrent, read_trial)
-        return
-    with start_engines(config, plan, trials, num_trials=max(num_left, 1)) as engines:
-        yield _Runner(slot_trainable(engines, plan), engines.concurrent_trials, read_slot_trial)
+        yield _Runner(_isolated_trainable(plan, trials), concurrent, read_trial, reuse_actors=False)
 
 
 def _isolated_trainable(plan: TrainPlan, storage: Path) -> Any:
@@ -168,7 +178,7 @@ class _Search(NamedTuple):
                 search_alg=make_searcher(search, resolved, earlier, max_concurrent=self.runner.concurrent),
                 scheduler=make_scheduler(search, self.plan, earlier),
                 num_samples=1 if search.searcher == "grid" else part.num_trials,
-                reuse_actors=self.config.trains_multi_lora,
+                reuse_actors=self.runner.reuse_actors,
                 trial_name_creator=partial(give_name, names),
                 trial_dirname_creator=str,
             ),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import ray
-from builders import prepared, toy_run
+from builders import prepared, toy_run, write_other_base
 from ray.util.state import list_tasks
 from watching import Watching, watch
 
@@ -166,3 +166,19 @@ def test_optuna_proposes_points_inside_the_space_and_the_multi_lora_engine_train
     kept = [record.trial_id for record in further if record.adapter_id]
     assert kept == [record.trial_id for record in further[:2]]
     assert [adapter.id for adapter in list_adapters(run)] == kept
+
+
+def test_auto_trains_each_trial_alone_where_the_engine_cannot_train_the_base(
+    tmp_path: Path, model_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = write_other_base(tmp_path / "base", model_folder, "gemma2")
+    config = search_config(tmp_path, "capped", num_trials=1, keep=1)
+    config = config.model_copy(update={"model": config.model.model_copy(update={"base": str(base)})})
+    run = prepared(config)
+    with cluster_session(config):
+        (record,) = run_search(config, run)
+    assert record.status == "completed"
+    assert [adapter.id for adapter in list_adapters(run)] == ["trial-1"]
+    told = " ".join(capsys.readouterr().out.split())
+    assert "search.runner auto trains each trial as a job of its own here" in told
+    assert "it changes the logits behind its output head" in told

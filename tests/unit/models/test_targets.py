@@ -1,8 +1,9 @@
 from pathlib import Path
 
 import pytest
+import torch
 from peft import LoraConfig, get_peft_model
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from orchestrator.core.errors import ConfigError
 from orchestrator.models.base import empty_base
@@ -39,3 +40,13 @@ def test_the_linear_layers_of_gpt2_are_convolutions_in_name_only() -> None:
         require_targets(model, targets)
         settings = LoraConfig(task_type="CAUSAL_LM", target_modules=targets, fan_in_fan_out=True)
         assert get_peft_model(model, settings).get_nb_trainable_parameters()[0] > 0
+
+
+def test_all_linear_layers_of_a_mixture_of_experts_hold_what_is_not_served() -> None:
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model("qwen3_moe", num_hidden_layers=2, num_experts=4))
+    with pytest.raises(ConfigError, match=r"experts, a Qwen3MoeExperts, and vLLM serves no adapter on that") as caught:
+        require_targets(model, "all-linear")
+    assert caught.value.fix == "Set it to [k_proj, o_proj, q_proj, v_proj]"
+    require_targets(model, ("k_proj", "o_proj", "q_proj", "v_proj"))
+    assert not any("lora" in name for name, _ in model.named_modules())

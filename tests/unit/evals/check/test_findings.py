@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from builders import write_other_base
 from weather_rows import CITIES, call_for, write
 
 from evals.check.card import CheckCard, show_check
@@ -148,6 +149,45 @@ def test_a_base_that_cannot_be_loaded_is_not_ready(
     card = check_with(config, tmp_path, model={"base": str(base)})
     assert len(card.not_ready) == 1
     assert str(base) in card.not_ready[0]
+
+
+def test_auto_falls_back_for_a_base_that_the_engine_cannot_train(
+    config: RunConfig, tmp_path: Path, model_folder: Path
+) -> None:
+    base = str(write_other_base(tmp_path / "base", model_folder, "gemma2"))
+    card = check_with(config, tmp_path, model={"base": base})
+    assert card.not_ready == ()
+    told = "search.runner: auto will train each trial as a job of its own, which takes longer: the multi-LoRA engine"
+    assert any(told in text and "changes the logits" in text for text in card.warnings), card.warnings
+    card = check_with(config, tmp_path, model={"base": base}, search={"runner": "multi_lora"})
+    assert len(card.not_ready) == 1
+    assert "Set search.runner to isolated" in card.not_ready[0]
+    card = check_with(config, tmp_path, model={"base": base}, search={"runner": "isolated"})
+    assert (card.not_ready, any("as a job of its own" in text for text in card.warnings)) == ((), False)
+
+
+def test_the_experts_of_a_mixture_are_named_with_the_layers_to_adapt(
+    config: RunConfig, tmp_path: Path, model_folder: Path
+) -> None:
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+    base = str(write_other_base(tmp_path / "base", model_folder, "qwen3_moe", **experts))
+    card = check_with(config, tmp_path, model={"base": base})
+    assert len(card.not_ready) == 1
+    assert "vLLM serves no adapter on that. Set it to [k_proj, o_proj, q_proj, v_proj]" in card.not_ready[0]
+    lora = {"target_modules": ["k_proj", "o_proj", "q_proj", "v_proj"]}
+    assert check_with(config, tmp_path, model={"base": base}, lora=lora).not_ready == ()
+
+
+def test_quantised_weights_are_not_ready(config: RunConfig, tmp_path: Path, model_folder: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(model_folder, base)
+    settings = json.loads((base / "config.json").read_text())
+    quantised = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
+    (base / "config.json").write_text(json.dumps({**settings, "quantization_config": quantised}))
+    card = check_with(config, tmp_path, model={"base": str(base)})
+    assert len(card.not_ready) == 1
+    assert "the base's weights are quantised (bitsandbytes)" in card.not_ready[0]
+    assert "Use the model that it was made from" in card.not_ready[0]
 
 
 def test_a_cluster_that_is_named_is_not_measured_here(config: RunConfig) -> None:
