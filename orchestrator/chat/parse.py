@@ -40,6 +40,7 @@ END_OF_TURN = (
     *("</s>", "<end_of_turn>", "<eos>", "<|end|>"),  # Mistral, Gemma, Phi
     "<｜end▁of▁sentence｜>",  # DeepSeek
     "<seed:eos>",  # Seed-OSS
+    *("<|END_RESPONSE|>", "<|END_OF_TURN_TOKEN|>"),  # Cohere
 )
 """Tokens that end a turn; an engine may leave the one at which it stopped in the text."""
 

@@ -17,6 +17,7 @@ from orchestrator.chat.formats.reply import ServedReply
 from orchestrator.chat.parse import parse_reply, serving_differs
 from orchestrator.chat.serving import serving_reader
 from orchestrator.core.errors import DataError, EvaluationError
+from orchestrator.core.records import ToolSpec
 from orchestrator.data.tokens.store import tokenize_run
 from orchestrator.models.base import load_tokenizer
 from orchestrator.run.folder import open_run
@@ -38,6 +39,8 @@ MARKS = {
     "deepseek_v3": list(REPLY_FORMATS["deepseek_v3"].tags),
     "deepseek_v31": list(REPLY_FORMATS["deepseek_v31"].tags),
     "granite": ["<|tool_call|>"],
+    "deepseek_v32": list(REPLY_FORMATS["deepseek_v32"].tags[:2]),
+    "deepseek_v4": list(REPLY_FORMATS["deepseek_v4"].tags[:2]),
     "kimi_k2": list(REPLY_FORMATS["kimi_k2"].tags),
     "phi4_mini": ["<|tool_call|>", "<|/tool_call|>"],
     "llama4_pythonic": ["<|python_start|>", "<|python_end|>"],
@@ -60,9 +63,9 @@ def reader(format: str, family: str = "") -> Callable[[str], ServedReply]:
 
 def test_formats_that_vllm_has_a_parser_for() -> None:
     names = {name: form.vllm_parser for name, form in REPLY_FORMATS.items()}
-    others = {"llama_json": "llama3_json", "phi4_mini": "phi4_mini_json", "mcp": None, "json": None}
-    others["qwen_xml"] = "qwen3_coder"
-    assert names == {name: others.get(name, name) for name in names}
+    others = {"llama_json": "llama3_json", "phi4_mini": "phi4_mini_json", "qwen_xml": "qwen3_coder"}
+    without = dict.fromkeys(("mcp", "json", "cohere"))
+    assert names == {name: others.get(name, name) for name in names} | without
 
 
 TWO_LLAMA = '<|python_tag|>{"name": "f", "parameters": {"a": [1]}}; {"name": "g", "parameters": {}}'
@@ -77,6 +80,11 @@ V31 = V3.replace("function<｜tool▁sep｜>f\n```json\n", "f<｜tool▁sep｜>"
 KIMI = (
     "<|tool_calls_section_begin|><|tool_call_begin|>functions.m.f:0<|tool_call_argument_begin|>"
     '{"n": 1.0, "s": "ü"}<|tool_call_end|><|tool_calls_section_end|>'
+)
+DSML = (
+    '<｜DSML｜function_calls>\n<｜DSML｜invoke name="f">\n'
+    '<｜DSML｜parameter name="n" string="false">1.0</｜DSML｜parameter>\n'
+    '<｜DSML｜parameter name="s" string="true">ü</｜DSML｜parameter>\n</｜DSML｜invoke>\n</｜DSML｜function_calls>'
 )
 ONE_HERMES = '<tool_call>\n{"name": "f", "arguments": {"n": 1.0, "s": "ü"}}\n</tool_call>'
 
@@ -96,6 +104,8 @@ ONE_HERMES = '<tool_call>\n{"name": "f", "arguments": {"n": 1.0, "s": "ü"}}\n</
         ("pythonic", "", "It is sunny.", [], "It is sunny."),
         ("deepseek_v3", "", f"Well.{V3}", [("f", {"n": 1.0, "s": "ü"})], "Well."),
         ("deepseek_v31", "", f"Well.{V31}", [("f", {"n": 1.0, "s": "ü"})], "Well."),
+        ("deepseek_v32", "", f"Well.{DSML}", [("f", {"n": 1.0, "s": "ü"})], "Well."),
+        ("deepseek_v4", "", DSML.replace("function_calls", "tool_calls"), [("f", {"n": 1.0, "s": "ü"})], ""),
         ("kimi_k2", "", f"Well.{KIMI}", [("m.f", {"n": 1.0, "s": "ü"})], "Well."),
         ("granite", "", f"Well.<|tool_call|>[{CALL}, {CALL}] Done.", [("f", {"n": 1.0, "s": "ü"})] * 2, "Well."),
         ("granite", "", f"<tool_call> [{CALL}]", [("f", {"n": 1.0, "s": "ü"})], ""),
@@ -142,6 +152,9 @@ def test_both_parsers_read_the_same_calls(
         ("deepseek_v3", "", V3.removesuffix("<｜tool▁calls▁end｜>"), (("f", '{"n": 1.0, "s": "ü"}'),)),
         ("kimi_k2", "", KIMI.replace("functions.m.", ""), (("f", '{"n": 1.0, "s": "ü"}'),)),
         ("granite", "", f"<|tool_call|>[{CALL}", (("f", '{"n": 1.0, "s": "ü"}'),)),
+        # A parameter that does not say whether it is a text is one, if it is no JSON.
+        ("deepseek_v32", "", DSML.replace(' string="true"', ""), (("f", '{"n": 1.0, "s": "ü"}'),)),
+        ("deepseek_v32", "", DSML.replace("1.0", "one"), (("f", '{"n": "one", "s": "ü"}'),)),
         # Of Phi-4-mini vLLM's parser reads neither the model's own tokens nor a bracket inside the array.
         ("phi4_mini", "", f"<|tool_call|>{CALL}<|/tool_call|>", ()),
         ("phi4_mini", "", 'functools[{"name": "f", "arguments": {"a": [1]}}]', ()),
@@ -165,6 +178,7 @@ GOLD: dict[str, Callable[[dict[str, Any]], str]] = {
     "deepseek_v3": lambda given: V3.replace('{"n": 1.0, "s": "ü"}', json.dumps(given, ensure_ascii=False)),
     "deepseek_v31": lambda given: V31.replace('{"n": 1.0, "s": "ü"}', json.dumps(given, ensure_ascii=False)),
     "kimi_k2": lambda given: KIMI.replace('{"n": 1.0, "s": "ü"}', json.dumps(given, ensure_ascii=False)),
+    "deepseek_v32": lambda given: DSML.replace("1.0", json.dumps(given["nested"])).replace("ü", given["text"]),
     "granite": lambda given: f"<|tool_call|>[{json.dumps({'name': 'f', 'arguments': given})}]",
     "phi4_mini": lambda given: f"functools[{json.dumps({'name': 'f', 'arguments': given})}]",
     "llama4_pythonic": lambda given: f"<|python_start|>{as_python(given)}<|python_end|>",
@@ -194,6 +208,19 @@ def test_a_broken_reply_that_the_strict_parser_takes_whole_is_served_like_that(f
     assert len(calls) > 10
     # What both read, and differently: vLLM takes the white space around a name away.
     assert [text for text, reply in calls.items() if '" f"' not in text and serving_differs(reply, read(text))] == []
+
+
+def test_a_type_that_the_schema_asks_for_is_made_up_by_some_parsers_of_vllm() -> None:
+    tool = ToolSpec.model_validate(
+        {"function": {"name": "f", "parameters": {"type": "object", "properties": {"s": {"type": "integer"}}}}}
+    )
+    text = DSML.replace("ü", "5")
+    read = serving_reader("deepseek_v32", tokenizer_with(MARKS["deepseek_v32"]))
+    assert [call.function.arguments for call in parse_reply(text, format="deepseek_v32", tools=[tool]).calls] == [
+        {"n": 1.0, "s": "5"}
+    ]
+    assert read(text, [tool]).calls == (("f", '{"n": 1.0, "s": 5}'),)
+    assert serving_differs(parse_reply(text, format="deepseek_v32", tools=[tool]), read(text, [tool]))
 
 
 def test_what_a_server_cannot_send_is_an_error_of_that_reply() -> None:

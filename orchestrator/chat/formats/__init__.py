@@ -1,7 +1,10 @@
 """How each family of models writes its calls: one file and one row for each format."""
 
+from orchestrator.chat.formats.cohere import COHERE
 from orchestrator.chat.formats.deepseek_v3 import DEEPSEEK_V3
+from orchestrator.chat.formats.deepseek_v4 import DEEPSEEK_V4
 from orchestrator.chat.formats.deepseek_v31 import DEEPSEEK_V31
+from orchestrator.chat.formats.deepseek_v32 import DEEPSEEK_V32
 from orchestrator.chat.formats.granite import GRANITE
 from orchestrator.chat.formats.hermes import HERMES
 from orchestrator.chat.formats.json import JSON
@@ -25,6 +28,8 @@ _ROWS = (
     PYTHONIC,
     DEEPSEEK_V3,
     DEEPSEEK_V31,
+    DEEPSEEK_V32,
+    DEEPSEEK_V4,
     GRANITE,
     KIMI_K2,
     PHI4_MINI,
@@ -33,6 +38,7 @@ _ROWS = (
     QWEN_XML,
     SEED_OSS,
     MIMO,
+    COHERE,
     MCP,
     JSON,
 )

@@ -11,7 +11,7 @@ The JSON stands on one line, since vLLM's parser reads no other. `sections` says
 import re
 
 from orchestrator.chat.formats.reply import ReplyFormat
-from orchestrator.chat.formats.sections import Sections
+from orchestrator.chat.formats.sections import Sections, json_body
 
 SECTION = ("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>")
 CALL = ("<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>")
@@ -21,15 +21,17 @@ FENCE = "```json"
 _SECTIONS = Sections(
     section=SECTION,
     call=CALL,
-    head=re.compile(rf"function{SEPARATOR}(?P<name>[^\n<]++)\n{FENCE}\n"),
-    tail=re.compile(rf"[ \t]*+\n```{CALL[1]}"),
-    one_line=True,
+    body=json_body(
+        re.compile(rf"function{SEPARATOR}(?P<name>[^\n<]++)\n{FENCE}\n"),
+        re.compile(rf"[ \t]*+\n```{CALL[1]}"),
+        one_line=True,
+    ),
 )
 
 DEEPSEEK_V3 = ReplyFormat(
     name="deepseek_v3",
     is_shown_in=lambda template: SECTION[0] in template and FENCE in template,
-    read=lambda text, _schemas: _SECTIONS.read(text),
+    read=_SECTIONS.read,
     mark=SECTION[0],
     closing_tag=SECTION[1],
     other_marks=(*CALL, SEPARATOR),

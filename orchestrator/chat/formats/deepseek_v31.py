@@ -9,20 +9,22 @@ import re
 
 from orchestrator.chat.formats.deepseek_v3 import CALL, FENCE, SECTION, SEPARATOR
 from orchestrator.chat.formats.reply import ReplyFormat
-from orchestrator.chat.formats.sections import Sections
+from orchestrator.chat.formats.sections import Sections, json_body
 
 _SECTIONS = Sections(
     section=SECTION,
     call=CALL,
-    head=re.compile(rf"(?P<name>[^\n<]++){SEPARATOR}"),
-    tail=re.compile(rf"[ \t]*+{CALL[1]}"),
-    one_line=True,
+    body=json_body(
+        re.compile(rf"(?P<name>[^\n<]++){SEPARATOR}"),
+        re.compile(rf"[ \t]*+{CALL[1]}"),
+        one_line=True,
+    ),
 )
 
 DEEPSEEK_V31 = ReplyFormat(
     name="deepseek_v31",
     is_shown_in=lambda template: SECTION[0] in template and FENCE not in template,
-    read=lambda text, _schemas: _SECTIONS.read(text),
+    read=_SECTIONS.read,
     mark=SECTION[0],
     closing_tag=SECTION[1],
     other_marks=(*CALL, SEPARATOR),

@@ -14,12 +14,9 @@ from orchestrator.chat.formats.reply import (
     ReplyFormat,
     Schemas,
     as_call,
-    clip,
-    decode_value,
-    problem,
+    read_tagged,
     sort_out,
 )
-from orchestrator.notation.strict_json import JSON_SPACE
 
 _OPEN_CALL, _CLOSE_CALL = "<tool_call>", "</tool_call>"
 _CALL_TAG = re.compile(f"{_OPEN_CALL}|{_CLOSE_CALL}")
@@ -38,26 +35,12 @@ def _read(text: str, _schemas: Schemas) -> Found:
     place = 0
     while (opening := text.find(_OPEN_CALL, place)) >= 0:
         prose.append(text[place:opening])
-        attempt, place = _read_call(text, opening + len(_OPEN_CALL))
-        attempts.append(attempt)
+        found, place = read_tagged(
+            text, opening + len(_OPEN_CALL), _CALL_TAG, _CLOSE_CALL, lambda value: [as_call(value)]
+        )
+        attempts += found
     prose.append(text[place:])
     return sort_out(attempts, "".join(prose))
-
-
-def _read_call(text: str, start: int) -> tuple[Attempt, int]:
-    """Read the call whose opening tag ends at `start`; also the place from which to read on."""
-    decoded = decode_value(text, start, _CALL_TAG)
-    tag = _CALL_TAG.search(text, decoded.end)
-    if tag is None:
-        return problem("unclosed_tag", f"the reply ends inside the call {clip(text[start:])}"), len(text)
-    if tag.group() == _OPEN_CALL:
-        return problem("unclosed_tag", "another call begins before this one is closed"), tag.start()
-    if decoded.fault:
-        return decoded.fault, tag.end()
-    trailing = text[decoded.end : tag.start()].strip(JSON_SPACE)
-    if trailing:
-        return problem("text_inside_tag", f"after the call stands {clip(trailing)}"), tag.end()
-    return as_call(decoded.value), tag.end()
 
 
 HERMES = ReplyFormat(

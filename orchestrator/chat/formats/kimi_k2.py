@@ -9,7 +9,7 @@ White space may stand around the id and the JSON. `sections` says what is an att
 import re
 
 from orchestrator.chat.formats.reply import ReplyFormat
-from orchestrator.chat.formats.sections import Sections
+from orchestrator.chat.formats.sections import Sections, json_body
 
 _SECTION = ("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>")
 _CALL = ("<|tool_call_begin|>", "<|tool_call_end|>")
@@ -18,14 +18,16 @@ _ARGUMENTS = "<|tool_call_argument_begin|>"
 _SECTIONS = Sections(
     section=_SECTION,
     call=_CALL,
-    head=re.compile(rf"\s*+(?P<id>functions\.(?P<name>[^\s:<][^\n:<]*+):[0-9]++)\s*+{re.escape(_ARGUMENTS)}"),
-    tail=re.compile(rf"\s*+{re.escape(_CALL[1])}"),
+    body=json_body(
+        re.compile(rf"\s*+(?P<id>functions\.(?P<name>[^\s:<][^\n:<]*+):[0-9]++)\s*+{re.escape(_ARGUMENTS)}"),
+        re.compile(rf"\s*+{re.escape(_CALL[1])}"),
+    ),
 )
 
 KIMI_K2 = ReplyFormat(
     name="kimi_k2",
     is_shown_in=lambda template: _ARGUMENTS in template,
-    read=lambda text, _schemas: _SECTIONS.read(text),
+    read=_SECTIONS.read,
     mark=_SECTION[0],
     closing_tag=_SECTION[1],
     other_marks=(*_CALL, _ARGUMENTS),

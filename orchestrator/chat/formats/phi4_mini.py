@@ -17,13 +17,12 @@ from orchestrator.chat.formats.reply import (
     ReplyFormat,
     Schemas,
     as_call,
-    clip,
     decode_value,
     not_a_call,
     problem,
+    read_tagged,
     sort_out,
 )
-from orchestrator.notation.strict_json import JSON_SPACE
 
 _OPEN_CALL, _CLOSE_CALL = "<|tool_call|>", "<|/tool_call|>"
 _FUNCTOOLS = "functools["
@@ -35,28 +34,13 @@ def _read(text: str, _schemas: Schemas) -> Found:
     while mark := _MARKS.search(text, place):
         prose.append(text[place : mark.start()])
         if mark.group() == _OPEN_CALL:
-            found, place = _read_tagged(text, mark.end())
+            found, place = read_tagged(text, mark.end(), _MARKS, _CLOSE_CALL, _calls)
         elif mark.group() == _CLOSE_CALL:
             found, place = [problem("unclosed_tag", "nothing opens the call that is closed")], mark.end()
         else:
             found, place = _read_array(text, mark.end() - 1)
         attempts += found
     return sort_out(attempts, " ".join([*prose, text[place:]]))
-
-
-def _read_tagged(text: str, start: int) -> tuple[list[Attempt], int]:
-    """What stands in the tag that ends at `start`; also the place from which to read on."""
-    decoded = decode_value(text, start, _MARKS)
-    mark = _MARKS.search(text, decoded.end)
-    if mark is None:
-        return [problem("unclosed_tag", f"the reply ends inside the call {clip(text[start:])}")], len(text)
-    if mark.group() != _CLOSE_CALL:
-        return [problem("unclosed_tag", "another call begins before this one is closed")], mark.start()
-    if decoded.fault:
-        return [decoded.fault], mark.end()
-    if trailing := text[decoded.end : mark.start()].strip(JSON_SPACE):
-        return [problem("text_inside_tag", f"after the call stands {clip(trailing)}")], mark.end()
-    return _calls(decoded.value), mark.end()
 
 
 def _read_array(text: str, start: int) -> tuple[list[Attempt], int]:

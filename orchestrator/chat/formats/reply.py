@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from orchestrator.core.records import FunctionCall, JsonObject, Record, ToolCall
-from orchestrator.notation.strict_json import StrictJsonError, first_fault, parse_marked_prefix, skip_space
+from orchestrator.notation.strict_json import JSON_SPACE, StrictJsonError, first_fault, parse_marked_prefix, skip_space
 
 ParseFault = Literal[
     "unclosed_tag",
@@ -165,6 +165,26 @@ def decode_value(text: str, start: int, marks: re.Pattern[str] | None = None) ->
             return Decoded(None, begin, problem(reason, error.fault.detail), is_read=False)
         fault = first_fault(value)
         return Decoded(value, begin + length, problem("not_strict_json", fault.detail) if fault else None)
+
+
+def read_tagged(
+    text: str, start: int, tags: re.Pattern[str], closing: str, attempts: Callable[[Any], list[Attempt]]
+) -> tuple[list[Attempt], int]:
+    """What `attempts` makes of the JSON value in the tag that ends at `start`; also the place from which to read on.
+
+    `tags` finds all tags of the notation, and `closing` ends this one.
+    """
+    decoded = decode_value(text, start, tags)
+    tag = tags.search(text, decoded.end)
+    if tag is None:
+        return [problem("unclosed_tag", f"the reply ends inside the call {clip(text[start:])}")], len(text)
+    if tag.group() != closing:
+        return [problem("unclosed_tag", "another call begins before this one is closed")], tag.start()
+    if decoded.fault:
+        return [decoded.fault], tag.end()
+    if trailing := text[decoded.end : tag.start()].strip(JSON_SPACE):
+        return [problem("text_inside_tag", f"after the call stands {clip(trailing)}")], tag.end()
+    return attempts(decoded.value), tag.end()
 
 
 def as_call(

@@ -28,6 +28,13 @@ PYTHON = (
     r"""{{ '"' }}{{ value | replace('\\', '\\\\') | replace('"', '\\"') | replace('\n', '\\n') }}{{ '"' }}"""
     "{% else %}{{ value | tojson }}{% endif %}" + COMMA + "{% endfor %})"
 )
+VALUE = "{{ value if value is string else value | tojson }}"
+DSML = (
+    f'<｜DSML｜invoke name="{NAME}">\n{{% for key, value in c.function.arguments | items %}}'
+    """<｜DSML｜parameter name="{{ key }}" string="{{ 'true' if value is string else 'false' }}">"""
+    + VALUE
+    + "</｜DSML｜parameter>\n{% endfor %}</｜DSML｜invoke>\n"
+)
 TEMPLATES = {
     "deepseek_v31": f"<｜tool▁calls▁begin｜>{CALLS}<｜tool▁call▁begin｜>{NAME}<｜tool▁sep｜>{GIVEN}"
     f"<｜tool▁call▁end｜>{END}<｜tool▁calls▁end｜>",
@@ -38,6 +45,10 @@ TEMPLATES = {
     "llama4_pythonic": "{# <|header_start|> [f(key=value)] #}"
     f"<|python_start|>[{CALLS}{PYTHON}{COMMA}{END}]<|python_end|>",
     "olmo3": f"<function_calls>\n{CALLS}{PYTHON}\n{END}</function_calls>",
+    "cohere": f'<|START_ACTION|>[{CALLS}{{"tool_call_id": "{{{{ loop.index0 }}}}", "tool_name": "{NAME}", '
+    f'"parameters": {GIVEN}}}{COMMA}{END}]<|END_ACTION|>',
+    "deepseek_v32": f"<｜DSML｜function_calls>\n{CALLS}{DSML}{END}</｜DSML｜function_calls>",
+    "deepseek_v4": f"<｜DSML｜tool_calls>\n{CALLS}{DSML}{END}</｜DSML｜tool_calls>",
     "hermes": f"{CALLS}<tool_call>\n{OBJECT}\n</tool_call>\n{END}",  # as Granite 4 and SmolLM3 write them
     "json": f"{{# [{OBJECT}] #}}[{CALLS}{OBJECT}{COMMA}{END}]",  # as xLAM and Hammer do
 }

@@ -34,6 +34,10 @@ K2_SECTION = "<|tool_calls_section_begin|>%s<|tool_calls_section_end|>"
 K2 = '<|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>{"a": 1}<|tool_call_end|>'
 L4 = "<|python_start|>%s<|python_end|>"
 OLMO = "<function_calls>%s</function_calls>"
+COHERE = "<|START_ACTION|>%s<|END_ACTION|>"
+COMMAND = '{"tool_call_id": "0", "tool_name": "f", "parameters": {"a": 1}}'
+DSML = "<｜DSML｜function_calls>%s</｜DSML｜function_calls>"
+INVOKE = '<｜DSML｜invoke name="f"><｜DSML｜parameter name="a" string="false">1</｜DSML｜parameter></｜DSML｜invoke>'
 
 
 def calls_of(text: str, format: str) -> Calls:
@@ -90,6 +94,13 @@ def reasons_of(text: str, format: str) -> list[FailureReason]:
         ("llama4_pythonic", L4 % "[f(a=1), m.g()]", [ONE, ("m.g", {})]),
         ("olmo3", OLMO % "\nf(a=1)\n\n  Get Weather(city='Oslo', days=[1, null, true])\n", [ONE, OSLO]),
         ("olmo3", f"Sure. {OLMO % 'f(a=1)'} And {OLMO % 'g()'}", [ONE, ("g", {})]),
+        ("cohere", f"<|START_THINKING|>[1]<|END_THINKING|>{COHERE % f'[{COMMAND}]'}<|END_OF_TURN_TOKEN|>", [ONE]),
+        ("cohere", COHERE % f'[\n {COMMAND},\n {{"tool_name": "g", "parameters": {{}}}}\n]', [ONE, ("g", {})]),
+        ("deepseek_v32", f"Sure. {DSML % INVOKE}<｜end▁of▁sentence｜>", [ONE]),
+        ("deepseek_v32", DSML % f"\n{INVOKE}\n{INVOKE}\n".replace("><", ">\n<"), [ONE, ONE]),
+        ("deepseek_v32", DSML % INVOKE.replace("false", "true"), [("f", {"a": "1"})]),
+        ("deepseek_v32", DSML % INVOKE.replace('"false">1', '"true">\n </a> "x"\n'), [("f", {"a": '\n </a> "x"\n'})]),
+        ("deepseek_v4", (DSML % INVOKE).replace("function_calls", "tool_calls"), [ONE]),
         ("mcp", RPC, [ONE]),
         ("mcp", f"[{RPC}, {RPC}]", [ONE, ONE]),
         ("mcp", '{"jsonrpc": "2.0", "id": "x", "method": "tools/call", "params": {"name": "g"}}', [("g", {})]),
@@ -253,6 +264,26 @@ def test_ids_of_calls_are_kept() -> None:
         ("qwen_xml", XML.replace("1", "\ud800"), "not_strict_json"),
         ("seed_oss", XML, "unclosed_tag"),
         ("mimo", "<tool_call>", "unclosed_tag"),
+        ("cohere", COHERE % COMMAND, "not_a_call_object"),
+        ("cohere", COHERE % "[]", "not_a_call_object"),
+        ("cohere", COHERE % f"[{F_JSON}]", "not_a_call_object"),
+        ("cohere", COHERE % f"[{COMMAND}]".replace('"0"', "0"), "not_a_call_object"),
+        ("cohere", COHERE % f"[{COMMAND}", "not_json"),
+        ("cohere", COHERE % f"[{COMMAND}] now", "text_inside_tag"),
+        ("cohere", f"<|START_ACTION|>[{COMMAND}]", "unclosed_tag"),
+        ("cohere", f"[{COMMAND}]<|END_ACTION|>", "unclosed_tag"),
+        ("deepseek_v32", INVOKE, "not_a_call_object"),
+        ("deepseek_v32", DSML % "", "not_a_call_object"),
+        ("deepseek_v32", DSML % INVOKE.replace(' string="false"', ""), "text_inside_tag"),
+        ("deepseek_v32", DSML % INVOKE.replace("false", "False"), "text_inside_tag"),
+        ("deepseek_v32", DSML % INVOKE.replace('"f">', '"f"> now '), "text_inside_tag"),
+        ("deepseek_v32", DSML % INVOKE.replace('"f"', '""'), "not_a_call_object"),
+        ("deepseek_v32", DSML % INVOKE.replace(">1<", ">Oslo<"), "not_json"),
+        ("deepseek_v32", DSML % INVOKE.replace(">1<", ">NaN<"), "not_strict_json"),
+        ("deepseek_v32", DSML % INVOKE.replace("</｜DSML｜invoke>", ""), "unclosed_tag"),
+        ("deepseek_v32", DSML % INVOKE.replace("</｜DSML｜parameter>", ""), "text_inside_tag"),
+        ("deepseek_v32", f"<｜DSML｜function_calls>{INVOKE}", "unclosed_tag"),
+        ("deepseek_v4", f"<｜DSML｜tool_calls>{INVOKE[:-5]}", "unclosed_tag"),
         ("mcp", RPC[:-1], "not_json"),
         ("mcp", RPC.replace("1}", "Infinity}"), "not_strict_json"),
         ("mcp", RPC.replace('"2.0"', "2.0"), "not_a_call_object"),
@@ -351,6 +382,8 @@ def test_prose_beside_calls_is_told() -> None:
     assert parse_reply(f"Sure. {F_JSON} Done.", format="json").prose == "Sure. Done."
     assert parse_reply("[f()] Done.", format="pythonic").prose == "Done."
     assert parse_reply(F_JSON, format="json").prose == ""
+    answer = "<|START_RESPONSE|>It is sunny.<|END_RESPONSE|><|END_OF_TURN_TOKEN|>"
+    assert parse_reply(answer, format="cohere").prose == "It is sunny."
 
 
 @pytest.mark.parametrize(
@@ -365,6 +398,8 @@ def test_prose_beside_calls_is_told() -> None:
         ("json", '["</think>"]', None, '["</think>"]'),
         ("deepseek_v3", f"plan</think>{DS_SECTION % V3}<｜end▁of▁sentence｜>", "plan", DS_SECTION % V3),
         ("deepseek_v31", f"{DS_SECTION % V31}</think>", None, f"{DS_SECTION % V31}</think>"),
+        ("cohere", "<|START_THINKING|>plan<|END_THINKING|>answer<|END_RESPONSE|>", "plan", "answer"),
+        ("cohere", "plan<|END_THINKING|><|START_RESPONSE|>answer", "plan", "<|START_RESPONSE|>answer"),
         ("granite", "<think>plan</think><tool_call>[", "plan", "<tool_call>["),
         ("phi4_mini", 'functools[{"</think>', None, 'functools[{"</think>'),
         ("json", "<think>a</think>b</think>c", "a", "b</think>c"),
@@ -419,6 +454,30 @@ def as_kimi(calls: Calls) -> str:
     )
 
 
+def as_cohere(calls: Calls) -> str:
+    written = [
+        {"tool_call_id": str(n), "tool_name": name, "parameters": given} for n, (name, given) in enumerate(calls)
+    ]
+    return COHERE % json.dumps(written)
+
+
+def as_dsml(calls: Calls) -> str:
+    written = [
+        (name, [(key, str(isinstance(value, str)).lower(), value) for key, value in given.items()])
+        for name, given in calls
+    ]
+    return DSML % "\n".join(
+        f'<｜DSML｜invoke name="{name}">\n'
+        + "".join(
+            f'<｜DSML｜parameter name="{key}" string="{is_text}">{value if is_text == "true" else json.dumps(value)}'
+            "</｜DSML｜parameter>\n"
+            for key, is_text, value in given
+        )
+        + "</｜DSML｜invoke>"
+        for name, given in written
+    )
+
+
 TAGGED = "<tool_call>{}</tool_call>"
 V3_CALL = "<｜tool▁call▁begin｜>function<｜tool▁sep｜>{}\n```json\n{}\n```<｜tool▁call▁end｜>"
 V31_CALL = "<｜tool▁call▁begin｜>{}<｜tool▁sep｜>{}<｜tool▁call▁end｜>"
@@ -447,6 +506,8 @@ RENDERINGS: dict[str, tuple[str, Callable[[Calls], str]]] = {
     "phi4 functools": ("phi4_mini", lambda calls: f"functools[{', '.join(as_objects(calls, 'arguments'))}]"),
     "llama4": ("llama4_pythonic", lambda calls: L4 % as_python(calls)),
     "olmo3": ("olmo3", lambda calls: OLMO % as_python_lines(calls)),
+    "cohere": ("cohere", as_cohere),
+    "dsml": ("deepseek_v32", as_dsml),
     "mcp": ("mcp", lambda calls: f"[{', '.join(as_requests(calls))}]"),
     "mcp one": ("mcp", lambda calls: as_requests(calls[:1])[0]),
     "json": ("json", lambda calls: f"[{','.join(as_objects(calls, 'arguments'))}]"),
@@ -455,13 +516,14 @@ RENDERINGS: dict[str, tuple[str, Callable[[Calls], str]]] = {
 
 
 AS_PYTHON = {"pythonic", "llama4_pythonic", "olmo3"}
-BARE_NAMES = {*AS_PYTHON, "mistral", "deepseek_v3", "deepseek_v31", "kimi_k2"}
+IN_TAGS = {"deepseek_v32"}
+BARE_NAMES = {*AS_PYTHON, *IN_TAGS, "mistral", "deepseek_v3", "deepseek_v31", "kimi_k2"}
 
 
 @pytest.mark.parametrize("rendering", RENDERINGS)
 @given(data=st.data())
 def test_rendered_calls_come_back_as_they_were(rendering: str, data: st.DataObject) -> None:
-    keys = KEYWORDS if RENDERINGS[rendering][0] in AS_PYTHON else st.text()
+    keys = KEYWORDS if RENDERINGS[rendering][0] in AS_PYTHON | IN_TAGS else st.text()
     names = KEYWORDS if RENDERINGS[rendering][0] in BARE_NAMES else st.text(min_size=1)
     drawn = st.tuples(names, st.dictionaries(keys, JSON_VALUES, max_size=3))
     calls = data.draw(st.lists(drawn, min_size=1, max_size=3))
@@ -488,7 +550,7 @@ def structural_places(text: str) -> list[int]:
     return places
 
 
-@pytest.mark.parametrize("rendering", RENDERINGS)
+@pytest.mark.parametrize("rendering", [name for name, (form, _) in RENDERINGS.items() if form not in IN_TAGS])
 @given(data=st.data())
 def test_a_call_without_one_of_its_brackets_is_refused(rendering: str, data: st.DataObject) -> None:
     keys = KEYWORDS if RENDERINGS[rendering][0] in AS_PYTHON else MARKLESS
@@ -526,8 +588,8 @@ def test_an_argument_given_twice_is_refused(rendering: str, value: object) -> No
 
 MARKS = ["<tool_call>", "</tool_call>", "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]", "<|python_tag|>", "<think>", "</think>"]
 MARKS += [tag for form in REPLY_FORMATS.values() for tag in form.tags if tag not in MARKS]
-PIECES = [F_JSON, F_LLAMA, RPC, V3, V31, K2, "[f(a=1)]", "f(", "NaN", "\ud800", *"{}[]\"'\\,;:="]
-PIECES += [XML, "<function=f>", "<parameter=a>", "</function>", "</parameter>"]
+PIECES = [XML, "<function=f>", "<parameter=a>", "</function>", "</parameter>"]
+PIECES += [F_JSON, F_LLAMA, RPC, V3, V31, K2, COMMAND, INVOKE, "[f(a=1)]", "f(", "NaN", "\ud800", *"{}[]\"'\\,;:="]
 TEXTS = st.lists(st.sampled_from([*MARKS, *PIECES, "</s>"]) | st.text(st.characters(), max_size=5), max_size=20)
 
 
@@ -594,6 +656,13 @@ def test_text_without_brackets_and_quotes_is_prose_in_every_format(text: str) ->
         ("qwen_xml", "<parameter=a></parameter>"),
         ("qwen_xml", "<tool_call><function=f>" + "<parameter=a></parameter>" * 20),
         ("qwen_xml", "<tool_call><function=f><parameter=a><tool_call><function=f></parameter>"),
+        ("cohere", "<|START_ACTION|>["),
+        ("cohere", "<|START_RESPONSE|>"),
+        ("deepseek_v32", INVOKE),
+        ("deepseek_v32", DSML % INVOKE),
+        ("deepseek_v32", INVOKE[:-45]),
+        ("deepseek_v32", '<｜DSML｜invoke name="f">'),
+        ("deepseek_v32", "<｜DSML｜function_calls>"),
         ("mcp", '{"jsonrpc":'),
         ("json", '[{"name" '),
         ("json", "{ "),
