@@ -19,7 +19,7 @@ from orchestrator.core.files import read_jsonl
 from orchestrator.core.progress import say, show_table
 from orchestrator.core.records import QuarantinedRow, Record, SampleKind
 from orchestrator.core.text import counted, duration_text
-from orchestrator.data.card import DataCard, TokenCard
+from orchestrator.data.card import DataCard, ReasonCount, TokenCard
 from orchestrator.data.rejection import Reasons
 from orchestrator.run.paths import RunDir, SplitName
 
@@ -78,7 +78,8 @@ class ParityCard(Record):
     `prompts` samples of every kind had their evaluation prompt compared with their training tokens; `calls` gold calls
     were rendered, decoded and parsed, `serving_calls` of them also by vLLM's `serving_parser` (None where it could not
     be asked; `serving_note` says why). `served_prompts` prompts were compared with what vLLM's server code renders
-    (`rendering_note` says why none was). `base_template_differs` of the prompts render differently with the
+    (`rendering_note` says why none was). `refused` are samples of the test part that the template refuses as a whole:
+    what evaluation cannot ask of them is left out. `base_template_differs` of the prompts render differently with the
     base's own chat template: serve with the adapter's `chat_template.jinja`. `template_date` is the date that the
     template shows in all of them, None where it shows none. `problems` holds the first of each code, `num_problems`
     counts all.
@@ -92,6 +93,7 @@ class ParityCard(Record):
     serving_note: str | None = None
     served_prompts: int = 0
     rendering_note: str | None = None
+    refused: ReasonCount | None = None
     base_template_differs: int
     template_date: date | None = None
     num_problems: int
@@ -240,6 +242,11 @@ def show_parity(card: ParityCard) -> None:
         say(
             f"{card.base_template_differs:,} of the prompts differ in the base's own chat template: "
             "serve adapters with the chat_template.jinja beside them."
+        )
+    if card.refused:
+        say(
+            f"{counted(card.refused.count, 'sample')} of the test part cannot be asked about as a whole, "
+            f"such as {card.refused.example}."
         )
     if card.template_date is not None:
         say(

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import NamedTuple
 
@@ -65,7 +66,8 @@ def _held_out_turns(config: RunConfig, folder: RunDir, form: ChatFormat) -> Iter
 
 def _suite_turns(cases: Sequence[Case], form: ChatFormat) -> Iterator[_Turn]:
     for case in cases[:LOOKED_AT]:
-        yield _Turn(len(render_prompt(form.tokenizer, case.messages, case.tools, thinking=form.thinking)), 0)
+        with suppress(InputError):  # what the template refuses is left out of the evaluation
+            yield _Turn(len(render_prompt(form.tokenizer, case.messages, case.tools, thinking=form.thinking)), 0)
 
 
 def _lengths(config: RunConfig, turns: Sequence[_Turn], room: int) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ from datasets import load_from_disk
 from transformers import AutoTokenizer
 
 from evals.check.card import FIXES, ParityCard, ParityProblem, ParityProblemCode
+from evals.check.dropped_parts import dropped_parts
 from orchestrator.chat.formats import REPLY_FORMATS, reply_format_of
 from orchestrator.chat.formats.reply import ServedReply, clip
 from orchestrator.chat.parse import parse_reply
@@ -24,8 +25,8 @@ from orchestrator.chat.template_input import RowLeftOut, plain_tools
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import ConfigError, DataError, EvaluationError
 from orchestrator.core.files import digest_of, parse_line, read_jsonl, write_text_atomic
-from orchestrator.core.records import SAMPLE_KINDS, FunctionCall, FunctionSpec, Message, Sample, ToolCall, ToolSpec
-from orchestrator.data.card import LeftOut
+from orchestrator.core.records import SAMPLE_KINDS, FunctionCall, Message, Sample
+from orchestrator.data.card import LeftOut, ReasonCount
 from orchestrator.data.tokens.store import (
     LedgerRow,
     ledger_path,
@@ -86,14 +87,16 @@ def check_parity(config: RunConfig, run: RunDir, *, with_serving_parser: bool = 
     own = AutoTokenizer.from_pretrained(folder, trust_remote_code=config.model.trust_remote_code)
     base = dated_template(own_template(own), config.model.template_date)
     tokens = tokens_digest(config, run, tokenizer, ("train", "val", "test"))
-    digest = digest_of(tokens, base, config.eval.reply_format, with_serving_parser, package_versions())
+    digest = digest_of(
+        tokens, base, config.eval.reply_format, config.eval.max_unscored_rate, with_serving_parser, package_versions()
+    )
     path = run.root / "data" / "tokens" / "parity.json"
     if path.is_file():
         stored = json.loads(path.read_text(encoding="utf-8"))
         if stored["digest"] == digest:
             return parse_line(json.dumps(stored["card"]), ParityCard, where=str(path))
     form = chat_format(tokenizer, thinking=config.data.thinking)
-    check = _Check(form, replace(form, template=base))
+    check = _Check(form, replace(form, template=base), config.eval.max_unscored_rate)
     if with_serving_parser:
         check.ask_server_to_render(folder, trust_remote_code=config.model.trust_remote_code)
     try:
@@ -112,6 +115,8 @@ class _Check:
 
     form: ChatFormat
     base_form: ChatFormat
+    max_refused: float
+    """Share of the test part that the template may refuse: evaluation leaves out what it cannot ask."""
     reply_format: str | None = None
     no_format: str = ""
     """Why there is no format: data without calls needs none."""
@@ -124,6 +129,7 @@ class _Check:
     num_problems: int = 0
     calls: int = 0
     serving_calls: int = 0
+    refused: list[LeftOut] = field(default_factory=list)
     firsts: dict[ParityProblemCode, str] = field(default_factory=dict)
     """By what a template may drop: the first sample that has it."""
     drawn: dict[str, list[tuple[bytes, ParityRow]]] = field(default_factory=dict)
@@ -139,6 +145,7 @@ class _Check:
                 self._note_parts(row.sample)
                 self._draw(row)
         self._check_template()
+        self._check_refused(run)
         drawn = [row for kind in SAMPLE_KINDS for _, row in self.drawn.get(kind, [])]
         base_differs = sum(self._check_prompts(row) for row in drawn)
         kinds = Counter(row.sample.kind for row in drawn)
@@ -151,6 +158,7 @@ class _Check:
             serving_note=note,
             served_prompts=self.served_prompts,
             rendering_note=self.rendering_note,
+            refused=self._first_refused(),
             base_template_differs=base_differs,
             template_date=written_date(self.form.template),
             num_problems=self.num_problems,
@@ -216,11 +224,24 @@ class _Check:
                 self._add("serving_parser_differs", sample.id, detail)
 
     def _check_fault(self, sample: Sample, fault: LeftOut) -> None:
-        """A test row that cannot be shown: evaluation would fail on it, or its calls could never be given."""
+        """A test row that cannot be shown: evaluation leaves it out, or its calls could never be given."""
         if fault.reason == "template_refuses":
-            self._add("template_refuses", sample.id, fault.detail, fault.fix)
+            self.refused.append(fault)
         elif any(message.tool_calls for message in sample.messages):
             self._add("call_not_parsed", sample.id, fault.detail, fault.fix)
+
+    def _check_refused(self, run: RunDir) -> None:
+        with run.split("test").open(encoding="utf-8") as lines:
+            total = sum(1 for _ in lines)
+        if len(self.refused) > self.max_refused * total:
+            for fault in self.refused:
+                self._add("template_refuses", fault.id, fault.detail, fault.fix)
+
+    def _first_refused(self) -> ReasonCount | None:
+        if not self.refused:
+            return None
+        first = self.refused[0]
+        return ReasonCount(count=len(self.refused), example=f"{first.source}: {first.detail}")
 
     def _note_parts(self, sample: Sample) -> None:
         roles = {message.role for message in sample.messages}
@@ -237,7 +258,7 @@ class _Check:
     def _check_template(self) -> None:
         """Render each part that the data has, made of words that no template writes, and look for the words."""
         for code, sample_id in self.firsts.items():
-            for what in _dropped(self.form, code):
+            for what in dropped_parts(self.form, code):
                 self._add(code, sample_id, f"the chat template does not show {what}")
 
     def _draw(self, row: ParityRow) -> None:
@@ -302,32 +323,6 @@ def _prompt_text(form: ChatFormat, before: Sequence[Message], sample: Sample) ->
         return form.text(form.plain(before), plain_tools(sample.tools), prompt=True)
     except RowLeftOut:
         return None
-
-
-def _dropped(form: ChatFormat, code: ParityProblemCode) -> list[str]:
-    """What of a conversation with this part does not appear in its text. A template that refuses it drops nothing."""
-    ask = Message(role="user", content="What is it like?")
-    call = ToolCall(function=FunctionCall(name="orchard_lantern", arguments={"meadow_key": "harbour_value"}))
-    result = Message(role="tool", name="orchard_lantern", content="glacier_result")
-    called = (ask, Message(role="assistant", tool_calls=(call,)), result)
-    parameters = {"type": "object", "properties": {"meadow_key": {"type": "string"}}}
-    tool = FunctionSpec(name="orchard_lantern", description="copper_description", parameters=parameters)
-    of_tool = {"orchard_lantern": "tools", "copper_description": "descriptions", "meadow_key": "parameters of tools"}
-    of_call = {"orchard_lantern": "tool calls", "meadow_key": "arguments", "harbour_value": "values of arguments"}
-    system = Message(role="system", content="violet_system")
-    probes: dict[str, tuple[tuple[Message, ...], dict[str, str]]] = {
-        "system_dropped": ((system, ask), {"violet_system": "system messages"}),
-        "tools_dropped": ((ask,), of_tool),
-        "tool_calls_dropped": (called, of_call),
-        "tool_results_dropped": (called, {"glacier_result": "tool results"}),
-    }
-    messages, words = probes[code]
-    offered = plain_tools((ToolSpec(function=tool),)) if code == "tools_dropped" else None
-    try:
-        text = form.text(form.plain(messages), offered, prompt=True)
-    except RowLeftOut:
-        return []
-    return [what for word, what in words.items() if word not in text]
 
 
 def _same_calls(found: Sequence[FunctionCall], gold: Sequence[FunctionCall]) -> bool:

@@ -25,7 +25,7 @@ from orchestrator.chat.rendering import render_prompt
 from orchestrator.chat.serve_command import smallest_served_rank
 from orchestrator.config.evaluation import JudgeConfig
 from orchestrator.config.schema import ModelConfig, RunConfig
-from orchestrator.core.errors import AdapterError, DataError, EvaluationError
+from orchestrator.core.errors import AdapterError, DataError, EvaluationError, InputError
 from orchestrator.core.files import dump_jsonl, read_jsonl, write_text_atomic
 from orchestrator.core.progress import bar, say
 from orchestrator.core.records import BASE_ADAPTER_ID, AdapterRecord, Sample
@@ -58,9 +58,9 @@ def evaluate_run(
         base_folder(judge_model(config.eval.judge))  # a missing judge is reported before anything is asked
     tokenizer = base_tokenizer(config.model)
     reply_format = reply_format_of(config.eval.reply_format, tokenizer.chat_template)
-    cases = collect_cases(config, run)
+    cases, prompts = _render(config, tokenizer, collect_cases(config, run))
+    write_text_atomic(run.cases, dump_jsonl(cases))
     say_what_is_blind(cases)
-    prompts = _render(config, tokenizer, cases)
     records, failed = _fitting_adapters(config, run, folder)
     failed += [FailedAdapter.of(name, error) for name, error in left_out.items()]
     _forget_others(run, records, failed)
@@ -96,7 +96,7 @@ def evaluate_run(
 
 
 def collect_cases(config: RunConfig, run: RunDir) -> list[Case]:
-    """The run's held-out cases and those of its suites, written to `evals/cases.jsonl`."""
+    """The run's held-out cases and those of its suites."""
     held_out = read_jsonl(run.split("test"), Sample) if run.split("test").is_file() else ()
     found = cases_from_samples(held_out, turns=config.eval.turns)
     cases = draw_cases(found, max_cases=config.eval.max_cases, seed=config.eval.seed)
@@ -109,7 +109,6 @@ def collect_cases(config: RunConfig, run: RunDir) -> list[Case]:
             fix="Raise data.split.test, give conversations in which the assistant answers, or name an eval suite",
         )
     refuse_repeated_ids(cases)
-    write_text_atomic(run.cases, dump_jsonl(cases))
     return cases
 
 
@@ -118,15 +117,33 @@ def _cases_text(cases: Sequence[Case]) -> str:
     return ", ".join(counted(count, f"{suite.replace('_', '-')} case") for suite, count in counts.items())
 
 
-def _render(config: RunConfig, tokenizer: PreTrainedTokenizerBase, cases: Sequence[Case]) -> list[Prompt]:
-    thinking = config.data.thinking
+def _render(
+    config: RunConfig, tokenizer: PreTrainedTokenizerBase, cases: Sequence[Case]
+) -> tuple[list[Case], list[Prompt]]:
+    """The cases that the base's chat template can show, and the prompt of each.
+
+    Raises:
+        DataError: If it refuses more than `eval.max_unscored_rate` of them.
+    """
+    shown, prompts, refused = list[Case](), list[Prompt](), list[str]()
     with bar("prompts", len(cases)) as advance:
-        prompts = []
         for case in cases:
-            tokens = render_prompt(tokenizer, case.messages, case.tools, thinking=thinking)
-            prompts.append(Prompt(case.id, tokens, case.tools))
+            try:
+                tokens = render_prompt(tokenizer, case.messages, case.tools, thinking=config.data.thinking)
+            except InputError as error:
+                refused.append(f"{case.id}: {error.what}")
+            else:
+                shown.append(case)
+                prompts.append(Prompt(case.id, tokens, case.tools))
             advance(1)
-    return prompts
+    if refused:
+        what = f"{len(refused)} of {counted(len(cases), 'case')} cannot be asked, such as {refused[0]}"
+        if len(refused) > config.eval.max_unscored_rate * len(cases):
+            allowed = f"a share of {config.eval.max_unscored_rate:g}"
+            fix = "Use a base whose chat template takes such conversations, or leave them out"
+            raise DataError(what, where="eval.max_unscored_rate", allowed=allowed, fix=fix)
+        say(f"{what}. They are left out, for the base and for every adapter.")
+    return shown, prompts
 
 
 def _fitting_adapters(

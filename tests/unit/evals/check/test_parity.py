@@ -12,6 +12,7 @@ from evals.check.parity import check_parity, require_parity
 from orchestrator.config.schema import DataConfig, RunConfig
 from orchestrator.core.errors import DataError
 from orchestrator.core.records import FunctionCall, Message, Sample
+from orchestrator.data.card import ReasonCount
 from orchestrator.data.tokens.store import tokenize_run, tokens_folder
 from orchestrator.data.tokens.tokenize import IGNORED
 from orchestrator.models.base import load_tokenizer
@@ -297,6 +298,15 @@ def test_a_test_row_that_the_template_refuses_is_a_problem(config: RunConfig, ru
     assert codes(card) == {"template_refuses": "chat"}
     assert card.problems[0].detail == "the chat template refuses it: no system"
     assert card.problems[0].advice.startswith("Leave system messages out")
+
+
+def test_a_few_test_rows_that_the_template_refuses_are_counted(config: RunConfig, run: RunDir, tmp_path: Path) -> None:
+    refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + OFFERED
+    write_samples(run, "test", [CHAT, *weather_samples(*(f"City{number}" for number in range(19)))])
+    write_samples(run, "train", weather_samples("Rome"))
+    card = check(with_template(config, tmp_path / "other", refusing + CALLED + ASKED), run)
+    assert card.problems == ()
+    assert card.refused == ReasonCount(count=1, example="test: the chat template refuses it: no system")
 
 
 def test_a_call_whose_argument_closes_the_call_is_left_out_of_training_and_survives_in_the_test_part(

@@ -1,0 +1,32 @@
+"""What a chat template leaves out of a conversation, told by words that no template writes."""
+
+from evals.check.card import ParityProblemCode
+from orchestrator.chat.rendering import ChatFormat
+from orchestrator.chat.template_input import RowLeftOut, plain_tools
+from orchestrator.core.records import FunctionCall, FunctionSpec, Message, ToolCall, ToolSpec
+
+
+def dropped_parts(form: ChatFormat, code: ParityProblemCode) -> list[str]:
+    """What of a conversation with this part does not appear in its text. A template that refuses it drops nothing."""
+    ask = Message(role="user", content="What is it like?")
+    call = ToolCall(function=FunctionCall(name="orchard_lantern", arguments={"meadow_key": "harbour_value"}))
+    result = Message(role="tool", name="orchard_lantern", content="glacier_result")
+    called = (ask, Message(role="assistant", tool_calls=(call,)), result)
+    parameters = {"type": "object", "properties": {"meadow_key": {"type": "string"}}}
+    tool = FunctionSpec(name="orchard_lantern", description="copper_description", parameters=parameters)
+    of_tool = {"orchard_lantern": "tools", "copper_description": "descriptions", "meadow_key": "parameters of tools"}
+    of_call = {"orchard_lantern": "tool calls", "meadow_key": "arguments", "harbour_value": "values of arguments"}
+    system = Message(role="system", content="violet_system")
+    probes: dict[str, tuple[tuple[Message, ...], dict[str, str]]] = {
+        "system_dropped": ((system, ask), {"violet_system": "system messages"}),
+        "tools_dropped": ((ask,), of_tool),
+        "tool_calls_dropped": (called, of_call),
+        "tool_results_dropped": (called, {"glacier_result": "tool results"}),
+    }
+    messages, words = probes[code]
+    offered = plain_tools((ToolSpec(function=tool),)) if code == "tools_dropped" else None
+    try:
+        text = form.text(form.plain(messages), offered, prompt=True)
+    except RowLeftOut:
+        return []
+    return [what for word, what in words.items() if word not in text]
