@@ -13,7 +13,8 @@ from orchestrator.data.formats.glaive import CALL_SPEAKER
 from orchestrator.data.formats.glaive import OPEN_CALL as OPEN_GLAIVE_CALL
 from orchestrator.data.formats.hermes import OPEN_CALL, OPEN_TOOLS, offers_tools
 from orchestrator.data.formats.sharegpt import SHAREGPT_CALLS, SHAREGPT_ROLES, is_pair
-from orchestrator.data.formats.turn_lists import has_turns, turns_of
+from orchestrator.data.formats.turn_lists import has_turns, peeked, turns_of
+from orchestrator.data.read.json_files import TURN_LISTS
 from orchestrator.data.read.unread import turns_hint
 from orchestrator.data.rejection import Reason, RowRejected
 from orchestrator.notation.pythonic import opens_like_calls
@@ -21,6 +22,8 @@ from orchestrator.notation.pythonic import opens_like_calls
 TOOLACE_MARKS = ("[func_name1(", "composing functions")
 """What the system texts of ToolACE say about calls; a row without a call is recognised by them alone."""
 
+RUNS = ("contents", "items", "input", "output")
+"""Fields that hold turns or items in the formats of APIs."""
 _MAX_KEYS_COMPARED = 20
 
 
@@ -35,6 +38,9 @@ def detect_format(row: JsonObject) -> Detected:
     """Recognise the format of a row; UNKNOWN_FORMAT, with the row's keys and the nearest format, if it is in none."""
     if row.get("session") is not None or row.get("jsonrpc") is not None:
         return Detected("mcp", f"the row has `{'session' if row.get('session') is not None else 'jsonrpc'}`")
+    # The text of turns is parsed once, for all that look into it; what is no list stays for the reader to refuse.
+    parsed = {key: peeked(row[key]) or row[key] for key in (*TURN_LISTS, *RUNS) if isinstance(row.get(key), str)}
+    row = {**row, **parsed}
     forms = sorted(FORMATS.items(), key=lambda item: item[1].precedence)
     for name, form in forms:
         if form.precedence < 0 and (why := form.recognise(row)) is not None:

@@ -33,6 +33,7 @@ from orchestrator.core.errors import DataError, ModelNotFoundError
 from orchestrator.core.files import read_jsonl
 from orchestrator.core.records import Message, Sample
 from orchestrator.data.card import KindTokens, LeftOut
+from orchestrator.data.formats.canonical import sample_from_row
 from orchestrator.data.tokens.store import (
     LedgerRow,
     histogram,
@@ -127,6 +128,23 @@ def test_a_turn_that_is_not_to_be_learned_is_shown_and_has_no_label(
     assert learned_text(tokenizer, whole) == "Soon.<|im_end|>It is blue.<|im_end|>"
     assert learned_text(tokenizer, row) == "It is blue.<|im_end|>"
     assert (row.num_turns, whole.num_turns) == (1, 2)
+
+
+def test_what_a_row_masks_has_no_label(tokenizer: PreTrainedTokenizerBase) -> None:
+    call = {"function": {"name": "get_weather", "arguments": "{}"}}
+    turns = [
+        {"role": "user", "content": "Rome?"},
+        {"role": "assistant", "tool_calls": [call], "weight": 0},
+        {"role": "tool", "content": "blue"},
+        {"role": "assistant", "content": "It is blue.", "weight": 1},
+        {"role": "user", "content": "Sure?"},
+        {"role": "assistant", "content": "No.", "weight": 0},
+    ]
+    row = {"messages": turns, "tools": [{"name": "get_weather"}]}
+    sample = sample_from_row(row, "messages", source="f:1", keep_reasoning=False).sample
+    tokens = tokenize_sample(tokenizer, sample)
+    assert learned_text(tokenizer, tokens) == "It is blue.<|im_end|>"
+    assert "<tool_call>" in tokenizer.decode(tokens.input_ids)
 
 
 def learned(sample: Sample) -> tuple[Message, ...]:
