@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("orchestrator", "evals", "jobs")
-LAST_NAME = '"bfcl", "instruction"\n]\n'
+LAST_NAME = '    "instruction",\n]\n'
 FORMAT = '''
 """Notes: one `note` of a question and an answer with an arrow between them."""
 
@@ -66,7 +66,7 @@ def test_a_format_is_one_file_and_one_name(tmp_path: Path) -> None:
     table = tree / "orchestrator/config/evaluation.py"
     text = table.read_text(encoding="utf-8")
     assert text.count(LAST_NAME) == 1
-    table.write_text(text.replace(LAST_NAME, '"bfcl", "instruction", "notes"\n]\n'), encoding="utf-8")
+    table.write_text(text.replace(LAST_NAME, '    "instruction",\n    "notes",\n]\n'), encoding="utf-8")
     rows = [{"note": f"Question {number} {number * number}? -> Answer {number}.", "page": 1} for number in range(6)]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     (tmp_path / "c.yaml").write_text("data: {near_duplicate_threshold: null, sources: [{path: a.jsonl}]}")
