@@ -312,7 +312,8 @@ def _read_parts(parts: Sequence[Any], where: str) -> _Content:
         elif kind in RESULT_PARTS:
             results.append(_part_result(part, where))
         else:
-            raise RowRejected(Reason.UNSUPPORTED_CONTENT, f"{where} has the part {short(part)}")
+            detail = f"{where} has the part {short(part)}, which is no text, thought, call or result of a tool"
+            raise RowRejected(Reason.UNSUPPORTED_CONTENT, detail)
     return _Content("".join(texts), "\n".join(thoughts) or None, tuple(calls), tuple(results))
 
 
