@@ -78,15 +78,15 @@ def test_the_gist_is_printed_and_a_gate_that_is_met_exits_0(
     assert table["r"] == ["16", "-"]
     assert table["learning rate"] == ["0.005", "-"]
     validity = next(line for line in lines if line.startswith("Tool-call validity (100)"))
-    assert "0.900 [0.850, 0.950]" in validity
-    assert "0.050 [0.000, 0.100]" in validity
+    assert "0.90 [0.85, 0.95]" in validity
+    assert "0.05 [0.00, 0.10]" in validity
     assert lines[-1] == f"Report: {scored_run.report / 'report.html'}"
     assert (scored_run.report / "report.html").is_file()
 
 
 def test_a_gate_that_is_missed_exits_2(scored_run: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert report_with_gate(tmp_path, 0.95) == GATE_NOT_MET
-    assert f"Gate not met: tool_call_validity of {ADAPTER} is 0.900, wanted " in capsys.readouterr().out
+    assert f"Gate not met: tool_call_validity of {ADAPTER} is 0.90, wanted " in capsys.readouterr().out
 
 
 def test_a_report_is_made_anew_each_time(scored_run: RunDir, tmp_path: Path) -> None:
