@@ -1,6 +1,7 @@
 """Calls of tools with schemas, rendered by the chat templates that TRL ships, to be read back."""
 
 from importlib.util import find_spec
+from keyword import iskeyword
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,26 +43,22 @@ _NUMBERS_AND_CONSTANTS = ("", "3", "-1.5", "true", "null", "{}", '["a"]')
 _MARKS = ('say "hi"', "it's", "a < b </b>", "\n", " x ", "\\n", "Ünï", "{")
 ODD_TEXTS = st.sampled_from([*_NUMBERS_AND_CONSTANTS, *_MARKS])
 TEXTS = ODD_TEXTS | st.text()
-NAMES = st.from_regex(r"[a-z_][a-z0-9_]{0,8}", fullmatch=True)
+NAMES = st.from_regex(r"[a-z_][a-z0-9_]{0,8}", fullmatch=True).filter(lambda name: not iskeyword(name))
 SMALL = st.integers(-(2**31), 2**31)
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
-JSON_LEAVES = st.none() | st.booleans() | SMALL | FLOATS | TEXTS
+LEAVES = st.none() | st.booleans() | SMALL | FLOATS | TEXTS
+"""What stands in the objects and arrays."""
 
 
-def nested(texts: st.SearchStrategy[str] = TEXTS, keys: st.SearchStrategy[str] = NAMES) -> st.SearchStrategy[Any]:
-    """Objects and arrays of JSON values."""
-    leaves = st.none() | st.booleans() | SMALL | FLOATS | texts
-    values = st.recursive(leaves, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(keys, inner, max_size=2))
-    return st.dictionaries(keys, values, max_size=2) | st.lists(values, max_size=2)
-
-
-def typed_values(texts: st.SearchStrategy[str] = TEXTS) -> st.SearchStrategy[tuple[JsonObject, Any]]:
+def typed_values(
+    texts: st.SearchStrategy[str], leaves: st.SearchStrategy[Any]
+) -> st.SearchStrategy[tuple[JsonObject, Any]]:
     """Pairs of a schema and a value that it takes."""
 
     def of(schema: JsonObject, values: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[JsonObject, Any]]:
         return values.map(lambda value: (schema, value))
 
-    containers = nested(texts)
+    inner = st.recursive(leaves, lambda part: st.lists(part, max_size=2) | st.dictionaries(NAMES, part, max_size=2))
     return st.one_of(
         of({"type": "string"}, texts),
         of({}, texts),
@@ -70,20 +67,23 @@ def typed_values(texts: st.SearchStrategy[str] = TEXTS) -> st.SearchStrategy[tup
         of({"type": "boolean"}, st.booleans()),
         of({"enum": [1, 2, 3]}, st.sampled_from([1, 2, 3])),
         of({"anyOf": [{"type": "integer"}, {"type": "boolean"}]}, SMALL | st.booleans()),
-        of({"type": "object"}, containers.filter(lambda value: isinstance(value, dict))),
-        of({"type": "array", "items": {}}, containers.filter(lambda value: isinstance(value, list))),
+        of({"type": "object"}, st.dictionaries(NAMES, inner, max_size=2)),
+        of({"type": "array", "items": {}}, st.lists(inner, max_size=2)),
     )
 
 
 @st.composite
 def gold_calls(
-    draw: st.DrawFn, texts: st.SearchStrategy[str] = TEXTS, names: st.SearchStrategy[str] = NAMES, max_calls: int = 3
+    draw: st.DrawFn,
+    texts: st.SearchStrategy[str] = TEXTS,
+    leaves: st.SearchStrategy[Any] = LEAVES,
+    max_calls: int = 3,
 ) -> Gold:
     """One to `max_calls` calls of tools that have the schemas of what is given to them."""
     tools: list[ToolSpec] = []
     calls: list[tuple[str, JsonObject]] = []
-    for name in draw(st.lists(names, min_size=1, max_size=max_calls, unique=True)):
-        given = draw(st.dictionaries(names, typed_values(texts), max_size=3))
+    for name in draw(st.lists(NAMES, min_size=1, max_size=max_calls, unique=True)):
+        given = draw(st.dictionaries(NAMES, typed_values(texts, leaves), max_size=3))
         tools.append(make_tool(name, **{key: schema for key, (schema, _) in given.items()}))
         calls.append((name, {key: value for key, (_, value) in given.items()}))
     return Gold(tools, calls)

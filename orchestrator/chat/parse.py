@@ -41,6 +41,8 @@ END_OF_TURN = (
     "<｜end▁of▁sentence｜>",  # DeepSeek
     "<seed:eos>",  # Seed-OSS
     *("<|END_RESPONSE|>", "<|END_OF_TURN_TOKEN|>"),  # Cohere
+    *("<turn|>", "<|tool_response>", "<start_function_response>"),  # Gemma 4, FunctionGemma
+    *("<|user|>", "<|observation|>"),  # GLM
 )
 """Tokens that end a turn; an engine may leave the one at which it stopped in the text."""
 

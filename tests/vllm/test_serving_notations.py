@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from builders import make_tool
-from gold_calls import TEXTS, Gold, broken, gold_calls, shipped
+from gold_calls import LEAVES, TEXTS, Gold, broken, gold_calls, shipped
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,7 +26,8 @@ class Notation(NamedTuple):
     """A format as a shipped template writes it.
 
     `before` is what stands before an assistant's turn, `tags` are the marks to break, `texts` those that vLLM and the
-    template give back, and `response_template` the name of TRL's template for transformers' reader.
+    template give back, `leaves` such values in objects and arrays. `response_template` is the name of TRL's template
+    for transformers' reader, and `lost` the keys of `PLAIN` whose values that one reads otherwise.
     """
 
     format: str
@@ -34,14 +35,36 @@ class Notation(NamedTuple):
     before: str
     tags: tuple[str, ...]
     texts: st.SearchStrategy[str] = TEXTS
+    leaves: st.SearchStrategy[Any] = LEAVES
     response_template: str | None = None
+    lost: tuple[str, ...] = ()
     max_calls: int = 3
 
 
 CHATML = "<|im_start|>assistant\n"
 XML_TAGS = ("<tool_call>", "</tool_call>", "</function>", "</parameter>")
+GLM_TAGS = ("<tool_call>", "</tool_call>", "<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>")
 NOTATIONS = {
     "qwen 3.5": Notation("qwen_xml", "qwen3_5_think", CHATML, XML_TAGS, response_template="qwen3_5_template"),
+    "gemma 4": Notation(
+        "gemma4",
+        "gemma4_v5",
+        "<|turn>model\n",
+        ("<|tool_call>", "<tool_call|>", '<|"|>'),
+        leaves=TEXTS,
+        response_template="gemma4_template",
+    ),
+    "glm 4": Notation("glm4", "glm4moe", "<|assistant|>", GLM_TAGS, response_template="glm4moe_template"),
+    "lfm 2": Notation("lfm2", "lfm2_v2", CHATML, ("<|tool_call_start|>", "<|tool_call_end|>")),
+    "lfm 2.5": Notation(
+        "lfm2",
+        "lfm2_2_5",
+        CHATML,
+        ("<|tool_call_start|>", "<|tool_call_end|>"),
+        texts=st.text("abc ,=()[]", max_size=6),
+        response_template="lfm2_2_5_template",
+        lost=("flag", "array"),
+    ),
     "qwen 3.8": Notation("qwen_xml", "qwen3_8", CHATML, XML_TAGS, response_template="qwen3_5_template"),
 }
 
@@ -70,7 +93,7 @@ def written(notation: str, gold: Gold) -> str:
 
 def draw_gold(notation: str, data: st.DataObject) -> Gold:
     row = NOTATIONS[notation]
-    return data.draw(gold_calls(row.texts, max_calls=row.max_calls))
+    return data.draw(gold_calls(row.texts, row.leaves, row.max_calls))
 
 
 @pytest.mark.parametrize("notation", NOTATIONS)
@@ -80,9 +103,8 @@ def test_vllm_reads_the_calls_that_a_template_writes(notation: str, data: st.Dat
     gold = draw_gold(notation, data)
     text = written(notation, gold)
     strict = parse_reply(text, format=NOTATIONS[notation].format, tools=gold.tools)
-    assert json.dumps([(call.function.name, call.function.arguments) for call in strict.calls]) == json.dumps(
-        gold.calls
-    )
+    calls = [(call.function.name, call.function.arguments) for call in strict.calls]
+    assert json.dumps(calls, sort_keys=True) == json.dumps(gold.calls, sort_keys=True)
     served = reader(notation)(text, gold.tools)
     assert served.error is None
     assert not serving_differs(strict, served), served
@@ -126,6 +148,46 @@ def test_where_vllm_types_a_text_otherwise_it_differs(
     assert serving_differs(found, reply)
 
 
+G = "<tool_call>g</tool_call>"
+FUNCTIONGEMMA = "<start_function_call>call:f{%s}<end_function_call>"
+LFM = "<|tool_call_start|>[f(a=%s)]<|tool_call_end|>"
+
+
+@pytest.mark.parametrize(
+    ("format", "text", "strict", "served"),
+    [
+        ("gemma4", "<|tool_call>call:f{a:3}<tool_call|>", [{"a": 3}], [{"a": "3"}]),
+        ("gemma4", "<|tool_call>call:f{a:celsius}<tool_call|>", [], [{"a": "celsius"}]),
+        ("gemma4", '<|tool_call>call:f{a:<|"|>x<|"|>', [], [{"a": "x"}]),
+        ("functiongemma", FUNCTIONGEMMA % "a:<escape>x<escape>,b:3", [{"a": "x", "b": 3}], [{"a": "x"}]),
+        ("functiongemma", FUNCTIONGEMMA % "a:<escape>3<escape>", [{"a": "3"}], [{"a": 3}]),
+        ("glm4", G, [{}], []),
+        ("glm4", "<tool_call>f", [], [{}]),
+        ("lfm2", LFM % 1 + LFM % 2, [{"a": 1}, {"a": 2}], [{"a": 1}]),
+        ("lfm2", LFM % "07", [], [{"a": 7}]),
+        ("lfm2", "<|tool_call_start|>[f(a=1)]", [], [{"a": 1}]),
+    ],
+)
+def test_where_vllm_reads_a_notation_otherwise_it_differs(
+    format: str, text: str, strict: list[Any], served: list[Any]
+) -> None:
+    tools = [make_tool("f", b={"type": "integer"})]
+    made = load_tokenizer(tiny_base_folder(), trust_remote_code=False)
+    made.add_special_tokens({"additional_special_tokens": [*REPLY_FORMATS[format].tags]})
+    found = parse_reply(text, format=format, tools=tools)
+    reply = serving_reader(str(REPLY_FORMATS[format].vllm_parser), made)(text, tools)
+    assert [call.function.arguments for call in found.calls] == strict
+    assert [json.loads(arguments) for _, arguments in reply.calls] == served
+    assert serving_differs(found, reply)
+
+
+def test_texts_of_functiongemma_are_read_by_both() -> None:
+    text = f"Sure.{FUNCTIONGEMMA % 'a:<escape>x, {y}<escape>'}{FUNCTIONGEMMA % ''}"
+    served = serving_reader("functiongemma", tokenizer("gemma 4"))(text, [])
+    assert served.calls == (("f", '{"a": "x, {y}"}'), ("f", "{}"))
+    assert not serving_differs(parse_reply(text, format="functiongemma"), served)
+
+
 PLAIN: dict[str, tuple[JsonObject, Any]] = {
     "text": ({"type": "string"}, "a < b"),
     "digits": ({"type": "string"}, "3"),
@@ -143,7 +205,8 @@ def test_transformers_reads_the_calls_that_a_template_writes(notation: str) -> N
 
     row = NOTATIONS[notation]
     tools = [make_tool("f", **{key: schema for key, (schema, _) in PLAIN.items()}), make_tool("g")]
-    calls: list[tuple[str, JsonObject]] = [("f", {key: value for key, (_, value) in PLAIN.items()}), ("g", {})]
+    values = {key: value for key, (_, value) in PLAIN.items() if key not in row.lost}
+    calls: list[tuple[str, JsonObject]] = [("f", values), ("g", {})]
     gold = Gold(tools, calls[: row.max_calls])
     text = written(notation, gold)
     made = tokenizer(notation)

@@ -5,10 +5,14 @@ from orchestrator.chat.formats.deepseek_v3 import DEEPSEEK_V3
 from orchestrator.chat.formats.deepseek_v4 import DEEPSEEK_V4
 from orchestrator.chat.formats.deepseek_v31 import DEEPSEEK_V31
 from orchestrator.chat.formats.deepseek_v32 import DEEPSEEK_V32
+from orchestrator.chat.formats.functiongemma import FUNCTIONGEMMA
+from orchestrator.chat.formats.gemma4 import GEMMA4
+from orchestrator.chat.formats.glm4 import GLM4
 from orchestrator.chat.formats.granite import GRANITE
 from orchestrator.chat.formats.hermes import HERMES
 from orchestrator.chat.formats.json import JSON
 from orchestrator.chat.formats.kimi_k2 import KIMI_K2
+from orchestrator.chat.formats.lfm2 import LFM2
 from orchestrator.chat.formats.llama4_pythonic import LLAMA4_PYTHONIC
 from orchestrator.chat.formats.llama_json import LLAMA_JSON
 from orchestrator.chat.formats.mcp import MCP
@@ -39,6 +43,10 @@ _ROWS = (
     SEED_OSS,
     MIMO,
     COHERE,
+    GEMMA4,
+    FUNCTIONGEMMA,
+    GLM4,
+    LFM2,
     MCP,
     JSON,
 )

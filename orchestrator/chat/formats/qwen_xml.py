@@ -24,8 +24,9 @@ from orchestrator.chat.formats.reply import (
     ReplyFormat,
     Schemas,
     clip,
+    end_of_broken,
     problem,
-    sort_out,
+    read_calls,
 )
 from orchestrator.chat.formats.typed import typed_call
 
@@ -51,46 +52,28 @@ def xml_reader(opening: str, value: Callable[[str], str] = _between_line_breaks)
     ending = re.compile(f"{_CLOSE_FUNCTION}{_SPACE}{closing}")
 
     def read(text: str, schemas: Schemas) -> Found:
-        attempts: list[Attempt] = []
-        prose: list[str] = []
-        place = 0
-        while begin := beginning.search(text, place):
-            prose.append(text[place : begin.start()])
-            attempt, place = read_attempt(text, begin, schemas)
-            attempts.append(attempt)
-        prose.append(text[place:])
-        return sort_out(attempts, "".join(prose))
+        return read_calls(text, beginning, lambda begin: read_attempt(text, begin, schemas))
 
     def read_attempt(text: str, begin: re.Match[str], schemas: Schemas) -> tuple[Attempt, int]:
-        """What begins at a tag; also the place from which to read on."""
+        start = begin.end()
         if begin.group() == _OPEN_FUNCTION:
-            following = beginning.search(text, begin.end())
-            stop = after(text, _CLOSE_FUNCTION, begin.end(), following.start() if following else len(text))
+            stop, _ = end_of_broken(text, start, beginning, _CLOSE_FUNCTION)
             return problem("unclosed_tag", f"a function stands outside {opening}: {clip(text[begin.start() :])}"), stop
-        function = _FUNCTION.match(text, begin.end())
+        function = _FUNCTION.match(text, start)
         if function and (end := ending.match(text, function.end())):
             texts = [(key, value(written)) for key, written in _PARAMETERS.findall(function[2])]
             return typed_call(function[1], texts, schemas), end.end()
-        another = text.find(opening, begin.end())
-        stop = after(text, closing, begin.end(), another if another >= 0 else len(text))
-        if not text.startswith(closing, stop - len(closing)):
-            return problem("unclosed_tag", f"the call is not closed: {clip(text[begin.end() :])}"), stop
+        stop, is_closed = end_of_broken(text, start, re.compile(opening), closing)
+        if not is_closed:
+            return problem("unclosed_tag", f"the call is not closed: {clip(text[start:])}"), stop
         if function is None:
-            return problem(
-                "not_a_call_object", f"in {opening} stands no function: {clip(text[begin.end() : stop])}"
-            ), stop
+            return problem("not_a_call_object", f"the call has no function: {clip(text[start:stop])}"), stop
         rest = text[function.end() : stop]
         if rest.startswith("<parameter="):
             return problem("unclosed_tag", f"a parameter is not closed: {clip(rest)}"), stop
         return problem("text_inside_tag", f"between the tags of the call stands {clip(rest)}"), stop
 
     return read
-
-
-def after(text: str, tag: str, start: int, stop: int) -> int:
-    """The place after the first such tag between two places; the later place if there is none."""
-    found = text.find(tag, start, stop)
-    return stop if found < 0 else found + len(tag)
 
 
 def shows_parameters(chat_template: str) -> bool:

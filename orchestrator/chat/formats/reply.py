@@ -112,7 +112,7 @@ class ReplyFormat:
 
 UNREAD_MARKS = (
     *("<tool_call", "<functioncall>", "<function_call", "<function=", "<TOOLCALL>", "<|tool_call"),
-    *("<invoke name=", "<start_function_call>", "\u273fFUNCTION\u273f", "to=functions."),
+    *("<invoke name=", "\u273fFUNCTION\u273f", "to=functions."),
 )
 """Marks of calls in replies and data sets that no format here reads."""
 _MARK_IN_TEMPLATE = re.compile(
@@ -215,6 +215,30 @@ def sort_out(attempts: Iterable[Attempt], prose: str = "") -> Found:
     every = list(attempts)
     calls = tuple(attempt for attempt in every if isinstance(attempt, ToolCall))
     return Found(calls, tuple(attempt for attempt in every if isinstance(attempt, ParseProblem)), prose)
+
+
+def read_calls(text: str, beginning: re.Pattern[str], read: Callable[[re.Match[str]], tuple[Attempt, int]]) -> Found:
+    """What is found in a reply in which each `beginning` outside of a call is an attempt.
+
+    `read` gets the beginning, and gives the attempt and the place from which to read on.
+    """
+    attempts: list[Attempt] = []
+    prose: list[str] = []
+    place = 0
+    while begin := beginning.search(text, place):
+        prose.append(text[place : begin.start()])
+        attempt, place = read(begin)
+        attempts.append(attempt)
+    prose.append(text[place:])
+    return sort_out(attempts, "".join(prose))
+
+
+def end_of_broken(text: str, start: int, beginning: re.Pattern[str], closing: str) -> tuple[int, bool]:
+    """Where a malformed call ends whose tag ends at `start`, and whether it is closed before another call begins."""
+    another = beginning.search(text, start)
+    stop = another.start() if another else len(text)
+    found = text.find(closing, start, stop)
+    return (stop, False) if found < 0 else (found + len(closing), True)
 
 
 def text_beside(before: str, after: str) -> ParseProblem:

@@ -21,6 +21,7 @@ Calls = list[tuple[str, dict[str, Any]]]
 ONE = ("f", {"a": 1})
 OSLO = ("Get Weather", {"city": "Oslo", "days": [1, None, True]})
 XML = "<tool_call>\n<function=f>\n<parameter=a>\n1\n</parameter>\n</function>\n</tool_call>"
+GLM = "<tool_call>f\n<arg_key>a</arg_key>\n<arg_value>1</arg_value>\n</tool_call>"
 RPC = '{"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": {"name": "f", "arguments": {"a": 1}}}'
 
 
@@ -110,6 +111,17 @@ def reasons_of(text: str, format: str) -> list[FailureReason]:
         ("qwen_xml", XML.replace("1", "<tool_call> </tool_call>"), [("f", {"a": "<tool_call> </tool_call>"})]),
         ("qwen_xml", f"<think>{XML}</think>{XML}", [("f", {"a": "1"})]),
         ("seed_oss", XML.replace("tool_call>", "seed:tool_call>") + "<seed:eos>", [("f", {"a": "1"})]),
+        (
+            "gemma4",
+            "Sure.<|tool_call>call:f{a:1}<tool_call|><|tool_call>call:m.g{}<tool_call|><turn|>",
+            [ONE, ("m.g", {})],
+        ),
+        ("functiongemma", "<start_function_call>call:f{a:1}<end_function_call><start_function_response>", [ONE]),
+        ("glm4", f"{GLM}\n{GLM}<|observation|>", [("f", {"a": "1"})] * 2),
+        ("glm4", GLM.replace("\n", ""), [("f", {"a": "1"})]),
+        ("glm4", "<tool_call>f\n</tool_call>", [("f", {})]),
+        ("lfm2", "Sure.<|tool_call_start|>[f(a=1), m.g()]<|tool_call_end|> Done.", [ONE, ("m.g", {})]),
+        ("lfm2", "<|tool_call_start|>[Get Weather(city='Oslo', days=[1, null, true])]<|tool_call_end|>", [OSLO]),
         ("mimo", XML, [("f", {"a": "\n1\n"})]),
         ("json", '{"name": "f", "arguments": {"a": 1}}', [ONE]),
         ("json", '<think>[1]</think>\n{"tool": "f", "arguments": {"a": 1}}', [ONE]),
@@ -263,6 +275,26 @@ def test_ids_of_calls_are_kept() -> None:
         ("qwen_xml", "<function=f>", "unclosed_tag"),
         ("qwen_xml", XML.replace("1", "\ud800"), "not_strict_json"),
         ("seed_oss", XML, "unclosed_tag"),
+        ("gemma4", "<|tool_call>call:f{a:1}", "unclosed_tag"),
+        ("gemma4", "<|tool_call>f{a:1}<tool_call|>", "not_a_call_object"),
+        ("gemma4", "<|tool_call>call:f{a:1} now<tool_call|>", "text_inside_tag"),
+        ("functiongemma", "<start_function_call>call:f{a:<escape>}<end_function_call>", "not_json"),
+        ("glm4", GLM[:-1], "unclosed_tag"),
+        ("glm4", GLM.replace("</arg_value>", ""), "text_inside_tag"),
+        ("glm4", GLM.replace("</arg_key>\n", "</arg_key>x"), "text_inside_tag"),
+        ("glm4", GLM.replace("1", "<arg_value>1"), "text_inside_tag"),
+        ("glm4", GLM.replace("f\n", "f g\n"), "text_inside_tag"),
+        ("glm4", GLM.replace("f\n", "\n"), "not_a_call_object"),
+        ("glm4", f"<tool_call>{F_JSON}</tool_call>", "not_a_call_object"),
+        ("glm4", GLM.replace("1", "\ud800"), "not_strict_json"),
+        ("glm4", GLM.replace("</tool", "<arg_key>a</arg_key><arg_value>2</arg_value></tool"), "not_a_call_object"),
+        ("lfm2", "<|tool_call_start|>[f(a=1)]", "unclosed_tag"),
+        ("lfm2", "[f(a=1)]<|tool_call_end|>", "unclosed_tag"),
+        ("lfm2", "<|tool_call_start|>[f(a=1]<|tool_call_end|>", "not_pythonic"),
+        ("lfm2", "<|tool_call_start|>f(a=1)<|tool_call_end|>", "not_pythonic"),
+        ("lfm2", "<|tool_call_start|>[f(1)]<|tool_call_end|>", "not_pythonic"),
+        ("lfm2", "<|tool_call_start|>[f(a='\ud800')]<|tool_call_end|>", "not_pythonic"),
+        ("lfm2", "<|tool_call_start|>[]<|tool_call_end|>", "not_a_call_object"),
         ("mimo", "<tool_call>", "unclosed_tag"),
         ("cohere", COHERE % COMMAND, "not_a_call_object"),
         ("cohere", COHERE % "[]", "not_a_call_object"),
@@ -326,6 +358,9 @@ def test_a_malformed_attempt_is_one_problem_and_no_call(format: str, text: str, 
         ("mistral", f"[TOOL_CALLS] [{F_JSON}, 5]", ["f"], ["not_a_call_object"]),
         ("mistral", '[TOOL_CALLS]f{[TOOL_CALLS]g{}[TOOL_CALLS]h{"', ["g"], ["not_json", "not_json"]),
         ("qwen_xml", f"<tool_call>\n{XML}", ["f"], ["unclosed_tag"]),
+        ("gemma4", "<|tool_call>call:f{a:1<|tool_call>call:g{}<tool_call|>", ["g"], ["unclosed_tag"]),
+        ("glm4", f"<tool_call>f<arg_key>{GLM}<tool_call>", ["f"], ["unclosed_tag"] * 2),
+        ("lfm2", "<|tool_call_start|>[f(<|tool_call_start|>[g()]<|tool_call_end|>", ["g"], ["unclosed_tag"]),
         ("qwen_xml", f"<tool_call>{XML}{XML}", ["f", "f"], ["unclosed_tag"]),
         ("qwen_xml", f"<tool_call><function=f><parameter=a>{XML}<function=", ["f"], ["unclosed_tag"] * 2),
         ("mcp", f"[{RPC}, {{}}]", ["f"], ["not_a_call_object"]),
@@ -590,6 +625,19 @@ MARKS = ["<tool_call>", "</tool_call>", "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]", "
 MARKS += [tag for form in REPLY_FORMATS.values() for tag in form.tags if tag not in MARKS]
 PIECES = [XML, "<function=f>", "<parameter=a>", "</function>", "</parameter>"]
 PIECES += [F_JSON, F_LLAMA, RPC, V3, V31, K2, COMMAND, INVOKE, "[f(a=1)]", "f(", "NaN", "\ud800", *"{}[]\"'\\,;:="]
+PIECES = [F_JSON, F_LLAMA, RPC, V3, V31, K2, "[f(a=1)]", "f(", "NaN", "\ud800", *"{}[]\"'\\,;:="]
+PIECES += [
+    GLM,
+    "<arg_key>",
+    "</arg_value>",
+    "call:f{",
+    '<|"|>',
+    XML,
+    "<function=f>",
+    "<parameter=a>",
+    "</function>",
+    "</parameter>",
+]
 TEXTS = st.lists(st.sampled_from([*MARKS, *PIECES, "</s>"]) | st.text(st.characters(), max_size=5), max_size=20)
 
 
@@ -651,6 +699,17 @@ def test_text_without_brackets_and_quotes_is_prose_in_every_format(text: str) ->
         ("olmo3", "<function_calls>f("),
         ("olmo3", OLMO % "f(a=1)\n"),
         ("qwen_xml", "<tool_call>"),
+        ("qwen_xml", "<function="),
+        ("gemma4", "<|tool_call>call:f{a:[{b:"),
+        ("gemma4", '<|tool_call>call:f{a:<|"|>'),
+        ("gemma4", '<|"|>,a:'),
+        ("gemma4", "<|tool_call>call:f" + "{a:" * 60),
+        ("functiongemma", "<start_function_call>call:f{a:<escape>x<escape>,"),
+        ("glm4", "<tool_call>f<arg_key>a</arg_key><arg_value>"),
+        ("glm4", "<arg_key>a</arg_key><arg_value></arg_value>"),
+        ("glm4", "<tool_call>f<arg_key>a</arg_key><arg_value><tool_call>f</arg_value>"),
+        ("lfm2", "<|tool_call_start|>[f(a='"),
+        ("lfm2", "<|tool_call_end|>"),
         ("qwen_xml", "<tool_call><function=f><parameter=a>"),
         ("qwen_xml", "<function=f><parameter=a>"),
         ("qwen_xml", "<parameter=a></parameter>"),
