@@ -21,6 +21,7 @@ from orchestrator.core.records import (
     ToolSpec,
 )
 from orchestrator.data.formats.canonical import FORMATS, hashes_of, ignored_fields, sample_from_row
+from orchestrator.data.formats.common import call_mark
 
 ASK: JsonObject = {"role": "user", "content": "Weather in Rome?"}
 REPLY: JsonObject = {"role": "assistant", "content": "Sunny."}
@@ -218,7 +219,7 @@ spoken = st.builds(Message, role=st.sampled_from(["system", "user"]), content=te
 asked = st.builds(
     Message,
     role=st.just("assistant"),
-    content=texts,
+    content=texts.filter(lambda text: call_mark(text) is None),
     reasoning_content=st.none() | st.just("Hm."),
     tool_calls=st.lists(calls, min_size=1, max_size=3).map(tuple),
 )
