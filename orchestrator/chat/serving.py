@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.chat.call_ids import with_call_ids
+from orchestrator.chat.call_ids import CallIds, with_call_ids
 from orchestrator.chat.formats import CONFIG_KEY
 from orchestrator.chat.formats.reply import ServedReply, without_lone_surrogates
 from orchestrator.chat.rendering import ChatFormat
@@ -99,11 +99,12 @@ def serving_renderer(
     if settings.hf_config.model_type == _HARMONY:
         raise EvaluationError("vllm serve renders this family without its chat template", where=str(base))
 
+    ids: CallIds = "nine" if form.wants.call_ids == "nine" else "any"
     tokenizer, template = form.tokenizer, served_template(form.template, thinking=form.thinking)
 
     def render(messages: Sequence[Message], tools: Sequence[ToolSpec]) -> str:
         try:
-            request = ChatCompletionRequest.model_validate(_request(messages, tools))
+            request = ChatCompletionRequest.model_validate(_request(messages, tools, ids))
             offered = None if request.tools is None else [tool.model_dump() for tool in request.tools]
             taken = {"given_format": form.wants.content or "auto", "tokenizer": tokenizer, "model_config": settings}
             content = resolve_chat_template_content_format(template, offered, **taken)
@@ -121,9 +122,9 @@ _HARMONY = "gpt_oss"
 """The type of models that vLLM renders by a library of their own."""
 
 
-def _request(messages: Sequence[Message], tools: Sequence[ToolSpec]) -> JsonObject:
+def _request(messages: Sequence[Message], tools: Sequence[ToolSpec], ids: CallIds) -> JsonObject:
     """A conversation as a client sends it: what it was given before, and the tools as the data describes them."""
-    sent = [message.model_dump(mode="json", exclude={"learned"}) for message in with_call_ids(messages, "any")]
+    sent = [message.model_dump(mode="json", exclude={"learned"}) for message in with_call_ids(messages, ids)]
     for message in sent:
         if "tool_calls" in message and not message["content"]:
             message["content"] = None  # as the server gave it

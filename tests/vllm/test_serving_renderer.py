@@ -142,6 +142,17 @@ def test_calls_printed_as_json_have_one_order_of_keys(tmp_path: Path, printed: s
     assert (card.problems, card.served_prompts) == ((), 9)
 
 
+@pytest.mark.parametrize("id", [None, "c1", "aB3dE6gH9"])
+def test_ids_of_nine_letters_and_digits_are_sent_where_the_template_wants_them(id: str | None) -> None:
+    wrong = "m.tool_calls[0].id is not defined or m.tool_calls[0].id | length != 9"
+    rule = f"{{% for m in messages %}}{{% if m.tool_calls and ({wrong}) %}}{{{{ raise_exception('9') }}}}{{% endif %}}"
+    form = form_of(rule + "{% endfor %}" + QWEN)
+    call = make_call(city="Rome").model_copy(update={"id": id})
+    result = Message(role="tool", content="sun", name="get_weather", tool_call_id=id)
+    talk = (user("x"), assistant("", call), result)
+    assert of_server(form, talk, TOOLS) == of_training(form, talk, TOOLS) is not None
+
+
 def test_a_base_that_vllm_does_not_know_leaves_a_note(tmp_path: Path) -> None:
     form = form_of(QWEN)
     (tmp_path / "config.json").write_text('{"model_type": "nonsense"}', encoding="utf-8")
