@@ -205,14 +205,14 @@ def show_tokens(cards: Mapping[SplitName, TokenCard]) -> None:
     """Lengths as a histogram, and what carries the loss."""
     for part, card in cards.items():
         learned = f"{card.learned_tokens:,} ({card.learned_tokens / max(card.tokens, 1):.1%})"
-        most = max((samples for _, samples in card.histogram), default=1) or 1
+        most = max((count for _, count in card.histogram), default=1) or 1
         rows = [
-            [f"up to {up_to:,}", f"{samples:,}", "#" * -(-samples * BAR_CHARS // most)]
-            for up_to, samples in card.histogram
+            [f"up to {up_to:,}", f"{count:,}", "#" * -(-count * BAR_CHARS // most)] for up_to, count in card.histogram
         ]
-        show_table(f"Tokens a sample, {part}", ["tokens", "samples", ""], rows)
+        show_table(f"Tokens a row, {part}", ["tokens", "rows", ""], rows)
+        made = f"{counted(card.samples, 'sample')} in {counted(card.rows, 'row')}"
         say(
-            f"{part}: {card.tokens:,} tokens, of which {learned} carry the loss ({card.mask}); "
+            f"{part}: {made} of {card.tokens:,} tokens, of which {learned} carry the loss; "
             f"longest {card.longest:,}; {len(card.left_out):,} left out, {card.shortened:,} shortened."
         )
         for reason, count in Counter(row.reason for row in card.left_out).most_common():

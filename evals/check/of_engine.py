@@ -58,8 +58,8 @@ def engine_findings(config: RunConfig, folder: RunDir, suites: Sequence[Case]) -
 
 def _held_out_turns(config: RunConfig, folder: RunDir, form: ChatFormat) -> Iterator[_Turn]:
     samples = islice(read_jsonl(folder.split("test"), Sample), LOOKED_AT)
-    for _, row, _ in tokenize_samples(form, samples, max_length=None, screen=False):
-        spans = () if isinstance(row, LeftOut) else row.spans
+    for _, tokens, _ in tokenize_samples(form, samples, max_length=None, screen=False):
+        spans = [] if isinstance(tokens, LeftOut) else [span for row in tokens.rows for span in row.spans]
         for span in spans if config.eval.turns == "all" else spans[-1:]:
             yield _Turn(span.start, span.end - span.start)
 

@@ -41,23 +41,11 @@ def repeat_findings(data: DataCard) -> Iterator[Finding]:
     yield warning(what, where=where, fix=fix if reason == "near_duplicate" else "Look for a source given twice")
 
 
-def _rewritten_turns(data: DataCard, train: TokenCard) -> Iterator[Finding]:
-    """Whether turns are learned nowhere: rows that end with them were set aside, and the template rewrites them."""
-    beginnings = data.repeats.get("beginning")
-    if beginnings and train.unlearned_turns:
-        what = (
-            f"{counted(train.unlearned_turns, 'earlier turn')} of train are not learned, as the chat template rewrites "
-            f"them, and the {counted(beginnings.count, 'row')} which may end with them are set aside as beginnings"
-        )
-        yield warning(what, where="model.base", fix="Use a base whose chat template shows earlier turns unchanged")
-
-
 def training_findings(config: RunConfig, data: DataCard, tokens: Mapping[SplitName, TokenCard]) -> Iterator[Finding]:
     """Everything that concerns training."""
     yield from _samples(config, data, tokens["train"])
     yield from _lengths(tokens)
-    yield from _rewritten_turns(data, tokens["train"])
-    yield from _steps(config, tokens["train"].samples)
+    yield from _steps(config, tokens["train"].rows)
     yield from _rates(config)
 
 

@@ -18,7 +18,8 @@ from evals.check.dropped_parts import dropped_parts
 from orchestrator.chat.formats import REPLY_FORMATS, reply_format_of
 from orchestrator.chat.formats.reply import ServedReply, clip
 from orchestrator.chat.parse import parse_reply
-from orchestrator.chat.rendering import ChatFormat, Span, chat_format, render_prompt
+from orchestrator.chat.rendering import ChatFormat, chat_format, render_prompt
+from orchestrator.chat.segments import Span
 from orchestrator.chat.serving import ServingReader, ServingRenderer, serving_reader, serving_renderer
 from orchestrator.chat.template import dated_template, own_template, written_date
 from orchestrator.chat.template_input import RowLeftOut, plain_tools
@@ -48,7 +49,7 @@ ROWS_AT_ONCE = 512
 
 
 class ParityRow(NamedTuple):
-    """A sample and its tokens. `spans` are its learned turns; `fault` says why it has none."""
+    """One row of a sample. `spans` are its learned turns; `fault` says why it has none."""
 
     sample: Sample
     ids: list[int]
@@ -349,19 +350,22 @@ def _parity_rows(run: RunDir, form: ChatFormat) -> Iterator[ParityRow]:
         DataError: If the stored tokens are not those of the split files.
     """
     yield from chain(_stored_rows(run, "train"), _stored_rows(run, "val"))
-    for sample, row, _ in tokenize_samples(form, read_jsonl(run.split("test"), Sample), max_length=None, screen=False):
-        if isinstance(row, LeftOut):
-            yield ParityRow(sample, [], (), row)
+    tested = read_jsonl(run.split("test"), Sample)
+    for sample, tokens, _ in tokenize_samples(form, tested, max_length=None, screen=False):
+        if isinstance(tokens, LeftOut):
+            yield ParityRow(sample, [], (), tokens)
         else:
-            yield ParityRow(sample, row.input_ids, row.spans)
+            yield from (ParityRow(sample, row.input_ids, row.spans) for row in tokens.rows)
 
 
 def _stored_rows(run: RunDir, part: SplitName) -> Iterator[ParityRow]:
     ledger = read_jsonl(ledger_path(run, part), LedgerRow)
     samples = read_jsonl(run.split(part), Sample)
+    sample: Sample | None = None
     for ids, labels in _arrays(run, part):
         entry = next(ledger, None)
-        sample = next((sample for sample in samples if entry and sample.id == entry.id), None)
+        if entry is not None and (sample is None or sample.id != entry.id):
+            sample = next((sample for sample in samples if sample.id == entry.id), None)
         learned = _runs(labels)
         if entry is None or sample is None or len(learned) != len(entry.turns):
             what = "the stored tokens are not those of the split files"

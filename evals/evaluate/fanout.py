@@ -21,7 +21,7 @@ from evals.judge.second_opinion import JUDGED_KINDS, judge_model, judge_prompts,
 from evals.records import Case, FailedAdapter, Generation, Scores
 from evals.stats.agreement import agreement
 from orchestrator.chat.formats import reply_format_of
-from orchestrator.chat.rendering import render_prompt
+from orchestrator.chat.rendering import render_prompt, template_stop_ids
 from orchestrator.chat.serve_command import smallest_served_rank
 from orchestrator.config.evaluation import JudgeConfig
 from orchestrator.config.schema import ModelConfig, RunConfig
@@ -75,6 +75,7 @@ def evaluate_run(
         max_new_tokens=config.eval.max_new_tokens,
         temperature=config.eval.temperature,
         reply_format=reply_format,
+        stop_token_ids=template_stop_ids(tokenizer),
     )
     served = adapters_for_engine({id_: (run.adapter(id_), record.sha256) for id_, record in records.items()})
     adapters = counted(len(served), "adapter")

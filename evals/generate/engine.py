@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import Field
+
 from evals.generate.canary import CANARY_LOGPROBS, CANARY_TOKENS, Trace, prove_applied
 from evals.records import AppliedAs, CanaryProof, Generation
 from orchestrator.chat.formats import REPLY_FORMATS
@@ -39,6 +41,7 @@ class EngineSettings(Record):
 
     `dtype` `auto` is decided where the engine is. `max_lora_rank` is None without adapters. `reply_format` is how calls
     are written, None where none are expected. `choices`, if any, are the only texts that a reply may be.
+    `stop_token_ids` end a reply beside the tokens at which vLLM stops by itself.
     """
 
     base: ModelConfig
@@ -52,6 +55,7 @@ class EngineSettings(Record):
     seed: int
     reply_format: str | None = None
     choices: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = Field(default=(), exclude_if=lambda value: not value)
 
     @property
     def serving_parser(self) -> str | None:
@@ -282,7 +286,7 @@ class Engine:
             temperature=settings.temperature,
             max_tokens=min(settings.max_new_tokens, self._room(prompt)),
             seed=settings.seed,
-            stop_token_ids=[self._tokenizer.eos_token_id],
+            stop_token_ids=[self._tokenizer.eos_token_id, *settings.stop_token_ids],
             skip_special_tokens=False,  # some models mark tool calls with special tokens
             structured_outputs=StructuredOutputsParams(choice=list(settings.choices)) if settings.choices else None,
         )
@@ -302,7 +306,8 @@ class Engine:
         latency_s = output.metrics.last_token_ts - output.metrics.scheduled_ts
         if not math.isfinite(latency_s) or latency_s < 0:
             raise EvaluationError(f"the engine reports a latency of {latency_s} s", where=prompt.case_id)
-        text = reply.text.removesuffix(self._tokenizer.eos_token)
+        ends = [self._tokenizer.eos_token, *map(self._tokenizer.decode, self._settings.stop_token_ids)]
+        text = reply.text.removesuffix(next(filter(reply.text.endswith, ends), ""))
         return Generation(
             case_id=prompt.case_id,
             text=text,

@@ -14,6 +14,8 @@ SERVED_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 TEMPLATE = "chat_template.jinja"
 """The file beside an adapter with the chat template that renders what it was trained on."""
+GENERATION = "generation_config.json"
+"""The file beside an adapter whose template ends replies at a token that the base's own configuration lacks."""
 
 _ON_GPU = ("vllm", "serve")
 # The package of the CPU build has another name, which `vllm serve` does not find.
@@ -83,6 +85,7 @@ def serve_command(
         note = f"vLLM has no parser for calls written as {scored.reply_format}: clients get them as text."
     if scored.dtype is not None and (scored.on_cpu or scored.dtype != "float32"):
         words += ["--dtype", scored.dtype]  # on a GPU vLLM serves adapters in half precision only
-    words += ["--generation-config", "vllm", "--override-generation-config.temperature", f"{scored.temperature:g}"]
+    ends = str(folder) if (folder / GENERATION).is_file() else "vllm"
+    words += ["--generation-config", ends, "--override-generation-config.temperature", f"{scored.temperature:g}"]
     words += ["--max-model-len", "auto", *(_CPU_SIZES if scored.on_cpu else ())]
     return ServeCommand(adapter_id=adapter_id, command=shlex.join(words), note=note)

@@ -139,7 +139,6 @@ LeftOutReason = Literal[
     "control_token_in_text",
     "text_not_shown",
     "prompt_differs",
-    "no_end_of_turn",
     "template_refuses",
 ]
 """Why a good sample cannot be trained on under a base's chat template.
@@ -148,8 +147,7 @@ LeftOutReason = Literal[
 `nothing_to_learn`: the assistant says nothing that carries loss.
 `control_token_in_text`: a text holds a token that the template or a parser would read as structure.
 `text_not_shown`: the template leaves out words of the assistant, such as those beside its calls.
-`prompt_differs`: the row does not begin with the tokens that evaluation would send for its last turn.
-`no_end_of_turn`: the last turn holds no token at which vLLM stops.
+`prompt_differs`: the template shows what stands before the last turn otherwise than the prompt for that turn.
 `template_refuses`: the chat template raised an error, such as roles that must alternate.
 """
 

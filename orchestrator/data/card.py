@@ -150,13 +150,15 @@ class KindTokens(Record):
 class TokenCard(Record):
     """Token counts of one part of the split. Produced by `tokenize_run`; `learned_tokens` carry the loss.
 
+    `rows` is what is trained on: a sample is one row, or several where the template shows earlier turns otherwise once
+    the conversation goes on, or the tokenizer joins a reply with the prompt before it.
     `shortened` samples end at an earlier turn of the assistant so that they fit. `unlearned_turns` are earlier turns of
-    the assistant in trained samples that carry no loss, because the template renders them differently once the
-    conversation goes on. `histogram` holds (up_to, samples) in two bins a doubling; each begins after the last.
-    `mask` says whether the template marks where an assistant's turn ends, or that was found by rendering prefixes.
+    the assistant in trained samples that carry no loss, because the template shows nothing of them. `histogram` holds
+    (up_to, rows) in two bins a doubling; each begins after the last.
     """
 
     samples: int
+    rows: int
     tokens: int
     learned_tokens: int
     longest: int
@@ -165,4 +167,3 @@ class TokenCard(Record):
     by_kind: dict[SampleKind, KindTokens]
     histogram: tuple[tuple[int, int], ...]
     left_out: tuple[LeftOut, ...]
-    mask: Literal["marked template", "derived"]

@@ -24,8 +24,9 @@ from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import load_file
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from orchestrator.chat.rendering import reply_stop_ids, template_stop_ids
 from orchestrator.chat.template import written_date
 from orchestrator.chat.template_input import template_wants
 from orchestrator.config.schema import LoraConfig
@@ -120,7 +121,7 @@ def keep_adapter(
     partial.chmod(0o755)
     shutil.copyfile(source / WEIGHTS, partial / WEIGHTS)
     write_text_atomic(partial / SETTINGS, json.dumps(settings, indent=2, sort_keys=True) + "\n")
-    tokenizer.save_pretrained(partial)
+    save_tokenizer(tokenizer, partial)
     sha256 = digest_of(partial / WEIGHTS, partial / SETTINGS)
     trained = _num_parameters(partial / WEIGHTS)
     record = AdapterRecord(
@@ -150,6 +151,17 @@ def names_to_adapt(model: PreTrainedModel, target_modules: str) -> list[str]:
     names = [name for name, module in model.named_modules() if isinstance(module, LoraLayer)]
     adapted.unload()
     return names
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Save a tokenizer beside an adapter.
+
+    Where its template ends replies with a token at which vLLM does not stop by itself, a generation config says so.
+    """
+    tokenizer.save_pretrained(folder)
+    if template_stop_ids(tokenizer):
+        stops = sorted(reply_stop_ids(tokenizer, thinking=False))
+        GenerationConfig(eos_token_id=stops).save_pretrained(folder)
 
 
 def template_facts(tokenizer: PreTrainedTokenizerBase) -> JsonObject:

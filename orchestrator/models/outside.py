@@ -24,7 +24,15 @@ from orchestrator.core.errors import AdapterError, AdapterNotFoundError
 from orchestrator.core.files import digest_of, write_text_atomic
 from orchestrator.core.progress import say
 from orchestrator.core.records import BASE_ADAPTER_ID, AdapterRecord, JsonObject
-from orchestrator.models.adapters import RECORD, SETTINGS, WEIGHTS, put_in_place, refuse_unsupported, template_facts
+from orchestrator.models.adapters import (
+    RECORD,
+    SETTINGS,
+    WEIGHTS,
+    put_in_place,
+    refuse_unsupported,
+    save_tokenizer,
+    template_facts,
+)
 from orchestrator.models.base import base_tokenizer
 from orchestrator.run.folder import brought_in
 from orchestrator.run.paths import RunDir
@@ -100,7 +108,7 @@ def _copy(name: str, source: str, folder: Path, run: RunDir, base: str, tokenize
     try:
         shutil.copyfile(folder / SETTINGS, partial / SETTINGS)
         _copy_weights(folder, partial)
-        tokenizer.save_pretrained(partial)
+        save_tokenizer(tokenizer, partial)
         made = _record(name, source, settings, digest_of(partial / WEIGHTS, partial / SETTINGS))
         record = made.model_copy(update=template_facts(tokenizer))
         write_text_atomic(partial / RECORD, record.model_dump_json(indent=2) + "\n")

@@ -58,7 +58,7 @@ def prepare_plan(config: RunConfig, run: RunDir) -> TrainPlan:
     with doing("tokenising"):
         cards = tokenize_run(config, run)
     _say_what_is_left_out(cards)
-    return plan_training(config, run, shape, num_samples=cards["train"].samples, start=start)
+    return plan_training(config, run, shape, num_samples=cards["train"].rows, start=start)
 
 
 def _say_what_is_left_out(cards: dict[SplitName, TokenCard]) -> None:
@@ -72,7 +72,7 @@ def _say_what_is_left_out(cards: dict[SplitName, TokenCard]) -> None:
         if card.shortened:
             say(f"{card.shortened} of {card.samples} samples of {part} end at an earlier turn so that they fit.")
         if card.unlearned_turns:
-            say(f"{card.unlearned_turns} earlier turns of {part} are not learned: the chat template rewrites them.")
+            say(f"{card.unlearned_turns} earlier turns of {part} are not learned: the chat template cannot show them.")
 
 
 class _Trainer(TorchTrainer):  # type: ignore[misc] # Ray's decorators leave it without a type

@@ -96,6 +96,19 @@ def ask(engine: Engine, prompts: list[Prompt], adapter: Adapter | None) -> tuple
     return messages[0], [found[prompt.case_id] for prompt in prompts]
 
 
+def test_a_reply_ends_at_the_tokens_that_it_is_told(
+    engine: Engine, prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = load_tokenizer(tiny_base_folder(), trust_remote_code=False)
+    whole = ask(engine, prompts[:1], None)[1][0]
+    stop = tokenizer.encode(whole.text)[3]
+    monkeypatch.setattr(engine, "_settings", settings(prompts, stop_token_ids=(stop,)))
+    cut = ask(engine, prompts[:1], None)[1][0]
+    assert (cut.finish_reason, cut.output_tokens) == ("stop", tokenizer.encode(whole.text).index(stop) + 1)
+    assert whole.text == cut.text + tokenizer.decode(stop) + whole.text[len(cut.text + tokenizer.decode(stop)) :]
+    assert not cut.text.endswith(tokenizer.decode(stop))
+
+
 def said_by_transformers(prompts: list[Prompt], adapter: Adapter | None) -> dict[str, list[int]]:
     """Greedy token ids by transformers and PEFT, one prompt at a time."""
     model = AutoModelForCausalLM.from_pretrained(tiny_base_folder(), dtype=torch.float32)

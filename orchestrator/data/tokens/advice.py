@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 from itertools import combinations
 
-from orchestrator.chat.rendering import ChatFormat, render_row
+from orchestrator.chat.rendering import ChatFormat
+from orchestrator.chat.segments import render_turns
 from orchestrator.chat.template_input import RowLeftOut
 from orchestrator.core.records import LeftOutReason, Message, Sample
 
@@ -13,7 +14,6 @@ ADVICE: dict[LeftOutReason, str] = {
     "control_token_in_text": "Take the base's marks out of the texts of the data",
     "text_not_shown": "Use a base whose chat template shows text beside calls, such as Qwen3, or take that text out",
     "prompt_differs": "Use a base whose chat template shows earlier turns in a row as in the prompt, such as Qwen3",
-    "no_end_of_turn": "Use a base whose chat template ends every turn of the assistant with a token, such as Qwen3",
     "template_refuses": "Use a base whose chat template takes such conversations, such as Qwen3",
 }
 """By reason; a sample of which more is known has its own."""
@@ -37,7 +37,7 @@ def advice_on(form: ChatFormat, sample: Sample, problem: RowLeftOut) -> str:
 
 def _takes(form: ChatFormat, sample: Sample) -> bool:
     try:
-        render_row(form, sample.messages, sample.tools)
+        render_turns(form, sample.messages, sample.tools)
     except RowLeftOut as problem:
         return problem.reason != "template_refuses"
     return True

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Literal, NamedTuple, TextIO
+from typing import NamedTuple, TextIO
 
 import numpy as np
 import pyarrow as pa
@@ -26,13 +26,13 @@ from orchestrator.core.files import digest_of, dump_line, open_atomic, parse_lin
 from orchestrator.core.parallel import map_chunks
 from orchestrator.core.records import JsonObject, Record, Sample, SampleKind
 from orchestrator.data.card import KindTokens, LeftOut, TokenCard
-from orchestrator.data.tokens.tokenize import Tokenized, tokenize_samples
+from orchestrator.data.tokens.tokenize import Tokenized, TokenRow, tokenize_samples
 from orchestrator.models.base import base_tokenizer
 from orchestrator.run.paths import RunDir, SplitName
 
 ROWS_PER_CHUNK = 1000
 """Rows a process tokenises at a time; it takes seconds to load the tokenizer, so few rows go to no other process."""
-LAYOUT = 2
+LAYOUT = 3
 """The version of what is written: tokens of another layout are made again."""
 NUM_BINS, FIRST_BIN = 12, 32
 """At most so many bins of a histogram; the first never ends below this length."""
@@ -40,7 +40,10 @@ _SCHEMA = pa.schema({"input_ids": pa.list_(pa.int32()), "labels": pa.list_(pa.in
 
 
 class LedgerRow(Record):
-    """One tokenised sample, in the order of the stored rows. `turns` are the places of the learned messages."""
+    """One stored row, in their order; those of one sample follow each other.
+
+    `turns` are the places of the messages that are learned in it.
+    """
 
     id: str
     kind: SampleKind
@@ -54,26 +57,32 @@ class Tally:
     """Running totals of a part while its rows are written."""
 
     left_out: list[LeftOut] = field(default_factory=list)
+    samples: int = 0
     lengths: Counter[int] = field(default_factory=Counter)
     learned: int = 0
     shortened: int = 0
     unlearned_turns: int = 0
     by_kind: dict[SampleKind, KindTokens] = field(default_factory=dict)
 
-    def add(self, entry: LedgerRow, *, unlearned_turns: int, is_shortened: bool) -> None:
-        """Count one row that is trained on."""
-        self.lengths[entry.tokens] += 1
-        self.learned += entry.learned_tokens
-        self.shortened += is_shortened
-        self.unlearned_turns += unlearned_turns
-        before = self.by_kind.get(entry.kind, KindTokens(samples=0, tokens=0, learned_tokens=0))
-        tokens, learned = before.tokens + entry.tokens, before.learned_tokens + entry.learned_tokens
-        self.by_kind[entry.kind] = KindTokens(samples=before.samples + 1, tokens=tokens, learned_tokens=learned)
+    def add(self, stored: "_StoredSample") -> None:
+        """Count one sample that is trained on."""
+        entries = [row.entry for row in stored.rows]
+        self.samples += 1
+        self.lengths.update(entry.tokens for entry in entries)
+        self.shortened += stored.is_shortened
+        self.unlearned_turns += stored.unlearned_turns
+        tokens, learned = (sum(entry.tokens for entry in entries), sum(entry.learned_tokens for entry in entries))
+        self.learned += learned
+        before = self.by_kind.get(entries[0].kind, KindTokens(samples=0, tokens=0, learned_tokens=0))
+        self.by_kind[entries[0].kind] = KindTokens(
+            samples=before.samples + 1, tokens=before.tokens + tokens, learned_tokens=before.learned_tokens + learned
+        )
 
-    def card(self, mask: Literal["marked template", "derived"]) -> TokenCard:
+    def card(self) -> TokenCard:
         """The card of a part with at least one row."""
         return TokenCard(
-            samples=self.lengths.total(),
+            samples=self.samples,
+            rows=self.lengths.total(),
             tokens=sum(length * count for length, count in self.lengths.items()),
             learned_tokens=self.learned,
             longest=max(self.lengths),
@@ -82,7 +91,6 @@ class Tally:
             by_kind=dict(sorted(self.by_kind.items())),
             histogram=histogram(self.lengths),
             left_out=tuple(self.left_out),
-            mask=mask,
         )
 
 
@@ -120,7 +128,7 @@ def tokenize_run(config: RunConfig, run: RunDir) -> dict[SplitName, TokenCard]:
     prove_template(form)
     shorten = config.data.overlong == "shorten"
     settings = _Settings(config.model, digest, form.thinking, config.data.max_length, shorten)
-    cards = {part: _tokenize_part(run, part, settings, is_marked=form.is_marked) for part in parts}
+    cards = {part: _tokenize_part(run, part, settings) for part in parts}
     content: JsonObject = {"digest": digest}
     content.update((part, card.model_dump(mode="json")) for part, card in cards.items())
     write_text_atomic(card_path, json.dumps(content, indent=2) + "\n")
@@ -198,11 +206,17 @@ class _StoredRow(NamedTuple):
     entry: LedgerRow
     ids: np.ndarray
     labels: np.ndarray
+
+
+class _StoredSample(NamedTuple):
+    """The rows of a sample that is trained on."""
+
+    rows: tuple[_StoredRow, ...]
     unlearned_turns: int
     is_shortened: bool
 
 
-def _tokenize_part(run: RunDir, part: SplitName, settings: _Settings, *, is_marked: bool) -> TokenCard:
+def _tokenize_part(run: RunDir, part: SplitName, settings: _Settings) -> TokenCard:
     chunks = map_chunks(partial(_tokenize_lines, settings=settings), _lines(run.split(part)), chunk_size=ROWS_PER_CHUNK)
     folder, tally = tokens_folder(run, part), Tally()
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -215,7 +229,7 @@ def _tokenize_part(run: RunDir, part: SplitName, settings: _Settings, *, is_mark
         Dataset.from_file(f"{work}/rows.arrow").save_to_disk(f"{work}/saved")
         shutil.rmtree(folder, ignore_errors=True)  # replaced and never changed: other runs may share its files
         Path(work, "saved").rename(folder)
-    return tally.card("marked template" if is_marked else "derived")
+    return tally.card()
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
@@ -224,7 +238,7 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
         yield from ((f"{path}:{number}", text) for number, text in enumerate(file, start=1))
 
 
-def _tokenize_lines(lines: list[tuple[str, str]], settings: _Settings) -> list[_StoredRow | LeftOut]:
+def _tokenize_lines(lines: list[tuple[str, str]], settings: _Settings) -> list[_StoredSample | LeftOut]:
     samples = (parse_line(text, Sample, where=where) for where, text in lines)
     rows = tokenize_samples(_form(settings), samples, max_length=settings.max_length, shorten=settings.shorten)
     return [_stored(tokenized) for tokenized in rows]
@@ -235,10 +249,15 @@ def _form(settings: _Settings) -> ChatFormat:
     return chat_format(base_tokenizer(settings.model), thinking=settings.thinking)
 
 
-def _stored(tokenized: Tokenized) -> _StoredRow | LeftOut:
-    sample, row = tokenized.sample, tokenized.row
-    if isinstance(row, LeftOut):
-        return row
+def _stored(tokenized: Tokenized) -> _StoredSample | LeftOut:
+    sample, tokens = tokenized.sample, tokenized.tokens
+    if isinstance(tokens, LeftOut):
+        return tokens
+    rows = tuple(_stored_row(sample, row) for row in tokens.rows)
+    return _StoredSample(rows, tokens.unlearned, tokenized.is_shortened)
+
+
+def _stored_row(sample: Sample, row: TokenRow) -> _StoredRow:
     entry = LedgerRow(
         id=sample.id,
         kind=sample.kind,
@@ -247,17 +266,18 @@ def _stored(tokenized: Tokenized) -> _StoredRow | LeftOut:
         turns=tuple(span.place for span in row.spans),
     )
     ids, labels = (np.array(values, dtype=np.int32) for values in (row.input_ids, row.labels))
-    return _StoredRow(entry, ids, labels, row.num_turns - len(row.spans), tokenized.is_shortened)
+    return _StoredRow(entry, ids, labels)
 
 
-def _write_rows(path: Path, chunks: Iterator[list[_StoredRow | LeftOut]], ledger: TextIO, tally: Tally) -> None:
+def _write_rows(path: Path, chunks: Iterator[list[_StoredSample | LeftOut]], ledger: TextIO, tally: Tally) -> None:
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, _SCHEMA) as writer:
         for chunk in chunks:
-            rows = [row for row in chunk if isinstance(row, _StoredRow)]
-            tally.left_out += [row for row in chunk if isinstance(row, LeftOut)]
-            for row in rows:
-                ledger.write(dump_line(row.entry) + "\n")
-                tally.add(row.entry, unlearned_turns=row.unlearned_turns, is_shortened=row.is_shortened)
+            samples = [each for each in chunk if isinstance(each, _StoredSample)]
+            tally.left_out += [each for each in chunk if isinstance(each, LeftOut)]
+            for sample in samples:
+                tally.add(sample)
+            rows = [row for sample in samples for row in sample.rows]
+            ledger.writelines(dump_line(row.entry) + "\n" for row in rows)
             writer.write_batch(_record_batch(rows))
 
 

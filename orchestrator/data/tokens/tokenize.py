@@ -5,21 +5,14 @@ the empty think block that some templates put before every reply, is not.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from orchestrator.chat.rendering import (
-    ChatFormat,
-    RenderedRow,
-    Span,
-    learned_spans,
-    refuse_control_tokens,
-    refuse_dropped_text,
-    render_row,
-)
+from orchestrator.chat.rendering import ChatFormat, refuse_control_tokens
+from orchestrator.chat.segments import RenderedTurns, Row, Span, refuse_dropped_text, render_turns, rows_of, texts_of
 from orchestrator.chat.template_input import RowLeftOut, plain_tools
 from orchestrator.core.records import Sample, SampleKind
 from orchestrator.data.card import LeftOut
@@ -34,19 +27,25 @@ MANY_TURNS = 32
 
 
 class TokenRow(NamedTuple):
-    """One sample in tokens; both lists have the same length. `spans` are the learned turns, of `num_turns`."""
+    """One row in tokens; both lists have the same length. `spans` are the learned turns."""
 
     input_ids: list[int]
     labels: list[int]
     spans: tuple[Span, ...]
-    num_turns: int
+
+
+class TokenRows(NamedTuple):
+    """The rows of one sample, at least one; `unlearned` turns of the assistant are learned in none of them."""
+
+    rows: tuple[TokenRow, ...]
+    unlearned: int
 
 
 class Tokenized(NamedTuple):
     """A sample, which `is_shortened` if it had to be, and its tokens or why it has none."""
 
     sample: Sample
-    row: TokenRow | LeftOut
+    tokens: TokenRows | LeftOut
     is_shortened: bool = False
 
 
@@ -55,8 +54,9 @@ def tokenize_samples(
 ) -> Iterator[Tokenized]:
     """Tokenise samples in order, some at a time.
 
-    A sample of more than `max_length` tokens is left out, or with `shorten` ends after the last assistant turn that
-    fits; its kind is then what that turn does. With `screen`, samples whose texts hold control tokens are left out.
+    A sample with a row of more than `max_length` tokens is left out, or with `shorten` ends after the last assistant
+    turn that fits; its kind is then what that turn does. With `screen`, samples whose texts hold control tokens are
+    left out.
     """
     limit = _Limit(max_length, shorten)
     source = iter(samples)
@@ -65,10 +65,11 @@ def tokenize_samples(
         waiting: _Batch | None = None
         for batch in batches:
             rendered = [_render(form, sample, limit, screen=screen) for sample in batch]
-            texts = [row.text for row in rendered if isinstance(row, RenderedRow)]
+            shown = (each.turns for each in rendered if isinstance(each, RenderedTurns))
+            texts = list(dict.fromkeys(text for turns in shown for text in texts_of(form, turns)))
             if waiting:
                 yield from _encoded(form, waiting, limit)
-            waiting = _Batch(batch, rendered, encoder.submit(form.encode_batch, texts))
+            waiting = _Batch(batch, rendered, encoder.submit(_encode_all, form, texts))
         if waiting:
             yield from _encoded(form, waiting, limit)
 
@@ -79,16 +80,24 @@ class _Limit(NamedTuple):
     max_length: int | None
     shorten: bool
 
+    def fits(self, length: int) -> bool:
+        """Whether a row may be so long."""
+        return self.max_length is None or length <= self.max_length
+
 
 class _Batch(NamedTuple):
-    """Samples, the state of each, and the pending encodings of those that were rendered."""
+    """Samples, the state of each, and the pending token ids of the texts of those that were rendered."""
 
     samples: list[Sample]
-    rendered: list[RenderedRow | Tokenized]
-    encodings: Future[list[Any]]
+    rendered: list[RenderedTurns | Tokenized]
+    ids: Future[dict[str, list[int]]]
 
 
-def _render(form: ChatFormat, sample: Sample, limit: _Limit, *, screen: bool) -> RenderedRow | Tokenized:
+def _encode_all(form: ChatFormat, texts: list[str]) -> dict[str, list[int]]:
+    return {text: encoding.ids for text, encoding in zip(texts, form.encode_batch(texts), strict=True)}
+
+
+def _render(form: ChatFormat, sample: Sample, limit: _Limit, *, screen: bool) -> RenderedTurns | Tokenized:
     num_turns = sum(message.role == "assistant" for message in sample.messages)
     try:
         if screen:
@@ -96,12 +105,12 @@ def _render(form: ChatFormat, sample: Sample, limit: _Limit, *, screen: bool) ->
         if limit.max_length is not None and num_turns > MANY_TURNS:
             # Each turn is rendered with all turns before it: too slow for a conversation that is too long anyway.
             length = _length(form, sample, len(sample.messages))
-            if length > limit.max_length:
+            if not limit.fits(length):
                 return _too_long(form, sample, length, limit)
-        row = render_row(form, sample.messages, sample.tools)
+        shown = render_turns(form, sample.messages, sample.tools)
         if screen:
-            refuse_dropped_text(form, row, sample.messages)
-        return row
+            refuse_dropped_text(form, shown.turns, sample.messages)
+        return shown
     except RowLeftOut as problem:
         return _left_out(form, sample, problem, None)
 
@@ -134,19 +143,24 @@ def _known_advice(_form: ChatFormat) -> dict[str, str]:
 
 
 def _encoded(form: ChatFormat, batch: _Batch, limit: _Limit) -> Iterator[Tokenized]:
-    encodings = iter(batch.encodings.result())
-    for sample, row in zip(batch.samples, batch.rendered, strict=True):
-        yield row if isinstance(row, Tokenized) else _fitted(form, sample, row, next(encodings), limit)
+    known = batch.ids.result()
+
+    def encode(text: str) -> list[int]:
+        ids = known.get(text)
+        return form.encode(text) if ids is None else ids
+
+    for sample, shown in zip(batch.samples, batch.rendered, strict=True):
+        yield shown if isinstance(shown, Tokenized) else _fitted(form, sample, shown, encode, limit)
 
 
-def _fitted(form: ChatFormat, sample: Sample, row: RenderedRow, encoding: Any, limit: _Limit) -> Tokenized:
-    length = len(encoding.ids)
-    try:
-        if limit.max_length is not None and length > limit.max_length:
-            return _too_long(form, sample, length, limit)
-        return Tokenized(sample, _token_row(form, row, encoding))
-    except RowLeftOut as problem:
-        return _left_out(form, sample, problem, length)
+def _fitted(
+    form: ChatFormat, sample: Sample, shown: RenderedTurns, encode: Callable[[str], list[int]], limit: _Limit
+) -> Tokenized:
+    rows = rows_of(form, shown.turns, encode)
+    longest = max(len(row.ids) for row in rows)
+    if not limit.fits(longest):
+        return _too_long(form, sample, longest, limit)
+    return Tokenized(sample, _token_rows(rows, shown.unlearned))
 
 
 def _too_long(form: ChatFormat, sample: Sample, length: int, limit: _Limit) -> Tokenized:
@@ -155,34 +169,37 @@ def _too_long(form: ChatFormat, sample: Sample, length: int, limit: _Limit) -> T
     detail = f"has {length} tokens, more than data.max_length {max_length}"
     if limit.shorten:
         detail += "; not even its first reply fits"
-        if shortened := _shortened(form, sample, max_length):
+        if shortened := _shortened(form, sample, limit):
             return shortened
     return _left_out(form, sample, RowLeftOut("too_long", detail), length)
 
 
-def _shortened(form: ChatFormat, sample: Sample, max_length: int) -> Tokenized | None:
+def _shortened(form: ChatFormat, sample: Sample, limit: _Limit) -> Tokenized | None:
     """Rendered again, because a template may end a conversation differently from how it goes on."""
     places = [place for place, message in enumerate(sample.messages) if message.role == "assistant" and message.learned]
-    num_fitting = bisect_right(places, max_length, key=lambda place: _length(form, sample, place + 1))
-    for place in reversed(places[:num_fitting]):
+    num_fitting = bisect_right(places, limit.max_length or 0, key=lambda place: _length(form, sample, place + 1))
+    for place in reversed(places[: num_fitting + 1]):
         reply = sample.messages[place]
         kind: SampleKind = "tool_call" if reply.tool_calls else "answer"
         update = {"messages": sample.messages[: place + 1], "kind": kind, "kind_inferred": False}
         shorter = sample.model_copy(update=update)
         try:
-            row = render_row(form, shorter.messages, shorter.tools)
-            refuse_dropped_text(form, row, shorter.messages)
-            tokens = _token_row(form, row, form.encode_batch([row.text])[0])
+            shown = render_turns(form, shorter.messages, shorter.tools)
+            refuse_dropped_text(form, shown.turns, shorter.messages)
         except RowLeftOut:
             continue
-        return Tokenized(shorter, tokens, is_shortened=True)
+        rows = rows_of(form, shown.turns, form.encode)
+        if all(limit.fits(len(row.ids)) for row in rows):
+            return Tokenized(shorter, _token_rows(rows, shown.unlearned), is_shortened=True)
     return None
 
 
-def _token_row(form: ChatFormat, row: RenderedRow, encoding: Any) -> TokenRow:
-    ids: list[int] = encoding.ids
-    labels = [IGNORED] * len(ids)
-    spans = learned_spans(form, row, encoding)
-    for span in spans:
-        labels[span.start : span.end] = ids[span.start : span.end]
-    return TokenRow(ids, labels, tuple(spans), row.num_turns)
+def _token_rows(rows: Iterable[Row], unlearned: int) -> TokenRows:
+    return TokenRows(tuple(map(_token_row, rows)), unlearned)
+
+
+def _token_row(row: Row) -> TokenRow:
+    labels = [IGNORED] * len(row.ids)
+    for span in row.spans:
+        labels[span.start : span.end] = row.ids[span.start : span.end]
+    return TokenRow(row.ids, labels, row.spans)

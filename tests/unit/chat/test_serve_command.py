@@ -59,3 +59,10 @@ def test_a_template_that_takes_texts_and_parts_is_served_as_it_was_trained() -> 
     command = serve_command("trial-3", FOLDER, 8, ON_GPU, content_format="string").command
     assert "--chat-template-content-format string" in command
     assert "content-format" not in serve_command("trial-3", FOLDER, 8, ON_GPU).command
+
+
+def test_an_end_of_turn_that_the_base_does_not_know_is_served_from_the_adapters_folder(tmp_path: Path) -> None:
+    assert options(ON_CPU)[1]["--generation-config"] == "vllm"
+    (tmp_path / "generation_config.json").write_text("{}", encoding="utf-8")
+    words = shlex.split(serve_command("trial-3", tmp_path, 8, ON_CPU).command)
+    assert words[words.index("--generation-config") + 1] == str(tmp_path)

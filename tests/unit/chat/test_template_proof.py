@@ -1,11 +1,13 @@
 """Real chat templates: each is either learned exactly or refused by name."""
 
 import json
+from itertools import chain
 from pathlib import Path
 
 import pytest
 import trl
 from builders import assistant, make_call, make_sample, user
+from token_rows import learned_texts, tokens_of
 from transformers import PreTrainedTokenizerBase
 
 from orchestrator.chat.proof import prove_template
@@ -13,7 +15,7 @@ from orchestrator.chat.rendering import chat_format, render_prompt
 from orchestrator.core.errors import InputError
 from orchestrator.core.records import Message
 from orchestrator.data.card import LeftOut
-from orchestrator.data.tokens.tokenize import TokenRow, tokenize_samples
+from orchestrator.data.tokens.tokenize import tokenize_samples
 from orchestrator.models.base import load_tokenizer
 
 TEMPLATES = Path(trl.__file__).parent / "chat_templates"
@@ -74,13 +76,18 @@ LLAMA_CALL = '{"name": "get_weather", "parameters": {"city": "Rome"}}<|eot_id|>'
 GLM_CALL = "\n<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>Rome</arg_value>\n</tool_call><|observation|>"
 GPT_CALL = ' to=functions.get_weather<|channel|>commentary json<|message|>{"city": "Rome"}<|call|>'
 GPT = "<|channel|>final<|message|>"
+NO_THOUGHT = "</think>\n\n"
+DEEPSEEK_CALL = (
+    f"{NO_THOUGHT}<\uff5ctool▁calls▁begin\uff5c><\uff5ctool▁call▁begin\uff5c>function<\uff5ctool▁sep\uff5c>get_weather\n"
+    '```json\n{"city": "Rome"}\n```<\uff5ctool▁call▁end\uff5c><\uff5ctool▁calls▁end\uff5c>' + END
+)
 
 
 @pytest.mark.parametrize(
     ("name", "is_known", "expected"),
     [
         ("qwen3", True, turns("<|im_end|>", CALL)),
-        ("qwen3", False, (["A2 longer<|im_end|>"], ["A2<|im_end|>"])),
+        ("qwen3", False, turns("<|im_end|>", CALL)),
         ("qwen2_5", True, turns("<|im_end|>", CALL)),
         ("qwen2_5", False, turns("<|im_end|>", CALL)),
         ("qwen3_instruct_2507", True, turns("<|im_end|>", CALL)),
@@ -91,9 +98,13 @@ GPT = "<|channel|>final<|message|>"
         ("gemma3", True, (turns("<end_of_turn>")[0], "template_refuses")),
         ("gemma3", False, (turns("<end_of_turn>")[0], "template_refuses")),
         ("phi3", True, turns("<|end|>")),
-        ("phi3", False, (["A2 longer<|end|>"], ["A2<|end|>"])),
+        ("phi3", False, turns("<|end|>")),
         ("glm4moe", True, turns("<|user|>", GLM_CALL, begin="\n")),
-        ("gptoss", True, ([f"{GPT}A2 longer<|return|>"], [GPT_CALL, f"{GPT}A2<|return|>"])),
+        ("gptoss", True, turns("<|return|>", GPT_CALL, begin=GPT)),
+        ("glm4moe", False, turns("<|im_end|>", GLM_CALL.replace("<|observation|>", "<|im_end|>"), begin="\n")),
+        ("cohere2", True, (turns("<|END_RESPONSE|><|END_OF_TURN_TOKEN|>")[0], "template_refuses")),
+        ("deepseekv3", True, (turns(END, begin=NO_THOUGHT)[0], [DEEPSEEK_CALL, f"A1{END}", f"{NO_THOUGHT}A2{END}"])),
+        ("deepseekv3", False, (turns(END, begin=NO_THOUGHT)[0], "template_refuses")),
     ],
 )
 def test_what_is_learned_is_what_the_assistant_says_after_evaluations_prompt(
@@ -103,41 +114,24 @@ def test_what_is_learned_is_what_the_assistant_says_after_evaluations_prompt(
     form = chat_format(tokenizer, thinking=False)
     prove_template(form)
     for sample, learned in zip((TALK, TOOL_TALK), expected, strict=True):
-        row = next(tokenize_samples(form, [sample], max_length=None)).row
-        if isinstance(row, LeftOut):
-            assert row.reason == learned
+        tokens = next(tokenize_samples(form, [sample], max_length=None)).tokens
+        if isinstance(tokens, LeftOut):
+            assert tokens.reason == learned
             continue
-        assert form.decode_batch([row.input_ids[span.start : span.end] for span in row.spans]) == learned
-        for span in row.spans:
-            assert row.input_ids[: span.start] == render_prompt(tokenizer, sample.messages[: span.place], sample.tools)
+        assert list(chain(*learned_texts(form, sample))) == learned
+        for row in tokens.rows:
+            for span in row.spans:
+                prompt = render_prompt(tokenizer, sample.messages[: span.place], sample.tools)
+                assert row.input_ids[: span.start] == prompt
 
 
-@pytest.mark.parametrize(
-    ("name", "is_known", "fault"),
-    [
-        ("deepseekv3", True, "begins the assistant's turn differently from the prompt that asks for it"),
-        ("deepseekv3", False, "begins the assistant's turn differently from the prompt that asks for it"),
-        ("glm4moe", False, "holds no token at which vLLM stops: the chat template writes none after it"),
-        ("cohere2", True, r"ends the assistant's turn with '<\|END_RESPONSE\|>', and vLLM does not stop there but at"),
-    ],
-)
-def test_a_template_that_cannot_be_learned_is_refused_by_name(
-    name: str, is_known: bool, fault: str, model_folder: Path, tmp_path: Path
-) -> None:
-    tokenizer = tokenizer_of(name, model_folder, tmp_path, is_known=is_known)
-    with pytest.raises(InputError, match=fault):
-        prove_template(chat_format(tokenizer, thinking=False))
-
-
-def test_an_end_of_turn_at_which_no_engine_stops_is_refused(model_folder: Path, tmp_path: Path) -> None:
-    tokenizer_of("phi3", model_folder, tmp_path)
+def test_the_end_of_turn_that_only_the_template_knows_ends_replies(model_folder: Path, tmp_path: Path) -> None:
+    tokenizer_of("gemma3", model_folder, tmp_path)
     (tmp_path / "generation_config.json").write_text('{"eos_token_id": null}', encoding="utf-8")
     tokenizer = load_tokenizer(tmp_path, trust_remote_code=False)
-    with pytest.raises(
-        InputError,
-        match=r"ends with '<\|end\|>' \(id \d+\), and vLLM does not stop.*Add \d+ to eos.*generation_config\.json",
-    ):
-        prove_template(chat_format(tokenizer, thinking=False))
+    form = chat_format(tokenizer, thinking=False)
+    assert tokenizer.convert_tokens_to_ids("<end_of_turn>") in form.stop_ids
+    assert learned_texts(form, TALK) == [["A1<end_of_turn>", "A2 longer<end_of_turn>"]]
 
 
 @pytest.mark.parametrize("name", ["qwen2_5", "llama3", "phi3"])
@@ -154,18 +148,20 @@ def test_thoughts_are_learned_where_the_template_shows_them(name: str, model_fol
     prove_template(form)
     thought = Message(role="assistant", content="Yes.", reasoning_content="Hm, well.")
     sample = make_sample(user("x"), thought, tools=(), kind="answer")
-    row = next(tokenize_samples(form, [sample], max_length=None)).row
-    assert isinstance(row, TokenRow)
-    (text,) = form.decode_batch([row.input_ids[span.start : span.end] for span in row.spans])
+    ((text,),) = learned_texts(form, sample)
     assert text.index("Hm, well.") < text.index("</think>") < text.index("Yes.")
     prompt = render_prompt(tokenizer, sample.messages[:1], (), thinking=True)
+    (row,) = tokens_of(form, sample).rows
     assert row.input_ids[: row.spans[0].start] == prompt
 
 
-def test_thoughts_that_vanish_once_the_talk_goes_on_are_not_unlearned(model_folder: Path, tmp_path: Path) -> None:
+def test_thoughts_that_vanish_once_the_talk_goes_on_are_learned_in_a_row_of_their_own(
+    model_folder: Path, tmp_path: Path
+) -> None:
     form = chat_format(tokenizer_of("glm4moe", model_folder, tmp_path), thinking=True)
     thought = Message(role="assistant", content="Yes.", reasoning_content="Hm, well.")
     sample = make_sample(user("x"), thought, user("y"), thought, tools=(), kind="answer")
-    row = next(tokenize_samples(form, [sample], max_length=None)).row
-    assert isinstance(row, TokenRow)
-    assert ([span.place for span in row.spans], row.num_turns) == ([3], 2)
+    rows = learned_texts(form, sample)
+    assert [text.count("Hm, well.") for (text,) in rows] == [1, 1]
+    second = tokens_of(form, sample).rows[1]
+    assert "Hm, well." not in form.decode_batch([second.input_ids[: second.spans[0].start]])[0]

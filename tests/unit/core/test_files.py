@@ -67,6 +67,7 @@ RECORDS: list[BaseModel] = [
     Progress(step=3, diverged=False, curve=(POINT, BARE_POINT), tokens=7),
     TokenCard(
         samples=1,
+        rows=2,
         tokens=5,
         learned_tokens=2,
         longest=5,
@@ -75,7 +76,6 @@ RECORDS: list[BaseModel] = [
         by_kind={"answer": KindTokens(samples=1, tokens=5, learned_tokens=2)},
         histogram=((32, 1),),
         left_out=(LeftOut(kind="answer", id="a", source="s", tokens=9, reason="too_long", detail="is long"),),
-        mask="derived",
     ),
 ]
 JSON_VALUES = st.recursive(

@@ -12,7 +12,7 @@ from peft import PeftModel
 from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save_file as save_tensors
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
 from orchestrator.chat.rendering import render_prompt
 from orchestrator.chat.template import dated_template, served_template
@@ -27,6 +27,7 @@ from orchestrator.models.adapters import (
     merged_tensor,
     peft_config,
     read_adapter,
+    save_tokenizer,
 )
 from orchestrator.models.base import BaseWeights, load_tokenizer
 from orchestrator.run.paths import RunDir
@@ -327,3 +328,16 @@ def test_the_record_says_what_its_template_shows_and_how_it_is_served(checkpoint
     record = keep_adapter(checkpoint, run, make_trial(), base="Qwen/Qwen3-0.6B", tokenizer=tokenizer)
     assert (record.content_format, record.template_date) == ("string", date(2025, 1, 2))
     assert read_adapter(run.adapter(record.id)) == record
+
+
+def test_the_end_of_turn_that_only_the_template_knows_is_kept_beside_the_adapter(
+    model_folder: Path, tmp_path: Path
+) -> None:
+    tokenizer = load_tokenizer(model_folder, trust_remote_code=False)
+    save_tokenizer(tokenizer, tmp_path / "usual")
+    assert not (tmp_path / "usual" / "generation_config.json").exists()
+    tokenizer.add_special_tokens({"extra_special_tokens": ["<|over|>"]})
+    tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}<|over|>\n{% endfor %}"
+    save_tokenizer(tokenizer, tmp_path / "other")
+    stops = GenerationConfig.from_pretrained(tmp_path / "other").eos_token_id
+    assert stops == sorted([tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|over|>")])

@@ -511,7 +511,7 @@ def test_a_strange_row_is_trained_on_as_it_stands_or_left_out_by_name(
     run = RunDir(tmp_path / "run")
     samples = [sample for part in PARTS for sample in read_jsonl(run.split(part), Sample)]
     form = chat_format(tokenizer, thinking=False)
-    rows = {made.sample.source: made.row for made in tokenize_samples(form, samples, max_length=2048)}
+    rows = {made.sample.source: made.tokens for made in tokenize_samples(form, samples, max_length=2048)}
     left_out = [f"{row.reason}: {row.detail}" for row in rows.values() if isinstance(row, LeftOut)]
     assert len(left_out) == bool(case.left_out)
     assert not left_out or (case.left_out in left_out[0] and isinstance(rows["strange.jsonl:1"], LeftOut))

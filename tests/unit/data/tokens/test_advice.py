@@ -1,7 +1,6 @@
 """The advice beside a sample that is left out, followed, lets it in: one case or more for each reason."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -13,7 +12,7 @@ from orchestrator.chat.rendering import ChatFormat, chat_format
 from orchestrator.core.records import FunctionSpec, LeftOutReason, Message, Sample, ToolSpec
 from orchestrator.data.card import LeftOut
 from orchestrator.data.tokens.advice import ADVICE
-from orchestrator.data.tokens.tokenize import TokenRow, tokenize_samples
+from orchestrator.data.tokens.tokenize import TokenRows, tokenize_samples
 from orchestrator.models.base import load_tokenizer
 
 TEMPLATES = Path(trl.__file__).parent / "chat_templates"
@@ -31,30 +30,26 @@ CALLED = make_sample(user("x"), assistant("", ROME))
 BESIDE = make_sample(user("x"), assistant("I will look.", ROME))
 
 
-def form_of(folder: Path, template: str, stops: list[str] | None = None, extra: tuple[str, ...] = ()) -> ChatFormat:
+def form_of(folder: Path, template: str) -> ChatFormat:
     tokenizer = load_tokenizer(folder, trust_remote_code=False)
-    tokenizer.add_special_tokens({"extra_special_tokens": list(extra)})
     tokenizer.chat_template = template
-    form = chat_format(tokenizer, thinking=False)
-    if stops is None:
-        return form
-    return replace(form, stop_ids=frozenset(tokenizer.convert_tokens_to_ids(stops)))
+    return chat_format(tokenizer, thinking=False)
 
 
-def row_of(
+def tokens_of(
     form: ChatFormat, sample: Sample, max_length: int | None = None, *, shorten: bool = False
-) -> TokenRow | LeftOut:
-    return next(tokenize_samples(form, [sample], max_length=max_length, shorten=shorten)).row
+) -> TokenRows | LeftOut:
+    return next(tokenize_samples(form, [sample], max_length=max_length, shorten=shorten)).tokens
 
 
 def left_out(form: ChatFormat, sample: Sample, max_length: int | None = None) -> LeftOut:
-    row = row_of(form, sample, max_length)
-    assert isinstance(row, LeftOut)
-    return row
+    tokens = tokens_of(form, sample, max_length)
+    assert isinstance(tokens, LeftOut)
+    return tokens
 
 
 def takes(form: ChatFormat, sample: Sample, max_length: int | None = None, *, shorten: bool = False) -> bool:
-    return isinstance(row_of(form, sample, max_length, shorten=shorten), TokenRow)
+    return isinstance(tokens_of(form, sample, max_length, shorten=shorten), TokenRows)
 
 
 def test_every_reason_has_advice() -> None:
@@ -97,41 +92,16 @@ def test_text_is_looked_for_in_every_row_and_turn(model_folder: Path) -> None:
     dropping = form_of(model_folder, WITH_CALLS.replace("{{ m.content }}", "{{ m.content if not m.tool_calls }}"))
     early = (*BESIDE.messages, RESULT, assistant("It is sunny."))
     samples = [CALLED] * 400 + [make_sample(*early, kind="answer", id="early")]
-    rows = [found.row for found in tokenize_samples(dropping, samples, max_length=None)]
-    assert [isinstance(row, LeftOut) for row in rows] == [False] * 400 + [True]
+    made = [found.tokens for found in tokenize_samples(dropping, samples, max_length=None)]
+    assert [isinstance(tokens, LeftOut) for tokens in made] == [False] * 400 + [True]
     spaced = make_sample(user("x"), assistant("  It  is\n\n sunny. "), kind="answer")
     assert takes(form_of(model_folder, WORDS.replace("{{ m.content }}", "{{ m.content | trim }}")), spaced)
 
 
 def test_prompt_differs(model_folder: Path) -> None:
-    found = left_out(form_of(model_folder, "{{ messages | length }} turns\n" + WORDS), TALK)
+    otherwise = "{{ messages | length }} turns\n" + WORDS.replace("<|im_start|>assistant\n{% endif", "Well:{% endif")
+    found = left_out(form_of(model_folder, otherwise), TALK)
     assert (found.reason, found.fix) == ("prompt_differs", ADVICE["prompt_differs"])
-    assert takes(form_of(model_folder, QWEN), TALK)
-
-
-def test_no_end_of_turn_at_a_token_that_the_model_does_not_stop_at(model_folder: Path) -> None:
-    calling = WITH_CALLS.replace("<|im_end|>", "{{ '<|eom|>' if m.tool_calls else '<|im_end|>' }}")
-    form = form_of(model_folder, calling, extra=("<|eom|>",))
-    found = left_out(form, CALLED)
-    number = form.tokenizer.convert_tokens_to_ids("<|eom|>")
-    assert found.reason == "no_end_of_turn"
-    assert found.fix == f"Add {number} to eos_token_id in the model's generation_config.json"
-    assert takes(form_of(model_folder, calling, ["<|im_end|>", "<|eom|>"], extra=("<|eom|>",)), CALLED)
-
-
-def test_no_end_of_turn_where_the_vocabulary_lacks_the_mark(model_folder: Path) -> None:
-    lacking = WORDS.replace("<|im_end|>", "<end_of_talk>")
-    found = left_out(form_of(model_folder, lacking), TALK)
-    assert "ends with '<end_of_talk>', which is no token of the base's vocabulary" in found.detail
-    assert "tokenizer has the marks that its chat template writes" in found.fix
-    mended = form_of(model_folder, lacking, ["<end_of_talk>"], extra=("<end_of_talk>",))
-    assert takes(mended, TALK)
-
-
-def test_no_end_of_turn_where_the_template_writes_none(model_folder: Path) -> None:
-    found = left_out(form_of(model_folder, WORDS.replace("<|im_end|>", "")), TALK)
-    assert "the chat template writes none after it" in found.detail
-    assert "ends every turn of the assistant with a token, such as Qwen3" in found.fix
     assert takes(form_of(model_folder, QWEN), TALK)
 
 

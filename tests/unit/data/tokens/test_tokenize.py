@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import trl
 from builders import (
     assistant,
     make_call,
@@ -24,7 +23,7 @@ from builders import (
 from datasets import Features, List, Value, load_from_disk
 from hypothesis import given
 from hypothesis import strategies as st
-from token_rows import tokenize_sample
+from token_rows import tokenize_sample, tokens_of
 from transformers import PreTrainedTokenizerBase
 
 from orchestrator.chat.rendering import chat_format, render_prompt
@@ -43,11 +42,9 @@ from orchestrator.data.tokens.store import (
     tokens_folder,
 )
 from orchestrator.data.tokens.tokenize import BATCH, IGNORED, TokenRow, tokenize_samples
-from orchestrator.models.base import load_tokenizer
 from orchestrator.run.folder import open_run
 from orchestrator.run.paths import RunDir
 from orchestrator.toy.synthetic import generate_samples
-from orchestrator.toy.tiny import tiny_base_folder
 
 WEATHER_CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Rome"}}\n</tool_call>'
 TOOL_TURNS = (
@@ -120,14 +117,12 @@ def test_a_turn_that_is_not_to_be_learned_is_shown_and_has_no_label(
     form = form if template == "its own" else replace(form, is_marked=False)
     unlearned = assistant("Soon.").model_copy(update={"learned": False})
     sample = make_sample(user("Rome?"), unlearned, user("Well?"), assistant("It is blue."), kind="answer")
-    row = next(tokenize_samples(form, [sample], max_length=None)).row
-    whole = next(tokenize_samples(form, [sample.model_copy(update={"messages": learned(sample)})], max_length=None)).row
-    assert isinstance(row, TokenRow)
-    assert isinstance(whole, TokenRow)
+    (row,) = tokens_of(form, sample).rows
+    (whole,) = tokens_of(form, sample.model_copy(update={"messages": learned(sample)})).rows
     assert row.input_ids == whole.input_ids
     assert learned_text(tokenizer, whole) == "Soon.<|im_end|>It is blue.<|im_end|>"
     assert learned_text(tokenizer, row) == "It is blue.<|im_end|>"
-    assert (row.num_turns, whole.num_turns) == (1, 2)
+    assert (len(row.spans), len(whole.spans)) == (1, 2)
 
 
 def test_what_a_row_masks_has_no_label(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -204,7 +199,7 @@ def test_tokens_are_those_of_the_template_and_the_mask_is_its_marks_less_prefix_
     messages = [Message(role="system", content=system), *turns] if system is not None else turns
     sample = make_sample(*messages)
     form = chat_format(tokenizer, thinking=thinking)
-    row = next(tokenize_samples(form, [sample], max_length=None)).row
+    tokens = next(tokenize_samples(form, [sample], max_length=None)).tokens
     encoded = tokenizer.apply_chat_template(
         form.plain(messages),
         tools=[make_tool().model_dump()],
@@ -212,35 +207,22 @@ def test_tokens_are_those_of_the_template_and_the_mask_is_its_marks_less_prefix_
         return_assistant_tokens_mask=True,
         enable_thinking=thinking,
     )
-    if isinstance(row, LeftOut):
+    if isinstance(tokens, LeftOut):
         is_empty = not messages[-1].content.strip("\n") and not messages[-1].tool_calls
-        assert row.reason in ("prompt_differs", "control_token_in_text", *(["nothing_to_learn"] if is_empty else ()))
+        assert tokens.reason in ("control_token_in_text", *(["nothing_to_learn"] if is_empty else ()))
         return
-    assert row.input_ids == encoded["input_ids"]
+    if len(tokens.rows) > 1:
+        return  # a reply that melts into its prompt, or an empty one
+    (row,) = tokens.rows
+    assert row.input_ids == encoded["input_ids"][: len(row.input_ids)]
     assert learned_spans(row) == [span[1:] for span in row.spans]
     marked = [place for place, mark in enumerate(encoded["assistant_masks"]) if mark]
     learned = [place for span in row.spans for place in range(span.start, span.end)]
     assert set(learned) <= set(marked)
-    if len(row.spans) == row.num_turns:
+    if tokens.unlearned == 0:
         prefix = [] if thinking else form.encode("<think>\n\n</think>\n\n")
-        rest = [row.input_ids[place] for place in sorted(set(marked) - set(learned))]
-        assert rest == (prefix + form.encode("\n")) * row.num_turns
-
-
-def test_a_reply_that_would_melt_into_its_prompt_is_left_out() -> None:
-    # Qwen2.5's template takes a leading line break of the reply as it is, and two line breaks are one token.
-    other = load_tokenizer(tiny_base_folder(), trust_remote_code=False)
-    other.chat_template = (Path(trl.__file__).parent / "chat_templates/qwen2_5.jinja").read_text(encoding="utf-8")
-    form = chat_format(other, thinking=False)
-    assert form.encode("\n\n") != form.encode("\n") * 2
-    row = next(tokenize_samples(form, [make_sample(user("x"), assistant("\nYes."))], max_length=None)).row
-    assert isinstance(row, LeftOut)
-    assert row.reason == "prompt_differs"
-    assert row.detail == "turn 2: its first token would begin inside the prompt before it"
-    earlier = make_sample(user("x"), assistant("\nYes."), user("y"), assistant("No."), kind="answer")
-    row = next(tokenize_samples(form, [earlier], max_length=None)).row
-    assert isinstance(row, TokenRow)
-    assert ([span.place for span in row.spans], row.num_turns) == ([3], 2)
+        rest = [encoded["input_ids"][place] for place in sorted(set(marked) - set(learned))]
+        assert rest == (prefix + form.encode("\n")) * len(row.spans)
 
 
 def check_prompts(tokenizer: PreTrainedTokenizerBase, sample: Sample) -> int:
@@ -295,7 +277,7 @@ def test_a_run_is_tokenised_to_arrow_with_a_card(
     assert 0 < card.learned_tokens < card.tokens
     assert card.by_kind == {"tool_call": KindTokens(samples=3, tokens=card.tokens, learned_tokens=card.learned_tokens)}
     assert card.histogram == ((384, 3),)
-    assert (card.mask, card.shortened, card.unlearned_turns) == ("marked template", 0, 0)
+    assert (card.rows, card.shortened, card.unlearned_turns) == (3, 0, 0)
     ledger = list(read_jsonl(ledger_path(run, "train"), LedgerRow))
     assert [entry.id for entry in ledger] == ["s-Rome", "s-Oslo", "s-Lima"]
     num_tokens, num_learned = len(rows[0].input_ids), sum(label != IGNORED for label in rows[0].labels)
@@ -407,11 +389,11 @@ def test_a_long_conversation_ends_after_the_last_reply_that_fits(
     stored = load_from_disk(str(tokens_folder(run, "train")))
     assert stored["input_ids"][0] == up_to_sunny.input_ids
     assert stored["labels"][0] == up_to_sunny.labels
-    assert tokenizer.decode(stored["input_ids"][0]).endswith("Sunny.<|im_end|>\n")
+    assert tokenizer.decode(stored["input_ids"][0]).endswith("Sunny.<|im_end|>")
     barely = with_data(config, overlong="shorten", max_length=len(up_to_sunny.input_ids) - 1)
     tokenize_run(barely, run)
     shorter = load_from_disk(str(tokens_folder(run, "train")))["input_ids"][0]
-    assert tokenizer.decode(shorter).endswith("</tool_call><|im_end|>\n")
+    assert tokenizer.decode(shorter).endswith("</tool_call><|im_end|>")
     assert next(read_jsonl(ledger_path(run, "train"), LedgerRow)).kind == "tool_call"
 
 

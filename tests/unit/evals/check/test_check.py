@@ -91,7 +91,7 @@ def test_a_template_that_drops_tools_is_not_ready(config: RunConfig, tmp_path: P
     assert any(reason.startswith("tools_dropped") for reason in card.not_ready), card.not_ready
 
 
-def test_beginnings_that_the_template_teaches_nowhere_else_are_warned_of(
+def test_every_turn_is_learned_under_a_template_that_rewrites_earlier_ones(
     config: RunConfig, tmp_path: Path, model_folder: Path
 ) -> None:
     opening = "'<|im_start|>assistant\\n<think>\\n\\n</think>\\n\\n'"
@@ -113,9 +113,8 @@ def test_beginnings_that_the_template_teaches_nowhere_else_are_warned_of(
     card = check_data(config, check_dir(config), base_dir=tmp_path)
     assert card.data is not None
     assert card.data.repeats["beginning"].count == len(CITIES)
-    warned = [text for text in card.warnings if "the chat template rewrites them" in text]
-    learned = card.data.parts["train"]
-    assert warned[0].startswith(f"model.base: {learned} earlier turns of train are not learned"), card.warnings
+    train = card.tokens["train"]
+    assert (train.rows, train.unlearned_turns) == (2 * train.samples, 0)
 
 
 def test_a_missing_file_is_not_ready(config: RunConfig, tmp_path: Path) -> None:

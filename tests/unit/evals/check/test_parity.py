@@ -131,10 +131,10 @@ def test_a_mask_that_begins_elsewhere_is_found(config: RunConfig, run: RunDir, s
     assert "does not begin where the prompt ends" in card.problems[0].detail
 
 
-def test_a_mask_without_the_end_of_turn_or_with_the_separator_is_found(config: RunConfig, run: RunDir) -> None:
+def test_a_mask_without_the_end_of_turn_or_with_what_follows_is_found(config: RunConfig, run: RunDir) -> None:
     ids, labels = stored_tokens(config, run)
-    for wrong in ([IGNORED, IGNORED], ids[-2:]):
-        write_tokens(run, {"input_ids": [ids], "labels": [[*labels[:-2], *wrong]]})
+    for more, wrong in (([], [IGNORED]), ([7], [ids[-1], 7])):
+        write_tokens(run, {"input_ids": [[*ids, *more]], "labels": [[*labels[:-1], *wrong]]})
         (run.root / "data" / "tokens" / "parity.json").unlink(missing_ok=True)
         problem = check(config, run).problems[0]
         assert (problem.code, problem.sample_id) == ("mask_wrong", "asks")

@@ -1,0 +1,212 @@
+"""Conversations as rows of tokens: each prompt as evaluation sends it, then the reply, encoded apart from it.
+
+What the assistant says is learned behind the very tokens that it will be asked with. Turns whose prompt begins with the
+row so far, token by token, share that row; any other begins a row of its own. So a template may show earlier turns
+otherwise once a conversation goes on, and a tokenizer may join what stands on both sides of a prompt's end.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from orchestrator.chat.formats.reply import THINK_TAGS, clip
+from orchestrator.chat.rendering import ChatFormat
+from orchestrator.chat.template_input import RowLeftOut, plain_tools, rendered
+from orchestrator.core.records import JsonObject, Message, ToolSpec
+
+
+class RenderedTurn(NamedTuple):
+    """What the assistant is asked for message `place`, and what it then has to say up to `end`, its end of turn.
+
+    `end` is the text of a token at which the engine stops; empty if the template writes none.
+    """
+
+    place: int
+    prompt: str
+    reply: str
+    end: str
+
+
+class RenderedTurns(NamedTuple):
+    """The turns of a conversation that can be learned, in order; `unlearned` more cannot."""
+
+    turns: tuple[RenderedTurn, ...]
+    unlearned: int
+
+
+class Span(NamedTuple):
+    """Tokens `start` to `end` (exclusive) of a row: what the assistant says as message `place`, to its end of turn."""
+
+    place: int
+    start: int
+    end: int
+
+
+class Row(NamedTuple):
+    """Token ids, and the spans of them that are learned."""
+
+    ids: list[int]
+    spans: tuple[Span, ...]
+
+
+def render_turns(form: ChatFormat, messages: Sequence[Message], tools: Sequence[ToolSpec]) -> RenderedTurns:
+    """Each turn of the assistant that the data wants learned.
+
+    Raises:
+        RowLeftOut: If there is none, or the last one cannot be learned: the template raises an error or shows nothing
+            of it, or renders the conversation before it otherwise than the prompt for it.
+    """
+    plain, offered = form.plain(messages), plain_tools(tools)
+    speaks = [place for place, message in enumerate(messages) if message.role == "assistant" and message.learned]
+    places = list(filter(None, speaks))  # evaluation asks for nothing before the first message
+    if not places:
+        raise RowLeftOut("nothing_to_learn", "the assistant says nothing")
+    shown = _Shown(form, plain, offered)
+    turns: list[RenderedTurn] = []
+    for place in places:
+        try:
+            turns.append(_turn(form, shown, place))
+        except RowLeftOut:
+            if place == places[-1]:
+                raise
+    return RenderedTurns(tuple(turns), len(places) - len(turns))
+
+
+class _Shown:
+    """A conversation as its template shows it up to any of its messages."""
+
+    def __init__(self, form: ChatFormat, plain: list[JsonObject], tools: list[JsonObject] | None) -> None:
+        self._form, self._plain, self._tools = form, plain, tools
+        settings = {"enable_thinking": form.thinking, "return_assistant_tokens_mask": form.is_marked}
+        self._whole, self._marks = "", list[tuple[int, int]]()
+        if form.is_marked:
+            self._whole, self._marks = rendered(
+                form.tokenizer.special_tokens_map, form.template, plain, tools, **settings
+            )
+
+    def prompt(self, place: int) -> str:
+        """What evaluation sends for message `place`."""
+        return self._form.text(self._plain[:place], self._tools, prompt=True)
+
+    def ended(self, place: int, prompt: str) -> str:
+        """The conversation up to the end of message `place`.
+
+        A template's marks are trusted except for thoughts, which many templates show only until it goes on.
+        """
+        if self._whole.startswith(prompt) and "reasoning_content" not in self._plain[place]:
+            marked = next((end for begin, end in self._marks if begin <= len(prompt) < end), None)
+            if marked is not None and self._form.stop_text.search(self._whole, len(prompt), marked):
+                return self._whole[:marked]
+        return self._form.text(self._plain[: place + 1], self._tools, prompt=False)
+
+    def said_behind_opening(self, place: int, prompt: str, ended: str) -> str | None:
+        """What stands behind the last opening of a turn, if it is all that message `place` says.
+
+        Some templates show an earlier turn otherwise once this one is there, as gpt-oss does with text beside calls.
+        """
+        before = self._form.text(self._plain[:place], self._tools, prompt=False)
+        opening = prompt.removeprefix(before)
+        if not opening.strip() or opening == prompt:
+            return None
+        _, found, rest = ended.rpartition(opening)
+        message = self._plain[place]
+        said = [message["content"], *(call["function"]["name"] for call in message.get("tool_calls", ()))]
+        return rest if found and all(isinstance(text, str) and text in rest for text in said) else None
+
+
+def _turn(form: ChatFormat, shown: _Shown, place: int) -> RenderedTurn:
+    where = f"turn {place + 1}"
+    prompt = shown.prompt(place)
+    ended = shown.ended(place, prompt)
+    rest = _behind(prompt, ended)
+    if rest is None:
+        rest = shown.said_behind_opening(place, prompt, ended)
+    if rest is None:
+        raise RowLeftOut("prompt_differs", f"{where}: the chat template renders the prompt before it differently")
+    stop = form.stop_text.search(rest)
+    reply, end = (rest[: stop.start()], stop.group()) if stop else (rest.rstrip(), "")
+    if not reply or reply.strip() in (closing for _, closing in THINK_TAGS):
+        raise RowLeftOut("nothing_to_learn", f"{where}: the chat template shows nothing of it")
+    return RenderedTurn(place, prompt, reply, end)
+
+
+def _behind(prompt: str, ended: str) -> str | None:
+    """What a conversation adds to the prompt that it begins with; None if it begins with another.
+
+    Where the prompt opens a think block and the turn is shown without one, what it adds begins by closing it.
+    """
+    if ended.startswith(prompt):
+        return ended[len(prompt) :]
+    for opening, closing in THINK_TAGS:
+        before, found, after = prompt.rpartition(opening)
+        if found and not after.strip() and ended.startswith(before):
+            return f"{closing}\n\n{ended[len(before) :].lstrip()}"
+    return None
+
+
+def refuse_dropped_text(form: ChatFormat, turns: Sequence[RenderedTurn], messages: Sequence[Message]) -> None:
+    """Refuse a conversation of which the template leaves out words that are to be learned.
+
+    Raises:
+        RowLeftOut: With `text_not_shown`, naming the turn.
+    """
+    for turn in turns:
+        message, shown = messages[turn.place], " ".join(turn.reply.split())
+        for said in (message.content, (message.reasoning_content or "") if form.thinking else ""):
+            words = " ".join(said.split())
+            if words not in shown:
+                beside = " beside its calls" if message.tool_calls else ""
+                detail = f"turn {turn.place + 1}: the chat template does not show the words {clip(words, 60)}{beside}"
+                raise RowLeftOut("text_not_shown", detail)
+
+
+def texts_of(form: ChatFormat, turns: Sequence[RenderedTurn]) -> list[str]:
+    """Most of the texts that `rows_of` encodes, so that those of many conversations can be encoded at once."""
+    texts = [turns[0].prompt]
+    for turn, before in zip(turns, (None, *turns[:-1]), strict=True):
+        tail = _tail(form, turn.prompt)
+        texts += [tail, tail + turn.reply + turn.end]
+        if before is not None and (added := _added(form, before, turn.prompt)) is not None:
+            texts.append(added)
+    return texts
+
+
+def rows_of(form: ChatFormat, turns: Sequence[RenderedTurn], encode: Callable[[str], list[int]]) -> list[Row]:
+    """The rows of a conversation, each of at least one turn. `encode` gives the token ids of a text."""
+    rows: list[Row] = []
+    before: RenderedTurn | None = None
+    is_joined = False
+    for turn in turns:
+        ids = rows[-1].ids if rows else []
+        added = _added(form, before, turn.prompt) if before is not None and is_joined else None
+        # The end of the reply before is an added token, at which tokenizers divide a text.
+        prompt = encode(turn.prompt) if added is None else [*ids[:-1], *encode(added)]
+        reply, is_joined = _reply(form, turn, encode)
+        span = Span(turn.place, len(prompt), len(prompt) + len(reply))
+        if rows and (added is not None or prompt[: len(ids)] == ids):
+            rows[-1] = Row(prompt + reply, (*rows[-1].spans, span))
+        else:
+            rows.append(Row(prompt + reply, (span,)))
+        before = turn
+    return rows
+
+
+def _added(form: ChatFormat, before: RenderedTurn, prompt: str) -> str | None:
+    """What a prompt adds to the turn before it, from the end of that turn on; None if it does not begin with it."""
+    text = before.prompt + before.reply + before.end
+    if before.end not in form.dividers or not prompt.startswith(text):
+        return None
+    return before.end + prompt[len(text) :]
+
+
+def _reply(form: ChatFormat, turn: RenderedTurn, encode: Callable[[str], list[int]]) -> tuple[list[int], bool]:
+    """The tokens of a reply to its end of turn, and whether prompt and reply have the same tokens in one text."""
+    tail, said = _tail(form, turn.prompt), turn.reply + turn.end
+    first, both = encode(tail), encode(tail + said)
+    is_joined = both[: len(first)] == first
+    ids = both[len(first) :] if is_joined else encode(said)
+    return (ids if turn.end else [*ids, form.end_id]), is_joined
+
+
+def _tail(form: ChatFormat, prompt: str) -> str:
+    """The end of a prompt from its last divider on. What stands before it has the same tokens whatever follows."""
+    return prompt[max([0, *(prompt.rfind(divider) for divider in form.dividers)]) :]
