@@ -42,6 +42,7 @@ END_OF_TURN = (
     "<seed:eos>",  # Seed-OSS
     *("<|END_RESPONSE|>", "<|END_OF_TURN_TOKEN|>"),  # Cohere
     *("<turn|>", "<|tool_response>", "<start_function_response>"),  # Gemma 4, FunctionGemma
+    *("<|call|>", "<|return|>"),  # gpt-oss
     *("<|user|>", "<|observation|>"),  # GLM
 )
 """Tokens that end a turn; an engine may leave the one at which it stopped in the text."""

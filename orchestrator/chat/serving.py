@@ -16,6 +16,8 @@ from orchestrator.core.errors import EvaluationError
 from orchestrator.core.records import JsonObject, Message, ToolSpec
 
 _ERROR_CHARS = 300
+_HARMONY_PARSER = "openai"
+"""The parser whose work vLLM does on tokens, outside of the parser."""
 
 ServingRenderer = Callable[[Sequence[Message], Sequence[ToolSpec]], str]
 """From a conversation and the offered tools to the prompt that the model would get."""
@@ -46,9 +48,16 @@ def serving_reader(name: str, tokenizer: Any) -> ServingReader:
         request = ChatCompletionRequest(messages=[], model="", tools=plain_tools(tools))
         return kind(tokenizer, request.tools), request
 
+    def extracted(text: str, tools: Sequence[ToolSpec]) -> tuple[list[Any], str | None]:
+        parser, request = made(tools)
+        if name == _HARMONY_PARSER:
+            return _read_harmony(kind, text, request)
+        found = parser.extract_tool_calls(text, request)
+        return ([call.function for call in found.tool_calls], found.content) if found.tools_called else ([], text)
+
     try:
         kind = ToolParserManager.get_tool_parser(name)
-        made(())
+        extracted("", ())
     except (KeyError, RuntimeError, ValueError) as error:
         raise EvaluationError(
             f"vLLM's parser {name} cannot be used with this base: {_line(error)}",
@@ -58,19 +67,28 @@ def serving_reader(name: str, tokenizer: Any) -> ServingReader:
 
     def read(text: str, tools: Sequence[ToolSpec]) -> ServedReply:
         try:
-            parser, request = made(tools)
-            found = parser.extract_tool_calls(text, request)
-            reply = ServedReply(parser=name, calls=(), content=text)
-            if found.tools_called:
-                calls = tuple((call.function.name, call.function.arguments) for call in found.tool_calls)
-                content = found.content if (found.content or "").strip() else ""
-                reply = ServedReply(parser=name, calls=calls, content=content)
+            found, content = extracted(text, tools)
+            calls = tuple((call.name, call.arguments) for call in found)
+            kept = text if not calls else (content or "").strip() and content
+            reply = ServedReply(parser=name, calls=calls, content=kept or "")
             reply.model_dump_json().encode()  # what a server could not send, its client does not get
         except Exception as error:  # noqa: BLE001 - the parser's failure is the answer that a client gets
             return ServedReply(parser=name, calls=(), content=without_lone_surrogates(text), error=_line(error))
         return reply
 
     return read
+
+
+def _read_harmony(kind: Any, text: str, request: Any) -> tuple[list[Any], str | None]:
+    """The functions and the content that vLLM reads in a reply of gpt-oss, whose tokens are those of harmony."""
+    from vllm.entrypoints.openai.parser.harmony_utils import get_encoding
+    from vllm.parser.harmony import HarmonyParser
+
+    encoding = get_encoding()
+    HarmonyParser.tool_parser_cls, HarmonyParser.reasoning_parser_cls = kind, None
+    tokens = encoding.encode(text, allowed_special="all")
+    _, content, calls = HarmonyParser(encoding, request.tools).parse(text, request, model_output_token_ids=tokens)
+    return calls or [], content
 
 
 def serving_renderer(

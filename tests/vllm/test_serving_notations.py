@@ -54,6 +54,14 @@ NOTATIONS = {
         leaves=TEXTS,
         response_template="gemma4_template",
     ),
+    "gpt-oss": Notation(
+        "gpt_oss",
+        "gptoss",
+        "<|start|>assistant",
+        ("<|channel|>", "<|message|>", "<|call|>", "to=functions."),
+        response_template="gptoss_template",
+        max_calls=1,
+    ),
     "glm 4": Notation("glm4", "glm4moe", "<|assistant|>", GLM_TAGS, response_template="glm4moe_template"),
     "lfm 2": Notation("lfm2", "lfm2_v2", CHATML, ("<|tool_call_start|>", "<|tool_call_end|>")),
     "lfm 2.5": Notation(
@@ -149,6 +157,7 @@ def test_where_vllm_types_a_text_otherwise_it_differs(
 
 
 G = "<tool_call>g</tool_call>"
+OSS = '<|channel|>%s<|message|>{"a": 1}<|call|>'
 FUNCTIONGEMMA = "<start_function_call>call:f{%s}<end_function_call>"
 LFM = "<|tool_call_start|>[f(a=%s)]<|tool_call_end|>"
 
@@ -161,6 +170,9 @@ LFM = "<|tool_call_start|>[f(a=%s)]<|tool_call_end|>"
         ("gemma4", '<|tool_call>call:f{a:<|"|>x<|"|>', [], [{"a": "x"}]),
         ("functiongemma", FUNCTIONGEMMA % "a:<escape>x<escape>,b:3", [{"a": "x", "b": 3}], [{"a": "x"}]),
         ("functiongemma", FUNCTIONGEMMA % "a:<escape>3<escape>", [{"a": "3"}], [{"a": 3}]),
+        ("gpt_oss", OSS % "analysis to=functions.f", [], [{"a": 1}]),
+        ("gpt_oss", OSS % "commentary to=f", [], [{"a": 1}]),
+        ("gpt_oss", OSS % "commentary to=functions.f code", [], [{"a": 1}]),
         ("glm4", G, [{}], []),
         ("glm4", "<tool_call>f", [], [{}]),
         ("lfm2", LFM % 1 + LFM % 2, [{"a": 1}, {"a": 2}], [{"a": 1}]),

@@ -64,7 +64,7 @@ def reader(format: str, family: str = "") -> Callable[[str], ServedReply]:
 def test_formats_that_vllm_has_a_parser_for() -> None:
     names = {name: form.vllm_parser for name, form in REPLY_FORMATS.items()}
     others = {"llama_json": "llama3_json", "phi4_mini": "phi4_mini_json", "qwen_xml": "qwen3_coder"}
-    others["glm4"] = "glm45"
+    others |= {"glm4": "glm45", "gpt_oss": "openai"}
     without = dict.fromkeys(("mcp", "json", "cohere"))
     assert names == {name: others.get(name, name) for name in names} | without
 

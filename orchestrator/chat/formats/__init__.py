@@ -8,6 +8,7 @@ from orchestrator.chat.formats.deepseek_v32 import DEEPSEEK_V32
 from orchestrator.chat.formats.functiongemma import FUNCTIONGEMMA
 from orchestrator.chat.formats.gemma4 import GEMMA4
 from orchestrator.chat.formats.glm4 import GLM4
+from orchestrator.chat.formats.gpt_oss import GPT_OSS
 from orchestrator.chat.formats.granite import GRANITE
 from orchestrator.chat.formats.hermes import HERMES
 from orchestrator.chat.formats.json import JSON
@@ -45,6 +46,7 @@ _ROWS = (
     COHERE,
     GEMMA4,
     FUNCTIONGEMMA,
+    GPT_OSS,
     GLM4,
     LFM2,
     MCP,

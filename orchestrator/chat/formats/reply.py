@@ -112,7 +112,7 @@ class ReplyFormat:
 
 UNREAD_MARKS = (
     *("<tool_call", "<functioncall>", "<function_call", "<function=", "<TOOLCALL>", "<|tool_call"),
-    *("<invoke name=", "\u273fFUNCTION\u273f", "to=functions."),
+    *("<invoke name=", "\u273fFUNCTION\u273f"),
 )
 """Marks of calls in replies and data sets that no format here reads."""
 _MARK_IN_TEMPLATE = re.compile(

@@ -20,7 +20,7 @@ JSON_CALL = '{"name": "{{ c.function.name }}", "arguments": {{ c.function.argume
 
 
 HERMES = ["qwen2_5", "qwen3", "qwen3_instruct_2507", "qwen3_vl", "qwen3_training"]
-NO_READER = "gptoss muse_glimmer"
+NO_READER = "muse_glimmer"
 
 
 def shipped(name: str) -> str:

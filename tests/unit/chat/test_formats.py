@@ -22,6 +22,7 @@ ONE = ("f", {"a": 1})
 OSLO = ("Get Weather", {"city": "Oslo", "days": [1, None, True]})
 XML = "<tool_call>\n<function=f>\n<parameter=a>\n1\n</parameter>\n</function>\n</tool_call>"
 GLM = "<tool_call>f\n<arg_key>a</arg_key>\n<arg_value>1</arg_value>\n</tool_call>"
+OSS = 'to=functions.f<|channel|>commentary json<|message|>{"a": 1}<|call|>'
 RPC = '{"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": {"name": "f", "arguments": {"a": 1}}}'
 
 
@@ -117,6 +118,13 @@ def reasons_of(text: str, format: str) -> list[FailureReason]:
             [ONE, ("m.g", {})],
         ),
         ("functiongemma", "<start_function_call>call:f{a:1}<end_function_call><start_function_response>", [ONE]),
+        ("gpt_oss", OSS, [ONE]),
+        ("gpt_oss", OSS.replace("json<", "<|constrain|>json<"), [ONE]),
+        ("gpt_oss", '<|channel|>commentary to=functions.f <|constrain|>json<|message|>{"a": 1}<|call|>', [ONE]),
+        ("gpt_oss", "<|channel|>commentary to=functions.m.g<|message|>{}", [("m.g", {})]),
+        ("gpt_oss", f"<|channel|>commentary<|message|>I will.<|end|><|start|>assistant {OSS}", [ONE]),
+        ("gpt_oss", f"{OSS}<|start|>assistant{OSS}", [ONE, ONE]),
+        ("gpt_oss", f"<|channel|>analysis<|message|>{XML}<|end|><|start|>assistant {OSS}", [ONE]),
         ("glm4", f"{GLM}\n{GLM}<|observation|>", [("f", {"a": "1"})] * 2),
         ("glm4", GLM.replace("\n", ""), [("f", {"a": "1"})]),
         ("glm4", "<tool_call>f\n</tool_call>", [("f", {})]),
@@ -279,6 +287,19 @@ def test_ids_of_calls_are_kept() -> None:
         ("gemma4", "<|tool_call>f{a:1}<tool_call|>", "not_a_call_object"),
         ("gemma4", "<|tool_call>call:f{a:1} now<tool_call|>", "text_inside_tag"),
         ("functiongemma", "<start_function_call>call:f{a:<escape>}<end_function_call>", "not_json"),
+        ("gpt_oss", OSS.replace("1}", "1"), "not_json"),
+        ("gpt_oss", OSS.replace("1}", "NaN}"), "not_strict_json"),
+        ("gpt_oss", OSS.replace("1}", "1} {}"), "text_inside_tag"),
+        ("gpt_oss", OSS.replace('{"a": 1}', "[]"), "not_a_call_object"),
+        ("gpt_oss", OSS.replace("json", "code"), "not_a_call_object"),
+        ("gpt_oss", OSS.replace("functions.", ""), "not_a_call_object"),
+        ("gpt_oss", OSS.replace("functions.f", "functions."), "not_a_call_object"),
+        ("gpt_oss", OSS.replace("commentary", "analysis"), "not_a_call_object"),
+        ("gpt_oss", OSS.replace("commentary", "commentary to=functions.g"), "not_a_call_object"),
+        ("gpt_oss", OSS.replace("f<", "f g<"), "not_a_call_object"),
+        ("gpt_oss", f"{OSS[:-8]}<|end|><|start|>assistant", "unclosed_tag"),
+        ("gpt_oss", "to=functions.f<|channel|>comm", "unclosed_tag"),
+        ("gpt_oss", OSS.replace("f<", "\ud800<"), "not_strict_json"),
         ("glm4", GLM[:-1], "unclosed_tag"),
         ("glm4", GLM.replace("</arg_value>", ""), "text_inside_tag"),
         ("glm4", GLM.replace("</arg_key>\n", "</arg_key>x"), "text_inside_tag"),
@@ -359,6 +380,7 @@ def test_a_malformed_attempt_is_one_problem_and_no_call(format: str, text: str, 
         ("mistral", '[TOOL_CALLS]f{[TOOL_CALLS]g{}[TOOL_CALLS]h{"', ["g"], ["not_json", "not_json"]),
         ("qwen_xml", f"<tool_call>\n{XML}", ["f"], ["unclosed_tag"]),
         ("gemma4", "<|tool_call>call:f{a:1<|tool_call>call:g{}<tool_call|>", ["g"], ["unclosed_tag"]),
+        ("gpt_oss", f"{OSS[:-9]}<|call|><|start|>assistant {OSS}", ["f"], ["not_json"]),
         ("glm4", f"<tool_call>f<arg_key>{GLM}<tool_call>", ["f"], ["unclosed_tag"] * 2),
         ("lfm2", "<|tool_call_start|>[f(<|tool_call_start|>[g()]<|tool_call_end|>", ["g"], ["unclosed_tag"]),
         ("qwen_xml", f"<tool_call>{XML}{XML}", ["f", "f"], ["unclosed_tag"]),
@@ -438,6 +460,10 @@ def test_prose_beside_calls_is_told() -> None:
         ("granite", "<think>plan</think><tool_call>[", "plan", "<tool_call>["),
         ("phi4_mini", 'functools[{"</think>', None, 'functools[{"</think>'),
         ("json", "<think>a</think>b</think>c", "a", "b</think>c"),
+        ("gemma4", "<|channel>thought\nplan\n<channel|>answer<turn|>", "plan", "answer"),
+        ("seed_oss", "<seed:think>plan</seed:think>answer<seed:eos>", "plan", "answer"),
+        ("gpt_oss", "<|channel|>analysis<|message|>plan<|end|>answer<|return|>", "plan", "answer"),
+        ("gpt_oss", "<|channel|>commentary<|message|>a<|end|>b", None, "<|channel|>commentary<|message|>a<|end|>b"),
     ],
 )
 def test_think_blocks_of_every_family(format: str, text: str, thinking: str | None, rest: str) -> None:
@@ -705,6 +731,10 @@ def test_text_without_brackets_and_quotes_is_prose_in_every_format(text: str) ->
         ("gemma4", '<|"|>,a:'),
         ("gemma4", "<|tool_call>call:f" + "{a:" * 60),
         ("functiongemma", "<start_function_call>call:f{a:<escape>x<escape>,"),
+        ("gpt_oss", "<|start|>assistant to=functions.f"),
+        ("gpt_oss", "<|channel|>commentary"),
+        ("gpt_oss", "to=functions.f "),
+        ("gpt_oss", '<|message|>{"a": "'),
         ("glm4", "<tool_call>f<arg_key>a</arg_key><arg_value>"),
         ("glm4", "<arg_key>a</arg_key><arg_value></arg_value>"),
         ("glm4", "<tool_call>f<arg_key>a</arg_key><arg_value><tool_call>f</arg_value>"),

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.chat.formats import REPLY_FORMATS
-from orchestrator.chat.parse import CALL_MARKS, split_thinking
+from orchestrator.chat.parse import CALL_MARKS, END_OF_TURN, split_thinking
 from orchestrator.data.formats.common import split_reasoning, take_calls
 from orchestrator.data.rejection import RowRejected
 
@@ -43,7 +43,7 @@ def test_thoughts_are_split_off_whatever_their_tags(text: str, thoughts: str | N
 
 
 def pieces_of(format: str) -> st.SearchStrategy[str]:
-    thoughts = [tag for tags in REPLY_FORMATS[format].thoughts for tag in tags]
+    thoughts = [tag for tags in REPLY_FORMATS[format].thoughts for tag in tags if tag not in END_OF_TURN]
     return st.sampled_from([*thoughts, *CALL_MARKS, "plan", "[1]", "{", "\n"])
 
 
@@ -61,6 +61,13 @@ def test_data_is_divided_as_replies_are_unless_a_call_in_any_format_comes_first(
         return
     if not any(mark in text for mark in CALL_MARKS) and not text.lstrip().startswith(("{", "[1]")):
         assert (thinking or None, rest) == (reasoning, content.strip())
+
+
+def test_what_ends_a_turn_ends_only_a_block_that_was_opened() -> None:
+    text = "plan<|end|>Done."
+    assert split_reasoning(text, "turn 2") == (None, text)
+    assert split_reasoning(f"<|channel|>analysis<|message|>{text}", "turn 2") == ("plan", "Done.")
+    assert split_reasoning("<|channel>thought\nplan\n<channel|>Done.", "turn 2") == ("plan", "Done.")
 
 
 @pytest.mark.parametrize("opening", ["[", "{"])
