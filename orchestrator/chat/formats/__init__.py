@@ -18,6 +18,7 @@ from orchestrator.chat.formats.llama4_pythonic import LLAMA4_PYTHONIC
 from orchestrator.chat.formats.llama_json import LLAMA_JSON
 from orchestrator.chat.formats.mcp import MCP
 from orchestrator.chat.formats.mimo import MIMO
+from orchestrator.chat.formats.minimax_m2 import MINIMAX_M2
 from orchestrator.chat.formats.mistral import MISTRAL
 from orchestrator.chat.formats.olmo3 import OLMO3
 from orchestrator.chat.formats.phi4_mini import PHI4_MINI
@@ -49,6 +50,7 @@ _ROWS = (
     GPT_OSS,
     GLM4,
     LFM2,
+    MINIMAX_M2,
     MCP,
     JSON,
 )
