@@ -78,12 +78,13 @@ def gold_calls(
     texts: st.SearchStrategy[str] = TEXTS,
     leaves: st.SearchStrategy[Any] = LEAVES,
     max_calls: int = 3,
+    names: st.SearchStrategy[str] = NAMES,
 ) -> Gold:
     """One to `max_calls` calls of tools that have the schemas of what is given to them."""
     tools: list[ToolSpec] = []
     calls: list[tuple[str, JsonObject]] = []
-    for name in draw(st.lists(NAMES, min_size=1, max_size=max_calls, unique=True)):
-        given = draw(st.dictionaries(NAMES, typed_values(texts, leaves), max_size=3))
+    for name in draw(st.lists(names, min_size=1, max_size=max_calls, unique=True)):
+        given = draw(st.dictionaries(names, typed_values(texts, leaves), max_size=3))
         tools.append(make_tool(name, **{key: schema for key, (schema, _) in given.items()}))
         calls.append((name, {key: value for key, (_, value) in given.items()}))
     return Gold(tools, calls)

@@ -44,6 +44,7 @@ END_OF_TURN = (
     *("<turn|>", "<|tool_response>", "<start_function_response>"),  # Gemma 4, FunctionGemma
     *("<|call|>", "<|return|>"),  # gpt-oss
     *("<|user|>", "<|observation|>"),  # GLM
+    "[e~[",  # MiniMax
 )
 """Tokens that end a turn; an engine may leave the one at which it stopped in the text."""
 

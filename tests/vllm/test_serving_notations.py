@@ -3,13 +3,15 @@
 import json
 from collections.abc import Callable
 from functools import cache
+from keyword import iskeyword
 from typing import Any, NamedTuple
 
 import pytest
 from builders import make_tool
-from gold_calls import LEAVES, TEXTS, Gold, broken, gold_calls, shipped
+from gold_calls import LEAVES, NAMES, TEXTS, Gold, broken, gold_calls, shipped
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_templates import TEMPLATES
 
 from orchestrator.chat.formats import REPLY_FORMATS
 from orchestrator.chat.parse import parse_reply, serving_differs
@@ -25,9 +27,10 @@ pytestmark = pytest.mark.vllm
 class Notation(NamedTuple):
     """A format as a shipped template writes it.
 
-    `before` is what stands before an assistant's turn, `tags` are the marks to break, `texts` those that vLLM and the
-    template give back, `leaves` such values in objects and arrays. `response_template` is the name of TRL's template
-    for transformers' reader, and `lost` the keys of `PLAIN` whose values that one reads otherwise.
+    `before` is what stands before an assistant's turn, `tags` are the marks to break, `texts` and `names` those that
+    vLLM and the template give back, `leaves` such values in objects and arrays. `response_template` is the name of
+    TRL's template for transformers' reader, and `lost` the keys of `PLAIN` whose values that one reads otherwise.
+    `parser` is the one of vLLM where it is not that of the format.
     """
 
     format: str
@@ -39,6 +42,20 @@ class Notation(NamedTuple):
     response_template: str | None = None
     lost: tuple[str, ...] = ()
     max_calls: int = 3
+    names: st.SearchStrategy[str] = NAMES
+    parser: str | None = None
+
+
+ONE_LINE = st.text(st.characters(codec="utf-8", categories=["L", "N", "P", "S"]))
+PYTHON_NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True).filter(lambda name: not iskeyword(name))
+
+
+def small(
+    format: str, texts: st.SearchStrategy[str] = TEXTS, names: st.SearchStrategy[str] = NAMES, parser: str | None = None
+) -> Notation:
+    """A format as its small template writes it."""
+    tags = REPLY_FORMATS[format].tags or ("[", "]")
+    return Notation(format, format, "<assistant>", tags, texts, names=names, parser=parser)
 
 
 CHATML = "<|im_start|>assistant\n"
@@ -74,6 +91,15 @@ NOTATIONS = {
         lost=("flag", "array"),
     ),
     "qwen 3.8": Notation("qwen_xml", "qwen3_8", CHATML, XML_TAGS, response_template="qwen3_5_template"),
+    "deepseek v3": Notation(
+        "deepseek_v3", "deepseekv3_training", "<｜Assistant｜>", ("\n```json\n", *REPLY_FORMATS["deepseek_v3"].tags)
+    ),
+    **{name: small(name) for name in ("deepseek_v31", "deepseek_v32", "deepseek_v4", "kimi_k2", "granite")},
+    "minimax m2": small("minimax_m2"),
+    "granite 4": small("hermes", parser="granite4")._replace(tags=()),  # it gives every call up for one stray tag
+    "xlam": small("json", parser="xlam"),
+    "llama 4": small("llama4_pythonic", ONE_LINE, PYTHON_NAMES),
+    "olmo 3": small("olmo3", ONE_LINE, PYTHON_NAMES),
 }
 
 
@@ -89,19 +115,20 @@ def tokenizer(notation: str) -> Any:
 
 @cache
 def reader(notation: str) -> Callable[..., Any]:
-    parser = REPLY_FORMATS[NOTATIONS[notation].format].vllm_parser
+    row = NOTATIONS[notation]
+    parser = row.parser or REPLY_FORMATS[row.format].vllm_parser
     assert parser is not None
     return serving_reader(parser, tokenizer(notation))
 
 
 def written(notation: str, gold: Gold) -> str:
     row = NOTATIONS[notation]
-    return gold.rendered(tokenizer(notation), shipped(row.template), row.before)
+    return gold.rendered(tokenizer(notation), TEMPLATES.get(row.template) or shipped(row.template), row.before)
 
 
 def draw_gold(notation: str, data: st.DataObject) -> Gold:
     row = NOTATIONS[notation]
-    return data.draw(gold_calls(row.texts, row.leaves, row.max_calls))
+    return data.draw(gold_calls(row.texts, row.leaves, row.max_calls, row.names))
 
 
 @pytest.mark.parametrize("notation", NOTATIONS)

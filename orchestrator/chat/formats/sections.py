@@ -88,11 +88,12 @@ class Sections:
                 return attempts, end
             if mark.group() == self.section[1]:
                 return attempts or [not_a_call("the section of calls is empty")], mark.end()
+            place = mark.end()
             if mark.group() == self.call[0]:
-                attempt, place = self._read_call(text, mark.end(), marks, schemas)
-            else:
-                attempt, place = problem("unclosed_tag", f"nothing opens what {mark.group()} closes"), mark.end()
-            attempts.append(attempt)
+                attempt, place = self._read_call(text, place, marks, schemas)
+                attempts.append(attempt)
+            elif not beside:
+                attempts.append(problem("unclosed_tag", f"nothing opens what {mark.group()} closes"))
 
     def _read_call(self, text: str, start: int, marks: re.Pattern[str], schemas: Schemas) -> tuple[Attempt, int]:
         """Read the call whose opening ends at `start`; also the place from which to read on."""

@@ -75,6 +75,7 @@ def test_a_notation_without_a_reader_is_not_taken_for_another(name: str) -> None
         (LOOP + "<|START_ACTION|>[{{ c }}]<|END_ACTION|>" + END, "cohere"),
         (LOOP + '<｜DSML｜function_calls><｜DSML｜invoke name="{{ c.name }}">' + END, "deepseek_v32"),
         (LOOP + "{% set t = '｜DSML｜' %}<{{ t }}tool_calls><{{ t }}invoke name=" + END, "deepseek_v4"),
+        ("{% set begin = '<minimax:tool_call>' %}" + LOOP + '<invoke name="{{ c.name }}">' + END, "minimax_m2"),
         ("Wrap calls in <function_calls></function_calls> tags." + LOOP + END, "olmo3"),
         ('Reply with a request {"jsonrpc": "2.0", "method": "tools/call"}.', "mcp"),
         (LOOP + JSON_CALL + END, "json"),

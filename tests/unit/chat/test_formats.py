@@ -40,6 +40,8 @@ COHERE = "<|START_ACTION|>%s<|END_ACTION|>"
 COMMAND = '{"tool_call_id": "0", "tool_name": "f", "parameters": {"a": 1}}'
 DSML = "<｜DSML｜function_calls>%s</｜DSML｜function_calls>"
 INVOKE = '<｜DSML｜invoke name="f"><｜DSML｜parameter name="a" string="false">1</｜DSML｜parameter></｜DSML｜invoke>'
+MINI = "<minimax:tool_call>%s</minimax:tool_call>"
+MINI_INVOKE = '<invoke name="f">\n<parameter name="a">1</parameter>\n</invoke>'
 
 
 def calls_of(text: str, format: str) -> Calls:
@@ -102,6 +104,12 @@ def reasons_of(text: str, format: str) -> list[FailureReason]:
         ("deepseek_v32", DSML % f"\n{INVOKE}\n{INVOKE}\n".replace("><", ">\n<"), [ONE, ONE]),
         ("deepseek_v32", DSML % INVOKE.replace("false", "true"), [("f", {"a": "1"})]),
         ("deepseek_v32", DSML % INVOKE.replace('"false">1', '"true">\n </a> "x"\n'), [("f", {"a": '\n </a> "x"\n'})]),
+        ("minimax_m2", f"Sure. {MINI % MINI_INVOKE}[e~[", [("f", {"a": "1"})]),
+        (
+            "minimax_m2",
+            MINI % f"\n{MINI_INVOKE}\n{MINI_INVOKE}\n".replace(">1<", ">\n <b> x<"),
+            [("f", {"a": "\n <b> x"})] * 2,
+        ),
         ("deepseek_v4", (DSML % INVOKE).replace("function_calls", "tool_calls"), [ONE]),
         ("mcp", RPC, [ONE]),
         ("mcp", f"[{RPC}, {RPC}]", [ONE, ONE]),
@@ -325,6 +333,19 @@ def test_ids_of_calls_are_kept() -> None:
         ("cohere", COHERE % f"[{COMMAND}] now", "text_inside_tag"),
         ("cohere", f"<|START_ACTION|>[{COMMAND}]", "unclosed_tag"),
         ("cohere", f"[{COMMAND}]<|END_ACTION|>", "unclosed_tag"),
+        ("minimax_m2", MINI_INVOKE, "not_a_call_object"),
+        ("minimax_m2", MINI % "", "not_a_call_object"),
+        ("minimax_m2", MINI % MINI_INVOKE.replace('"f"', "f"), "text_inside_tag"),
+        ("minimax_m2", MINI % MINI_INVOKE.replace('"a"', "a"), "text_inside_tag"),
+        ("minimax_m2", MINI % MINI_INVOKE.replace("</parameter>", ""), "text_inside_tag"),
+        ("minimax_m2", MINI % MINI_INVOKE.replace("</invoke>", ""), "unclosed_tag"),
+        (
+            "minimax_m2",
+            MINI % MINI_INVOKE.replace("</parameter>", '</parameter><parameter name="a">2</parameter>'),
+            "not_a_call_object",
+        ),
+        ("minimax_m2", MINI % MINI_INVOKE.replace(">1<", ">\ud800<"), "not_strict_json"),
+        ("minimax_m2", f"<minimax:tool_call>{MINI_INVOKE}", "unclosed_tag"),
         ("deepseek_v32", INVOKE, "not_a_call_object"),
         ("deepseek_v32", DSML % "", "not_a_call_object"),
         ("deepseek_v32", DSML % INVOKE.replace(' string="false"', ""), "text_inside_tag"),
@@ -649,21 +670,9 @@ def test_an_argument_given_twice_is_refused(rendering: str, value: object) -> No
 
 MARKS = ["<tool_call>", "</tool_call>", "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]", "<|python_tag|>", "<think>", "</think>"]
 MARKS += [tag for form in REPLY_FORMATS.values() for tag in form.tags if tag not in MARKS]
-PIECES = [XML, "<function=f>", "<parameter=a>", "</function>", "</parameter>"]
-PIECES += [F_JSON, F_LLAMA, RPC, V3, V31, K2, COMMAND, INVOKE, "[f(a=1)]", "f(", "NaN", "\ud800", *"{}[]\"'\\,;:="]
-PIECES = [F_JSON, F_LLAMA, RPC, V3, V31, K2, "[f(a=1)]", "f(", "NaN", "\ud800", *"{}[]\"'\\,;:="]
-PIECES += [
-    GLM,
-    "<arg_key>",
-    "</arg_value>",
-    "call:f{",
-    '<|"|>',
-    XML,
-    "<function=f>",
-    "<parameter=a>",
-    "</function>",
-    "</parameter>",
-]
+PIECES = [XML, "<function=f>", "<parameter=a>", "</function>", "</parameter>", GLM, "<arg_key>", "</arg_value>"]
+PIECES += [F_JSON, F_LLAMA, RPC, V3, V31, K2, COMMAND, INVOKE, MINI_INVOKE, "call:f{", '<|"|>']
+PIECES += ["[f(a=1)]", "f(", "NaN", "\ud800", *"{}[]\"'\\,;:="]
 TEXTS = st.lists(st.sampled_from([*MARKS, *PIECES, "</s>"]) | st.text(st.characters(), max_size=5), max_size=20)
 
 
@@ -747,6 +756,10 @@ def test_text_without_brackets_and_quotes_is_prose_in_every_format(text: str) ->
         ("qwen_xml", "<tool_call><function=f><parameter=a><tool_call><function=f></parameter>"),
         ("cohere", "<|START_ACTION|>["),
         ("cohere", "<|START_RESPONSE|>"),
+        ("minimax_m2", MINI_INVOKE),
+        ("minimax_m2", MINI % MINI_INVOKE),
+        ("minimax_m2", '<invoke name="f"><parameter name="a">'),
+        ("minimax_m2", '<minimax:tool_call><invoke name="f">'),
         ("deepseek_v32", INVOKE),
         ("deepseek_v32", DSML % INVOKE),
         ("deepseek_v32", INVOKE[:-45]),
