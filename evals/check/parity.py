@@ -17,6 +17,7 @@ from evals.check.card import FIXES, ParityCard, ParityProblem, ParityProblemCode
 from evals.check.dropped_parts import dropped_parts
 from orchestrator.chat.formats import REPLY_FORMATS, reply_format_of
 from orchestrator.chat.formats.reply import ServedReply, clip
+from orchestrator.chat.named_templates import OWN
 from orchestrator.chat.parse import parse_reply
 from orchestrator.chat.rendering import ChatFormat, chat_format, render_prompt
 from orchestrator.chat.segments import Span
@@ -85,8 +86,10 @@ def check_parity(config: RunConfig, run: RunDir, *, with_serving_parser: bool = 
     """
     folder = base_folder(config.model)
     tokenizer = base_tokenizer(config.model)
-    own = AutoTokenizer.from_pretrained(folder, trust_remote_code=config.model.trust_remote_code)
-    base = dated_template(own_template(own), config.model.template_date)
+    base = str(tokenizer.chat_template)
+    if config.model.chat_template == OWN:
+        own = AutoTokenizer.from_pretrained(folder, trust_remote_code=config.model.trust_remote_code)
+        base = dated_template(own_template(own), config.model.template_date)
     tokens = tokens_digest(config, run, tokenizer, ("train", "val", "test"))
     digest = digest_of(
         tokens, base, config.eval.reply_format, config.eval.max_unscored_rate, with_serving_parser, package_versions()

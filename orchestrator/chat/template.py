@@ -29,7 +29,7 @@ def own_template(tokenizer: PreTrainedTokenizerBase) -> str:
         raise InputError(
             "the tokenizer has no chat template",
             where=str(tokenizer.name_or_path),
-            fix="Use an instruction-tuned model as model.base",
+            fix="Set model.chat_template, to hermes for example, or use an instruction-tuned model as model.base",
         )
     return str(own)
 

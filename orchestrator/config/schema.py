@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from orchestrator.chat.named_templates import OWN
 from orchestrator.config.data import SYNTHETIC as SYNTHETIC
 from orchestrator.config.data import DataConfig as DataConfig
 from orchestrator.config.data import SourceConfig as SourceConfig
@@ -34,6 +35,13 @@ class ModelConfig(Section):
     dtype: Dtype = "auto"
     """Weights of the frozen base. `auto` is bfloat16 where the GPU or processor computes in it, else float16 on a GPU
     (such as a T4) and float32 on a processor. Under float16 the loss is scaled, and adapters stay float32."""
+    chat_template: Annotated[str, Field(min_length=1)] = Field(
+        default=OWN, examples=["hermes"], exclude_if=lambda value: value == OWN
+    )
+    """What renders conversations, in training, evaluation and serving: `own` is the template that the base came with.
+    A base that shows no tools or calls, or has no template, learns them by `hermes` (Hermes' tags in ChatML), by the
+    name of a family whose template TRL ships (such as `qwen2_5`), or by a Jinja file, relative to the config file's
+    folder. No tokens are added: marks that the vocabulary lacks are plain text."""
     trust_remote_code: bool = False
     """Run Python code that comes with a hub model. Leave off unless you have read that code."""
     template_date: Annotated[date, Field(examples=["2026-11-30"])] | None = Field(

@@ -22,10 +22,11 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from orchestrator.chat.named_templates import OWN, is_template_text, named_template, template_names
 from orchestrator.chat.template import dated_template, training_template
 from orchestrator.config.evaluation import PATHS_START
 from orchestrator.config.schema import ModelConfig
-from orchestrator.core.errors import InputError, ModelNotFoundError
+from orchestrator.core.errors import ConfigError, InputError, ModelNotFoundError
 from orchestrator.toy.tiny import TINY, tiny_base_folder
 
 Dtype = Literal["bfloat16", "float16", "float32"]
@@ -86,13 +87,27 @@ def base_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
         ModelNotFoundError: If the base is not there, or has no tokenizer that can be read.
         InputError: If it has no chat template.
     """
-    return load_tokenizer(base_folder(model), trust_remote_code=model.trust_remote_code, day=model.template_date)
+    given = None if model.chat_template == OWN else _template_text(model.chat_template)
+    trusts, day = model.trust_remote_code, model.template_date
+    return load_tokenizer(base_folder(model), trust_remote_code=trusts, day=day, template=given)
 
 
-def load_tokenizer(folder: Path, *, trust_remote_code: bool, day: date | None = None) -> PreTrainedTokenizerBase:
+def _template_text(setting: str) -> str:
+    if is_template_text(setting):
+        return setting
+    if setting not in template_names():
+        allowed = f"a Jinja file, or {', '.join(template_names())}"
+        raise ConfigError(f"{setting!r} is no template's name", where="model.chat_template", allowed=allowed)
+    return named_template(setting)
+
+
+def load_tokenizer(
+    folder: Path, *, trust_remote_code: bool, day: date | None = None, template: str | None = None
+) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder, with the chat template that renders both training and evaluation.
 
-    `day` is the date that a template shows which asks for today's; None: the clock's.
+    `day` is the date that a template shows which asks for today's; None: the clock's. `template` stands in for the one
+    that the tokenizer came with.
 
     Raises:
         ModelNotFoundError: If the folder holds none that can be read.
@@ -100,6 +115,8 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool, day: date | None = 
     """
     with _readable(folder, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    if template is not None:
+        tokenizer.chat_template = template
     tokenizer.chat_template = dated_template(training_template(tokenizer), day)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token

@@ -13,6 +13,7 @@ from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionTools
 
 from evals.check.card import FIXES, ParityCard
 from evals.check.parity import check_parity
+from orchestrator.chat.named_templates import named_template
 from orchestrator.chat.rendering import ChatFormat, chat_format
 from orchestrator.chat.serving import serving_renderer
 from orchestrator.chat.template import dated_template, training_template
@@ -66,6 +67,14 @@ def of_server(form: ChatFormat, messages: Sequence[Message], tools: Sequence[Too
         return serving_renderer(tiny_base_folder(), form, trust_remote_code=False)(messages, tools)
     except EvaluationError:
         return None
+
+
+@pytest.mark.parametrize("messages", [TALK, TOOL_TALK])
+def test_the_hermes_template_renders_alike_in_training_and_on_a_server(messages: tuple[Message, ...]) -> None:
+    form = form_of(named_template("hermes"))
+    text = of_training(form, messages, TOOLS)
+    assert text is not None
+    assert text == of_server(form, messages, TOOLS)
 
 
 def test_the_server_renders_every_known_template_as_training_does() -> None:

@@ -10,7 +10,7 @@ from orchestrator.core.records import LeftOutReason, Message, Sample
 
 ADVICE: dict[LeftOutReason, str] = {
     "too_long": "Raise data.max_length, or set data.overlong to shorten",
-    "nothing_to_learn": "Use a base whose chat template shows tool calls, such as Qwen3",
+    "nothing_to_learn": "Set model.chat_template to hermes, or use a base that shows tool calls, such as Qwen3",
     "control_token_in_text": "Take the base's marks out of the texts of the data",
     "text_not_shown": "Use a base whose chat template shows text beside calls, such as Qwen3, or take that text out",
     "prompt_differs": "Use a base whose chat template shows earlier turns in a row as in the prompt, such as Qwen3",
@@ -96,6 +96,6 @@ _WAYS: dict[str, Callable[[Sample], Sample]] = {
     "Give every tool a description and parameters": _described,
     "Give one call a turn, or use a base whose chat template shows several": _one_call_a_turn,
     "Let the user speak first, and join turns of one speaker that follow each other": _alternating,
-    "Use a base whose chat template shows tool calls and their results, such as Qwen3": _words_only,
+    "Set model.chat_template to hermes, or use a base whose chat template shows tool calls and results": _words_only,
 }
 """What a template may refuse: the advice, and a sample for which it was followed."""

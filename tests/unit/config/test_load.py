@@ -143,6 +143,32 @@ def test_suite_paths_start_at_their_own_folder(folder: Path) -> None:
     ]
 
 
+def test_a_chat_template_is_named_or_taken_from_a_file(folder: Path) -> None:
+    text = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    (folder / "mine.jinja").write_text(text, encoding="utf-8")
+    (Path.cwd() / "other.jinja").write_text(text + "!", encoding="utf-8")
+    assert load(folder, "{}").model.chat_template == "own"
+    assert load(folder, "model: {chat_template: hermes}").model.chat_template == "hermes"
+    assert load(folder, "model: {chat_template: qwen2_5}").model.chat_template == "qwen2_5"
+    config = load(folder, "model: {chat_template: mine.jinja}")
+    assert config.model.chat_template == text
+    assert load(folder, "{}", "model.chat_template=other.jinja").model.chat_template == text + "!"
+    write_resolved(config, folder / "resolved.json")
+    (folder / "mine.jinja").unlink()
+    assert load_config(folder / "resolved.json") == config
+
+
+def test_a_chat_template_that_is_nowhere_or_none_is_refused(folder: Path) -> None:
+    message = refusal(folder, "model: {chat_template: hermse}")
+    assert message.startswith("model.chat_template: hermse: this is neither a file nor a template's name. Allowed: ")
+    assert message.endswith("Perhaps hermes is meant.")
+    assert "Check the name or the path." in refusal(folder, "model: {chat_template: ./nothing.jinja}")
+    (folder / "mine.jinja").write_text("no template", encoding="utf-8")
+    assert "holds no Jinja template" in refusal(folder, "model: {chat_template: mine.jinja}")
+    (folder / "mine.jinja").write_bytes(b"\xff{{")
+    assert "neither a file nor" in refusal(folder, "model: {chat_template: mine.jinja}")
+
+
 def test_a_local_judge_becomes_absolute_and_others_stay(folder: Path) -> None:
     bases = {"./judge": str(folder / "judge"), "some/judge": "some/judge"}
     for base, expected in bases.items():

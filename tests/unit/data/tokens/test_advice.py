@@ -144,7 +144,7 @@ TWO = assistant("", ROME, OSLO)
         (
             (TEMPLATES / "gemma3.jinja").read_text(encoding="utf-8").replace("<end_of_turn>", "<|im_end|>"),
             make_sample(user("a"), ONE, RESULT, assistant("b"), kind="answer"),
-            "Use a base whose chat template shows tool calls and their results",
+            "Set model.chat_template to hermes, or use a base whose chat template shows tool calls and results",
             None,
         ),
         (
