@@ -79,6 +79,13 @@ NOTATIONS = {
         response_template="gptoss_template",
         max_calls=1,
     ),
+    "muse glimmer": Notation(
+        "muse_glimmer",
+        "muse_glimmer",
+        "<|start|>user<|message|>Go.<|eot|><|start|>assistant",
+        ("<|start|>", "<|message|>", "<atem:function_calls>", "</atem:invoke>", "</atem:parameter>"),
+        texts=st.text("abc <\n", max_size=6),
+    ),
     "glm 4": Notation("glm4", "glm4moe", "<|assistant|>", GLM_TAGS, response_template="glm4moe_template"),
     "lfm 2": Notation("lfm2", "lfm2_v2", CHATML, ("<|tool_call_start|>", "<|tool_call_end|>")),
     "lfm 2.5": Notation(
@@ -185,6 +192,10 @@ def test_where_vllm_types_a_text_otherwise_it_differs(
 
 G = "<tool_call>g</tool_call>"
 OSS = '<|channel|>%s<|message|>{"a": 1}<|call|>'
+ATEM = (
+    '%s<atem:function_calls><atem:invoke name="%s"><atem:parameter name="a">%s</atem:parameter>'
+    "</atem:invoke></atem:function_calls>"
+)
 FUNCTIONGEMMA = "<start_function_call>call:f{%s}<end_function_call>"
 LFM = "<|tool_call_start|>[f(a=%s)]<|tool_call_end|>"
 
@@ -200,6 +211,9 @@ LFM = "<|tool_call_start|>[f(a=%s)]<|tool_call_end|>"
         ("gpt_oss", OSS % "analysis to=functions.f", [], [{"a": 1}]),
         ("gpt_oss", OSS % "commentary to=f", [], [{"a": 1}]),
         ("gpt_oss", OSS % "commentary to=functions.f code", [], [{"a": 1}]),
+        ("muse_glimmer", ATEM % ("to=f<|message|>", "f", "3"), [{"a": "3"}], [{"a": 3}]),
+        ("muse_glimmer", ATEM % ("to=g<|message|>", "f", "x"), [], [{"a": "x"}]),
+        ("muse_glimmer", ATEM % ("", "f", "x"), [], [{"a": "x"}]),
         ("glm4", G, [{}], []),
         ("glm4", "<tool_call>f", [], [{}]),
         ("lfm2", LFM % 1 + LFM % 2, [{"a": 1}, {"a": 2}], [{"a": 1}]),

@@ -20,6 +20,7 @@ from orchestrator.chat.formats.mcp import MCP
 from orchestrator.chat.formats.mimo import MIMO
 from orchestrator.chat.formats.minimax_m2 import MINIMAX_M2
 from orchestrator.chat.formats.mistral import MISTRAL
+from orchestrator.chat.formats.muse_glimmer import MUSE_GLIMMER
 from orchestrator.chat.formats.olmo3 import OLMO3
 from orchestrator.chat.formats.phi4_mini import PHI4_MINI
 from orchestrator.chat.formats.pythonic import PYTHONIC
@@ -48,6 +49,7 @@ _ROWS = (
     GEMMA4,
     FUNCTIONGEMMA,
     GPT_OSS,
+    MUSE_GLIMMER,
     GLM4,
     LFM2,
     MINIMAX_M2,

@@ -32,9 +32,9 @@ from orchestrator.notation.strict_json import JSON_SPACE, first_fault
 
 _FUNCTIONS = "functions."
 _MARK = f"to={_FUNCTIONS}"
-_START, _CHANNEL, _MESSAGE = "<|start|>", "<|channel|>", "<|message|>"
+START, _CHANNEL, MESSAGE = "<|start|>", "<|channel|>", "<|message|>"
 _CALL, _END, _RETURN = "<|call|>", "<|end|>", "<|return|>"
-_ENDS = re.compile("|".join(map(re.escape, (_START, _CALL, _END, _RETURN))))
+_ENDS = re.compile("|".join(map(re.escape, (START, _CALL, _END, _RETURN))))
 _TO = r" ?to=(?P<{}>[^\s<>]++)"
 _TYPE = r" ?(?:<\|constrain\|>)?+(?P<type>\w++)"
 _HEADER = re.compile(
@@ -43,7 +43,7 @@ _HEADER = re.compile(
 )
 
 
-class _Message(NamedTuple):
+class Message(NamedTuple):
     """What stands before and after `<|message|>`, None without it, and the token that closes the message, if any."""
 
     header: str
@@ -51,26 +51,27 @@ class _Message(NamedTuple):
     closed_by: str
 
 
-def _messages(text: str) -> list[_Message]:
-    messages: list[_Message] = []
+def split_messages(text: str, ends: re.Pattern[str]) -> list[Message]:
+    """The messages of a reply, whose first `START` stands in the prompt; `ends` are the tokens that close one."""
+    messages: list[Message] = []
     place = 0
     while place < len(text):
-        begin = place + len(_START) if text.startswith(_START, place) else place
-        end = _ENDS.search(text, begin)
+        begin = place + len(START) if text.startswith(START, place) else place
+        end = ends.search(text, begin)
         stop = end.start() if end else len(text)
         closed_by = end.group() if end else ""
-        header, found, body = text[begin:stop].partition(_MESSAGE)
-        messages.append(_Message(header, body if found else None, closed_by))
-        place = stop if closed_by == _START else stop + len(closed_by)
+        header, found, body = text[begin:stop].partition(MESSAGE)
+        messages.append(Message(header, body if found else None, closed_by))
+        place = stop if closed_by == START else stop + len(closed_by)
     return messages
 
 
 def _read(text: str, _schemas: Schemas) -> Found:
-    if _MARK not in text and not any(token in text for token in (_CHANNEL, _MESSAGE)):
+    if _MARK not in text and not any(token in text for token in (_CHANNEL, MESSAGE)):
         return Found(prose=text)
     attempts: list[Attempt] = []
     prose: list[str] = []
-    for message in _messages(text):
+    for message in split_messages(text, _ENDS):
         header = _HEADER.fullmatch(message.header)
         if "to=" in message.header:
             attempts.append(_read_call(message, header))
@@ -79,7 +80,7 @@ def _read(text: str, _schemas: Schemas) -> Found:
     return sort_out(attempts, "\n".join(prose))
 
 
-def _read_call(message: _Message, header: re.Match[str] | None) -> Attempt:
+def _read_call(message: Message, header: re.Match[str] | None) -> Attempt:
     if message.body is None:
         return problem("unclosed_tag", f"no message follows {clip(message.header)}")
     recipient = (header["early"] or header["late"]) if header else None
@@ -107,6 +108,6 @@ GPT_OSS = ReplyFormat(
     read=_read,
     mark=_MARK,
     beginnings=(f"{_CHANNEL}commentary", f"{_CHANNEL}final"),
-    thoughts=((f"{_CHANNEL}analysis{_MESSAGE}", _END), *THINK_TAGS),
+    thoughts=((f"{_CHANNEL}analysis{MESSAGE}", _END), *THINK_TAGS),
     vllm_parser="openai",
 )

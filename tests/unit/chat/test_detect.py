@@ -20,7 +20,8 @@ JSON_CALL = '{"name": "{{ c.function.name }}", "arguments": {{ c.function.argume
 
 
 HERMES = ["qwen2_5", "qwen3", "qwen3_instruct_2507", "qwen3_vl", "qwen3_training"]
-NO_READER = "muse_glimmer"
+NO_READER = "<|action_start|><|plugin|>{{ c.function | tojson }}<|action_end|>"
+"""How InternLM writes calls."""
 
 
 def shipped(name: str) -> str:
@@ -46,10 +47,9 @@ def test_a_template_without_calls_cannot_tell(name: str) -> None:
         detect_reply_format(shipped(name))
 
 
-@pytest.mark.parametrize("name", NO_READER.split())
-def test_a_notation_without_a_reader_is_not_taken_for_another(name: str) -> None:
+def test_a_notation_without_a_reader_is_not_taken_for_another() -> None:
     with pytest.raises(ConfigError, match=r"eval\.reply_format: .*has no reader"):
-        detect_reply_format(shipped(name))
+        detect_reply_format(LOOP + NO_READER + END)
 
 
 @pytest.mark.parametrize(

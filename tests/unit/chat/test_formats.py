@@ -23,6 +23,10 @@ OSLO = ("Get Weather", {"city": "Oslo", "days": [1, None, True]})
 XML = "<tool_call>\n<function=f>\n<parameter=a>\n1\n</parameter>\n</function>\n</tool_call>"
 GLM = "<tool_call>f\n<arg_key>a</arg_key>\n<arg_value>1</arg_value>\n</tool_call>"
 OSS = 'to=functions.f<|channel|>commentary json<|message|>{"a": 1}<|call|>'
+ATEM_VALUE = '<atem:parameter name="a">1</atem:parameter>'
+ATEM_CALL = f'<atem:invoke name="f">\n{ATEM_VALUE}\n</atem:invoke>'
+ATEM_CALLS = f"<atem:function_calls>\n{ATEM_CALL}\n</atem:function_calls>"
+ATEM = f"to=f<|message|>{ATEM_CALLS}"
 RPC = '{"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": {"name": "f", "arguments": {"a": 1}}}'
 
 
@@ -133,6 +137,9 @@ def reasons_of(text: str, format: str) -> list[FailureReason]:
         ("gpt_oss", f"<|channel|>commentary<|message|>I will.<|end|><|start|>assistant {OSS}", [ONE]),
         ("gpt_oss", f"{OSS}<|start|>assistant{OSS}", [ONE, ONE]),
         ("gpt_oss", f"<|channel|>analysis<|message|>{XML}<|end|><|start|>assistant {OSS}", [ONE]),
+        ("muse_glimmer", f"{ATEM}<|eom|><|start|>assistant {ATEM}<|eot|>", [("f", {"a": "1"})] * 2),
+        ("muse_glimmer", f"to=self<|message|>{ATEM}<|eom|><|start|>assistant {ATEM}", [("f", {"a": "1"})]),
+        ("muse_glimmer", ATEM.replace("\n", "").replace(ATEM_VALUE, ""), [("f", {})]),
         ("glm4", f"{GLM}\n{GLM}<|observation|>", [("f", {"a": "1"})] * 2),
         ("glm4", GLM.replace("\n", ""), [("f", {"a": "1"})]),
         ("glm4", "<tool_call>f\n</tool_call>", [("f", {})]),
@@ -308,6 +315,16 @@ def test_ids_of_calls_are_kept() -> None:
         ("gpt_oss", f"{OSS[:-8]}<|end|><|start|>assistant", "unclosed_tag"),
         ("gpt_oss", "to=functions.f<|channel|>comm", "unclosed_tag"),
         ("gpt_oss", OSS.replace("f<", "\ud800<"), "not_strict_json"),
+        ("muse_glimmer", ATEM[:-1], "unclosed_tag"),
+        ("muse_glimmer", ATEM_CALLS, "unclosed_tag"),
+        ("muse_glimmer", "to=f<|message|>", "unclosed_tag"),
+        ("muse_glimmer", f"Sure.{ATEM_CALLS}", "unclosed_tag"),
+        ("muse_glimmer", ATEM.replace("to=f", "to=g"), "not_a_call_object"),
+        ("muse_glimmer", ATEM.replace("</atem:invoke>", ""), "text_inside_tag"),
+        ("muse_glimmer", ATEM.replace("1</", "1<"), "text_inside_tag"),
+        ("muse_glimmer", ATEM.replace("<|message|>", "<|message|>Well. "), "text_inside_tag"),
+        ("muse_glimmer", ATEM.replace(ATEM_VALUE, ATEM_VALUE * 2), "not_a_call_object"),
+        ("muse_glimmer", ATEM.replace("1", "\ud800"), "not_strict_json"),
         ("glm4", GLM[:-1], "unclosed_tag"),
         ("glm4", GLM.replace("</arg_value>", ""), "text_inside_tag"),
         ("glm4", GLM.replace("</arg_key>\n", "</arg_key>x"), "text_inside_tag"),
@@ -402,6 +419,8 @@ def test_a_malformed_attempt_is_one_problem_and_no_call(format: str, text: str, 
         ("qwen_xml", f"<tool_call>\n{XML}", ["f"], ["unclosed_tag"]),
         ("gemma4", "<|tool_call>call:f{a:1<|tool_call>call:g{}<tool_call|>", ["g"], ["unclosed_tag"]),
         ("gpt_oss", f"{OSS[:-9]}<|call|><|start|>assistant {OSS}", ["f"], ["not_json"]),
+        ("muse_glimmer", f"{ATEM[:-1]}<|eom|><|start|>assistant {ATEM}", ["f"], ["unclosed_tag"]),
+        ("muse_glimmer", f"{ATEM[:-1]}<|start|>assistant {ATEM}", ["f"], ["unclosed_tag"]),
         ("glm4", f"<tool_call>f<arg_key>{GLM}<tool_call>", ["f"], ["unclosed_tag"] * 2),
         ("lfm2", "<|tool_call_start|>[f(<|tool_call_start|>[g()]<|tool_call_end|>", ["g"], ["unclosed_tag"]),
         ("qwen_xml", f"<tool_call>{XML}{XML}", ["f", "f"], ["unclosed_tag"]),
@@ -484,6 +503,7 @@ def test_prose_beside_calls_is_told() -> None:
         ("gemma4", "<|channel>thought\nplan\n<channel|>answer<turn|>", "plan", "answer"),
         ("seed_oss", "<seed:think>plan</seed:think>answer<seed:eos>", "plan", "answer"),
         ("gpt_oss", "<|channel|>analysis<|message|>plan<|end|>answer<|return|>", "plan", "answer"),
+        ("muse_glimmer", "to=self<|message|>plan<|eom|><|start|>answer<|eot|>", "plan", "<|start|>answer"),
         ("gpt_oss", "<|channel|>commentary<|message|>a<|end|>b", None, "<|channel|>commentary<|message|>a<|end|>b"),
     ],
 )
@@ -671,6 +691,8 @@ def test_an_argument_given_twice_is_refused(rendering: str, value: object) -> No
 MARKS = ["<tool_call>", "</tool_call>", "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]", "<|python_tag|>", "<think>", "</think>"]
 MARKS += [tag for form in REPLY_FORMATS.values() for tag in form.tags if tag not in MARKS]
 PIECES = [XML, "<function=f>", "<parameter=a>", "</function>", "</parameter>", GLM, "<arg_key>", "</arg_value>"]
+PIECES += [OSS, "<|channel|>", "<|message|>", "<|end|>", "<|start|>assistant", "commentary"]
+PIECES += [ATEM, ATEM_VALUE, "<atem:function_calls>"]
 PIECES += [F_JSON, F_LLAMA, RPC, V3, V31, K2, COMMAND, INVOKE, MINI_INVOKE, "call:f{", '<|"|>']
 PIECES += ["[f(a=1)]", "f(", "NaN", "\ud800", *"{}[]\"'\\,;:="]
 TEXTS = st.lists(st.sampled_from([*MARKS, *PIECES, "</s>"]) | st.text(st.characters(), max_size=5), max_size=20)
@@ -743,6 +765,9 @@ def test_text_without_brackets_and_quotes_is_prose_in_every_format(text: str) ->
         ("gpt_oss", "<|start|>assistant to=functions.f"),
         ("gpt_oss", "<|channel|>commentary"),
         ("gpt_oss", "to=functions.f "),
+        ("muse_glimmer", "<|start|>assistant to=f<|message|><atem:function_calls>"),
+        ("muse_glimmer", ATEM_VALUE),
+        ("muse_glimmer", ATEM_CALLS),
         ("gpt_oss", '<|message|>{"a": "'),
         ("glm4", "<tool_call>f<arg_key>a</arg_key><arg_value>"),
         ("glm4", "<arg_key>a</arg_key><arg_value></arg_value>"),

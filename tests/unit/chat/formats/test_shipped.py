@@ -22,6 +22,7 @@ SHIPPED = {
     **dict.fromkeys(("gemma4", "gemma4_v2", "gemma4_v3", "gemma4_v4", "gemma4_v5"), ("gemma4", GEMMA)),
     "diffusion_gemma": ("gemma4", GEMMA),
     "gptoss": ("gpt_oss", "<|start|>assistant"),
+    "muse_glimmer": ("muse_glimmer", "<|start|>user<|message|>Go.<|eot|><|start|>assistant"),
     "glm4moe": ("glm4", "<|assistant|>"),
     **dict.fromkeys(("lfm2_v2", "lfm2_2_5", "lfm2_2_5_v2", "lfm2_2_5_vl"), ("lfm2", CHATML)),
 }
@@ -45,9 +46,8 @@ def test_the_format_is_told_from_the_template(template: str) -> None:
 def test_what_a_template_writes_is_read_back(template: str, data: st.DataObject) -> None:
     format, before = SHIPPED[template]
     is_bare = template in ("lfm2_2_5", "lfm2_2_5_v2")
-    has_one_call = format == "gpt_oss"  # and no text beside it
-    content = "" if has_one_call else "Let me see."
-    gold = data.draw(gold_calls(UNQUOTED if is_bare else TEXTS, LEAVES, 1 if has_one_call else 3))
+    content = "" if format in ("gpt_oss", "muse_glimmer") else "Let me see."  # these write no text beside calls
+    gold = data.draw(gold_calls(UNQUOTED if is_bare else TEXTS, LEAVES, 1 if format == "gpt_oss" else 3))
     text = gold.rendered(tokenizer(), shipped(template), before, content)
     reply = parse_reply(text, format=format, tools=gold.tools)
     assert reply.problems == ()
