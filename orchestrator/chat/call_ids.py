@@ -1,6 +1,8 @@
 """Ids of calls, for chat templates that print them or want them to be of nine letters and digits (Mistral's).
 
-A made id comes from the place and content of its call, so that a conversation has the same ids wherever it ends.
+Some templates (Kimi K2's) write nothing of a call's name but its id, which then is `functions.name:number`, counted
+over the conversation. Any other made id comes from the place and content of its call, so that a conversation has the
+same ids wherever it ends.
 """
 
 import hashlib
@@ -11,8 +13,8 @@ from typing import Literal, NamedTuple
 
 from orchestrator.core.records import Message, ToolCall
 
-CallIds = Literal["as given", "any", "nine"]
-"""What a template wants: the ids that the data has, some id for every call, or one of nine letters and digits."""
+CallIds = Literal["as given", "any", "nine", "functions"]
+"""What a template wants: the ids of the data, some id for every call, one of nine letters and digits, or its name."""
 ID_CHARS = 9
 _NINE = re.compile(r"[a-zA-Z0-9]{9}")
 
@@ -39,9 +41,14 @@ def with_call_ids(messages: Sequence[Message], wanted: CallIds) -> list[Message]
         return list(messages)
     changed: list[Message] = []
     waiting: list[_Asked] = []
+    num_calls = 0
     for place, message in enumerate(messages):
         if message.tool_calls:
-            calls = [_with_id(call, place, number, wanted) for number, call in enumerate(message.tool_calls)]
+            if wanted == "functions":
+                calls = [_named(call, number) for number, call in enumerate(message.tool_calls, num_calls)]
+            else:
+                calls = [_with_id(call, place, number, wanted) for number, call in enumerate(message.tool_calls)]
+            num_calls += len(calls)
             waiting = [_Asked(*pair) for pair in zip(message.tool_calls, calls, strict=True)]
             changed.append(message.model_copy(update={"tool_calls": tuple(calls)}))
         elif message.role == "tool" and waiting:
@@ -51,6 +58,10 @@ def with_call_ids(messages: Sequence[Message], wanted: CallIds) -> list[Message]
         else:
             changed.append(message)
     return changed
+
+
+def _named(call: ToolCall, number: int) -> ToolCall:
+    return call.model_copy(update={"id": f"functions.{call.function.name}:{number}"})
 
 
 def _with_id(call: ToolCall, place: int, number: int, wanted: CallIds) -> ToolCall:

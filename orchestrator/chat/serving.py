@@ -117,7 +117,7 @@ def serving_renderer(
     if settings.hf_config.model_type == _HARMONY:
         raise EvaluationError("vllm serve renders this family without its chat template", where=str(base))
 
-    ids: CallIds = "nine" if form.wants.call_ids == "nine" else "any"
+    ids: CallIds = "any" if form.wants.call_ids == "as given" else form.wants.call_ids
     tokenizer, template = form.tokenizer, served_template(form.template, thinking=form.thinking)
 
     def render(messages: Sequence[Message], tools: Sequence[ToolSpec]) -> str:

@@ -98,8 +98,8 @@ def rendered(
 
 _USUAL_ID, _NINE_ID = "call_8WzLq2nGv0Zx5Jt3Rk7Yp1Bd", "q7Rk2Zp9w"
 """An id as most servers give them, and one as Mistral's."""
-_WORD = "orchard"
-"""A word that no template writes by itself."""
+_WORD, _TOOL = "orchard", "find_orchard"
+"""A word and the name of a tool that no template writes by itself."""
 
 
 @lru_cache(maxsize=16)
@@ -117,7 +117,10 @@ def _template_wants(template: str, names: tuple[tuple[str, str], ...]) -> Wants:
     content: ContentFormat = "string" if takes_text else "openai"
     wants = Wants(content=content if takes_parts else None)
 
-    tool = ToolSpec(function=FunctionSpec(name="find", description="Finds.", parameters={"type": "object"}))
+    with_id = shown(_called(_USUAL_ID)[:2], wants) or ""
+    if _USUAL_ID in with_id and _TOOL not in with_id:
+        return wants._replace(call_ids="functions")
+    tool = ToolSpec(function=FunctionSpec(name=_TOOL, description="Finds.", parameters={"type": "object"}))
     without, usual, nine = (shown(_called(id), wants, [tool]) for id in (None, _USUAL_ID, _NINE_ID))
     if nine is not None and usual is None:
         return wants._replace(call_ids="nine")
@@ -126,6 +129,6 @@ def _template_wants(template: str, names: tuple[tuple[str, str], ...]) -> Wants:
 
 def _called(id: str | None) -> tuple[Message, ...]:
     """A question, a call with this id, and its result."""
-    call = ToolCall(id=id, function=FunctionCall(name="find", arguments={}))
-    result = Message(role="tool", content="Found.", name="find", tool_call_id=id)
+    call = ToolCall(id=id, function=FunctionCall(name=_TOOL, arguments={}))
+    result = Message(role="tool", content="Found.", name=_TOOL, tool_call_id=id)
     return Message(role="user", content=_WORD), Message(role="assistant", tool_calls=(call,)), result

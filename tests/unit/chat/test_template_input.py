@@ -8,6 +8,8 @@ from builders import assistant, make_call, make_tool, user
 from transformers import PreTrainedTokenizerBase
 
 from orchestrator.chat.call_ids import with_call_ids
+from orchestrator.chat.formats import detect_reply_format
+from orchestrator.chat.parse import parse_reply
 from orchestrator.chat.rendering import chat_format, render_prompt
 from orchestrator.chat.template_input import RowLeftOut, Wants, plain_messages, plain_tools, template_wants
 from orchestrator.core.records import FunctionSpec, Message, ToolCall, ToolSpec
@@ -48,7 +50,8 @@ def with_template(folder: Path, template: str) -> PreTrainedTokenizerBase:
         (SAID, "as given"),
         (SAID + CALLS, "as given"),
         (SAID + CALLS.replace("@", "{{ c.function.name }}"), "as given"),
-        (SAID + CALLS.replace("@", "{{ c.id }}"), "any"),
+        (SAID + CALLS.replace("@", "{{ c.id }}{{ c.function.name }}"), "any"),
+        (SAID + CALLS.replace("@", "{{ c.id }}"), "functions"),
         (SAID + CALLS.replace("@", "{{ raise_exception('no id') if c.id is not defined }}"), "any"),
         (NINE_ONLY, "nine"),
         ("{{ raise_exception('never') }}", "as given"),
@@ -80,6 +83,27 @@ def test_ids_that_a_template_takes_are_kept() -> None:
     assert calls.tool_calls[0].id == "aB3dE6gH9"
     assert (first.tool_call_id, second.tool_call_id) == (calls.tool_calls[1].id, "aB3dE6gH9")
     assert with_call_ids(talk, "any") == list(talk) == with_call_ids(talk, "as given")
+
+
+def test_ids_that_stand_for_names_count_the_calls_of_a_conversation() -> None:
+    calls = assistant("", make_call("one"), make_call("two"))
+    talk = (user("x"), calls, result("b", name="two"), result("a"), user("y"), assistant("", make_call("one")))
+    shown = with_call_ids(talk, "functions")
+    ids = [call.id for message in shown for call in message.tool_calls]
+    assert ids == ["functions.one:0", "functions.two:1", "functions.one:2"]
+    assert [message.tool_call_id for message in shown[2:4]] == ["functions.two:1", "functions.one:0"]
+    assert with_call_ids(talk[:3], "functions") == shown[:3]  # the same wherever the conversation ends
+
+
+def test_a_template_that_writes_ids_for_names_is_learned_as_calls_that_are_read(model_folder: Path) -> None:
+    given = "<|tool_call_argument_begin|>{{ c.function.arguments | tojson }}"
+    calls = CALLS.replace("@", f"<|tool_call_begin|>{{{{ c.id }}}}{given}<|tool_call_end|>")
+    section = f"<|tool_calls_section_begin|>{calls}<|tool_calls_section_end|>"
+    form = chat_format(with_template(model_folder, SAID + section), thinking=False)
+    text = form.text(form.plain((user("x"), called("call_1", None))), None, prompt=False)
+    reply = parse_reply(text[text.index("<|tool_calls") :], format=detect_reply_format(SAID + section))
+    assert [call.id for call in reply.calls] == ["functions.get_weather:0", "functions.get_weather:1"]
+    assert [call.function.arguments for call in reply.calls] == [{"city": "City0"}, {"city": "City1"}]
 
 
 def test_results_without_ids_answer_the_calls_in_order_or_by_name() -> None:
