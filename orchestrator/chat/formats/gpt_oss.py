@@ -8,8 +8,8 @@ The prompt holds the `<|start|>assistant` of the first message. A call is a mess
 `functions.name`, whose body is a JSON object and which `<|call|>` or the end of the reply closes. Messages to nobody on
 `final` and `commentary` are prose; those on `analysis` are thoughts, also where they do not come first.
 
-Every message with a recipient is an attempt, as is a header with one that has no message. A reply without any header is
-prose.
+Every message with a recipient or with a malformed header is an attempt, as is a header with a recipient that has no
+message. A reply without any header is prose.
 """
 
 import re
@@ -73,7 +73,7 @@ def _read(text: str, _schemas: Schemas) -> Found:
     prose: list[str] = []
     for message in split_messages(text, _ENDS):
         header = _HEADER.fullmatch(message.header)
-        if "to=" in message.header:
+        if "to=" in message.header or (header is None and message.body is not None):
             attempts.append(_read_call(message, header))
         elif header is None or header["channel"] != "analysis":
             prose.append(message.header if message.body is None else message.body)

@@ -11,7 +11,8 @@
 Values have no types: the module `typed` reads them by the tool's schema. A value is all that stands between its tags,
 and holds none of the notation's own. Only white space may stand between tags.
 
-Every message to another recipient than `user` and `self` is an attempt, as are such tags outside of messages.
+Every message to another recipient than `user` and `self` is an attempt, as are a message with a malformed header and
+such tags outside of messages.
 """
 
 import re
@@ -32,6 +33,7 @@ from orchestrator.chat.formats.reply import (
 from orchestrator.chat.formats.typed import typed_call
 
 _OPEN_CALLS, _CLOSE_CALLS = "<atem:function_calls>", "</atem:function_calls>"
+_TAG = "<atem:"
 _END = "<|eom|>"
 _ENDS = re.compile("|".join(map(re.escape, (START, _END, "<|eot|>"))))
 _HEADER = re.compile(r"(?:assistant)?+(?: ?to=([^\s<>]++))?+ ?")
@@ -46,15 +48,19 @@ _CALL = re.compile(
 
 
 def _read(text: str, schemas: Schemas) -> Found:
-    if _OPEN_CALLS not in text and MESSAGE not in text:
+    if _TAG not in text and MESSAGE not in text:
         return Found(prose=text)
     attempts: list[Attempt] = []
     prose: list[str] = []
     for message in split_messages(text, _ENDS):
         header = _HEADER.fullmatch(message.header)
         recipient = header[1] if header else None
-        if message.body is None and _OPEN_CALLS in message.header:
+        if message.body is None and _TAG in message.header:
             attempts.append(problem("unclosed_tag", f"no message holds {clip(message.header)}"))
+        elif message.body is not None and MESSAGE in message.body:
+            attempts.append(problem("unclosed_tag", "another message begins before this one is closed"))
+        elif message.body is not None and header is None:
+            attempts.append(not_a_call(f"no message has the header {clip(message.header)}"))
         elif message.body is None or recipient in (None, "user"):
             prose.append(message.header if message.body is None else message.body)
         elif recipient != "self":
