@@ -18,7 +18,7 @@ from pydantic import Field
 from evals.generate.canary import CANARY_LOGPROBS, CANARY_TOKENS, Trace, prove_applied
 from evals.records import AppliedAs, CanaryProof, Generation
 from orchestrator.chat.formats import REPLY_FORMATS
-from orchestrator.chat.serving import ServingReader, serving_reader
+from orchestrator.chat.serving import reader_or_refusal
 from orchestrator.config.evaluation import Dtype
 from orchestrator.config.schema import ModelConfig
 from orchestrator.core.errors import AdapterError, EvaluationError
@@ -156,9 +156,8 @@ class Engine:
             **placement,
         )
         self._tokenizer = self._llm.get_tokenizer()
-        self._serve: ServingReader | None = None
-        if settings.serving_parser is not None:
-            self._serve = serving_reader(settings.serving_parser, self._tokenizer)
+        parser = settings.serving_parser
+        self._serve = None if parser is None else reader_or_refusal(parser, self._tokenizer)
         self._dtype = dtype
         self._swap = None if as_requests else _WeightSwap(self._llm, folder)
         self._canaries = [prompt for prompt in canaries if self._room(prompt) > 0]

@@ -79,6 +79,21 @@ def serving_reader(name: str, tokenizer: Any) -> ServingReader:
     return read
 
 
+def reader_or_refusal(name: str, tokenizer: Any) -> ServingReader:
+    """The `serving_reader`, or where the parser does not take the base one whose every reply has that error.
+
+    A server with this parser and base would give its clients no call at all.
+
+    Raises:
+        ImportError: If vLLM is not installed here.
+    """
+    try:
+        return serving_reader(name, tokenizer)
+    except EvaluationError as error:
+        refusal = error.what
+        return lambda text, _: ServedReply(parser=name, calls=(), content=text, error=refusal)
+
+
 def _read_harmony(kind: Any, text: str, request: Any) -> tuple[list[Any], str | None]:
     """The functions and the content that vLLM reads in a reply of gpt-oss, whose tokens are those of harmony."""
     from vllm.entrypoints.openai.parser.harmony_utils import get_encoding

@@ -15,7 +15,7 @@ from evals.check.parity import check_parity, require_parity
 from orchestrator.chat.formats import REPLY_FORMATS
 from orchestrator.chat.formats.reply import ServedReply
 from orchestrator.chat.parse import parse_reply, serving_differs
-from orchestrator.chat.serving import serving_reader
+from orchestrator.chat.serving import reader_or_refusal, serving_reader
 from orchestrator.core.errors import DataError, EvaluationError
 from orchestrator.core.records import ToolSpec
 from orchestrator.data.tokens.store import tokenize_run
@@ -231,6 +231,17 @@ def test_what_a_server_cannot_send_is_an_error_of_that_reply() -> None:
     assert "surrogates not allowed" in served.error
     assert "\n" not in served.error
     ServedReply.model_validate_json(served.model_dump_json())
+
+
+def test_a_parser_that_does_not_take_the_base_gives_its_clients_no_call() -> None:
+    read = reader_or_refusal("mistral", tokenizer_with([]))
+    served = read("[TOOL_CALLS]f{}", ())
+    assert (served.calls, served.content) == ((), "[TOOL_CALLS]f{}")
+    assert served.error is not None
+    assert "cannot be used with this base" in served.error
+    assert serving_differs(parse_reply("[TOOL_CALLS]f{}", format="mistral"), served)
+    usable = reader_or_refusal("hermes", tokenizer_with([]))
+    assert usable(ONE_HERMES, ()).error is None
 
 
 @pytest.mark.parametrize("name", ["llama3_json", "mistral", "nonsense"])
