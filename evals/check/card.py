@@ -51,8 +51,8 @@ FIXES: dict[ParityProblemCode, str] = {
     "tool_calls_dropped": "Set model.chat_template to hermes, or use a base whose template shows tool calls",
     "tool_results_dropped": "Set model.chat_template to hermes, or use a base whose template shows tool results",
     "system_dropped": "Set model.chat_template to hermes, or use a base whose template shows system messages",
-    "call_not_parsed": "Use a base whose chat template writes calls in a format that is read, such as Qwen3, or set "
-    "eval.reply_format to the format that it writes",
+    "call_not_parsed": "Set model.chat_template to hermes, or use a base whose template writes calls in a format that "
+    "is read, such as Qwen3, or set eval.reply_format to the format that it writes",
     "call_changed": "Use a base whose chat template writes the whole of a call as JSON, such as Qwen3",
     "serving_parser_differs": "Remove the sample, or take the tags of calls out of its arguments",
 }
