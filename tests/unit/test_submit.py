@@ -133,7 +133,8 @@ def test_data_too_large_to_travel_is_refused(
     config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(submit, "MAX_SOURCES_BYTES", 20)
-    with pytest.raises(InputError, match=r"data\.sources, eval\.suites and eval\.adapters: .*too large to travel"):
+    places = r"data\.sources, eval\.suites, eval\.adapters and train\.init_from"
+    with pytest.raises(InputError, match=rf"{places}: .*too large to travel"):
         stage_package(config, tmp_path / "package")
 
 
