@@ -6,6 +6,7 @@ Kept light so that `--help` answers at once: what needs pydantic or more is impo
 import importlib.metadata
 import importlib.resources
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -275,8 +276,9 @@ def _run_stage(stage: Stage, config: Path, overrides: Sequence[str] | None, opti
 def run_child(command: Sequence[str]) -> int:
     """Run a command with this terminal and return its exit code, or 130 once interrupted.
 
-    SIGINT and SIGTERM are passed on, and SIGTERM once more for one that does not listen to SIGINT yet; a command that
-    does not end within GRACE_S is killed.
+    The command is a process group of its own, so that a signal to this one's, as a terminal and service managers send
+    it, does not meet Ray's handlers of signals. Each is passed on as SIGINT, and as SIGTERM to a command that does not
+    listen to SIGINT yet. One that does not end within GRACE_S is killed.
 
     Raises:
         OrchestratorError: If the child was killed by another signal.
@@ -284,16 +286,16 @@ def run_child(command: Sequence[str]) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # one that comes while the child starts is passed on after that
     child = subprocess.Popen(command, preexec_fn=_prepare_child)
     too_slow = threading.Timer(GRACE_S, child.kill)
-    once_more = threading.Timer(ONCE_MORE_S, child.terminate)
+    once_more = threading.Timer(ONCE_MORE_S, lambda: None if _listens(child.pid) else child.terminate())
     too_slow.daemon = once_more.daemon = True
 
-    def pass_on(number: int, _frame: FrameType | None) -> None:
+    def pass_on(_number: int, _frame: FrameType | None) -> None:
         if too_slow.ident is None:
             too_slow.start()
             once_more.start()
-            child.send_signal(number)
+            child.send_signal(signal.SIGINT)
 
-    for number in SIGNALS:
+    for number in (*SIGNALS, signal.SIGHUP):
         signal.signal(number, pass_on)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     code = child.wait()
@@ -309,8 +311,19 @@ def run_child(command: Sequence[str]) -> int:
     return code
 
 
+def _listens(process_id: int) -> bool:
+    """Whether a process has a handler of SIGINT, as Linux tells."""
+    try:
+        status = Path(f"/proc/{process_id}/status").read_text(encoding="ascii")
+    except OSError:
+        return False
+    caught = next((line for line in status.splitlines() if line.startswith("SigCgt:")), "SigCgt: 0")
+    return bool(int(caught.split()[1], 16) >> (signal.SIGINT - 1) & 1)
+
+
 def _prepare_child() -> None:
-    """Ctrl-C reaches every process of the terminal, and while Python starts it would be a traceback; SIGTERM is not."""
+    """A group of its own; while Python starts, SIGINT would be a traceback, and SIGTERM is not."""
+    os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
