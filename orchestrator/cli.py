@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -27,8 +28,8 @@ from orchestrator.core.interrupt import SIGNALS, interrupt_once
 DISTRIBUTION = "tool-lora-orchestrator"
 SCHEMA_FILE = "config.schema.json"
 """Written beside a starter config, whose first line names it to editors."""
-ONCE_MORE_S, GRACE_S = 1.0, 30.0
-"""When an interrupted stage is told again, and how long it may take to end on its own, before it is killed."""
+START_S, GRACE_S = 2.0, 30.0
+"""How long an interrupted stage may take to listen to SIGINT, and to end on its own, before it is killed."""
 
 
 class Stage(StrEnum):
@@ -277,8 +278,8 @@ def run_child(command: Sequence[str]) -> int:
     """Run a command with this terminal and return its exit code, or 130 once interrupted.
 
     The command is a process group of its own, so that a signal to this one's, as a terminal and service managers send
-    it, does not meet Ray's handlers of signals. Each is passed on as SIGINT, and as SIGTERM to a command that does not
-    listen to SIGINT yet. One that does not end within GRACE_S is killed.
+    it, does not meet Ray's handlers of signals. The first is passed on as SIGINT once the command listens to it, or as
+    SIGTERM if it does not within START_S. One that does not end within GRACE_S is killed.
 
     Raises:
         OrchestratorError: If the child was killed by another signal.
@@ -286,22 +287,25 @@ def run_child(command: Sequence[str]) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # one that comes while the child starts is passed on after that
     child = subprocess.Popen(command, preexec_fn=_prepare_child)
     too_slow = threading.Timer(GRACE_S, child.kill)
-    once_more = threading.Timer(ONCE_MORE_S, lambda: None if _listens(child.pid) else child.terminate())
-    too_slow.daemon = once_more.daemon = True
+    interrupt = threading.Thread(target=_interrupt_child, args=(child,))
+    too_slow.daemon = interrupt.daemon = True
+
+    is_interrupted = False
 
     def pass_on(_number: int, _frame: FrameType | None) -> None:
-        if too_slow.ident is None:
+        nonlocal is_interrupted
+        if not is_interrupted:
+            is_interrupted = True  # first of all, as the next signal may come while a thread starts
             too_slow.start()
-            once_more.start()
-            child.send_signal(signal.SIGINT)
+            interrupt.start()
 
     for number in (*SIGNALS, signal.SIGHUP):
-        signal.signal(number, pass_on)
+        if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves it
+            signal.signal(number, pass_on)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     code = child.wait()
     too_slow.cancel()
-    once_more.cancel()
-    if too_slow.ident is not None and code not in (DONE, GATE_NOT_MET, BAD_INPUT, INTERRUPTED):
+    if is_interrupted and code not in (DONE, GATE_NOT_MET, BAD_INPUT, INTERRUPTED):
         typer.echo("Interrupted; the same command resumes.", err=True)
         return INTERRUPTED
     if code < 0:
@@ -309,6 +313,13 @@ def run_child(command: Sequence[str]) -> int:
         fix = "The machine may be out of memory: lower train.micro_batch_size" if name == "SIGKILL" else None
         raise OrchestratorError(f"the command was killed by {name}", where=" ".join(command[1:3]), fix=fix)
     return code
+
+
+def _interrupt_child(child: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_S
+    while not _listens(child.pid) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    child.send_signal(signal.SIGINT if _listens(child.pid) else signal.SIGTERM)
 
 
 def _listens(process_id: int) -> bool:

@@ -353,6 +353,7 @@ def test_a_base_that_the_multi_lora_engine_cannot_train_on_is_refused_in_one_lin
     GPT2LMHeadModel(GPT2Config(vocab_size=vocabulary, n_embd=32, n_layer=1, n_head=2)).save_pretrained(folder)
     settings = content(storage, "unsuited")
     settings["model"] = {"base": str(folder), "dtype": "float32"}
+    settings["search"]["runner"] = "multi_lora"
     with job(settings, tmp_path) as process:
         _, errors = process.communicate(timeout=240)
     last = errors.strip().splitlines()[-1]

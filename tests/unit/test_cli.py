@@ -217,7 +217,7 @@ STUBBORN_CHILD = GRACEFUL_CHILD.replace("sys.exit(int(sys.argv[1]))", "None")
 PARENT = """
 import sys
 from orchestrator import cli
-cli.ONCE_MORE_S, cli.GRACE_S = 0.5, 3.0
+cli.START_S, cli.GRACE_S = 0.5, 3.0
 sys.exit(cli.run_child([sys.executable, "-c", *sys.argv[1:]]))
 """
 
