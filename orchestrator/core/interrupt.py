@@ -21,6 +21,7 @@ TELL_S = 1.5
 """An end that takes longer than this is announced."""
 _takes_no_more = threading.Event()
 _interrupted = threading.Event()
+_is_over = threading.Event()
 
 
 def end_at_once_if_interrupted() -> None:
@@ -33,6 +34,7 @@ def interrupt_once() -> None:
     """Let the first signal raise KeyboardInterrupt; further ones change nothing while the process ends."""
     _takes_no_more.clear()
     _interrupted.clear()
+    _is_over.clear()
     for number in SIGNALS:
         signal.signal(number, _interrupt)
 
@@ -40,6 +42,7 @@ def interrupt_once() -> None:
 def end_of_work() -> None:
     """From here on a signal changes nothing: the process ends anyway, with the exit code of its work."""
     _takes_no_more.set()
+    _is_over.set()
 
 
 def is_interrupted() -> bool:
@@ -78,6 +81,11 @@ def _exit_at_once(sentence: bytes) -> NoReturn:
     os._exit(INTERRUPTED)
 
 
+def _announce() -> None:
+    if not _is_over.is_set():
+        os.write(2, b"Interrupted: ending what is at work; this takes up to 20 s.\n")
+
+
 def _after(seconds: float, action: Callable[..., object], *arguments: object) -> None:
     """Do it then, unless the process has ended."""
     timer = threading.Timer(seconds, action, arguments)
@@ -90,6 +98,6 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
         return
     _takes_no_more.set()
     _interrupted.set()
-    _after(TELL_S, os.write, 2, b"Interrupted: ending what is at work; this takes up to 20 s.\n")
+    _after(TELL_S, _announce)
     _after(END_S, _exit_at_once, b"Interrupted; the same command resumes.\n")
     raise KeyboardInterrupt

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import NoReturn
 
 from orchestrator.core.errors import DONE, FAILED, INTERRUPTED, DataError, InputError, OrchestratorError, causes
-from orchestrator.core.interrupt import is_interrupted
+from orchestrator.core.interrupt import end_of_work, is_interrupted
 from orchestrator.core.text import visible
 
 ENVIRONMENT_DEFAULTS: Mapping[str, str] = MappingProxyType(
@@ -91,6 +91,7 @@ def run_guarded(
                 raise KeyboardInterrupt from error
             return _explain(name, error, log())
     except KeyboardInterrupt:
+        end_of_work()
         tell(f"{name} interrupted; {if_interrupted}")
         return INTERRUPTED
 
