@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from evals.judge.accepted_calls import count_accepted, match_accepted, must_be_given
 from evals.judge.expected_calls import ArgumentCounts, count_arguments, count_expected, match_expected, problem
 from evals.records import Case, Problem
-from orchestrator.chat.formats.reply import ParsedReply
+from orchestrator.chat.formats.reply import ParsedReply, schemas_of
 from orchestrator.core.records import JsonObject, Record, ToolCall, ToolSpec
 from orchestrator.data.clean.quality import schema_validator
 
@@ -90,7 +90,7 @@ def _parse_problem(reply: ParsedReply) -> Problem:
 
 
 def _schemas(tools: Sequence[ToolSpec]) -> dict[str, JsonObject]:
-    return {tool.function.name: tool.function.arguments_schema for tool in reversed(tools)}
+    return schemas_of(reversed(tools))
 
 
 def _offered_names(original_names: Mapping[str, str]) -> dict[str, str]:

@@ -19,6 +19,7 @@ from orchestrator.chat.formats.reply import (
     decode_value,
     named_call,
     problem,
+    schemas_of,
     sort_out,
     without_lone_surrogates,
 )
@@ -64,7 +65,7 @@ def parse_reply(text: str, *, format: str = "hermes", tools: Sequence[ToolSpec] 
     U+FFFD. The time is linear in the text.
     """
     thinking, rest = split_thinking(text, format=format)
-    found = REPLY_FORMATS[format].read(rest, {tool.function.name: tool.function.arguments_schema for tool in tools})
+    found = REPLY_FORMATS[format].read(rest, schemas_of(tools))
     return ParsedReply(
         calls=found.calls,
         prose=without_lone_surrogates(found.prose.strip()),

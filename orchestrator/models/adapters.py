@@ -26,8 +26,8 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import load_file
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from orchestrator.chat.rendering import reply_stop_ids, template_stop_ids
-from orchestrator.chat.template import written_date
+from orchestrator.chat.rendering import template_stop_ids
+from orchestrator.chat.template import stop_token_ids, written_date
 from orchestrator.chat.template_input import template_wants
 from orchestrator.config.schema import LoraConfig
 from orchestrator.core.errors import AdapterError
@@ -159,9 +159,8 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     Where its template ends replies with a token at which vLLM does not stop by itself, a generation config says so.
     """
     tokenizer.save_pretrained(folder)
-    if template_stop_ids(tokenizer):
-        stops = sorted(reply_stop_ids(tokenizer, thinking=False))
-        GenerationConfig(eos_token_id=stops).save_pretrained(folder)
+    if added := template_stop_ids(tokenizer):
+        GenerationConfig(eos_token_id=sorted({*added, *stop_token_ids(tokenizer)})).save_pretrained(folder)
 
 
 def template_facts(tokenizer: PreTrainedTokenizerBase) -> JsonObject:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from orchestrator.core.records import FunctionCall, JsonObject, Record, ToolCall
+from orchestrator.core.records import FunctionCall, JsonObject, Record, ToolCall, ToolSpec
 from orchestrator.notation.strict_json import JSON_SPACE, StrictJsonError, first_fault, parse_marked_prefix, skip_space
 
 ParseFault = Literal[
@@ -60,6 +60,11 @@ Schemas = Mapping[str, JsonObject]
 
 THINK_TAGS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"))
 """What opens and closes a think block in most families."""
+
+
+def schemas_of(tools: Iterable[ToolSpec]) -> dict[str, JsonObject]:
+    """The schema of each tool's arguments, by its name."""
+    return {tool.function.name: tool.function.arguments_schema for tool in tools}
 
 
 class Found(NamedTuple):

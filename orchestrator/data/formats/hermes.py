@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from orchestrator.chat.formats.hermes import HERMES
+from orchestrator.chat.formats.reply import schemas_of
 from orchestrator.core.records import JsonObject, Message, ToolCall, ToolSpec
 from orchestrator.data.formats import messages as openai
 from orchestrator.data.formats.common import (
@@ -26,7 +27,7 @@ from orchestrator.data.formats.common import (
 )
 from orchestrator.data.formats.sharegpt import SHAREGPT_CALLS, SHAREGPT_ROLES, Turn, read_turns
 from orchestrator.data.formats.turn_lists import PREFERRED, learned_of, turns_of
-from orchestrator.data.formats.written_calls import opens_xml, schemas_of, xml_calls
+from orchestrator.data.formats.written_calls import opens_xml, xml_calls
 from orchestrator.data.read.json_files import TURN_LISTS
 from orchestrator.data.rejection import Reason, RowRejected
 from orchestrator.notation.pythonic import PythonicError, parse_json_or_literal, parse_literal

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from orchestrator.chat.formats import REPLY_FORMATS
+from orchestrator.chat.formats.reply import schemas_of
 from orchestrator.core.records import FunctionCall, JsonObject, ToolCall, ToolSpec
 from orchestrator.data.formats.common import Spoken, call_mark, read_calls, take_calls
 from orchestrator.data.rejection import OFFERED_NONE, Reason, RowRejected
@@ -70,11 +71,6 @@ def _in_reply_format(text: str, schemas: Mapping[str, JsonObject]) -> Spoken | N
         if reply.calls and not reply.problems and all(call.function.name in schemas for call in reply.calls):
             return Spoken(reply.prose.strip(), reply.calls)
     return None
-
-
-def schemas_of(tools: Sequence[ToolSpec]) -> dict[str, JsonObject]:
-    """The schema of each tool's arguments, by its name."""
-    return {tool.function.name: tool.function.arguments_schema for tool in tools}
 
 
 def _may_call(text: str) -> bool:
