@@ -38,7 +38,6 @@ ParityProblemCode = Literal[
     "system_dropped",
     "call_not_parsed",
     "call_changed",
-    "serving_parser_differs",
 ]
 
 
@@ -54,7 +53,6 @@ FIXES: dict[ParityProblemCode, str] = {
     "call_not_parsed": "Set model.chat_template to hermes, or use a base whose template writes calls in a format that "
     "is read, such as Qwen3, or set eval.reply_format to the format that it writes",
     "call_changed": "Use a base whose chat template writes the whole of a call as JSON, such as Qwen3",
-    "serving_parser_differs": "Remove the sample, or take the tags of calls out of its arguments",
 }
 
 
@@ -77,7 +75,9 @@ class ParityCard(Record):
 
     `prompts` samples of every kind had their evaluation prompt compared with their training tokens; `calls` gold calls
     were rendered, decoded and parsed, `serving_calls` of them also by vLLM's `serving_parser` (None where it could not
-    be asked; `serving_note` says why). `served_prompts` prompts were compared with what vLLM's server code renders
+    be asked; `serving_note` says why); in `served_otherwise` replies that parser read other calls than the strict one.
+    `unread` are replies of the test part whose calls the strict parser does not read as the data has them, so that no
+    model can be right on them. `served_prompts` prompts were compared with what vLLM's server code renders
     (`rendering_note` says why none was). `refused` are samples of the test part that the template refuses as a whole:
     what evaluation cannot ask of them is left out. `base_template_differs` of the prompts render differently with the
     base's own chat template: serve with the adapter's `chat_template.jinja`. `template_date` is the date that the
@@ -94,6 +94,8 @@ class ParityCard(Record):
     served_prompts: int = 0
     rendering_note: str | None = None
     refused: ReasonCount | None = None
+    unread: ReasonCount | None = None
+    served_otherwise: ReasonCount | None = None
     base_template_differs: int
     template_date: date | None = None
     num_problems: int
@@ -224,7 +226,7 @@ def show_parity(card: ParityCard) -> None:
     """Whether training, evaluation and serving see the same tokens and calls."""
     kinds = ", ".join(f"{count} {kind}" for kind, count in card.prompt_kinds.items())
     served = (
-        f"vLLM's {card.serving_parser} parser agreed on {card.serving_calls:,} of them"
+        f"vLLM's {card.serving_parser} parser was asked about {card.serving_calls:,} of them"
         if card.serving_parser
         else card.serving_note or "no serving parser was asked"
     )
@@ -242,11 +244,6 @@ def show_parity(card: ParityCard) -> None:
         say(
             f"{card.base_template_differs:,} of the prompts differ in the base's own chat template: "
             "serve adapters with the chat_template.jinja beside them."
-        )
-    if card.refused:
-        say(
-            f"{counted(card.refused.count, 'sample')} of the test part cannot be asked about as a whole, "
-            f"such as {card.refused.example}."
         )
     if card.template_date is not None:
         say(

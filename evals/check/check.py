@@ -10,6 +10,7 @@ from typing import Any
 from evals.cases.suites import suite_files
 from evals.check.card import CheckCard, Finding
 from evals.check.of_cases import adapter_findings, case_findings, gate_findings, suite_cases
+from evals.check.of_template import template_findings
 from evals.check.of_training import repeat_findings, resource_findings, training_findings
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import InputError
@@ -124,6 +125,7 @@ def _look_at_the_rest(config: RunConfig, folder: RunDir, found: dict[str, Any]) 
     yield from case_findings(config, folder, suites, found["parity"])
     if found["tokens"]:
         yield from training_findings(config, found["data"], found["tokens"])
+        yield from template_findings(found["tokens"], found["parity"])
     if found["parity"] is not None:
         from evals.check.of_base import base_findings
         from evals.check.of_engine import engine_findings

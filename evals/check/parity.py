@@ -3,59 +3,39 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice, pairwise, takewhile
+from itertools import islice, takewhile
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
-from datasets import load_from_disk
 from transformers import AutoTokenizer
 
-from evals.check.card import FIXES, ParityCard, ParityProblem, ParityProblemCode
+from evals.check.card import ParityCard, ParityProblem, ParityProblemCode
 from evals.check.dropped_parts import dropped_parts
+from evals.check.parity_rows import ROWS_AT_ONCE, ParityRow, parity_rows
 from orchestrator.chat.formats import REPLY_FORMATS, reply_format_of
 from orchestrator.chat.formats.reply import ServedReply, clip
 from orchestrator.chat.named_templates import OWN
-from orchestrator.chat.parse import parse_reply
+from orchestrator.chat.parse import same_calls
 from orchestrator.chat.rendering import ChatFormat, chat_format, render_prompt
-from orchestrator.chat.segments import Span
+from orchestrator.chat.segments import Span, call_fault
 from orchestrator.chat.serving import ServingReader, ServingRenderer, serving_reader, serving_renderer
 from orchestrator.chat.template import dated_template, own_template, written_date
 from orchestrator.chat.template_input import RowLeftOut, plain_tools
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import ConfigError, DataError, EvaluationError
-from orchestrator.core.files import digest_of, parse_line, read_jsonl, write_text_atomic
+from orchestrator.core.files import digest_of, parse_line, write_text_atomic
 from orchestrator.core.records import SAMPLE_KINDS, FunctionCall, Message, Sample
-from orchestrator.data.card import LeftOut, ReasonCount
-from orchestrator.data.tokens.store import (
-    LedgerRow,
-    ledger_path,
-    refuse_left_out,
-    tokenize_run,
-    tokens_digest,
-    tokens_folder,
-)
-from orchestrator.data.tokens.tokenize import IGNORED, tokenize_samples
+from orchestrator.data.card import MOST_NOT_SHOWN, LeftOut, ReasonCount
+from orchestrator.data.tokens.store import refuse_left_out, tokenize_run, tokens_digest
 from orchestrator.models.base import base_folder, base_tokenizer
 from orchestrator.run.folder import package_versions
-from orchestrator.run.paths import RunDir, SplitName
+from orchestrator.run.paths import RunDir
 
 PROMPTS_A_KIND = 32
 SHOWN_BEFORE = 20
 """Characters that are shown before the first that differs."""
 _NO_THOUGHTS = {"reasoning_content": None}
-ROWS_AT_ONCE = 512
-
-
-class ParityRow(NamedTuple):
-    """One row of a sample. `spans` are its learned turns; `fault` says why it has none."""
-
-    sample: Sample
-    ids: list[int]
-    spans: tuple[Span, ...]
-    fault: LeftOut | None = None
 
 
 def require_parity(config: RunConfig, run: RunDir) -> ParityCard:
@@ -91,20 +71,18 @@ def check_parity(config: RunConfig, run: RunDir, *, with_serving_parser: bool = 
         own = AutoTokenizer.from_pretrained(folder, trust_remote_code=config.model.trust_remote_code)
         base = dated_template(own_template(own), config.model.template_date)
     tokens = tokens_digest(config, run, tokenizer, ("train", "val", "test"))
-    digest = digest_of(
-        tokens, base, config.eval.reply_format, config.eval.max_unscored_rate, with_serving_parser, package_versions()
-    )
+    digest = digest_of(tokens, base, with_serving_parser, package_versions())
     path = run.root / "data" / "tokens" / "parity.json"
     if path.is_file():
         stored = json.loads(path.read_text(encoding="utf-8"))
         if stored["digest"] == digest:
             return parse_line(json.dumps(stored["card"]), ParityCard, where=str(path))
-    form = chat_format(tokenizer, thinking=config.data.thinking)
-    check = _Check(form, replace(form, template=base), config.eval.max_unscored_rate)
+    form = chat_format(tokenizer, thinking=config.data.thinking, reply_format=config.eval.reply_format)
+    check = _Check(form, replace(form, template=base))
     if with_serving_parser:
         check.ask_server_to_render(folder, trust_remote_code=config.model.trust_remote_code)
     try:
-        check.reply_format = reply_format_of(config.eval.reply_format, form.template)
+        reply_format_of(config.eval.reply_format, form.template)
     except ConfigError as error:
         check.no_format = error.what
     card = check.of_run(run, with_serving_parser=with_serving_parser)
@@ -119,9 +97,6 @@ class _Check:
 
     form: ChatFormat
     base_form: ChatFormat
-    max_refused: float
-    """Share of the test part that the template may refuse: evaluation leaves out what it cannot ask."""
-    reply_format: str | None = None
     no_format: str = ""
     """Why there is no format: data without calls needs none."""
     serving: ServingReader | None = None
@@ -132,7 +107,11 @@ class _Check:
     problems: dict[ParityProblemCode, ParityProblem] = field(default_factory=dict)
     num_problems: int = 0
     calls: int = 0
+    asked_calls: int = 0
     serving_calls: int = 0
+    unread: list[ParityProblem] = field(default_factory=list)
+    """Turns of the test part whose calls are not read as the data has them."""
+    served_otherwise: list[str] = field(default_factory=list)
     refused: list[LeftOut] = field(default_factory=list)
     firsts: dict[ParityProblemCode, str] = field(default_factory=dict)
     """By what a template may drop: the first sample that has it."""
@@ -142,14 +121,14 @@ class _Check:
     def of_run(self, run: RunDir, *, with_serving_parser: bool) -> ParityCard:
         """Look at every row and give the card."""
         note = self._ask_server() if with_serving_parser else "vLLM's parser was not asked"
-        rows = _parity_rows(run, self.form)
+        rows = parity_rows(run, self.form)
         for batch in iter(lambda: list(islice(rows, ROWS_AT_ONCE)), []):
             self._check_calls(batch)
             for row in batch:
                 self._note_parts(row.sample)
                 self._draw(row)
         self._check_template()
-        self._check_refused(run)
+        self._check_test_part(run)
         drawn = [row for kind in SAMPLE_KINDS for _, row in self.drawn.get(kind, [])]
         base_differs = sum(self._check_prompts(row) for row in drawn)
         kinds = Counter(row.sample.kind for row in drawn)
@@ -162,7 +141,9 @@ class _Check:
             serving_note=note,
             served_prompts=self.served_prompts,
             rendering_note=self.rendering_note,
-            refused=self._first_refused(),
+            refused=_first([f"{fault.source}: {fault.detail}" for fault in self.refused]),
+            unread=_first([f"sample {problem.sample_id}: {problem.detail}" for problem in self.unread]),
+            served_otherwise=_first(self.served_otherwise),
             base_template_differs=base_differs,
             template_date=written_date(self.form.template),
             num_problems=self.num_problems,
@@ -180,72 +161,77 @@ class _Check:
 
     def _ask_server(self) -> str | None:
         """Load vLLM's parser; returns why that was not possible."""
-        if self.reply_format is None:
+        if self.form.reply_format is None:
             return f"vLLM's parser could not be asked: {self.no_format}"
-        self.serving_name = REPLY_FORMATS[self.reply_format].vllm_parser
+        self.serving_name = REPLY_FORMATS[self.form.reply_format].vllm_parser
         if self.serving_name is None:
-            return f"vLLM has no parser for replies in the format {self.reply_format}"
+            return f"vLLM has no parser for replies in the format {self.form.reply_format}"
         try:
             self.serving = serving_reader(self.serving_name, self.form.tokenizer)
         except (ImportError, EvaluationError) as error:
             return f"vLLM's parser could not be asked: {error}"
         return None
 
-    def _add(self, code: ParityProblemCode, sample_id: str, detail: str, fix: str | None = None) -> None:
+    def _found(self, code: ParityProblemCode, sample_id: str, detail: str) -> None:
+        self._add(ParityProblem(code=code, sample_id=sample_id, detail=detail))
+
+    def _add(self, problem: ParityProblem) -> None:
         self.num_problems += 1
-        self.problems.setdefault(code, ParityProblem(code=code, sample_id=sample_id, detail=detail, fix=fix))
+        self.problems.setdefault(problem.code, problem)
 
     def _check_calls(self, rows: Sequence[ParityRow]) -> None:
         """Decode every learned turn as the engine would and read its calls again."""
         spans = [(row, span) for row in rows for span in row.spans]
         texts = self.form.decode_batch([row.ids[span.start : span.end - 1] for row, span in spans])
         for (row, span), text in zip(spans, texts, strict=True):
-            self._check_reply(row.sample, span, text)
+            self._check_reply(row, span, text)
         for row in rows:
             if row.fault is not None:
                 self._check_fault(row.sample, row.fault)
 
-    def _check_reply(self, sample: Sample, span: Span, text: str) -> None:
-        gold = [call.function for call in sample.messages[span.place].tool_calls]
+    def _check_reply(self, row: ParityRow, span: Span, text: str) -> None:
+        sample, message, where = row.sample, row.sample.messages[span.place], f"turn {span.place + 1}"
+        gold = [call.function for call in message.tool_calls]
         self.calls += len(gold)
-        where = f"turn {span.place + 1}"
-        if self.reply_format is None:
+        self.asked_calls += len(gold) * row.is_asked
+        if self.form.reply_format is None:
             if gold:
-                self._add("call_not_parsed", sample.id, f"{where}: {self.no_format}")
+                self._found("call_not_parsed", sample.id, f"{where}: {self.no_format}")
             return
-        parsed = parse_reply(text, format=self.reply_format, tools=sample.tools)
-        found = [call.function for call in parsed.calls]
-        if parsed.problems or len(found) < len(gold):
-            why = parsed.problems[0].detail if parsed.problems else f"no call is read in {clip(text)}"
-            self._add("call_not_parsed", sample.id, f"{where}: {why}")
-        elif not _same_calls(found, gold):
-            self._add("call_changed", sample.id, f"{where}: {clip(text)} is read as other calls than the data has")
-        if self.serving is not None and (gold or found):
+        if fault := call_fault(self.form.reply_format, text, message, sample.tools):
+            code: ParityProblemCode = "call_changed" if fault.is_read else "call_not_parsed"
+            problem = ParityProblem(code=code, sample_id=sample.id, detail=f"{where}: {fault.detail}")
+            if row.is_asked:
+                self.unread.append(problem)
+            else:
+                self._add(problem)
+        elif self.serving is not None and gold:
             self.serving_calls += len(gold)
             served = self.serving(text, sample.tools)
             if not _serves(served, gold):
-                detail = f"{where}: vLLM's {served.parser} parser reads other calls than the data has in {clip(text)}"
-                self._add("serving_parser_differs", sample.id, detail)
+                self.served_otherwise.append(f"sample {sample.id}: {where}: {clip(text)}")
 
     def _check_fault(self, sample: Sample, fault: LeftOut) -> None:
         """A test row that cannot be shown: evaluation leaves it out, or its calls could never be given."""
+        calls = sum(len(message.tool_calls) for message in sample.messages)
         if fault.reason == "template_refuses":
             self.refused.append(fault)
-        elif any(message.tool_calls for message in sample.messages):
-            self._add("call_not_parsed", sample.id, fault.detail, fault.fix)
+        elif calls:
+            self.asked_calls += calls
+            given = {"sample_id": sample.id, "detail": fault.detail, "fix": fault.fix}
+            self.unread.append(ParityProblem(code="call_not_parsed", **given))
 
-    def _check_refused(self, run: RunDir) -> None:
+    def _check_test_part(self, run: RunDir) -> None:
+        """What the test part loses to the template is a problem only if it is most of it."""
         with run.split("test").open(encoding="utf-8") as lines:
             total = sum(1 for _ in lines)
-        if len(self.refused) > self.max_refused * total:
+        if len(self.refused) > MOST_NOT_SHOWN * total:
             for fault in self.refused:
-                self._add("template_refuses", fault.id, fault.detail, fault.fix)
-
-    def _first_refused(self) -> ReasonCount | None:
-        if not self.refused:
-            return None
-        first = self.refused[0]
-        return ReasonCount(count=len(self.refused), example=f"{first.source}: {first.detail}")
+                given = {"sample_id": fault.id, "detail": fault.detail, "fix": fault.fix}
+                self._add(ParityProblem(code="template_refuses", **given))
+        if len(self.unread) > MOST_NOT_SHOWN * self.asked_calls:
+            for problem in self.unread:
+                self._add(problem)
 
     def _note_parts(self, sample: Sample) -> None:
         roles = {message.role for message in sample.messages}
@@ -263,7 +249,7 @@ class _Check:
         """Render each part that the data has, made of words that no template writes, and look for the words."""
         for code, sample_id in self.firsts.items():
             for what in dropped_parts(self.form, code):
-                self._add(code, sample_id, f"the chat template does not show {what}")
+                self._found(code, sample_id, f"the chat template does not show {what}")
 
     def _draw(self, row: ParityRow) -> None:
         drawn = self.drawn.setdefault(row.sample.kind, [])
@@ -282,15 +268,15 @@ class _Check:
             where = f"turn {span.place + 1}"
             prompt = render_prompt(form.tokenizer, before, sample.tools, thinking=form.thinking)
             if row.ids[: len(prompt)] != prompt:
-                self._add(
+                self._found(
                     "prompt_differs", sample.id, f"{where}: evaluation's prompt is not how the trained row begins"
                 )
             if fault := self._mask_fault(row, span, prompt):
-                self._add("mask_wrong", sample.id, f"{where}: {fault}")
+                self._found("mask_wrong", sample.id, f"{where}: {fault}")
             text = _prompt_text(form, before, sample)
             differs = differs or text != _prompt_text(self.base_form, before, sample)
             if text is not None and (fault := self._served_fault(before, sample, text)):
-                self._add("served_prompt_differs", sample.id, f"{where}: {fault}")
+                self._found("served_prompt_differs", sample.id, f"{where}: {fault}")
         return differs
 
     def _served_fault(self, before: Sequence[Message], sample: Sample, prompt: str) -> str | None:
@@ -317,6 +303,10 @@ class _Check:
         return None
 
 
+def _first(found: Sequence[str]) -> ReasonCount | None:
+    return ReasonCount(count=len(found), example=found[0]) if found else None
+
+
 def _num_same(one: str, other: str) -> int:
     """With how many equal characters two texts begin."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
@@ -329,67 +319,9 @@ def _prompt_text(form: ChatFormat, before: Sequence[Message], sample: Sample) ->
         return None
 
 
-def _same_calls(found: Sequence[FunctionCall], gold: Sequence[FunctionCall]) -> bool:
-    """Equal names and arguments in order, with JSON's types: 1, 1.0 and true are three values."""
-    return [_canonical(call) for call in found] == [_canonical(call) for call in gold]
-
-
 def _serves(served: ServedReply, gold: Sequence[FunctionCall]) -> bool:
     try:
         calls = [FunctionCall(name=name, arguments=json.loads(arguments)) for name, arguments in served.calls]
     except ValueError:
         return False
-    return _same_calls(calls, gold)
-
-
-def _canonical(call: FunctionCall) -> str:
-    return json.dumps([call.name, call.arguments], sort_keys=True)
-
-
-def _parity_rows(run: RunDir, form: ChatFormat) -> Iterator[ParityRow]:
-    """Every row that is trained on, as it is stored, and every row of the test part.
-
-    Raises:
-        DataError: If the stored tokens are not those of the split files.
-    """
-    yield from chain(_stored_rows(run, "train"), _stored_rows(run, "val"))
-    tested = read_jsonl(run.split("test"), Sample)
-    for sample, tokens, _ in tokenize_samples(form, tested, max_length=None, screen=False):
-        if isinstance(tokens, LeftOut):
-            yield ParityRow(sample, [], (), tokens)
-        else:
-            yield from (ParityRow(sample, row.input_ids, row.spans) for row in tokens.rows)
-
-
-def _stored_rows(run: RunDir, part: SplitName) -> Iterator[ParityRow]:
-    ledger = read_jsonl(ledger_path(run, part), LedgerRow)
-    samples = read_jsonl(run.split(part), Sample)
-    sample: Sample | None = None
-    for ids, labels in _arrays(run, part):
-        entry = next(ledger, None)
-        if entry is not None and (sample is None or sample.id != entry.id):
-            sample = next((sample for sample in samples if sample.id == entry.id), None)
-        learned = _runs(labels)
-        if entry is None or sample is None or len(learned) != len(entry.turns):
-            what = "the stored tokens are not those of the split files"
-            raise DataError(what, where=str(tokens_folder(run, part)), fix=FIXES["mask_wrong"])
-        spans = tuple(Span(place, start, end) for place, (start, end) in zip(entry.turns, learned, strict=True))
-        yield ParityRow(sample, ids.tolist(), spans)
-
-
-def _arrays(run: RunDir, part: SplitName) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Ids and labels of each stored row."""
-    rows = load_from_disk(str(tokens_folder(run, part))).with_format("arrow")
-    for table in rows.iter(ROWS_AT_ONCE):
-        columns = [table.column(name).combine_chunks() for name in ("input_ids", "labels")]
-        ids, labels = (np.asarray(column.flatten().to_numpy()) for column in columns)
-        starts = columns[0].offsets.to_numpy() - columns[0].offsets[0].as_py()
-        for start, end in pairwise(starts):
-            yield ids[start:end], labels[start:end]
-
-
-def _runs(labels: np.ndarray) -> Sequence[tuple[int, int]]:
-    """Start and end of each run of learned tokens."""
-    learned = np.concatenate(([False], labels != IGNORED, [False])).astype(np.int8)
-    edges = np.flatnonzero(np.diff(learned))
-    return [(int(start), int(end)) for start, end in edges.reshape(-1, 2)]
+    return same_calls(calls, gold)

@@ -18,7 +18,7 @@ from evals.generate.engine import Adapter, EngineSettings, Prompt, adapters_for_
 from evals.generate.engines import Engines, answer_all, engine_kv_cache_bytes
 from evals.generate.journal import Journal, engine_record, inputs_sha256, remove_replies
 from evals.judge.second_opinion import JUDGED_KINDS, judge_model, judge_prompts, judgements_of
-from evals.records import Case, FailedAdapter, Generation, Scores
+from evals.records import HELD_OUT, Case, FailedAdapter, Generation, Scores
 from evals.stats.agreement import agreement
 from orchestrator.chat.formats import reply_format_of
 from orchestrator.chat.rendering import render_prompt, template_stop_ids
@@ -30,6 +30,7 @@ from orchestrator.core.files import dump_jsonl, read_jsonl, write_text_atomic
 from orchestrator.core.progress import bar, say
 from orchestrator.core.records import BASE_ADAPTER_ID, AdapterRecord, Sample
 from orchestrator.core.text import counted, unit_text
+from orchestrator.data.card import MOST_NOT_SHOWN
 from orchestrator.models.adapters import load_adapter, read_adapter
 from orchestrator.models.base import BaseWeights, base_folder, base_sha256, base_tokenizer
 from orchestrator.run.paths import RunDir
@@ -115,7 +116,11 @@ def collect_cases(config: RunConfig, run: RunDir) -> list[Case]:
 
 def _cases_text(cases: Sequence[Case]) -> str:
     counts = Counter(case.suite for case in cases)
-    return ", ".join(counted(count, f"{suite.replace('_', '-')} case") for suite, count in counts.items())
+    return ", ".join(_named(suite, count) for suite, count in counts.items())
+
+
+def _named(suite: str, count: int) -> str:
+    return counted(count, f"{suite.replace('_', '-')} case")
 
 
 def _render(
@@ -124,25 +129,29 @@ def _render(
     """The cases that the base's chat template can show, and the prompt of each.
 
     Raises:
-        DataError: If it refuses more than `eval.max_unscored_rate` of them.
+        DataError: If it refuses more than `MOST_NOT_SHOWN` of those of the data, or more than `eval.max_unscored_rate`
+            of a suite.
     """
-    shown, prompts, refused = list[Case](), list[Prompt](), list[str]()
+    shown, prompts, refused = list[Case](), list[Prompt](), dict[str, list[str]]()
     with bar("prompts", len(cases)) as advance:
         for case in cases:
             try:
                 tokens = render_prompt(tokenizer, case.messages, case.tools, thinking=config.data.thinking)
             except InputError as error:
-                refused.append(f"{case.id}: {error.what}")
+                refused.setdefault(case.suite, []).append(f"{case.id}: {error.what}")
             else:
                 shown.append(case)
                 prompts.append(Prompt(case.id, tokens, case.tools))
             advance(1)
-    if refused:
-        what = f"{len(refused)} of {counted(len(cases), 'case')} cannot be asked, such as {refused[0]}"
-        if len(refused) > config.eval.max_unscored_rate * len(cases):
-            allowed = f"a share of {config.eval.max_unscored_rate:g}"
-            fix = "Use a base whose chat template takes such conversations, or leave them out"
-            raise DataError(what, where="eval.max_unscored_rate", allowed=allowed, fix=fix)
+    totals = Counter(case.suite for case in cases)
+    for suite, found in refused.items():
+        what = f"{len(found)} of {_named(suite, totals[suite])} cannot be asked, such as {found[0]}"
+        most, where = config.eval.max_unscored_rate, "eval.max_unscored_rate"
+        if suite == HELD_OUT:
+            most, where = MOST_NOT_SHOWN, "model.chat_template"
+        if len(found) > most * totals[suite]:
+            fix = "Set model.chat_template to one that takes such conversations, such as hermes, or leave them out"
+            raise DataError(what, where=where, allowed=f"a share of {most:g}", fix=fix)
         say(f"{what}. They are left out, for the base and for every adapter.")
     return shown, prompts
 

@@ -3,8 +3,8 @@
 from importlib.util import find_spec
 from pathlib import Path
 
-OWN = "own"
-"""The template that the base came with."""
+OWN, HERMES = "own", "hermes"
+"""The template that the base came with, and the one that shows everything to a base of any family."""
 
 # Hermes' notation in ChatML: what a base without tool calls of its own can learn to write.
 _HERMES = """\
@@ -49,12 +49,12 @@ _TRAINING = "_training"
 
 def template_names() -> tuple[str, ...]:
     """What `model.chat_template` can name beside a file: the base's own, hermes, and the families that TRL ships."""
-    return (OWN, "hermes", *sorted(_family_files()))
+    return (OWN, HERMES, *sorted(_family_files()))
 
 
 def named_template(name: str) -> str:
     """The text of a template other than the base's own."""
-    return _HERMES if name == "hermes" else _family_files()[name].read_text(encoding="utf-8")
+    return _HERMES if name == HERMES else _family_files()[name].read_text(encoding="utf-8")
 
 
 def is_template_text(value: str) -> bool:

@@ -4,6 +4,7 @@ Nothing is repaired: a malformed call is a failure with a reason, which is what 
 training. The module of each format says what counts as an attempt at a call; everything else is prose.
 """
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -23,7 +24,7 @@ from orchestrator.chat.formats.reply import (
     sort_out,
     without_lone_surrogates,
 )
-from orchestrator.core.records import ToolSpec
+from orchestrator.core.records import FunctionCall, ToolSpec
 from orchestrator.notation.strict_json import StrictJsonError, json_equal, parse
 
 CALL_TAGS = tuple(tag for form in REPLY_FORMATS.values() if form.closing_tag is not None for tag in form.tags)
@@ -145,6 +146,15 @@ def split_thinking(text: str, *, format: str = "hermes") -> tuple[str | None, st
     form = REPLY_FORMATS[format]
     block = leading_thoughts(text, form.opens_call, form.thoughts)
     return (None, text) if block is None else (block.thoughts, block.rest.strip())
+
+
+def same_calls(found: Sequence[FunctionCall], gold: Sequence[FunctionCall]) -> bool:
+    """Equal names and arguments in order, with JSON's types: 1, 1.0 and true are three values."""
+    return [_canonical(call) for call in found] == [_canonical(call) for call in gold]
+
+
+def _canonical(call: FunctionCall) -> str:
+    return json.dumps([call.name, call.arguments], sort_keys=True)
 
 
 def serving_differs(parsed: ParsedReply, served: ServedReply) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from orchestrator.chat.formats import detect_reply_format
 from orchestrator.chat.formats.reply import THINK_TAGS
 from orchestrator.chat.parse import CALL_TAGS
 from orchestrator.chat.template import is_marked, stop_token_ids
@@ -20,7 +21,7 @@ from orchestrator.chat.template_input import (
     rendered,
     template_wants,
 )
-from orchestrator.core.errors import InputError
+from orchestrator.core.errors import ConfigError, InputError
 from orchestrator.core.records import JsonObject, Message, Sample, ToolSpec
 
 _CALL_TAG = re.compile("|".join(map(re.escape, CALL_TAGS)))
@@ -37,7 +38,7 @@ class ChatFormat:
     `stop_text` finds their texts; `end_id` is the one that ends a reply after which the template writes none.
     `dividers` are the texts of added tokens around turns, at which a tokenizer divides a text before anything else.
     `control` finds, in JSON, the text of tokens that a tokenizer would read as structure. `wants` is what the
-    template has to be given.
+    template has to be given. `reply_format` is how calls are read in its replies; None where it writes none that are.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -50,6 +51,7 @@ class ChatFormat:
     dividers: frozenset[str]
     control: re.Pattern[str]
     wants: Wants
+    reply_format: str | None
 
     def text(self, messages: Sequence[JsonObject], tools: list[JsonObject] | None, *, prompt: bool) -> str:
         """The conversation as text, with the beginning of the assistant's next turn if `prompt`.
@@ -105,8 +107,8 @@ def render_prompt(
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def chat_format(tokenizer: PreTrainedTokenizerBase, *, thinking: bool) -> ChatFormat:
-    """How `tokenizer` renders conversations.
+def chat_format(tokenizer: PreTrainedTokenizerBase, *, thinking: bool, reply_format: str = "auto") -> ChatFormat:
+    """How `tokenizer` renders conversations; `reply_format` as in `eval.reply_format`.
 
     Raises:
         InputError: If it has no `tokenizer.json`, so that characters cannot be mapped to tokens.
@@ -134,7 +136,15 @@ def chat_format(tokenizer: PreTrainedTokenizerBase, *, thinking: bool) -> ChatFo
         dividers=frozenset(token.content for token in around if not token.lstrip),
         control=_any_of(json.dumps(name, ensure_ascii=False)[1:-1] for name in names if name.strip()),
         wants=template_wants(tokenizer),
+        reply_format=_detected(str(tokenizer.chat_template)) if reply_format == "auto" else reply_format,
     )
+
+
+def _detected(template: str) -> str | None:
+    try:
+        return detect_reply_format(template)
+    except ConfigError:
+        return None
 
 
 def _any_of(texts: Iterable[str]) -> re.Pattern[str]:

@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from orchestrator.chat.formats.reply import THINK_TAGS, clip
+from orchestrator.chat.parse import parse_reply, same_calls
 from orchestrator.chat.rendering import ChatFormat
 from orchestrator.chat.template_input import RowLeftOut, plain_tools, rendered
-from orchestrator.core.records import JsonObject, Message, ToolSpec
+from orchestrator.core.records import JsonObject, Message, Sample, ToolSpec
 
 
 class RenderedTurn(NamedTuple):
@@ -143,20 +144,49 @@ def _behind(prompt: str, ended: str) -> str | None:
     return None
 
 
-def refuse_dropped_text(form: ChatFormat, turns: Sequence[RenderedTurn], messages: Sequence[Message]) -> None:
-    """Refuse a conversation of which the template leaves out words that are to be learned.
+def refuse_unfaithful(form: ChatFormat, turns: Sequence[RenderedTurn], sample: Sample) -> None:
+    """Refuse a conversation of which the template leaves out words, or shows other calls than it has.
 
     Raises:
-        RowLeftOut: With `text_not_shown`, naming the turn.
+        RowLeftOut: With `text_not_shown` or `calls_not_shown`, naming the turn.
     """
     for turn in turns:
-        message, shown = messages[turn.place], " ".join(turn.reply.split())
-        for said in (message.content, (message.reasoning_content or "") if form.thinking else ""):
-            words = " ".join(said.split())
-            if words not in shown:
-                beside = " beside its calls" if message.tool_calls else ""
-                detail = f"turn {turn.place + 1}: the chat template does not show the words {clip(words, 60)}{beside}"
-                raise RowLeftOut("text_not_shown", detail)
+        message, where = sample.messages[turn.place], f"turn {turn.place + 1}"
+        if words := _dropped_words(form, turn.reply, message):
+            beside = " beside its calls" if message.tool_calls else ""
+            detail = f"{where}: the chat template does not show the words {clip(words, 60)}{beside}"
+            raise RowLeftOut("text_not_shown", detail)
+        fault = form.reply_format and call_fault(form.reply_format, turn.reply, message, sample.tools)
+        if fault:
+            raise RowLeftOut("calls_not_shown", f"{where}: {fault.detail}")
+
+
+def _dropped_words(form: ChatFormat, reply: str, message: Message) -> str | None:
+    """The content or the thoughts of a message if they do not stand in its reply, white space aside."""
+    shown = " ".join(reply.split())
+    said = (message.content, (message.reasoning_content or "") if form.thinking else "")
+    return next((words for text in said if (words := " ".join(text.split())) not in shown), None)
+
+
+class CallFault(NamedTuple):
+    """Why a reply is not read as the calls that it stands for; `is_read` is whether it is as others."""
+
+    detail: str
+    is_read: bool
+
+
+def call_fault(reply_format: str, reply: str, message: Message, tools: Sequence[ToolSpec]) -> CallFault | None:
+    """What the strict parser reads otherwise in a reply than the calls of its message."""
+    parsed = parse_reply(reply, format=reply_format, tools=tools)
+    gold, found = ([call.function for call in calls] for calls in (message.tool_calls, parsed.calls))
+    if parsed.problems:
+        return CallFault(parsed.problems[0].detail, is_read=False)
+    if len(found) < len(gold):
+        shown = f"only {len(found)} of {len(gold)} calls are" if found else "no call is"
+        return CallFault(f"{shown} read in {clip(reply)}", is_read=False)
+    if same_calls(found, gold):
+        return None
+    return CallFault(f"{clip(reply)} is read as other calls than the data has", is_read=True)
 
 
 def texts_of(form: ChatFormat, turns: Sequence[RenderedTurn]) -> list[str]:

@@ -138,6 +138,7 @@ LeftOutReason = Literal[
     "nothing_to_learn",
     "control_token_in_text",
     "text_not_shown",
+    "calls_not_shown",
     "prompt_differs",
     "template_refuses",
 ]
@@ -147,6 +148,7 @@ LeftOutReason = Literal[
 `nothing_to_learn`: the assistant says nothing that carries loss.
 `control_token_in_text`: a text holds a token that the template or a parser would read as structure.
 `text_not_shown`: the template leaves out words of the assistant, such as those beside its calls.
+`calls_not_shown`: what the template writes is not read again as the calls of the data, or it leaves some out.
 `prompt_differs`: the template shows what stands before the last turn otherwise than the prompt for that turn.
 `template_refuses`: the chat template raised an error, such as roles that must alternate.
 """

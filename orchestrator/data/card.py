@@ -8,6 +8,16 @@ from orchestrator.core.records import LeftOutReason, Record, SampleKind
 from orchestrator.run.paths import SplitName
 
 HeldOutName = Literal["val", "test"]
+NOT_SHOWN: tuple[LeftOutReason, ...] = (
+    "nothing_to_learn",
+    "text_not_shown",
+    "calls_not_shown",
+    "prompt_differs",
+    "template_refuses",
+)
+"""Why the chat template does not show a good sample: what another template might."""
+MOST_NOT_SHOWN = 0.5
+"""The share of the data that the chat template may leave out. Beyond it, what is learned and scored is other data."""
 
 
 class ReasonCount(Record):

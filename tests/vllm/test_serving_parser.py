@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from builders import assistant, make_call, make_config, make_sample, user, weather_samples, write_samples
 
+from evals.check.of_template import template_findings
 from evals.check.parity import check_parity, require_parity
 from orchestrator.chat.formats import REPLY_FORMATS
 from orchestrator.chat.formats.reply import ServedReply
 from orchestrator.chat.parse import parse_reply, serving_differs
 from orchestrator.chat.serving import reader_or_refusal, serving_reader
-from orchestrator.core.errors import DataError, EvaluationError
+from orchestrator.core.errors import EvaluationError
 from orchestrator.core.records import ToolSpec
 from orchestrator.data.tokens.store import tokenize_run
 from orchestrator.models.base import load_tokenizer
@@ -266,7 +267,7 @@ def test_replies_that_cannot_be_read_leave_no_log() -> None:
         logging.getLogger("vllm").removeHandler(handler)
 
 
-def test_a_call_that_only_the_strict_parser_reads_is_a_problem(tmp_path: Path) -> None:
+def test_a_call_that_only_the_strict_parser_reads_is_told_and_trained_on(tmp_path: Path) -> None:
     config = make_config(tmp_path)
     run = open_run(config)
     write_samples(run, "train", weather_samples("Rome", "Oslo"))
@@ -278,9 +279,30 @@ def test_a_call_that_only_the_strict_parser_reads_is_a_problem(tmp_path: Path) -
     write_samples(run, "test", [tricky])
     tokenize_run(config, run)
     card = check_parity(config, run)
-    assert [(problem.code, problem.sample_id) for problem in card.problems] == [("serving_parser_differs", "tricky")]
-    with pytest.raises(DataError, match=r"sample tricky: serving_parser_differs: turn 2.*take the tags of calls out"):
-        require_parity(config, run)
+    assert (require_parity(config, run), card.problems) == (card, ())
+    assert card.served_otherwise is not None
+    assert card.served_otherwise.count == 1
+    assert card.served_otherwise.example.startswith("sample tricky: turn 2: ")
+    (told,) = template_findings({}, card)
+    assert not told.stops
+    assert "eval.reply_format: vLLM's hermes parser reads other calls than the data has in 1 reply" in told.text
+    assert "serving_difference_rate will count" in told.text
+
+
+def test_digits_that_are_text_are_numbers_to_the_parser_of_muse_glimmer(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    model = config.model.model_copy(update={"chat_template": "muse_glimmer"})
+    config = config.model_copy(update={"model": model})
+    run = open_run(config)
+    digits = make_sample(user("x"), assistant("", make_call(city="3384")), id="digits")
+    write_samples(run, "train", [digits, *weather_samples("Rome", "Oslo")])
+    write_samples(run, "val", weather_samples("Lima"))
+    write_samples(run, "test", weather_samples("Cairo"))
+    assert tokenize_run(config, run)["train"].samples == 3
+    card = check_parity(config, run)
+    assert (card.problems, card.serving_parser) == ((), "muse_glimmer")
+    assert card.served_otherwise is not None
+    assert (card.served_otherwise.count, "digits" in card.served_otherwise.example) == (1, True)
 
 
 def test_a_format_whose_marks_the_base_lacks_leaves_a_note(tmp_path: Path) -> None:
@@ -288,10 +310,9 @@ def test_a_format_whose_marks_the_base_lacks_leaves_a_note(tmp_path: Path) -> No
     config = config.model_copy(update={"eval": config.eval.model_copy(update={"reply_format": "mistral"})})
     run = open_run(config)
     for part in ("train", "val", "test"):
-        write_samples(run, part, weather_samples("Rome"))
+        write_samples(run, part, [make_sample(user("x"), assistant("y"), tools=(), kind="answer")])
     tokenize_run(config, run)
     card = check_parity(config, run)
-    assert card.serving_parser is None
+    assert (card.serving_parser, card.problems) == (None, ())
     assert card.serving_note is not None
     assert "vLLM's parser mistral cannot be used with this base" in card.serving_note
-    assert [problem.code for problem in card.problems] == ["call_not_parsed"]

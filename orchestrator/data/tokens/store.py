@@ -17,6 +17,7 @@ import pyarrow as pa
 from datasets import Dataset, disable_progress_bars
 from transformers import PreTrainedTokenizerBase
 
+from orchestrator.chat.formats import CONFIG_KEY
 from orchestrator.chat.proof import prove_template
 from orchestrator.chat.rendering import ChatFormat, chat_format
 from orchestrator.chat.template import stop_token_ids
@@ -25,14 +26,14 @@ from orchestrator.core.errors import DataError
 from orchestrator.core.files import digest_of, dump_line, open_atomic, parse_line, write_text_atomic
 from orchestrator.core.parallel import map_chunks
 from orchestrator.core.records import JsonObject, Record, Sample, SampleKind
-from orchestrator.data.card import KindTokens, LeftOut, TokenCard
+from orchestrator.data.card import MOST_NOT_SHOWN, NOT_SHOWN, KindTokens, LeftOut, TokenCard
 from orchestrator.data.tokens.tokenize import Tokenized, TokenRow, tokenize_samples
 from orchestrator.models.base import base_tokenizer
 from orchestrator.run.paths import RunDir, SplitName
 
 ROWS_PER_CHUNK = 1000
 """Rows a process tokenises at a time; it takes seconds to load the tokenizer, so few rows go to no other process."""
-LAYOUT = 3
+LAYOUT = 4
 """The version of what is written: tokens of another layout are made again."""
 NUM_BINS, FIRST_BIN = 12, 32
 """At most so many bins of a histogram; the first never ends below this length."""
@@ -124,10 +125,12 @@ def tokenize_run(config: RunConfig, run: RunDir) -> dict[SplitName, TokenCard]:
         if stored.pop("digest") == digest:
             return {part: TokenCard.model_validate(stored[part]) for part in parts}
     card_path.unlink(missing_ok=True)  # whoever is cut off below must not leave a card that fits older tokens
-    form = chat_format(tokenizer, thinking=config.data.thinking)
+    form = chat_format(tokenizer, thinking=config.data.thinking, reply_format=config.eval.reply_format)
     prove_template(form)
     shorten = config.data.overlong == "shorten"
-    settings = _Settings(config.model, digest, form.thinking, config.data.max_length, shorten)
+    settings = _Settings(
+        config.model, digest, form.thinking, config.eval.reply_format, config.data.max_length, shorten=shorten
+    )
     cards = {part: _tokenize_part(run, part, settings) for part in parts}
     content: JsonObject = {"digest": digest}
     content.update((part, card.model_dump(mode="json")) for part, card in cards.items())
@@ -136,24 +139,28 @@ def tokenize_run(config: RunConfig, run: RunDir) -> dict[SplitName, TokenCard]:
 
 
 def refuse_left_out(config: RunConfig, cards: Mapping[SplitName, TokenCard]) -> None:
-    """DataError if train lost every sample of a kind, or more than `data.max_quarantine_rate` of its samples.
+    """DataError if too little of train remains.
 
-    Samples that are too long do not count towards that rate: `data.max_length` decides, and the card counts them.
+    That is if it lost every sample of a kind, more than `MOST_NOT_SHOWN` of its samples to the chat template, or more
+    than `data.max_quarantine_rate` to marks in their texts. Samples that are too long count towards no rate:
+    `data.max_length` decides, and the card counts them.
     """
     card = cards["train"]
     total, lost = card.samples + len(card.left_out), Counter(row.kind for row in card.left_out)
     gone = sorted(kind for kind in lost if kind not in card.by_kind)
-    num_bad = sum(row.reason != "too_long" for row in card.left_out)
-    if not gone and num_bad <= config.data.max_quarantine_rate * total:
+    marked = [row for row in card.left_out if row.reason == "control_token_in_text"]
+    not_shown = [row for row in card.left_out if row.reason in NOT_SHOWN]
+    most_marked = config.data.max_quarantine_rate
+    if not gone and len(marked) <= most_marked * total and len(not_shown) <= MOST_NOT_SHOWN * total:
         return
-    meant = [row for row in card.left_out if row.reason != "too_long"] if num_bad else card.left_out
-    reasons, first = _reasons(card.left_out), _commonest(meant)
+    first = _commonest([*marked, *not_shown] or card.left_out)
     whole = f", among them every sample of kind {', '.join(gone)}" if gone else ""
     raise DataError(
-        f"{len(card.left_out)} of {total} samples of train cannot be trained on ({reasons}){whole}; "
+        f"{len(card.left_out)} of {total} samples of train cannot be trained on ({_reasons(card.left_out)}){whole}; "
         f"such as {first.source}: {first.detail}",
-        where="data.max_length" if gone and not num_bad else "data.max_quarantine_rate",
-        allowed=f"some of every kind, and at most {config.data.max_quarantine_rate:.1%} beside those that are too long",
+        where=_where(first, config.eval.reply_format, "model.chat_template"),
+        allowed=f"some of every kind; at most {most_marked:.1%} with marks of the base in their texts, and "
+        f"{MOST_NOT_SHOWN:.0%} that the chat template cannot show",
         fix=f"{first.fix}; or leave such conversations out of the data",
     )
 
@@ -179,7 +186,7 @@ def tokens_digest(
         tokenizer.chat_template,
         sorted(stop_token_ids(tokenizer)),
         dict(tokenizer.special_tokens_map),
-        [data.max_length, data.overlong, data.reasoning, LAYOUT],
+        [data.max_length, data.overlong, data.reasoning, config.eval.reply_format, LAYOUT],
     )
 
 
@@ -196,6 +203,7 @@ class _Settings(NamedTuple):
     model: ModelConfig
     digest: str
     thinking: bool
+    reply_format: str
     max_length: int
     shorten: bool
 
@@ -224,7 +232,7 @@ def _tokenize_part(run: RunDir, part: SplitName, settings: _Settings) -> TokenCa
         with open_atomic(ledger_path(run, part)) as ledger:
             _write_rows(Path(work) / "rows.arrow", chunks, ledger, tally)
         if not tally.lengths:
-            raise _nothing_usable(run, part, tally.left_out)
+            raise _nothing_usable(run, part, tally.left_out, settings.reply_format)
         disable_progress_bars()
         Dataset.from_file(f"{work}/rows.arrow").save_to_disk(f"{work}/saved")
         shutil.rmtree(folder, ignore_errors=True)  # replaced and never changed: other runs may share its files
@@ -246,7 +254,8 @@ def _tokenize_lines(lines: list[tuple[str, str]], settings: _Settings) -> list[_
 
 @lru_cache(maxsize=1)
 def _form(settings: _Settings) -> ChatFormat:
-    return chat_format(base_tokenizer(settings.model), thinking=settings.thinking)
+    tokenizer = base_tokenizer(settings.model)
+    return chat_format(tokenizer, thinking=settings.thinking, reply_format=settings.reply_format)
 
 
 def _stored(tokenized: Tokenized) -> _StoredSample | LeftOut:
@@ -289,13 +298,22 @@ def _record_batch(rows: Sequence[_StoredRow]) -> pa.RecordBatch:
     return pa.record_batch([pa.ListArray.from_arrays(offsets, pa.array(values)) for values in columns], schema=_SCHEMA)
 
 
-def _nothing_usable(run: RunDir, part: SplitName, left_out: Sequence[LeftOut]) -> DataError:
+def _nothing_usable(run: RunDir, part: SplitName, left_out: Sequence[LeftOut], reply_format: str) -> DataError:
     where = str(run.split(part))
     if not left_out:
         return DataError(f"{part} holds no sample", where=where, fix="Give more conversations")
     first = _commonest(left_out)
     what = f"no sample of {part} can be trained on: {_reasons(left_out)}; such as {first.id}: {first.detail}"
-    return DataError(what, where=where, fix=first.fix)
+    return DataError(what, where=_where(first, reply_format, where), fix=first.fix)
+
+
+def _where(first: LeftOut, reply_format: str, otherwise: str) -> str:
+    """The setting that decided on a sample that is left out."""
+    if first.reason == "calls_not_shown" and reply_format != "auto":
+        return CONFIG_KEY
+    return {"too_long": "data.max_length", "control_token_in_text": "data.max_quarantine_rate"}.get(
+        first.reason, otherwise
+    )
 
 
 def histogram(lengths: Counter[int]) -> tuple[tuple[int, int], ...]:

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from orchestrator.chat.rendering import ChatFormat, refuse_control_tokens
-from orchestrator.chat.segments import RenderedTurns, Row, Span, refuse_dropped_text, render_turns, rows_of, texts_of
+from orchestrator.chat.segments import RenderedTurns, Row, Span, refuse_unfaithful, render_turns, rows_of, texts_of
 from orchestrator.chat.template_input import RowLeftOut, plain_tools
 from orchestrator.core.records import Sample, SampleKind
 from orchestrator.data.card import LeftOut
@@ -55,8 +55,8 @@ def tokenize_samples(
     """Tokenise samples in order, some at a time.
 
     A sample with a row of more than `max_length` tokens is left out, or with `shorten` ends after the last assistant
-    turn that fits; its kind is then what that turn does. With `screen`, samples whose texts hold control tokens are
-    left out.
+    turn that fits; its kind is then what that turn does. With `screen`, samples are left out whose texts hold control
+    tokens, or of which the template leaves out words or shows other calls.
     """
     limit = _Limit(max_length, shorten)
     source = iter(samples)
@@ -109,7 +109,7 @@ def _render(form: ChatFormat, sample: Sample, limit: _Limit, *, screen: bool) ->
                 return _too_long(form, sample, length, limit)
         shown = render_turns(form, sample.messages, sample.tools)
         if screen:
-            refuse_dropped_text(form, shown.turns, sample.messages)
+            refuse_unfaithful(form, shown.turns, sample)
         return shown
     except RowLeftOut as problem:
         return _left_out(form, sample, problem, None)
@@ -128,17 +128,17 @@ def _left_out(form: ChatFormat, sample: Sample, problem: RowLeftOut, tokens: int
 
 
 def _advice(form: ChatFormat, sample: Sample, problem: RowLeftOut) -> str:
-    """Advice; for each message of a template it is looked for once, which takes several renderings."""
-    if problem.reason != "template_refuses":
-        return advice_on(form, sample, problem)
-    known = _known_advice(form)
-    if problem.detail not in known:
-        known[problem.detail] = advice_on(form, sample, problem)
-    return known[problem.detail]
+    """Advice; for faults of one kind it is looked for once, which takes several renderings."""
+    known, has_several = _known_advice(form), any(len(message.tool_calls) > 1 for message in sample.messages)
+    of_template = problem.detail if problem.reason == "template_refuses" else ""
+    kind = (problem.reason, of_template, problem.fix, has_several)
+    if kind not in known:
+        known[kind] = advice_on(form, sample, problem)
+    return known[kind]
 
 
 @lru_cache(maxsize=4)
-def _known_advice(_form: ChatFormat) -> dict[str, str]:
+def _known_advice(_form: ChatFormat) -> dict[object, str]:
     return {}
 
 
@@ -185,7 +185,7 @@ def _shortened(form: ChatFormat, sample: Sample, limit: _Limit) -> Tokenized | N
         shorter = sample.model_copy(update=update)
         try:
             shown = render_turns(form, shorter.messages, shorter.tools)
-            refuse_dropped_text(form, shown.turns, shorter.messages)
+            refuse_unfaithful(form, shown.turns, shorter)
         except RowLeftOut:
             continue
         rows = rows_of(form, shown.turns, form.encode)

@@ -8,6 +8,7 @@ import pytest
 import trl
 from builders import assistant, make_call, make_sample, make_tool, user
 
+from orchestrator.chat.named_templates import named_template
 from orchestrator.chat.rendering import ChatFormat, chat_format
 from orchestrator.core.records import FunctionSpec, LeftOutReason, Message, Sample, ToolSpec
 from orchestrator.data.card import LeftOut
@@ -144,13 +145,13 @@ TWO = assistant("", ROME, OSLO)
         (
             (TEMPLATES / "gemma3.jinja").read_text(encoding="utf-8").replace("<end_of_turn>", "<|im_end|>"),
             make_sample(user("a"), ONE, RESULT, assistant("b"), kind="answer"),
-            "Set model.chat_template to hermes, or use a base whose chat template shows tool calls and results",
+            "Set model.chat_template to hermes, or use a base whose chat template shows such conversations",
             None,
         ),
         (
             (TEMPLATES / "gemma.jinja").read_text(encoding="utf-8").replace("<end_of_turn>", "<|im_end|>"),
             make_sample(SYSTEM, user("a"), user("b"), assistant("c"), tools=(), kind="answer"),
-            "Leave system messages out, or use a base whose chat template takes them; let the user speak first",
+            "Leave system messages out; let the user speak first",
             make_sample(user("a\n\nb"), assistant("c"), tools=(), kind="answer"),
         ),
     ],
@@ -167,7 +168,54 @@ def test_template_refuses(
         assert takes(form, followed)
 
 
-def test_a_template_that_takes_nothing_is_answered_with_another_base(model_folder: Path) -> None:
+def test_a_template_that_takes_nothing_is_answered_with_hermes(model_folder: Path) -> None:
     found = left_out(form_of(model_folder, "{{ raise_exception('never') }}"), TALK)
-    assert found.fix == ADVICE["template_refuses"]
+    assert found.fix.startswith("Set model.chat_template to hermes, or use a base")
+    assert takes(form_of(model_folder, named_template("hermes")), TALK)
     assert json.loads(found.model_dump_json())["fix"] == found.fix
+
+
+SEVERAL = make_sample(user("a"), TWO, RESULT, RESULT, assistant("b"), kind="answer")
+SPLIT = make_sample(user("a"), ONE, RESULT, assistant("", OSLO), RESULT, assistant("b"), kind="answer")
+LAST = make_sample(user("a"), TWO)
+SPLIT_THEM = "Give one call a turn, each with its result after it; or set model.chat_template to hermes"
+NO_WAY = "Set model.chat_template to hermes, or use a base whose chat template shows such conversations"
+
+
+@pytest.mark.parametrize(
+    ("name", "sample", "reason", "advice"),
+    [
+        ("gptoss", SEVERAL, "calls_not_shown", SPLIT_THEM),
+        ("gptoss", LAST, "calls_not_shown", ADVICE["calls_not_shown"]),
+        ("llama3_1", SEVERAL, "template_refuses", SPLIT_THEM),
+        ("llama3_1", LAST, "template_refuses", NO_WAY),
+        ("llama3_2", SEVERAL, "template_refuses", SPLIT_THEM),
+    ],
+)
+def test_several_calls_that_a_template_refuses_or_drops(
+    model_folder: Path, name: str, sample: Sample, reason: LeftOutReason, advice: str
+) -> None:
+    form = form_of(model_folder, named_template(name))
+    found = left_out(form, sample)
+    assert (found.reason, found.fix) == (reason, advice)
+    assert takes(form_of(model_folder, named_template("hermes")), sample)
+    if advice == SPLIT_THEM:
+        assert takes(form, SPLIT)
+
+
+def test_a_call_that_the_notation_cannot_say(model_folder: Path) -> None:
+    typed = make_sample(user("a"), assistant("", make_call(city=5)))
+    form = form_of(model_folder, named_template("qwen3_5_think"))
+    found = left_out(form, typed)
+    assert (found.reason, found.fix) == ("calls_not_shown", ADVICE["calls_not_shown"])
+    assert "is read as other calls than the data has" in found.detail
+    assert takes(form_of(model_folder, named_template("hermes")), typed)
+    assert takes(form, make_sample(user("a"), assistant("", make_call(city="5"))))
+
+
+def test_calls_that_are_read_by_another_format(model_folder: Path) -> None:
+    tokenizer = load_tokenizer(model_folder, trust_remote_code=False)
+    found = left_out(chat_format(tokenizer, thinking=False, reply_format="mistral"), CALLED)
+    assert found.detail.startswith("turn 2: no call is read in '<tool_call>")
+    assert found.fix == "Set eval.reply_format to hermes, by which its calls are read"
+    assert takes(chat_format(tokenizer, thinking=False, reply_format="hermes"), CALLED)

@@ -42,6 +42,7 @@ from orchestrator.data.tokens.store import (
     tokens_folder,
 )
 from orchestrator.data.tokens.tokenize import BATCH, IGNORED, TokenRow, tokenize_samples
+from orchestrator.models.base import base_tokenizer
 from orchestrator.run.folder import open_run
 from orchestrator.run.paths import RunDir
 from orchestrator.toy.synthetic import generate_samples
@@ -476,6 +477,30 @@ def test_the_model_folder_of_the_tests_is_made_alike_each_time(model_folder: Pat
     again = write_model_folder(tmp_path / "again")
     for name in ("tokenizer.json", "chat_template.jinja", "model.safetensors"):
         assert (again / name).read_bytes() == (model_folder / name).read_bytes()
+
+
+@pytest.mark.parametrize(("num_lost", "num_kept", "is_refused"), [(2, 2, False), (3, 2, True)])
+def test_the_template_may_leave_out_half_of_the_samples(
+    config: RunConfig, run: RunDir, num_lost: int, num_kept: int, is_refused: bool
+) -> None:
+    odd = [
+        make_sample(Message(role="system", content="Help."), user("x"), assistant("", make_call(city=f"C{number}")))
+        for number in range(num_lost)
+    ]
+    lost = [sample.model_copy(update={"id": f"odd{number}"}) for number, sample in enumerate(odd)]
+    write_samples(run, "train", [*lost, *weather_samples(*(f"City{number}" for number in range(num_kept)))])
+    write_samples(run, "val", weather_samples("Oslo"))
+    strict = "{% if messages[0].role == 'system' %}{{ raise_exception('No system.') }}{% endif %}"
+    template = strict + str(base_tokenizer(config.model).chat_template)
+    model = config.model.model_copy(update={"chat_template": template})
+    config = config.model_copy(update={"model": model})
+    cards = tokenize_run(config, run)
+    assert (cards["train"].samples, len(cards["train"].left_out)) == (num_kept, num_lost)
+    if not is_refused:
+        refuse_left_out(config, cards)
+        return
+    with pytest.raises(DataError, match=r"model\.chat_template: 3 of 5 .*template_refuses x 3.*Leave system messages"):
+        refuse_left_out(config, cards)
 
 
 def test_the_advice_of_a_refusal_is_that_of_its_commonest_reason(config: RunConfig, run: RunDir) -> None:

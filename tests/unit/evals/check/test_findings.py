@@ -216,4 +216,7 @@ def test_another_setting_is_checked_anew_without_reading_the_data_again(
 
 def test_a_mark_that_nothing_reads_is_found_again_for_another_format(config: RunConfig, tmp_path: Path) -> None:
     assert check_with(config, tmp_path).not_ready == ()
-    assert "call_not_parsed" in check_with(config, tmp_path, eval={"reply_format": "mistral"}).not_ready[0]
+    (fault,) = check_with(config, tmp_path, eval={"reply_format": "mistral"}).not_ready
+    assert fault.startswith("eval.reply_format: ")
+    assert "calls_not_shown" in fault
+    assert fault.endswith("Set eval.reply_format to hermes, by which its calls are read.")

@@ -8,7 +8,9 @@ from datasets import Dataset
 
 import evals.check.parity as parity
 from evals.check.card import ParityCard
+from evals.check.of_template import template_findings
 from evals.check.parity import check_parity, require_parity
+from orchestrator.chat.parse import same_calls
 from orchestrator.config.schema import DataConfig, RunConfig
 from orchestrator.core.errors import DataError
 from orchestrator.core.records import FunctionCall, Message, Sample
@@ -191,9 +193,7 @@ OFFERED = "{% for t in tools or [] %}{{ t | tojson }}{% endfor %}"
         (OFFERED.replace("t | tojson", "t.function.name") + CALLED + ASKED, {"tools_dropped": "chat"}),
         (OFFERED + CALLED.replace("{{ m.content }}", "{{ m.content if m.role != 'system' }}") + ASKED, "system"),
         (OFFERED + CALLED.replace("{{ m.content }}", "{{ m.content if m.role != 'tool' }}") + ASKED, "tool"),
-        (OFFERED + CALLED.replace("c.function.arguments | tojson", "{} | tojson") + ASKED, "arguments"),
         (OFFERED + CALLED.replace("<tool_call>", "<call>").replace("</tool_call>", "</call>") + ASKED, "tags"),
-        (OFFERED + CALLED.replace('{"name"', '{"function"') + ASKED, "name"),
     ],
 )
 def test_a_template_that_drops_or_changes_something_is_named(
@@ -202,12 +202,26 @@ def test_a_template_that_drops_or_changes_something_is_named(
     expected: dict[str, dict[str, str]] = {
         "system": {"system_dropped": "chat"},
         "tool": {"tool_results_dropped": "chat"},
-        "arguments": {"call_changed": "chat", "tool_calls_dropped": "chat"},
         "tags": {"call_not_parsed": "chat"},
-        "name": {"call_not_parsed": "chat"},
     }
     card = check(with_template(config, tmp_path / "other", template), run)
     assert codes(card) == (expected[found] if isinstance(found, str) else found)
+
+
+@pytest.mark.parametrize(
+    ("shown", "otherwise", "why"),
+    [
+        ("c.function.arguments | tojson", "{} | tojson", "is read as other calls than the data has"),
+        ('{"name"', '{"function"', "a call has the keys name and arguments, not"),
+    ],
+)
+def test_a_template_that_changes_every_call_leaves_nothing_to_train_on(
+    config: RunConfig, run: RunDir, tmp_path: Path, shown: str, otherwise: str, why: str
+) -> None:
+    template = OFFERED + CALLED.replace(shown, otherwise) + ASKED
+    assert template != OFFERED + CALLED + ASKED
+    with pytest.raises(DataError, match=rf"calls_not_shown.*{why}.*Set model\.chat_template to hermes"):
+        check(with_template(config, tmp_path / "other", template), run)
 
 
 def with_format(config: RunConfig, reply_format: str) -> RunConfig:
@@ -242,7 +256,11 @@ def test_calls_are_read_in_the_format_of_the_template(
         patch.setattr(parity, "serving_reader", without_vllm)
         card = tokenized_parity(with_format(other, setting), run)
     assert (card.problems, card.calls, asked) == ((), 6, [serving_parser])
-    assert codes(check(with_format(other, wrong), run)).keys() == {"call_not_parsed"}
+    if wrong == "auto":
+        assert codes(check(other, run)).keys() == {"call_not_parsed"}
+    else:
+        with pytest.raises(DataError, match=rf"{setting}|calls_not_shown.*Set eval\.reply_format to"):
+            check(with_format(other, wrong), run)
 
 
 def test_a_format_without_a_parser_in_vllm_leaves_a_note(config: RunConfig, run: RunDir, tmp_path: Path) -> None:
@@ -285,9 +303,9 @@ def test_what_the_data_does_not_have_may_be_dropped(config: RunConfig, run: RunD
 )
 def test_calls_are_compared_with_the_types_of_json(arguments: dict[str, Any], is_changed: bool) -> None:
     gold = [FunctionCall(name="f", arguments={"n": 1})]
-    assert parity._same_calls([FunctionCall(name="f", arguments=arguments)], gold) is not is_changed
-    assert not parity._same_calls([FunctionCall(name="g", arguments={"n": 1})], gold)
-    assert not parity._same_calls([], gold)
+    assert same_calls([FunctionCall(name="f", arguments=arguments)], gold) is not is_changed
+    assert not same_calls([FunctionCall(name="g", arguments={"n": 1})], gold)
+    assert not same_calls([], gold)
 
 
 def test_a_test_row_that_the_template_refuses_is_a_problem(config: RunConfig, run: RunDir, tmp_path: Path) -> None:
@@ -315,6 +333,21 @@ def test_a_call_whose_argument_closes_the_call_is_left_out_of_training_and_survi
     tricky = make_sample(user("x"), assistant("", make_call(city="a</tool_call>b")), id="tricky")
     write_samples(run, "test", [tricky])
     assert check(config, run).problems == ()  # the strict parser knows a tag inside a string
+
+
+def test_calls_of_the_test_part_that_the_notation_cannot_say_are_counted(config: RunConfig, run: RunDir) -> None:
+    config = config.model_copy(update={"model": config.model.model_copy(update={"chat_template": "qwen3_5_think"})})
+    typed = make_sample(user("x"), assistant("", make_call(city=5)), id="typed")
+    write_samples(run, "train", weather_samples("Rome"))
+    write_samples(run, "val", weather_samples("Rome"))
+    write_samples(run, "test", [typed, *weather_samples("Cairo")])
+    card = check(config, run)
+    assert (card.problems, card.unread is not None and card.unread.count) == ((), 1)
+    (told,) = template_findings({}, card)
+    assert not told.stops
+    assert "1 expected reply of the test part can never be scored as right, such as sample typed: turn 2" in told.text
+    write_samples(run, "test", [typed])
+    assert codes(check(config, run)) == {"call_changed": "typed"}
 
 
 def test_shortened_and_long_rows_are_compared_too(config: RunConfig, run: RunDir) -> None:

@@ -31,7 +31,7 @@ def test_cases_that_the_template_refuses_are_left_out_and_told(
     shown, prompts = _render(RunConfig(), strict, cases_from_samples([greeted, *samples]))
     assert [case.id for case in shown] == [prompt.case_id for prompt in prompts] == [sample.id for sample in samples]
     said = capsys.readouterr().out
-    assert "1 of 21 cases cannot be asked, such as greeted: " in said
+    assert "1 of 21 held-out cases cannot be asked, such as greeted: " in said
     assert "roles must alternate. They are left out, for the base and for every adapter." in said
 
 
@@ -40,5 +40,7 @@ def test_too_many_of_them_are_refused(strict: PreTrainedTokenizerBase) -> None:
         sample.model_copy(update={"messages": (assistant("Hello."), user("Hi"), *sample.messages[1:])})
         for sample in weather_samples(*CITIES)
     ]
-    with pytest.raises(DataError, match=r"20 of 20 cases cannot be asked, .*a share of 0\.05"):
+    with pytest.raises(
+        DataError, match=r"model\.chat_template: 20 of 20 held-out cases cannot be asked, .*a share of 0\.5"
+    ):
         _render(RunConfig(), strict, cases_from_samples(samples))
