@@ -14,6 +14,7 @@ from orchestrator.core.interrupt import end_of_work, interrupt_once
 from orchestrator.core.process import make_parser, run_guarded, set_environment_defaults
 from orchestrator.run.folder import locked, open_run, run_dir, run_stage, with_template_date
 from orchestrator.run.paths import RunDir, StageName
+from orchestrator.tracking.destinations import require_installed
 
 
 def with_start(config: RunConfig) -> RunConfig:
@@ -79,6 +80,7 @@ def run_job(
         add_options(parser)
         given = vars(parser.parse_args(arguments))
         settled = scene.settle(load_config(given.pop("config"), given.pop("overrides")))
+        require_installed(settled.tracking)
         with locked(scene.folder(settled)):  # opening writes, and a run that another process holds must stay as it is
             config = with_template_date(settled)
             run = scene.open(config)

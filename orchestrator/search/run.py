@@ -34,11 +34,11 @@ from orchestrator.search.names import (
 from orchestrator.search.parts import Part, is_done, parts_of
 from orchestrator.search.space import make_searcher, num_trials, param_space, read_base_shape, resolve_space
 from orchestrator.search.tell import TellTrackers
+from orchestrator.tracking.tracker import RunInfo
 from orchestrator.training.launch import build_trainer, fit, prepare_plan
 from orchestrator.training.outcome import TrainedTrial, describe_trial, keep_best, read_trial
 from orchestrator.training.plan import TrainPlan
 from orchestrator.training.trackers import tracked
-from orchestrator.training.tracking import RunInfo
 
 NAMES, TRIALS = "names.json", "trials"
 """In a search's storage: the trials that were given a name, and the folder of what they trained."""
@@ -89,7 +89,7 @@ def run_search(config: RunConfig, run: RunDir) -> list[TrialRecord]:
     found: list[_Found] = []
     with (
         _runner(config, plan, storage / TRIALS, num_left=total - num_ended) as runner,
-        tracked(RunInfo(run.root, total, plan.max_steps, num_ended)) as trackers,
+        tracked(RunInfo(run.root, total, plan.max_steps, num_ended), config.tracking) as trackers,
     ):
         search = _Search(config, plan, storage, runner, TellTrackers(trackers, plan))
         for part in parts:

@@ -7,9 +7,9 @@ from ray.tune.experiment import Trial
 
 from orchestrator.core.records import JsonObject, StopReason
 from orchestrator.search.names import HYPERPARAMETERS
+from orchestrator.tracking.tracker import Trackers
 from orchestrator.training.outcome import Progress, TrainedTrial, stop_reason
 from orchestrator.training.plan import TrainPlan
-from orchestrator.training.tracking import Trackers
 
 
 class TellTrackers(tune.Callback):  # type: ignore[misc]  # ray ships no types for it

@@ -23,6 +23,7 @@ from orchestrator.models.targets import require_targets
 from orchestrator.run.cluster import worker_shape
 from orchestrator.run.deaths import SAVES_TRAINING_MEMORY, last_line, why_it_died
 from orchestrator.run.paths import RunDir, SplitName
+from orchestrator.tracking.tracker import RunInfo, Trackers
 from orchestrator.training.outcome import (
     RecordProgress,
     describe_trial,
@@ -33,7 +34,6 @@ from orchestrator.training.outcome import (
 )
 from orchestrator.training.plan import TrainPlan, plan_training
 from orchestrator.training.trackers import tracked
-from orchestrator.training.tracking import RunInfo, Trackers
 from orchestrator.training.worker import train_worker
 
 ONLY_TRIAL = "adapter-1"
@@ -176,7 +176,10 @@ def train_one(config: RunConfig, run: RunDir) -> TrialRecord:
     plan = prepare_plan(config, run)
     storage, name = run.ray / "train", f"train-{digest_of(plan, run.split('train'), run.split('val'))[:8]}"
     started = time.monotonic()
-    with tracked(RunInfo(run.root, 1, plan.max_steps)) as trackers, _as_trial(trackers, storage, name, plan):
+    with (
+        tracked(RunInfo(run.root, 1, plan.max_steps), config.tracking) as trackers,
+        _as_trial(trackers, storage, name, plan),
+    ):
         fit(build_trainer(plan, name=name, storage=storage))
     trial = read_trial(storage, name)
     if trial.diverged:

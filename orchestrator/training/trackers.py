@@ -1,12 +1,14 @@
-"""The trackers of every training and search. To add one, write it in its own file and give it a row in `TRACKERS`."""
+"""The trackers of a training or search: those of every run, and those that its configuration names."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from orchestrator.config.schema import TrackerName
 from orchestrator.core.board import RUNNING, TrialBoard
 from orchestrator.core.records import StopReason
-from orchestrator.training.tracking import RunInfo, Tracker, Trackers
+from orchestrator.tracking.follow import followers
+from orchestrator.tracking.tracker import RunInfo, Tracker, Trackers
 
 
 class ProgressBoard:
@@ -49,13 +51,13 @@ class ProgressBoard:
 TRACKERS: tuple[Callable[[], Tracker], ...] = (
     ProgressBoard,
 )  # fmt: skip
-"""One of each is made for a run."""
+"""One of each is made for every run."""
 
 
 @contextmanager
-def tracked(run: RunInfo) -> Iterator[Trackers]:
+def tracked(run: RunInfo, names: Sequence[TrackerName]) -> Iterator[Trackers]:
     """All trackers, from the start of a run to its end."""
-    trackers = Trackers([make() for make in TRACKERS])
+    trackers = Trackers([*(make() for make in TRACKERS), *followers(names)])
     trackers.run_started(run)
     try:
         yield trackers

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from orchestrator.core.records import StopReason
-from orchestrator.training.tracking import RunInfo
+from orchestrator.tracking.tracker import RunInfo
 
 
 class Notes:
@@ -55,10 +55,10 @@ from ray.tune.experiment import Trial
 from orchestrator.search.tell import TellTrackers
 from orchestrator.training.plan import TrainPlan
 from orchestrator.training.trackers import tracked
-from orchestrator.training.tracking import RunInfo
+from orchestrator.tracking.tracker import RunInfo
 
 points = [{"step": 5, "eval_loss": 2.0, "train_loss": 2.5}]
-with tracked(RunInfo(Path.cwd(), num_trials=2, max_steps=10)) as trackers:
+with tracked(RunInfo(Path.cwd(), num_trials=2, max_steps=10), ()) as trackers:
     tell = TellTrackers(trackers, TrainPlan.model_validate_json(sys.argv[1]))
     for name, result in (
         ("trial-1", {"step": 5, "eval_loss": 2.0, "diverged": False, "curve": points, "tokens": 70}),

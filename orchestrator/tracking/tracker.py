@@ -82,5 +82,5 @@ class Trackers:
                 call(tracker)
             except Exception as error:  # noqa: BLE001 - a tracker must not end a training
                 self._trackers.remove(tracker)
-                name = type(tracker).__name__
+                name = getattr(tracker, "name", type(tracker).__name__)
                 say(f"The tracker {name} failed with {type(error).__name__}: {error}. Training goes on without it.")
