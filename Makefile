@@ -18,7 +18,7 @@ UV ?= uv
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check fmt lock tiny-base clean
+.PHONY: help install demo demo-real test test-slow check fmt lock real-base tiny-base clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,9 +38,20 @@ $(VENV)/.installed: requirements/cpu.in requirements/cpu.lock pyproject.toml
 demo: install ## From nothing to a report on two CPU cores: runs configs/demo.yaml
 	$(BIN)/orchestrator run configs/demo.yaml
 
+# Public files are found where ORCHESTRATOR_PUBLIC_DATA names their folder; GLAIVE= names another file of conversations.
+GLAIVE ?= $(wildcard $(ORCHESTRATOR_PUBLIC_DATA)/glaive_toolcall_en_demo.json)
+ifneq ($(wildcard $(ORCHESTRATOR_PUBLIC_DATA)/bfcl_irrelevance.jsonl),)
+SUITES := --set 'eval.suites=[{name: bfcl-simple-python, path: "$(ORCHESTRATOR_PUBLIC_DATA)/bfcl_simple_python.jsonl", limit: 100}, \
+	{name: bfcl-irrelevance, path: "$(ORCHESTRATOR_PUBLIC_DATA)/bfcl_irrelevance.jsonl", format: bfcl, limit: 100}, \
+	{name: xstest, path: "$(ORCHESTRATOR_PUBLIC_DATA)/xstest_prompts.csv", format: xstest, limit: 100}]'
+endif
+
+demo-real: real-base ## A real base learns to call tools on two CPU cores, in 25 minutes: runs configs/smollm2-135m.yaml
+	$(BIN)/orchestrator run configs/smollm2-135m.yaml $(if $(GLAIVE),--set 'data.sources=[{path: "$(GLAIVE)"}]') $(SUITES)
+
 test: install ## Run the tests, offline, all but storms and long searches. WORKERS= says how many run at a time (2)
 	$(BIN)/pytest -m "not slow" --numprocesses $(WORKERS) --dist loadfile tests/unit tests/contracts tests/browser
-	set -e; for each in tests/ray/test_*.py tests/vllm tests/e2e; do $(BIN)/pytest -m "not slow" $$each; done
+	set -e; for each in tests/ray/test_*.py tests/vllm tests/e2e tests/real; do $(BIN)/pytest -m "not slow" $$each; done
 
 test-slow: install ## Run the storms and long searches that `make test` leaves out, offline
 	$(BIN)/pytest -m slow
@@ -67,6 +78,9 @@ lock: ## Resolve requirements/cpu.in into cpu.lock (needs uv; FIND_LINKS= or EXT
 		$(if $(EXTRA_INDEX),$(addprefix --extra-index-url ,$(EXTRA_INDEX)) --index-strategy unsafe-best-match) \
 		--python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes --no-annotate --no-header \
 		--no-emit-index-url --no-emit-find-links --no-emit-package torch -o requirements/cpu.lock
+
+real-base: install ## Make SmolLM2-135M-Instruct in the user's cache: a real base for tests/real (270 MB, about a minute)
+	$(BIN)/python -m orchestrator.toy.smollm2
 
 tiny-base: install ## Make the weights of the built-in toy base again (about half an hour)
 	$(BIN)/python -m orchestrator.toy.pretrain --out orchestrator/toy/tiny_base

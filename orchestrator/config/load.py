@@ -19,11 +19,10 @@ from pydantic import ValidationError
 
 from orchestrator.chat.named_templates import is_template_text, template_names
 from orchestrator.config.errors import KeyPath, dotted, explain, shown
-from orchestrator.config.schema import HUB, PROFILES, SYNTHETIC, RunConfig
+from orchestrator.config.schema import BUILT_IN_BASES, HUB, PROFILES, SYNTHETIC, RunConfig
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.records import JsonObject
 
-BUILT_IN_BASE = "tiny"
 TEXT_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
 
 
@@ -354,7 +353,7 @@ def _local_paths(entry: JsonObject) -> Iterator[tuple[str, str]]:
 
 
 def _is_local_base(base: str, folder: Path) -> bool:
-    if not base or base == BUILT_IN_BASE:
+    if not base or base in BUILT_IN_BASES:
         return False
     return base.startswith(("./", "../", "~", "/")) or os.path.isdir(folder / base)  # noqa: PTH112 - Path.is_dir raises for long names
 

@@ -21,6 +21,9 @@ from orchestrator.config.evaluation import Dtype, EvalConfig, Fraction, Positive
 from orchestrator.config.evaluation import RowFormat as RowFormat
 from orchestrator.core.records import METRIC_NAMES, JsonObject, MetricName
 
+TINY, SMOLLM2 = BUILT_IN_BASES = ("tiny", "smollm2-135m")
+"""Bases that are neither a folder nor on the hub; `orchestrator/toy` makes them."""
+
 ServableRank = Literal[1, 2, 4, 8, 16, 32, 64, 128, 256]
 """LoRA ranks that vLLM serves without waste: each fits an allowed `max_lora_rank` (1, 8, 16, 32, 64, 128, 256, ...)."""
 
@@ -32,7 +35,7 @@ class ModelConfig(Section):
     """The base model that stays frozen."""
 
     base: str = Field(default="Qwen/Qwen3-0.6B", min_length=1)
-    """A local folder, a hub id, or `tiny` for the built-in toy base."""
+    """A local folder, a hub id, `tiny` for the built-in toy base, or `smollm2-135m` for what `make real-base` made."""
     revision: str | None = None
     """Branch, tag or commit of a hub model; None takes the hub's default. Pin it for runs that must repeat."""
     dtype: Dtype = "auto"

@@ -25,14 +25,16 @@ from transformers import (
 from orchestrator.chat.named_templates import OWN, is_template_text, named_template, template_names
 from orchestrator.chat.template import dated_template, training_template
 from orchestrator.config.evaluation import PATHS_START
-from orchestrator.config.schema import ModelConfig
+from orchestrator.config.schema import SMOLLM2, TINY, ModelConfig
 from orchestrator.core.errors import ConfigError, InputError, ModelNotFoundError
-from orchestrator.toy.tiny import TINY, tiny_base_folder
+from orchestrator.toy.smollm2 import smollm2_base_folder
+from orchestrator.toy.tiny import tiny_base_folder
 
 Dtype = Literal["bfloat16", "float16", "float32"]
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-BASES = "a local folder, a hub id such as Qwen/Qwen3-0.6B, or tiny"
+BUILT_IN = {TINY: tiny_base_folder, SMOLLM2: smollm2_base_folder}
+BASES = f"a local folder, a hub id such as Qwen/Qwen3-0.6B, {' or '.join(BUILT_IN)}"
 LOCAL_STARTS = ("/", "./", "../", "~")
 """No hub id begins like these."""
 MODEL_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "*.py"]
@@ -44,8 +46,8 @@ def base_folder(model: ModelConfig) -> Path:
     Raises:
         ModelNotFoundError: If there is no such folder or hub model, or the hub cannot be reached.
     """
-    if model.base == TINY:
-        return tiny_base_folder()
+    if model.base in BUILT_IN:
+        return BUILT_IN[model.base]()
     folder = Path(model.base).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
@@ -74,9 +76,9 @@ def loadable_name(model: ModelConfig) -> str:
     """What transformers and vLLM load the base by: a folder's absolute path, or its hub id.
 
     Raises:
-        ModelNotFoundError: If the built-in toy base is damaged, or a folder holds no model.
+        ModelNotFoundError: If a built-in base is damaged or not made yet, or a folder holds no model.
     """
-    is_local = model.base == TINY or Path(model.base).expanduser().is_dir()
+    is_local = model.base in BUILT_IN or Path(model.base).expanduser().is_dir()
     return str(base_folder(model)) if is_local else model.base
 
 

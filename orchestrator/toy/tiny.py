@@ -15,7 +15,6 @@ from orchestrator.chat.template import qwen3_template
 from orchestrator.core.errors import ModelNotFoundError
 from orchestrator.core.files import digest_of, write_text_atomic
 
-TINY = "tiny"
 SHIPPED = Path(__file__).parent / "tiny_base"
 FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 

@@ -11,7 +11,7 @@ SHIPPED = sorted((ROOT / "configs").glob("*.yaml"))
 
 
 def test_the_documented_configs_ship() -> None:
-    assert {"demo", "qwen3-0.6b", "qwen3-1.7b-mcp"} <= {path.stem for path in SHIPPED}
+    assert {"demo", "qwen3-0.6b", "qwen3-1.7b-mcp", "smollm2-135m"} <= {path.stem for path in SHIPPED}
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -24,9 +24,10 @@ def test_a_shipped_config_opens_with_a_comment(path: Path) -> None:
     assert path.read_text(encoding="utf-8").startswith("# ")
 
 
-def test_the_demo_needs_no_hub_and_no_file() -> None:
-    config = load_config(ROOT / "configs" / "demo.yaml")
-    assert config.model.base == "tiny"
+@pytest.mark.parametrize(("name", "base"), [("demo", "tiny"), ("smollm2-135m", "smollm2-135m")])
+def test_a_demo_needs_no_hub_and_no_file(name: str, base: str) -> None:
+    config = load_config(ROOT / "configs" / f"{name}.yaml")
+    assert config.model.base == base
     assert [source.path for source in config.data.sources] == ["synthetic"]
 
 

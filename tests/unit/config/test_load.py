@@ -199,6 +199,7 @@ def test_a_local_base_becomes_absolute_and_others_stay(folder: Path) -> None:
     Path("here").mkdir()
     expected = {
         "tiny": "tiny",
+        "smollm2-135m": "smollm2-135m",
         "Qwen/Qwen3-0.6B": "Qwen/Qwen3-0.6B",
         "beside": str(folder / "beside"),
         "here": str(Path.cwd() / "here"),

@@ -32,7 +32,7 @@ def test_an_unknown_base_is_named_at_once_with_what_is_allowed(name: str) -> Non
     words = "is no folder here" if name.startswith((".", "/")) else "is neither a folder here nor could it be"
     assert str(caught.value).startswith(f"model.base: the base model {name!r} {words}")
     assert "\n" not in str(caught.value)
-    assert caught.value.allowed == "a local folder, a hub id such as Qwen/Qwen3-0.6B, or tiny"
+    assert caught.value.allowed == "a local folder, a hub id such as Qwen/Qwen3-0.6B, tiny or smollm2-135m"
     assert caught.value.exit_code == 3
 
 
