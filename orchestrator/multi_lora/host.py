@@ -11,6 +11,7 @@ from datasets import load_from_disk
 
 from orchestrator.core.errors import TrainingError
 from orchestrator.core.files import parse_line, write_text_atomic
+from orchestrator.core.memory import give_back_freed_memory
 from orchestrator.models.base import base_folder, load_frozen_base
 from orchestrator.multi_lora.base_checks import checkpoint_layers
 from orchestrator.multi_lora.batch import TokenRows
@@ -38,6 +39,7 @@ def start_engine(
         ModelNotFoundError: If the base is not there.
     """
     started = time.monotonic()
+    give_back_freed_memory()
     _use_threads(plan)
     engine = make_engine(plan)
     status_path = storage / f"engine-{number}.json"

@@ -2,15 +2,13 @@
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TypeVar
 
-import psutil
 import torch
 
+from orchestrator.core import memory
 from orchestrator.core.errors import TrainingError
 from orchestrator.multi_lora.engine import MultiLoraEngine
 from orchestrator.multi_lora.slots import SlotSpec
@@ -23,8 +21,6 @@ LONG_STEP_S = 0.5
 
 FOR_SLOTS = 0.8
 """Share of the free memory that slots may take; the rest is for a pass over their rows."""
-CONTROL_GROUPS = (Path("/sys/fs/cgroup"),)
-"""Where Linux keeps a container's memory limit (version 2; without a limit the file says `max`)."""
 
 T = TypeVar("T")
 
@@ -91,16 +87,11 @@ def slots_that_fit(engine: MultiLoraEngine, rank: int, *, share: float = 1.0) ->
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that are free on a GPU, or in the system within the limits of the process's control group."""
+    """Bytes that are free on a GPU, or on this machine within the limit of a container."""
     if device.type == "cuda":
         free: int = torch.cuda.mem_get_info(device)[0]
         return free
-    free = psutil.virtual_memory().available
-    for folder in CONTROL_GROUPS:
-        with suppress(OSError, ValueError):
-            limit, used = (int((folder / name).read_text()) for name in ("memory.max", "memory.current"))
-            free = min(free, limit - used)
-    return max(0, free)
+    return memory.free_memory()
 
 
 def choose_slots(rates: dict[int, float]) -> int:

@@ -13,6 +13,7 @@ from datasets import load_from_disk
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 from trl import SFTConfig, SFTTrainer
 
+from orchestrator.core.memory import give_back_freed_memory
 from orchestrator.core.records import DIVERGED_LOSS, EvalPoint, JsonObject, reason_to_stop
 from orchestrator.models.adapters import fill_new, peft_config
 from orchestrator.models.base import base_folder, base_tokenizer, compute_dtype, load_frozen_base
@@ -29,6 +30,7 @@ def train_worker(settings: dict[str, Any]) -> None:
     `settings` is a `TrainPlan` as JSON-able values, because Ray pickles it between Python processes.
     """
     plan = TrainPlan.model_validate(settings)
+    give_back_freed_memory()
     if not plan.gpus_per_worker:
         torch.set_num_threads(max(1, int(plan.cpus_per_worker)))
     set_seed(plan.train.seed)

@@ -7,6 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from multi_lora_runs import make_engine, make_spec
 
+from orchestrator.core import memory
 from orchestrator.multi_lora import sizing
 from orchestrator.multi_lora.sizing import (
     FOR_SLOTS,
@@ -65,7 +66,7 @@ def test_no_more_slots_are_tried_than_the_free_memory_holds(
 
 
 def test_free_memory_keeps_to_the_limit_of_a_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sizing, "CONTROL_GROUPS", (tmp_path,))
+    monkeypatch.setattr(memory, "CONTROL_GROUPS", tmp_path)
     whole = free_memory(torch.device("cpu"))
     (tmp_path / "memory.current").write_text("600\n")
     for limit, free in (("max", None), ("1000", 400), ("500", 0)):
