@@ -19,6 +19,17 @@ _DSML = (
     + "</｜DSML｜parameter>\n{% endfor %}</｜DSML｜invoke>\n"
 )
 _INVOKE = _DSML.replace("｜DSML｜", "").replace(""" string="{{ 'true' if value is string else 'false' }}\"""", "")
+_GEMMA_VALUE = """{% macro plain(value, quote) %}{% if value is string %}{{ quote }}{{ value }}{{ quote }}\
+{% elif value is mapping %}{{ '{' }}{% for k, v in value | items %}{{ k }}:{{ plain(v, quote) }}\
+{% if not loop.last %},{% endif %}{% endfor %}{{ '}' }}{% elif value is sequence %}[{% for v in value %}\
+{{ plain(v, quote) }}{% if not loop.last %},{% endif %}{% endfor %}]{% else %}{{ value | tojson }}{% endif %}\
+{% endmacro %}"""
+_XML = (
+    f"<function={_NAME}>\n{{% for key, value in c.function.arguments | items %}}<parameter={{{{ key }}}}>"
+    + _VALUE
+    + "</parameter>\n{% endfor %}</function>\n"
+)
+_MIMO_VALUE = "{# <parameter=' + key + '>' #}"
 _ENDINGS = {
     "deepseek_v31": f"<｜tool▁calls▁begin｜>{_CALLS}<｜tool▁call▁begin｜>{_NAME}<｜tool▁sep｜>{_GIVEN}"
     f"<｜tool▁call▁end｜>{_END}<｜tool▁calls▁end｜>",
@@ -34,8 +45,25 @@ _ENDINGS = {
     "deepseek_v32": f"<｜DSML｜function_calls>\n{_CALLS}{_DSML}{_END}</｜DSML｜function_calls>",
     "deepseek_v4": f"<｜DSML｜tool_calls>\n{_CALLS}{_DSML}{_END}</｜DSML｜tool_calls>",
     "minimax_m2": f"<minimax:tool_call>\n{_CALLS}{_INVOKE}{_END}</minimax:tool_call>",
+    "seed_oss": f"{_CALLS}<seed:tool_call>\n{_XML}</seed:tool_call>{_END}",
+    "mimo": f"{_MIMO_VALUE}{_CALLS}<tool_call>\n{_XML}</tool_call>{_END}",
+    "functiongemma": _GEMMA_VALUE + f"{_CALLS}<start_function_call>call:{_NAME}"
+    "{{ plain(c.function.arguments, '<escape>') }}<end_function_call>" + _END,
+    "mistral": f"{_CALLS}[TOOL_CALLS]{_NAME}[ARGS]{_GIVEN}{_END}",
+    "llama_json": "{# <|start_header_id|> #}"
+    f'{_CALLS}{{"name": "{_NAME}", "parameters": {_GIVEN}}}{{% if not loop.last %}}; {{% endif %}}{_END}',
+    "pythonic": f"[{{# [f(key=value)] #}}{_CALLS}{_PYTHON}{_COMMA}{_END}]",
     "hermes": f"{_CALLS}<tool_call>\n{_OBJECT}\n</tool_call>\n{_END}",  # as Granite 4 and SmolLM3 write them
     "json": f"{{# [{_OBJECT}] #}}[{_CALLS}{_OBJECT}{_COMMA}{_END}]",  # as xLAM and Hammer do
 }
 TEMPLATES = {name: f"{_TURNS}{ending}{{% endif %}}{{% endfor %}}" for name, ending in _ENDINGS.items()}
 """By format, a template that shows users and assistants, every one of these with calls."""
+
+_OTHERS = {
+    "mistral": f"[TOOL_CALLS] [{_CALLS}{_OBJECT}{_COMMA}{_END}]",
+    "phi4_mini": f"functools[{_CALLS}{_OBJECT}{_COMMA}{_END}]",
+    "glm4": f"{_CALLS}<tool_call>{_NAME}{{% for key, value in c.function.arguments | items %}}"
+    f"<arg_key>{{{{ key }}}}</arg_key><arg_value>{_VALUE}</arg_value>{{% endfor %}}</tool_call>{_END}",
+}
+OTHERS = {name: f"{_TURNS}{ending}{{% endif %}}{{% endfor %}}" for name, ending in _OTHERS.items()}
+"""By format, a second way in which models of the family write calls."""

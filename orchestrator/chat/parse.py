@@ -136,14 +136,13 @@ def leading_thoughts(
 
 def split_thinking(text: str, *, format: str = "hermes") -> tuple[str | None, str]:
     """Divide a reply into its thoughts (None without a think block) and the rest, without the end-of-turn tokens."""
-    text = text.strip()
+    text, form = text.strip(), REPLY_FORMATS[format]
     end = len(text)
-    while token := next((token for token in END_OF_TURN if text.endswith(token, 0, end)), None):
+    while token := next((token for token in form.ends or END_OF_TURN if text.endswith(token, 0, end)), None):
         end -= len(token)
         while end and text[end - 1].isspace():
             end -= 1
     text = text[:end]  # cut once, so in linear time
-    form = REPLY_FORMATS[format]
     block = leading_thoughts(text, form.opens_call, form.thoughts)
     return (None, text) if block is None else (block.thoughts, block.rest.strip())
 

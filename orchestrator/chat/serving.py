@@ -26,12 +26,12 @@ ServingReader = Callable[[str, Sequence[ToolSpec]], ServedReply]
 """From the text of a reply and the offered tools to what a client would get."""
 
 
-def serving_reader(name: str, tokenizer: Any) -> ServingReader:
+def serving_reader(name: str, tokenizer: Any, *, reasoning: str | None = None) -> ServingReader:
     """What a client of `vllm serve --tool-call-parser NAME` would get for a reply to a request with these tools.
 
-    The reply has the parser's `error` where it raises, or where what it reads cannot be sent as UTF-8. No reasoning
-    parser is used, so a think block is text like any other. The parser's log messages are silenced in this process.
-    Some parsers want their marks in the vocabulary of the base's `tokenizer`.
+    `reasoning` is the server's `--reasoning-parser`; without one a think block is text like any other. The reply has
+    the parser's `error` where it raises, or where what it reads cannot be sent as UTF-8. The parser's log messages are
+    silenced in this process. Some parsers want their marks in the vocabulary of the base's `tokenizer`.
 
     Raises:
         ImportError: If vLLM is not installed here.
@@ -39,26 +39,23 @@ def serving_reader(name: str, tokenizer: Any) -> ServingReader:
     """
     logging.getLogger("vllm").setLevel(logging.ERROR)  # its messages about GPUs on import do not matter to a parser
     from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
-    from vllm.tool_parsers import ToolParserManager
+    from vllm.parser.parser_manager import ParserManager
 
-    for parsers in ("vllm.tool_parsers", "vllm.parser"):
+    for parsers in ("vllm.tool_parsers", "vllm.parser", "vllm.reasoning"):
         logging.getLogger(parsers).setLevel(logging.CRITICAL + 1)
 
-    def made(tools: Sequence[ToolSpec]) -> tuple[Any, Any]:
+    def extracted(text: str, tools: Sequence[ToolSpec]) -> ServedReply:
         request = ChatCompletionRequest(messages=[], model="", tools=plain_tools(tools))
-        return kind(tokenizer, request.tools), request
-
-    def extracted(text: str, tools: Sequence[ToolSpec]) -> tuple[list[Any], str | None]:
-        parser, request = made(tools)
-        if name == _HARMONY_PARSER:
-            return _read_harmony(kind, text, request)
-        found = parser.extract_tool_calls(text, request)
-        return ([call.function for call in found.tool_calls], found.content) if found.tools_called else ([], text)
+        parser, tokens = kind(tokenizer, request.tools), tokens_of(text)
+        thoughts, content, calls = parser.parse(text, request, enable_auto_tools=True, model_output_token_ids=tokens)
+        found = tuple((call.name, call.arguments) for call in calls or ())
+        return ServedReply(parser=name, calls=found, content=content or "", thinking=thoughts)
 
     try:
-        kind = ToolParserManager.get_tool_parser(name)
+        kind = ParserManager.get_parser(name, reasoning, enable_auto_tools=True, is_harmony=name == _HARMONY_PARSER)
+        tokens_of = _harmony_tokens() if name == _HARMONY_PARSER else lambda _: ()
         extracted("", ())
-    except (KeyError, RuntimeError, ValueError) as error:
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise EvaluationError(
             f"vLLM's parser {name} cannot be used with this base: {_line(error)}",
             where=CONFIG_KEY,
@@ -67,10 +64,7 @@ def serving_reader(name: str, tokenizer: Any) -> ServingReader:
 
     def read(text: str, tools: Sequence[ToolSpec]) -> ServedReply:
         try:
-            found, content = extracted(text, tools)
-            calls = tuple((call.name, call.arguments) for call in found)
-            kept = text if not calls else (content or "").strip() and content
-            reply = ServedReply(parser=name, calls=calls, content=kept or "")
+            reply = extracted(text, tools)
             reply.model_dump_json().encode()  # what a server could not send, its client does not get
         except Exception as error:  # noqa: BLE001 - the parser's failure is the answer that a client gets
             return ServedReply(parser=name, calls=(), content=without_lone_surrogates(text), error=_line(error))
@@ -79,7 +73,7 @@ def serving_reader(name: str, tokenizer: Any) -> ServingReader:
     return read
 
 
-def reader_or_refusal(name: str, tokenizer: Any) -> ServingReader:
+def reader_or_refusal(name: str, tokenizer: Any, *, reasoning: str | None = None) -> ServingReader:
     """The `serving_reader`, or where the parser does not take the base one whose every reply has that error.
 
     A server with this parser and base would give its clients no call at all.
@@ -88,22 +82,18 @@ def reader_or_refusal(name: str, tokenizer: Any) -> ServingReader:
         ImportError: If vLLM is not installed here.
     """
     try:
-        return serving_reader(name, tokenizer)
+        return serving_reader(name, tokenizer, reasoning=reasoning)
     except EvaluationError as error:
         refusal = error.what
         return lambda text, _: ServedReply(parser=name, calls=(), content=text, error=refusal)
 
 
-def _read_harmony(kind: Any, text: str, request: Any) -> tuple[list[Any], str | None]:
-    """The functions and the content that vLLM reads in a reply of gpt-oss, whose tokens are those of harmony."""
+def _harmony_tokens() -> Callable[[str], list[int]]:
+    """From the text of a reply of gpt-oss to its tokens, which are those of harmony."""
     from vllm.entrypoints.openai.parser.harmony_utils import get_encoding
-    from vllm.parser.harmony import HarmonyParser
 
     encoding = get_encoding()
-    HarmonyParser.tool_parser_cls, HarmonyParser.reasoning_parser_cls = kind, None
-    tokens = encoding.encode(text, allowed_special="all")
-    _, content, calls = HarmonyParser(encoding, request.tools).parse(text, request, model_output_token_ids=tokens)
-    return calls or [], content
+    return lambda text: list(encoding.encode(text, allowed_special="all"))
 
 
 def serving_renderer(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import assistant, make_call, make_config, make_sample, user, weather_samples, write_samples
+from builders import assistant, make_call, make_config, make_sample, make_tool, user, weather_samples, write_samples
 
 from evals.check.of_template import template_findings
 from evals.check.parity import check_parity, require_parity
@@ -55,11 +55,14 @@ def tokenizer_with(marks: list[str]) -> Any:
     return tokenizer
 
 
+OFFERED = [make_tool(name) for name in ("f", "g", "m.f", "get_weather")]
+
+
 def reader(format: str, family: str = "") -> Callable[[str], ServedReply]:
     name = REPLY_FORMATS[format].vllm_parser
     assert name is not None
     read = serving_reader(name, tokenizer_with(MARKS.get(family or format, [])))
-    return lambda text: read(text, ())
+    return lambda text: read(text, OFFERED)
 
 
 def test_formats_that_vllm_has_a_parser_for() -> None:
@@ -242,7 +245,7 @@ def test_a_parser_that_does_not_take_the_base_gives_its_clients_no_call() -> Non
     assert "cannot be used with this base" in served.error
     assert serving_differs(parse_reply("[TOOL_CALLS]f{}", format="mistral"), served)
     usable = reader_or_refusal("hermes", tokenizer_with([]))
-    assert usable(ONE_HERMES, ()).error is None
+    assert usable(ONE_HERMES, OFFERED).error is None
 
 
 @pytest.mark.parametrize("name", ["llama3_json", "mistral", "nonsense"])
@@ -316,3 +319,9 @@ def test_a_format_whose_marks_the_base_lacks_leaves_a_note(tmp_path: Path) -> No
     assert (card.serving_parser, card.problems) == (None, ())
     assert card.serving_note is not None
     assert "vLLM's parser mistral cannot be used with this base" in card.serving_note
+
+
+def test_a_request_without_tools_gets_no_calls() -> None:
+    served = serving_reader("hermes", tokenizer_with([]))(ONE_HERMES, ())
+    assert (served.calls, served.content, served.error) == ((), ONE_HERMES, None)
+    assert serving_differs(parse_reply(ONE_HERMES), served)

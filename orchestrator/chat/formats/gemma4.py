@@ -29,7 +29,7 @@ from orchestrator.core.records import JsonObject
 from orchestrator.notation.strict_json import JSON_SPACE, MAX_DEPTH, StrictJsonError, first_fault, parse, skip_space
 
 _OPEN_CALL, _CLOSE_CALL = "<|tool_call>", "<tool_call|>"
-_HEAD = re.compile(rf"[{JSON_SPACE}]*+call:([^\s{{}}()<>]++)(?=\{{)")
+_HEAD = re.compile(rf"[{JSON_SPACE}]*+call:([^\s{{}}()<>:]++)(?=\{{)")
 _WORD = r"[^\s{}\[\]:,<>\"]++"
 _KEY = re.compile(rf"{_WORD}(?: ++{_WORD})*+")
 _BARE = re.compile(_WORD)

@@ -109,5 +109,6 @@ GPT_OSS = ReplyFormat(
     mark=_MARK,
     beginnings=(f"{_CHANNEL}commentary", f"{_CHANNEL}final"),
     thoughts=((f"{_CHANNEL}analysis{MESSAGE}", _END), *THINK_TAGS),
+    ends=(_CALL, _END, _RETURN),
     vllm_parser="openai",
 )

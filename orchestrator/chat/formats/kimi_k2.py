@@ -19,7 +19,7 @@ _SECTIONS = Sections(
     section=_SECTION,
     call=_CALL,
     body=json_body(
-        re.compile(rf"\s*+(?P<id>functions\.(?P<name>[^\s:<][^\n:<]*+):[0-9]++)\s*+{re.escape(_ARGUMENTS)}"),
+        re.compile(rf"\s*+(?P<id>functions\.(?P<name>[^\s:<]++(?: ++[^\s:<]++)*+):[0-9]++)\s*+{re.escape(_ARGUMENTS)}"),
         re.compile(rf"\s*+{re.escape(_CALL[1])}"),
     ),
 )

@@ -2,25 +2,23 @@
 
     prose <|tool_call_start|>[name(argument="value", other=[1, 2.5, None]), other.name()]<|tool_call_end|> prose
 
-Read by `orchestrator.notation.pythonic`: arguments are keywords with literal values, and `true`, `false` and `null`
+Read as by `pythonic`: arguments are keywords with literal values, and `true`, `false` and `null`
 are read as in JSON. Each `<|tool_call_start|>` is an attempt, up to the next token, as is a token that closes nothing.
 """
 
 import re
 
+from orchestrator.chat.formats.pythonic import read_python_calls
 from orchestrator.chat.formats.reply import (
     Attempt,
     Found,
     ReplyFormat,
     Schemas,
     clip,
-    named_call,
     not_a_call,
     problem,
     sort_out,
 )
-from orchestrator.notation.pythonic import PythonicError, parse_calls
-from orchestrator.notation.strict_json import first_fault
 
 _OPEN_CALLS, _CLOSE_CALLS = "<|tool_call_start|>", "<|tool_call_end|>"
 _TOKEN = re.compile(f"{re.escape(_OPEN_CALLS)}|{re.escape(_CLOSE_CALLS)}")
@@ -39,20 +37,10 @@ def _read(text: str, _schemas: Schemas) -> Found:
             attempts.append(problem("unclosed_tag", f"the calls are not closed: {clip(text[place:])}"))
             place = end.start() if end else len(text)
             continue
-        attempts += _read_list(text[place : end.start()])
+        attempts += read_python_calls(text[place : end.start()]) or [not_a_call("the list of calls is empty")]
         place = end.end()
     prose.append(text[place:])
     return sort_out(attempts, " ".join(prose))
-
-
-def _read_list(written: str) -> list[Attempt]:
-    try:
-        calls = parse_calls(written)
-    except PythonicError as error:
-        return [problem("not_pythonic", str(error))]
-    if fault := first_fault([list(call) for call in calls]):
-        return [problem("not_pythonic", fault.detail)]
-    return [named_call(*call) for call in calls] or [not_a_call("the list of calls is empty")]
 
 
 LFM2 = ReplyFormat(

@@ -5,24 +5,22 @@
     other_name()
     </function_calls> prose
 
-Each line between the tags is an attempt, as are tags without a line. Lines are read by
-`orchestrator.notation.pythonic`. A call without tags is prose.
+Each line between the tags is an attempt, as are tags without a line. Lines are read as
+by `pythonic`. A call without tags is prose.
 """
 
 import re
 
+from orchestrator.chat.formats.pythonic import read_python_calls
 from orchestrator.chat.formats.reply import (
     Attempt,
     Found,
     ReplyFormat,
     Schemas,
-    named_call,
     not_a_call,
     problem,
     sort_out,
 )
-from orchestrator.notation.pythonic import PythonicError, parse_calls
-from orchestrator.notation.strict_json import first_fault
 
 _OPEN_CALLS, _CLOSE_CALLS = "<function_calls>", "</function_calls>"
 _TAGS = re.compile(f"{_OPEN_CALLS}|{_CLOSE_CALLS}")
@@ -49,13 +47,8 @@ def _read(text: str, _schemas: Schemas) -> Found:
 
 
 def _read_line(line: str) -> Attempt:
-    try:
-        calls = parse_calls(f"[{line}]")
-    except PythonicError as error:
-        return problem("not_pythonic", str(error))
-    if fault := first_fault([list(call) for call in calls]):
-        return problem("not_pythonic", fault.detail)
-    return named_call(*calls[0]) if len(calls) == 1 else not_a_call("a line holds one call")
+    attempts = read_python_calls(f"[{line}]")
+    return attempts[0] if len(attempts) == 1 else not_a_call("a line holds one call")
 
 
 OLMO3 = ReplyFormat(

@@ -3,7 +3,7 @@
     [name(argument="value", other=[1, 2.5, None]), other.name()]
 
 Read by `orchestrator.notation.pythonic`: arguments are keywords with literal values, names may hold spaces and dots,
-and `true`, `false` and `null` are read as in JSON.
+but no marks such as `<` or quotes, and `true`, `false` and `null` are read as in JSON.
 
 An attempt is a text that begins with `[name(` and goes on with an argument, `)` or a literal, or ends with `)]`; one
 that begins with `[name`, has a `=` and ends with `)]`; one that is `name(argument=...)` or `name()` without the list's
@@ -14,15 +14,18 @@ brackets; and one in which `[name(argument=` or `[name()` stands, with a name of
 import re
 
 from orchestrator.chat.formats.reply import (
+    Attempt,
     Found,
     ReplyFormat,
     Schemas,
+    clip,
     marks_calls,
     named_call,
     problem,
     sort_out,
     text_beside,
 )
+from orchestrator.core.records import JsonObject
 from orchestrator.notation.pythonic import PythonicError, opens_like_calls, parse_calls
 from orchestrator.notation.strict_json import first_fault
 
@@ -33,6 +36,7 @@ _LIST_IN_TEXT = re.compile(rf"\[\s?{_NAME}\(\s?{_ARGUMENT}")
 _BARE_CALL = re.compile(rf"{_NAME}\(\s*+{_ARGUMENT}")
 _LIST_OF_NAMES = re.compile(r"\[\s*+[^\W\d]")
 _GOES_ON = re.compile(rf"\[[^()\[\]{{}}=]*+\(\s*+(?:{_ARGUMENT}|[\"'\[{{\d-])")
+_WORDS = re.compile(r"[^\s'<>|｜`\\]++(?: ++[^\s'<>|｜`\\]++)*+")
 _CALL_IN_TEMPLATE = re.compile(r"\[\w+\(\w+=")
 
 
@@ -51,9 +55,26 @@ def _read(text: str, _schemas: Schemas) -> Found:
         calls = parse_calls(text)
     except PythonicError as error:
         return _refused(text, error)
+    return sort_out(_attempts(calls))
+
+
+def read_python_calls(text: str) -> list[Attempt]:
+    """What a list of calls that is all of the text comes to; empty for an empty list."""
+    try:
+        return _attempts(parse_calls(text))
+    except PythonicError as error:
+        return [problem("not_pythonic", str(error))]
+
+
+def _attempts(calls: list[tuple[str, JsonObject]]) -> list[Attempt]:
     if fault := first_fault([list(call) for call in calls]):
-        return Found(problems=(problem("not_pythonic", fault.detail),))
-    return sort_out(named_call(name, arguments) for name, arguments in calls)
+        return [problem("not_pythonic", fault.detail)]
+    return [_attempt(name, arguments) for name, arguments in calls]
+
+
+def _attempt(name: str, arguments: JsonObject) -> Attempt:
+    odd = next((word for word in (name, *arguments) if not _WORDS.fullmatch(word)), None)
+    return named_call(name, arguments) if odd is None else problem("not_pythonic", f"no name is {clip(odd)}")
 
 
 def _is_attempt(text: str) -> bool:

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from pydantic import Field
+
 from orchestrator.core.records import FunctionCall, JsonObject, Record, ToolCall, ToolSpec
 from orchestrator.notation.strict_json import JSON_SPACE, StrictJsonError, first_fault, parse_marked_prefix, skip_space
 
@@ -46,13 +48,15 @@ class ParsedReply(Record):
 class ServedReply(Record):
     """What vLLM's own parser would return to a client of `vllm serve --tool-call-parser PARSER`.
 
-    `calls` are names and arguments, the arguments as text. `error` is the parser's own exception, as one line.
+    `calls` are names and arguments, the arguments as text. `thinking` is what the server's reasoning parser takes for
+    thoughts. `error` is the parser's own exception, as one line.
     """
 
     parser: str
     calls: tuple[tuple[str, str], ...]
     content: str
     error: str | None = None
+    thinking: str | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 Schemas = Mapping[str, JsonObject]
@@ -91,6 +95,7 @@ class ReplyFormat:
         precedence: The lowest wins where a template shows several formats: 0 for a mark that only this family has,
             more for calls that look like other text.
         thoughts: What opens and closes a think block, most usual first.
+        ends: The tokens that end a turn, if only these do in this format.
         vllm_parser: PARSER in `vllm serve --tool-call-parser PARSER`; None if vLLM has none for the format.
     """
 
@@ -103,6 +108,7 @@ class ReplyFormat:
     beginnings: tuple[str, ...] = ()
     precedence: int = 0
     thoughts: tuple[tuple[str, str], ...] = THINK_TAGS
+    ends: tuple[str, ...] = ()
     vllm_parser: str | None = None
 
     @property

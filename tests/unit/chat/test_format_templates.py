@@ -53,7 +53,7 @@ def check(template: str, format: str, text: str, content: str, tools: Sequence[T
 @pytest.mark.parametrize("content", ["", "One moment."])
 @pytest.mark.parametrize("format", TEMPLATES)
 def test_a_small_template_of_each_notation(format: str, content: str) -> None:
-    if format in ("llama4_pythonic", "json"):
+    if format in ("llama4_pythonic", "pythonic", "llama_json", "json"):
         content = ""  # nothing stands beside these calls
     tools = [ToolSpec.model_validate({"function": {"name": name, "parameters": SCHEMA}}) for name, _ in GOLD]
     text = written(TEMPLATES[format], as_text=False, content=content)
