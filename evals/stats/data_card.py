@@ -57,7 +57,10 @@ def data_sentences(card: DataCard) -> list[str]:
         sentences.append(f"{_share(found.count, card.rows)} {'row' if found.count == 1 else 'rows'} {what}, {pair}.")
     if card.untaught_turns:
         turns = counted(card.untaught_turns, "turn")
-        sentences.append(f"{turns} of the assistant are learned in another row that begins alike, and here only shown.")
+        are = "is" if card.untaught_turns == 1 else "are"
+        sentences.append(
+            f"{turns} of the assistant {are} learned in another row that begins alike, and only shown here."
+        )
     if card.inferred_kinds:
         sentences.append(f"The kind of {_samples(card.inferred_kinds, card.samples)} was inferred from the last turn.")
     if card.default_systems:

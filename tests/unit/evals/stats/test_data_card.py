@@ -85,6 +85,12 @@ def table(card: DataCard, title: str) -> DataTable:
     return found
 
 
+@pytest.mark.parametrize(("count", "said"), [(1, "1 turn of the assistant is"), (2, "2 turns of the assistant are")])
+def test_turns_that_another_row_teaches_are_counted_in_good_grammar(count: int, said: str) -> None:
+    *_, sentence = data_sentences(make_card(untaught_turns=count))
+    assert sentence == f"{said} learned in another row that begins alike, and only shown here."
+
+
 def report_of(tmp_path: Path, card: object) -> tuple[Report, str, str]:
     """The report of a run that scored the base alone, as record, page and Markdown."""
     run = RunDir(tmp_path / "demo")
