@@ -19,6 +19,8 @@ PLAIN_LINE_INTERVAL_S = 5.0
 """Without a terminal, a bar or a trial that goes on as before prints at most one line in this time."""
 QUIET_S = 8.0
 """After this time without a line, a stage says what it waits for."""
+SELDOM_S = 30.0
+"""What has gone on for long is told again after a quarter of its time, but at least this often."""
 PLAIN_WIDTH = 80
 """Columns of what is no terminal, unless COLUMNS says otherwise."""
 LEAST_TEXT_WIDTH = 30
@@ -170,8 +172,10 @@ def doing(what: str) -> Iterator[None]:
 def _give_signs(title: str, ended: threading.Event) -> None:
     while not ended.wait(QUIET_S / 8):
         now = time.monotonic()
-        if _Signs.doing and not _Signs.redrawn and now - _Signs.last_s >= QUIET_S:
-            what, since = _Signs.doing[-1]
+        if not _Signs.doing or _Signs.redrawn:
+            continue
+        what, since = _Signs.doing[-1]
+        if now - _Signs.last_s >= max(QUIET_S, min((now - since) / 4, SELDOM_S)):
             say(f"{title}: {what}, {duration_text(now - since)} so far")
 
 

@@ -1,3 +1,4 @@
+import itertools
 import math
 import os
 import pty
@@ -72,6 +73,19 @@ def test_a_silent_stage_says_what_it_waits_for(
     assert lines
     assert all(re.fullmatch(r"search: starting Ray, 0\.\d s so far", line) for line in lines)
     assert len(lines) <= 6
+
+
+def test_what_goes_on_for_long_is_told_more_and_more_seldom_and_never_falls_silent(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "QUIET_S", 0.08)
+    monkeypatch.setattr(progress, "SELDOM_S", 0.3)
+    with stage("search"), doing("training"):
+        time.sleep(2.4)
+    told = [float(found) for found in re.findall(r"training, (\d+\.\d) s so far", capsys.readouterr().out)]
+    pauses = [after - before for before, after in itertools.pairwise(told)]
+    assert 4 <= len(told) <= 16, "28 at even pauses"
+    assert pauses[-1] > pauses[0]
 
 
 @pytest.mark.parametrize(("error", "word"), [(ValueError(), "failed"), (KeyboardInterrupt(), "interrupted")])
