@@ -166,8 +166,9 @@ class _Check:
         self.serving_name = REPLY_FORMATS[self.form.reply_format].vllm_parser
         if self.serving_name is None:
             return f"vLLM has no parser for replies in the format {self.form.reply_format}"
+        reasoning = REPLY_FORMATS[self.form.reply_format].reasoning_parser if self.form.thinking else None
         try:
-            self.serving = serving_reader(self.serving_name, self.form.tokenizer)
+            self.serving = serving_reader(self.serving_name, self.form.tokenizer, reasoning=reasoning)
         except (ImportError, EvaluationError) as error:
             return f"vLLM's parser could not be asked: {error}"
         return None

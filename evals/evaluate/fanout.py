@@ -20,7 +20,7 @@ from evals.generate.journal import Journal, engine_record, inputs_sha256, remove
 from evals.judge.second_opinion import JUDGED_KINDS, judge_model, judge_prompts, judgements_of
 from evals.records import HELD_OUT, Case, FailedAdapter, Generation, Scores
 from evals.stats.agreement import agreement
-from orchestrator.chat.formats import reply_format_of
+from orchestrator.chat.formats import REPLY_FORMATS, reply_format_of
 from orchestrator.chat.rendering import render_prompt, template_stop_ids
 from orchestrator.chat.serve_command import smallest_served_rank
 from orchestrator.config.evaluation import JudgeConfig
@@ -76,6 +76,7 @@ def evaluate_run(
         max_new_tokens=config.eval.max_new_tokens,
         temperature=config.eval.temperature,
         reply_format=reply_format,
+        reasoning_parser=REPLY_FORMATS[reply_format].reasoning_parser if config.data.thinking else None,
         stop_token_ids=template_stop_ids(tokenizer),
     )
     served = adapters_for_engine({id_: (run.adapter(id_), record.sha256) for id_, record in records.items()})

@@ -40,8 +40,8 @@ class EngineSettings(Record):
     """What an engine needs to know at its start. Sizes in tokens and bytes; None leaves a size to vLLM.
 
     `dtype` `auto` is decided where the engine is. `max_lora_rank` is None without adapters. `reply_format` is how calls
-    are written, None where none are expected. `choices`, if any, are the only texts that a reply may be.
-    `stop_token_ids` end a reply beside the tokens at which vLLM stops by itself.
+    are written, None where none are expected, `reasoning_parser` that of a server, None where no one thinks.
+    `choices`, if any, are the only texts that a reply may be. `stop_token_ids` end one, as do vLLM's own.
     """
 
     base: ModelConfig
@@ -54,6 +54,7 @@ class EngineSettings(Record):
     temperature: float
     seed: int
     reply_format: str | None = None
+    reasoning_parser: str | None = Field(default=None, exclude_if=lambda value: not value)
     choices: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = Field(default=(), exclude_if=lambda value: not value)
 
@@ -157,7 +158,8 @@ class Engine:
         )
         self._tokenizer = self._llm.get_tokenizer()
         parser = settings.serving_parser
-        self._serve = None if parser is None else reader_or_refusal(parser, self._tokenizer)
+        thoughts = settings.reasoning_parser
+        self._serve = None if parser is None else reader_or_refusal(parser, self._tokenizer, reasoning=thoughts)
         self._dtype = dtype
         self._swap = None if as_requests else _WeightSwap(self._llm, folder)
         self._canaries = [prompt for prompt in canaries if self._room(prompt) > 0]

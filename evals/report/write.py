@@ -126,7 +126,7 @@ def _serve_command(config: RunConfig, inputs: ReportInputs, chosen_id: str | Non
     if engine is None or engine.base is None or engine.reply_format is None:
         return None
     on_cpu, temperature = engine.device == "cpu", config.eval.temperature
-    as_scored = Scored(engine.base, engine.reply_format, on_cpu, engine.dtype, temperature)
+    as_scored = Scored(engine.base, engine.reply_format, on_cpu, engine.dtype, temperature, config.data.thinking)
     folder = inputs.run.adapter(record.id).resolve()
     return serve_command(record.id, folder, record.r, as_scored, content_format=record.content_format)
 

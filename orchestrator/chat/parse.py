@@ -157,11 +157,14 @@ def _canonical(call: FunctionCall) -> str:
 
 
 def serving_differs(parsed: ParsedReply, served: ServedReply) -> bool:
-    """Whether vLLM's parser reads other calls in a reply than the strict parser, or in another order.
+    """Whether vLLM's parsers read other calls in a reply than the strict parser, or in another order, or no words.
 
     Names are compared, and arguments as JSON values (`json_equal`, without tolerance); arguments that are not strict
-    JSON equal none. Call ids, the text beside calls and the parser's own error are not compared.
+    JSON equal none. Words are missed where a client would get neither calls nor words, because they pass for thoughts.
+    Call ids, the text beside calls and the parser's own error are not compared.
     """
+    if served.thinking and parsed.prose and not (served.calls or served.content.strip()):
+        return True
     return len(parsed.calls) != len(served.calls) or any(
         call.function.name != name or not json_equal(call.function.arguments, _value(arguments))
         for call, (name, arguments) in zip(parsed.calls, served.calls, strict=True)

@@ -28,7 +28,8 @@ class Scored(NamedTuple):
     """What an adapter was scored as.
 
     `base` is the folder or hub id that vLLM loads, `reply_format` how calls are written (one of REPLY_FORMATS),
-    `on_cpu` whether vLLM was its build for CPUs, `dtype` what replies were computed in (None where unknown).
+    `on_cpu` whether vLLM was its build for CPUs, `dtype` what replies were computed in (None where unknown), `thinking`
+    whether it may think before it speaks.
     """
 
     base: str
@@ -36,6 +37,7 @@ class Scored(NamedTuple):
     on_cpu: bool
     dtype: str | None
     temperature: float
+    thinking: bool = False
 
 
 class ServeCommand(Record):
@@ -83,6 +85,8 @@ def serve_command(
         words += ["--enable-auto-tool-choice", "--tool-call-parser", parser]
     else:
         note = f"vLLM has no parser for calls written as {scored.reply_format}: clients get them as text."
+    if scored.thinking and parser is not None:
+        words += ["--reasoning-parser", REPLY_FORMATS[scored.reply_format].reasoning_parser]
     if scored.dtype is not None and (scored.on_cpu or scored.dtype != "float32"):
         words += ["--dtype", scored.dtype]  # on a GPU vLLM serves adapters in half precision only
     ends = str(folder) if (folder / GENERATION).is_file() else "vllm"

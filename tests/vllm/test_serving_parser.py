@@ -68,8 +68,8 @@ def reader(format: str, family: str = "") -> Callable[[str], ServedReply]:
 def test_formats_that_vllm_has_a_parser_for() -> None:
     names = {name: form.vllm_parser for name, form in REPLY_FORMATS.items()}
     others = {"llama_json": "llama3_json", "phi4_mini": "phi4_mini_json", "qwen_xml": "qwen3_coder"}
-    others |= {"glm4": "glm45", "gpt_oss": "openai"}
-    without = dict.fromkeys(("mcp", "json", "cohere"))
+    others |= {"glm4": "glm45", "gpt_oss": "openai", "json": "xlam"}
+    without = dict.fromkeys(("mcp", "cohere"))
     assert names == {name: others.get(name, name) for name in names} | without
 
 
@@ -115,6 +115,7 @@ ONE_HERMES = '<tool_call>\n{"name": "f", "arguments": {"n": 1.0, "s": "ü"}}\n</
         ("granite", "", f"Well.<|tool_call|>[{CALL}, {CALL}] Done.", [("f", {"n": 1.0, "s": "ü"})] * 2, "Well."),
         ("granite", "", f"<tool_call> [{CALL}]", [("f", {"n": 1.0, "s": "ü"})], ""),
         ("phi4_mini", "", f"functools[{CALL}, {CALL}]", [("f", {"n": 1.0, "s": "ü"})] * 2, ""),
+        ("json", "", f"[{CALL}, {CALL}]", [("f", {"n": 1.0, "s": "ü"})] * 2, ""),
         ("llama4_pythonic", "", TWO_PYTHONIC, [("f", {"a": [1, 2.5], "b": "x", "c": {"d": True}}), ("g", {})], ""),
         (
             "llama4_pythonic",
@@ -164,6 +165,10 @@ def test_both_parsers_read_the_same_calls(
         ("phi4_mini", "", f"<|tool_call|>{CALL}<|/tool_call|>", ()),
         ("phi4_mini", "", 'functools[{"name": "f", "arguments": {"a": [1]}}]', ()),
         ("phi4_mini", "", f"functools[{CALL}] functools[{CALL}]", (("f", '{"n": 1.0, "s": "ü"}'),)),
+        # Of bare JSON vLLM's parser reads arrays only, with one pair of keys, but also in a fence.
+        ("json", "", CALL, ()),
+        ("json", "", '[{"tool": "f", "arguments": {}}]', ()),
+        ("json", "", f"```json\n[{CALL}]\n```", (("f", '{"n": 1.0, "s": "ü"}'),)),
         ("llama4_pythonic", "", "<|python_start|>[f()]", (("f", "{}"),)),
         ("llama4_pythonic", "", "[f(from=1)]", ()),  # a word of Python's own is no name of an argument to vLLM's parser
         # Without tags, and of several blocks only the first.

@@ -1,5 +1,7 @@
 """How each family of models writes its calls: one file and one row for each format."""
 
+import re
+
 from orchestrator.chat.formats.cohere import COHERE
 from orchestrator.chat.formats.deepseek_v3 import DEEPSEEK_V3
 from orchestrator.chat.formats.deepseek_v4 import DEEPSEEK_V4
@@ -60,6 +62,8 @@ REPLY_FORMATS = {form.name: form for form in _ROWS}
 """Every format, by its name in the configuration and on the command line."""
 
 CONFIG_KEY = "eval.reply_format"
+_MARK = re.compile(r"</?[\w|｜▁:.-]{2,40}>|\[/?[A-Z_]{3,30}\]")
+"""What marks a call in a chat template, as families write such things."""
 
 
 def reply_format_of(setting: str, chat_template: str) -> str:
@@ -76,10 +80,22 @@ def detect_reply_format(chat_template: str) -> str:
     for form in sorted(REPLY_FORMATS.values(), key=lambda form: form.precedence):
         if form.is_shown_in(chat_template):
             return form.name
-    shows = "writes calls in a way that has no reader" if "tool_calls" in chat_template else "shows no calls"
+    shows, fix = "shows no calls", "use a base with tool calls such as Qwen3"
+    if "tool_calls" in chat_template:
+        shows = f"writes calls in a way that has no reader{_seems(chat_template)}"
+        fix = "model.chat_template to hermes, which any base can learn; CONTRIBUTING.md says how a reader is added"
     raise ConfigError(
         f"the base's chat template {shows}, so the format of replies cannot be inferred",
         where=CONFIG_KEY,
         allowed=", ".join(REPLY_FORMATS),
-        fix=f"Set {CONFIG_KEY} to the format that the data teaches, or use a base with tool calls such as Qwen3",
+        fix=f"Set {CONFIG_KEY} to the format that the data teaches, or {fix}",
     )
+
+
+def _seems(chat_template: str) -> str:
+    """How a chat template without a known notation seems to write its calls, in brackets, as far as it has marks."""
+    like = [form.name for form in _ROWS if any(tag in chat_template for tag in form.tags)]
+    if like:
+        return f" (it has marks of {', '.join(like)}, but none of these as a whole)"
+    marks = dict.fromkeys(_MARK.findall(chat_template[chat_template.index("tool_calls") :]))
+    return f" (it seems to mark them with {' '.join([*marks][:4])})" if marks else ""

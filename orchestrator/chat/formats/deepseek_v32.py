@@ -44,7 +44,7 @@ def _to_call(name: str, parameters: list[tuple[str, ...]], _schemas: Schemas) ->
     return named_call(name, arguments)
 
 
-def dsml_format(name: str, tag: str) -> ReplyFormat:
+def dsml_format(name: str, tag: str, reasoning_parser: str) -> ReplyFormat:
     """The format of DSML whose sections have this tag."""
     section = (f"<{DSML}{tag}>", f"</{DSML}{tag}>")
     sections = Sections(section, _CALL, invoke_body(DSML, r' string="(true|false)"', _to_call))
@@ -56,7 +56,8 @@ def dsml_format(name: str, tag: str) -> ReplyFormat:
         closing_tag=section[1],
         other_marks=_CALL,
         vllm_parser=name,
+        reasoning_parser=reasoning_parser,
     )
 
 
-DEEPSEEK_V32 = dsml_format("deepseek_v32", "function_calls")
+DEEPSEEK_V32 = dsml_format("deepseek_v32", "function_calls", "deepseek_r1")

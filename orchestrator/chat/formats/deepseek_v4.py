@@ -2,4 +2,4 @@
 
 from orchestrator.chat.formats.deepseek_v32 import dsml_format
 
-DEEPSEEK_V4 = dsml_format("deepseek_v4", "tool_calls")
+DEEPSEEK_V4 = dsml_format("deepseek_v4", "tool_calls", "deepseek_v4")

@@ -153,4 +153,5 @@ GEMMA4 = ReplyFormat(
     closing_tag=_CLOSE_CALL,
     thoughts=(("<|channel>thought", "<channel|>"), *THINK_TAGS),
     vllm_parser="gemma4",
+    reasoning_parser="gemma4",
 )

@@ -58,4 +58,5 @@ GLM4 = ReplyFormat(
     mark=_OPEN_CALL,
     closing_tag=_CLOSE_CALL,
     vllm_parser="glm45",
+    reasoning_parser="glm45",
 )

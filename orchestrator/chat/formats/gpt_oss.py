@@ -111,4 +111,5 @@ GPT_OSS = ReplyFormat(
     thoughts=((f"{_CHANNEL}analysis{MESSAGE}", _END), *THINK_TAGS),
     ends=(_CALL, _END, _RETURN),
     vllm_parser="openai",
+    reasoning_parser="openai_gptoss",
 )

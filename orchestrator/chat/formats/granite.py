@@ -2,8 +2,9 @@
 
     prose<|tool_call|>[{"name": "...", "arguments": {...}}, ...]
 
-Granite 3.1 may write `<tool_call>` for the mark. Every mark outside the strings of a call is an attempt, and in an
-array every item is one. (Granite 4 writes calls as Hermes models do.)
+An answer after thoughts may stand between `<response>` and `</response>`, which are no prose. Granite 3.1 may write
+`<tool_call>` for the mark. Every mark outside the strings of a call is an attempt, and in an array every item is one.
+(Granite 4 writes calls as Hermes models do.)
 """
 
 import re
@@ -20,6 +21,7 @@ from orchestrator.chat.formats.reply import (
 )
 
 _MARK, _OTHER_MARK = "<|tool_call|>", "<tool_call>"
+_AROUND_ANSWERS = re.compile(r"</?response>")
 _MARKS = re.compile(f"{re.escape(_MARK)}|{_OTHER_MARK}")
 
 
@@ -38,7 +40,7 @@ def _read(text: str, _schemas: Schemas) -> Found:
         if not decoded.is_read:  # what follows is the broken call
             following = _MARKS.search(text, place)
             place = following.start() if following else len(text)
-    return sort_out(attempts, " ".join([*prose, text[place:]]))
+    return sort_out(attempts, _AROUND_ANSWERS.sub("", " ".join([*prose, text[place:]])))
 
 
 GRANITE = ReplyFormat(

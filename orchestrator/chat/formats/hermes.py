@@ -51,4 +51,5 @@ HERMES = ReplyFormat(
     closing_tag=_CLOSE_CALL,
     precedence=1,
     vllm_parser="hermes",
+    reasoning_parser="qwen3",
 )

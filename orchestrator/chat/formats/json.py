@@ -4,6 +4,8 @@
 
 `llama_json` and `mcp` are also JSON that is the whole reply. What is an attempt at a call in the three of them?
 
+vLLM's parser for the third reads arrays whose items have `name` and `arguments`, and those in a fence, too.
+
 - JSON, all of it or up to other text, whose object (or one of its array) has a key of calls (`arguments`,
   `parameters`, `params`, `jsonrpc`, `tool_calls`, `function_call`), or a text under `name` or `tool` and otherwise
   objects only. Each item of such an array is one. `{"temperature": 21}`, `{"name": "Ada", "age": 36}` and `[]` are
@@ -106,4 +108,5 @@ JSON = ReplyFormat(
     read=lambda text, _schemas: read_whole(text, lambda item: as_call(item, name_keys=_NAME_KEYS)),
     beginnings=("{", "["),
     precedence=5,
+    vllm_parser="xlam",
 )

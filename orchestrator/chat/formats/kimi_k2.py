@@ -32,4 +32,5 @@ KIMI_K2 = ReplyFormat(
     closing_tag=_SECTION[1],
     other_marks=(*_CALL, _ARGUMENTS),
     vllm_parser="kimi_k2",
+    reasoning_parser="kimi_k2",
 )

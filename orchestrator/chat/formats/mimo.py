@@ -21,4 +21,5 @@ MIMO = replace(
     read=xml_reader(QWEN_XML.tags[0], value=str),
     precedence=0,
     vllm_parser="mimo",
+    reasoning_parser="mimo",
 )

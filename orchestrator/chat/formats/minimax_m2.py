@@ -30,4 +30,5 @@ MINIMAX_M2 = ReplyFormat(
     closing_tag=_SECTION[1],
     other_marks=_CALL,
     vllm_parser="minimax_m2",
+    reasoning_parser="minimax_m2",
 )

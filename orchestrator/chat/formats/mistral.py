@@ -13,6 +13,7 @@ problem. A call without `[TOOL_CALLS]` before it is prose.
 import re
 
 from orchestrator.chat.formats.reply import (
+    THINK_TAGS,
     Attempt,
     Found,
     ParseProblem,
@@ -85,5 +86,11 @@ def _as_call_with_id(item: object) -> Attempt:
 
 
 MISTRAL = ReplyFormat(
-    name="mistral", is_shown_in=lambda template: _MARK in template, read=_read, mark=_MARK, vllm_parser="mistral"
+    name="mistral",
+    is_shown_in=lambda template: _MARK in template,
+    read=_read,
+    mark=_MARK,
+    thoughts=THINK_TAGS[::-1],
+    vllm_parser="mistral",
+    reasoning_parser="mistral",
 )

@@ -88,4 +88,5 @@ MUSE_GLIMMER = ReplyFormat(
     closing_tag=_CLOSE_CALLS,
     thoughts=((f"to=self{MESSAGE}", _END), *THINK_TAGS),
     vllm_parser="muse_glimmer",
+    reasoning_parser="muse_glimmer",
 )

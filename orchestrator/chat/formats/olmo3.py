@@ -58,4 +58,5 @@ OLMO3 = ReplyFormat(
     mark=_OPEN_CALLS,
     closing_tag=_CLOSE_CALLS,
     vllm_parser="olmo3",
+    reasoning_parser="olmo3",
 )

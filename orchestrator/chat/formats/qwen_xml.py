@@ -89,4 +89,5 @@ QWEN_XML = ReplyFormat(
     closing_tag=_CLOSE_CALL,
     precedence=1,
     vllm_parser="qwen3_coder",
+    reasoning_parser="qwen3",
 )

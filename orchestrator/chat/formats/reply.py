@@ -95,6 +95,7 @@ class ReplyFormat:
         precedence: The lowest wins where a template shows several formats: 0 for a mark that only this family has,
             more for calls that look like other text.
         thoughts: What opens and closes a think block, most usual first.
+        reasoning_parser: PARSER in `vllm serve --reasoning-parser PARSER`, for models that think.
         ends: The tokens that end a turn, if only these do in this format.
         vllm_parser: PARSER in `vllm serve --tool-call-parser PARSER`; None if vLLM has none for the format.
     """
@@ -108,6 +109,7 @@ class ReplyFormat:
     beginnings: tuple[str, ...] = ()
     precedence: int = 0
     thoughts: tuple[tuple[str, str], ...] = THINK_TAGS
+    reasoning_parser: str = "deepseek_r1"
     ends: tuple[str, ...] = ()
     vllm_parser: str | None = None
 

@@ -16,4 +16,5 @@ SEED_OSS = ReplyFormat(
     closing_tag="</seed:tool_call>",
     thoughts=(("<seed:think>", "</seed:think>"), *THINK_TAGS),
     vllm_parser="seed_oss",
+    reasoning_parser="seed_oss",
 )

@@ -48,8 +48,22 @@ def test_a_template_without_calls_cannot_tell(name: str) -> None:
 
 
 def test_a_notation_without_a_reader_is_not_taken_for_another() -> None:
-    with pytest.raises(ConfigError, match=r"eval\.reply_format: .*has no reader"):
+    seems = r"has no reader \(it seems to mark them with <\|action_start\|> <\|plugin\|> <\|action_end\|>\)"
+    with pytest.raises(ConfigError, match=rf"eval\.reply_format: .*{seems}.*model\.chat_template to hermes"):
         detect_reply_format(LOOP + NO_READER + END)
+
+
+@pytest.mark.parametrize(
+    ("call", "seems"),
+    [
+        (f"<tool_call>{JSON_CALL}", "has marks of hermes, granite, qwen_xml, mimo, glm4, but none"),
+        ("[CALL_TOOL]{{ c | tojson }}[/CALL_TOOL]", r"seems to mark them with \[CALL_TOOL\] \[/CALL_TOOL\]"),
+        ("call {{ c | tojson }}", r"has no reader, so"),
+    ],
+)
+def test_a_notation_without_a_reader_is_described(call: str, seems: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{seems}.*CONTRIBUTING\.md says how a reader is added"):
+        detect_reply_format(LOOP + call + END)
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,7 @@ def reasons_of(text: str, format: str) -> list[FailureReason]:
             [("m.g", {"a": 1})],
         ),
         ("granite", '<|tool_call|>[{"name": "f", "arguments": {"a": 1}}]<|end_of_text|>', [ONE]),
+        ("granite", '<think>x</think><|tool_call|>[{"name": "f", "arguments": {"a": 1}}]', [ONE]),
         (
             "granite",
             '<tool_call> [{"name": "f", "arguments": {"a": 1}}, {"name": "g", "arguments": {}}]',
@@ -837,3 +838,8 @@ def test_every_file_of_a_format_has_its_row() -> None:
     for name, form in REPLY_FORMATS.items():
         assert getattr(import_module(f"{formats.__name__}.{name}"), name.upper()) is form
         assert form.name == name
+
+
+def test_the_tags_around_an_answer_of_granite_are_no_prose() -> None:
+    reply = parse_reply("<think>Well.</think><response>It rains.</response>", format="granite")
+    assert (reply.thinking, reply.prose, reply.problems) == ("Well.", "It rains.", ())

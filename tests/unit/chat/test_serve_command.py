@@ -37,6 +37,19 @@ def test_on_a_gpu_vllm_takes_its_own_sizes() -> None:
     assert "--dtype" not in options(ON_GPU._replace(dtype="float32"))[1]
 
 
+@pytest.mark.parametrize(
+    ("format", "parser"),
+    [
+        *(("hermes", "qwen3"), ("qwen_xml", "qwen3"), ("gpt_oss", "openai_gptoss"), ("gemma4", "gemma4")),
+        *(("glm4", "glm45"), ("deepseek_v3", "deepseek_r1"), ("mistral", "mistral"), ("llama_json", "deepseek_r1")),
+    ],
+)
+def test_thoughts_have_a_parser_of_their_own(format: str, parser: str) -> None:
+    thinking = ON_GPU._replace(reply_format=format, thinking=True)
+    assert options(thinking)[1]["--reasoning-parser"] == parser
+    assert "--reasoning-parser" not in options(thinking._replace(thinking=False))[1]
+
+
 @pytest.mark.parametrize(("rank", "served"), [(1, "1"), (4, "8"), (24, "32"), (300, "320")])
 def test_the_rank_is_one_that_vllm_allows(rank: int, served: str) -> None:
     assert options(ON_CPU, rank)[1]["--max-lora-rank"] == served

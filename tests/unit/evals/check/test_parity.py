@@ -158,7 +158,7 @@ def require_parity_without_vllm(config: RunConfig, run: RunDir) -> ParityCard:
         return require_parity(config, run)
 
 
-def raise_import_error(*_: object) -> None:
+def raise_import_error(*_: object, **__: object) -> None:
     raise ImportError("No module named 'vllm'")
 
 
@@ -248,7 +248,8 @@ def test_calls_are_read_in_the_format_of_the_template(
     other = with_template(config, tmp_path / "other", OFFERED + SAID.replace("<|im_end|>", calls) + ASKED)
     asked: list[str] = []
 
-    def without_vllm(name: str, _: object) -> None:
+    def without_vllm(name: str, _: object, *, reasoning: str | None) -> None:
+        assert reasoning is None
         asked.append(name)
         raise ImportError("No module named 'vllm'")
 
@@ -266,11 +267,12 @@ def test_calls_are_read_in_the_format_of_the_template(
 def test_a_format_without_a_parser_in_vllm_leaves_a_note(config: RunConfig, run: RunDir, tmp_path: Path) -> None:
     for part in ("train", "val", "test"):
         write_samples(run, part, weather_samples("Rome"))
-    bare = SHOWN_CALLS.replace("<tool_call>", "").replace("</tool_call>", "")
-    other = with_template(config, tmp_path / "other", OFFERED + SAID.replace("<|im_end|>", bare) + ASKED)
+    cohere = SHOWN_CALLS.replace("<tool_call>", "<|START_ACTION|>[").replace("</tool_call>", "]<|END_ACTION|>")
+    cohere = cohere.replace('"name"', '"tool_name"').replace('"arguments"', '"parameters"')
+    other = with_template(config, tmp_path / "other", OFFERED + SAID.replace("<|im_end|>", cohere) + ASKED)
     card = tokenized_parity(other, run)
     assert (card.problems, card.calls) == ((), 3)
-    assert card.serving_note == "vLLM has no parser for replies in the format json"
+    assert card.serving_note == "vLLM has no parser for replies in the format cohere"
 
 
 def test_calls_of_a_template_that_cannot_be_told_are_not_read(config: RunConfig, run: RunDir, tmp_path: Path) -> None:
