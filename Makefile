@@ -41,9 +41,9 @@ demo: install ## From nothing to a report on two CPU cores: runs configs/demo.ya
 # Public files are found where ORCHESTRATOR_PUBLIC_DATA names their folder; GLAIVE= names another file of conversations.
 GLAIVE ?= $(wildcard $(ORCHESTRATOR_PUBLIC_DATA)/glaive_toolcall_en_demo.json)
 ifneq ($(wildcard $(ORCHESTRATOR_PUBLIC_DATA)/bfcl_irrelevance.jsonl),)
-SUITES := --set 'eval.suites=[{name: bfcl-simple-python, path: "$(ORCHESTRATOR_PUBLIC_DATA)/bfcl_simple_python.jsonl", limit: 100}, \
-	{name: bfcl-irrelevance, path: "$(ORCHESTRATOR_PUBLIC_DATA)/bfcl_irrelevance.jsonl", format: bfcl, limit: 100}, \
-	{name: xstest, path: "$(ORCHESTRATOR_PUBLIC_DATA)/xstest_prompts.csv", format: xstest, limit: 100}]'
+SUITES := --set 'eval.suites=[{name: bfcl-simple-python, path: "$(ORCHESTRATOR_PUBLIC_DATA)/bfcl_simple_python.jsonl", limit: 50}, \
+	{name: bfcl-irrelevance, path: "$(ORCHESTRATOR_PUBLIC_DATA)/bfcl_irrelevance.jsonl", format: bfcl, limit: 50}, \
+	{name: xstest, path: "$(ORCHESTRATOR_PUBLIC_DATA)/xstest_prompts.csv", format: xstest, limit: 50}]'
 endif
 
 demo-real: real-base ## A real base learns to call tools on two CPU cores, in 25 minutes: runs configs/smollm2-135m.yaml
