@@ -85,7 +85,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, conversations: Path) -> Path:
         folder / "hermes.yaml",
         conversations,
         model={"base": "smollm2-135m", "chat_template": "hermes"},
-        train={"max_steps": 20, "eval_steps": 10, "batch_size": 4, "micro_batch_size": 4},
+        train={"max_steps": 16, "eval_steps": 8, "batch_size": 4, "micro_batch_size": 4},
         search={
             "num_trials": 2,
             "runner": "multi_lora",
@@ -94,7 +94,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, conversations: Path) -> Path:
             "keep": 2,
             "space": {"r": [8], "alpha": [16], "learning_rate": [2e-3, 3e-3]},
         },
-        eval={"max_new_tokens": 64, "max_cases": 12, "latency_cases": 1},
+        eval={"max_new_tokens": 64, "max_cases": 12, "latency_cases": 0},
     )
     done = orchestrator("run", config)
     assert done.returncode == DONE, done.stdout + done.stderr
