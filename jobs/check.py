@@ -25,6 +25,10 @@ def check(config: RunConfig, folder: RunDir) -> int:
     if not left_open(config) and (told := describe_start(config)):
         say(told)
     show_check(card, folder, is_new=card != before, conflict=conflict_with_run(config))
+    if card.tokens and not card.not_ready:
+        from jobs._plan import say_plan
+
+        say_plan(config, card.tokens, refuses=False)
     return BAD_INPUT if card.not_ready else DONE
 
 

@@ -36,6 +36,7 @@ class Stage(StrEnum):
     """What can be run: one stage, or all of them."""
 
     CHECK = "check"
+    PLAN = "plan"
     PREPARE = "prepare"
     TRAIN = "train"
     SEARCH = "search"
@@ -184,6 +185,22 @@ def run(config: ConfigFile, overrides: Overrides = None) -> int:
 def check(config: ConfigFile, overrides: Overrides = None) -> int:
     """Check the data before anything trains: rows, splits, leaks, tokens, parity. Exits 3 if it is not ready."""
     return _run_stage(Stage.CHECK, config, overrides)
+
+
+@app.command(rich_help_panel=STAGES, epilog="Example: orchestrator plan config.yaml --device H100 --device cpu:64")
+def plan(
+    config: ConfigFile,
+    *,
+    devices: Annotated[
+        list[str] | None,
+        typer.Option("--device", metavar="NAME", help="Plan for it: H100, cpu, cpu:64 (GiB). Repeatable."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+    overrides: Overrides = None,
+) -> int:
+    """Say what a run needs before it starts: steps, memory by part, time, cost, and what would make it fit."""
+    named = [word for name in devices or () for word in ("--device", name)]
+    return _run_stage(Stage.PLAN, config, overrides, [*named, *(["--json"] if as_json else [])])
 
 
 @app.command(

@@ -15,9 +15,9 @@ from evals.check.of_training import repeat_findings, resource_findings, training
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import InputError
 from orchestrator.core.files import digest_of, parse_line, write_text_atomic
-from orchestrator.data.card import DataCard
+from orchestrator.data.card import DataCard, TokenCard
 from orchestrator.data.prepare.prepare import data_digest, prepare_data, tokenizer_digest
-from orchestrator.run.paths import RunDir
+from orchestrator.run.paths import RunDir, SplitName
 
 
 def check_path(folder: RunDir) -> Path:
@@ -74,6 +74,21 @@ def check_data(config: RunConfig, folder: RunDir, *, base_dir: Path) -> CheckCar
     )
     write_text_atomic(check_path(folder), card.model_dump_json(indent=2) + "\n")
     return card
+
+
+def token_cards(config: RunConfig, folder: RunDir, *, base_dir: Path) -> dict[SplitName, TokenCard]:
+    """The tokens of a configuration's data in the folder of a check, as far as they are not there.
+
+    Raises:
+        InputError: If the data or the base cannot be used.
+    """
+    made_from, stored = data_digest(config.data, base_dir=base_dir), read_check(folder)
+    if stored is None or stored.data_digest != made_from or not folder.card.is_file():
+        check_path(folder).unlink(missing_ok=True)
+        prepare_data(config, folder, base_dir=base_dir)
+    from orchestrator.data.tokens.store import tokenize_run
+
+    return tokenize_run(config, folder)
 
 
 def _stopping(findings: Iterable[Finding]) -> list[str]:

@@ -31,6 +31,10 @@ ServableRank = Literal[1, 2, 4, 8, 16, 32, 64, 128, 256]
 TrackerName = Literal["tensorboard", "mlflow", "wandb", "trackio"]
 
 
+EVALUATIONS_PER_RUN = 10
+"""Evaluations of a training, where the configuration does not say how often."""
+
+
 class ModelConfig(Section):
     """The base model that stays frozen."""
 
@@ -99,8 +103,9 @@ class TrainConfig(Section):
     """Checkpoints kept of each trial: so many with the lowest eval loss, and always the latest, to resume from."""
     early_stopping_patience: PositiveInt | None = 3
     """Stop after this many evaluations without a better eval loss; None never stops early."""
-    gradient_checkpointing: bool = False
-    """Trade about half the speed of LoRA training for memory. Turn on when a model does not fit."""
+    gradient_checkpointing: bool | Literal["auto"] = "auto"
+    """Recompute layers in the backward pass, which takes half as long again and far less memory. `auto` does so where
+    `orchestrator plan` says that training would not fit otherwise. Losses are the same."""
     max_failures: Annotated[int, Field(ge=0)] = 2
     """Restarts from the last checkpoint after a worker or node is lost."""
     seed: Seed = 0
@@ -112,6 +117,10 @@ class TrainConfig(Section):
     def steps_for(self, num_samples: int) -> int:
         """Optimizer steps of a training on so many samples that is not stopped early."""
         return self.max_steps or math.ceil(self.epochs * num_samples / self.batch_size)
+
+    def eval_steps_for(self, steps: int) -> int:
+        """Optimizer steps between the evaluations of a training of so many steps."""
+        return min(self.eval_steps or math.ceil(steps / EVALUATIONS_PER_RUN), steps)
 
     def warmup_steps(self, steps: int) -> int:
         """How many of these steps have a rising learning rate."""
@@ -209,6 +218,8 @@ class ResourcesConfig(Section):
     """GPUs reserved for each worker; None takes one where the cluster has any, else none."""
     storage_path: str = "runs"
     """Folder of all runs, relative to where the command is started; every node must reach it."""
+    price_per_hour: Annotated[float, Field(ge=0.0)] | None = Field(default=None, exclude_if=lambda value: value is None)
+    """What all devices together cost an hour, in any currency; `orchestrator plan` then says what a run costs."""
 
     @property
     def is_one_device(self) -> bool:

@@ -8,6 +8,8 @@ from functools import cached_property, lru_cache
 import numpy as np
 import torch
 
+from orchestrator.plan.passes import CPU_PASS_TOKENS
+
 IGNORED = -100
 """Label of a token that carries no loss."""
 
@@ -39,7 +41,7 @@ def pass_size(device: torch.device, rows: int) -> PassSize:
     """
     if device.type == "cuda":
         return PassSize(rows, overhead=4000)
-    return PassSize(rows, tokens=1536 * torch.get_num_threads(), overhead=100)
+    return PassSize(rows, tokens=CPU_PASS_TOKENS * torch.get_num_threads(), overhead=100)
 
 
 @dataclass(frozen=True)

@@ -116,6 +116,11 @@ class MultiLoraEngine:
         """Names of the slots, in the order of their rows."""
         return [name for stack in self._ordered() for name in stack.names]
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest training row."""
+        return int(self._train.lengths.max())
+
     def slot_bytes(self, rank: int) -> int:
         """Memory that one more slot of this rank takes at most: a stack that grows is copied."""
         size = stack_width(rank) * sum(target.in_features + target.out_features for target in self.targets)

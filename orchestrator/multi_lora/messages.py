@@ -12,12 +12,13 @@ class EnginePlan(Record):
     `train_tokens` and `val_tokens` are folders of tokenised samples that every node can read. `slots` is the number of
     adapters trained at once; None measures it, up to `most_slots` and not below `cohort` if that fits the memory.
     `largest_rank` is that of the search; `keep_best` checkpoints of a trial stay beside its latest. `start` is the
-    folder of the adapter that trials start from.
+    folder of the adapter that trials start from. The search has so many `engines`; those of one machine share its
+    memory. `gradient_checkpointing` is `auto` where the engine decides by the memory that there is.
     """
 
     model: ModelConfig
     target_modules: Literal["all-linear"] | tuple[str, ...]
-    gradient_checkpointing: bool
+    gradient_checkpointing: bool | Literal["auto"]
     train_tokens: str
     val_tokens: str
     batch_size: int
@@ -32,6 +33,7 @@ class EnginePlan(Record):
     cohort: int
     largest_rank: int
     start: str | None = None
+    engines: int = 1
 
 
 class Peer(Record):
@@ -73,7 +75,11 @@ class Evaluation(Record):
 
 
 class EngineStatus(Record):
-    """Device and slots of an engine that is ready; `measured` is tokens/s by number of slots, if measured."""
+    """Device and slots of an engine that is ready; `measured` is tokens/s by number of slots, if measured.
+
+    `micro_batch_size` rows of a slot make a pass at most; `checkpointing` is whether layers are recomputed. `lowered`
+    says in a sentence what became smaller after an engine on this device was killed.
+    """
 
     device: str
     dtype: str
@@ -81,6 +87,9 @@ class EngineStatus(Record):
     slots: int
     measured: dict[int, float]
     startup_s: float
+    micro_batch_size: int = 0
+    checkpointing: bool = False
+    lowered: str | None = None
 
 
 class EngineUse(Record):

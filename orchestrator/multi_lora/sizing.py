@@ -19,9 +19,6 @@ NEAR_THE_PEAK = 0.95
 LONG_STEP_S = 0.5
 """A device that needs so long for a step is full; more slots only make its steps longer."""
 
-FOR_SLOTS = 0.8
-"""Share of the free memory that slots may take; the rest is for a pass over their rows."""
-
 T = TypeVar("T")
 
 
@@ -48,7 +45,7 @@ def too_large(problem: OutOfMemory) -> TrainingError:
     return TrainingError(
         f"a single row of a single adapter does not fit the memory ({problem.words})",
         where="data.max_length",
-        fix="Lower data.max_length, set train.gradient_checkpointing, or use a device with more memory",
+        fix="Lower data.max_length, set train.gradient_checkpointing to true, or use a device with more memory",
     )
 
 
@@ -75,15 +72,6 @@ def measure_rates(engine: MultiLoraEngine, *, most_slots: int, cohort: int, rank
             break
         slots *= 2
     return rates
-
-
-def slots_that_fit(engine: MultiLoraEngine, rank: int, *, share: float = 1.0) -> int:
-    """Slots of this rank whose weights and moments fit the device's free memory; at least one, which is then tried.
-
-    A system without memory ends the process instead of raising, so what is certain not to fit is never tried. `share`
-    is this engine's part of a memory that others use too.
-    """
-    return max(1, int(free_memory(engine.device) * share * FOR_SLOTS) // engine.slot_bytes(rank))
 
 
 def free_memory(device: torch.device) -> int:

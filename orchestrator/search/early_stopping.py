@@ -10,34 +10,16 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from orchestrator.config.schema import SearchConfig
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.records import JsonObject, TrialRecord
+from orchestrator.plan.steps import first_rung, rungs_of
 from orchestrator.search.names import in_order
 from orchestrator.search.parts import losses_of
 from orchestrator.search.space import num_trials
 from orchestrator.training.plan import TrainPlan
 
-FIRST_RUNG_SHARE = 0.1
-"""No trial is stopped before this share of its steps: learning rates separate early, ranks do not."""
-
-
-def first_rung(plan: TrainPlan) -> int:
-    """The first evaluation at which a trial may be stopped: past warm-up, from a tenth of the budget on."""
-    earliest = max(math.ceil(FIRST_RUNG_SHARE * plan.max_steps), plan.warmup_steps + 1)
-    return min(math.ceil(earliest / plan.eval_steps) * plan.eval_steps, plan.max_steps)
-
 
 def rung_steps(plan: TrainPlan, reduction_factor: int) -> tuple[int, ...]:
-    """The first rung, then each `reduction_factor` times later; every trial is evaluated at all of them.
-
-    The end of training is the last rung of successive halving, with nothing left to stop. A rung nearer to it than half
-    way to the next, on the log scale of rungs, is left out: it would save few steps and leave the runners-up, which the
-    search keeps too, unfinished.
-    """
-    rungs: list[int] = []
-    rung = first_rung(plan)
-    while rung * math.sqrt(reduction_factor) < plan.max_steps:
-        rungs.append(rung)
-        rung *= reduction_factor
-    return tuple(rungs)
+    """The rungs of a plan's trials."""
+    return rungs_of(plan.max_steps, plan.eval_steps, plan.warmup_steps, reduction_factor)
 
 
 def make_scheduler(search: SearchConfig, plan: TrainPlan, earlier: Sequence[TrialRecord] = ()) -> TrialScheduler:
@@ -59,7 +41,7 @@ def make_scheduler(search: SearchConfig, plan: TrainPlan, earlier: Sequence[Tria
                 earlier,
                 time_attr="step",
                 max_t=plan.max_steps + 1,  # at its last step a trial ends by itself
-                grace_period=first_rung(plan),
+                grace_period=first_rung(plan.max_steps, plan.eval_steps, plan.warmup_steps),
                 reduction_factor=search.reduction_factor,
             )
         case "none":

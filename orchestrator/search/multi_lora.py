@@ -1,6 +1,7 @@
 """Trials in slots: a search's engines, and what its trials left."""
 
 import math
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,7 +13,7 @@ from ray.exceptions import RayActorError
 
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import OrchestratorError, SearchError, causes
-from orchestrator.core.files import write_text_atomic
+from orchestrator.core.files import parse_line, write_text_atomic
 from orchestrator.core.progress import doing, say
 from orchestrator.multi_lora.actor import EngineActor
 from orchestrator.multi_lora.checkpoint import read_progress, step_folder
@@ -27,6 +28,8 @@ MOST_SLOTS = 64
 """Slots of one engine; more was never measured to train faster."""
 COHORT = 8
 """Trials, over all devices, that should reach a rung together, if they fit the memory."""
+LOOK_S = 2.0
+"""How often the search looks whether an engine was restarted."""
 WAITING_CALLS = 16
 """Calls that an engine answers while all of its trials wait for their evaluations."""
 
@@ -56,7 +59,10 @@ def start_engines(config: RunConfig, plan: TrainPlan, storage: Path, *, num_tria
     shares = [wanted and len(range(number, wanted, devices)) for number in range(devices)]
     cohort = math.ceil(COHORT / devices) if config.search.scheduler == "halving" else 1
     most_slots = math.ceil(num_trials / devices)
-    plans = [engine_plan(config, plan, slots=slots, most_slots=most_slots, cohort=cohort) for slots in shares]
+    plans = [
+        engine_plan(config, plan, slots=slots, most_slots=most_slots, cohort=cohort, engines=devices)
+        for slots in shares
+    ]
     storage.mkdir(parents=True, exist_ok=True)
     say(f"Starting {devices} {'engine' if devices == 1 else 'engines'} for multi-LoRA training ...")
     handles = tuple(_start(engine, plan, storage, number) for number, engine in enumerate(plans))
@@ -64,14 +70,17 @@ def start_engines(config: RunConfig, plan: TrainPlan, storage: Path, *, num_tria
         with doing("loading the base and measuring how many trials train at once"):
             engines = SearchEngines(handles, tuple(_statuses(handles)))
         say(_describe(engines))
-        yield engines
+        with _telling_of_deaths(storage, devices):
+            yield engines
         _keep_use(handles, storage)
     finally:
         for handle in handles:
             ray.kill(handle)
 
 
-def engine_plan(config: RunConfig, plan: TrainPlan, *, slots: int | None, most_slots: int, cohort: int) -> EnginePlan:
+def engine_plan(
+    config: RunConfig, plan: TrainPlan, *, slots: int | None, most_slots: int, cohort: int, engines: int = 1
+) -> EnginePlan:
     """What each engine is asked to do."""
     return EnginePlan(
         model=plan.model,
@@ -91,6 +100,7 @@ def engine_plan(config: RunConfig, plan: TrainPlan, *, slots: int | None, most_s
         cohort=cohort,
         largest_rank=max(config.search.space.r),
         start=plan.start,
+        engines=engines,
     )
 
 
@@ -124,6 +134,31 @@ def _start(engine: EnginePlan, plan: TrainPlan, storage: Path, number: int) -> A
         max_concurrency=max(engine.most_slots, engine.slots or 0) + WAITING_CALLS,
     )
     return actor.remote(engine.model_dump(mode="json"), str(storage), number)
+
+
+@contextmanager
+def _telling_of_deaths(storage: Path, engines: int) -> Iterator[None]:
+    """While a search runs, say once what became of each engine that was killed and restarted."""
+    ended = threading.Event()
+    watcher = threading.Thread(target=_tell_of_deaths, args=(storage, engines, ended), daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
+
+
+def _tell_of_deaths(storage: Path, engines: int, ended: threading.Event) -> None:
+    told: dict[Path, str | None] = {}
+    last_look = False
+    while not last_look:
+        last_look = ended.wait(LOOK_S)
+        for path in (storage / f"engine-{number}.json" for number in range(engines)):
+            status = parse_line(path.read_text(encoding="utf-8"), EngineStatus, where=str(path))
+            if status.lowered not in (None, told.get(path)):
+                say(status.lowered)
+                told[path] = status.lowered
 
 
 def _keep_use(handles: Sequence[Any], storage: Path) -> None:

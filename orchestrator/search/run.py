@@ -120,16 +120,17 @@ def _runner(config: RunConfig, plan: TrainPlan, trials: Path, *, num_left: int) 
                 yield _Runner(trainable, engines.concurrent_trials, read_slot_trial, reuse_actors=True)
                 return
         concurrent = concurrent_trials(config.search.max_concurrent, plan.shape, cluster_capacity()[0])
-        yield _Runner(_isolated_trainable(plan, trials), concurrent, read_trial, reuse_actors=False)
+        yield _Runner(_isolated_trainable(plan, trials, concurrent), concurrent, read_trial, reuse_actors=False)
 
 
-def _isolated_trainable(plan: TrainPlan, storage: Path) -> Any:
+def _isolated_trainable(plan: TrainPlan, storage: Path, concurrent: int) -> Any:
     """The Tune trainable that trains `plan` with the trial's hyperparameters as a Ray Train job of its own."""
 
     def train_trial(config: JsonObject) -> None:
         chosen = plan.with_hyperparameters(config[HYPERPARAMETERS])
         name = storage_name(tune.get_context().get_trial_name(), chosen.hyperparameters)
-        fit(build_trainer(chosen, name=name, storage=storage, callbacks=(TuneReportCallback(),)))
+        tell = (TuneReportCallback(),)
+        fit(build_trainer(chosen, name=name, storage=storage, callbacks=tell, beside=concurrent))
 
     return train_trial
 

@@ -34,7 +34,7 @@ from orchestrator.training.outcome import (
 )
 from orchestrator.training.plan import TrainPlan, plan_training
 from orchestrator.training.trackers import tracked
-from orchestrator.training.worker import train_worker
+from orchestrator.training.worker import PROCESSES, train_worker
 
 ONLY_TRIAL = "adapter-1"
 """The name of the one trial, and so of the one adapter, of `train`."""
@@ -81,15 +81,23 @@ class _Trainer(TorchTrainer):  # type: ignore[misc] # Ray's decorators leave it 
 
 
 def build_trainer(
-    plan: TrainPlan, *, name: str, storage: Path, callbacks: tuple[ray.train.UserCallback, ...] = ()
+    plan: TrainPlan,
+    *,
+    name: str,
+    storage: Path,
+    callbacks: tuple[ray.train.UserCallback, ...] = (),
+    beside: int = 1,
 ) -> TorchTrainer:
-    """A Ray Train job for one adapter. It resumes from the last checkpoint of its name in its storage."""
+    """A Ray Train job for one adapter. It resumes from the last checkpoint of its name in its storage.
+
+    So many jobs run `beside` each other, itself included.
+    """
     resources = {"CPU": plan.cpus_per_worker}
     if plan.gpus_per_worker:
         resources["GPU"] = plan.gpus_per_worker
     return _Trainer(
         train_worker,
-        train_loop_config=plan.model_dump(mode="json"),
+        train_loop_config=plan.model_dump(mode="json") | {PROCESSES: beside * plan.num_workers},
         scaling_config=ray.train.ScalingConfig(
             num_workers=plan.num_workers, use_gpu=plan.gpus_per_worker > 0, resources_per_worker=resources
         ),

@@ -1,6 +1,5 @@
 """What one training job is: everything its workers need to know, resolved, picklable, without heavy imports."""
 
-import math
 from pathlib import Path
 
 from pydantic import Field
@@ -9,8 +8,6 @@ from orchestrator.config.schema import LoraConfig, ModelConfig, RunConfig, Train
 from orchestrator.core.records import JsonObject, Record
 from orchestrator.run.cluster import WorkerShape
 from orchestrator.run.paths import RunDir
-
-EVALUATIONS_PER_RUN = 10
 
 
 class TrainPlan(Record):
@@ -73,7 +70,7 @@ def plan_training(
         cpus_per_worker=shape.cpus,
         gpus_per_worker=shape.gpus,
         max_steps=steps,
-        eval_steps=min(config.train.eval_steps or math.ceil(steps / EVALUATIONS_PER_RUN), steps),
+        eval_steps=config.train.eval_steps_for(steps),
         warmup_steps=config.train.warmup_steps(steps),
         thinking=config.data.thinking,
         start=None if start is None else str(start),

@@ -7,6 +7,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray.train
 import torch
 from datasets import load_from_disk
@@ -16,10 +17,14 @@ from trl import SFTConfig, SFTTrainer
 from orchestrator.core.memory import give_back_freed_memory
 from orchestrator.core.records import DIVERGED_LOSS, EvalPoint, JsonObject, reason_to_stop
 from orchestrator.models.adapters import fill_new, peft_config
-from orchestrator.models.base import base_folder, base_tokenizer, compute_dtype, load_frozen_base
+from orchestrator.models.base import base_folder, base_tokenizer, compute_dtype, empty_base, load_frozen_base
+from orchestrator.plan.devices import this_cpu, this_machine
+from orchestrator.plan.settle import Wanted, settle
+from orchestrator.plan.shapes import base_shape
 from orchestrator.training.plan import TrainPlan
 
 LOGS_PER_EVALUATION = 4
+PROCESSES = "processes"
 TOKENS = "tokens"
 """Key in the trainer's log for the tokens trained on so far."""
 
@@ -27,29 +32,62 @@ TOKENS = "tokens"
 def train_worker(settings: dict[str, Any]) -> None:
     """Train this worker's share until the last step, early stopping or divergence; runs on every Ray Train worker.
 
-    `settings` is a `TrainPlan` as JSON-able values, because Ray pickles it between Python processes.
+    `settings` is a `TrainPlan` as JSON-able values, because Ray pickles it between Python processes; and how many such
+    `PROCESSES` may share this machine.
     """
+    beside = settings.pop(PROCESSES)
     plan = TrainPlan.model_validate(settings)
     give_back_freed_memory()
     if not plan.gpus_per_worker:
         torch.set_num_threads(max(1, int(plan.cpus_per_worker)))
     set_seed(plan.train.seed)
-    folder = base_folder(plan.model)
+    plan = settle_checkpointing(plan, beside)
     with tempfile.TemporaryDirectory(prefix="sft-") as output_dir, _latest_checkpoint() as checkpoint:
-        trainer = SFTTrainer(
-            model=load_frozen_base(folder, plan.model),
-            args=SFTConfig(**trainer_settings(plan), output_dir=output_dir),
-            train_dataset=load_from_disk(plan.train_tokens),
-            eval_dataset=load_from_disk(plan.val_tokens),
-            processing_class=base_tokenizer(plan.model),
-            peft_config=peft_config(plan.lora),
-            callbacks=[ReportToRay(patience=plan.train.early_stopping_patience)],
-        )
-        if plan.start is not None:
-            fill_new(trainer.model, Path(plan.start))  # a checkpoint that is resumed replaces it
-        scale_loss_on_cpu(trainer)
-        trainer.processing_class = None  # every checkpoint would carry a copy of the tokenizer
-        trainer.train(resume_from_checkpoint=checkpoint)
+        report = ReportToRay(patience=plan.train.early_stopping_patience)
+        make_trainer(plan, output_dir, callbacks=[report]).train(resume_from_checkpoint=checkpoint)
+
+
+def make_trainer(plan: TrainPlan, output_dir: str, *, callbacks: Sequence[TrainerCallback]) -> SFTTrainer:
+    """TRL's trainer of a plan, ready to train."""
+    trainer = SFTTrainer(
+        model=load_frozen_base(base_folder(plan.model), plan.model),
+        args=SFTConfig(**trainer_settings(plan), output_dir=output_dir),
+        train_dataset=load_from_disk(plan.train_tokens),
+        eval_dataset=load_from_disk(plan.val_tokens),
+        processing_class=base_tokenizer(plan.model),
+        peft_config=peft_config(plan.lora),
+        callbacks=list(callbacks),
+    )
+    if plan.start is not None:
+        fill_new(trainer.model, Path(plan.start))  # a checkpoint that is resumed replaces it
+    scale_loss_on_cpu(trainer)
+    trainer.processing_class = None  # every checkpoint would carry a copy of the tokenizer
+    return trainer
+
+
+def settle_checkpointing(plan: TrainPlan, beside: int) -> TrainPlan:
+    """The plan with `train.gradient_checkpointing` decided by the memory of this worker's device.
+
+    `beside` training processes share the memory of a machine without GPUs.
+    """
+    if plan.train.gradient_checkpointing != "auto":
+        return plan
+    tokens = load_from_disk(plan.train_tokens).with_format("arrow")[:]
+    base = empty_base(base_folder(plan.model), trust_remote_code=plan.model.trust_remote_code)
+    wanted = Wanted(
+        runner="isolated",
+        dtype=compute_dtype(plan.model.dtype),
+        on_gpu=plan.gpus_per_worker > 0,
+        rank=plan.lora.r,
+        micro_batch=plan.train.micro_batch_size,
+        longest=int(np.max(tokens.column("input_ids").combine_chunks().value_lengths().to_numpy(zero_copy_only=False))),
+        learned_share=1.0,
+        threads=torch.get_num_threads(),
+    )
+    device = this_machine() if wanted.on_gpu else this_cpu()
+    choice = settle(base_shape(base, plan.lora), wanted, device.room(beside))
+    train = plan.train.model_copy(update={"gradient_checkpointing": choice.training.checkpointing})
+    return plan.model_copy(update={"train": train})
 
 
 def trainer_settings(plan: TrainPlan) -> dict[str, Any]:

@@ -8,14 +8,11 @@ from hypothesis import strategies as st
 from multi_lora_runs import make_engine, make_spec
 
 from orchestrator.core import memory
-from orchestrator.multi_lora import sizing
 from orchestrator.multi_lora.sizing import (
-    FOR_SLOTS,
     NEAR_THE_PEAK,
     choose_slots,
     free_memory,
     measure_rates,
-    slots_that_fit,
 )
 from orchestrator.multi_lora.slots import CHUNK
 
@@ -53,16 +50,6 @@ def test_the_memory_of_a_slot_is_what_its_stack_holds(model_folder: Path) -> Non
     held = sum(t.nbytes for t in (stack.params, stack.grads, stack.exp_avg, stack.exp_avg_sq, stack.work))
     assert held <= engine.slot_bytes(128) // 2 + 5 * 4 * CHUNK
     assert engine.slot_bytes(128) == 8 * engine.slot_bytes(16)
-
-
-def test_no_more_slots_are_tried_than_the_free_memory_holds(
-    model_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    engine = make_engine(model_folder)
-    monkeypatch.setattr(sizing, "free_memory", lambda _device: int(5.5 * engine.slot_bytes(128) / FOR_SLOTS))
-    assert [slots_that_fit(engine, rank) for rank in (128, 64)] == [5, 11]
-    assert slots_that_fit(engine, 128, share=0.5) == 2
-    assert slots_that_fit(engine, 128, share=0.01) == 1
 
 
 def test_free_memory_keeps_to_the_limit_of_a_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

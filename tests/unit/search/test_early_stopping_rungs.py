@@ -13,10 +13,15 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from orchestrator.config.schema import RunConfig, SearchConfig, TrainConfig
 from orchestrator.core.records import EvalPoint, TrialRecord
+from orchestrator.plan import steps
 from orchestrator.run.cluster import WorkerShape
 from orchestrator.run.paths import RunDir
-from orchestrator.search.early_stopping import SuccessiveHalving, first_rung, make_scheduler, rung_steps
+from orchestrator.search.early_stopping import SuccessiveHalving, make_scheduler, rung_steps
 from orchestrator.training.plan import TrainPlan, plan_training
+
+
+def first_rung(plan: TrainPlan) -> int:
+    return steps.first_rung(plan.max_steps, plan.eval_steps, plan.warmup_steps)
 
 
 def plans() -> st.SearchStrategy[TrainPlan]:

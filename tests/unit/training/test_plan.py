@@ -7,10 +7,10 @@ from builders import make_config, make_plan
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.config.schema import LoraConfig, ResourcesConfig, RunConfig, TrainConfig
+from orchestrator.config.schema import EVALUATIONS_PER_RUN, LoraConfig, ResourcesConfig, RunConfig, TrainConfig
 from orchestrator.run.cluster import WorkerShape
 from orchestrator.run.paths import RunDir
-from orchestrator.training.plan import EVALUATIONS_PER_RUN, TrainPlan, plan_training
+from orchestrator.training.plan import TrainPlan, plan_training
 
 ONE_WORKER = WorkerShape(1, 1.0, 0)
 

@@ -1,0 +1,225 @@
+"""What a configuration will need on its data: steps, memory on devices, time and cost; and what would make it fit."""
+
+import math
+from typing import Literal, NamedTuple
+
+from orchestrator.config.schema import RunConfig
+from orchestrator.core.records import Record
+from orchestrator.data.card import TokenCard
+from orchestrator.plan.devices import REACHED, Device, matrix_flops
+from orchestrator.plan.passes import Runner
+from orchestrator.plan.settle import Wanted, change_that_fits, settle
+from orchestrator.plan.shapes import BaseShape
+from orchestrator.plan.steps import expected_steps, forward_flops, rungs_of, training_flops
+
+COHORT = 8
+"""Trials, over all devices, that should reach a rung together, if they fit the memory."""
+PAD = 1.1
+"""Tokens with padding for each token, where rows of like lengths share a pass."""
+CPU_REACHED = 0.35
+"""Share of the rate of this processor's products that training reaches."""
+DECODE_COST = 8
+"""A generated token takes as long as reading so many."""
+
+Verdict = Literal["fits", "tight", "does not fit"]
+
+
+class Amounts(Record):
+    """What one full training is. `step_share` of a search's steps is what early stopping is expected to leave."""
+
+    samples: int
+    tokens: int
+    supervised_tokens: int
+    longest: int
+    steps_per_epoch: int
+    steps: int
+    evaluations: int
+    trained_tokens: int
+    trials: int
+    expected_steps: int
+    all_steps: int
+    parameters: int
+    trainable: dict[int, int]
+
+
+class DeviceForecast(Record):
+    """A training process on one device. Sizes in bytes; `change` is the one change that makes it fit, if any does."""
+
+    device: str
+    room: int
+    processes: int
+    dtype: str
+    runner: Runner
+    slots: int
+    micro_batch_size: int
+    gradient_checkpointing: bool
+    verdict: Verdict
+    low: int
+    expected: int
+    high: int
+    parts: dict[str, int]
+    certain: bool
+    change: str | None = None
+    trial_s: float | None = None
+    search_s: float | None = None
+    evaluation_s: float | None = None
+    cost: float | None = None
+
+
+class Forecast(Record):
+    """The plan of a configuration: `orchestrator plan --json` prints it."""
+
+    name: str
+    base: str
+    amounts: Amounts
+    devices: tuple[DeviceForecast, ...]
+    time_from: str
+
+
+class Job(NamedTuple):
+    """A configuration with what is known of its base and data."""
+
+    config: RunConfig
+    shape: BaseShape
+    train: TokenCard
+    val: TokenCard | None
+
+    @property
+    def runner(self) -> Runner:
+        """What trains; of one adapter alone, always TRL."""
+        return "multi_lora" if self.config.trains_multi_lora else "isolated"
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """Those that the search may choose, in order."""
+        return tuple(sorted(set(self.config.search.space.r)))
+
+
+def amounts_of(job: Job) -> Amounts:
+    """The steps and tokens of one training and of the search."""
+    config, card = job.config, job.train
+    train, search = config.train, config.search
+    steps = train.steps_for(card.rows)
+    every = train.eval_steps_for(steps)
+    trials = search.num_trials
+    rungs = () if search.scheduler == "none" else rungs_of(
+        steps, every, train.warmup_steps(steps), search.reduction_factor
+    )  # fmt: skip
+    return Amounts(
+        samples=card.rows,
+        tokens=card.tokens,
+        supervised_tokens=card.learned_tokens,
+        longest=card.longest,
+        steps_per_epoch=math.ceil(card.rows / train.batch_size),
+        steps=steps,
+        evaluations=math.ceil(steps / every),
+        trained_tokens=round(steps * train.batch_size * card.tokens / max(1, card.rows)),
+        trials=trials,
+        expected_steps=expected_steps(trials, steps, rungs, search.reduction_factor, search.keep),
+        all_steps=trials * steps,
+        parameters=job.shape.parameters,
+        trainable={rank: job.shape.adapter_parameters(rank) for rank in job.ranks},
+    )
+
+
+def dtype_on(device: Device, wanted: str) -> str:
+    """The type that `model.dtype` means on a device."""
+    if wanted != "auto":
+        return wanted
+    if device.has_bfloat16:
+        return "bfloat16"
+    return "float16" if device.is_gpu else "float32"
+
+
+def processes_on(config: RunConfig, device: Device, cpus: float, gpus: int = 1) -> int:
+    """Training processes side by side on one machine."""
+    if device.is_gpu:
+        return gpus
+    most = max(1, int(cpus / (config.resources.cpus_per_worker * config.resources.num_workers)))
+    wanted = config.search.max_concurrent or config.search.num_trials
+    return max(1, min(most, wanted, config.search.num_trials)) * config.resources.num_workers
+
+
+def forecast_on(job: Job, device: Device, *, cpus: float, gpus: int = 1) -> DeviceForecast:
+    """The memory of the search's training processes on one kind of device, and the settings that `auto` takes."""
+    processes = processes_on(job.config, device, cpus, gpus)
+    room = device.room(processes)
+    wanted = wanted_on(job, device, processes)
+    chosen = settle(job.shape, wanted, room)
+    memory = chosen.memory(job.shape)
+    verdict: Verdict = "fits" if memory.high <= room else "tight" if memory.low <= room else "does not fit"
+    return DeviceForecast(
+        device=device.name,
+        room=room,
+        processes=processes,
+        dtype=chosen.training.dtype,
+        runner=job.runner,
+        slots=chosen.training.slots,
+        micro_batch_size=chosen.micro_batch,
+        gradient_checkpointing=chosen.training.checkpointing,
+        verdict=verdict,
+        low=memory.low,
+        expected=memory.expected,
+        high=memory.high,
+        parts=dict(memory.parts),
+        certain=memory.low > room,
+        change=None
+        if verdict == "fits"
+        else change_that_fits(job.shape, wanted, room, batch_size=job.config.train.batch_size),
+    )
+
+
+def wanted_on(job: Job, device: Device, processes: int) -> Wanted:
+    """What one training process of the search is asked to do on a device."""
+    config, card = job.config, job.train
+    most = config.search.max_concurrent or COHORT
+    return Wanted(
+        runner=job.runner,
+        dtype=dtype_on(device, config.model.dtype),
+        on_gpu=device.is_gpu,
+        rank=max(job.ranks),
+        micro_batch=config.train.micro_batch_size,
+        longest=card.longest,
+        learned_share=card.learned_tokens / max(1, card.tokens),
+        threads=max(1, int(config.resources.cpus_per_worker)),
+        most_slots=math.ceil(min(most, config.search.num_trials) / processes) if job.runner == "multi_lora" else 1,
+        checkpointing=config.train.gradient_checkpointing,
+    )
+
+
+def with_times(
+    job: Job, forecast: DeviceForecast, device: Device, *, cases: int, rate: float | None = None
+) -> DeviceForecast:
+    """The forecast with times and cost; `rate` is in tokens a second of one process, None: from the FLOP rate."""
+    amounts, config, shape = amounts_of(job), job.config, job.shape
+    card = job.train
+    length, learned = card.tokens / max(1, card.rows), card.learned_tokens / max(1, card.tokens)
+    rank = max(job.ranks)
+    flops = training_flops(shape, job.runner, rank=rank, length=length, learned=learned)
+    if forecast.gradient_checkpointing:
+        flops += 2 * shape.products
+    speed = device_flops(device, forecast.dtype, config)
+    rate = rate or speed / (PAD * flops)
+    forward_rate = rate * flops / forward_flops(shape, length=length, learned=learned)
+    val_tokens = job.val.tokens if job.val else 0
+    of_step = config.train.batch_size * length / rate
+    of_evaluations = amounts.evaluations * val_tokens / forward_rate
+    trial_s = amounts.steps * of_step + of_evaluations
+    search_s = trial_s * amounts.expected_steps / amounts.steps / forecast.processes
+    reply = card.learned_tokens / max(1, card.rows)
+    models = min(config.search.keep, amounts.trials) + 1
+    evaluation_s = cases * models * (length + (DECODE_COST - 1) * reply) / forward_rate
+    if not device.is_gpu:
+        evaluation_s /= max(1, forecast.processes)  # its engine has all processors
+    hours = (search_s + evaluation_s) / 3600
+    price = config.resources.price_per_hour
+    update = {"trial_s": trial_s, "search_s": search_s, "evaluation_s": evaluation_s}
+    cost = None if price is None else price * hours
+    return forecast.model_copy(update={**update, "cost": cost})
+
+
+def device_flops(device: Device, dtype: str, config: RunConfig) -> float:
+    """Operations a second that training reaches on a device."""
+    if not device.is_gpu:
+        return CPU_REACHED * matrix_flops(dtype, max(1, int(config.resources.cpus_per_worker)))
+    return REACHED * (device.flops if dtype != "float32" else device.flops / 8)

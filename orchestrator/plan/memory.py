@@ -1,0 +1,179 @@
+"""Memory that a training takes at its peak, part by part. Pure arithmetic; docs/planning.md says where it comes from.
+
+The bytes that layers keep for the backward pass are those that PyTorch was seen to keep, tensor by tensor, for a
+decoder layer of transformers in either runner.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from orchestrator.plan.passes import PassShape, Runner
+from orchestrator.plan.shapes import BaseShape
+
+GIB = 2**30
+BLOCKED_UP_TO = 1024
+"""Longest row of the multi-LoRA engine's own attention, which keeps its probabilities for the backward pass."""
+BLOCK = 128
+"""Queries that it takes at a time."""
+LOGITS_AT_ONCE = 1 << 24
+"""Logits of one chunk in the multi-LoRA engine."""
+TILE = (4096, 32768)
+"""Tokens and vocabulary entries of TRL's tile of logits."""
+NARROWEST = 16
+"""The multi-LoRA engine pads ranks to a power of two that is no smaller."""
+FULL = 4
+"""Bytes of a number in float32: what adapters, gradients and AdamW's moments are kept in."""
+PROCESS_BYTES = {"multi_lora": int(0.62 * GIB), "isolated": int(0.75 * GIB)}
+"""Python, PyTorch, transformers and Ray in the process of either runner, before a model is loaded."""
+GPU_CONTEXT_BYTES = int(0.55 * GIB)
+"""What CUDA and its libraries keep on a GPU."""
+SPREAD = (0.9, 1.1)
+"""Low and high as shares of what is expected, without the weights, which are known: kernels keep room of their own."""
+
+BYTES: Mapping[str, int] = {"bfloat16": 2, "float16": 2, "float32": 4}
+
+
+@dataclass(frozen=True)
+class Training:
+    """What decides the memory of one training process. `slots` and `rank` are those trained at once, and the largest.
+
+    `padded` is whether rows of other lengths share a pass, so that attention needs a mask (TRL).
+    """
+
+    runner: Runner
+    dtype: str
+    on_gpu: bool
+    rank: int
+    slots: int = 1
+    checkpointing: bool = False
+    padded: bool = True
+
+    @property
+    def width(self) -> int:
+        """The rank with padding."""
+        if self.runner == "isolated":
+            return self.rank
+        return max(NARROWEST, 1 << (self.rank - 1).bit_length())
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Bytes at the peak. `parts` are what is expected, by part; `low` and `high` bound their sum."""
+
+    parts: Mapping[str, int]
+    low: int
+    high: int
+
+    @property
+    def expected(self) -> int:
+        """The sum of all parts."""
+        return sum(self.parts.values())
+
+
+def training_memory(shape: BaseShape, training: Training, largest: PassShape) -> MemoryPlan:
+    """The peak of a training process on its device; of the machine's memory where that is a CPU."""
+    weights = shape.parameters * BYTES[training.dtype]
+    process = GPU_CONTEXT_BYTES if training.on_gpu else PROCESS_BYTES[training.runner]
+    parts = {
+        "process": process,
+        "weights": weights,
+        **_adapters(shape, training),
+        **_kept(shape, training, largest),
+        "logits or backward pass": max(_logits(shape, training, largest), _backward(shape, training, largest)),
+    }
+    sure = process + weights
+    rest = sum(parts.values()) - sure
+    return MemoryPlan(parts, low=sure + int(SPREAD[0] * rest), high=sure + int(SPREAD[1] * rest))
+
+
+def _adapters(shape: BaseShape, training: Training) -> dict[str, int]:
+    numbers = training.slots * training.width * shape.adapted
+    if training.runner == "isolated":
+        return {"adapters": FULL * numbers, "gradients": FULL * numbers, "optimizer": 2 * FULL * numbers}
+    work = BYTES[training.dtype]  # what the products use, and room for the update
+    return {"adapters": (FULL + work) * numbers, "gradients": FULL * numbers, "optimizer": 3 * FULL * numbers}
+
+
+def _kept(shape: BaseShape, training: Training, largest: PassShape) -> dict[str, int]:
+    """What layers keep for the backward pass, by kind; with checkpointing all of one layer, and the inputs of all."""
+    of_layer = layer_bytes(shape, training, largest)
+    if not training.checkpointing:
+        return {kind: int(count * shape.layers * largest.tokens) for kind, count in of_layer.items()}
+    inputs = shape.layers * shape.hidden * BYTES[training.dtype] * largest.tokens
+    return {"inputs of layers": inputs, "one layer": int(sum(of_layer.values()) * largest.tokens)}
+
+
+def layer_bytes(shape: BaseShape, training: Training, largest: PassShape) -> dict[str, float]:
+    """Bytes that one decoder layer keeps of each token, by kind of layer."""
+    number, half = BYTES[training.dtype], training.dtype != "float32"
+    autocast = training.runner == "isolated" and half
+    blocked = training.runner == "multi_lora" and not training.on_gpu and half and largest.length <= BLOCKED_UP_TO
+    masked = training.runner == "isolated" and training.padded and largest.rows > 1
+    norms = FULL * (2 * shape.hidden + shape.head_norms + 2)
+    if blocked:
+        # Queries, keys and values of every head, what comes out, and the probabilities up to each token's block.
+        attention = number * (4 * shape.queries + shape.heads * (largest.length + BLOCK) / 2)
+    else:
+        repeated = shape.queries if masked else shape.keys
+        attention = number * (2 * shape.queries + 2 * repeated) + FULL * shape.heads
+        attention += number * largest.length if masked else 0
+    feed_forward = number * shape.inner * (3 if shape.gated else 1)
+    inner = number * training.width * shape.adapted_layers
+    # Autocast copies the input of every adapter; else layers with the same input share it.
+    inputs = shape.adapted_inputs if autocast else 2 * shape.hidden + shape.inner
+    adapters = number * inputs + inner
+    return {"norms": norms, "attention": attention, "feed-forward": feed_forward, "adapters' inputs": adapters}
+
+
+def _logits(shape: BaseShape, training: Training, largest: PassShape) -> int:
+    number = BYTES[training.dtype]
+    if training.runner == "multi_lora":
+        at_once = min(LOGITS_AT_ONCE, largest.learned * shape.vocabulary)
+        precise = 0 if training.dtype == "float32" else FULL
+        return at_once * (number + precise + FULL)  # as the head makes them, in float32, and their exponentials
+    scored = min(TILE[0], largest.learned if training.on_gpu else largest.tokens)
+    wide = min(TILE[1], shape.vocabulary)
+    return scored * wide * (number + 3 * FULL)
+
+
+def _backward(shape: BaseShape, training: Training, largest: PassShape) -> int:
+    """Gradients of a layer's activations while it is gone through."""
+    number = BYTES[training.dtype]
+    return int(largest.tokens * (3 * number * shape.inner + 3 * FULL * shape.hidden))
+
+
+def slots_within(shape: BaseShape, training: Training, one_slot: PassShape, room: int, *, most: int) -> int:
+    """The most slots, up to `most`, whose training is expected to stay within `room` bytes; 0 where none does."""
+    fitting = (slots for slots in range(most, 0, -1) if with_slots(shape, training, one_slot, slots).high <= room)
+    return next(fitting, 0)
+
+
+def with_slots(shape: BaseShape, training: Training, one_slot: PassShape, slots: int) -> MemoryPlan:
+    """The memory of a training with so many slots, whose passes hold `one_slot` of each."""
+    return training_memory(shape, replace(training, slots=slots), one_slot.of_slots(slots))
+
+
+def serving_memory(shape: BaseShape, dtype: str, *, cache: int, on_gpu: bool, largest_rank: int) -> MemoryPlan:
+    """The peak of a vLLM engine with a key-value cache of `cache` bytes."""
+    number = BYTES[dtype]
+    parts = {
+        "process": GPU_CONTEXT_BYTES if on_gpu else ENGINE_PROCESS_BYTES,
+        "weights": shape.parameters * number,
+        "adapters": shape.adapter_parameters(largest_rank) * number,
+        "key-value cache": cache,
+    }
+    return MemoryPlan(parts, low=int(0.9 * sum(parts.values())), high=int(1.2 * sum(parts.values())))
+
+
+ENGINE_PROCESS_BYTES = int(1.6 * GIB)
+"""Python, PyTorch and vLLM in the process of an engine without a GPU."""
+
+
+def cache_bytes_of(shape: BaseShape, dtype: str, tokens: int) -> int:
+    """Key-value cache of so many tokens."""
+    return 2 * shape.layers * shape.keys * BYTES[dtype] * tokens
+
+
+def gib(count: float) -> str:
+    """Bytes for a person: `1.3 GiB`."""
+    return f"{count / GIB:.1f} GiB" if count >= 0.095 * GIB else f"{count / 2**20:.0f} MiB"

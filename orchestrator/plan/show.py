@@ -1,0 +1,78 @@
+"""A forecast as a person reads it."""
+
+from collections.abc import Iterator
+
+from orchestrator.core.progress import say, show_table
+from orchestrator.core.text import counted, duration_text
+from orchestrator.plan.forecast import Amounts, DeviceForecast, Forecast
+from orchestrator.plan.memory import gib
+
+
+def show_forecast(forecast: Forecast) -> None:
+    """Print all of it."""
+    say(f"Plan of {forecast.name} on {forecast.base}")
+    for sentence in amount_sentences(forecast.amounts):
+        say(sentence)
+    for device in forecast.devices:
+        parts = [(part, gib(size)) for part, size in device.parts.items()]
+        title = f"Memory of one training process on {device.device} ({_settings(device)})"
+        show_table(title, ("part", "at the peak"), [*parts, ("all", gib(device.expected))])
+    rows = [
+        (
+            device.device,
+            f"{gib(device.expected)} ({gib(device.low)} to {gib(device.high)}) of {gib(device.room)}",
+            device.verdict,
+            device.change or "",
+            *(_time(seconds) for seconds in (device.trial_s, device.search_s, device.evaluation_s)),
+            "" if device.cost is None else f"{device.cost:,.2f}",
+        )
+        for device in forecast.devices
+    ]
+    head = ("device", "memory of a process", "verdict", "what makes it fit", "a trial", "search", "evaluation", "cost")
+    show_table("Devices", head, rows)
+    say(forecast.time_from)
+
+
+def amount_sentences(amounts: Amounts) -> Iterator[str]:
+    """Steps, tokens and parameters."""
+    share = amounts.supervised_tokens / max(1, amounts.tokens)
+    yield (
+        f"Data: {counted(amounts.samples, 'row')} of {amounts.tokens:,} tokens, of which {amounts.supervised_tokens:,} "
+        f"({share:.0%}) carry the loss; the longest has {amounts.longest:,}."
+    )
+    yield (
+        f"Training: {counted(amounts.steps_per_epoch, 'step')} an epoch, {amounts.steps:,} in all on "
+        f"{amounts.trained_tokens:,} tokens, with {counted(amounts.evaluations, 'evaluation')}."
+    )
+    trained = ", ".join(
+        f"{count:,} at rank {rank} ({count / (count + amounts.parameters):.2%})"
+        for rank, count in amounts.trainable.items()
+    )
+    yield f"Parameters: {amounts.parameters:,} frozen; trained: {trained}."
+    yield (
+        f"Search: {counted(amounts.trials, 'trial')} and about {amounts.expected_steps:,} of {amounts.all_steps:,} "
+        "steps, if as many trials stop at each rung as the scheduler's factor says."
+    )
+
+
+def plan_lines(forecast: DeviceForecast, amounts: Amounts) -> Iterator[str]:
+    """The plan in two or three lines."""
+    yield (
+        f"Plan: {counted(amounts.steps, 'step')} a trial ({amounts.steps_per_epoch:,} an epoch), "
+        f"{counted(amounts.trials, 'trial')}; {_settings(forecast)}."
+    )
+    need = f"{gib(forecast.expected)} ({gib(forecast.low)} to {gib(forecast.high)}) of {gib(forecast.room)}"
+    side_by_side = f"{counted(forecast.processes, 'training process', 'training processes')} on {forecast.device}"
+    yield f"Memory: {need} for each of {side_by_side}: {forecast.verdict}."
+    if forecast.verdict != "fits":
+        yield f"What makes it fit: {forecast.change or 'no single setting; use a device with more memory'}."
+
+
+def _settings(device: DeviceForecast) -> str:
+    how = "layers recomputed" if device.gradient_checkpointing else "nothing recomputed"
+    slots = f"{counted(device.slots, 'adapter')} at once, " if device.runner == "multi_lora" else ""
+    return f"{device.dtype}, {slots}{counted(device.micro_batch_size, 'row')} a pass at most, {how}"
+
+
+def _time(seconds: float | None) -> str:
+    return "" if seconds is None else duration_text(seconds)
