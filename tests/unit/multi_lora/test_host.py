@@ -15,8 +15,17 @@ from transformers import AutoModelForCausalLM
 
 from orchestrator.config.schema import ModelConfig, RunConfig
 from orchestrator.core.errors import InputError, ModelNotFoundError, TrainingError
+from orchestrator.multi_lora import host
 from orchestrator.multi_lora.batch import IGNORED
-from orchestrator.multi_lora.host import make_engine, read_tokens, start_engine
+from orchestrator.multi_lora.host import (
+    Room,
+    lowered_text,
+    make_engine,
+    memory_for_engine,
+    read_tokens,
+    smaller,
+    start_engine,
+)
 from orchestrator.multi_lora.messages import EnginePlan, EngineStatus
 from orchestrator.search.multi_lora import engine_plan
 
@@ -137,3 +146,44 @@ def test_an_engine_that_breaks_tells_its_clients_why(model_folder: Path, real_to
     (tmp_path / "a").write_text("a file where the trial's folder should be")
     with pytest.raises(TrainingError, match=r"the engine broke: .*Error"):
         follow(trials, "a", make_spec())
+
+
+STATUS = EngineStatus(device="cpu", dtype="float32", threads=1, slots=2, measured={}, startup_s=1.0, micro_batch_size=4)
+
+
+def after(plan: EnginePlan, status: EngineStatus) -> tuple[Room, str]:
+    room = smaller(plan, status)
+    return room, lowered_text(0, status, room, longest=1024)
+
+
+def test_an_engine_that_was_killed_comes_back_smaller_and_says_how(tokens: Path) -> None:
+    plan = plan_for("tiny", tokens, slots=2, micro_batch_size=4, gradient_checkpointing="auto")
+    room, told = after(plan, STATUS)
+    assert room.slots == 1
+    assert told == (
+        "Engine 1 was killed, most likely because memory ran out, with 2 slots of 4 x 1,024 tokens; it goes on with 1."
+    )
+    room, told = after(plan, STATUS.model_copy(update={"slots": 1}))
+    assert (room.slots, room.plan.micro_batch_size, room.plan.gradient_checkpointing) == (1, 2, False)
+    assert told.endswith("with 1 slot of 4 x 1,024 tokens; it goes on with 2 x 1,024.")
+    room, told = after(plan, STATUS.model_copy(update={"slots": 1, "micro_batch_size": 1}))
+    assert (room.slots, room.plan.micro_batch_size, room.plan.gradient_checkpointing) == (1, 1, True)
+    assert told.endswith("it goes on with layers recomputed.")
+
+
+def test_engines_of_one_machine_share_its_memory(tokens: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host.os, "cpu_count", lambda: 4)
+    plan = plan_for("tiny", tokens)
+    whole = memory_for_engine(plan.model_copy(update={"engines": 1, "cpus": 1.0}))
+    assert memory_for_engine(plan.model_copy(update={"engines": 2, "cpus": 1.0})) == pytest.approx(whole / 2, abs=2)
+    assert memory_for_engine(plan.model_copy(update={"engines": 9, "cpus": 2.0})) == pytest.approx(whole / 2, abs=2)
+
+
+def test_where_memory_is_short_layers_are_recomputed_and_slots_are_few(
+    model_folder: Path, real_tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_for(str(model_folder), real_tokens, slots=None, most_slots=4, cohort=4, gradient_checkpointing="auto")
+    monkeypatch.setattr(host, "memory_for_engine", lambda _plan: 1)
+    trials, status = start_engine(plan, tmp_path, 0, after_death=False)
+    assert (status.slots, status.checkpointing, status.micro_batch_size) == (1, True, 1)
+    assert [evaluation.step for evaluation in follow(trials, "a", make_spec(max_steps=2))][-1] == 2
