@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.progress import say
-from orchestrator.run.paths import SplitName
+from orchestrator.run.paths import RunDir, SplitName
 
 if TYPE_CHECKING:
     from orchestrator.data.card import TokenCard
-    from orchestrator.plan.forecast import Job
+    from orchestrator.plan.forecast import DeviceForecast, Job
 
 
 def job_of(config: RunConfig, cards: Mapping[SplitName, "TokenCard"]) -> "Job":
@@ -23,24 +23,33 @@ def job_of(config: RunConfig, cards: Mapping[SplitName, "TokenCard"]) -> "Job":
     return Job(config, base_shape(base, config.lora), cards["train"], cards.get("val"))
 
 
-def say_plan(config: RunConfig, cards: Mapping[SplitName, "TokenCard"], *, refuses: bool) -> None:
-    """Say in two or three lines whether training fits this machine; nothing where a running cluster is joined.
+def require_room(config: RunConfig, run: RunDir) -> None:
+    """Say the plan of a run whose data is tokenised.
 
     Raises:
-        ConfigError: With `refuses`, if it certainly does not.
+        ConfigError: If training certainly does not fit this machine.
     """
+    from orchestrator.data.tokens.store import tokenize_run
+    from orchestrator.plan.memory import gib
+
+    found = say_plan(config, tokenize_run(config, run))
+    if found is not None and found.certain:
+        what = f"training takes {gib(found.low)} at the least, and there are {gib(found.room)} for it on {found.device}"
+        fix = f"Set {found.change}" if found.change else "Use a smaller base or a device with more memory"
+        raise ConfigError(what, where="the plan", fix=fix)
+
+
+def say_plan(config: RunConfig, cards: Mapping[SplitName, "TokenCard"]) -> "DeviceForecast | None":
+    """Say in two or three lines whether training fits this machine; nothing where a running cluster is joined."""
     from orchestrator.plan.devices import this_machine
     from orchestrator.plan.forecast import amounts_of, forecast_on
-    from orchestrator.plan.memory import gib
     from orchestrator.plan.show import plan_lines
     from orchestrator.run.cluster import cluster_address, local_capacity
 
     if cluster_address(config.resources):
-        return
-    job, device = job_of(config, cards), this_machine()
-    found = forecast_on(job, device, cpus=local_capacity()["CPU"])
-    if refuses and found.certain:
-        what = f"training takes {gib(found.low)} at the least and there are {gib(found.room)} for it on {device.name}"
-        raise ConfigError(what, where="orchestrator plan", fix=f"Set {found.change}" if found.change else None)
+        return None
+    job = job_of(config, cards)
+    found = forecast_on(job, this_machine(), cpus=local_capacity()["CPU"])
     for line in plan_lines(found, amounts_of(job)):
         say(line)
+    return found

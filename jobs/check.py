@@ -28,7 +28,7 @@ def check(config: RunConfig, folder: RunDir) -> int:
     if card.tokens and not card.not_ready:
         from jobs._plan import say_plan
 
-        say_plan(config, card.tokens, refuses=False)
+        say_plan(config, card.tokens)
     return BAD_INPUT if card.not_ready else DONE
 
 

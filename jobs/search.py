@@ -24,13 +24,12 @@ def search(config: RunConfig, run: RunDir, ensure_cluster: Callable[[], None]) -
             ensure_cluster()
             imported.result()
         from evals.check.parity import require_parity
-        from jobs._plan import say_plan
-        from orchestrator.data.tokens.store import tokenize_run
+        from jobs._plan import require_room
         from orchestrator.search.run import run_search
 
         with doing("comparing the tokens of training, evaluation and serving"):
             require_parity(config, run)
-        say_plan(config, tokenize_run(config, run), refuses=True)
+        require_room(config, run)
         run_search(config, run)
 
     outputs = [run.trials, run.root / "adapters"]

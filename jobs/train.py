@@ -34,13 +34,12 @@ def train(config: RunConfig, run: RunDir, ensure_cluster: Callable[[], None]) ->
 
     def work() -> None:
         from evals.check.parity import require_parity
-        from jobs._plan import say_plan
-        from orchestrator.data.tokens.store import tokenize_run
+        from jobs._plan import require_room
         from orchestrator.training.launch import train_one
 
         with doing("comparing the tokens of training, evaluation and serving"):
             require_parity(config, run)  # before a cluster is started for nothing
-        say_plan(config, tokenize_run(config, run), refuses=True)
+        require_room(config, run)
         ensure_cluster()
         train_one(config, run)
 
