@@ -23,6 +23,13 @@ def job_of(config: RunConfig, cards: Mapping[SplitName, "TokenCard"]) -> "Job":
     return Job(config, base_shape(base, config.lora), cards["train"], cards.get("val"))
 
 
+def one_training(config: RunConfig) -> RunConfig:
+    """A search that is what `train` does: one adapter of the configuration's rank, trained by itself."""
+    space = config.search.space.model_copy(update={"r": (config.lora.r,)})
+    search = config.search.model_copy(update={"runner": "isolated", "num_trials": 1, "space": space})
+    return config.model_copy(update={"search": search})
+
+
 def require_room(config: RunConfig, run: RunDir) -> None:
     """Say the plan of a run whose data is tokenised.
 

@@ -16,12 +16,8 @@ from orchestrator.run.paths import RunDir
 
 def training_digest(config: RunConfig, run: RunDir) -> str:
     """What decides the adapters: the samples, every section that shapes training, and the adapter to start from."""
-    settings: list[Section | str | None] = [
-        config.model,
-        config.lora,
-        config.train.model_copy(update={"init_from": None}),
-        config.search,
-    ]
+    train = config.train.model_copy(update={"init_from": None})
+    settings: list[Section | str | None] = [config.model, config.lora, train, config.search]
     if config.train.init_from is not None:
         from orchestrator.models.start import start_digest
 
@@ -34,17 +30,17 @@ def train(config: RunConfig, run: RunDir, ensure_cluster: Callable[[], None]) ->
 
     def work() -> None:
         from evals.check.parity import require_parity
-        from jobs._plan import require_room
+        from jobs._plan import one_training, require_room
         from orchestrator.training.launch import train_one
 
         with doing("comparing the tokens of training, evaluation and serving"):
             require_parity(config, run)  # before a cluster is started for nothing
-        require_room(config, run)
+        require_room(one_training(config), run)
         ensure_cluster()
         train_one(config, run)
 
-    outputs = [run.trials, run.root / "adapters"]
-    do_stage(run, "train", training_digest(config, run), work, outputs, say_result=say_trained)
+    digest, outputs = training_digest(config, run), [run.trials, run.root / "adapters"]
+    do_stage(run, "train", digest, work, outputs, say_result=say_trained)
 
 
 def main(config: RunConfig, run: RunDir) -> int:
