@@ -1,0 +1,117 @@
+"""Forecasts for a base of SmolLM2-135M's shape, on devices and machines of several sizes."""
+
+import pytest
+
+from orchestrator.config.schema import ResourcesConfig, RunConfig, SearchConfig, TrainConfig
+from orchestrator.core.errors import ConfigError
+from orchestrator.data.card import TokenCard
+from orchestrator.plan.devices import Device, named_device
+from orchestrator.plan.forecast import DeviceForecast, Job, amounts_of, forecast_on, with_times
+from orchestrator.plan.memory import GIB
+from orchestrator.plan.settle import Wanted, change_that_fits, settle
+from orchestrator.plan.shapes import BaseShape
+
+SMOL = BaseShape(
+    parameters=134_515_008, products=106_203_456, layers=30, hidden=576, inner=1536, gated=True, heads=9, queries=576,
+    keys=192, head_norms=0, adapted=305_280, adapted_inputs=4992.0, adapted_layers=7.0, vocabulary=49_152,
+)  # fmt: skip
+CARD = TokenCard(
+    samples=800, rows=800, tokens=400_000, learned_tokens=100_000, longest=1024, shortened=0, unlearned_turns=0,
+    by_kind={}, histogram=(), left_out=(),
+)  # fmt: skip
+
+
+def machine(gib: float) -> Device:
+    return Device("a CPU", int(gib * GIB), 0.0, is_gpu=False)
+
+
+def job(**train: object) -> Job:
+    settings = TrainConfig.model_validate({"batch_size": 8, "micro_batch_size": 4, **train})
+    config = RunConfig(train=settings, search=SearchConfig(num_trials=4))
+    return Job(config, SMOL, CARD, CARD)
+
+
+def on(gib: float, cpus: float = 2, **train: object) -> DeviceForecast:
+    return forecast_on(job(**train), machine(gib), cpus=cpus)
+
+
+def test_two_engines_share_24_gib_and_fit() -> None:
+    found = on(24)
+    assert (found.processes, found.slots, found.verdict, found.gradient_checkpointing) == (2, 2, "fits", False)
+    assert found.high <= found.room < 12 * GIB
+
+
+def test_less_memory_means_fewer_slots_then_recomputed_layers() -> None:
+    found = [on(gib) for gib in (24, 8.5, 5.5)]
+    assert [its.slots for its in found] == sorted((its.slots for its in found), reverse=True)
+    assert found[1].slots == 1
+    assert [its.gradient_checkpointing for its in found] == [False, False, True]
+
+
+def test_what_is_set_is_not_decided() -> None:
+    assert on(24, gradient_checkpointing=True).gradient_checkpointing
+    assert not on(5.5, gradient_checkpointing=False).gradient_checkpointing
+
+
+def test_what_certainly_does_not_fit_is_told_apart_from_what_is_tight() -> None:
+    assert on(2.0).certain
+    assert on(2.0).verdict == "does not fit"
+    room = on(24, gradient_checkpointing=True).expected * 2 / 0.92 / GIB
+    assert not on(room + 1.6, gradient_checkpointing=True).certain
+
+
+WANTED = Wanted("isolated", "float32", on_gpu=False, rank=16, micro_batch=8, longest=1024, learned_share=0.3)
+
+
+@pytest.mark.parametrize("share", [0.9, 0.7, 0.6])
+def test_the_one_change_makes_it_fit_and_costs_least(share: float) -> None:
+    wanted = Wanted(**{**vars(WANTED), "checkpointing": False})
+    needed = settle(SMOL, wanted, 1).memory(SMOL).high
+    assert change_that_fits(SMOL, wanted, needed, batch_size=8) is not None
+    change = change_that_fits(SMOL, wanted, int(share * needed), batch_size=8)
+    assert change == "train.gradient_checkpointing: auto"
+    on = Wanted(**{**vars(WANTED), "checkpointing": True})
+    needed = settle(SMOL, on, 1).memory(SMOL).high
+    assert (change_that_fits(SMOL, on, int(share * needed), batch_size=8) or "").startswith("train.micro_batch_size: ")
+
+
+def test_a_batch_is_cut_into_equal_passes_only() -> None:
+    wanted = Wanted(**{**vars(WANTED), "checkpointing": True, "micro_batch": 6})
+    needed = settle(SMOL, wanted, 1).memory(SMOL).high
+    assert change_that_fits(SMOL, wanted, int(0.8 * needed), batch_size=9) != "train.micro_batch_size: 2"
+
+
+def test_nothing_makes_a_base_fit_whose_weights_do_not() -> None:
+    assert change_that_fits(SMOL, WANTED, SMOL.parameters, batch_size=8) is None
+
+
+def test_amounts_are_those_of_the_training() -> None:
+    amounts = amounts_of(job())
+    assert (amounts.steps_per_epoch, amounts.steps, amounts.evaluations) == (100, 100, 10)
+    assert amounts.trained_tokens == 400_000
+    assert amounts.all_steps == 400
+    assert 100 < amounts.expected_steps < 400
+    assert amounts.trainable[16] == 16 * 305_280
+
+
+def test_a_faster_device_takes_less_time_and_the_price_is_by_the_hour() -> None:
+    priced = job()._replace(config=job().config.model_copy(update={"resources": ResourcesConfig(price_per_hour=4.0)}))
+    found = []
+    for name in ("T4", "H100"):
+        device = named_device(name)
+        found.append(with_times(priced, forecast_on(priced, device, cpus=8), device, cases=100))
+    slow, fast = found
+    assert slow.dtype == "float16"
+    assert fast.dtype == "bfloat16"
+    assert (slow.search_s or 0) > 5 * (fast.search_s or 0) > 0
+    assert fast.cost == pytest.approx(4.0 * ((fast.search_s or 0) + (fast.evaluation_s or 0)) / 3600)
+
+
+@pytest.mark.parametrize("name", ["h100", "A100-80GB", "NVIDIA RTX 4090", "cpu:64"])
+def test_devices_are_known_by_the_names_that_people_write(name: str) -> None:
+    assert named_device(name).memory > 20 * GIB
+
+
+def test_an_unknown_device_is_bad_input() -> None:
+    with pytest.raises(ConfigError, match=r"--device: no device is called 'H9000'.*T4, A10G"):
+        named_device("H9000")
