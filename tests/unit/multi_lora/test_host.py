@@ -1,5 +1,6 @@
 """An engine brought up as a plan says, without Ray."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -172,7 +173,7 @@ def test_an_engine_that_was_killed_comes_back_smaller_and_says_how(tokens: Path)
 
 
 def test_engines_of_one_machine_share_its_memory(tokens: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host.os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
     plan = plan_for("tiny", tokens)
     whole = memory_for_engine(plan.model_copy(update={"engines": 1, "cpus": 1.0}))
     assert memory_for_engine(plan.model_copy(update={"engines": 2, "cpus": 1.0})) == pytest.approx(whole / 2, abs=2)
