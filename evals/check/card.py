@@ -14,6 +14,7 @@ from evals.stats.data_card import (
     reasons_table,
     repeated_share,
 )
+from orchestrator.chat.named_templates import OWN
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.files import read_jsonl
 from orchestrator.core.progress import say, show_table
@@ -73,6 +74,8 @@ class ParityProblem(Record):
 class ParityCard(Record):
     """Whether what is trained is what is evaluated and served. Produced by `check_parity`.
 
+    `chat_template` names what renders (`model.chat_template`; `file` for one that was given), and `reply_format` is how
+    calls are read in replies, None where the template shows none.
     `prompts` samples of every kind had their evaluation prompt compared with their training tokens; `calls` gold calls
     were rendered, decoded and parsed, `serving_calls` of them also by vLLM's `serving_parser` (None where it could not
     be asked; `serving_note` says why); in `served_otherwise` replies that parser read other calls than the strict one.
@@ -85,6 +88,8 @@ class ParityCard(Record):
     counts all.
     """
 
+    chat_template: str | None = None
+    reply_format: str | None = None
     prompts: int
     prompt_kinds: dict[SampleKind, int]
     calls: int
@@ -235,8 +240,11 @@ def show_parity(card: ParityCard) -> None:
         if card.rendering_note is None
         else card.rendering_note
     )
+    by = "the base's own chat template" if card.chat_template == OWN else f"the chat template {card.chat_template}"
+    read = f"calls are read as {card.reply_format}" if card.reply_format else "no calls are read"
+    say(f"\nConversations are rendered by {by}; {read}.")
     say(
-        f"\nParity: {card.prompts:,} prompts ({kinds}) compared token by token with what is trained on; "
+        f"Parity: {card.prompts:,} prompts ({kinds}) compared token by token with what is trained on; "
         f"{card.calls:,} calls rendered, decoded and parsed again; {served}; {rendered}. "
         + (f"{card.num_problems:,} problems." if card.num_problems else "No problem.")
     )

@@ -5,6 +5,9 @@ from orchestrator.chat.rendering import ChatFormat
 from orchestrator.chat.template_input import RowLeftOut, plain_tools
 from orchestrator.core.records import FunctionCall, FunctionSpec, Message, ToolCall, ToolSpec
 
+PARTS: tuple[ParityProblemCode, ...] = ("system_dropped", "tools_dropped", "tool_calls_dropped", "tool_results_dropped")
+"""What a template may leave out as a whole."""
+
 
 def dropped_parts(form: ChatFormat, code: ParityProblemCode) -> list[str]:
     """What of a conversation with this part does not appear in its text. A template that refuses it drops nothing."""

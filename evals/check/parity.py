@@ -15,7 +15,7 @@ from evals.check.dropped_parts import dropped_parts
 from evals.check.parity_rows import ROWS_AT_ONCE, ParityRow, parity_rows
 from orchestrator.chat.formats import REPLY_FORMATS, reply_format_of
 from orchestrator.chat.formats.reply import ServedReply, clip
-from orchestrator.chat.named_templates import OWN
+from orchestrator.chat.named_templates import OWN, template_label
 from orchestrator.chat.parse import same_calls
 from orchestrator.chat.rendering import ChatFormat, chat_format, render_prompt
 from orchestrator.chat.segments import Span, call_fault
@@ -71,14 +71,15 @@ def check_parity(config: RunConfig, run: RunDir, *, with_serving_parser: bool = 
         own = AutoTokenizer.from_pretrained(folder, trust_remote_code=config.model.trust_remote_code)
         base = dated_template(own_template(own), config.model.template_date)
     tokens = tokens_digest(config, run, tokenizer, ("train", "val", "test"))
-    digest = digest_of(tokens, base, with_serving_parser, package_versions())
+    name = template_label(config.model.chat_template)
+    digest = digest_of(tokens, base, name, with_serving_parser, package_versions())
     path = run.root / "data" / "tokens" / "parity.json"
     if path.is_file():
         stored = json.loads(path.read_text(encoding="utf-8"))
         if stored["digest"] == digest:
             return parse_line(json.dumps(stored["card"]), ParityCard, where=str(path))
     form = chat_format(tokenizer, thinking=config.data.thinking, reply_format=config.eval.reply_format)
-    check = _Check(form, replace(form, template=base))
+    check = _Check(form, replace(form, template=base), name)
     if with_serving_parser:
         check.ask_server_to_render(folder, trust_remote_code=config.model.trust_remote_code)
     try:
@@ -97,6 +98,7 @@ class _Check:
 
     form: ChatFormat
     base_form: ChatFormat
+    template_name: str
     no_format: str = ""
     """Why there is no format: data without calls needs none."""
     serving: ServingReader | None = None
@@ -133,6 +135,8 @@ class _Check:
         base_differs = sum(self._check_prompts(row) for row in drawn)
         kinds = Counter(row.sample.kind for row in drawn)
         return ParityCard(
+            chat_template=self.template_name,
+            reply_format=self.form.reply_format,
             prompts=len(drawn),
             prompt_kinds={kind: kinds[kind] for kind in SAMPLE_KINDS if kinds[kind]},
             calls=self.calls,

@@ -149,6 +149,7 @@ def run_blocks(view: View) -> Iterator[Block]:
     facts = {
         "profile": run["profile"],
         "base revision": run["base_revision"] or "default",
+        "chat template": run["chat_template"],
         "config digest": run["config_digest"],
         "commit": run["commit"] or "unknown",
         **run["versions"],

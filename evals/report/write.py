@@ -25,6 +25,7 @@ from evals.stats.ceiling import ceiling_text, is_blind, judge_own_replies, witho
 from evals.stats.comparison import compare, pair_verdicts
 from evals.stats.data_card import leak_warning
 from evals.stats.decision import PRIMARY, decide_winner, often_cut_off, rank_adapters
+from orchestrator.chat.named_templates import template_label
 from orchestrator.chat.serve_command import Scored, ServeCommand, serve_command
 from orchestrator.config.load import load_config
 from orchestrator.config.schema import Gate, RunConfig
@@ -163,6 +164,7 @@ def _run_facts(config: RunConfig, inputs: ReportInputs) -> JsonObject:
         "profile": config.profile,
         "base_model": config.model.base,
         "base_revision": config.model.revision,
+        "chat_template": template_label(config.model.chat_template),
         "config_digest": digest_of(config),
         "commit": inputs.ledger.commit,
         "versions": inputs.ledger.versions,

@@ -1,10 +1,14 @@
 """Chat templates that `model.chat_template` can name. Light: reads files of TRL without importing it."""
 
+from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 
-OWN, HERMES = "own", "hermes"
-"""The template that the base came with, and the one that shows everything to a base of any family."""
+from orchestrator.core.errors import ConfigError
+
+CONFIG_KEY = "model.chat_template"
+OWN, HERMES, FILE = "own", "hermes", "file"
+"""The base's own template, one that shows everything to a base of any family, and the name of any other."""
 
 # Hermes' notation in ChatML: what a base without tool calls of its own can learn to write.
 _HERMES = """\
@@ -52,9 +56,58 @@ def template_names() -> tuple[str, ...]:
     return (OWN, HERMES, *sorted(_family_files()))
 
 
-def named_template(name: str) -> str:
-    """The text of a template other than the base's own."""
-    return _HERMES if name == HERMES else _family_files()[name].read_text(encoding="utf-8")
+def template_label(setting: str) -> str:
+    """The name of what `model.chat_template` is set to; `FILE` where it is the text of one."""
+    return FILE if is_template_text(setting) else setting
+
+
+def named_template(setting: str) -> str:
+    """The text of a template other than the base's own: of a name, or the setting itself if it is a template.
+
+    Raises:
+        ConfigError: If there is none of that name.
+    """
+    if is_template_text(setting):
+        return setting
+    if setting == HERMES:
+        return _HERMES
+    if setting not in (families := _family_files()):
+        raise _unknown(setting)
+    return families[setting].read_text(encoding="utf-8")
+
+
+def template_of_file(setting: str, path: Path) -> str:
+    """The text of the file at `path`, which `model.chat_template` names as `setting`.
+
+    Raises:
+        ConfigError: If it is no file, or holds no template.
+    """
+    where, fix = f"{CONFIG_KEY}: {setting}", "Name a file that renders conversations"
+    if path.is_dir():
+        inside = path / "chat_template.jinja"
+        fix = f"Name {inside}" if inside.is_file() else fix
+        raise ConfigError("this is a folder", where=where, allowed=_allowed(), fix=fix)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError("the file is not UTF-8 text", where=where, fix=fix) from None
+    except (OSError, ValueError):
+        raise _unknown(setting) from None
+    if not is_template_text(text):
+        held = "holds no Jinja template" if text.strip() else "is empty"
+        raise ConfigError(f"the file {held}", where=where, fix=fix)
+    return text
+
+
+def _unknown(setting: str) -> ConfigError:
+    near = get_close_matches(setting, template_names(), n=3, cutoff=0.7)
+    fix = f"Perhaps {' or '.join(near)} is meant" if near else "Check the name or the path"
+    what = "this is neither a file nor a template's name"
+    return ConfigError(what, where=f"{CONFIG_KEY}: {setting}", allowed=_allowed(), fix=fix)
+
+
+def _allowed() -> str:
+    return f"a Jinja file, or {', '.join(template_names())}"
 
 
 def is_template_text(value: str) -> bool:

@@ -10,14 +10,13 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 from pydantic import ValidationError
 
-from orchestrator.chat.named_templates import is_template_text, template_names
+from orchestrator.chat.named_templates import is_template_text, template_names, template_of_file
 from orchestrator.config.errors import KeyPath, dotted, explain, shown
 from orchestrator.config.schema import BUILT_IN_BASES, HUB, PROFILES, SYNTHETIC, RunConfig
 from orchestrator.core.errors import ConfigError
@@ -314,22 +313,9 @@ def _with_absolute_paths(tree: JsonObject, folder: Path) -> JsonObject:
 
 def _template(setting: str, folder: Path) -> str:
     """`model.chat_template` with the text of a file in place of its path, so that a run depends on no other file."""
-    names = template_names()
-    if setting in names or is_template_text(setting):
+    if setting in template_names() or is_template_text(setting):
         return setting
-    path = Path(_absolute(setting, folder))
-    where, allowed = f"model.chat_template: {setting}", f"a Jinja file, or {', '.join(names)}"
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        near = get_close_matches(setting, names, n=1)
-        fix = f"Perhaps {near[0]} is meant" if near else "Check the name or the path"
-        raise ConfigError(
-            "this is neither a file nor a template's name", where=where, allowed=allowed, fix=fix
-        ) from None
-    if not is_template_text(text):
-        raise ConfigError("the file holds no Jinja template", where=where, fix="Name one that renders conversations")
-    return text
+    return template_of_file(setting, Path(_absolute(setting, folder)))
 
 
 def adapter_place(name: Any, folder: Path) -> Any:

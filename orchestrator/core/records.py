@@ -172,6 +172,7 @@ class AdapterRecord(Record):
     `id` is its name: that of the trial it came from, which `trial_id` names too. What it is, is `sha256`, the hash of
     `adapter_model.safetensors` and `adapter_config.json`; records of earlier versions have its first 16 digits as `id`.
     `init_from` names the adapter that its training started from, as `train.init_from` does; None: it started anew.
+    `chat_template` names the template beside it: `own` is its base's, `file` one that was given; None: not recorded.
     `content_format` is that with which its chat template is served, None where any will do. `template_date` is the date
     that the template shows, None where it shows none. `trained_parameters` are the numbers in its tensors,
     `total_parameters` those and the base's; None: not counted.
@@ -189,6 +190,7 @@ class AdapterRecord(Record):
     trial_id: str | None = None
     source: str | None = None
     init_from: str | None = None
+    chat_template: str | None = None
     content_format: ContentFormat | None = None
     template_date: date | None = None
     trained_parameters: int | None = None

@@ -26,10 +26,11 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import load_file
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from orchestrator.chat.named_templates import template_label
 from orchestrator.chat.rendering import template_stop_ids
 from orchestrator.chat.template import stop_token_ids, written_date
 from orchestrator.chat.template_input import template_wants
-from orchestrator.config.schema import LoraConfig
+from orchestrator.config.schema import LoraConfig, ModelConfig
 from orchestrator.core.errors import AdapterError
 from orchestrator.core.files import digest_of, parse_line, write_text_atomic
 from orchestrator.core.records import AdapterRecord, JsonObject, TrialRecord
@@ -94,7 +95,7 @@ def keep_adapter(
     run: RunDir,
     trial: TrialRecord,
     *,
-    base: str,
+    model: ModelConfig,
     tokenizer: PreTrainedTokenizerBase,
     base_parameters: int | None = None,
 ) -> AdapterRecord:
@@ -102,8 +103,8 @@ def keep_adapter(
 
     An adapter of the same name that is there already is replaced: readers find the whole of one or of the other.
 
-    `base` is the base model's name in the configuration. `tokenizer` is saved beside them: its template must render
-    without any argument what was trained, because that is how a server uses it. `base_parameters` counts the base's.
+    `model` is what it was trained on. `tokenizer` is saved beside them: its template must render without any argument
+    what was trained, because that is how a server uses it. `base_parameters` counts the base's.
 
     Raises:
         AdapterError: If a file is missing or the trial has no best step.
@@ -113,7 +114,7 @@ def keep_adapter(
     if missing := _missing(source, (WEIGHTS, SETTINGS)):
         raise AdapterError(f"the checkpoint has no {missing}", where=str(source))
     settings = json.loads((source / SETTINGS).read_text(encoding="utf-8"))
-    settings["base_model_name_or_path"] = base
+    settings["base_model_name_or_path"] = model.base
     settings["target_modules"] = sorted(settings["target_modules"])
     adapters = run.root / "adapters"
     adapters.mkdir(parents=True, exist_ok=True)
@@ -126,7 +127,7 @@ def keep_adapter(
     trained = _num_parameters(partial / WEIGHTS)
     record = AdapterRecord(
         id=trial.trial_id,
-        base=base,
+        base=model.base,
         r=settings["r"],
         alpha=settings["lora_alpha"],
         target_modules=tuple(settings["target_modules"]),
@@ -138,7 +139,7 @@ def keep_adapter(
         init_from=trial.init_from,
         trained_parameters=trained,
         total_parameters=None if base_parameters is None else base_parameters + trained,
-        **template_facts(tokenizer),
+        **template_facts(tokenizer, model),
     )
     write_text_atomic(partial / RECORD, record.model_dump_json(indent=2) + "\n")
     put_in_place(partial, run.adapter(record.id))
@@ -163,10 +164,13 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
         GenerationConfig(eos_token_id=sorted({*added, *stop_token_ids(tokenizer)})).save_pretrained(folder)
 
 
-def template_facts(tokenizer: PreTrainedTokenizerBase) -> JsonObject:
+def template_facts(tokenizer: PreTrainedTokenizerBase, model: ModelConfig) -> JsonObject:
     """What an adapter's record says of the chat template beside it."""
-    shown = written_date(str(tokenizer.chat_template))
-    return {"content_format": template_wants(tokenizer).content, "template_date": shown}
+    return {
+        "chat_template": template_label(model.chat_template),
+        "content_format": template_wants(tokenizer).content,
+        "template_date": written_date(str(tokenizer.chat_template)),
+    }
 
 
 def _num_parameters(weights: Path) -> int:

@@ -22,11 +22,11 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from orchestrator.chat.named_templates import OWN, is_template_text, named_template, template_names
+from orchestrator.chat.named_templates import OWN, named_template
 from orchestrator.chat.template import dated_template, training_template
 from orchestrator.config.evaluation import PATHS_START
 from orchestrator.config.schema import SMOLLM2, TINY, ModelConfig
-from orchestrator.core.errors import ConfigError, InputError, ModelNotFoundError
+from orchestrator.core.errors import InputError, ModelNotFoundError
 from orchestrator.toy.smollm2 import smollm2_base_folder
 from orchestrator.toy.tiny import tiny_base_folder
 
@@ -89,18 +89,9 @@ def base_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
         ModelNotFoundError: If the base is not there, or has no tokenizer that can be read.
         InputError: If it has no chat template.
     """
-    given = None if model.chat_template == OWN else _template_text(model.chat_template)
+    given = None if model.chat_template == OWN else named_template(model.chat_template)
     trusts, day = model.trust_remote_code, model.template_date
     return load_tokenizer(base_folder(model), trust_remote_code=trusts, day=day, template=given)
-
-
-def _template_text(setting: str) -> str:
-    if is_template_text(setting):
-        return setting
-    if setting not in template_names():
-        allowed = f"a Jinja file, or {', '.join(template_names())}"
-        raise ConfigError(f"{setting!r} is no template's name", where="model.chat_template", allowed=allowed)
-    return named_template(setting)
 
 
 def load_tokenizer(

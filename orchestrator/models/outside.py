@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerBase
 
 from orchestrator.chat.template import served_template
-from orchestrator.config.schema import RunConfig
+from orchestrator.config.schema import ModelConfig, RunConfig
 from orchestrator.core.errors import AdapterError, AdapterNotFoundError
 from orchestrator.core.files import digest_of, write_text_atomic
 from orchestrator.core.progress import say
@@ -64,7 +64,7 @@ def bring_in(config: RunConfig, run: RunDir) -> dict[str, AdapterError]:
     left_out = {}
     for name, source in named.items():
         try:
-            _copy(name, source, folders[source], run, config.model.base, tokenizer)
+            _copy(name, source, folders[source], run, config.model, tokenizer)
         except AdapterError as error:
             shutil.rmtree(run.adapter(name), ignore_errors=True)
             left_out[name] = error
@@ -95,7 +95,9 @@ def _names(sources: tuple[str, ...], taken: set[str]) -> dict[str, str]:
     return named
 
 
-def _copy(name: str, source: str, folder: Path, run: RunDir, base: str, tokenizer: PreTrainedTokenizerBase) -> None:
+def _copy(
+    name: str, source: str, folder: Path, run: RunDir, model: ModelConfig, tokenizer: PreTrainedTokenizerBase
+) -> None:
     """One adapter, which lies in `folder`, in the run's format.
 
     Raises:
@@ -110,12 +112,12 @@ def _copy(name: str, source: str, folder: Path, run: RunDir, base: str, tokenize
         _copy_weights(folder, partial)
         save_tokenizer(tokenizer, partial)
         made = _record(name, source, settings, digest_of(partial / WEIGHTS, partial / SETTINGS))
-        record = made.model_copy(update=template_facts(tokenizer))
+        record = made.model_copy(update=template_facts(tokenizer, model))
         write_text_atomic(partial / RECORD, record.model_dump_json(indent=2) + "\n")
         put_in_place(partial, run.adapter(name))
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    made_for = "" if record.base == base else f", made for {record.base}"
+    made_for = "" if record.base == model.base else f", made for {record.base}"
     say(f"{name}: rank {record.r}, alpha {record.alpha:g}{made_for}, from {source}")
 
 

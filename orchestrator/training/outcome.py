@@ -112,7 +112,7 @@ def keep_best(trial: TrainedTrial, run: RunDir, plan: TrainPlan, record: TrialRe
         trial.best_checkpoint,
         run,
         record,
-        base=plan.model.base,
+        model=plan.model,
         tokenizer=tokenizer,
         base_parameters=BaseWeights(folder).num_parameters(),
     )

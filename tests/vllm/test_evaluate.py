@@ -21,7 +21,7 @@ from evals.judge.second_opinion import Judgement
 from evals.records import EngineRecord, FailedAdapter, Generation, Scores
 from evals.stats.latency import TimedReply
 from orchestrator.config.evaluation import EvalConfig
-from orchestrator.config.schema import RunConfig
+from orchestrator.config.schema import ModelConfig, RunConfig
 from orchestrator.core.errors import UnscoredAdaptersError
 from orchestrator.core.files import read_jsonl, write_text_atomic
 from orchestrator.core.records import AdapterRecord, Sample
@@ -41,7 +41,7 @@ SAMPLES = list(generate_samples(120, seed=7, catalogue="easy"))
 
 def keep(run: RunDir, folder: Path, *, base: str = "tiny") -> AdapterRecord:
     tokenizer = load_tokenizer(tiny_base_folder(), trust_remote_code=False)
-    return keep_adapter(folder, run, make_trial(folder.name), base=base, tokenizer=tokenizer)
+    return keep_adapter(folder, run, make_trial(folder.name), model=ModelConfig(base=base), tokenizer=tokenizer)
 
 
 def start_run(storage: Path, name: str, samples: list[Sample], **eval_fields: object) -> tuple[RunConfig, RunDir]:

@@ -18,6 +18,8 @@ from datasets import Dataset, disable_progress_bars
 from transformers import PreTrainedTokenizerBase
 
 from orchestrator.chat.formats import CONFIG_KEY
+from orchestrator.chat.named_templates import CONFIG_KEY as TEMPLATE_KEY
+from orchestrator.chat.named_templates import OWN
 from orchestrator.chat.proof import prove_template
 from orchestrator.chat.rendering import ChatFormat, chat_format
 from orchestrator.chat.template import stop_token_ids
@@ -126,7 +128,7 @@ def tokenize_run(config: RunConfig, run: RunDir) -> dict[SplitName, TokenCard]:
             return {part: TokenCard.model_validate(stored[part]) for part in parts}
     card_path.unlink(missing_ok=True)  # whoever is cut off below must not leave a card that fits older tokens
     form = chat_format(tokenizer, thinking=config.data.thinking, reply_format=config.eval.reply_format)
-    prove_template(form)
+    prove_template(form, where=None if config.model.chat_template == OWN else TEMPLATE_KEY)
     shorten = config.data.overlong == "shorten"
     settings = _Settings(
         config.model, digest, form.thinking, config.eval.reply_format, config.data.max_length, shorten=shorten
@@ -158,7 +160,7 @@ def refuse_left_out(config: RunConfig, cards: Mapping[SplitName, TokenCard]) -> 
     raise DataError(
         f"{len(card.left_out)} of {total} samples of train cannot be trained on ({_reasons(card.left_out)}){whole}; "
         f"such as {first.source}: {first.detail}",
-        where=_where(first, config.eval.reply_format, "model.chat_template"),
+        where=_where(first, config.eval.reply_format, TEMPLATE_KEY),
         allowed=f"some of every kind; at most {most_marked:.1%} with marks of the base in their texts, and "
         f"{MOST_NOT_SHOWN:.0%} that the chat template cannot show",
         fix=f"{first.fix}; or leave such conversations out of the data",

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import assistant, make_call, make_sample, make_tool, user
+from builders import assistant, make_call, make_config, make_sample, make_tool, user, write_samples
 from token_rows import learned_texts, tokens_of
 from transformers import AutoTokenizer
 
@@ -19,7 +19,9 @@ from orchestrator.chat.template_input import plain_tools
 from orchestrator.config.schema import ModelConfig
 from orchestrator.core.errors import ConfigError, InputError
 from orchestrator.core.records import Message
+from orchestrator.data.tokens.store import tokenize_run
 from orchestrator.models.base import base_tokenizer
+from orchestrator.run.folder import open_run
 
 NESTED: dict[str, Any] = {"city": 'Ro"me', "n": {"a": [None, 1.5, True]}, "s": "\u00fc<b>"}
 TOOL_TALK = make_sample(
@@ -105,5 +107,32 @@ def test_a_family_that_trl_ships_can_be_named(name: str, bare_base: Path) -> Non
 
 
 def test_a_name_that_is_none_is_refused_with_those_that_are(bare_base: Path) -> None:
-    with pytest.raises(ConfigError, match=r"'nothing' is no template's name.*hermes, cohere"):
+    with pytest.raises(
+        ConfigError,
+        match=r"model\.chat_template: nothing: this is neither a file nor a template's name.*hermes, cohere",
+    ):
         base_tokenizer(ModelConfig(base=str(bare_base), chat_template="nothing"))
+
+
+@pytest.mark.parametrize(
+    ("template", "fault"),
+    [
+        ("{% for m in messages %}{{ m.content }", "the chat template refuses it: unexpected '}'"),
+        ("{% bogus %}", "the chat template refuses it: Encountered unknown tag 'bogus'"),
+        ("{{ messages.nothing.more }}", "the chat template refuses it: 'list object' has no attribute 'nothing'"),
+        ("{{ 'the same each time' }}", "the chat template shows nothing of it"),
+    ],
+)
+def test_a_template_that_cannot_be_used_is_refused_by_its_setting(
+    bare_base: Path, tmp_path: Path, template: str, fault: str
+) -> None:
+    config = make_config(tmp_path, base=str(bare_base))
+    config = config.model_copy(update={"model": config.model.model_copy(update={"chat_template": template})})
+    run = open_run(config)
+    for part in ("train", "val", "test"):
+        write_samples(run, part, [TOOL_TALK])
+    with pytest.raises(InputError) as caught:
+        tokenize_run(config, run)
+    assert str(caught.value).startswith("model.chat_template: the chat template cannot be learned from: ")
+    assert fault in str(caught.value)
+    assert "Set model.chat_template to hermes or to the name of a family" in str(caught.value)

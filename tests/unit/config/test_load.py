@@ -166,7 +166,16 @@ def test_a_chat_template_that_is_nowhere_or_none_is_refused(folder: Path) -> Non
     (folder / "mine.jinja").write_text("no template", encoding="utf-8")
     assert "holds no Jinja template" in refusal(folder, "model: {chat_template: mine.jinja}")
     (folder / "mine.jinja").write_bytes(b"\xff{{")
-    assert "neither a file nor" in refusal(folder, "model: {chat_template: mine.jinja}")
+    assert "mine.jinja: the file is not UTF-8 text." in refusal(folder, "model: {chat_template: mine.jinja}")
+    (folder / "mine.jinja").write_text(" \n", encoding="utf-8")
+    assert "mine.jinja: the file is empty." in refusal(folder, "model: {chat_template: mine.jinja}")
+    (folder / "base").mkdir()
+    message = refusal(folder, "model: {chat_template: base}")
+    assert message.startswith("model.chat_template: base: this is a folder. Allowed: a Jinja file, or own, hermes, ")
+    (folder / "base" / "chat_template.jinja").touch()
+    message = refusal(folder, "model: {chat_template: base}")
+    assert message.endswith(f"Name {(folder / 'base' / 'chat_template.jinja').resolve()}.")
+    assert "Perhaps qwen3 or " in refusal(folder, "model: {chat_template: qwen-3}")
 
 
 def test_a_local_judge_becomes_absolute_and_others_stay(folder: Path) -> None:

@@ -7,6 +7,7 @@ from builders import make_trial, write_peft_checkpoint
 from report_run import write_run
 
 from jobs._results import say_evaluated, say_next, say_searched, say_trained, share_text, shown
+from orchestrator.config.schema import ModelConfig
 from orchestrator.core.files import dump_jsonl, write_text_atomic
 from orchestrator.core.records import AdapterRecord
 from orchestrator.models.adapters import keep_adapter
@@ -63,7 +64,9 @@ def test_the_share_of_trained_parameters_is_counted(run: RunDir, tmp_path: Path,
     source = write_peft_checkpoint(tmp_path / "checkpoint", model_folder)
     tokenizer = load_tokenizer(tiny_base_folder(), trust_remote_code=False)
     count = BaseWeights(model_folder).num_parameters()
-    kept = keep_adapter(source, run, make_trial(), base="tiny", tokenizer=tokenizer, base_parameters=count)
+    kept = keep_adapter(
+        source, run, make_trial(), model=ModelConfig(base="tiny"), tokenizer=tokenizer, base_parameters=count
+    )
     trained = kept.trained_parameters
     assert trained is not None
     assert kept.total_parameters == count + trained

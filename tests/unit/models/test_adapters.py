@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 
 from orchestrator.chat.rendering import render_prompt
 from orchestrator.chat.template import dated_template, served_template
-from orchestrator.config.schema import LoraConfig
+from orchestrator.config.schema import LoraConfig, ModelConfig
 from orchestrator.core.errors import AdapterError, DataError
 from orchestrator.core.files import digest_of
 from orchestrator.core.records import AdapterRecord, JsonObject, TrialRecord
@@ -57,7 +57,9 @@ def run(tmp_path: Path) -> RunDir:
 
 
 def keep(checkpoint: Path, run: RunDir, trial: TrialRecord | None = None) -> AdapterRecord:
-    return keep_adapter(checkpoint, run, trial or make_trial(), base="Qwen/Qwen3-0.6B", tokenizer=toy_tokenizer())
+    return keep_adapter(
+        checkpoint, run, trial or make_trial(), model=ModelConfig(base="Qwen/Qwen3-0.6B"), tokenizer=toy_tokenizer()
+    )
 
 
 @cache
@@ -91,6 +93,7 @@ def test_an_adapter_is_kept_with_its_record(checkpoint: Path, run: RunDir) -> No
         eval_loss=0.5,
         step=10,
         trial_id="t0",
+        chat_template="own",
         trained_parameters=sum(tensor.size for tensor in load_file(checkpoint / "adapter_model.safetensors").values()),
     )
     folder = run.adapter(record.id)
@@ -183,7 +186,9 @@ def test_other_weights_or_another_base_are_another_adapter(
     checkpoint: Path, other_checkpoint: Path, run: RunDir
 ) -> None:
     hashes = {keep(checkpoint, run).sha256, keep(other_checkpoint, run).sha256}
-    hashes.add(keep_adapter(checkpoint, run, make_trial(), base="tiny", tokenizer=toy_tokenizer()).sha256)
+    hashes.add(
+        keep_adapter(checkpoint, run, make_trial(), model=ModelConfig(base="tiny"), tokenizer=toy_tokenizer()).sha256
+    )
     assert len(hashes) == 3
 
 
@@ -325,9 +330,23 @@ def test_the_record_says_what_its_template_shows_and_how_it_is_served(checkpoint
     own = "{{ strftime_now('%Y') }}{% for m in messages %}{% if m.content is string %}{{ m.content }}{% else %}"
     own += "{% for part in m.content %}{{ part.text }}{% endfor %}{% endif %}{% endfor %}"
     tokenizer.chat_template = served_template(dated_template(own, date(2025, 1, 2)), thinking=False)
-    record = keep_adapter(checkpoint, run, make_trial(), base="Qwen/Qwen3-0.6B", tokenizer=tokenizer)
+    record = keep_adapter(checkpoint, run, make_trial(), model=ModelConfig(base="Qwen/Qwen3-0.6B"), tokenizer=tokenizer)
     assert (record.content_format, record.template_date) == ("string", date(2025, 1, 2))
     assert read_adapter(run.adapter(record.id)) == record
+
+
+@pytest.mark.parametrize(
+    ("setting", "name"), [("own", "own"), ("hermes", "hermes"), ("qwen2_5", "qwen2_5"), ("{{ messages }}", "file")]
+)
+def test_the_record_names_the_chat_template(checkpoint: Path, run: RunDir, setting: str, name: str) -> None:
+    model = ModelConfig(base="Qwen/Qwen3-0.6B", chat_template=setting)
+    record = keep_adapter(checkpoint, run, make_trial(), model=model, tokenizer=toy_tokenizer())
+    assert read_adapter(run.adapter(record.id)).chat_template == name
+    path = run.adapter(record.id) / "adapter.json"
+    earlier = json.loads(path.read_text(encoding="utf-8"))
+    del earlier["chat_template"]
+    path.write_text(json.dumps(earlier), encoding="utf-8")
+    assert read_adapter(run.adapter(record.id)).chat_template is None
 
 
 def test_the_end_of_turn_that_only_the_template_knows_is_kept_beside_the_adapter(

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from orchestrator.config.evaluation import EvalConfig
 from orchestrator.config.load import load_config
-from orchestrator.config.schema import RunConfig
+from orchestrator.config.schema import ModelConfig, RunConfig
 from orchestrator.core.errors import BAD_INPUT, AdapterError, AdapterNotFoundError
 from orchestrator.core.files import digest_of
 from orchestrator.models.adapters import keep_adapter, load_adapter, merged_tensor, read_adapter
@@ -161,7 +161,7 @@ def test_names_are_short_and_unique_and_those_no_longer_named_go(
     other = made(tmp_path / "b" / "tools", model_folder)
     late = made(tmp_path / "sweep" / "checkpoint-500", model_folder)
     config, run = run_with(tmp_path, model_folder, plain, other, late)
-    own = keep_adapter(plain, run, make_trial("tools"), base=str(model_folder), tokenizer=tokenizer)
+    own = keep_adapter(plain, run, make_trial("tools"), model=ModelConfig(base=str(model_folder)), tokenizer=tokenizer)
     assert bring_in(config, run) == {}
     assert names_in(run.root / "adapters") == ["sweep-checkpoint-500", "tools", "tools-2", "tools-3"]
     assert bring_in(config, run) == {}

@@ -11,6 +11,7 @@ from multi_lora_runs import VAL, follow_all, hear, losses_of, make_engine, make_
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+from orchestrator.config.schema import ModelConfig
 from orchestrator.core.errors import TrainingError
 from orchestrator.core.records import EvalPoint
 from orchestrator.models.adapters import keep_adapter, load_adapter, read_adapter
@@ -130,7 +131,7 @@ def test_the_best_checkpoint_becomes_an_adapter_that_the_evaluation_can_load(
     run = RunDir(tmp_path / "run")
     trial = make_trial("a", eval_loss=0.5, step=progress.best_step)
     tokenizer = load_tokenizer(model_folder, trust_remote_code=False)
-    kept = keep_adapter(folder, run, trial, base=str(model_folder), tokenizer=tokenizer)
+    kept = keep_adapter(folder, run, trial, model=ModelConfig(base=str(model_folder)), tokenizer=tokenizer)
     assert read_adapter(run.adapter(kept.id)) == kept
     assert (kept.r, kept.alpha, kept.step) == (rank, 8, progress.best_step)
     weights = load_adapter(run.adapter(kept.id), BaseWeights(model_folder))

@@ -8,7 +8,7 @@ from evals.cases.samples import cases_from_samples
 from evals.evaluate.rescore import rescore_run, stage_digest
 from evals.records import EngineRecord, FailedAdapter, Generation, Scores
 from orchestrator.config.evaluation import EvalConfig
-from orchestrator.config.schema import RunConfig
+from orchestrator.config.schema import ModelConfig, RunConfig
 from orchestrator.core.errors import RunConflictError, UnscoredAdaptersError
 from orchestrator.core.files import dump_jsonl, write_text_atomic
 from orchestrator.models.adapters import keep_adapter
@@ -97,7 +97,7 @@ def test_replies_of_an_adapter_that_was_trained_again_are_not_taken_for_the_new_
     digests = []
     for seed in (0, 1):
         source = write_peft_checkpoint(tmp_path / str(seed), model_folder, seed=seed)
-        record = keep_adapter(source, run, make_trial("trial-3"), base="tiny", tokenizer=tokenizer)
+        record = keep_adapter(source, run, make_trial("trial-3"), model=ModelConfig(base="tiny"), tokenizer=tokenizer)
         digests.append(stage_digest(config, run))
         if seed == 0:
             write_replies(run, record.id, {city: calls(city) for city in CITIES})
