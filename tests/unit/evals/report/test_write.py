@@ -192,6 +192,7 @@ def test_report_json_holds_the_figures_of_the_run(tmp_path: Path) -> None:
         "profile": "balanced",
         "base_model": "tiny",
         "base_revision": None,
+        "chat_template": "own",
         "config_digest": digest_of(config),
         "commit": "c0ffee",
         "versions": {"ray": "2.60.0"},
