@@ -114,12 +114,14 @@ def _train_slots(case: Case, folder: Path, rows: list[Any]) -> float:
 
 
 def _train_trl(case: Case, folder: Path, rows: list[Any]) -> float:
+    import torch.distributed
     from datasets import Dataset
 
     from orchestrator.config.schema import LoraConfig, ModelConfig, TrainConfig
     from orchestrator.training.plan import TrainPlan
     from orchestrator.training.worker import make_trainer
 
+    torch.distributed.init_process_group("gloo", rank=0, world_size=1, store=torch.distributed.HashStore())
     table = Dataset.from_dict({"input_ids": [ids.tolist() for ids, _ in rows], "labels": [y.tolist() for _, y in rows]})
     with tempfile.TemporaryDirectory() as place:
         table.save_to_disk(f"{place}/tokens")

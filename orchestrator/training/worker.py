@@ -103,7 +103,7 @@ def trainer_settings(plan: TrainPlan) -> dict[str, Any]:
         "per_device_train_batch_size": plan.train.micro_batch_size,
         "per_device_eval_batch_size": plan.train.micro_batch_size,
         "gradient_accumulation_steps": plan.accumulation_steps,
-        "gradient_checkpointing": plan.train.gradient_checkpointing,
+        "gradient_checkpointing": plan.train.gradient_checkpointing is True,
         "eval_strategy": "steps",
         "save_strategy": "steps",
         "eval_steps": plan.eval_steps,
