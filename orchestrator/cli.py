@@ -6,30 +6,24 @@ Kept light so that `--help` answers at once: what needs pydantic or more is impo
 import importlib.metadata
 import importlib.resources
 import json
-import os
 import signal
-import subprocess
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
 from typer.exceptions import TyperException
 
-from orchestrator.core.errors import BAD_INPUT, DONE, GATE_NOT_MET, INTERRUPTED, ConfigError, OrchestratorError
+from orchestrator.core.child import run_child
+from orchestrator.core.errors import BAD_INPUT, DONE, INTERRUPTED, ConfigError, OrchestratorError
 from orchestrator.core.interrupt import SIGNALS, interrupt_once
 
 DISTRIBUTION = "tool-lora-orchestrator"
 SCHEMA_FILE = "config.schema.json"
 """Written beside a starter config, whose first line names it to editors."""
-START_S, GRACE_S = 2.0, 30.0
-"""How long an interrupted stage may take to listen to SIGINT, and to end on its own, before it is killed."""
 
 
 class Stage(StrEnum):
@@ -50,11 +44,23 @@ class Stage(StrEnum):
         return "pipeline" if self is Stage.RUN else self.value
 
 
+class Form(StrEnum):
+    """As what an adapter leaves its run."""
+
+    ADAPTER = "adapter"
+    MERGED = "merged"
+    GGUF = "gguf"
+
+
 CONFIG_HELP = "YAML file (`orchestrator init` writes one), or a run: its folder, or its name in runs/."
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help=CONFIG_HELP)]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", "-s", metavar="KEY=VALUE", help="Replace one value, such as train.epochs=2. Repeatable."),
+]
+Cases = Annotated[int, typer.Option("--cases", metavar="N", min=0, help="Held-out cases that it is asked.")]
+AdapterName = Annotated[
+    str, typer.Option("--adapter", metavar="ID", help="An adapter of the run, or `winner`: what the report recommends.")
 ]
 
 app = typer.Typer(
@@ -67,7 +73,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-SET_UP, STAGES, CLUSTER = "Set up", "Stages (each resumes where it stopped)", "Cluster"
+SET_UP, STAGES, OUT, CLUSTER = "Set up", "Stages (each resumes where it stopped)", "Out of the run", "Cluster"
 
 
 def main() -> None:
@@ -258,6 +264,38 @@ def report(
     return _run_stage(Stage.REPORT, config, overrides, ["--compare", compare] if compare is not None else [])
 
 
+@app.command(rich_help_panel=OUT, epilog="Example: orchestrator export runs/my-run --to merged --out my-model")
+def export(
+    config: ConfigFile,
+    *,
+    to: Annotated[
+        Form,
+        typer.Option("--to", help="adapter: a PEFT folder. merged: a whole model. gguf: an adapter for llama.cpp."),
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The new folder.")],
+    adapter: AdapterName = "winner",
+    cases: Cases = 50,
+    overrides: Overrides = None,
+) -> int:
+    """Take an adapter out of its run, and show that it still replies as it was scored. Exits 2 if it does not."""
+    options = ["--to", to.value, "--out", str(out), "--adapter", adapter, "--cases", str(cases)]
+    return _run_job("export", config, overrides, options)
+
+
+@app.command(rich_help_panel=OUT, epilog="Example: orchestrator verify my-model --run runs/my-run")
+def verify(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What `orchestrator export` wrote.")],
+    *,
+    config: Annotated[Path, typer.Option("--run", metavar="CONFIG", help=CONFIG_HELP)],
+    adapter: AdapterName = "winner",
+    cases: Cases = 50,
+    overrides: Overrides = None,
+) -> int:
+    """Have an export answer the run's held-out cases again. Exits 2 if it does not reply as what was scored."""
+    options = ["--folder", str(folder), "--adapter", adapter, "--cases", str(cases)]
+    return _run_job("verify", config, overrides, options)
+
+
 @app.command(
     rich_help_panel=CLUSTER, epilog="Example: orchestrator submit config.yaml search --address http://127.0.0.1:8265"
 )
@@ -281,6 +319,10 @@ def submit(
 
 
 def _run_stage(stage: Stage, config: Path, overrides: Sequence[str] | None, options: Sequence[str] = ()) -> int:
+    return _run_job(stage.job, config, overrides, options)
+
+
+def _run_job(job: str, config: Path, overrides: Sequence[str] | None, options: Sequence[str]) -> int:
     from orchestrator.config.load import load_config, write_resolved
     from orchestrator.run.find import find_config
 
@@ -288,70 +330,4 @@ def _run_stage(stage: Stage, config: Path, overrides: Sequence[str] | None, opti
     with tempfile.TemporaryDirectory(prefix="orchestrator-") as folder:
         path = Path(folder) / "config.json"
         write_resolved(resolved, path)
-        return run_child([sys.executable, "-m", f"jobs.{stage.job}", "--config", str(path), *options])
-
-
-def run_child(command: Sequence[str]) -> int:
-    """Run a command with this terminal and return its exit code, or 130 once interrupted.
-
-    The command is a process group of its own, so that a signal to this one's, as a terminal and service managers send
-    it, does not meet Ray's handlers of signals. The first is passed on as SIGINT once the command listens to it, or as
-    SIGTERM if it does not within START_S. One that does not end within GRACE_S is killed.
-
-    Raises:
-        OrchestratorError: If the child was killed by another signal.
-    """
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # one that comes while the child starts is passed on after that
-    child = subprocess.Popen(command, preexec_fn=_prepare_child)
-    too_slow = threading.Timer(GRACE_S, child.kill)
-    interrupt = threading.Thread(target=_interrupt_child, args=(child,))
-    too_slow.daemon = interrupt.daemon = True
-
-    is_interrupted = False
-
-    def pass_on(_number: int, _frame: FrameType | None) -> None:
-        nonlocal is_interrupted
-        if not is_interrupted:
-            is_interrupted = True  # first of all, as the next signal may come while a thread starts
-            too_slow.start()
-            interrupt.start()
-
-    for number in (*SIGNALS, signal.SIGHUP):
-        if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves it
-            signal.signal(number, pass_on)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-    code = child.wait()
-    too_slow.cancel()
-    if is_interrupted and code not in (DONE, GATE_NOT_MET, BAD_INPUT, INTERRUPTED):
-        typer.echo("Interrupted; the same command resumes.", err=True)
-        return INTERRUPTED
-    if code < 0:
-        name = signal.Signals(-code).name
-        fix = "The machine may be out of memory: lower train.micro_batch_size" if name == "SIGKILL" else None
-        raise OrchestratorError(f"the command was killed by {name}", where=" ".join(command[1:3]), fix=fix)
-    return code
-
-
-def _interrupt_child(child: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + START_S
-    while not _listens(child.pid) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    child.send_signal(signal.SIGINT if _listens(child.pid) else signal.SIGTERM)
-
-
-def _listens(process_id: int) -> bool:
-    """Whether a process has a handler of SIGINT, as Linux tells."""
-    try:
-        status = Path(f"/proc/{process_id}/status").read_text(encoding="ascii")
-    except OSError:
-        return False
-    caught = next((line for line in status.splitlines() if line.startswith("SigCgt:")), "SigCgt: 0")
-    return bool(int(caught.split()[1], 16) >> (signal.SIGINT - 1) & 1)
-
-
-def _prepare_child() -> None:
-    """A group of its own; while Python starts, SIGINT would be a traceback, and SIGTERM is not."""
-    os.setpgid(0, 0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        return run_child([sys.executable, "-m", f"jobs.{job}", "--config", str(path), *options])

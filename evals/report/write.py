@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from evals.generate.as_served import as_served
 from evals.records import (
     AdapterSummary,
     Comparison,
@@ -26,7 +27,7 @@ from evals.stats.comparison import compare, pair_verdicts
 from evals.stats.data_card import leak_warning
 from evals.stats.decision import PRIMARY, decide_winner, often_cut_off, rank_adapters
 from orchestrator.chat.named_templates import template_label
-from orchestrator.chat.serve_command import Scored, ServeCommand, serve_command
+from orchestrator.chat.serve_command import ServeCommand
 from orchestrator.config.load import load_config
 from orchestrator.config.schema import Gate, RunConfig
 from orchestrator.core.files import digest_of, write_text_atomic
@@ -123,13 +124,7 @@ def _serve_command(config: RunConfig, inputs: ReportInputs, chosen_id: str | Non
     chosen = next((scored for scored in inputs.scored if scored.scores.adapter_id == chosen_id), None)
     if chosen is None or chosen.record is None:
         return None
-    record, engine = chosen.record, chosen.engine
-    if engine is None or engine.base is None or engine.reply_format is None:
-        return None
-    on_cpu, temperature = engine.device == "cpu", config.eval.temperature
-    as_scored = Scored(engine.base, engine.reply_format, on_cpu, engine.dtype, temperature, config.data.thinking)
-    folder = inputs.run.adapter(record.id).resolve()
-    return serve_command(record.id, folder, record.r, as_scored, content_format=record.content_format)
+    return as_served(config, chosen.record, chosen.engine, inputs.run.adapter(chosen.record.id).resolve())
 
 
 def _further_comparisons(

@@ -65,20 +65,25 @@ def smallest_served_rank(ranks: Sequence[int]) -> int | None:
 
 
 def serve_command(
-    adapter_id: str, folder: Path, rank: int, scored: Scored, *, content_format: ContentFormat | None = None
+    adapter_id: str, folder: Path, rank: int | None, scored: Scored, *, content_format: ContentFormat | None = None
 ) -> ServeCommand:
     """The command that gives clients of the OpenAI API the replies that were scored.
 
     `folder` holds the adapter in PEFT format and the chat template, which is served with `content_format`. The base is
-    served beside it, as `base`. Clients that name no temperature get that of the evaluation; the base's own sampling
-    settings are left out, as there.
+    served beside it, as `base`. With `rank` None the folder holds the merged model, which is served alone. Clients that
+    name no temperature get that of the evaluation; the base's own sampling settings are left out, as there.
 
     Raises:
         AdapterError: If vLLM allows no such rank.
     """
-    words = [*(_ON_CPU if scored.on_cpu else _ON_GPU), scored.base, "--served-model-name", "base"]
-    words += ["--enable-lora", "--max-lora-rank", str(smallest_served_rank([rank]))]
-    words += ["--lora-modules", f"{adapter_id}={folder}", "--chat-template", str(folder / TEMPLATE)]
+    start = _ON_CPU if scored.on_cpu else _ON_GPU
+    if rank is None:
+        words = [*start, str(folder), "--served-model-name", adapter_id]
+    else:
+        words = [*start, scored.base, "--served-model-name", "base"]
+        words += ["--enable-lora", "--max-lora-rank", str(smallest_served_rank([rank]))]
+        words += ["--lora-modules", f"{adapter_id}={folder}"]
+    words += ["--chat-template", str(folder / TEMPLATE)]
     words += ["--chat-template-content-format", content_format] if content_format is not None else []
     parser, note = REPLY_FORMATS[scored.reply_format].vllm_parser, None
     if parser is not None:

@@ -229,13 +229,17 @@ class BaseWeights:
         with safe_open(self._folder / self._files[name], framework="pt") as file:
             return tuple(file.get_slice(name).get_shape())
 
-    def num_parameters(self) -> int:
-        """Numbers in all tensors, from the headers of the files."""
+    def names_by_file(self) -> dict[str, list[str]]:
+        """The names of all tensors, by the name of the file that holds them."""
         by_file: dict[str, list[str]] = {}
         for name, file_name in self._files.items():
             by_file.setdefault(file_name, []).append(name)
+        return by_file
+
+    def num_parameters(self) -> int:
+        """Numbers in all tensors, from the headers of the files."""
         count = 0
-        for file_name, names in by_file.items():
+        for file_name, names in self.names_by_file().items():
             with safe_open(self._folder / file_name, framework="pt") as file:
                 count += sum(math.prod(file.get_slice(name).get_shape()) for name in names)
         return count

@@ -131,3 +131,43 @@ def test_an_unknown_base_model_is_one_line_and_exit_3(config: Path, ray_head: Ra
     assert result.returncode == 3
     assert result.stderr.strip().count("\n") == 0
     assert "nobody/no-such-model" in result.stderr
+
+
+def test_an_export_replies_as_it_was_scored_and_one_with_another_template_does_not(
+    config: Path, ray_head: RayHead, tmp_path: Path
+) -> None:
+    run, out = config.parent / "runs" / "small", tmp_path / "merged"
+    made = orchestrator("export", str(run), "--to", "merged", "--out", str(out), cluster=ray_head.address)
+    assert made.returncode == 0, made.stderr + made.stdout
+    assert "Of 8 held-out cases 8 prompts, 8 replies and 8 verdicts are those that were scored." in made.stdout
+    again = orchestrator("export", str(run), "--to", "merged", "--out", str(out), cluster=ray_head.address)
+    assert again.returncode == 3
+    assert f"{out}: it is already there." in again.stderr
+
+    template = out / "chat_template.jinja"
+    template.write_text("{{- 'Tools may be called. ' -}}" + template.read_text(encoding="utf-8"), encoding="utf-8")
+    other = orchestrator("verify", str(out), "--run", str(run), cluster=ray_head.address)
+    assert other.returncode == 2, other.stderr
+    assert "DIFFERS: 8 of 8 prompts are others: its chat template or tokenizer is not that of the run." in other.stdout
+
+
+def test_an_export_with_another_scale_is_caught(config: Path, ray_head: RayHead, tmp_path: Path) -> None:
+    run = config.parent / "runs" / "small"
+    copy = tmp_path / "runs" / "small"
+    shutil.copytree(run, copy)
+    (adapter,) = (
+        path for path in copy.glob("adapters/[!.]*") if (copy / "evals" / path.name / "scores.json").is_file()
+    )
+    settings = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    settings["lora_alpha"] *= 8
+    (adapter / "adapter_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    from evals.export.merged import write_merged
+    from orchestrator.toy.tiny import tiny_base_folder
+
+    out = tmp_path / "merged"
+    out.mkdir()
+    write_merged(tiny_base_folder(), adapter, out)
+    found = orchestrator("verify", str(out), "--run", str(run), cluster=ray_head.address)
+    assert found.returncode == 2, found.stderr
+    assert "8 prompts" in found.stdout
+    assert "DIFFERS: the share of cases" in found.stdout

@@ -3,7 +3,6 @@
 import importlib.metadata
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from typer.testing import CliRunner
 from orchestrator import cli
 from orchestrator.config.load import load_config
 from orchestrator.config.schema import RunConfig
-from orchestrator.core.errors import ConfigError, OrchestratorError
+from orchestrator.core.errors import ConfigError
 from orchestrator.core.interrupt import handlers_kept
 from orchestrator.run.find import find_config
 
@@ -193,68 +192,6 @@ def test_what_is_both_a_file_and_a_run_is_refused(tmp_path: Path, monkeypatch: p
     with pytest.raises(ConfigError, match=r"demo: this may be demo or .*runs/demo\. Write the path"):
         find_config(Path("demo"), [])
     assert find_config(Path("runs/demo"), [])[0] == tmp_path / "runs" / "demo" / "config.json"
-
-
-@pytest.mark.parametrize("code", [0, 1, 2, 3, 130])
-def test_the_exit_code_of_a_child_is_forwarded(code: int) -> None:
-    assert cli.run_child([sys.executable, "-c", f"raise SystemExit({code})"]) == code
-
-
-def test_a_killed_child_is_a_failure_that_names_the_signal() -> None:
-    with pytest.raises(OrchestratorError, match="killed by SIGKILL") as caught:
-        cli.run_child([sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"])
-    assert caught.value.exit_code == 1
-
-
-GRACEFUL_CHILD = """
-import signal, sys, time
-signal.signal(signal.SIGTERM, lambda *_: (print("told to end", flush=True), sys.exit(int(sys.argv[1]))))
-print("ready", flush=True)
-time.sleep(60)
-"""
-RESUMES = "Interrupted; the same command resumes."
-STUBBORN_CHILD = GRACEFUL_CHILD.replace("sys.exit(int(sys.argv[1]))", "None")
-PARENT = """
-import sys
-from orchestrator import cli
-cli.START_S, cli.GRACE_S = 0.5, 3.0
-sys.exit(cli.run_child([sys.executable, "-c", *sys.argv[1:]]))
-"""
-
-
-def _parent_of(child: str, code: int) -> subprocess.Popen[str]:
-    command, here = [sys.executable, "-c", PARENT, child, str(code)], Path(cli.__file__).parents[1]
-    pipe = subprocess.PIPE
-    parent = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True, cwd=here)
-    assert parent.stdout is not None
-    assert parent.stdout.readline() == "ready\n"
-    return parent
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize(("code", "expected"), [(130, 130), (1, 130), (0, 0), (2, 2)])
-def test_an_interrupted_child_may_end_in_order(number: signal.Signals, code: int, expected: int) -> None:
-    parent = _parent_of(GRACEFUL_CHILD, code)
-    parent.send_signal(number)
-    told, said = parent.communicate(timeout=20)
-    assert told.startswith("told to end\n")
-    assert parent.returncode == expected
-    assert said == (f"{RESUMES}\n" if code == 1 else "")
-
-
-def test_signals_to_the_whole_process_group_reach_the_child_as_one_kind() -> None:
-    parent = _parent_of(GRACEFUL_CHILD, 130)
-    for _ in range(2):
-        os.killpg(parent.pid, signal.SIGINT)
-    assert parent.communicate(timeout=20) == ("told to end\n", "")
-    assert parent.returncode == 130
-
-
-def test_a_child_that_does_not_listen_is_killed() -> None:
-    parent = _parent_of(STUBBORN_CHILD, 0)
-    os.killpg(parent.pid, signal.SIGINT)
-    assert parent.communicate(timeout=20)[1] == f"{RESUMES}\n"
-    assert parent.returncode == 130
 
 
 # Set up

@@ -1,0 +1,44 @@
+"""The folder of an export: there whole or not at all."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from orchestrator.core.errors import InputError
+
+SPARE_BYTES = 64 * 1024**2
+"""What files beside the weights take at most."""
+
+
+@contextmanager
+def new_folder(place: Path, *, needs_bytes: int) -> Iterator[Path]:
+    """An empty folder that becomes `place` if the block ends well, and is removed otherwise.
+
+    Raises:
+        InputError: If `place` is there, cannot be written, or lacks the space.
+    """
+    if place.exists():
+        raise InputError("it is already there", where=str(place), fix="Name another folder with --out, or remove it")
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
+    except OSError as error:
+        raise _unwritable(place, error) from None
+    try:
+        free = shutil.disk_usage(partial).free
+        if free < needs_bytes + SPARE_BYTES:
+            what = f"there are {free / 1e9:.1f} GB free, and it takes {(needs_bytes + SPARE_BYTES) / 1e9:.1f} GB"
+            raise InputError(what, where=str(place.parent), fix="Free some, or name another --out")
+        partial.chmod(0o755)
+        yield partial
+        partial.rename(place)
+    except OSError as error:
+        raise _unwritable(place, error) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _unwritable(place: Path, error: OSError) -> InputError:
+    return InputError(f"it cannot be written ({error.strerror})", where=str(place), fix="Name another --out")

@@ -1,0 +1,60 @@
+"""Base and adapter as one model in Hugging Face format, in the base's own dtype and files."""
+
+import json
+import shutil
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from orchestrator.chat.serve_command import GENERATION
+from orchestrator.core.progress import bar
+from orchestrator.models.adapters import RECORD, SETTINGS, load_adapter, merged_tensor
+from orchestrator.models.adapters import WEIGHTS as ADAPTER_WEIGHTS
+from orchestrator.models.base import INDEX, BaseWeights
+
+OF_THE_BASE = ("config.json", GENERATION, INDEX)
+NOT_MERGED = (ADAPTER_WEIGHTS, SETTINGS, RECORD)
+"""Files of an adapter's folder that a merged model does not have."""
+
+
+def write_merged(base_folder: Path, adapter_folder: Path, out: Path) -> None:
+    """Write the merged model into the empty folder `out`, one file of the base at a time.
+
+    It takes the memory of the largest of these files, and of one matrix in float32.
+
+    Raises:
+        AdapterError: If the adapter does not fit the base.
+        ModelNotFoundError: If the base has no weights as safetensors.
+    """
+    base = BaseWeights(base_folder)
+    adapter = load_adapter(adapter_folder, base)
+    files = base.names_by_file()
+    with bar("files", len(files)) as advance:
+        for file, names in files.items():
+            tensors = {}
+            for name in names:
+                stored = base.tensor(name)
+                is_adapted = name in adapter.pairs
+                tensors[name] = merged_tensor(adapter, base, name).to(stored.dtype) if is_adapted else stored
+            save_file(tensors, out / file, metadata={"format": "pt"})
+            advance(1)
+    for path in base_folder.iterdir():
+        if path.name in OF_THE_BASE or path.suffix == ".py":
+            shutil.copyfile(path, out / path.name)
+    for path in adapter_folder.iterdir():  # the tokenizer, and the template and ends of turn that were trained
+        if path.is_file() and path.name not in NOT_MERGED and path.name != GENERATION:
+            shutil.copyfile(path, out / path.name)
+    _add_ends(adapter_folder / GENERATION, out / GENERATION)
+
+
+def _add_ends(own: Path, place: Path) -> None:
+    """Put the tokens that end a reply of the adapter into the merged model's generation configuration."""
+    if own.is_file():
+        settings = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else {}
+        settings["eos_token_id"] = json.loads(own.read_text(encoding="utf-8"))["eos_token_id"]
+        place.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def bytes_of_weights(base_folder: Path) -> int:
+    """Bytes of the merged weights, which are those of the base's."""
+    return BaseWeights(base_folder).require_whole()

@@ -1,0 +1,244 @@
+"""Is what was exported still what was scored? It answers the run's own cases, and each reply is held against the run's.
+
+Prompts are rendered by the exported folder's own tokenizer and chat template, without any argument, as a server does.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from pydantic import TypeAdapter
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from evals.generate.canary import pick_canaries
+from evals.generate.dealing import Work
+from evals.generate.engine import Adapter, Batch, EngineSettings, Loaded, Prompt
+from evals.generate.engines import Engines, answer_all, engine_kv_cache_bytes
+from evals.records import HELD_OUT, Case, EngineRecord, Generation
+from evals.report.text import signed_text
+from evals.stats.comparison import compare, pair_verdicts
+from evals.stats.decision import PRIMARY
+from evals.stats.scores import score_cases
+from orchestrator.chat.rendering import template_stop_ids
+from orchestrator.chat.serve_command import smallest_served_rank
+from orchestrator.chat.template_input import RowLeftOut, plain_messages, plain_tools, rendered, template_wants
+from orchestrator.config.evaluation import Dtype
+from orchestrator.config.schema import ModelConfig, RunConfig
+from orchestrator.core.errors import AdapterError, InputError, RunConflictError
+from orchestrator.core.files import parse_line, read_jsonl
+from orchestrator.core.progress import bar
+from orchestrator.core.records import JsonObject, Record
+from orchestrator.core.text import counted
+from orchestrator.models.adapters import SETTINGS, read_adapter
+from orchestrator.run.paths import RunDir
+
+Kind = Literal["adapter", "merged"]
+MARGIN = 0.1
+"""How much the share of cases answered as asked may differ where replies do."""
+FIRST_CHARS = 200
+"""Characters of a reply that are shown."""
+
+
+class Verification(Record):
+    """What came of it; of `num_cases` cases so many have the prompt, the reply and the verdict that the run has.
+
+    `low` and `high` bound the difference of the share of cases answered as asked, exported minus run, at 95 %.
+    `first` describes the first reply that differs.
+    """
+
+    kind: Kind
+    adapter_id: str
+    num_cases: int
+    same_prompts: int
+    same_replies: int
+    same_verdicts: int
+    difference: float
+    low: float
+    high: float
+    margin: float
+    first: str | None
+
+    @property
+    def outcome(self) -> Literal["identical", "equivalent", "differs"]:
+        """`equivalent`: the prompts are the same, and the share answered as asked differs by less than the margin."""
+        if self.same_prompts < self.num_cases:
+            return "differs"
+        if self.same_replies == self.num_cases:
+            return "identical"
+        return "equivalent" if -self.margin < self.low and self.high < self.margin else "differs"
+
+
+def kind_of(folder: Path) -> Kind:
+    """What an exported folder holds.
+
+    Raises:
+        InputError: If it holds neither an adapter nor a model.
+    """
+    if (folder / SETTINGS).is_file():
+        return "adapter"
+    if (folder / "config.json").is_file():
+        return "merged"
+    fix = "Name the folder that export wrote with --to adapter or --to merged"
+    raise InputError("there is neither an adapter nor a model", where=str(folder), fix=fix)
+
+
+def verify_export(
+    config: RunConfig, run: RunDir, folder: Path, adapter_id: str, engines: Engines, *, num_cases: int
+) -> Verification:
+    """Have the exported folder answer cases of the run, and compare.
+
+    Raises:
+        RunConflictError: If the run has no replies of this adapter.
+        InputError: If the folder holds nothing that can answer, or its chat template refuses a case.
+    """
+    kind = kind_of(folder)
+    before = {reply.case_id: reply for reply in _replies_of_run(run, adapter_id) if reply.has_reply}
+    held_out = [case for case in read_jsonl(run.cases, Case) if case.id in before and case.suite == HELD_OUT]
+    cases = _evenly(held_out, num_cases)
+    if not cases:
+        raise RunConflictError("the run has no replies to held-out cases", where=adapter_id, fix="Run evaluate first")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    prompts = [Prompt(case.id, _served_tokens(tokenizer, case, config, folder), case.tools) for case in cases]
+    made = run.engine(adapter_id)
+    engine = parse_line(made.read_text(encoding="utf-8"), EngineRecord, where=str(made))
+    exported = _open(folder, kind, config, tokenizer)
+    longest = max(len(prompt.token_ids) for prompt in prompts)
+    settings = _settings(config, exported, engine, longest=longest, on_gpu=engines.on_gpu)
+    after = {reply.case_id: reply for reply in _ask(engines, settings, exported.adapter, prompts)}
+    compared = _compare(cases, before, after, engine.reply_format or "hermes")
+    return Verification(kind=kind, adapter_id=adapter_id, num_cases=len(cases), margin=MARGIN, **compared)
+
+
+def _replies_of_run(run: RunDir, adapter_id: str) -> Iterator[Generation]:
+    path = run.generations(adapter_id)
+    if not path.is_file() or not run.cases.is_file() or not run.engine(adapter_id).is_file():
+        raise RunConflictError(f"the run has no replies of {adapter_id}", where=str(run.root), fix="Run evaluate first")
+    return read_jsonl(path, Generation)
+
+
+def _evenly(cases: Sequence[Case], count: int) -> list[Case]:
+    if len(cases) <= count:
+        return list(cases)
+    return [cases[number * len(cases) // count] for number in range(count)]
+
+
+def _served_tokens(tokenizer: PreTrainedTokenizerBase, case: Case, config: RunConfig, folder: Path) -> list[int]:
+    """The prompt as a server renders it that knows only the folder."""
+    shown = plain_messages(case.messages, template_wants(tokenizer), thinking=config.data.thinking)
+    names, template = tokenizer.special_tokens_map, str(tokenizer.chat_template)
+    try:
+        text = rendered(names, template, shown, plain_tools(case.tools), add_generation_prompt=True)[0]
+    except RowLeftOut as problem:
+        raise InputError(f"case {case.id} cannot be rendered: {problem.detail}", where=str(folder)) from None
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+class _Exported(NamedTuple):
+    """What an exported folder holds: the model that answers, and the adapter on it, None where it is merged."""
+
+    model: ModelConfig
+    adapter: Adapter | None
+    rank: int | None
+    stops: tuple[int, ...]
+
+
+def _open(folder: Path, kind: Kind, config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> _Exported:
+    stops = template_stop_ids(tokenizer)
+    if kind == "merged":
+        model = ModelConfig(base=str(folder), trust_remote_code=config.model.trust_remote_code)
+        return _Exported(model, None, None, stops)
+    record = read_adapter(folder)
+    adapter = Adapter(record.id, 1, str(folder), record.sha256)
+    return _Exported(config.model, adapter, smallest_served_rank([record.r]), stops)
+
+
+def _settings(
+    config: RunConfig, exported: _Exported, before: EngineRecord, *, longest: int, on_gpu: bool
+) -> EngineSettings:
+    """An engine for what was exported that replies as the run's did."""
+    return EngineSettings(
+        base=exported.model,
+        dtype=config.model.dtype if before.dtype is None else TypeAdapter(Dtype).validate_python(before.dtype),
+        on_gpu=on_gpu,
+        max_model_len=config.eval.max_model_len or longest + config.eval.max_new_tokens,
+        max_lora_rank=exported.rank,
+        kv_cache_bytes=engine_kv_cache_bytes(config.eval.kv_cache_gib, on_gpu=on_gpu),
+        max_new_tokens=config.eval.max_new_tokens,
+        temperature=config.eval.temperature,
+        seed=config.eval.seed,
+        reply_format=before.reply_format,
+        stop_token_ids=exported.stops,
+    )
+
+
+class _Heard:
+    """Keeps the replies that engines give."""
+
+    def __init__(self, advance: Callable[[int], None]) -> None:
+        self.replies: list[Generation] = []
+        self._advance = advance
+
+    def loaded(self, key: str, loaded: Loaded) -> None:
+        """See `Listener`."""
+
+    def answered(self, key: str, batch: Batch) -> None:  # noqa: ARG002 - there is one work
+        """See `Listener`."""
+        self.replies += batch.generations
+        self._advance(len(batch.generations))
+
+    def retried(self, key: str, num_prompts: int) -> None:
+        """See `Listener`."""
+
+
+def _ask(
+    engines: Engines, settings: EngineSettings, adapter: Adapter | None, prompts: Sequence[Prompt]
+) -> list[Generation]:
+    works = [Work("exported", adapter, prompts)]
+    with bar("replies", len(prompts)) as advance:
+        heard, canaries = _Heard(advance), pick_canaries(prompts) if adapter else []
+        failed = answer_all(works, engines=engines, settings=settings, canaries=canaries, listener=heard)
+    if failed:
+        raise AdapterError(failed[0].message, where=adapter.folder if adapter else None)
+    return heard.replies
+
+
+def _compare(
+    cases: Sequence[Case], before: dict[str, Generation], after: dict[str, Generation], reply_format: str
+) -> JsonObject:
+    """What of a `Verification` comes from the replies."""
+    pairs = [(before[case.id], after[case.id]) for case in cases]
+    exported, of_run = (
+        score_cases(name, cases, [replies[case.id] for case in cases], reply_format=reply_format)
+        for name, replies in (("exported", after), ("run", before))
+    )
+    (found,) = compare([pair_verdicts(exported, of_run, PRIMARY)])
+    other = next((pair for pair in pairs if pair[0].text != pair[1].text), None)
+    return {
+        "same_prompts": sum(one.prompt_sha256 == other.prompt_sha256 for one, other in pairs),
+        "same_replies": sum(one.text == other.text for one, other in pairs),
+        "same_verdicts": sum(
+            one.correct == other.correct for one, other in zip(exported.verdicts, of_run.verdicts, strict=True)
+        ),
+        "difference": found.difference or 0.0,
+        "low": found.low or 0.0,
+        "high": found.high or 0.0,
+        "first": other and f"{other[0].case_id}: {other[1].text[:FIRST_CHARS]!r}, not {other[0].text[:FIRST_CHARS]!r}",
+    }
+
+
+def verification_lines(found: Verification) -> list[str]:
+    """What came of it, in sentences."""
+    counts = f"{found.same_prompts} prompts, {found.same_replies} replies and {found.same_verdicts} verdicts"
+    lines = [f"Of {counted(found.num_cases, 'held-out case')} {counts} are those that were scored."]
+    share = "the share of cases answered as asked differs by "
+    bounds = f"{signed_text(found.difference)} ({signed_text(found.low)} to {signed_text(found.high)})"
+    if found.same_prompts < found.num_cases:
+        others = f"{found.num_cases - found.same_prompts} of {found.num_cases} prompts are others"
+        lines.append(f"DIFFERS: {others}: its chat template or tokenizer is not that of the run.")
+    elif found.outcome == "equivalent":
+        lines.append(f"Equivalent: {share}{bounds}, less than {found.margin:g} either way.")
+    elif found.outcome == "differs":
+        lines.append(f"DIFFERS: {share}{bounds}, and is not shown to be less than {found.margin:g} either way.")
+    if found.first is not None:
+        lines.append(f"The first other reply is to {found.first}.")
+    return lines

@@ -1,0 +1,20 @@
+"""The command that serves an adapter as it was evaluated."""
+
+from pathlib import Path
+
+from evals.records import EngineRecord
+from orchestrator.chat.serve_command import Scored, ServeCommand, serve_command
+from orchestrator.config.schema import RunConfig
+from orchestrator.core.records import AdapterRecord
+
+
+def as_served(
+    config: RunConfig, record: AdapterRecord, engine: EngineRecord | None, folder: Path, *, is_merged: bool = False
+) -> ServeCommand | None:
+    """How to serve what is in `folder`, the adapter or the merged model; None where nothing tells how it was scored."""
+    if engine is None or engine.base is None or engine.reply_format is None:
+        return None
+    on_cpu, temperature = engine.device == "cpu", config.eval.temperature
+    scored = Scored(engine.base, engine.reply_format, on_cpu, engine.dtype, temperature, config.data.thinking)
+    rank = None if is_merged else record.r
+    return serve_command(record.id, folder, rank, scored, content_format=record.content_format)

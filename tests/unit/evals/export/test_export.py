@@ -1,0 +1,135 @@
+import json
+import re
+from pathlib import Path
+
+import pytest
+from builders import make_config, make_trial, write_peft_checkpoint
+from huggingface_hub import ModelCard
+from report_run import BEST, write_run
+
+from evals.export.card import write_card
+from evals.export.chosen import choose_adapter, read_report
+from evals.export.export import export_adapter
+from evals.export.verify import MARGIN, Verification, verification_lines
+from evals.generate.as_served import as_served
+from evals.records import EngineRecord
+from evals.report.write import write_report
+from orchestrator.chat.template import served_template
+from orchestrator.config.schema import ModelConfig
+from orchestrator.core.errors import AdapterError, RunConflictError
+from orchestrator.core.files import parse_line
+from orchestrator.core.records import AdapterRecord
+from orchestrator.models.adapters import keep_adapter, read_adapter
+from orchestrator.models.base import load_tokenizer
+from orchestrator.run.paths import RunDir
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    config, run = write_run(tmp_path_factory.mktemp("runs"))
+    write_report(config, run)
+    return run
+
+
+def test_the_winner_is_the_one_of_the_report(reported: RunDir) -> None:
+    assert choose_adapter(reported, "winner") == BEST
+    assert choose_adapter(reported, BEST) == BEST
+    with pytest.raises(RunConflictError, match=f"no adapter 'trial-7'.*winner, {BEST}"):
+        choose_adapter(reported, "trial-7")
+
+
+def test_without_a_report_only_a_single_adapter_is_the_best(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    with pytest.raises(RunConflictError, match="the run has no adapter"):
+        choose_adapter(run, "winner")
+    run.adapter("trial-1").mkdir(parents=True)
+    assert choose_adapter(run, "winner") == "trial-1"
+    run.adapter("trial-2").mkdir()
+    with pytest.raises(RunConflictError, match=r"no report, so none is the best.*trial-1, trial-2.*--adapter"):
+        choose_adapter(run, "winner")
+
+
+def test_the_hub_reads_the_card(reported: RunDir) -> None:
+    config = make_config(Path("runs"), base="Qwen/Qwen3-0.6B")
+    record = parse_line(reported.adapter_record(BEST).read_text(encoding="utf-8"), AdapterRecord, where="record")
+    engine = parse_line(reported.engine(BEST).read_text(encoding="utf-8"), EngineRecord, where="engine")
+    report = read_report(reported)
+    assert report is not None
+    serve = as_served(config, record, engine, Path())
+    card = ModelCard(write_card(config, record, report, serve, is_merged=False))
+    assert card.data.get("base_model") == "Qwen/Qwen3-0.6B"
+    assert card.data.get("library_name") == "peft"
+    own = next(entry for entry in report.adapters if entry.id == BEST)
+    found = {result.metric_type: result.metric_value for result in card.data.get("eval_results", [])}
+    assert found == {name: metric.value for name, metric in own.metrics.items() if metric.value is not None}
+    assert report.verdict.reason.split(".")[0][:40] in card.text.replace("\\", "")
+    assert re.search(r"\| .+ \| 0\.\d+ \(0\.\d+ to [01]\.\d+, n=\d+\) \| 0\.\d+ \(", card.text)
+
+
+def test_a_card_of_what_was_never_scored_says_so() -> None:
+    record = AdapterRecord(id="trial-1", base="tiny", r=8, alpha=16, target_modules=("q_proj",), sha256="0" * 64)
+    card = ModelCard(write_card(make_config(Path("runs")), record, None, None, is_merged=True))
+    assert "It has not been scored." in card.text
+    assert card.data.get("base_model") is None
+    assert card.data.get("library_name") == "transformers"
+
+
+@pytest.fixture
+def trained(tmp_path: Path, model_folder: Path) -> RunDir:
+    run = RunDir(tmp_path / "runs" / "demo")
+    tokenizer = load_tokenizer(model_folder, trust_remote_code=False)
+    tokenizer.chat_template = served_template(str(tokenizer.chat_template), thinking=False)
+    checkpoint = write_peft_checkpoint(tmp_path / "checkpoint", model_folder)
+    keep_adapter(checkpoint, run, make_trial("trial-1"), model=ModelConfig(base=str(model_folder)), tokenizer=tokenizer)
+    return run
+
+
+def test_an_adapter_leaves_as_it_is_with_its_card(tmp_path: Path, trained: RunDir, model_folder: Path) -> None:
+    config, out = make_config(tmp_path / "runs", base=str(model_folder)), tmp_path / "out"
+    assert export_adapter(config, trained, "winner", "adapter", out) == "trial-1"
+    assert read_adapter(out) == read_adapter(trained.adapter("trial-1"))
+    assert {path.name for path in out.iterdir()} == {
+        *(path.name for path in trained.adapter("trial-1").iterdir()),
+        "README.md",
+    }
+
+
+@pytest.mark.parametrize("form", ["adapter", "merged", "gguf"])
+def test_files_that_changed_since_training_stay_in_the_run(
+    tmp_path: Path, trained: RunDir, model_folder: Path, form: str
+) -> None:
+    settings = trained.adapter("trial-1") / "adapter_config.json"
+    content = json.loads(settings.read_text(encoding="utf-8"))
+    settings.write_text(json.dumps(content | {"lora_alpha": 64}), encoding="utf-8")
+    config = make_config(tmp_path / "runs", base=str(model_folder))
+    with pytest.raises(AdapterError, match="not those that were recorded"):
+        export_adapter(config, trained, "trial-1", form, tmp_path / "out")  # type: ignore[arg-type]  # one of the forms
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_adapter_of_another_base_stays_in_the_run(tmp_path: Path, trained: RunDir) -> None:
+    with pytest.raises(AdapterError, match=r"trained on .* and the run's base is 'tiny'"):
+        export_adapter(make_config(tmp_path / "runs"), trained, "trial-1", "merged", tmp_path / "out")
+
+
+def verification(**fields: object) -> Verification:
+    same = {"num_cases": 50, "same_prompts": 50, "same_replies": 50, "same_verdicts": 50}
+    bounds = {"difference": 0.0, "low": -0.06, "high": 0.06, "margin": MARGIN, "first": None}
+    return Verification.model_validate({"kind": "merged", "adapter_id": "trial-1", **same, **bounds, **fields})
+
+
+def test_what_counts_as_the_same() -> None:
+    assert verification().outcome == "identical"
+    assert verification(same_replies=49).outcome == "equivalent"
+    assert verification(same_replies=49, low=-0.11).outcome == "differs"
+    assert verification(same_replies=49, high=0.1).outcome == "differs"
+    assert verification(same_prompts=49).outcome == "differs"
+
+
+def test_it_is_told_in_sentences() -> None:
+    assert verification_lines(verification()) == [
+        "Of 50 held-out cases 50 prompts, 50 replies and 50 verdicts are those that were scored."
+    ]
+    told = verification_lines(verification(same_replies=40, same_verdicts=41, difference=-0.18, low=-0.3, high=-0.05))
+    assert told[1].startswith("DIFFERS: the share of cases answered as asked differs by -0.18 (-0.30 to -0.05)")
+    assert "chat template" in verification_lines(verification(same_prompts=0))[1]
