@@ -24,11 +24,14 @@ def check(config: RunConfig, folder: RunDir) -> int:
         card = check_data(config, folder, base_dir=Path.cwd())
     if not left_open(config) and (told := describe_start(config)):
         say(told)
-    show_check(card, folder, is_new=card != before, conflict=conflict_with_run(config))
-    if card.tokens and not card.not_ready:
-        from jobs._plan import say_plan
 
-        say_plan(config, card.tokens)
+    def say_needs() -> None:
+        if card.tokens and not card.not_ready:
+            from jobs._plan import say_plan
+
+            say_plan(config, card.tokens)
+
+    show_check(card, folder, is_new=card != before, conflict=conflict_with_run(config), say_needs=say_needs)
     return BAD_INPUT if card.not_ready else DONE
 
 

@@ -1,7 +1,7 @@
 """The card of a check, and how a person sees it: tables and whole sentences, the verdict last."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date
 from typing import Literal, NamedTuple
 
@@ -147,8 +147,18 @@ class CheckCard(Record):
     duration_s: float
 
 
-def show_check(card: CheckCard, folder: RunDir, *, is_new: bool, conflict: str | None) -> None:
-    """Print a check that was made in `folder`, now or earlier; `conflict` is why a run of this config is refused."""
+def show_check(
+    card: CheckCard,
+    folder: RunDir,
+    *,
+    is_new: bool,
+    conflict: str | None,
+    say_needs: Callable[[], object] = lambda: None,
+) -> None:
+    """Print a check that was made in `folder`, now or earlier.
+
+    `conflict` is why a run of this config is refused; `say_needs` says what one takes, before the verdict.
+    """
     # A check that could not read its sources set nothing aside: what lies there is of other data.
     has_rows_aside = bool(card.digest) and folder.quarantine.is_file()
     if card.data is not None:
@@ -171,6 +181,7 @@ def show_check(card: CheckCard, folder: RunDir, *, is_new: bool, conflict: str |
         say(f"Error: {text}")
     if conflict:
         say(f"Note: the data was checked, but a run of this configuration would be refused: {conflict}")
+    say_needs()
     took = duration_text(card.duration_s)
     how = f"checked in {took}" if is_new else f"by an earlier check of the same, which took {took}"
     say(f"{_verdict(card)} ({how})")

@@ -102,16 +102,22 @@ class _Shown:
     def said_behind_opening(self, place: int, prompt: str, ended: str) -> str | None:
         """What stands behind the last opening of a turn, if it is all that message `place` says.
 
-        Some templates show an earlier turn otherwise once this one is there, as gpt-oss does with text beside calls.
+        Some templates show an earlier turn otherwise once this one is there, as gpt-oss does with text and thoughts
+        beside calls. Thoughts may have an opening of their own.
         """
         before = self._form.text(self._plain[:place], self._tools, prompt=False)
         opening = prompt.removeprefix(before)
         if not opening.strip() or opening == prompt:
             return None
-        _, found, rest = ended.rpartition(opening)
         message = self._plain[place]
+        thoughts = message.get("reasoning_content")
         said = [message["content"], *(call["function"]["name"] for call in message.get("tool_calls", ()))]
-        return rest if found and all(isinstance(text, str) and text in rest for text in said) else None
+        said += [thoughts] if thoughts else []
+        for openings in range(1, 3 if thoughts else 2):
+            rest = opening.join(ended.rsplit(opening, openings)[1:])
+            if rest and all(isinstance(text, str) and text in rest for text in said):
+                return rest
+        return None
 
 
 def _turn(form: ChatFormat, shown: _Shown, place: int) -> RenderedTurn:

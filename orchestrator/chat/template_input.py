@@ -96,10 +96,55 @@ def rendered(
     return texts[0], marks[0] if marks else []
 
 
+_EACH_MESSAGE = (
+    "{%- set given = namespace(messages=[]) %}{%- for message in messages %}"
+    "MESSAGE{%- set given.messages = given.messages + [message] %}{%- endfor %}{%- set messages = given.messages %}"
+)
+_THOUGHTS_AS_THINKING = _EACH_MESSAGE.replace(
+    "MESSAGE",
+    "{%- if message.reasoning_content %}{%- set message = dict(message, thinking=message.reasoning_content) %}"
+    "{%- endif %}",
+)
+_ARGUMENTS_AS_TEXT = _EACH_MESSAGE.replace(
+    "MESSAGE",
+    "{%- if message.tool_calls %}{%- set told = namespace(calls=[]) %}{%- for call in message.tool_calls %}"
+    "{%- set own = call.function.arguments %}{%- set text = own if own is string else own | tojson %}"
+    "{%- set told.calls = told.calls + [dict(call, function=dict(call.function, arguments=text))] %}{%- endfor %}"
+    "{%- set message = dict(message, tool_calls=told.calls) %}{%- endif %}",
+)
+
+
+def adapted_template(template: str, names: Mapping[str, Any]) -> str:
+    """A template that takes what it is given here and by `vllm serve`, whatever it was written for.
+
+    That are arguments of calls as objects, where it wants text, and thoughts as `reasoning_content`, where it looks for
+    `thinking`. A template that takes them as they are is returned as it is.
+    """
+    asked: JsonObject = {"role": "user", "content": _WORD}
+    call = {"type": "function", "function": {"name": _TOOL, "arguments": {_KEY: _WORD}}}
+    thought = [asked, {"role": "assistant", "content": _SAID, "reasoning_content": _THOUGHT}]
+    called = [asked, {"role": "assistant", "content": "", "tool_calls": [call]}]
+
+    thinking = f"{_THOUGHTS_AS_THINKING}\n{template}"
+    if _THOUGHT not in _shown(template, thought, names) and _THOUGHT in _shown(thinking, thought, names):
+        template = thinking
+    texts, shown = f"{_ARGUMENTS_AS_TEXT}\n{template}", _shown(template, called, names)
+    is_refused_or_python = _KEY not in shown or f"'{_KEY}'" in shown
+    return texts if is_refused_or_python and f'"{_KEY}"' in _shown(texts, called, names) else template
+
+
+def _shown(template: str, messages: Sequence[JsonObject], names: Mapping[str, Any]) -> str:
+    try:
+        return rendered(names, template, messages, None, enable_thinking=True)[0]
+    except RowLeftOut:
+        return ""
+
+
 _USUAL_ID, _NINE_ID = "call_8WzLq2nGv0Zx5Jt3Rk7Yp1Bd", "q7Rk2Zp9w"
 """An id as most servers give them, and one as Mistral's."""
 _WORD, _TOOL = "orchard", "find_orchard"
-"""A word and the name of a tool that no template writes by itself."""
+_SAID, _THOUGHT, _KEY = "lantern", "meadow", "harvest_kind"
+"""Words, and names of a tool and of an argument, that no template writes by itself."""
 
 
 @lru_cache(maxsize=16)

@@ -24,6 +24,7 @@ from transformers import (
 
 from orchestrator.chat.named_templates import OWN, named_template
 from orchestrator.chat.template import dated_template, training_template
+from orchestrator.chat.template_input import adapted_template
 from orchestrator.config.evaluation import PATHS_START
 from orchestrator.config.schema import SMOLLM2, TINY, ModelConfig
 from orchestrator.core.errors import InputError, ModelNotFoundError
@@ -110,7 +111,8 @@ def load_tokenizer(
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     if template is not None:
         tokenizer.chat_template = template
-    tokenizer.chat_template = dated_template(training_template(tokenizer), day)
+    taking_all = adapted_template(training_template(tokenizer), tokenizer.special_tokens_map)
+    tokenizer.chat_template = dated_template(taking_all, day)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

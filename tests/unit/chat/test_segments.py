@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
+from orchestrator.chat.named_templates import named_template
+from orchestrator.chat.parse import parse_reply
 from orchestrator.chat.rendering import ChatFormat, chat_format, render_prompt
-from orchestrator.chat.segments import Row, render_turns, rows_of, texts_of
+from orchestrator.chat.segments import Row, refuse_unfaithful, render_turns, rows_of, texts_of
 from orchestrator.chat.template_input import RowLeftOut
 from orchestrator.core.errors import InputError
 from orchestrator.core.records import Message
@@ -238,3 +240,25 @@ def test_samples_of_a_whole_catalogue_are_one_row_each(with_template: TemplateMa
     sample = make_sample()
     form = with_template(QWEN2_5)
     assert len(rows_of(form, render_turns(form, sample.messages, sample.tools).turns, form.encode)) == 1
+
+
+@pytest.mark.parametrize("family", ["gptoss", "lfm2_2_5", "qwen3", "glm4moe"])
+def test_kept_thoughts_are_learned_in_every_turn(model_folder: Path, family: str) -> None:
+    tokenizer = load_tokenizer(model_folder, trust_remote_code=False, template=named_template(family))
+    form = chat_format(tokenizer, thinking=True)
+    talk = (
+        user("Q1"),
+        assistant("", make_call(city="Rome")).model_copy(update={"reasoning_content": "Look it up."}),
+        Message(role="tool", content="sun", name="get_weather"),
+        assistant("A1").model_copy(update={"reasoning_content": "It is sunny."}),
+        user("Q2"),
+        assistant("A2").model_copy(update={"reasoning_content": "Nothing to call."}),
+    )
+    sample = make_sample(*talk, kind="answer")
+    turns = render_turns(form, sample.messages, sample.tools)
+    assert turns.unlearned == 0
+    refuse_unfaithful(form, turns.turns, sample)
+    assert form.reply_format is not None
+    read = [parse_reply(turn.reply, format=form.reply_format, tools=sample.tools) for turn in turns.turns]
+    assert [(reply.thinking or "").strip() for reply in read] == ["Look it up.", "It is sunny.", "Nothing to call."]
+    assert [(len(reply.calls), reply.prose.strip()) for reply in read] == [(1, ""), (0, "A1"), (0, "A2")]

@@ -11,7 +11,14 @@ from orchestrator.chat.call_ids import with_call_ids
 from orchestrator.chat.formats import detect_reply_format
 from orchestrator.chat.parse import parse_reply
 from orchestrator.chat.rendering import chat_format, render_prompt
-from orchestrator.chat.template_input import RowLeftOut, Wants, plain_messages, plain_tools, template_wants
+from orchestrator.chat.template_input import (
+    RowLeftOut,
+    Wants,
+    adapted_template,
+    plain_messages,
+    plain_tools,
+    template_wants,
+)
 from orchestrator.core.records import FunctionSpec, Message, ToolCall, ToolSpec
 from orchestrator.models.base import load_tokenizer
 
@@ -161,3 +168,45 @@ def test_a_template_that_refuses_what_the_server_gives_refuses_the_sample(model_
     form = chat_format(with_template(model_folder, "{{ 'x' + tools[0].function.description }}"), thinking=False)
     with pytest.raises(RowLeftOut, match="template_refuses"):
         form.text(form.plain([user("x")]), plain_tools([ToolSpec(function=FunctionSpec(name="bare"))]), prompt=True)
+
+
+AS_TEXT = "{% for c in m.tool_calls or [] %}<call>{{ c.function.name + ' ' + c.function.arguments }}</call>{% endfor %}"
+"""The rule of DeepSeek V3's template, which adds arguments to text."""
+AS_THINKING = "{% if m.thinking %}<think>{{ m.thinking }}</think>{% endif %}"
+
+
+def templated(folder: Path, inner: str) -> PreTrainedTokenizerBase:
+    return load_tokenizer(folder, trust_remote_code=False, template=SAID.replace("{{ m.content }}", inner))
+
+
+def test_a_template_that_wants_arguments_as_text_is_given_objects(model_folder: Path) -> None:
+    tokenizer = templated(model_folder, AS_TEXT)
+    asked = [user("Is it cold?"), assistant("", make_call(city="Ålesund", days=2)), result("2")]
+    text = tokenizer.decode(render_prompt(tokenizer, asked, [make_tool()]))
+    assert '<call>get_weather {"city": "Ålesund", "days": 2}</call>' in text
+
+
+def test_a_template_that_prints_objects_as_python_is_given_text(model_folder: Path) -> None:
+    printing = "{% for c in m.tool_calls or [] %}{{ c.function.arguments }}{% endfor %}"
+    tokenizer = templated(model_folder, printing)
+    asked = [user("Is it cold?"), assistant("", make_call(city="Oslo")), result("2")]
+    assert '{"city": "Oslo"}' in tokenizer.decode(render_prompt(tokenizer, asked, [make_tool()]))
+
+
+def test_thoughts_are_given_under_the_name_that_the_template_knows(model_folder: Path) -> None:
+    tokenizer = templated(model_folder, AS_THINKING + "{{ m.content }}")
+    thought = Message(role="assistant", content="Yes.", reasoning_content="It is January.")
+    asked = [user("Is it cold?"), thought, user("Sure?")]
+    assert "<think>It is January.</think>Yes." in tokenizer.decode(render_prompt(tokenizer, asked, [], thinking=True))
+    assert "January" not in tokenizer.decode(render_prompt(tokenizer, asked, []))
+
+
+@pytest.mark.parametrize("path", sorted(TEMPLATES.glob("*.jinja")), ids=lambda path: path.stem)
+def test_only_a_template_that_needs_it_is_adapted(path: Path, model_folder: Path) -> None:
+    names = load_tokenizer(model_folder, trust_remote_code=False).special_tokens_map
+    template = path.read_text(encoding="utf-8")
+    adapted = adapted_template(template, names)
+    assert adapted.endswith(template)
+    is_adapted = path.stem in ("deepseekv3", "gptoss", "gptoss_training", "lfm2_2_5")
+    assert (adapted != template) == is_adapted
+    assert adapted_template(adapted, names) == adapted

@@ -104,7 +104,7 @@ DEEPSEEK_CALL = (
         ("glm4moe", False, turns("<|im_end|>", GLM_CALL.replace("<|observation|>", "<|im_end|>"), begin="\n")),
         ("cohere2", True, (turns("<|END_RESPONSE|><|END_OF_TURN_TOKEN|>")[0], "template_refuses")),
         ("deepseekv3", True, (turns(END, begin=NO_THOUGHT)[0], [DEEPSEEK_CALL, f"A1{END}", f"{NO_THOUGHT}A2{END}"])),
-        ("deepseekv3", False, (turns(END, begin=NO_THOUGHT)[0], "template_refuses")),
+        ("deepseekv3", False, (turns(END, begin=NO_THOUGHT)[0], [DEEPSEEK_CALL, f"A1{END}", f"{NO_THOUGHT}A2{END}"])),
     ],
 )
 def test_what_is_learned_is_what_the_assistant_says_after_evaluations_prompt(
