@@ -296,6 +296,21 @@ def verify(
     return _run_job("verify", config, overrides, options)
 
 
+@app.command(rich_help_panel=STAGES, epilog="Example: orchestrator status runs/my-run --watch")
+def status(
+    config: ConfigFile,
+    *,
+    watch: Annotated[bool, typer.Option("--watch", help="Look again every two seconds, until the run rests.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    overrides: Overrides = None,
+) -> None:
+    """Say how a run is doing: stage, trials, curves, findings, the last error, how to go on. Needs its folder alone."""
+    from orchestrator.run.find import find_run
+    from orchestrator.status import show_status
+
+    show_status(find_run(config, overrides or ()), watch=watch, as_json=as_json)
+
+
 @app.command(
     rich_help_panel=CLUSTER, epilog="Example: orchestrator submit config.yaml search --address http://127.0.0.1:8265"
 )

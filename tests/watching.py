@@ -22,6 +22,9 @@ class Watching:
     def trial_started(self, trial: str, hyperparameters: Mapping[str, float | int], step: int) -> None:
         self.calls.append(("trial_started", trial, dict(hyperparameters), step))
 
+    def step(self, trial: str, step: int, values: Mapping[str, float]) -> None:
+        self.calls.append(("step", trial, step, dict(values)))
+
     def metrics(self, trial: str, step: int, values: Mapping[str, float]) -> None:
         self.calls.append(("metrics", trial, step, dict(values)))
 

@@ -35,6 +35,8 @@ def search_blocks(view: View) -> Iterator[Block]:
     stopped, failed = counts.num_stopped_early, counts.num_failed
     trials_text = counted(counts.num_trials, "trial")
     yield Note(f"{trials_text}: {stopped} stopped early, {failed} failed or diverged{spent}.", "")
+    for finding in view.inputs.ledger.findings:
+        yield Note(f"{finding.trial or 'This run'}: {finding.evidence} {finding.advice}", "")
     pictures = [
         charts.curve_picture(trials, kept, chosen_id),
         charts.loss_settings_picture(charts.tried_trials(trials, kept, chosen_id)),

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
@@ -14,11 +14,18 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.core import progress
-from orchestrator.core.text import duration_text, range_text
+from orchestrator.core.text import bytes_text, duration_text, range_text, sparkline
 
 RUNNING = "running"
 COLUMNS = ("trial", "r", "alpha", "rate", "step", "loss", "best", "status")
 """Eight columns fit 80 characters: losses are eval losses, the rate is the learning rate."""
+STEP_COLUMNS = ("trial", "epoch", "train loss", "rate", "gradient", "right", "tokens/s", "memory", "curve")
+"""Of the trials that train: what their latest step says; `right` is the share of tokens that are the likeliest."""
+CURVE_WIDTH = 12
+LOSSES_KEPT = 400
+"""Train losses that a curve is drawn from; of more, every other is forgotten."""
+STEP_LINE_S = 10.0, 30.0
+"""Without a terminal: seconds between two lines about steps, in the first minute and after it."""
 LINES_BESIDE = 6
 """Lines of a terminal that the table leaves for its head, the clock and what lies above."""
 
@@ -56,6 +63,9 @@ class TrialBoard:
         """When the first evaluation came, and the steps done until then: before it, workers had to start."""
         self._displays = ExitStack()
         self._is_live = False
+        self._steps: dict[str, Mapping[str, float]] = {}
+        self._losses: dict[str, list[float]] = {}
+        self._last_step_line = 0.0
         # The live display redraws from a thread of its own.
         self._lock = threading.Lock()
 
@@ -91,10 +101,39 @@ class TrialBoard:
                 best = min(best, eval_loss)
             trial = _Trial(trial_id, dict(hyperparameters), began_at, step, eval_loss, best, status)
             self._trials[trial_id] = trial
+            step = max(step, before.step) if before and before.is_running else step
+            trial = replace(trial, step=step)
+            self._trials[trial_id] = trial
             if self._first_report is None and step > began_at:
                 self._first_report = (time.monotonic(), self._steps_done())
         if not self._is_live and trial != before:
             self._print_line(trial, is_news=before is None or before.status != status)
+
+    def step(self, trial_id: str, step: int, values: Mapping[str, float]) -> None:
+        """Record a step of a trial that runs, between its evaluations; `values` as `Tracker.step` hears them."""
+        with self._lock:
+            before = self._trials[trial_id]
+            self._trials[trial_id] = replace(before, step=max(step, before.step))
+            self._steps[trial_id] = values
+            losses = self._losses.setdefault(trial_id, [])
+            losses.append(values["loss"])
+            if len(losses) > LOSSES_KEPT:
+                del losses[::2]
+            if self._first_report is None:
+                self._first_report = (time.monotonic(), self._steps_done())
+        if not self._is_live:
+            progress.alive()
+            self._print_step(self._trials[trial_id], values)
+
+    def _print_step(self, trial: _Trial, values: Mapping[str, float]) -> None:
+        now = time.monotonic()
+        last = max(self._last_step_line, self._last_line.get(trial.trial_id, 0.0))
+        early, later = STEP_LINE_S
+        if now - last < (early if now - (self._started or now) < 60 else later):
+            return
+        self._last_step_line = now
+        said = ", ".join(step_texts(values).values())
+        progress.say(f"{trial.trial_id}: step {trial.step}/{self._max_steps}, {said} ({self._clock()})")
 
     def _print_line(self, trial: _Trial, *, is_news: bool) -> None:
         now = time.monotonic()
@@ -149,14 +188,33 @@ class TrialBoard:
             trials = self._shown(progress.console.size.height - LINES_BESIDE)
             rows = [self._row(trial, is_best=trial.trial_id == best_id) for trial in trials]
             seen, clock = self._num_ended + len(self._trials), self._clock()
+            training = [self._step_row(trial) for trial in trials if trial.is_running and trial.trial_id in self._steps]
         hidden = f", {len(self._trials) - len(rows)} of them not shown" if len(rows) < len(self._trials) else ""
-        return Group(_table(f"{seen} of {self._num_trials} trials{hidden}", rows), Text(clock))
+        tables = [_table(f"{seen} of {self._num_trials} trials{hidden}", COLUMNS, rows)]
+        if training and len(rows) + len(training) + LINES_BESIDE < progress.console.size.height:
+            tables.append(_table("The latest steps", STEP_COLUMNS, training))
+        return Group(*tables, Text(clock))
 
     def _shown(self, most: int) -> list[_Trial]:
         """As many trials as fit, in the order in which they began: those that run, then the best."""
         by_need = sorted(self._trials.values(), key=lambda trial: (not trial.is_running, trial.best_eval_loss))
         kept = {trial.trial_id for trial in by_need[: max(most, 1)]}
         return [trial for trial in self._trials.values() if trial.trial_id in kept]
+
+    def _step_row(self, trial: _Trial) -> tuple[str, ...]:
+        its, curve = self._steps[trial.trial_id], sparkline(self._losses[trial.trial_id], CURVE_WIDTH)
+        rate, accuracy = f"{its['learning_rate']:.2g}", its.get("token_accuracy")
+        return (
+            trial.trial_id,
+            f"{its['epoch']:.2f}",
+            loss_text(its["loss"]),
+            rate,
+            _number(its.get("grad_norm")),
+            "-" if accuracy is None else f"{accuracy:.0%}",
+            f"{its['tokens_per_s']:,.0f}",
+            bytes_text(its["memory_bytes"]),
+            curve,
+        )
 
     def _row(self, trial: _Trial, *, is_best: bool) -> tuple[str, ...]:
         given = (_number(trial.hyperparameters.get(name)) for name in ("r", "alpha", "learning_rate"))
@@ -172,9 +230,22 @@ class TrialBoard:
         )
 
 
-def _table(title: str, rows: Sequence[Sequence[str]]) -> Table:
+def step_texts(values: Mapping[str, float]) -> dict[str, str]:
+    """What a step says, for a line of text, by metric; `values` as `Tracker.step` hears them."""
+    texts = {
+        "loss": f"train loss {loss_text(values['loss'])}",
+        "learning_rate": f"learning rate {values['learning_rate']:.2g}",
+        "grad_norm": f"gradient norm {_number(values.get('grad_norm'))}",
+        "token_accuracy": f"{values.get('token_accuracy', 0.0):.0%} of tokens right",
+        "tokens_per_s": f"{values['tokens_per_s']:,.0f} tokens/s",
+        "memory_bytes": bytes_text(values["memory_bytes"]),
+    }
+    return {name: text for name, text in texts.items() if name in values}
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-    for column in COLUMNS:
+    for column in columns:
         table.add_column(Text(column), no_wrap=True)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))

@@ -62,6 +62,11 @@ def say(text: str) -> None:
         print(text, flush=True)  # noqa: T201
 
 
+def alive() -> None:
+    """Something is seen to go on that will be told later: no stage needs to say that it is still at work."""
+    _Signs.last_s = time.monotonic()
+
+
 @contextmanager
 def redrawing() -> Iterator[None]:
     """While a display redraws itself, no stage needs to say that it is still at work."""

@@ -256,6 +256,43 @@ class TrialRecord(Record):
     init_from: str | None = None
 
 
+FindingName = Literal[
+    "not_finite",
+    "frozen_adapter",
+    "exploding_gradient",
+    "diverging",
+    "loss_flat",
+    "accuracy_flat",
+    "learning_slowly",
+    "start_loss",
+    "unknown_template",
+    "rising_after_falling",
+    "memorising",
+    "loss_spikes",
+    "eval_set_leaks",
+    "eval_set_small",
+    "rate_at_edge",
+    "plateau",
+]
+
+
+class Finding(Record):
+    """What a training's numbers say of its health. Produced by `training/health`, kept in `run.json`; docs/health.md.
+
+    `trial` is None for one about the run. `step` is where it first showed. `is_alarm`: something is wrong or will be;
+    else it is good to know. `source` is where the threshold comes from.
+    """
+
+    name: FindingName
+    trial: str | None = None
+    step: int | None = None
+    is_alarm: bool = True
+    evidence: str
+    advice: str
+    threshold: str
+    source: str
+
+
 MetricName = Literal[
     "case_accuracy",
     "tool_call_validity",

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Sequence
 
 # Control characters (but tab and newline), invisible and direction-changing ones, and halves of surrogate pairs:
 # they can hide or reorder text on screen, and the last cannot be written as UTF-8.
@@ -44,6 +45,29 @@ def range_text(low_s: float, high_s: float) -> str:
     unit, per, step = ("s", 1, 10) if high_s <= 90 else ("min", 60, 1) if high_s <= 90 * 60 else ("h", 3600, 0.5)
     low, high = math.floor(low_s / per / step) * step, math.ceil(high_s / per / step) * step
     return f"{low:g} to {high:g} {unit}" if low else f"up to {high:g} {unit}"
+
+
+BARS = "▁▂▃▄▅▆▇█"
+
+
+def sparkline(values: Sequence[float], width: int = 12) -> str:
+    """A curve of at most so many characters, between its least and its largest value; what is not finite is `x`."""
+    if not values:
+        return ""
+    chosen = [values[round(place * (len(values) - 1) / max(1, width - 1))] for place in range(min(width, len(values)))]
+    if len(values) <= width:
+        chosen = list(values)
+    finite = [value for value in chosen if math.isfinite(value)]
+    low, high = (min(finite), max(finite)) if finite else (0.0, 0.0)
+    span = high - low or 1.0
+    return "".join(
+        BARS[round((value - low) / span * (len(BARS) - 1))] if math.isfinite(value) else "x" for value in chosen
+    )
+
+
+def bytes_text(count: float) -> str:
+    """Memory as `512 MB` or `9.6 GB`."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
 def unit_text(value: float) -> str:

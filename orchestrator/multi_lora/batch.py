@@ -67,6 +67,11 @@ class TokenRows:
         """Tokens of each row."""
         return np.diff(self.offsets)
 
+    def first(self, number: int) -> list[tuple[list[int], list[int]]]:
+        """Token ids and labels of the first rows."""
+        bounds = list(zip(self.offsets[:-1].tolist(), self.offsets[1:].tolist(), strict=True))[:number]
+        return [(self.ids[start:end].tolist(), self.labels[start:end].tolist()) for start, end in bounds]
+
     def learned(self, index: int) -> np.ndarray:
         """Positions of a row whose next token carries loss."""
         labels = self.labels[self.offsets[index] : self.offsets[index + 1]]

@@ -1,6 +1,6 @@
-"""A trial on disk: its progress, and its slot after an evaluation, all readable without unpickling.
+"""A trial on disk: its progress, its steps, and its slot after an evaluation, all readable without unpickling.
 
-    <trial>/progress.json
+    <trial>/progress.json  steps.jsonl
     <trial>/step-000040/adapter_model.safetensors  adapter_config.json  optimizer.safetensors  slot.json
 
 A checkpoint is PEFT's two files, the optimizer's moments, and the step. Its folder is written under another name and
@@ -10,6 +10,7 @@ renamed, so it appears whole. It counts once `progress.json` names its step.
 import json
 import shutil
 import tempfile
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,7 +21,10 @@ from safetensors.torch import load_file, save_file
 
 from orchestrator.core.errors import TrainingError
 from orchestrator.core.files import parse_line, write_text_atomic
+from orchestrator.core.steps import StepRow
 from orchestrator.models.adapters import PREFIX, WEIGHTS
+from orchestrator.models.memory import memory_peak
+from orchestrator.multi_lora.engine import StepResult
 from orchestrator.multi_lora.messages import TrialProgress
 from orchestrator.multi_lora.slots import LossScale, Pair, SlotSpec, SlotState
 
@@ -51,6 +55,22 @@ def remove_surplus(trial: Path, progress: TrialProgress, *, limit: int) -> None:
     keep = {step_folder(trial, point.step) for point in (*best, *progress.curve[-1:])}
     for folder in {*trial.glob("step-*"), *trial.glob(".step-*")} - keep:
         shutil.rmtree(folder)
+
+
+def step_row(result: StepResult, *, tokens: int, seconds: float) -> StepRow:
+    """A step as it is noted in the trial's folder, after `tokens` in all; `seconds` are those of all slots together."""
+    return StepRow(
+        step=result.step,
+        at=time.time(),
+        loss=result.loss,
+        learning_rate=result.learning_rate,
+        grad_norm=result.grad_norm,
+        token_accuracy=result.accuracy,
+        tokens=tokens,
+        tokens_per_s=result.tokens / seconds,
+        memory_bytes=memory_peak(),
+        epoch=result.epoch,
+    )
 
 
 def save_slot(folder: Path, spec: SlotSpec, state: SlotState) -> None:

@@ -49,13 +49,17 @@ EVAL_ROWS = 2
 class StepResult(NamedTuple):
     """One optimizer step of a slot.
 
-    `step` counts the steps done; `loss` is the mean over the batch's `learned` tokens, before the step; `grad_norm` is
+    `step` counts the steps done, `epoch` the passes over the data; `loss` is the mean over the batch's `learned`
+    tokens, before the step; `accuracy` is the share of these that have the largest logit, ties included; `grad_norm` is
     before clipping; `tokens` are all of the batch, without padding. If the gradient overflowed float16 the step was
     `skipped`: `grad_norm` is infinite, the weights are as before, and the loss scale is halved.
     """
 
     step: int
+    epoch: float
     loss: float
+    accuracy: float
+    learning_rate: float
     grad_norm: float
     tokens: int
     learned: int
@@ -172,24 +176,28 @@ class MultiLoraEngine:
         rooms: list[torch.Tensor] = []
 
         def losses_and_norms() -> Numbers:
-            losses = self._accumulate(members, samples, learned)
+            means = self._accumulate(members, samples, learned)
             if not rooms:  # all memory that the update needs is taken before anything is updated
                 rooms.extend(torch.empty_like(stack.params) for stack, _ in members)
             of_stacks = [stack.gradient_norms(room) for (stack, _), room in zip(members, rooms, strict=True)]
-            return torch.cat([losses.unsqueeze(1), torch.cat(of_stacks)], dim=1).tolist()  # type: ignore[no-any-return]
+            return torch.cat([means, torch.cat(of_stacks)], dim=1).tolist()  # type: ignore[no-any-return]
 
         read = self._kept_apart(places, losses_and_norms)  # the step's only wait for the device
-        norms = iter([norm for _, norm in read])
+        rates = [rate for stack, _ in members for rate in stack.learning_rates()]
+        norms = iter([norm for *_, norm in read])
         for (stack, _), room in zip(members, rooms, strict=True):
             stack.optimizer_step(stack.per_slot(list(islice(norms, len(stack.names)))), room)
         return {
             stack.names[row]: StepResult(
                 step=stack.steps[row],
+                epoch=stack.steps[row] * self._batch_size / len(self._train),
                 loss=read[i][0],
-                grad_norm=read[i][1],
+                accuracy=read[i][1],
+                learning_rate=rates[i],
+                grad_norm=read[i][2],
                 tokens=int(self._train.lengths[samples[i]].sum()),
                 learned=learned[i],
-                skipped=read[i][1] == math.inf,
+                skipped=read[i][2] == math.inf,
             )
             for i, (stack, row) in enumerate(places)
         }
@@ -219,8 +227,8 @@ class MultiLoraEngine:
             size = pass_size(self.device, EVAL_ROWS * self.micro_batch_size)
             for piece in even_passes(self._val, num_slots, size, self.device):
                 with self._laid_out(members, piece, train=False):
-                    losses, _ = token_losses(self._hidden(piece), self._head, piece.targets, None)
-                    totals += _sum_by_slot(losses, piece).to(totals.dtype)
+                    its = token_losses(self._hidden(piece), self._head, piece.targets, None)
+                    totals += _sum_by_slot(its.losses, piece).to(totals.dtype)
                     count += piece.learned[0]  # all slots see the same rows
         return (totals / count).unsqueeze(1).tolist()  # type: ignore[no-any-return]
 
@@ -234,7 +242,7 @@ class MultiLoraEngine:
         infinite norm and sits out the rest of this step.
         """
         read = compute()
-        overflowed: dict[Place, float] = {}
+        overflowed: dict[Place, list[float]] = {}
         try:
             while suspects := {
                 (stack, row): its
@@ -246,9 +254,9 @@ class MultiLoraEngine:
                     alone = {place: _alone(place, list(suspects), places, compute) for place in suspects}
                 broken = [place for place, its in alone.items() if not _finite(its)]
                 for stack, row in broken or suspects:
-                    scale, loss = stack.loss_scales[row], alone[stack, row][0]
-                    if scale is not None and scale.factor > 1.0 and math.isfinite(loss):
-                        overflowed[stack, row] = loss
+                    scale, (*means, _) = stack.loss_scales[row], alone[stack, row]
+                    if scale is not None and scale.factor > 1.0 and _finite(means):
+                        overflowed[stack, row] = [*means, math.inf]
                     else:
                         stack.lost[row] = True
                     stack.silence(row)
@@ -257,34 +265,31 @@ class MultiLoraEngine:
             for stack, row in overflowed:
                 stack.restore(row)
         return [
-            [overflowed[place], math.inf]
-            if place in overflowed
-            else [math.nan] * len(its)
-            if place[0].lost[place[1]]
-            else its
+            overflowed[place] if place in overflowed else [math.nan] * len(its) if place[0].lost[place[1]] else its
             for place, its in zip(places, read, strict=True)
         ]
 
     def _accumulate(
         self, members: Sequence[Member], samples: Sequence[Sequence[int]], learned: Sequence[int]
     ) -> torch.Tensor:
-        """Add up the gradients of all passes of a step. Returns each slot's loss."""
+        """Add up the gradients of all passes of a step. Returns each slot's loss and accuracy, slots x 2."""
         for stack, _ in members:
             stack.grads.zero_()
         one_stack = members[0][0]
         weights = one_stack.per_slot([1.0 / max(1, count) for count in learned]).squeeze(1)
         factors = one_stack.per_slot([factor for stack, _ in members for factor in stack.loss_factors()]).squeeze(1)
-        losses = torch.zeros_like(weights)
+        means = torch.zeros(len(weights), 2, dtype=weights.dtype, device=weights.device)
         size = pass_size(self.device, self.micro_batch_size)
         for piece in make_passes(self._train, samples, size, self.device):
             with self._laid_out(members, piece, train=True):
                 hidden = self._hidden(piece)
                 counts = torch.tensor(piece.learned, device=self.device)
                 token_weights = (weights * factors).repeat_interleave(counts, output_size=len(piece.targets))
-                token_loss, gradient = token_losses(hidden.detach(), self._head, piece.targets, token_weights)
-                losses += _sum_by_slot(token_loss, piece) * weights
-                hidden.backward(gradient)
-        return losses
+                its = token_losses(hidden.detach(), self._head, piece.targets, token_weights)
+                for column, values in enumerate((its.losses, its.correct)):
+                    means[:, column] += _sum_by_slot(values, piece) * weights
+                hidden.backward(its.gradient)
+        return means
 
     def _hidden(self, piece: Pass) -> torch.Tensor:
         """Final hidden states where the loss is taken, tokens x size."""
@@ -350,9 +355,17 @@ def _sum_by_slot(losses: torch.Tensor, piece: Pass) -> torch.Tensor:
     return torch.segment_reduce(losses, "sum", lengths=lengths, initial=0, unsafe=True)
 
 
+class TokenLosses(NamedTuple):
+    """What the head makes of some tokens; `correct` is 1 for a token with the largest logit, else 0."""
+
+    losses: torch.Tensor
+    correct: torch.Tensor
+    gradient: torch.Tensor | None
+
+
 def token_losses(
     hidden: torch.Tensor, head: torch.nn.Linear, targets: torch.Tensor, weights: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor | None]:
+) -> TokenLosses:
     """Cross-entropy of each learned token, and the gradient of its weighted sum with respect to the hidden states.
 
     The head is frozen, so logits are needed only once: each chunk is made, used for loss and gradient, and dropped.
@@ -362,6 +375,7 @@ def token_losses(
     """
     precise = torch.float64 if hidden.dtype == torch.float64 else torch.float32
     losses = hidden.new_empty(hidden.shape[0], dtype=precise)
+    correct = torch.empty_like(losses)
     gradient = None if weights is None else torch.empty_like(hidden)
     most = max(1, LOGITS_AT_ONCE // head.out_features)
     # Even chunks: a product of very few rows is computed by other code, whose last bits differ.
@@ -372,10 +386,12 @@ def token_losses(
             logits = head(hidden[part]).to(precise)
             log_sum = torch.logsumexp(logits, dim=-1, keepdim=True)
             target = targets[part].unsqueeze(1)
-            losses[part] = (log_sum - logits.gather(1, target)).squeeze(1)
+            of_target = logits.gather(1, target)
+            losses[part] = (log_sum - of_target).squeeze(1)
+            correct[part] = (of_target >= logits.amax(dim=-1, keepdim=True)).squeeze(1).to(precise)
             if weights is not None and gradient is not None:
                 probabilities = logits.sub_(log_sum).exp_()
                 probabilities.scatter_add_(1, target, torch.full_like(log_sum, -1.0))
                 probabilities *= weights[part].unsqueeze(1)
                 gradient[part] = probabilities.to(hidden.dtype) @ head.weight
-    return losses, gradient
+    return TokenLosses(losses, correct, gradient)

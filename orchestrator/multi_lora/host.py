@@ -14,8 +14,10 @@ from orchestrator.config.schema import LoraConfig
 from orchestrator.core.errors import TrainingError
 from orchestrator.core.files import parse_line, write_text_atomic
 from orchestrator.core.memory import give_back_freed_memory
+from orchestrator.core.steps import BASE
 from orchestrator.core.text import counted
 from orchestrator.models.base import base_folder, compute_dtype, empty_base, load_frozen_base
+from orchestrator.models.reading import ROWS, note_reading
 from orchestrator.multi_lora.base_checks import checkpoint_layers
 from orchestrator.multi_lora.batch import TokenRows
 from orchestrator.multi_lora.checkpoint import load_start
@@ -50,7 +52,7 @@ def start_engine(
     status_path = storage / f"engine-{number}.json"
     before = _status_before(status_path) if after_death else None
     room = _settled(plan, before)
-    engine = make_engine(room.plan)
+    engine = make_engine(room.plan, reading=storage / BASE)
     slots, measured = (room.slots, {}) if before else _choose_slots(engine, room)
     trials = SlotScheduler(
         engine,
@@ -75,16 +77,22 @@ def start_engine(
     return trials, status
 
 
-def make_engine(plan: EnginePlan) -> MultiLoraEngine:
-    """The engine of a plan on this process's device; raises what `start_engine` does."""
+def make_engine(plan: EnginePlan, *, reading: Path | None = None) -> MultiLoraEngine:
+    """The engine of a plan on this process's device; raises what `start_engine` does.
+
+    What the untouched base makes of the rows is written to `reading`.
+    """
     model = load_frozen_base(base_folder(plan.model), plan.model)
     if plan.gpus:
         model = model.to("cuda")
+    train = read_tokens(Path(plan.train_tokens))
+    if reading is not None:
+        note_reading(model, train.first(ROWS), reading)
     if plan.gradient_checkpointing is True:
         checkpoint_layers(model)
     engine = MultiLoraEngine(
         model,
-        read_tokens(Path(plan.train_tokens)),
+        train,
         read_tokens(Path(plan.val_tokens)),
         batch_size=plan.batch_size,
         micro_batch_size=plan.micro_batch_size,

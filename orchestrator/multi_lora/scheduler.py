@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from orchestrator.core.errors import TrainingError
 from orchestrator.core.records import DIVERGED_LOSS, EvalPoint, StopReason, reason_to_stop
+from orchestrator.core.steps import StepLog
 from orchestrator.multi_lora import checkpoint
 from orchestrator.multi_lora.engine import MultiLoraEngine, StepResult
 from orchestrator.multi_lora.messages import EngineUse, Evaluation, Peer, TrialProgress
@@ -34,6 +35,7 @@ class _Trial:
     spec: SlotSpec
     folder: Path
     progress: TrialProgress
+    steps: StepLog
     told: list[Evaluation] = field(default_factory=list)
     asked: int = 0
     state: SlotState | None = None
@@ -116,10 +118,18 @@ class SlotScheduler:
             while name in self._leaving and self._failure is None:
                 self._changed.wait()
             folder = self._storage / name
-            trial = _Trial(name, spec, folder, checkpoint.read_progress(folder))
+            progress = checkpoint.read_progress(folder)
+            resumes_at = progress.curve[-1].step if progress.curve else 0
+            trial = _Trial(
+                name,
+                spec,
+                folder,
+                progress,
+                StepLog(folder, resumes_at if progress.stop_reason is None else progress.step),
+            )
             self._remove_surplus(trial)  # left by an engine that died while it saved
             if trial.progress.curve and trial.progress.stop_reason != "diverged":
-                trial.state = checkpoint.load_slot(checkpoint.step_folder(folder, trial.progress.curve[-1].step), spec)
+                trial.state = checkpoint.load_slot(checkpoint.step_folder(folder, resumes_at), spec)
             if trial.progress.curve or trial.progress.stop_reason is not None:
                 trial.told.append(_evaluation(trial.progress))  # its client may not have heard of it
             self._trials[name] = trial
@@ -215,6 +225,7 @@ class SlotScheduler:
                     self._engine.evict(name)
                 if name in self._waiting:
                     self._waiting.remove(name)
+                trial.steps.flush()
                 if trial.progress.step:
                     checkpoint.write_progress(trial.folder, trial.progress)
             if self._leaving:
@@ -279,6 +290,7 @@ class SlotScheduler:
             trial = self._trials[name]
             trial.losses.append(result.loss)
             self._charge(trial, seconds * result.tokens / total, step=result.step, tokens=result.tokens)
+            trial.steps.add(checkpoint.step_row(result, tokens=trial.progress.tokens, seconds=seconds))
         self._add(train_s=seconds, tokens=total, steps=1)
 
     def _charge(self, trial: _Trial, seconds: float, *, step: int, tokens: int = 0) -> None:
@@ -326,6 +338,7 @@ class SlotScheduler:
 
     def _conclude(self, trial: _Trial, loss: float, peers: tuple[Peer, ...]) -> None:
         """Save an evaluation, tell the client, and free the slot if the trial ends or is too far ahead."""
+        trial.steps.flush()
         if math.isfinite(loss):
             trial.progress = self._with_point(trial, loss)
             started = time.monotonic()

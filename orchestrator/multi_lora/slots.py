@@ -226,6 +226,17 @@ class SlotStack:
         squares = torch.square(self.grads, out=room).view(len(self.names), -1, CHUNK).sum(dim=2)
         return squares.sum(dim=1, keepdim=True).sqrt()
 
+    def learning_rates(self) -> list[float]:
+        """Each slot's learning rate in its next step."""
+        pairs = zip(self.specs, self._applied(), strict=True)
+        return [spec.learning_rate * schedule_factor(spec, step) for spec, step in pairs]
+
+    def _applied(self) -> list[int]:
+        """Each slot's steps that were not skipped."""
+        return [
+            step - scale.skipped if scale else step for step, scale in zip(self.steps, self.loss_scales, strict=True)
+        ]
+
     def optimizer_step(self, norms: torch.Tensor, room: torch.Tensor) -> None:
         """One AdamW step (arXiv 1711.05101) of every slot from `grads`, which are clipped in place.
 
@@ -237,13 +248,10 @@ class SlotStack:
         )
         states = (self.params, self.exp_avg, self.exp_avg_sq)
         kept = [(tensor, index, tensor[index].clone()) for index in skipped for tensor in states]
-        applied = [
-            step - scale.skipped if scale else step for step, scale in zip(self.steps, self.loss_scales, strict=True)
-        ]
+        applied = self._applied()
         limits = self.per_slot([spec.max_grad_norm for spec in self.specs])
         self.grads *= (limits / (norms + CLIP_EPSILON)).clamp(max=1.0)
-        pairs = zip(self.specs, applied, strict=True)
-        rates = [spec.learning_rate * schedule_factor(spec, step) for spec, step in pairs]
+        rates = self.learning_rates()
         counts = [step + 1 for step in applied]
         decay = [1.0 - rate * spec.weight_decay for rate, spec in zip(rates, self.specs, strict=True)]
         self.params *= self.per_slot(decay)

@@ -4,8 +4,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from orchestrator.config.load import load_config
 from orchestrator.config.schema import ResourcesConfig
 from orchestrator.core.errors import ConfigError
+from orchestrator.run.folder import run_dir
 from orchestrator.run.paths import RunDir
 
 STORAGE = "resources.storage_path="
@@ -37,3 +39,19 @@ def find_config(given: Path, overrides: Sequence[str]) -> tuple[Path, tuple[str,
     folder = places.pop()
     placed = (f"name={json.dumps(folder.name)}", f"{STORAGE}{json.dumps(str(folder.parent))}")
     return RunDir(folder).config, (*placed, *overrides)
+
+
+def find_run(given: Path, overrides: Sequence[str]) -> RunDir:
+    """The run that `given` means: its folder, its name below `resources.storage_path`, or its configuration's.
+
+    A folder needs nothing but to be there, so that a run can be looked at whose configuration cannot be read.
+
+    Raises:
+        ConfigError: As `find_config` does, or as loading the configuration does.
+    """
+    here = RunDir(given.resolve())
+    if here.config.is_file() or here.ledger.is_file():
+        return here
+    config, settings = find_config(given, overrides)
+    place = RunDir(config.parent.resolve())
+    return place if config == place.config else run_dir(load_config(config, settings))

@@ -22,8 +22,9 @@ from orchestrator.config.errors import dotted
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import RunConflictError
 from orchestrator.core.files import parse_line, write_text_atomic
-from orchestrator.core.records import AdapterRecord, Record
+from orchestrator.core.records import AdapterRecord, Finding, Record
 from orchestrator.run.paths import RunDir, StageName
+from orchestrator.run.progress import stage_progress
 
 FREE_FIELDS = ("resources", "gates", "eval", "tracking")
 """Config sections that decide where a run happens, who follows it or how it is judged, not what it trains. They may
@@ -182,11 +183,12 @@ class StageEntry(Record):
 
 
 class Ledger(Record):
-    """`run.json`: what was done, from what, with which versions."""
+    """`run.json`: what was done, from what, with which versions, and what was found about the trials' training."""
 
     stages: dict[StageName, StageEntry] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
     commit: str | None = None
+    findings: tuple[Finding, ...] = ()
 
 
 def read_ledger(run: RunDir) -> Ledger:
@@ -214,7 +216,8 @@ def run_stage(
     _record(run, stage, entry)
     status = "failed"
     try:
-        work()
+        with stage_progress(run, stage):
+            work()
         status = "done"
     except KeyboardInterrupt:
         status = "interrupted"
@@ -226,8 +229,18 @@ def run_stage(
 
 
 def _record(run: RunDir, stage: StageName, entry: StageEntry) -> None:
-    stages = {**read_ledger(run).stages, stage: entry}
-    ledger = Ledger(stages=stages, versions=package_versions(), commit=current_commit())
+    before = read_ledger(run)
+    stages = {**before.stages, stage: entry}
+    its = {"stages": stages, "versions": package_versions(), "commit": current_commit()}
+    _write(run, before.model_copy(update=its))
+
+
+def record_findings(run: RunDir, findings: Sequence[Finding]) -> None:
+    """Write what is known of the training of the run's trials, in place of what was; for the run's own process."""
+    _write(run, read_ledger(run).model_copy(update={"findings": tuple(findings)}))
+
+
+def _write(run: RunDir, ledger: Ledger) -> None:
     write_text_atomic(run.ledger, ledger.model_dump_json(indent=2) + "\n")
 
 

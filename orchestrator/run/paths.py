@@ -31,6 +31,8 @@ class RunDir:
     """The resolved configuration."""
     ledger = _Below("run.json")
     """The stage ledger."""
+    progress = _Below("progress.json")
+    """How far the run is."""
     log = _Below("job.log")
     """Tracebacks of unexpected errors, warnings of libraries, messages of Ray."""
     quarantine = _Below("data/quarantine.jsonl")

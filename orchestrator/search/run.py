@@ -36,6 +36,7 @@ from orchestrator.search.space import make_searcher, num_trials, param_space, re
 from orchestrator.search.tell import TellTrackers
 from orchestrator.tracking.tracker import RunInfo
 from orchestrator.training.launch import build_trainer, fit, prepare_plan
+from orchestrator.training.listen import Listener
 from orchestrator.training.outcome import TrainedTrial, describe_trial, keep_best, read_trial
 from orchestrator.training.plan import TrainPlan
 from orchestrator.training.trackers import tracked
@@ -90,8 +91,9 @@ def run_search(config: RunConfig, run: RunDir) -> list[TrialRecord]:
     with (
         _runner(config, plan, storage / TRIALS, num_left=total - num_ended) as runner,
         tracked(RunInfo(run.root, total, plan.max_steps, num_ended), config.tracking) as trackers,
+        Listener(trackers) as listener,
     ):
-        search = _Search(config, plan, storage, runner, TellTrackers(trackers, plan))
+        search = _Search(config, plan, storage, runner, TellTrackers(listener, plan, storage / TRIALS))
         for part in parts:
             found += search.results(part, [its.record for its in found], is_last=part is parts[-1])
     records = _keep_best(found, run, keep=config.search.keep)

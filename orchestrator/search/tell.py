@@ -1,40 +1,41 @@
 """What trackers hear of a search: what Tune hears from its trials, whichever runner trains them."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ray import tune
 from ray.tune.experiment import Trial
 
 from orchestrator.core.records import JsonObject, StopReason
-from orchestrator.search.names import HYPERPARAMETERS
+from orchestrator.search.names import HYPERPARAMETERS, storage_name
 from orchestrator.tracking.tracker import Trackers
+from orchestrator.training.listen import Listener
 from orchestrator.training.outcome import Progress, TrainedTrial, stop_reason
 from orchestrator.training.plan import TrainPlan
 
 
 class TellTrackers(tune.Callback):  # type: ignore[misc]  # ray ships no types for it
-    """Passes on each start, evaluation and end of a trial. What a resumed trial reports again is passed on once."""
+    """Passes on each start, evaluation and end of a trial; `trials` is the folder of what they train."""
 
-    def __init__(self, trackers: Trackers, plan: TrainPlan) -> None:
-        self._trackers, self._plan = trackers, plan
-        self._told: dict[str, int] = {}
+    def __init__(self, listener: Listener, plan: TrainPlan, trials: Path) -> None:
+        self._listener, self._plan, self._trials = listener, plan, trials
 
-    def __reduce__(self) -> tuple[type["TellTrackers"], tuple[Trackers, TrainPlan]]:
+    def __reduce__(self) -> tuple[Callable[[TrainPlan, Path], "TellTrackers"], tuple[TrainPlan, Path]]:
         # Tune stores its callbacks with the experiment; a terminal cannot be stored.
-        return TellTrackers, (Trackers(), self._plan)
+        return _tell_nobody, (self._plan, self._trials)
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """A trial was started or restarted."""
-        step = int(trial.last_result.get("step", 0))
-        self._told[str(trial)] = max(step, self._told.get(str(trial), 0))
-        self._trackers.trial_started(str(trial), trial.config[HYPERPARAMETERS], step)
+        chosen = self._plan.with_hyperparameters(trial.config[HYPERPARAMETERS]).hyperparameters
+        folder = self._trials / storage_name(str(trial), chosen)
+        self._listener.started(str(trial), chosen, int(trial.last_result.get("step", 0)), folder)
 
     def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: JsonObject, **_: Any) -> None:
         """A trial evaluated."""
         progress = _progress_in(result)
-        if progress is not None and progress.step > self._told.get(str(trial), 0):
-            self._told[str(trial)] = progress.step
-            self._trackers.metrics(str(trial), progress.step, progress.metrics)
+        if progress is not None:
+            self._listener.evaluated(str(trial), progress)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """A trial ended by itself or was stopped."""
@@ -42,11 +43,11 @@ class TellTrackers(tune.Callback):  # type: ignore[misc]  # ray ships no types f
         reason: StopReason = "failed"
         if progress is not None:
             reason = stop_reason(TrainedTrial(progress.curve, progress.diverged, None, None), self._plan, failed=False)
-        self._trackers.trial_ended(str(trial), reason)
+        self._listener.ended(str(trial), reason)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """A trial failed."""
-        self._trackers.trial_ended(str(trial), "failed")
+        self._listener.ended(str(trial), "failed")
 
 
 def _progress_in(result: JsonObject) -> Progress | None:
@@ -54,3 +55,7 @@ def _progress_in(result: JsonObject) -> Progress | None:
     if "step" not in result:
         return None
     return Progress.model_validate({key: result[key] for key in Progress.model_fields if key in result})
+
+
+def _tell_nobody(plan: TrainPlan, trials: Path) -> TellTrackers:
+    return TellTrackers(Listener(Trackers()), plan, trials)

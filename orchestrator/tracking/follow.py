@@ -45,6 +45,10 @@ class Follow:
         """Pass on."""
         self._emit(TrialBegan(trial=trial, hyperparameters=dict(hyperparameters), step=step))
 
+    def step(self, trial: str, step: int, values: Mapping[str, float]) -> None:
+        """Pass on."""
+        self._emit(Measured(trial=trial, step=step, values=dict(values)))
+
     def metrics(self, trial: str, step: int, values: Mapping[str, float]) -> None:
         """Pass on."""
         self._emit(Measured(trial=trial, step=step, values=dict(values)))

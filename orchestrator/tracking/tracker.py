@@ -3,6 +3,7 @@
 Tracking decides nothing, and a tracker that raises never ends a training: it is named once and left out.
 """
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,13 @@ class Tracker(Protocol):
     def trial_started(self, trial: str, hyperparameters: Mapping[str, float | int], step: int) -> None:
         """A trial begins, at step 0 or where it was interrupted."""
 
+    def step(self, trial: str, step: int, values: Mapping[str, float]) -> None:
+        """A trial trained a step; heard about a second later, and before the evaluation after it.
+
+        `values` are the metrics of `orchestrator.core.steps.StepRow`: `loss`, `learning_rate`, `grad_norm`,
+        `token_accuracy`, `tokens`, `tokens_per_s`, `memory_bytes` and `epoch`; what is unknown is left out.
+        """
+
     def metrics(self, trial: str, step: int, values: Mapping[str, float]) -> None:
         """A trial evaluated, for the first time at this step.
 
@@ -51,10 +59,11 @@ class Tracker(Protocol):
 
 
 class Trackers:
-    """Passes each call on to all trackers; a `Tracker` itself."""
+    """Passes each call on to all trackers, one at a time, from any thread; a `Tracker` itself."""
 
     def __init__(self, trackers: Sequence[Tracker] = ()) -> None:
         self._trackers = list(trackers)
+        self._lock = threading.RLock()
 
     def run_started(self, run: RunInfo) -> None:
         """See `Tracker`."""
@@ -63,6 +72,10 @@ class Trackers:
     def trial_started(self, trial: str, hyperparameters: Mapping[str, float | int], step: int) -> None:
         """See `Tracker`."""
         self._tell(lambda tracker: tracker.trial_started(trial, hyperparameters, step))
+
+    def step(self, trial: str, step: int, values: Mapping[str, float]) -> None:
+        """See `Tracker`."""
+        self._tell(lambda tracker: tracker.step(trial, step, values))
 
     def metrics(self, trial: str, step: int, values: Mapping[str, float]) -> None:
         """See `Tracker`."""
@@ -77,10 +90,11 @@ class Trackers:
         self._tell(lambda tracker: tracker.run_ended())
 
     def _tell(self, call: Callable[[Tracker], None]) -> None:
-        for tracker in tuple(self._trackers):
-            try:
-                call(tracker)
-            except Exception as error:  # noqa: BLE001 - a tracker must not end a training
-                self._trackers.remove(tracker)
-                name = getattr(tracker, "name", type(tracker).__name__)
-                say(f"The tracker {name} failed with {type(error).__name__}: {error}. Training goes on without it.")
+        with self._lock:
+            for tracker in tuple(self._trackers):
+                try:
+                    call(tracker)
+                except Exception as error:  # noqa: BLE001 - a tracker must not end a training
+                    self._trackers.remove(tracker)
+                    name = getattr(tracker, "name", type(tracker).__name__)
+                    say(f"The tracker {name} failed with {type(error).__name__}: {error}. Training goes on without it.")

@@ -23,7 +23,8 @@ from orchestrator.models.targets import require_targets
 from orchestrator.run.cluster import worker_shape
 from orchestrator.run.deaths import SAVES_TRAINING_MEMORY, last_line, why_it_died
 from orchestrator.run.paths import RunDir, SplitName
-from orchestrator.tracking.tracker import RunInfo, Trackers
+from orchestrator.tracking.tracker import RunInfo
+from orchestrator.training.listen import Listener
 from orchestrator.training.outcome import (
     RecordProgress,
     describe_trial,
@@ -97,7 +98,11 @@ def build_trainer(
         resources["GPU"] = plan.gpus_per_worker
     return _Trainer(
         train_worker,
-        train_loop_config=plan.model_dump(mode="json") | {PROCESSES: beside * plan.num_workers},
+        train_loop_config={
+            "plan": plan.model_dump(mode="json"),
+            "folder": str(storage / name),
+            PROCESSES: beside * plan.num_workers,
+        },
         scaling_config=ray.train.ScalingConfig(
             num_workers=plan.num_workers, use_gpu=plan.gpus_per_worker > 0, resources_per_worker=resources
         ),
@@ -141,13 +146,13 @@ def explain_failure(error: BaseException) -> OrchestratorError:
 
 
 @contextmanager
-def _as_trial(trackers: Trackers, storage: Path, name: str, plan: TrainPlan) -> Iterator[None]:
-    """Report a job to the trackers as one trial while its driver waits in `fit`."""
+def _as_trial(listener: Listener, storage: Path, name: str, plan: TrainPlan) -> Iterator[None]:
+    """Have a job followed as one trial while its driver waits in `fit`."""
     before = read_trial(storage, name).steps
-    trackers.trial_started(ONLY_TRIAL, plan.hyperparameters, before)
+    listener.started(ONLY_TRIAL, plan.hyperparameters, before, storage / name)
     finished = threading.Event()
     reason: StopReason | None = "failed"
-    thread = threading.Thread(target=_follow, args=(storage / name, trackers, finished, before), daemon=True)
+    thread = threading.Thread(target=_follow, args=(storage / name, listener, finished), daemon=True)
     thread.start()
     try:
         yield
@@ -158,19 +163,17 @@ def _as_trial(trackers: Trackers, storage: Path, name: str, plan: TrainPlan) -> 
     finally:
         finished.set()
         thread.join()
-        if reason is not None:
-            trackers.trial_ended(ONLY_TRIAL, reason)
+        listener.ended(ONLY_TRIAL, reason)
 
 
-def _follow(job: Path, trackers: Trackers, finished: threading.Event, told: int) -> None:
-    """Pass on each report of a job after step `told` once Ray's controller has recorded it."""
+def _follow(job: Path, listener: Listener, finished: threading.Event) -> None:
+    """Pass on each report of a job once Ray's controller has recorded it."""
     last_look = False
     while not last_look:
         last_look = finished.wait(POLL_S)
         progress = read_progress(job)
-        if progress is not None and progress.step > told:
-            trackers.metrics(ONLY_TRIAL, progress.step, progress.metrics)
-            told = progress.step
+        if progress is not None:
+            listener.evaluated(ONLY_TRIAL, progress)
 
 
 def train_one(config: RunConfig, run: RunDir) -> TrialRecord:
@@ -186,7 +189,8 @@ def train_one(config: RunConfig, run: RunDir) -> TrialRecord:
     started = time.monotonic()
     with (
         tracked(RunInfo(run.root, 1, plan.max_steps), config.tracking) as trackers,
-        _as_trial(trackers, storage, name, plan),
+        Listener(trackers) as listener,
+        _as_trial(listener, storage, name, plan),
     ):
         fit(build_trainer(plan, name=name, storage=storage))
     trial = read_trial(storage, name)

@@ -9,6 +9,8 @@ from orchestrator.core.board import RUNNING, TrialBoard
 from orchestrator.core.records import StopReason
 from orchestrator.tracking.follow import followers
 from orchestrator.tracking.tracker import RunInfo, Tracker, Trackers
+from orchestrator.training.health.tracker import Health
+from orchestrator.training.progress_file import ProgressFile
 
 
 class ProgressBoard:
@@ -28,6 +30,10 @@ class ProgressBoard:
         self._started[trial] = hyperparameters
         self._latest.setdefault(trial, (step, None))
         self._show(trial, RUNNING)
+
+    def step(self, trial: str, step: int, values: Mapping[str, float]) -> None:
+        """Update the trial's row between evaluations."""
+        self._board.step(trial, step, values)
 
     def metrics(self, trial: str, step: int, values: Mapping[str, float]) -> None:
         """Update the trial's row."""
@@ -50,6 +56,8 @@ class ProgressBoard:
 
 TRACKERS: tuple[Callable[[], Tracker], ...] = (
     ProgressBoard,
+    ProgressFile,
+    Health,
 )  # fmt: skip
 """One of each is made for every run."""
 

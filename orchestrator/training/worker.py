@@ -1,6 +1,5 @@
 """One worker of a training job: TRL's SFTTrainer on the tokens of its share. The only file that trains with trl."""
 
-import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -11,48 +10,55 @@ import numpy as np
 import ray.train
 import torch
 from datasets import load_from_disk
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
+from transformers import TrainerCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
 from orchestrator.core.memory import give_back_freed_memory
-from orchestrator.core.records import DIVERGED_LOSS, EvalPoint, JsonObject, reason_to_stop
+from orchestrator.core.steps import BASE
+from orchestrator.data.tokens.tokenize import IGNORED
 from orchestrator.models.adapters import fill_new, peft_config
 from orchestrator.models.base import base_folder, base_tokenizer, compute_dtype, empty_base, load_frozen_base
+from orchestrator.models.reading import ROWS, note_reading
 from orchestrator.plan.devices import this_cpu, this_machine
 from orchestrator.plan.settle import Wanted, settle
 from orchestrator.plan.shapes import base_shape
 from orchestrator.training.plan import TrainPlan
+from orchestrator.training.worker_reports import ReportToRay
 
-LOGS_PER_EVALUATION = 4
 PROCESSES = "processes"
-TOKENS = "tokens"
-"""Key in the trainer's log for the tokens trained on so far."""
 
 
 def train_worker(settings: dict[str, Any]) -> None:
     """Train this worker's share until the last step, early stopping or divergence; runs on every Ray Train worker.
 
-    `settings` is a `TrainPlan` as JSON-able values, because Ray pickles it between Python processes; and how many such
-    `PROCESSES` may share this machine.
+    `settings` are a `TrainPlan` under `plan`, the job's `folder`, and how many such `PROCESSES` may share this machine,
+    as JSON-able values, because Ray pickles them between Python processes.
     """
-    beside = settings.pop(PROCESSES)
-    plan = TrainPlan.model_validate(settings)
+    plan = TrainPlan.model_validate(settings["plan"])
     give_back_freed_memory()
     if not plan.gpus_per_worker:
         torch.set_num_threads(max(1, int(plan.cpus_per_worker)))
     set_seed(plan.train.seed)
-    plan = settle_checkpointing(plan, beside)
+    plan = settle_checkpointing(plan, settings[PROCESSES])
+    notes = Path(settings["folder"]) if ray.train.get_context().get_world_rank() == 0 else None
     with tempfile.TemporaryDirectory(prefix="sft-") as output_dir, _latest_checkpoint() as checkpoint:
-        report = ReportToRay(patience=plan.train.early_stopping_patience)
-        make_trainer(plan, output_dir, callbacks=[report]).train(resume_from_checkpoint=checkpoint)
+        report = ReportToRay(notes, patience=plan.train.early_stopping_patience)
+        reading = None if notes is None else notes.parent / BASE
+        trainer = make_trainer(plan, output_dir, callbacks=[report], reading=reading)
+        trainer.train(resume_from_checkpoint=checkpoint)
 
 
-def make_trainer(plan: TrainPlan, output_dir: str, *, callbacks: Sequence[TrainerCallback]) -> SFTTrainer:
-    """TRL's trainer of a plan, ready to train."""
-    trainer = SFTTrainer(
-        model=load_frozen_base(base_folder(plan.model), plan.model),
+def make_trainer(
+    plan: TrainPlan, output_dir: str, *, callbacks: Sequence[TrainerCallback], reading: Path | None = None
+) -> SFTTrainer:
+    """TRL's trainer of a plan, ready to train. What the untouched base makes of the rows is written to `reading`."""
+    model, train = load_frozen_base(base_folder(plan.model), plan.model), load_from_disk(plan.train_tokens)
+    if reading is not None:
+        note_reading(model, [(row["input_ids"], row["labels"]) for row in train.take(ROWS)], reading)
+    trainer = StepTrainer(
+        model=model,
         args=SFTConfig(**trainer_settings(plan), output_dir=output_dir),
-        train_dataset=load_from_disk(plan.train_tokens),
+        train_dataset=train,
         eval_dataset=load_from_disk(plan.val_tokens),
         processing_class=base_tokenizer(plan.model),
         peft_config=peft_config(plan.lora),
@@ -90,6 +96,31 @@ def settle_checkpointing(plan: TrainPlan, beside: int) -> TrainPlan:
     return plan.model_copy(update={"train": train})
 
 
+class StepTrainer(SFTTrainer):  # type: ignore[misc]  # trl ships no types
+    """SFTTrainer whose token accuracy weighs every supervised token of a step alike, not every pass."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._supervised: list[torch.Tensor] = []
+
+    def compute_loss(self, model: Any, inputs: dict[str, torch.Tensor], *given: Any, **named: Any) -> Any:
+        """As TRL's; the supervised tokens of the pass are counted beside it."""
+        if self.model.training:
+            supervised = (inputs["labels"][:, 1:] != IGNORED).sum()
+            self._supervised.append(self.accelerator.gather_for_metrics(supervised).sum())
+        return super().compute_loss(model, inputs, *given, **named)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As TRL's, with one token accuracy for all passes of a step."""
+        of_passes = self._metrics["train"].get("mean_token_accuracy")
+        if self.model.training and of_passes:
+            weights = torch.stack(self._supervised).double()
+            mean = (torch.tensor(of_passes, device=weights.device) * weights).sum() / weights.sum().clamp(min=1)
+            self._metrics["train"]["mean_token_accuracy"] = [mean.item()]
+            self._supervised.clear()
+        super().log(logs, start_time)
+
+
 def trainer_settings(plan: TrainPlan) -> dict[str, Any]:
     """Arguments of TRL's SFTConfig for a plan; what only costs speed is off."""
     on_gpu, dtype = plan.gpus_per_worker > 0, compute_dtype(plan.model.dtype)
@@ -109,7 +140,7 @@ def trainer_settings(plan: TrainPlan) -> dict[str, Any]:
         "eval_steps": plan.eval_steps,
         "save_steps": plan.eval_steps,
         "save_total_limit": 2,
-        "logging_steps": max(1, plan.eval_steps // LOGS_PER_EVALUATION),
+        "logging_steps": 1,  # costs little: TRL waits for the device in every pass anyway
         "logging_nan_inf_filter": False,  # a non-finite loss must be seen, not smoothed away
         "seed": plan.train.seed,
         "bf16": dtype == "bfloat16",
@@ -139,80 +170,3 @@ def _latest_checkpoint() -> Iterator[str | None]:
     checkpoint = ray.train.get_checkpoint()
     with checkpoint.as_directory() if checkpoint else nullcontext() as folder:
         yield folder
-
-
-def curve_of(log_history: Sequence[JsonObject]) -> list[EvalPoint]:
-    """Eval losses by step, each with the latest training loss before it."""
-    curve: list[EvalPoint] = []
-    train_loss: float | None = None
-    for entry in log_history:
-        train_loss = entry.get("loss", train_loss)
-        if "eval_loss" in entry:
-            curve.append(EvalPoint(step=entry["step"], eval_loss=entry["eval_loss"], train_loss=train_loss))
-    return curve
-
-
-def tokens_of(log_history: Sequence[JsonObject]) -> int:
-    """Tokens trained on up to the latest entry that says so."""
-    return next((entry[TOKENS] for entry in reversed(log_history) if TOKENS in entry), 0)
-
-
-class ReportToRay(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
-    """Reports each evaluation with its checkpoint; every rank calls `report` equally often, rank 0 uploads.
-
-    All ranks see the same averaged losses, so they decide alike.
-    """
-
-    def __init__(self, *, patience: int | None) -> None:
-        self._patience = patience
-        self._diverged = False
-        self._tokens_before = 0
-
-    def on_train_begin(self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_: Any) -> None:
-        """Go on counting tokens where the checkpoint, if there is one, left off."""
-        self._tokens_before = tokens_of(state.log_history)
-
-    def on_step_end(self, _args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Evaluate and save the last step too, whatever the cadence."""
-        if state.global_step >= state.max_steps:
-            control.should_log = control.should_evaluate = control.should_save = True
-
-    def on_log(
-        self, _args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: JsonObject, **_: Any
-    ) -> None:
-        """Count tokens, and stop at once when the training loss is not finite."""
-        # TRL counts what it feeds the model without padding (its attention mask), but from 0 after every start.
-        counted = logs.get("num_tokens", logs.get("eval_num_tokens"))
-        if counted is not None:
-            state.log_history[-1][TOKENS] = self._tokens_before + int(counted)
-        if not math.isfinite(logs.get("loss", 0.0)) and not self._diverged:
-            self._report_divergence(state)
-            control.should_training_stop = True
-            control.should_evaluate = control.should_save = False
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Report the evaluation that was just saved, and stop if it says so."""
-        curve = curve_of(state.log_history)
-        reason = reason_to_stop([point.eval_loss for point in curve], self._patience)
-        if reason == "diverged":
-            self._report_divergence(state)
-        else:
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            self._report(state, curve[-1].eval_loss, curve, folder)
-        control.should_training_stop |= reason is not None
-
-    def _report_divergence(self, state: TrainerState) -> None:
-        self._diverged = True
-        curve = [point for point in curve_of(state.log_history) if math.isfinite(point.eval_loss)]
-        self._report(state, DIVERGED_LOSS, curve, None)
-
-    def _report(self, state: TrainerState, eval_loss: float, curve: list[EvalPoint], folder: Path | None) -> None:
-        uploads = folder is not None and ray.train.get_context().get_world_rank() == 0
-        metrics = {
-            "step": state.global_step,
-            "eval_loss": eval_loss,
-            "diverged": folder is None,
-            "curve": [point.model_dump() for point in curve],
-            "tokens": tokens_of(state.log_history),
-        }
-        ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder) if uploads else None)

@@ -17,6 +17,7 @@ from watching import Watching, watch
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.files import read_jsonl
 from orchestrator.core.records import TrialRecord
+from orchestrator.core.steps import StepRow
 from orchestrator.models.adapters import list_adapters
 from orchestrator.run.cluster import cluster_session
 from orchestrator.search.run import run_search
@@ -98,8 +99,11 @@ def test_an_isolated_search_that_is_given_one_more_trial_trains_only_that(
     assert len(list_adapters(run)) == 1
 
 
+STEP_METRICS = set(StepRow.model_fields) - {"step", "at"}
+
+
 def require_all_is_tracked(watching: Watching, records: list[TrialRecord]) -> None:
-    """Trackers heard of each trial's start, of every point of its curve, and of its end."""
+    """Trackers heard of each trial's start, of every step and every point of its curve, and of its end."""
     assert [watching.calls[0][0], watching.calls[-1][0]] == ["run_started", "run_ended"]
     assert watching.calls[0][1].num_trials == len(records)
     started = {trial: hyperparameters for trial, hyperparameters, _ in watching.of("trial_started")}
@@ -109,6 +113,18 @@ def require_all_is_tracked(watching: Watching, records: list[TrialRecord]) -> No
         told = [(step, its["eval_loss"]) for trial, step, its in watching.of("metrics") if trial == record.trial_id]
         assert {(point.step, point.eval_loss) for point in record.curve} >= {point for point in told if point[1] < 1e9}
         assert math.isnan(told[-1][1]) == (record.status == "diverged")
+        steps = [(step, its) for trial, step, its in watching.of("step") if trial == record.trial_id]
+        assert record.steps is not None
+        assert [step for step, _ in steps] == list(range(1, len(steps) + 1))
+        assert len(steps) >= record.steps
+        assert steps[record.steps - 1][1]["tokens"] == record.tokens
+        assert all(its.keys() == STEP_METRICS for _, its in steps)
+        assert all(its["memory_bytes"] > 1e8 and its["tokens_per_s"] > 0 for _, its in steps)
+        before = 0
+        for point in record.curve:
+            since = [its["loss"] for step, its in steps if before < step <= point.step]
+            assert point.train_loss == pytest.approx(sum(since) / len(since))
+            before = point.step
 
 
 def wait_until_all_is_free() -> None:

@@ -11,7 +11,7 @@ from multi_lora_builders import flat, make_engine, make_spec, relative_differenc
 from multi_lora_runs import pairs_of
 from peft.tuners.lora import LoraLayer
 from transformers import PreTrainedModel
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig
 
 from orchestrator.config.schema import LoraConfig, ModelConfig, TrainConfig
 from orchestrator.models.adapters import peft_config
@@ -19,7 +19,7 @@ from orchestrator.models.base import load_tokenizer
 from orchestrator.multi_lora.batch import TokenRows, samples_of_step
 from orchestrator.multi_lora.slots import Pair, SlotSpec
 from orchestrator.toy.tiny import tiny_base_folder
-from orchestrator.training.worker import scale_loss_on_cpu, trainer_settings
+from orchestrator.training.worker import StepTrainer, scale_loss_on_cpu, trainer_settings
 
 STEPS, BATCH, MICRO_BATCH = 50, 4, 2
 ROWS = rows_of_at_least(8, 30, seed=4)
@@ -44,12 +44,18 @@ SPECS = {
 
 def in_order_of_training(rows: TokenRows, spec: SlotSpec) -> Dataset:
     """The samples of all steps one after the other, as a slot sees them."""
-    order = [index for step in range(STEPS) for index in samples_of_step(len(rows), BATCH, seed=spec.seed, step=step)]
+    order = [
+        index
+        for step in range(spec.max_steps)
+        for index in samples_of_step(len(rows), BATCH, seed=spec.seed, step=step)
+    ]
     pairs = pairs_of(rows)
     return Dataset.from_list([dict(zip(("input_ids", "labels"), pairs[index], strict=True)) for index in order])
 
 
-def make_trainer(model: PreTrainedModel, spec: SlotSpec, start: dict[str, Pair], folder: Path) -> SFTTrainer:
+def make_trainer(
+    model: PreTrainedModel, spec: SlotSpec, start: dict[str, Pair], folder: Path, rows: TokenRows = ROWS
+) -> StepTrainer:
     """The worker's trainer for this slot's settings, in the slot's order and from its initial weights."""
     plan = make_plan(
         model=ModelConfig(base="tiny", dtype="float16" if model.dtype == torch.float16 else "float32"),
@@ -69,15 +75,14 @@ def make_trainer(model: PreTrainedModel, spec: SlotSpec, start: dict[str, Pair],
     settings = {
         **trainer_settings(plan),
         "train_sampling_strategy": "sequential",
-        "logging_steps": 1,
         "eval_strategy": "no",
         "save_strategy": "no",
         "ddp_backend": None,  # one process
     }
-    trainer = SFTTrainer(
+    trainer = StepTrainer(
         model=copy.deepcopy(model),
         args=SFTConfig(**settings, output_dir=str(folder)),
-        train_dataset=in_order_of_training(ROWS, spec),
+        train_dataset=in_order_of_training(rows, spec),
         processing_class=load_tokenizer(tiny_base_folder(), trust_remote_code=False),
         peft_config=peft_config(plan.lora),
     )
@@ -88,7 +93,7 @@ def make_trainer(model: PreTrainedModel, spec: SlotSpec, start: dict[str, Pair],
     return trainer
 
 
-def adapter_of(trainer: SFTTrainer) -> dict[str, Pair]:
+def adapter_of(trainer: StepTrainer) -> dict[str, Pair]:
     """A and B of every layer of the trainer's model, as they are and not as copies."""
     modules = trainer.model.get_base_model().named_modules()
     return {
@@ -116,8 +121,32 @@ def test_losses_and_adapters_of_slots_are_those_of_trl(
         assert relative_differences(losses, [entry["loss"] for entry in logged]) < 1e-5
         norms = [result.grad_norm for result in results[name]]
         assert relative_differences(norms, [entry["grad_norm"] for entry in logged]) < 1e-4
+        rates = [result.learning_rate for result in results[name]]
+        assert rates == pytest.approx([entry["learning_rate"] for entry in logged])
+        assert [result.epoch for result in results[name]] == pytest.approx(
+            [STEPS * BATCH / len(ROWS) * entry["epoch"] for entry in logged]  # its dataset holds all steps' samples
+        )
         wanted, start = flat(adapter_of(trainer)), flat(starts[name])
         assert (flat(engine.export(name).adapter) - wanted).norm() < 1e-3 * (wanted - start).norm()
+
+
+def test_slots_and_trl_count_the_same_tokens_as_likeliest(tiny_base: PreTrainedModel, tmp_path: Path) -> None:
+    """Rows of one token are learned within steps, random ones are not; rows and so passes are of unequal length."""
+    drawn = pairs_of(rows_of_at_least(8, 30, seed=5))
+    learnable = [
+        (ids, labels) if number % 2 else ([9] * len(ids), [9] * len(ids)) for number, (ids, labels) in enumerate(drawn)
+    ]
+    rows = TokenRows.of(learnable)
+    spec = make_spec(8, learning_rate=1e-2, max_steps=8, warmup_steps=0, seed=2)
+    engine = make_engine(tiny_base, {"a": spec}, batch_size=BATCH, micro_batch_size=MICRO_BATCH, train=rows)
+    trainer = make_trainer(tiny_base, spec, engine.export("a").adapter, tmp_path, rows)
+    results = train_steps(engine, spec.max_steps)["a"]
+    trainer.train()
+    logged = [entry for entry in trainer.state.log_history if "loss" in entry]
+    accuracies = [result.accuracy for result in results]
+    assert [entry["mean_token_accuracy"] for entry in logged] == pytest.approx(accuracies, abs=1e-6)
+    assert max(accuracies) > 0.2
+    assert len(set(accuracies)) > 2
 
 
 def test_under_a_float16_base_slots_and_trl_scale_the_loss_alike(tiny_base: PreTrainedModel, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def test_losses_and_gradient_are_those_of_cross_entropy_however_they_are_chunked
     weights = torch.rand(tokens, dtype=torch.float64) + 0.1
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine_module, "LOGITS_AT_ONCE", at_once * VOCABULARY)
-        losses, gradient = token_losses(hidden, head, targets, weights)
+        losses, _, gradient = token_losses(hidden, head, targets, weights)
     tracked = hidden.clone().requires_grad_()
     wanted = torch.nn.functional.cross_entropy(head(tracked), targets, reduction="none")
     (wanted * weights).sum().backward()
@@ -36,14 +36,14 @@ def test_losses_and_gradient_are_those_of_cross_entropy_however_they_are_chunked
 
 def test_no_weights_ask_for_no_gradient() -> None:
     hidden, head, targets = problem(9)
-    losses, gradient = token_losses(hidden, head, targets, None)
+    losses, _, gradient = token_losses(hidden, head, targets, None)
     assert gradient is None
     assert torch.equal(losses, token_losses(hidden, head, targets, torch.ones(9))[0])
 
 
 def test_losses_of_a_bfloat16_base_are_computed_in_float32() -> None:
     hidden, head, targets = problem(30, torch.bfloat16)
-    losses, gradient = token_losses(hidden, head, targets, torch.ones(30))
+    losses, _, gradient = token_losses(hidden, head, targets, torch.ones(30))
     assert losses.dtype == torch.float32
     assert gradient is not None
     assert gradient.dtype == torch.bfloat16
@@ -53,7 +53,7 @@ def test_losses_of_a_bfloat16_base_are_computed_in_float32() -> None:
 
 def test_large_logits_overflow_nothing() -> None:
     hidden, head, targets = problem(5, torch.float32)
-    losses, gradient = token_losses(hidden * 1e4, head, targets, torch.ones(5))
+    losses, _, gradient = token_losses(hidden * 1e4, head, targets, torch.ones(5))
     assert losses.isfinite().all()
     assert gradient is not None
     assert gradient.isfinite().all()

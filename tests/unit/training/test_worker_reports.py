@@ -8,7 +8,7 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 from orchestrator.core.files import parse_line
 from orchestrator.core.records import EvalPoint, JsonObject
 from orchestrator.training.outcome import Progress, RecordProgress
-from orchestrator.training.worker import ReportToRay, curve_of, tokens_of
+from orchestrator.training.worker_reports import ReportToRay, curve_of, tokens_of
 
 
 def test_a_curve_pairs_each_eval_loss_with_the_training_loss_before_it() -> None:
@@ -63,7 +63,7 @@ def test_progress_of_an_earlier_version_counts_no_tokens() -> None:
 
 def counted(state: TrainerState, tokens: list[int], folder: Path) -> int:
     """Tokens of a training that starts with `state` and logs these counts of its own, as transformers calls it."""
-    callback, control = ReportToRay(patience=None), TrainerControl()
+    callback, control = ReportToRay(None, patience=None), TrainerControl()
     settings = TrainingArguments(output_dir=str(folder), report_to="none", use_cpu=True)
     callback.on_train_begin(settings, state, control)
     for number, count in enumerate(tokens):
