@@ -28,6 +28,8 @@ from orchestrator.multi_lora.engine import StepResult
 from orchestrator.multi_lora.messages import TrialProgress
 from orchestrator.multi_lora.slots import LossScale, Pair, SlotSpec, SlotState
 
+TICK_S = 1e-6
+"""No step is shorter; a clock may not have moved."""
 OPTIMIZER, SLOT, PROGRESS = "optimizer.safetensors", "slot.json", "progress.json"
 
 
@@ -67,7 +69,7 @@ def step_row(result: StepResult, *, tokens: int, seconds: float) -> StepRow:
         grad_norm=result.grad_norm,
         token_accuracy=result.accuracy,
         tokens=tokens,
-        tokens_per_s=result.tokens / seconds,
+        tokens_per_s=result.tokens / max(seconds, TICK_S),
         memory_bytes=memory_peak(),
         epoch=result.epoch,
     )
