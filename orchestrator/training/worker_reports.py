@@ -133,7 +133,7 @@ def _row(state: TrainerState, logs: JsonObject, *, tokens: int, before: int, sec
         grad_norm=logs.get("grad_norm"),
         token_accuracy=logs.get("mean_token_accuracy"),
         tokens=tokens,
-        tokens_per_s=(tokens - before) / seconds,
+        tokens_per_s=(tokens - before) / max(seconds, 1e-6),  # a clock may not have moved
         memory_bytes=memory_peak(),
         epoch=state.epoch,
     )

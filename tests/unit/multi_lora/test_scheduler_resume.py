@@ -24,6 +24,8 @@ from multi_lora_runs import (
 
 from orchestrator.core.errors import TrainingError
 from orchestrator.core.records import DIVERGED_LOSS
+from orchestrator.core.steps import STEPS as STEPS_FILE
+from orchestrator.core.steps import read_steps
 from orchestrator.models.adapters import WEIGHTS
 from orchestrator.multi_lora.checkpoint import SLOT, read_progress, step_folder
 from orchestrator.multi_lora.messages import TrialProgress
@@ -131,7 +133,8 @@ def test_an_engine_that_dies_at_any_operation_on_files_loses_nothing_but_time(
             assert points_of(found.curve) == near(points_of(wanted.curve), rel=1e-5), (number, name)
             assert (found.step, found.stop_reason, found.tokens) == (STEPS, "finished", wanted.tokens)
             kept = {step_folder(storage / name, step).name for step in {found.best_step or 0, STEPS}}
-            assert {path.name for path in (storage / name).glob("[!.]*")} == {"progress.json"} | kept
+            assert {path.name for path in (storage / name).glob("[!.]*")} == {"progress.json", STEPS_FILE} | kept
+            assert [row.step for row in read_steps(storage / name)] == list(range(1, STEPS + 1))
             assert not list((storage / name).glob(".step-*"))
 
 
