@@ -230,7 +230,7 @@ def test_what_a_dead_engine_left_half_written_is_cleared_away(model_folder: Path
         (tmp_path / "a" / name).mkdir()
         (tmp_path / "a" / name / WEIGHTS).write_bytes(b"half")
     new_trials(model_folder, tmp_path).attach("a", SPECS["a"])
-    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["progress.json", "step-000002"]
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["progress.json", "step-000002", STEPS_FILE]
 
 
 def test_progress_of_earlier_engines_without_peers_is_read(tmp_path: Path) -> None:
