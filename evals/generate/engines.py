@@ -24,6 +24,7 @@ from evals.generate.engine import (
     load_vllm,
 )
 from evals.records import FailedAdapter
+from orchestrator.config.evaluation import CPU_KV_CACHE_GIB
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import AdapterError, EvaluationError, InputError, causes
 from orchestrator.run.cluster import cluster_capacity, worker_shape
@@ -31,8 +32,6 @@ from orchestrator.run.deaths import SAVES_EVALUATION_MEMORY, why_it_died
 
 MAX_ENGINE_CPUS = 8
 """CPUs of an engine without a GPU, where its machine has as many."""
-CPU_KV_CACHE_BYTES = 1024**3
-"""Without a size vLLM takes nearly all of the machine's memory on a CPU."""
 MIN_DEATHS_IN_A_ROW = 3
 """So many engines, or twice as many as there are, may not die one after the other without a reply between them."""
 
@@ -140,9 +139,9 @@ def num_engines(wanted: int | None, *, on_gpu: bool) -> int:
 
 def engine_kv_cache_bytes(gib: float | None, *, on_gpu: bool) -> int | None:
     """Bytes for an engine's key-value cache; None leaves them to vLLM."""
-    if gib is not None:
-        return int(gib * 1024**3)
-    return None if on_gpu else CPU_KV_CACHE_BYTES
+    if gib is None and on_gpu:
+        return None
+    return int((gib or CPU_KV_CACHE_GIB) * 1024**3)
 
 
 def answer_all(

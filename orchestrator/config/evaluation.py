@@ -111,6 +111,10 @@ class JudgeConfig(Section):
     """Longest opinion; one word is asked for."""
 
 
+CPU_KV_CACHE_GIB = 1.0
+"""Key-value cache of an engine without a GPU that is given no size: vLLM would take nearly all of the memory."""
+
+
 class EvalConfig(Section):
     """Scoring on held-out cases and suites with vLLM."""
 

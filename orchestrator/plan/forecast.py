@@ -3,10 +3,12 @@
 import math
 from typing import Literal, NamedTuple
 
+from orchestrator.config.evaluation import CPU_KV_CACHE_GIB
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.records import Record
 from orchestrator.data.card import TokenCard
 from orchestrator.plan.devices import REACHED, Device, matrix_flops
+from orchestrator.plan.memory import GIB, cache_bytes_of, serving_memory
 from orchestrator.plan.passes import Runner
 from orchestrator.plan.settle import Wanted, change_that_fits, settle
 from orchestrator.plan.shapes import BaseShape
@@ -43,7 +45,10 @@ class Amounts(Record):
 
 
 class DeviceForecast(Record):
-    """A training process on one device. Sizes in bytes; `change` is the one change that makes it fit, if any does."""
+    """A training process on one device. Sizes in bytes; `change` is the one change that makes it fit, if any does.
+
+    `serving` is what an engine of the evaluation takes at the least; on a GPU it fills what is left with its cache.
+    """
 
     device: str
     room: int
@@ -58,6 +63,7 @@ class DeviceForecast(Record):
     expected: int
     high: int
     parts: dict[str, int]
+    serving: int
     certain: bool
     change: str | None = None
     trial_s: float | None = None
@@ -162,11 +168,23 @@ def forecast_on(job: Job, device: Device, *, cpus: float, gpus: int = 1) -> Devi
         expected=memory.expected,
         high=memory.high,
         parts=dict(memory.parts),
+        serving=_serving(job, device),
         certain=memory.low > room,
         change=None
         if verdict == "fits"
         else change_that_fits(job.shape, wanted, room, batch_size=job.config.train.batch_size),
     )
+
+
+def _serving(job: Job, device: Device) -> int:
+    """Bytes of a vLLM engine: on a CPU with the cache that it is given, on a GPU with room for one conversation."""
+    config, dtype = job.config, dtype_on(device, job.config.model.dtype)
+    longest = config.eval.max_model_len or job.train.longest + config.eval.max_new_tokens
+    cache = cache_bytes_of(job.shape, dtype, longest)
+    if config.eval.kv_cache_gib is not None or not device.is_gpu:
+        cache = int((config.eval.kv_cache_gib or CPU_KV_CACHE_GIB) * GIB)
+    memory = serving_memory(job.shape, dtype, cache=cache, on_gpu=device.is_gpu, largest_rank=max(job.ranks))
+    return memory.expected
 
 
 def wanted_on(job: Job, device: Device, processes: int) -> Wanted:

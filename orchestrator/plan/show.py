@@ -23,12 +23,23 @@ def show_forecast(forecast: Forecast) -> None:
             f"{gib(device.expected)} ({gib(device.low)} to {gib(device.high)}) of {gib(device.room)}",
             device.verdict,
             device.change or "",
+            gib(device.serving),
             *(_time(seconds) for seconds in (device.trial_s, device.search_s, device.evaluation_s)),
             "" if device.cost is None else f"{device.cost:,.2f}",
         )
         for device in forecast.devices
     ]
-    head = ("device", "memory of a process", "verdict", "what makes it fit", "a trial", "search", "evaluation", "cost")
+    head = (
+        "device",
+        "memory of a process",
+        "verdict",
+        "what makes it fit",
+        "vLLM engine",
+        "a trial",
+        "search",
+        "evaluation",
+        "cost",
+    )
     show_table("Devices", head, rows)
     say(forecast.time_from)
 

@@ -94,6 +94,12 @@ def test_amounts_are_those_of_the_training() -> None:
     assert amounts.trainable[16] == 16 * 305_280
 
 
+def test_an_engine_of_the_evaluation_takes_weights_cache_and_a_process() -> None:
+    cpu, gpu = on(24).serving, forecast_on(job(), named_device("L4"), cpus=2).serving
+    assert 2.6 * GIB < cpu < 3.2 * GIB  # 2.9 GiB were seen
+    assert gpu < cpu - GIB
+
+
 def test_a_faster_device_takes_less_time_and_the_price_is_by_the_hour() -> None:
     priced = job()._replace(config=job().config.model_copy(update={"resources": ResourcesConfig(price_per_hour=4.0)}))
     found = []
