@@ -12,7 +12,7 @@ from orchestrator.training.health.series import Series
 
 GUIDES = "LoRA guides for tool-calling models: gradient norm 0.2 to 2.0 is good, 0.0 is frozen, above 10 exploding"
 READING = "LoRA guides: falling then rising overfits; stuck near 3.0 does not learn; eval within 0.1 to 0.3 of train"
-HERE = "measured on healthy trainings of other seeds (benchmarks/health.py)"
+HERE = "set where seeded faults and healthy trainings part (benchmarks/health.py)"
 
 FROZEN_NORM = 1e-9
 EXPLODING_NORM = 10.0
@@ -36,6 +36,8 @@ FLAT_ACCURACY = 0.01
 LOW_ACCURACY = 0.75
 FEW_ROWS = 20
 """Rows of the eval set below which chance decides between trials."""
+WORSE_THAN_A_GUESS = 1.15
+"""A base that gives its rows a loss of this multiple of a guess's was made for others."""
 EDGE = 0.1
 """Share of a range, on its scale, that counts as its edge."""
 
@@ -95,6 +97,8 @@ def diverging(its: Series) -> Finding | None:
     start = its.start_loss
     if len(latest) == FEW_STEPS and start is not None and min(latest) > RISE * start and min(latest) > start + RISE_BY:
         evidence = f"The train loss is {fmean(latest):.3g} and began at {start:.3g}."
+    elif start is not None and its.evals and its.evals[-1] > RISE * start + RISE_BY:
+        evidence = f"The eval loss is {its.evals[-1]:.3g}, and training began at {start:.3g}."
     elif len(its.evals) > 1 and its.evals[-1] > max(1.5 * min(its.evals), min(its.evals) + 0.5):
         if (its.trains[-1] or 0.0) < 0.8 * its.evals[-1]:
             return None  # the train loss does not follow: overfitting
@@ -105,7 +109,7 @@ def diverging(its: Series) -> Finding | None:
         "diverging",
         evidence,
         "Lower train.learning_rate (a tenth of it is a safe next try), or raise train.warmup_ratio.",
-        f"{FEW_STEPS} steps on end above {RISE:g} times the start, or an eval loss 1.5 times its best",
+        f"{FEW_STEPS} steps on end or an eval loss above {RISE:g} times the start, or an eval loss 1.5 times its best",
         HERE,
     )
 
@@ -142,7 +146,7 @@ def learning_slowly(its: Series) -> Finding | None:
     if len(its.evals) < 2 or its.start_loss is None or its.now < 0.2 * its.setting.max_steps:
         return None
     latest = [point.loss for point in its.windows[-1]]
-    if len(latest) < FEW_STEPS or fmean(latest) < 1.5:
+    if len(latest) < FEW_STEPS or fmean(latest) < 1.5 or its.peak > RISE * its.start_loss:
         return None
     fell, norms = 1 - fmean(latest) / its.start_loss, [p.grad_norm for p in its.windows[-1] if p.grad_norm]
     if fell > 0.1 or not norms or median(norms) < FROZEN_NORM:
@@ -183,13 +187,13 @@ def start_loss(its: Series) -> Finding | None:
     base, start = its.setting.base, its.start_loss
     if base is None or start is None:
         return None
-    if base.loss > base.guess_loss * 1.25:
+    if base.loss > base.guess_loss * WORSE_THAN_A_GUESS:
         return its.found(
             "start_loss",
             f"The base's own loss on {base.rows} of these rows is {base.loss:.3g}; a guess among all tokens has "
             f"{base.guess_loss:.3g}.",
             "Check the chat template (model.chat_template), the supervised tokens, and that replies are whole.",
-            "1.25 times what guessing gives",
+            f"{WORSE_THAN_A_GUESS:g} times what guessing gives",
             "a uniform guess costs the logarithm of the vocabulary; " + HERE,
         )
     if start > 1.5 * base.loss + 1.0:
@@ -351,7 +355,7 @@ EXPLAINS: dict[FindingName, tuple[FindingName, ...]] = {
     "frozen_adapter": ("loss_flat", "learning_slowly", "accuracy_flat", "plateau"),
     "diverging": ("loss_flat", "learning_slowly", "accuracy_flat", "rising_after_falling"),
     "exploding_gradient": ("learning_slowly",),
-    "loss_flat": ("learning_slowly",),
+    "loss_flat": ("learning_slowly", "plateau"),
 }
 """Findings whose symptoms others would be."""
 

@@ -54,6 +54,12 @@ class Series:
         return max(first, default=None)
 
     @property
+    def peak(self) -> float:
+        """The largest loss of any step or evaluation."""
+        losses = [*(point.loss for point in self.steps), *self.evals]
+        return max((loss for loss in losses if math.isfinite(loss)), default=0.0)
+
+    @property
     def windows(self) -> list[list[Point]]:
         """The steps before each evaluation, since the one before; without steps, those of the curve."""
         before, found = 0, []

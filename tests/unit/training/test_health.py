@@ -1,12 +1,15 @@
 """Each check on series as trainings record them: what it is for is found, and healthy ones are left alone."""
 
+import json
 import math
 import random
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from orchestrator.core.records import EvalPoint
+from orchestrator.core.records import EvalPoint, JsonObject
 from orchestrator.core.steps import BaseReading
 from orchestrator.training.health.checks import findings_of, rate_at_edge
 from orchestrator.training.health.series import Point, Series, Setting
@@ -69,6 +72,52 @@ FAULTS = {
         lambda step: falling(step) if step < 30 else falling(30), evaluated=lambda s: 1.2 + (s < 25)
     ),
 }
+
+
+RECORDED = json.loads((Path(__file__).parent / "health_series.json").read_text(encoding="utf-8"))
+"""What benchmarks/health.py recorded: seeded faults of trainings of the toy base, with both trainers."""
+NAMED: dict[str, str | dict[str, str]] = {
+    "frozen adapter": "frozen_adapter",
+    "rate x 30": {"multi_lora": "diverging", "trl": "exploding_gradient"},
+    "rate / 100": "loss_flat",
+    "shuffled labels": "start_loss",
+    "replies of other prompts": "start_loss",
+    "20 samples for 40 epochs": "memorising",
+    "wrong template": "unknown_template",
+    "NaN batch": "not_finite",
+    "leaking eval set": "eval_set_leaks",
+}
+LATEST_STEP = {"rate x 30": 10, "rate / 100": 10, "NaN batch": 20, "20 samples for 40 epochs": 20}
+"""A fault is named by the first evaluation, at step 5; these show later."""
+
+
+def recorded_series(record: JsonObject) -> Series:
+    rows: list[list[Any]] = record["steps"]  # a NaN is written as text
+    points = [Point._make([row[0], *(value if value is None else float(value) for value in row[1:])]) for row in rows]
+    curve = [EvalPoint(step=step, eval_loss=loss, train_loss=train) for step, loss, train in record["curve"]]
+    setting = Setting(
+        max_steps=record["max_steps"],
+        warmup_steps=2,
+        val_rows=100,
+        shared_rows=record["shared_rows"],
+        base=BaseReading.model_validate(record["base"]),
+    )
+    return Series("t", setting, points, curve)
+
+
+@pytest.mark.parametrize("record", RECORDED, ids=lambda its: f"{its['name']}, {its['trainer']}")
+def test_the_recorded_faults_are_named_in_time_and_the_healthy_left_alone(record: JsonObject) -> None:
+    whole = recorded_series(record)
+    if record["name"] == "healthy":
+        alarms = [found.name for found in findings_of(whole) if found.is_alarm]
+        assert alarms == []
+        return
+    named, seen = NAMED[record["name"]], set[str]()
+    for until in range(1, LATEST_STEP.get(record["name"], 5) + 1):
+        steps = [point for point in whole.steps if point.step <= until]
+        curve = [point for point in whole.curve if point.step <= until]
+        seen |= names(Series("t", whole.setting, steps, curve))
+    assert (named if isinstance(named, str) else named[record["trainer"]]) in seen
 
 
 @pytest.mark.parametrize("name", FAULTS)
