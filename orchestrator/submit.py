@@ -42,7 +42,7 @@ from orchestrator.run.paths import StageName
 Entry = TypeVar("Entry", SourceConfig, SuiteConfig)
 """What names files of this machine."""
 
-JOBS = ("check", *get_args(StageName), "pipeline")
+JOBS = ("check", "plan", *get_args(StageName), "pipeline")
 PACKAGES = ("orchestrator", "evals", "jobs")
 CONFIG_NAME = "config.json"
 _CACHES = shutil.ignore_patterns("__pycache__", "*.pyc")

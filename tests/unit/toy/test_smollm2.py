@@ -90,7 +90,7 @@ def command(out: Path) -> list[str]:
 
 def surroundings(**given: str) -> dict[str, str]:
     """This process's environment without hub, index and wheels, but for those given."""
-    left = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "HF_"))}
+    left = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "HF_", "TRANSFORMERS_"))}
     return {**left, "PIP_CONFIG_FILE": os.devnull, "PIP_RETRIES": "0", "PIP_INDEX_URL": NOWHERE, **given}
 
 
