@@ -142,8 +142,11 @@ def test_the_same_command_goes_on_where_it_was(config: Path) -> None:
     ended = interrupted(["search", str(config)], 10_000.0, ())
     assert ended.code == 0, ended.shown
     assert "Resuming" in ended.shown
-    records = (config.parent / "runs" / "small" / "trials.jsonl").read_text(encoding="utf-8").splitlines()
-    assert [json.loads(line)["steps"] for line in records] == [6, 6]
+    lines = (config.parent / "runs" / "small" / "trials.jsonl").read_text(encoding="utf-8").splitlines()
+    best, other = map(json.loads, lines)
+    assert (best["steps"], best["stop_reason"]) == (6, "finished")
+    # The worse trial is stopped at its rung if the better one, of another engine, was there before it.
+    assert (other["steps"], other["stop_reason"]) == (6, "finished") or other["stop_reason"] == "lagging"
 
 
 @pytest.mark.parametrize(
