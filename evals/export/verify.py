@@ -24,7 +24,7 @@ from orchestrator.chat.serve_command import smallest_served_rank
 from orchestrator.chat.template_input import RowLeftOut, plain_messages, plain_tools, rendered, template_wants
 from orchestrator.config.evaluation import Dtype
 from orchestrator.config.schema import ModelConfig, RunConfig
-from orchestrator.core.errors import AdapterError, InputError, RunConflictError
+from orchestrator.core.errors import AdapterError, EvaluationError, InputError, RunConflictError
 from orchestrator.core.files import parse_line, read_jsonl
 from orchestrator.core.progress import bar
 from orchestrator.core.records import JsonObject, Record
@@ -105,7 +105,7 @@ def verify_export(
     longest = max(len(prompt.token_ids) for prompt in prompts)
     settings = _settings(config, exported, engine, longest=longest, on_gpu=engines.on_gpu)
     after = {reply.case_id: reply for reply in _ask(engines, settings, exported.adapter, prompts)}
-    compared = _compare(cases, before, after, engine.reply_format or "hermes")
+    compared = compare_replies(cases, before, after, engine.reply_format or "hermes")
     return Verification(kind=kind, adapter_id=adapter_id, num_cases=len(cases), margin=MARGIN, **compared)
 
 
@@ -202,16 +202,25 @@ def _ask(
     return heard.replies
 
 
-def _compare(
+def compare_replies(
     cases: Sequence[Case], before: dict[str, Generation], after: dict[str, Generation], reply_format: str
 ) -> JsonObject:
-    """What of a `Verification` comes from the replies."""
+    """What of a `Verification` comes from the replies.
+
+    Raises:
+        EvaluationError: If no case has a reply of both.
+    """
     pairs = [(before[case.id], after[case.id]) for case in cases]
     exported, of_run = (
         score_cases(name, cases, [replies[case.id] for case in cases], reply_format=reply_format)
         for name, replies in (("exported", after), ("run", before))
     )
     (found,) = compare([pair_verdicts(exported, of_run, PRIMARY)])
+    if found.difference is None or found.low is None or found.high is None:
+        error = next((reply.error for _, reply in pairs if reply.error), "there is no reply")
+        raise EvaluationError(
+            f"none of {len(pairs)} cases got a reply; the first because {error}", where="what was exported"
+        )
     other = next((pair for pair in pairs if pair[0].text != pair[1].text), None)
     return {
         "same_prompts": sum(one.prompt_sha256 == other.prompt_sha256 for one, other in pairs),
@@ -219,9 +228,9 @@ def _compare(
         "same_verdicts": sum(
             one.correct == other.correct for one, other in zip(exported.verdicts, of_run.verdicts, strict=True)
         ),
-        "difference": found.difference or 0.0,
-        "low": found.low or 0.0,
-        "high": found.high or 0.0,
+        "difference": found.difference,
+        "low": found.low,
+        "high": found.high,
         "first": other and f"{other[0].case_id}: {other[1].text[:FIRST_CHARS]!r}, not {other[0].text[:FIRST_CHARS]!r}",
     }
 

@@ -5,18 +5,18 @@ from pathlib import Path
 import pytest
 from builders import make_config, make_trial, write_peft_checkpoint
 from huggingface_hub import ModelCard
-from report_run import BEST, write_run
+from report_run import BEST, make_cases, make_replies, write_run
 
 from evals.export.card import write_card
 from evals.export.chosen import choose_adapter, read_report
 from evals.export.export import export_adapter
-from evals.export.verify import MARGIN, Verification, verification_lines
+from evals.export.verify import MARGIN, Verification, compare_replies, verification_lines
 from evals.generate.as_served import as_served
 from evals.records import EngineRecord
 from evals.report.write import write_report
 from orchestrator.chat.template import served_template
 from orchestrator.config.schema import ModelConfig
-from orchestrator.core.errors import AdapterError, RunConflictError
+from orchestrator.core.errors import AdapterError, EvaluationError, RunConflictError
 from orchestrator.core.files import parse_line
 from orchestrator.core.records import AdapterRecord
 from orchestrator.models.adapters import keep_adapter, read_adapter
@@ -133,3 +133,13 @@ def test_it_is_told_in_sentences() -> None:
     told = verification_lines(verification(same_replies=40, same_verdicts=41, difference=-0.18, low=-0.3, high=-0.05))
     assert told[1].startswith("DIFFERS: the share of cases answered as asked differs by -0.18 (-0.30 to -0.05)")
     assert "chat template" in verification_lines(verification(same_prompts=0))[1]
+
+
+def test_an_export_that_replies_to_nothing_is_an_error_and_not_equivalent() -> None:
+    cases = make_cases(10)
+    before = {reply.case_id: reply for reply in make_replies(cases, 0.9, seed=0, adapter_id=BEST)}
+    broken = {"text": "", "finish_reason": "error", "error": "the engine died on it twice"}
+    after = {case_id: reply.model_copy(update=broken) for case_id, reply in before.items()}
+    with pytest.raises(EvaluationError, match="none of 10 cases got a reply; the first because the engine died"):
+        compare_replies(cases, before, after, "hermes")
+    assert compare_replies(cases, before, before, "hermes")["same_replies"] == 10
