@@ -35,7 +35,12 @@ def say_verified(config: RunConfig, run: RunDir, folder: Path, adapter_id: str, 
 
 def _add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--folder", required=True, metavar="DIR", help="what export wrote")
-    parser.add_argument("--adapter", default="winner", metavar="ID", help="which adapter of the run it should be")
+    add_question_options(parser)
+
+
+def add_question_options(parser: ArgumentParser) -> None:
+    """Which adapter of the run it is about, and how many cases it is asked."""
+    parser.add_argument("--adapter", default="winner", metavar="ID", help="which one; the report's winner by default")
     parser.add_argument("--cases", type=int, default=50, metavar="N", help="held-out cases that it is asked (50)")
 
 

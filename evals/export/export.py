@@ -2,11 +2,10 @@
 
 import shutil
 from pathlib import Path
-from typing import Literal, get_args
 
 from evals.export.card import README, write_card
 from evals.export.chosen import choose_adapter, read_report
-from evals.export.folder import new_folder
+from evals.export.folder import Form, new_folder
 from evals.export.gguf import write_gguf
 from evals.export.merged import bytes_of_weights, write_merged
 from evals.generate.as_served import as_served
@@ -17,9 +16,6 @@ from orchestrator.core.files import parse_line
 from orchestrator.models.adapters import read_adapter
 from orchestrator.models.base import base_folder
 from orchestrator.run.paths import RunDir
-
-Form = Literal["adapter", "merged", "gguf"]
-FORMS: tuple[Form, ...] = get_args(Form)
 
 
 def export_adapter(config: RunConfig, run: RunDir, name: str, form: Form, out: Path) -> str:

@@ -5,9 +5,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal, get_args
 
 from orchestrator.core.errors import InputError
 
+Form = Literal["adapter", "merged", "gguf"]
+FORMS: tuple[Form, ...] = get_args(Form)
 SPARE_BYTES = 64 * 1024**2
 """What files beside the weights take at most."""
 

@@ -57,6 +57,11 @@ class Scored(Record):
     step: int
     values: dict[str, float]
 
+    @property
+    def tagged(self) -> dict[str, float]:
+        """The metrics under the names that trackers show."""
+        return {f"scores/{name}": value for name, value in self.values.items()}
+
 
 class Reported(Record):
     """The report was written; `files` are absolute paths."""

@@ -62,9 +62,8 @@ class MLflow:
 
     def scored(self, event: Scored) -> None:
         """Log the scores with the child run; the base has one of its own."""
-        values = {f"scores/{name}": value for name, value in event.values.items()}
         run_id = self._trial(event.trial)
-        self._log(run_id, values, event.step)
+        self._log(run_id, event.tagged, event.step)
         self._client.set_terminated(run_id)
 
     def reported(self, files: Sequence[Path]) -> None:

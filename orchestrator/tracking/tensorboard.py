@@ -45,7 +45,7 @@ class TensorBoard:
     def scored(self, event: Scored) -> None:
         """Add one point a metric, in a file of its own."""
         with self._opened(event.trial) as writer:
-            _add_points(writer, {f"scores/{name}": value for name, value in event.values.items()}, event.step)
+            _add_points(writer, event.tagged, event.step)
 
     def reported(self, files: Sequence[Path]) -> None:
         """Show the report's text form."""

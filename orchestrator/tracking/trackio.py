@@ -38,7 +38,7 @@ class Trackio:
     def scored(self, event: Scored) -> None:
         """Log the scores with the trial's run; the base has a run of its own."""
         run = self._open(event.trial, None)
-        run.log({f"scores/{name}": value for name, value in event.values.items()}, step=event.step)
+        run.log(event.tagged, step=event.step)
         run.finish()
 
     def reported(self, files: Sequence[Path]) -> None:

@@ -53,7 +53,7 @@ class WeightsAndBiases:
     def scored(self, event: Scored) -> None:
         """Put the scores into the summary of the trial's run; the base has a run of its own."""
         run = self._open(event.trial, None)
-        run.summary.update({f"scores/{name}": value for name, value in event.values.items()})
+        run.summary.update(event.tagged)
         run.finish()
 
     def reported(self, files: Sequence[Path]) -> None:
