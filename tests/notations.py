@@ -94,7 +94,10 @@ NOTATIONS = {
     ),
     **{name: small(name) for name in ("deepseek_v31", "deepseek_v32", "deepseek_v4", "kimi_k2", "granite")},
     "minimax m2": small("minimax_m2"),
-    **{name: small(name) for name in ("seed_oss", "mimo", "mistral", "llama_json")},
+    "seed_oss": small(
+        "seed_oss", TEXTS.map(lambda text: text.strip("\n"))
+    ),  # line breaks around a value are no part of it
+    **{name: small(name) for name in ("mimo", "mistral", "llama_json")},
     "functiongemma": small("functiongemma"),
     "mistral v3": small("mistral")._replace(template=OTHERS["mistral"], tags=("[TOOL_CALLS]",)),
     "phi 4 mini": small("phi4_mini")._replace(template=OTHERS["phi4_mini"], tags=("functools[",)),

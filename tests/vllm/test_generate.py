@@ -20,7 +20,7 @@ import torch
 from builders import make_plan, make_trial, weather_samples, write_learned_adapter, write_tiny_adapter
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from evals.generate.canary import NUM_CANARIES
 from evals.generate.engine import ON_CPU, Adapter, Batch, Engine, EngineSettings, Loaded, Prompt
@@ -46,7 +46,11 @@ MAX_NEW_TOKENS = 24
 def prompts() -> list[Prompt]:
     tokenizer = load_tokenizer(tiny_base_folder(), trust_remote_code=False)
     samples = generate_samples(12, seed=5, catalogue="easy")
-    return [Prompt(sample.id, render_prompt(tokenizer, sample.messages[:-1], sample.tools)) for sample in samples]
+    return [as_asked(tokenizer, sample) for sample in samples]
+
+
+def as_asked(tokenizer: PreTrainedTokenizerBase, sample: Sample) -> Prompt:
+    return Prompt(sample.id, render_prompt(tokenizer, sample.messages[:-1], sample.tools), sample.tools)
 
 
 def as_adapter(folder: Path, number: int = 1) -> Adapter:
@@ -214,7 +218,7 @@ def test_a_server_gives_clients_the_calls_that_were_scored(
 ) -> None:
     samples, adapter = weather
     tokenizer = load_tokenizer(tiny_base_folder(), trust_remote_code=False)
-    asked = [Prompt(sample.id, render_prompt(tokenizer, sample.messages[:-1], sample.tools)) for sample in samples]
+    asked = [as_asked(tokenizer, sample) for sample in samples]
     _, generations = ask(engine, asked, adapter)
     recorded = [reply.served.calls for reply in generations if reply.served]
     assert [json.loads(arguments) for ((_, arguments),) in recorded] == [
