@@ -32,7 +32,7 @@ from orchestrator.config.schema import RunConfig
 from orchestrator.core.files import read_jsonl
 from orchestrator.core.records import TrialRecord
 from orchestrator.models.adapters import keep_adapter, list_adapters
-from orchestrator.models.base import load_tokenizer
+from orchestrator.models.base import base_tokenizer, load_tokenizer
 from orchestrator.run.folder import run_dir
 from orchestrator.run.paths import RunDir
 from orchestrator.toy.tiny import tiny_base_folder
@@ -129,7 +129,7 @@ def make_run(storage: Path, num_adapters: int, num_cases: int) -> RunDir:
             best_eval_loss=1.0,
             best_step=STEPS,
         )
-        keep_adapter(copy, run, trial, base="tiny", chat_template="")
+        keep_adapter(copy, run, trial, model=config.model, tokenizer=base_tokenizer(config.model))
     return run
 
 

@@ -167,7 +167,7 @@ def _gradients(change: Callable[[torch.Tensor, int], None] | None) -> Iterator[N
             change(stack.grads, stack.steps[0] + 1)
         return measure(stack, room)
 
-    SlotStack.gradient_norms = changed  # type: ignore[method-assign]
+    SlotStack.gradient_norms = changed  # type: ignore[assignment,method-assign]
     try:
         yield
     finally:
