@@ -48,6 +48,19 @@ def offered(reading: Reading) -> list[tuple[str, Any]]:
     return [call for call in reading.calls if call[0] in names]
 
 
+def some_of(sent: list[tuple[str, Any]], calls: list[tuple[str, Any]]) -> bool:
+    """Whether the calls that are sent are some of those read, in their order."""
+    left = iter(calls)
+    return all(any(same([one], [other]) for other in left) for one in sent)
+
+
+def fewer_arguments(reading: Reading) -> bool:
+    if names(reading.sent) != names(reading.calls):
+        return False
+    pairs = zip(reading.sent, reading.calls, strict=True)
+    return all(loose(sent).items() <= loose(read).items() for (_, sent), (_, read) in pairs)
+
+
 def names(calls: list[tuple[str, Any]]) -> list[str]:
     return [name for name, _ in calls]
 
@@ -61,35 +74,38 @@ def has_marks(reading: Reading) -> bool:
 TYPES = "the schema's type is made, and text of what has none"
 OFFERED = "a tool that is not offered is not called"
 IN_THOUGHTS = "calls in thoughts are sent"
-FIRST = "only the first calls are sent"
+SOME = "only some of the calls are sent"
+FEWER = "arguments whose names are no words are left out"
 NONE = "no call is sent"
 UNTAGGED = "a call without its marks is sent"
-TEXTS = "only texts are read"
+TEXTS = "only texts are read, and some calls not at all"
 MARKS = "tokens of the vocabulary are left out of a call, or end it"
 NAMED: dict[str, Callable[[Reading], bool]] = {
     TYPES: lambda it: same(it.calls, it.sent),
     OFFERED: lambda it: offered(it) != it.calls and same(offered(it), it.sent),
     IN_THOUGHTS: lambda it: bool(it.strict.thinking),
     NONE: lambda it: it.sent == [],
-    FIRST: lambda it: same(it.calls[: len(it.sent)], it.sent),
+    SOME: lambda it: some_of(it.sent, it.calls),
+    FEWER: fewer_arguments,
     MARKS: has_marks,
     UNTAGGED: lambda it: it.calls == [],
-    TEXTS: lambda it: names(it.sent) in (names(it.calls), names(offered(it))),
+    TEXTS: lambda it: some_of([(name, "") for name in names(it.sent)], [(name, "") for name in names(it.calls)]),
 }
 """How vLLM reads a reply otherwise in which the strict reader finds nothing wrong."""
 
 KNOWN: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("deepseek v3", "deepseek_v31", "llama_json"), ()),
-    "gpt-oss": (NONE,),
+    "gpt-oss": (NONE, SOME),
     **dict.fromkeys(("qwen 3.5", "qwen 3.8", "seed_oss", "mimo"), (IN_THOUGHTS,)),
     **dict.fromkeys(("gemma 4", "deepseek_v32", "deepseek_v4", "kimi_k2", "granite"), (TYPES, IN_THOUGHTS)),
-    **dict.fromkeys(("glm 4", "glm 4.7", "minimax m2"), (OFFERED, IN_THOUGHTS, TYPES)),
+    **dict.fromkeys(("glm 4", "glm 4.7"), (OFFERED, IN_THOUGHTS, TYPES)),
+    "minimax m2": (OFFERED, IN_THOUGHTS, TYPES, FEWER),
     **dict.fromkeys(("pythonic", "llama 4", "granite 4", "xlam"), (NONE,)),
-    **dict.fromkeys(("lfm 2", "lfm 2.5"), (NONE, FIRST)),
+    **dict.fromkeys(("lfm 2", "lfm 2.5"), (NONE, SOME, FEWER)),
     "muse glimmer": (TYPES,),
-    "mistral": (TYPES,),
+    "mistral": (TYPES, IN_THOUGHTS),
     "mistral v3": (NONE,),
-    "functiongemma": (TYPES, OFFERED, TEXTS, NONE),
+    "functiongemma": (TYPES, OFFERED, TEXTS, NONE, SOME, IN_THOUGHTS),
     "phi 4 mini": (NONE,),
     "phi 4 mini tags": (NONE, OFFERED),
     "qwen 3": (IN_THOUGHTS,),
