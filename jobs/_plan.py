@@ -1,6 +1,6 @@
 """The plan of a configuration on this machine, in a few lines, before anything trains."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from orchestrator.config.schema import RunConfig
@@ -10,7 +10,9 @@ from orchestrator.run.paths import RunDir, SplitName
 
 if TYPE_CHECKING:
     from orchestrator.data.card import TokenCard
+    from orchestrator.plan.devices import Device
     from orchestrator.plan.forecast import DeviceForecast, Job
+    from orchestrator.probe.measure import Probe
 
 
 def job_of(config: RunConfig, cards: Mapping[SplitName, "TokenCard"]) -> "Job":
@@ -21,6 +23,43 @@ def job_of(config: RunConfig, cards: Mapping[SplitName, "TokenCard"]) -> "Job":
 
     base = empty_base(base_folder(config.model), trust_remote_code=config.model.trust_remote_code)
     return Job(config, base_shape(base, config.lora), cards["train"], cards.get("val"))
+
+
+def with_probe(
+    job: "Job", forecast: "DeviceForecast", device: "Device", run: RunDir, told: Callable[[str], None]
+) -> "DeviceForecast":
+    """The forecast with a few real steps, where it is for this machine; why there are none is told."""
+    from orchestrator.core.errors import TrainingError
+    from orchestrator.plan.forecast import with_measured
+    from orchestrator.probe.measure import measured
+
+    probe = _probe(job, forecast, device, run)
+    if probe is None:
+        return forecast
+    try:
+        return with_measured(forecast, measured(probe, told))
+    except TrainingError as error:
+        told(f"Nothing is measured on {device.name}: {error.what}.")
+        return forecast
+
+
+def with_kept_probe(job: "Job", forecast: "DeviceForecast", device: "Device", run: RunDir) -> "DeviceForecast":
+    """The forecast with the times of an earlier plan, where there is one."""
+    from orchestrator.plan.forecast import with_measured, with_times
+    from orchestrator.probe.measure import kept
+
+    probe = _probe(job, forecast, device, run)
+    before = None if probe is None else kept(probe)
+    return forecast if before is None else with_times(job, with_measured(forecast, before), device, cases=0)
+
+
+def _probe(job: "Job", forecast: "DeviceForecast", device: "Device", run: RunDir) -> "Probe | None":
+    from orchestrator.data.tokens.store import tokens_folder
+    from orchestrator.probe.measure import probe_of
+
+    if job.val is None:
+        return None
+    return probe_of(job, forecast, device, [tokens_folder(run, "train"), tokens_folder(run, "val")])
 
 
 def one_training(config: RunConfig) -> RunConfig:
@@ -39,15 +78,15 @@ def require_room(config: RunConfig, run: RunDir) -> None:
     from orchestrator.data.tokens.store import tokenize_run
     from orchestrator.plan.memory import gib
 
-    found = say_plan(config, tokenize_run(config, run))
+    found = say_plan(config, tokenize_run(config, run), run)
     if found is not None and found.certain:
         what = f"training takes {gib(found.low)} at the least, and there are {gib(found.room)} for it on {found.device}"
         fix = f"Set {found.change}" if found.change else "Use a smaller base or a device with more memory"
         raise ConfigError(what, where="the plan", fix=fix)
 
 
-def say_plan(config: RunConfig, cards: Mapping[SplitName, "TokenCard"]) -> "DeviceForecast | None":
-    """Say in two or three lines whether training fits this machine; nothing where a running cluster is joined."""
+def say_plan(config: RunConfig, cards: Mapping[SplitName, "TokenCard"], run: RunDir) -> "DeviceForecast | None":
+    """Say in a few lines whether training fits this machine; nothing where a running cluster is joined."""
     from orchestrator.plan.devices import this_machine
     from orchestrator.plan.forecast import amounts_of, forecast_on
     from orchestrator.plan.show import plan_lines
@@ -55,8 +94,8 @@ def say_plan(config: RunConfig, cards: Mapping[SplitName, "TokenCard"]) -> "Devi
 
     if cluster_address(config.resources):
         return None
-    job = job_of(config, cards)
-    found = forecast_on(job, this_machine(), cpus=local_capacity()["CPU"])
+    job, device = job_of(config, cards), this_machine()
+    found = with_kept_probe(job, forecast_on(job, device, cpus=local_capacity()["CPU"]), device, run)
     for line in plan_lines(found, amounts_of(job)):
         say(line)
     return found

@@ -3,19 +3,23 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from jobs._main import Scene, run_job
-from jobs._plan import job_of
+from jobs._plan import job_of, with_probe
 from jobs.check import as_far_as_it_can
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import DONE
-from orchestrator.core.progress import doing
+from orchestrator.core.process import tell
+from orchestrator.core.progress import doing, say, signs_of_life
 from orchestrator.run.folder import check_dir
 from orchestrator.run.paths import RunDir
 
 
-def plan(config: RunConfig, folder: RunDir, *, device: Sequence[str] = (), as_json: bool = False) -> int:
+def plan(
+    config: RunConfig, folder: RunDir, *, device: Sequence[str] = (), as_json: bool = False, no_probe: bool = False
+) -> int:
     """Prepare the data as `check` does, and show what training and evaluation need on each device."""
     from evals.check.check import token_cards
     from evals.check.of_cases import suite_cases
@@ -30,11 +34,15 @@ def plan(config: RunConfig, folder: RunDir, *, device: Sequence[str] = (), as_js
     job, capacity = job_of(config, cards), local_capacity()
     held_out = len(folder.split("test").read_text(encoding="utf-8").splitlines())
     cases = min(held_out, config.eval.max_cases or held_out) + len(suite_cases(config)[0])
-    found = [with_times(job, forecast_on(job, each, cpus=capacity["CPU"]), each, cases=cases) for each in devices]
-    time_from = "Times are from the rate that the device states, or from a CPU's products, and may be off by half."
-    forecast = Forecast(
-        name=config.name, base=config.model.base, amounts=amounts_of(job), devices=tuple(found), time_from=time_from
-    )
+    found = [forecast_on(job, each, cpus=capacity["CPU"]) for each in devices]
+    if not no_probe:
+        with nullcontext() if as_json else signs_of_life("plan"):
+            found = [
+                with_probe(job, its, each, folder, tell if as_json else say)
+                for its, each in zip(found, devices, strict=True)
+            ]
+    found = [with_times(job, its, each, cases=cases) for its, each in zip(found, devices, strict=True)]
+    forecast = Forecast(name=config.name, base=config.model.base, amounts=amounts_of(job), devices=tuple(found))
     if as_json:
         sys.stdout.write(forecast.model_dump_json(indent=2) + "\n")
     else:
@@ -45,6 +53,7 @@ def plan(config: RunConfig, folder: RunDir, *, device: Sequence[str] = (), as_js
 def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", action="append", default=[], metavar="NAME", help="such as H100 or cpu:64")
     parser.add_argument("--json", dest="as_json", action="store_true", help="print the plan as JSON")
+    parser.add_argument("--no-probe", action="store_true", help="take times from a stated rate, not from a few steps")
 
 
 if __name__ == "__main__":

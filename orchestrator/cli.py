@@ -202,11 +202,15 @@ def plan(
         typer.Option("--device", metavar="NAME", help="Plan for it: H100, cpu, cpu:64 (GiB). Repeatable."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+    no_probe: Annotated[
+        bool, typer.Option("--no-probe", help="Take times from a stated rate, not from a few real steps.")
+    ] = False,
     overrides: Overrides = None,
 ) -> int:
     """Say what a run needs before it starts: steps, memory by part, time, cost, and what would make it fit."""
     named = [word for name in devices or () for word in ("--device", name)]
-    return _run_stage(Stage.PLAN, config, overrides, [*named, *(["--json"] if as_json else [])])
+    flags = [*(["--json"] if as_json else []), *(["--no-probe"] if no_probe else [])]
+    return _run_stage(Stage.PLAN, config, overrides, [*named, *flags])
 
 
 @app.command(

@@ -9,11 +9,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
+from platformdirs import user_cache_path
 from pydantic import BaseModel, ValidationError
 
 from orchestrator.core.errors import DataError
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+def user_cache() -> Path:
+    """The folder of what this program keeps for the user on this machine."""
+    return user_cache_path("tool-lora-orchestrator")
 
 
 def write_text_atomic(path: Path, text: str) -> None:

@@ -11,6 +11,8 @@ from orchestrator.plan.memory import GIB
 
 REACHED = 0.35
 """Share of a stated rate that training reaches; LoRA on bases of 0.5 to 8 B is reported from 0.2 to 0.5."""
+CPU_REACHED = 0.35
+"""Share of the rate of this processor's products that training reaches."""
 FOR_OTHERS = int(1.5 * GIB)
 """What the job itself, Ray and the drivers of trials take of a machine's memory."""
 USABLE = 0.92

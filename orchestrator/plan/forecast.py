@@ -7,7 +7,8 @@ from orchestrator.config.evaluation import CPU_KV_CACHE_GIB
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.records import Record
 from orchestrator.data.card import TokenCard
-from orchestrator.plan.devices import REACHED, Device, matrix_flops
+from orchestrator.plan.devices import CPU_REACHED, REACHED, Device, matrix_flops
+from orchestrator.plan.measured import Measured
 from orchestrator.plan.memory import GIB, cache_bytes_of, serving_memory
 from orchestrator.plan.passes import Runner
 from orchestrator.plan.settle import Wanted, change_that_fits, settle
@@ -18,8 +19,6 @@ COHORT = 8
 """Trials, over all devices, that should reach a rung together, if they fit the memory."""
 PAD = 1.1
 """Tokens with padding for each token, where rows of like lengths share a pass."""
-CPU_REACHED = 0.35
-"""Share of the rate of this processor's products that training reaches."""
 DECODE_COST = 8
 """A generated token takes as long as reading so many."""
 
@@ -48,6 +47,7 @@ class DeviceForecast(Record):
     """A training process on one device. Sizes in bytes; `change` is the one change that makes it fit, if any does.
 
     `serving` is what an engine of the evaluation takes at the least; on a GPU it fills what is left with its cache.
+    `measured` is what real steps showed, None where times are from a rate.
     """
 
     device: str
@@ -66,6 +66,7 @@ class DeviceForecast(Record):
     serving: int
     certain: bool
     change: str | None = None
+    measured: Measured | None = None
     trial_s: float | None = None
     search_s: float | None = None
     evaluation_s: float | None = None
@@ -79,7 +80,6 @@ class Forecast(Record):
     base: str
     amounts: Amounts
     devices: tuple[DeviceForecast, ...]
-    time_from: str
 
 
 class Job(NamedTuple):
@@ -153,7 +153,7 @@ def forecast_on(job: Job, device: Device, *, cpus: float, gpus: int = 1) -> Devi
     wanted = wanted_on(job, device, processes)
     chosen = settle(job.shape, wanted, room)
     memory = chosen.memory(job.shape)
-    verdict: Verdict = "fits" if memory.high <= room else "tight" if memory.low <= room else "does not fit"
+    verdict = _verdict(memory.low, memory.high, room)
     return DeviceForecast(
         device=device.name,
         room=room,
@@ -174,6 +174,10 @@ def forecast_on(job: Job, device: Device, *, cpus: float, gpus: int = 1) -> Devi
         if verdict == "fits"
         else change_that_fits(job.shape, wanted, room, batch_size=job.config.train.batch_size),
     )
+
+
+def _verdict(low: int, high: int, room: int) -> Verdict:
+    return "fits" if high <= room else "tight" if low <= room else "does not fit"
 
 
 def _serving(job: Job, device: Device) -> int:
@@ -205,24 +209,31 @@ def wanted_on(job: Job, device: Device, processes: int) -> Wanted:
     )
 
 
-def with_times(
-    job: Job, forecast: DeviceForecast, device: Device, *, cases: int, rate: float | None = None
-) -> DeviceForecast:
-    """The forecast with times and cost; `rate` is in tokens a second of one process, None: from the FLOP rate."""
+def with_measured(forecast: DeviceForecast, measured: Measured) -> DeviceForecast:
+    """The forecast with what real steps showed: a peak above the expected one takes its place."""
+    if measured.peak_bytes <= forecast.expected:
+        return forecast.model_copy(update={"measured": measured})
+    high = max(forecast.high, measured.peak_bytes)
+    memory = {"low": measured.peak_bytes, "expected": measured.peak_bytes, "high": high}
+    verdict = _verdict(memory["low"], high, forecast.room)
+    update = {**memory, "measured": measured, "verdict": verdict, "certain": measured.peak_bytes > forecast.room}
+    return forecast.model_copy(update=update)
+
+
+def with_times(job: Job, forecast: DeviceForecast, device: Device, *, cases: int) -> DeviceForecast:
+    """The forecast with times and cost, from its measured steps, else from the rate of the device."""
     amounts, config, shape = amounts_of(job), job.config, job.shape
-    card = job.train
+    card, measured = job.train, forecast.measured
     length, learned = card.tokens / max(1, card.rows), card.learned_tokens / max(1, card.tokens)
-    rank = max(job.ranks)
-    flops = training_flops(shape, job.runner, rank=rank, length=length, learned=learned)
+    flops = training_flops(shape, job.runner, rank=max(job.ranks), length=length, learned=learned)
     if forecast.gradient_checkpointing:
         flops += 2 * shape.products
-    speed = device_flops(device, forecast.dtype, config)
-    rate = rate or speed / (PAD * flops)
+    rate = measured.tokens_per_s if measured else device_flops(device, forecast.dtype, config) / (PAD * flops)
     forward_rate = rate * flops / forward_flops(shape, length=length, learned=learned)
+    read_rate = measured.read_tokens_per_s if measured else forward_rate
     val_tokens = job.val.tokens if job.val else 0
     of_step = config.train.batch_size * length / rate
-    of_evaluations = amounts.evaluations * val_tokens / forward_rate
-    trial_s = amounts.steps * of_step + of_evaluations
+    trial_s = amounts.steps * of_step + amounts.evaluations * val_tokens / read_rate
     search_s = trial_s * amounts.expected_steps / amounts.steps / forecast.processes
     reply = card.learned_tokens / max(1, card.rows)
     models = min(config.search.keep, amounts.trials) + 1

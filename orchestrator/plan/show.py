@@ -41,7 +41,20 @@ def show_forecast(forecast: Forecast) -> None:
         "cost",
     )
     show_table("Devices", head, rows)
-    say(forecast.time_from)
+    for device in forecast.devices:
+        say(f"{device.device}: {time_source(device)}")
+
+
+def time_source(device: DeviceForecast) -> str:
+    """Where a device's times come from."""
+    its = device.measured
+    if its is None:
+        return "times are from the rate that the device states, or from a CPU's products, and may be off by half."
+    steps = f"{counted(its.steps, 'real step')} in {counted(its.processes, 'process', 'processes')} side by side"
+    return (
+        f"times of training are measured: {steps}, {its.tokens_per_s:,.0f} tokens/s each, at most "
+        f"{gib(its.peak_bytes)} in a process. The time of the evaluation is derived from them, and may be off by half."
+    )
 
 
 def amount_sentences(amounts: Amounts) -> Iterator[str]:
@@ -75,6 +88,8 @@ def plan_lines(forecast: DeviceForecast, amounts: Amounts) -> Iterator[str]:
     need = f"{gib(forecast.expected)} ({gib(forecast.low)} to {gib(forecast.high)}) of {gib(forecast.room)}"
     side_by_side = f"{counted(forecast.processes, 'training process', 'training processes')} on {forecast.device}"
     yield f"Memory: {need} for each of {side_by_side}: {forecast.verdict}."
+    if forecast.measured is not None and forecast.search_s is not None:
+        yield f"Time: about {_time(forecast.search_s)} of training in all, as measured by an earlier plan."
     if forecast.verdict != "fits":
         yield f"What makes it fit: {forecast.change or 'no single setting; use a device with more memory'}."
 

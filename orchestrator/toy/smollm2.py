@@ -17,9 +17,9 @@ from pathlib import Path
 from zipfile import ZipFile
 
 from filelock import FileLock
-from platformdirs import user_cache_path
 
 from orchestrator.core.errors import DataError, ModelNotFoundError
+from orchestrator.core.files import user_cache
 from orchestrator.core.interrupt import interrupt_once
 from orchestrator.core.process import make_parser, run_command, set_environment_defaults, show
 
@@ -38,7 +38,7 @@ WHERE = "make real-base"
 
 def smollm2_folder() -> Path:
     """Where `make real-base` puts it."""
-    return user_cache_path("tool-lora-orchestrator") / "smollm2-135m-instruct"
+    return user_cache() / "smollm2-135m-instruct"
 
 
 def smollm2_base_folder() -> Path:

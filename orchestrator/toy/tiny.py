@@ -9,11 +9,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from platformdirs import user_cache_path
-
 from orchestrator.chat.template import qwen3_template
 from orchestrator.core.errors import ModelNotFoundError
-from orchestrator.core.files import digest_of, write_text_atomic
+from orchestrator.core.files import digest_of, user_cache, write_text_atomic
 
 SHIPPED = Path(__file__).parent / "tiny_base"
 FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
@@ -33,7 +31,7 @@ def tiny_base_folder() -> Path:
             where=str(SHIPPED),
             fix="Restore them from the repository, or build them again with `make tiny-base`",
         )
-    folder = user_cache_path("tool-lora-orchestrator") / f"tiny-{digest_of(digest, qwen3_template())[:16]}"
+    folder = user_cache() / f"tiny-{digest_of(digest, qwen3_template())[:16]}"
     if not folder.is_dir():
         _put_together(folder)
     return folder

@@ -6,7 +6,8 @@ from orchestrator.config.schema import ResourcesConfig, RunConfig, SearchConfig,
 from orchestrator.core.errors import ConfigError
 from orchestrator.data.card import TokenCard
 from orchestrator.plan.devices import Device, named_device
-from orchestrator.plan.forecast import DeviceForecast, Job, amounts_of, forecast_on, with_times
+from orchestrator.plan.forecast import DeviceForecast, Job, amounts_of, forecast_on, with_measured, with_times
+from orchestrator.plan.measured import Measured
 from orchestrator.plan.memory import GIB
 from orchestrator.plan.settle import Wanted, change_that_fits, settle
 from orchestrator.plan.shapes import BaseShape
@@ -111,6 +112,31 @@ def test_a_faster_device_takes_less_time_and_the_price_is_by_the_hour() -> None:
     assert fast.dtype == "bfloat16"
     assert (slow.search_s or 0) > 5 * (fast.search_s or 0) > 0
     assert fast.cost == pytest.approx(4.0 * ((fast.search_s or 0) + (fast.evaluation_s or 0)) / 3600)
+
+
+def measured(**changes: float) -> Measured:
+    settings = {"tokens_per_s": 500.0, "read_tokens_per_s": 2000.0, "peak_bytes": 1, "steps": 3, "processes": 2}
+    return Measured.model_validate({**settings, "probe_s": 40.0, **changes})
+
+
+def test_times_are_those_of_measured_steps() -> None:
+    cpu, its = machine(24), job()
+    found = with_times(its, with_measured(on(24), measured()), cpu, cases=10)
+    evaluations = amounts_of(its).evaluations * 400_000 / 2000
+    assert found.trial_s == pytest.approx(400_000 / 500 + evaluations)
+    assert found.measured == measured()
+    twice = with_times(its, with_measured(on(24), measured(tokens_per_s=1000.0)), cpu, cases=10)
+    assert (found.trial_s or 0) - (twice.trial_s or 0) == pytest.approx(400)
+
+
+def test_a_measured_peak_above_the_plan_decides() -> None:
+    planned = on(24)
+    assert with_measured(planned, measured(peak_bytes=planned.expected - 1)).expected == planned.expected
+    above = with_measured(planned, measured(peak_bytes=planned.high + 1))
+    assert (above.low, above.expected, above.high) == (planned.high + 1,) * 3
+    assert above.verdict == "fits"
+    beyond = with_measured(planned, measured(peak_bytes=planned.room + 1))
+    assert (beyond.verdict, beyond.certain) == ("does not fit", True)
 
 
 @pytest.mark.parametrize("name", ["h100", "A100-80GB", "NVIDIA RTX 4090", "cpu:64"])

@@ -6,13 +6,13 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from platformdirs import user_cache_path
 from transformers import PreTrainedTokenizerBase
 
 from evals.check.dropped_parts import PARTS, dropped_parts
 from orchestrator.chat.named_templates import HERMES, OWN, named_template, template_names
 from orchestrator.chat.rendering import ChatFormat, chat_format
 from orchestrator.chat.template import training_template
+from orchestrator.core.files import user_cache
 from orchestrator.core.records import Sample
 from orchestrator.data.card import LeftOut
 from orchestrator.data.tokens.tokenize import tokenize_samples
@@ -28,7 +28,7 @@ NO_TOOLS = {
 """Templates of families without tool calls, and of models that see: hermes stands in for them."""
 ONE_CALL = {"gptoss": "calls_not_shown", "llama3_1": "template_refuses", "llama3_2": "template_refuses"}
 """Templates that show one call a turn, and why a sample of several is left out."""
-REAL_BASE = user_cache_path("tool-lora-orchestrator") / "smollm2-135m-instruct"
+REAL_BASE = user_cache() / "smollm2-135m-instruct"
 
 
 @cache
