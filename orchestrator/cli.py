@@ -58,6 +58,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", "-s", metavar="KEY=VALUE", help="Replace one value, such as train.epochs=2. Repeatable."),
 ]
+SIDE_HELP = "an adapter, `winner`, `base`, or another run"
 Cases = Annotated[int, typer.Option("--cases", metavar="N", min=0, help="Held-out cases that it is asked.")]
 AdapterName = Annotated[
     str, typer.Option("--adapter", metavar="ID", help="An adapter of the run, or `winner`: what the report recommends.")
@@ -298,6 +299,27 @@ def verify(
     """Have an export answer the run's held-out cases again. Exits 2 if it does not reply as what was scored."""
     options = ["--folder", str(folder), "--adapter", adapter, "--cases", str(cases)]
     return _run_job("verify", config, overrides, options)
+
+
+@app.command(rich_help_panel=OUT, epilog="Example: orchestrator ab runs/my-run --old trial-3 --log live.jsonl")
+def ab(
+    config: ConfigFile,
+    *,
+    old: Annotated[str, typer.Option("--old", metavar="NAME", help=f"What is live: {SIDE_HELP}.")] = "base",
+    new: Annotated[str, typer.Option("--new", metavar="NAME", help=f"What may replace it: {SIDE_HELP}.")] = "winner",
+    logs: Annotated[
+        list[str] | None, typer.Option("--log", metavar="FILE", help="Logged outcomes, JSON lines. Repeatable.")
+    ] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option("--margin", metavar="SHARE", help="The smallest difference that matters, 0.02 if not given."),
+    ] = None,
+    overrides: Overrides = None,
+) -> int:
+    """How many live cases tell two adapters apart, and what logged outcomes say. Exits 2 if the new one is worse."""
+    named = [word for path in logs or () for word in ("--log", path)]
+    named += [] if margin is None else ["--margin", str(margin)]
+    return _run_job("ab", config, overrides, ["--old", old, "--new", new, *named])
 
 
 @app.command(rich_help_panel=STAGES, epilog="Example: orchestrator status runs/my-run --watch")

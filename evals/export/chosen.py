@@ -14,7 +14,7 @@ def read_report(run: RunDir) -> Report | None:
     return parse_line(path.read_text(encoding="utf-8"), Report, where=str(path)) if path.is_file() else None
 
 
-def choose_adapter(run: RunDir, name: str) -> str:
+def choose_adapter(run: RunDir, name: str, *, option: str = "--adapter") -> str:
     """The id of the adapter called `name`, where `winner` is the winner or else the leader of the report.
 
     Raises:
@@ -34,6 +34,6 @@ def choose_adapter(run: RunDir, name: str) -> str:
     leader = report.verdict.leader if report is not None else None
     if leader not in there:
         what = "the run has no report" if report is None else "the report recommends no adapter of the run"
-        fix = "Run evaluate and report first, or name one with --adapter"
+        fix = f"Run evaluate and report first, or name one with {option}"
         raise RunConflictError(f"{what}, so none is the best", where=str(run.root), allowed=allowed, fix=fix)
     return leader

@@ -70,8 +70,8 @@ def best_adapter(report: Report) -> str | None:
     return report.verdict.winner or report.verdict.leader or highest
 
 
-def find_other_run(text: str, run: RunDir) -> RunDir:
-    """The run that `text` means: a folder, or the name of a run beside `run`.
+def find_other_run(text: str, run: RunDir, *, where: str = "--compare") -> RunDir:
+    """The run that `text`, given as `where`, means: a folder, or the name of a run beside `run`.
 
     Raises:
         InputError: If there is no such folder, or it is `run` itself.
@@ -81,11 +81,11 @@ def find_other_run(text: str, run: RunDir) -> RunDir:
     if folder is None:
         raise InputError(
             f"no run is in the folder {text!r}, and none of that name lies beside this one",
-            where="--compare",
+            where=where,
             allowed=f"the folder of a run, or the name of one in {run.root.parent}",
         )
     if folder.resolve() == run.root.resolve():
-        raise InputError("a run cannot be compared with itself", where="--compare", fix="Name another run")
+        raise InputError("a run cannot be compared with itself", where=where, fix="Name another run")
     return RunDir(folder.resolve())
 
 
