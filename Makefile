@@ -18,7 +18,7 @@ UV ?= uv
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-real test test-slow check fmt lock real-base tiny-base clean
+.PHONY: help install demo demo-real test test-real test-slow check fmt lock real-base tiny-base clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,15 +51,19 @@ demo-real: real-base ## A real base learns to call tools on two CPU cores, in 25
 
 test: install ## Run the tests, offline, all but storms and long searches. WORKERS= says how many run at a time (2)
 	$(BIN)/pytest -m "not slow" --numprocesses $(WORKERS) --dist loadfile tests/unit tests/contracts tests/browser
-	set -e; for each in tests/ray/test_*.py tests/vllm tests/e2e tests/real; do $(BIN)/pytest -m "not slow" $$each; done
+	set -e; for each in tests/ray/test_*.py tests/vllm tests/e2e; do $(BIN)/pytest -m "not slow" $$each; done
+
+test-real: install ## Train and score SmolLM2-135M, offline, in six minutes; skipped where `make real-base` has not made it
+	$(BIN)/pytest -m "not slow" tests/real
 
 test-slow: install ## Run the storms and long searches that `make test` leaves out, offline
 	$(BIN)/pytest -m slow
 
 # None may reach for a model hub.
-demo test test-slow: export HF_HUB_OFFLINE := 1
-demo test test-slow: export HF_DATASETS_OFFLINE := 1
-demo test test-slow: export TRANSFORMERS_OFFLINE := 1
+OFFLINE := demo test test-real test-slow
+$(OFFLINE): export HF_HUB_OFFLINE := 1
+$(OFFLINE): export HF_DATASETS_OFFLINE := 1
+$(OFFLINE): export TRANSFORMERS_OFFLINE := 1
 
 check: install ## Lint, formatting, types, import order
 	$(BIN)/ruff check

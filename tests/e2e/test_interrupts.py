@@ -121,8 +121,8 @@ def test_before_anything_began(config: Path, signals: tuple[signal.Signals, ...]
         ("check", "Reading rows|rows", (SIGINT,)),
         ("prepare", "prepare", (SIGTERM,)),
         ("train", r"step [1-9]", (SIGINT, SIGINT)),
-        ("train", 4.0, (SIGTERM,)),
-        ("search", r"step [1-9]", (SIGINT,)),
+        pytest.param("train", 4.0, (SIGTERM,), marks=pytest.mark.slow),
+        pytest.param("search", r"step [1-9]", (SIGINT,), marks=pytest.mark.slow),
         ("search", 4.0, (SIGTERM, SIGTERM)),
         ("run", r"step [1-9]", (SIGTERM,)),
     ],
@@ -152,7 +152,7 @@ def test_the_same_command_goes_on_where_it_was(config: Path) -> None:
 @pytest.mark.parametrize(
     ("stage", "when", "signals"),
     [
-        ("evaluate", "for the base", (SIGINT,)),
+        pytest.param("evaluate", "for the base", (SIGINT,), marks=pytest.mark.slow),
         ("evaluate", "replies: 0", (SIGTERM,)),
         ("report", "report", (SIGINT, SIGINT)),
     ],
