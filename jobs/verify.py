@@ -13,7 +13,7 @@ from orchestrator.run.paths import RunDir
 
 def verify(config: RunConfig, run: RunDir, *, folder: str, adapter: str, cases: int) -> int:
     """Have what is in the folder answer cases of the run; exits 2 if it does not reply as what was scored."""
-    from evals.export.chosen import choose_adapter
+    from evals.generate.chosen import choose_adapter
 
     return say_verified(config, run, Path(folder).absolute(), choose_adapter(run, adapter), num_cases=cases)
 

@@ -1,27 +1,28 @@
 """The evaluation of a run: the base and every kept adapter on the same cases, in warm engines."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
-from transformers import AutoConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from evals.cases.samples import cases_from_samples, draw_cases, refuse_repeated_ids
 from evals.cases.suites import read_suite
 from evals.evaluate.rescore import keep_failures, raise_failures, say_what_is_blind, score_replies
 from evals.evaluate.timing import Timekeeper, cases_to_time, time_replies
 from evals.generate.canary import NUM_CANARIES, pick_canaries
+from evals.generate.chosen import require_own_base
 from evals.generate.dealing import Work
 from evals.generate.engine import Adapter, EngineSettings, Prompt, adapters_for_engine
-from evals.generate.engines import Engines, answer_all, engine_kv_cache_bytes
+from evals.generate.engines import Engines, answer_all
 from evals.generate.journal import Journal, engine_record, inputs_sha256, remove_replies
+from evals.generate.settings import engine_settings, settings_of_run
 from evals.judge.second_opinion import JUDGED_KINDS, judge_model, judge_prompts, judgements_of
 from evals.records import HELD_OUT, Case, FailedAdapter, Generation, Scores
 from evals.stats.agreement import agreement
-from orchestrator.chat.formats import REPLY_FORMATS, reply_format_of
-from orchestrator.chat.rendering import render_prompt, template_stop_ids
+from orchestrator.chat.formats import reply_format_of
+from orchestrator.chat.rendering import render_prompt
 from orchestrator.chat.serve_command import smallest_served_rank
 from orchestrator.config.evaluation import JudgeConfig
 from orchestrator.config.schema import ModelConfig, RunConfig
@@ -66,19 +67,8 @@ def evaluate_run(
     failed += [FailedAdapter.of(name, error) for name, error in left_out.items()]
     _forget_others(run, records, failed)
     keep_failures(run, failed)
-    settings = _settings(
-        config,
-        config.model,
-        prompts,
-        max_model_len=config.eval.max_model_len,
-        on_gpu=engines.on_gpu,
-        max_lora_rank=smallest_served_rank([record.r for record in records.values()]),
-        max_new_tokens=config.eval.max_new_tokens,
-        temperature=config.eval.temperature,
-        reply_format=reply_format,
-        reasoning_parser=REPLY_FORMATS[reply_format].reasoning_parser if config.data.thinking else None,
-        stop_token_ids=template_stop_ids(tokenizer),
-    )
+    ranks = [record.r for record in records.values()]
+    settings = settings_of_run(config, tokenizer, prompts, ranks=ranks, on_gpu=engines.on_gpu)
     served = adapters_for_engine({id_: (run.adapter(id_), record.sha256) for id_, record in records.items()})
     adapters = counted(len(served), "adapter")
     say(f"{_cases_text(cases)}: {counted(len(cases), 'prompt')} for the base and each of {adapters}.")
@@ -194,30 +184,9 @@ def _forget_others(run: RunDir, fitting: Mapping[str, AdapterRecord], failed: Se
 
 
 def _check_record(record: AdapterRecord, folder: Path, config: RunConfig) -> None:
-    if record.source is None and record.base != config.model.base:  # others name their base as they like: shapes decide
-        raise AdapterError(
-            f"the adapter was trained on {record.base!r} and the run's base is {config.model.base!r}",
-            where=str(folder),
-            fix="Evaluate it in a run of its own base",
-        )
+    require_own_base(record, folder, config)
     if record.id != folder.name:
         raise AdapterError(f"the folder holds adapter {record.id}", where=str(folder), fix="Give it its own name")
-
-
-def _settings(
-    config: RunConfig, model: ModelConfig, prompts: Iterable[Prompt], *, max_model_len: int | None = None, **fields: Any
-) -> EngineSettings:
-    """Settings for prompts to a model; without a limit, its engines take the longest of them and a whole reply."""
-    wanted = max_model_len or max(len(prompt.token_ids) for prompt in prompts) + fields["max_new_tokens"]
-    limits = AutoConfig.from_pretrained(base_folder(model), trust_remote_code=model.trust_remote_code)
-    return EngineSettings(
-        base=model,
-        dtype=model.dtype,
-        max_model_len=min(wanted, limits.get_text_config().max_position_embeddings),
-        kv_cache_bytes=engine_kv_cache_bytes(config.eval.kv_cache_gib, on_gpu=fields["on_gpu"]),
-        seed=config.eval.seed,
-        **fields,
-    )
 
 
 def _open_journal(
@@ -296,7 +265,7 @@ def _ask_judge(
     if not asked:
         say("No reply is at issue, so the judge has nothing to read.")
         return
-    settings = _settings(
+    settings = engine_settings(
         config,
         model,
         chain.from_iterable(asked.values()),

@@ -4,14 +4,13 @@ import shutil
 from pathlib import Path
 
 from evals.export.card import README, write_card
-from evals.export.chosen import choose_adapter, read_report
 from evals.export.folder import Form, new_folder
 from evals.export.gguf import write_gguf
 from evals.export.merged import bytes_of_weights, write_merged
 from evals.generate.as_served import as_served
+from evals.generate.chosen import choose_adapter, read_report, require_own_base
 from evals.records import EngineRecord
 from orchestrator.config.schema import RunConfig
-from orchestrator.core.errors import AdapterError
 from orchestrator.core.files import parse_line
 from orchestrator.models.adapters import read_adapter
 from orchestrator.models.base import base_folder
@@ -29,9 +28,7 @@ def export_adapter(config: RunConfig, run: RunDir, name: str, form: Form, out: P
     adapter_id = choose_adapter(run, name)
     source = run.adapter(adapter_id)
     record = read_adapter(source)
-    if record.source is None and record.base != config.model.base:
-        what = f"the adapter was trained on {record.base!r}, and the run's base is {config.model.base!r}"
-        raise AdapterError(what, where=str(source), fix="Export it from a run of its own base")
+    require_own_base(record, source, config)
     base, is_merged = base_folder(config.model), form == "merged"
     size = bytes_of_weights(base) if is_merged else sum(path.stat().st_size for path in source.iterdir())
     with new_folder(out, needs_bytes=size) as folder:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from pydantic import Field
 
 from evals.generate.canary import CANARY_LOGPROBS, CANARY_TOKENS, Trace, prove_applied
+from evals.generate.weight_swap import WeightSwap, changed_adapter, reset_prefix_cache
 from evals.records import AppliedAs, CanaryProof, Generation
 from orchestrator.chat.formats import REPLY_FORMATS
 from orchestrator.chat.serving import reader_or_refusal
@@ -32,12 +33,16 @@ than a small model's whole evaluation."""
 
 CPU_BLOCK_TOKENS = 32
 """Prefixes are shared in blocks of this size; vLLM's 128 on a CPU shares little of ordinary tool prompts."""
+FITTING = -1
+"""The `max_model_len` that vLLM lowers until the key-value cache holds it."""
 BATCH_S = 0.25
 """Finished replies are handed over at most this often."""
 
 
 class EngineSettings(Record):
     """What an engine needs to know at its start. Sizes in tokens and bytes; None leaves a size to vLLM.
+
+    A `max_model_len` of `FITTING` is the longest that the model and the key-value cache take.
 
     `dtype` `auto` is decided where the engine is. `max_lora_rank` is None without adapters. `reply_format` is how calls
     are written, None where none are expected, `reasoning_parser` that of a server, None where no one thinks.
@@ -52,6 +57,7 @@ class EngineSettings(Record):
     kv_cache_bytes: int | None
     max_new_tokens: int
     temperature: float
+    top_p: float = Field(default=1.0, exclude_if=lambda value: value == 1.0)
     seed: int
     reply_format: str | None = None
     reasoning_parser: str | None = Field(default=None, exclude_if=lambda value: not value)
@@ -101,6 +107,13 @@ class Batch(NamedTuple):
 
     generations: list[Generation]
     generate_s: float
+
+
+class Piece(NamedTuple):
+    """What one step of the engine adds to the text of a reply."""
+
+    case_id: str
+    text: str
 
 
 class Timed(NamedTuple):
@@ -156,22 +169,25 @@ class Engine:
             disable_log_stats=False,  # latencies are read from the engine's own statistics
             **placement,
         )
+        self._max_model_len: int = self._llm.model_config.max_model_len
         self._tokenizer = self._llm.get_tokenizer()
         parser = settings.serving_parser
         thoughts = settings.reasoning_parser
         self._serve = None if parser is None else reader_or_refusal(parser, self._tokenizer, reasoning=thoughts)
         self._dtype = dtype
-        self._swap = None if as_requests else _WeightSwap(self._llm, folder)
+        self._swap = None if as_requests else WeightSwap(self._llm, folder)
         self._canaries = [prompt for prompt in canaries if self._room(prompt) > 0]
         self._base_traces: tuple[list[Trace], list[Trace]] | None = None
         self._proofs: dict[str, CanaryProof | None] = {}
 
-    def answer(self, prompts: Sequence[Prompt], adapter: Adapter | None) -> Iterator[Loaded | Batch]:
+    def answer(
+        self, prompts: Sequence[Prompt], adapter: Adapter | None, *, streams: bool = False
+    ) -> Iterator[Loaded | Piece | Batch]:
         """Reply to every prompt with the base (`adapter` None) or one adapter.
 
         Yields:
-            One `Loaded`, then each reply exactly once, in batches as they finish. A prompt that leaves no room for a
-            reply gets a generation with finish_reason "error".
+            One `Loaded`, then each reply exactly once, in batches as they finish; if it `streams`, also the pieces of
+            their texts before. A prompt that leaves no room for a reply gets a generation with finish_reason "error".
 
         Raises:
             AdapterError: If the adapter's files are not those that its name says or cannot be loaded.
@@ -184,7 +200,7 @@ class Engine:
         self._apply(adapter)
         canary = self._proof(adapter)
         yield Loaded(self._applied_as(adapter), time.monotonic() - started, canary, self._device(), self._dtype)
-        yield from self._replies(prompts, adapter)
+        yield from self._replies(prompts, adapter, streams=streams)
 
     def time(self, prompts: Sequence[Prompt], adapter: Adapter | None) -> list[Timed]:
         """Reply to one prompt at a time, so that none waits for another, greedily and without cached prefixes.
@@ -198,7 +214,7 @@ class Engine:
         return [self._time(prompt, adapter) for prompt in (*prompts[:1], *prompts)][1:]
 
     def _time(self, prompt: Prompt, adapter: Adapter | None) -> Timed:
-        _reset_prefix_cache(self._llm)
+        reset_prefix_cache(self._llm)
         params = self._sampling(prompt)
         params.temperature = 0.0
         given, request = {"prompt_token_ids": prompt.token_ids}, self._lora_request(adapter)
@@ -210,14 +226,14 @@ class Engine:
 
     def _apply(self, adapter: Adapter | None) -> None:
         if self._swap is not None:
-            is_changed = self._swap.use(adapter)
+            is_changed = self._swap.use(*((adapter.folder, adapter.sha256) if adapter else (None, None)))
             if is_changed and adapter is None and self._base_traces and self._traces(None) not in self._base_traces:
                 raise EvaluationError("the base does not reply as it did before the adapters", where="the vLLM engine")
         elif adapter is not None:
             from orchestrator.models.adapters import read_adapter
 
             if read_adapter(Path(adapter.folder)).sha256 != adapter.sha256:
-                raise _changed(adapter)
+                raise changed_adapter(adapter.folder)
             try:
                 self._llm.llm_engine.add_lora(self._lora_request(adapter))
             except (ValueError, RuntimeError) as error:
@@ -247,7 +263,7 @@ class Engine:
         """What a model does with the canaries: one batch without cached prefixes, so that it is the same each time."""
         from vllm import SamplingParams
 
-        _reset_prefix_cache(self._llm)
+        reset_prefix_cache(self._llm)
         params = SamplingParams(temperature=0.0, max_tokens=CANARY_TOKENS, logprobs=CANARY_LOGPROBS, seed=0)
         prompts = [{"prompt_token_ids": prompt.token_ids} for prompt in self._canaries]
         outputs = self._llm.generate(prompts, params, use_tqdm=False, lora_request=self._lora_request(adapter))
@@ -257,10 +273,10 @@ class Engine:
             for reply in replies
         ]
 
-    def _replies(self, prompts: Sequence[Prompt], adapter: Adapter | None) -> Iterator[Batch]:
+    def _replies(self, prompts: Sequence[Prompt], adapter: Adapter | None, *, streams: bool) -> Iterator[Piece | Batch]:
         by_id = {prompt.case_id: prompt for prompt in prompts}
         engine = self._llm.llm_engine
-        request, limit = self._lora_request(adapter), f"the engine takes {self._settings.max_model_len}"
+        request, limit = self._lora_request(adapter), f"the engine takes {self._max_model_len}"
         finished: list[Generation] = []
         for prompt in prompts:
             if self._room(prompt) > 0:
@@ -269,10 +285,15 @@ class Engine:
             else:
                 error = f"the prompt has {len(prompt.token_ids)} tokens and {limit}"
                 finished.append(failed_generation(prompt, error))
-        clock = time.monotonic()
+        clock, told = time.monotonic(), dict.fromkeys(by_id, 0)
         while engine.has_unfinished_requests():
-            outputs = [output for output in engine.step() if output.finished]
-            finished += [self._read(output, by_id[output.request_id], adapter) for output in outputs]
+            outputs = engine.step()
+            for output in outputs if streams else ():
+                text = output.outputs[0].text
+                yield Piece(output.request_id, text[told[output.request_id] :])
+                told[output.request_id] = len(text)
+            done = [output for output in outputs if output.finished]
+            finished += [self._read(output, by_id[output.request_id], adapter) for output in done]
             if finished and time.monotonic() - clock >= BATCH_S:
                 yield Batch(finished, time.monotonic() - clock)
                 finished, clock = [], time.monotonic()
@@ -285,6 +306,7 @@ class Engine:
         settings = self._settings
         return SamplingParams(
             temperature=settings.temperature,
+            top_p=settings.top_p,
             max_tokens=min(settings.max_new_tokens, self._room(prompt)),
             seed=settings.seed,
             stop_token_ids=[self._tokenizer.eos_token_id, *settings.stop_token_ids],
@@ -300,7 +322,7 @@ class Engine:
         return LoRARequest(adapter.id, adapter.number, adapter.folder)
 
     def _room(self, prompt: Prompt) -> int:
-        return self._settings.max_model_len - len(prompt.token_ids)
+        return self._max_model_len - len(prompt.token_ids)
 
     def _read(self, output: Any, prompt: Prompt, adapter: Adapter | None) -> Generation:
         reply = output.outputs[0]
@@ -322,63 +344,6 @@ class Engine:
             weights_sha256=adapter.sha256 if adapter else None,
             served=self._serve(text, prompt.tools) if self._serve else None,
         )
-
-
-class _WeightSwap:
-    """Puts the merged matrices of adapters into a running engine, and the base's back as they are stored, bit by bit.
-
-    vLLM packs weights after loading, so they are replaced by its own `reload_weights`, which takes tensors under the
-    names of the checkpoint; what is not named stays.
-    """
-
-    def __init__(self, llm: Any, folder: Path) -> None:
-        from orchestrator.models.base import BaseWeights
-
-        self._llm, self._base = llm, BaseWeights(folder)
-        self._in_force: str | None = None
-        self._adapted: frozenset[str] = frozenset()
-
-    def use(self, adapter: Adapter | None) -> bool:
-        """Bring the engine to an adapter's weights, or back to the base's. False where they are in place already.
-
-        Raises:
-            AdapterError: If the adapter cannot be loaded; the engine keeps the weights that it had.
-        """
-        from orchestrator.models.adapters import load_adapter, merged_tensor
-
-        wanted = adapter.sha256 if adapter else None
-        if wanted == self._in_force:
-            return False
-        weights = load_adapter(Path(adapter.folder), self._base) if adapter else None
-        if adapter is not None and weights is not None and weights.sha256 != adapter.sha256:
-            raise _changed(adapter)
-        adapted = frozenset(weights.pairs) if weights else frozenset[str]()
-        self._in_force = "half replaced"
-        # vLLM fuses matrices of one module, such as queries, keys and values, and replaces only all of them at once.
-        names = self._base.with_siblings(self._adapted | adapted)
-        self._adapted |= adapted
-        tensors = (
-            (name, merged_tensor(weights, self._base, name) if weights and name in adapted else self._base.tensor(name))
-            for name in names
-        )
-        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": tensors})
-        _reset_prefix_cache(self._llm)
-        self._in_force, self._adapted = wanted, adapted
-        return True
-
-
-def _reset_prefix_cache(llm: Any) -> None:
-    """Forget cached prefixes: they hold states that other weights computed."""
-    if not llm.reset_prefix_cache():
-        raise EvaluationError("the engine kept cached prefixes of other weights")
-
-
-def _changed(adapter: Adapter) -> AdapterError:
-    return AdapterError(
-        "the adapter's files changed since the evaluation began",
-        where=adapter.folder,
-        fix="Restore the folder or train it again",
-    )
 
 
 def failed_generation(prompt: Prompt, error: str) -> Generation:

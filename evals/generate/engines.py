@@ -18,6 +18,7 @@ from evals.generate.engine import (
     Engine,
     EngineSettings,
     Loaded,
+    Piece,
     Prompt,
     Timed,
     failed_generation,
@@ -60,12 +61,18 @@ class EngineHost:
         """Answer as soon as the process is there, which on a full cluster may be never."""
 
     def answer(
-        self, settings: EngineSettings, canaries: Sequence[Prompt], prompts: Sequence[Prompt], adapter: Adapter | None
-    ) -> Iterator[Loaded | Batch]:
+        self,
+        settings: EngineSettings,
+        canaries: Sequence[Prompt],
+        prompts: Sequence[Prompt],
+        adapter: Adapter | None,
+        *,
+        streams: bool = False,
+    ) -> Iterator[Loaded | Piece | Batch]:
         """As `Engine.answer`; the first call starts the engine."""
         if self._engine is None:
             self._engine = Engine(settings, canaries)
-        yield from self._engine.answer(prompts, adapter)
+        yield from self._engine.answer(prompts, adapter, streams=streams)
 
     def time(self, settings: EngineSettings, prompts: Sequence[Prompt], adapter: Adapter | None) -> list[Timed]:
         """As `Engine.time`; starts the engine if none is there."""

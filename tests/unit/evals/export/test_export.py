@@ -8,7 +8,7 @@ from huggingface_hub import ModelCard
 from report_run import BEST, make_cases, make_replies, write_run
 
 from evals.export.card import write_card
-from evals.export.chosen import choose_adapter, read_report
+from evals.generate.chosen import choose_adapter, read_report
 from evals.export.export import export_adapter
 from evals.export.verify import MARGIN, Verification, compare_replies, verification_lines
 from evals.generate.as_served import as_served

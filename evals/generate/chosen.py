@@ -1,8 +1,12 @@
 """Which adapter leaves the run: by its name, or the one that the report recommends."""
 
+from pathlib import Path
+
 from evals.records import Report
-from orchestrator.core.errors import RunConflictError
+from orchestrator.config.schema import RunConfig
+from orchestrator.core.errors import AdapterError, RunConflictError
 from orchestrator.core.files import parse_line
+from orchestrator.core.records import AdapterRecord
 from orchestrator.run.paths import RunDir
 
 WINNER = "winner"
@@ -37,3 +41,14 @@ def choose_adapter(run: RunDir, name: str, *, option: str = "--adapter") -> str:
         fix = f"Run evaluate and report first, or name one with {option}"
         raise RunConflictError(f"{what}, so none is the best", where=str(run.root), allowed=allowed, fix=fix)
     return leader
+
+
+def require_own_base(record: AdapterRecord, folder: Path, config: RunConfig) -> None:
+    """Refuse an adapter of the run that was trained on another base; those made elsewhere name theirs as they like.
+
+    Raises:
+        AdapterError: If it was.
+    """
+    if record.source is None and record.base != config.model.base:
+        what = f"the adapter was trained on {record.base!r} and the run's base is {config.model.base!r}"
+        raise AdapterError(what, where=str(folder), fix="Use it in a run of its own base")
