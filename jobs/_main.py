@@ -1,9 +1,10 @@
 """What every job does around its one piece of work: config, run folder, lock, ledger, cluster."""
 
 import logging
+import os
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from orchestrator.config.schema import RunConfig
 from orchestrator.core import progress
 from orchestrator.core.interrupt import end_of_work, interrupt_once
 from orchestrator.core.process import make_parser, run_guarded, set_environment_defaults
-from orchestrator.run.folder import locked, open_run, run_dir, run_stage, with_template_date
+from orchestrator.run.folder import locked, look_into_run, open_run, run_dir, run_stage, with_template_date
 from orchestrator.run.paths import RunDir, StageName
 from orchestrator.tracking.destinations import require_installed
 
@@ -36,9 +37,13 @@ class Scene:
     """Where the job's folder is. Touches nothing."""
     open: Callable[[RunConfig], RunDir]
     """Makes that folder ready, and refuses one that is not for this configuration."""
+    is_held: bool = True
+    """Whether the job writes in that folder, so that no other may work in it meanwhile."""
 
 
 RUN = Scene(settle=with_start, folder=run_dir, open=open_run)
+READ = Scene(settle=with_start, folder=run_dir, open=look_into_run, is_held=False)
+"""A run that is only read, by as many as like, also while another job works in it."""
 
 
 def run_job(
@@ -81,7 +86,8 @@ def run_job(
         given = vars(parser.parse_args(arguments))
         settled = scene.settle(load_config(given.pop("config"), given.pop("overrides")))
         require_installed(settled.tracking)
-        with locked(scene.folder(settled)):  # opening writes, and a run that another process holds must stay as it is
+        held = locked(scene.folder(settled)) if scene.is_held else nullcontext()
+        with held:  # opening writes, and a run that another process holds must stay as it is
             config = with_template_date(settled)
             run = scene.open(config)
             log = run.log
@@ -99,7 +105,8 @@ def run_job(
 def _warnings_in(log: Path) -> Iterator[None]:
     """Keep the warnings of libraries, which are written for programmers, off the terminal and in the run's log."""
     logger = logging.getLogger("py.warnings")
-    kept = logging.FileHandler(log, encoding="utf-8", delay=True)
+    is_writable = os.access(log.parent, os.W_OK)  # not so where a run is only read
+    kept = logging.FileHandler(log, encoding="utf-8", delay=True) if is_writable else logging.NullHandler()
     logger.addHandler(kept)
     logger.propagate = False
     logging.captureWarnings(capture=True)

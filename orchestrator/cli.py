@@ -322,6 +322,36 @@ def ab(
     return _run_job("ab", config, overrides, ["--old", old, "--new", new, *named])
 
 
+@app.command(rich_help_panel=OUT, epilog="Example: orchestrator generate runs/my-run --prompt 'Is it cold in Oslo?'")
+def generate(  # noqa: PLR0913 - one for each option
+    config: ConfigFile,
+    *,
+    adapters: Annotated[
+        list[str] | None,
+        typer.Option("--adapter", metavar="ID", help="`winner`, `base` or an id. Repeatable; else base and winner."),
+    ] = None,
+    prompt: Annotated[str | None, typer.Option("--prompt", "-p", metavar="TEXT", help="What the user says.")] = None,
+    messages: Annotated[
+        str | None, typer.Option("--messages", metavar="FILE", help="A conversation as JSON; - is stdin.")
+    ] = None,
+    tools: Annotated[str | None, typer.Option("--tools", metavar="FILE", help="The tools offered, as JSON.")] = None,
+    chat: Annotated[bool, typer.Option("--chat", help="Go on: you speak, and give the results of calls.")] = False,
+    cases: Annotated[str | None, typer.Option("--cases", metavar="FILE", help="Cases in a suite's format.")] = None,
+    out: Annotated[str | None, typer.Option("--out", metavar="FILE", help="Gets their answers, JSON lines.")] = None,
+    temperature: Annotated[float | None, typer.Option("--temperature", min=0, help="0 is greedy.")] = None,
+    top_p: Annotated[float, typer.Option("--top-p", metavar="P", help="Sample from this share of the likeliest.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print each answer as a line of JSON.")] = False,
+    overrides: Overrides = None,
+) -> int:
+    """Ask the base and an adapter something, as they would be scored: text, calls, their verdict, tokens, latency."""
+    named = {"--prompt": prompt, "--messages": messages, "--tools": tools, "--cases": cases, "--out": out}
+    options = [f"--adapter={name}" for name in adapters or ()]
+    options += [f"{option}={value}" for option, value in named.items() if value is not None]
+    options += [f"--top-p={top_p}", *(["--chat"] if chat else []), *(["--json"] if as_json else [])]
+    sampling = [] if temperature is None else [f"eval.temperature={temperature}"]
+    return _run_job("generate", config, [*(overrides or ()), *sampling], options, asks=True)
+
+
 @app.command(rich_help_panel=STAGES, epilog="Example: orchestrator status runs/my-run --watch")
 def status(
     config: ConfigFile,
@@ -363,7 +393,9 @@ def _run_stage(stage: Stage, config: Path, overrides: Sequence[str] | None, opti
     return _run_job(stage.job, config, overrides, options)
 
 
-def _run_job(job: str, config: Path, overrides: Sequence[str] | None, options: Sequence[str]) -> int:
+def _run_job(
+    job: str, config: Path, overrides: Sequence[str] | None, options: Sequence[str], *, asks: bool = False
+) -> int:
     from orchestrator.config.load import load_config, write_resolved
     from orchestrator.run.find import find_config
 
@@ -371,4 +403,4 @@ def _run_job(job: str, config: Path, overrides: Sequence[str] | None, options: S
     with tempfile.TemporaryDirectory(prefix="orchestrator-") as folder:
         path = Path(folder) / "config.json"
         write_resolved(resolved, path)
-        return run_child([sys.executable, "-m", f"jobs.{job}", "--config", str(path), *options])
+        return run_child([sys.executable, "-m", f"jobs.{job}", "--config", str(path), *options], asks=asks)

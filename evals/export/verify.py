@@ -3,7 +3,7 @@
 Prompts are rendered by the exported folder's own tokenizer and chat template, without any argument, as a server does.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -12,8 +12,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from evals.generate.canary import pick_canaries
 from evals.generate.dealing import Work
-from evals.generate.engine import Adapter, Batch, EngineSettings, Loaded, Prompt
-from evals.generate.engines import Engines, answer_all, engine_kv_cache_bytes
+from evals.generate.engine import Adapter, EngineSettings, Prompt
+from evals.generate.engines import Engines, Heard, answer_all, engine_kv_cache_bytes
 from evals.records import HELD_OUT, Case, EngineRecord, Generation
 from evals.report.text import signed_text
 from evals.stats.comparison import compare, pair_verdicts
@@ -171,35 +171,17 @@ def _settings(
     )
 
 
-class _Heard:
-    """Keeps the replies that engines give."""
-
-    def __init__(self, advance: Callable[[int], None]) -> None:
-        self.replies: list[Generation] = []
-        self._advance = advance
-
-    def loaded(self, key: str, loaded: Loaded) -> None:
-        """See `Listener`."""
-
-    def answered(self, key: str, batch: Batch) -> None:  # noqa: ARG002 - there is one work
-        """See `Listener`."""
-        self.replies += batch.generations
-        self._advance(len(batch.generations))
-
-    def retried(self, key: str, num_prompts: int) -> None:
-        """See `Listener`."""
-
-
 def _ask(
     engines: Engines, settings: EngineSettings, adapter: Adapter | None, prompts: Sequence[Prompt]
 ) -> list[Generation]:
-    works = [Work("exported", adapter, prompts)]
+    key = "exported"
+    works = [Work(key, adapter, prompts)]
     with bar("replies", len(prompts)) as advance:
-        heard, canaries = _Heard(advance), pick_canaries(prompts) if adapter else []
+        heard, canaries = Heard(advance), pick_canaries(prompts) if adapter else []
         failed = answer_all(works, engines=engines, settings=settings, canaries=canaries, listener=heard)
     if failed:
         raise AdapterError(failed[0].message, where=adapter.folder if adapter else None)
-    return heard.replies
+    return heard.replies[key]
 
 
 def compare_replies(

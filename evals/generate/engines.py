@@ -1,7 +1,7 @@
 """Engines as Ray actors: started, fed, replaced when they die."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -24,7 +24,7 @@ from evals.generate.engine import (
     failed_generation,
     load_vllm,
 )
-from evals.records import FailedAdapter
+from evals.records import FailedAdapter, Generation
 from orchestrator.config.evaluation import CPU_KV_CACHE_GIB
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import AdapterError, EvaluationError, InputError, causes
@@ -48,6 +48,25 @@ class Listener(Protocol):
 
     def retried(self, key: str, num_prompts: int) -> None:
         """An engine died, and so many prompts are asked again."""
+
+
+class Heard:
+    """Keeps the replies of each work by its key; a `Listener`."""
+
+    def __init__(self, advance: Callable[[int], None]) -> None:
+        self.replies: dict[str, list[Generation]] = {}
+        self._advance = advance
+
+    def loaded(self, key: str, loaded: Loaded) -> None:
+        """See `Listener`."""
+
+    def answered(self, key: str, batch: Batch) -> None:
+        """See `Listener`."""
+        self.replies.setdefault(key, []).extend(batch.generations)
+        self._advance(len(batch.generations))
+
+    def retried(self, key: str, num_prompts: int) -> None:
+        """See `Listener`."""
 
 
 class EngineHost:
@@ -194,8 +213,36 @@ def time_alone(
         return [ray.get(actor.time.remote(settings, prompts, adapter)) for adapter, prompts in turns]
     except RayError as error:
         engines.end_used()
-        known = next((cause for cause in causes(error) if isinstance(cause, AdapterError | InputError)), None)
-        raise EvaluationError(str(known or _reason(error))) from error
+        raise EvaluationError(str(_known(error) or _reason(error))) from error
+
+
+def answer_live(
+    actor: Any,
+    settings: EngineSettings,
+    canaries: Sequence[Prompt],
+    prompt: Prompt,
+    adapter: Adapter | None,
+) -> Iterator[Loaded | Piece | Generation]:
+    """Have one engine answer while somebody watches: how the weights took effect, the text piece by piece, the reply.
+
+    Raises:
+        AdapterError: If the adapter cannot be loaded or changes nothing.
+        EvaluationError: If the engine dies.
+    """
+    try:
+        for message in actor.answer.remote(settings, canaries, [prompt], adapter, streams=True):
+            found = ray.get(message)
+            if isinstance(found, Batch):
+                yield from found.generations
+            else:
+                yield found
+    except RayError as error:
+        raise _known(error) or EvaluationError(_reason(error), where="the vLLM engine") from error
+
+
+def _known(error: RayError) -> AdapterError | InputError | None:
+    """What an engine raised on purpose."""
+    return next((cause for cause in causes(error) if isinstance(cause, AdapterError | InputError)), None)
 
 
 @dataclass(eq=False)
@@ -288,7 +335,7 @@ class _Round:
         return True
 
     def _fail(self, worker: _Worker, chunk: Chunk, error: Exception) -> None:
-        known = next((cause for cause in causes(error) if isinstance(cause, AdapterError | InputError)), None)
+        known = _known(error)
         if isinstance(known, AdapterError):
             self.queue.finish(chunk)
             self.queue.drop(chunk.key)

@@ -6,6 +6,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -17,18 +18,19 @@ START_S, GRACE_S = 2.0, 30.0
 """How long an interrupted stage may take to listen to SIGINT, and to end on its own, before it is killed."""
 
 
-def run_child(command: Sequence[str]) -> int:
+def run_child(command: Sequence[str], *, asks: bool = False) -> int:
     """Run a command with this terminal and return its exit code, or 130 once interrupted.
 
     The command is a process group of its own, so that a signal to this one's, as a terminal and service managers send
     it, does not meet Ray's handlers of signals. The first is passed on as SIGINT once the command listens to it, or as
-    SIGTERM if it does not within START_S. One that does not end within GRACE_S is killed.
+    SIGTERM if it does not within START_S. One that does not end within GRACE_S is killed. A command that `asks` stays
+    in this group, for a terminal lets no other read from it.
 
     Raises:
         OrchestratorError: If the child was killed by another signal.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # one that comes while the child starts is passed on after that
-    child = subprocess.Popen(command, preexec_fn=_prepare_child)
+    child = subprocess.Popen(command, preexec_fn=partial(_prepare_child, asks=asks))
     too_slow = threading.Timer(GRACE_S, child.kill)
     interrupt = threading.Thread(target=_interrupt_child, args=(child,))
     too_slow.daemon = interrupt.daemon = True
@@ -75,9 +77,10 @@ def _listens(process_id: int) -> bool:
     return bool(int(caught.split()[1], 16) >> (signal.SIGINT - 1) & 1)
 
 
-def _prepare_child() -> None:
-    """A group of its own; while Python starts, SIGINT would be a traceback, and SIGTERM is not."""
-    os.setpgid(0, 0)
+def _prepare_child(*, asks: bool) -> None:
+    """A group of its own, unless it asks; while Python starts, SIGINT would be a traceback, and SIGTERM is not."""
+    if not asks:
+        os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

@@ -174,6 +174,16 @@ def doing(what: str) -> Iterator[None]:
         _Signs.doing = before
 
 
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """On a terminal, show that `what` goes on until the block ends, then nothing of it."""
+    if not on_terminal():
+        yield
+        return
+    with redrawing(), console.status(Text(what)):
+        yield
+
+
 def _give_signs(title: str, ended: threading.Event) -> None:
     while not ended.wait(QUIET_S / 8):
         now = time.monotonic()

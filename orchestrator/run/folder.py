@@ -73,6 +73,17 @@ def open_run(config: RunConfig) -> RunDir:
     return run
 
 
+def look_into_run(config: RunConfig) -> RunDir:
+    """The run's folder for whoever only reads; it need not be there. Touches nothing.
+
+    Raises:
+        RunConflictError: If it holds a run of another configuration.
+    """
+    run = run_dir(config)
+    _refuse_other_config(run, config)
+    return run
+
+
 def conflict_with_run(config: RunConfig) -> str | None:
     """Why `open_run` would refuse this config, None where it would not. Touches nothing."""
     try:

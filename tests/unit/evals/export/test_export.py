@@ -8,10 +8,10 @@ from huggingface_hub import ModelCard
 from report_run import BEST, make_cases, make_replies, write_run
 
 from evals.export.card import write_card
-from evals.generate.chosen import choose_adapter, read_report
 from evals.export.export import export_adapter
 from evals.export.verify import MARGIN, Verification, compare_replies, verification_lines
 from evals.generate.as_served import as_served
+from evals.generate.chosen import choose_adapter, read_report
 from evals.records import EngineRecord
 from evals.report.write import write_report
 from orchestrator.chat.template import served_template
