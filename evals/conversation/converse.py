@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from transformers import PreTrainedTokenizerBase
 
@@ -30,6 +31,17 @@ HOW_TO_CHAT = (
 
 Ask = Callable[[str], str | None]
 """Shows a question and gives the line that answers it, None at the end."""
+
+
+class Replies(Protocol):
+    """Speakers, and what each says next."""
+
+    @property
+    def speakers(self) -> Sequence[Speaker]:
+        """Those who reply."""
+
+    def reply(self, speaker: Speaker, conversation: Conversation, screen: Screen) -> Answer:
+        """See `Replier`."""
 
 
 def render_conversation(
@@ -116,7 +128,7 @@ def converse(replier: Replier, conversation: Conversation, screen: Screen) -> No
 class Chat:
     """A conversation that goes on: each speaker has its own, with the same messages of the user."""
 
-    def __init__(self, replier: Replier, start: Conversation, screen: Screen, ask: Ask) -> None:
+    def __init__(self, replier: Replies, start: Conversation, screen: Screen, ask: Ask) -> None:
         self._replier, self._start, self._screen, self._ask = replier, start, screen, ask
         self._said = self._beginning()
 

@@ -120,6 +120,18 @@ class Given:
         Raises:
             InputError: If two things are asked at once, or nothing is.
         """
+        self._refuse_contradiction()
+        if self.prompt or self.messages or self.cases or self.chat:
+            return self
+        if sys.stdin.isatty():
+            return replace(self, chat=True)
+        prompt = "" if self.tools == STDIN else sys.stdin.read().strip()
+        if not prompt:
+            fix = "Give --prompt TEXT, --messages FILE, --chat, or --cases FILE with --out FILE, or pipe a prompt in"
+            raise InputError("nothing is asked", where="stdin", fix=fix)
+        return replace(self, prompt=prompt)
+
+    def _refuse_contradiction(self) -> None:
         if not 0 < self.top_p <= 1:
             raise InputError(f"{self.top_p:g} is no share of the probability", where="--top-p", allowed="above 0 to 1")
         asked = {"--prompt": self.prompt, "--messages": self.messages, "--cases": self.cases}
@@ -138,12 +150,3 @@ class Given:
         if self.chat and STDIN in (self.messages, self.tools):
             fix = "Name a file for the messages and the tools"
             raise InputError("a chat reads what you say from stdin", where="--chat", fix=fix)
-        if named or self.chat:
-            return self
-        if sys.stdin.isatty():
-            return replace(self, chat=True)
-        prompt = "" if self.tools == STDIN else sys.stdin.read().strip()
-        if not prompt:
-            fix = "Give --prompt TEXT, --messages FILE, --chat, or --cases FILE with --out FILE, or pipe a prompt in"
-            raise InputError("nothing is asked", where="stdin", fix=fix)
-        return replace(self, prompt=prompt)

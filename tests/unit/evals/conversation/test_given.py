@@ -140,9 +140,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
         (Given(messages="-", tools="-"), "--messages and --tools: both read stdin"),
     ],
 )
-def test_options_that_contradict_each_other_are_told(
-    given: Given, said: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_options_that_contradict_each_other_are_told(given: Given, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
     with pytest.raises(InputError, match=said):
         given.checked()
