@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from evals.generate.canary import NUM_CANARIES
-from evals.generate.engine import ON_CPU, Adapter, Batch, Engine, EngineSettings, Loaded, Prompt
+from evals.generate.engine import FITTING, ON_CPU, Adapter, Batch, Engine, EngineSettings, Loaded, Piece, Prompt
 from evals.records import Generation
 from orchestrator.chat.rendering import render_prompt
 from orchestrator.chat.serve_command import SERVED_RANKS, Scored, serve_command
@@ -149,6 +149,36 @@ def test_the_engine_says_what_transformers_says(engine: Engine, prompts: list[Pr
         said = [generation.text for generation in generations]
         assert texts.setdefault(name, said) == said  # the base says the same again after the adapters
     assert len({tuple(said) for said in texts.values()}) == 4
+
+
+def test_a_streamed_reply_is_the_reply_in_pieces(
+    engine: Engine, prompts: list[Prompt], adapters: list[Adapter]
+) -> None:
+    for adapter in (None, adapters[0]):
+        whole = ask(engine, prompts[:2], adapter)[1]
+        messages = list(engine.answer(prompts[:2], adapter, streams=True))
+        replies = {
+            reply.case_id: reply for batch in messages if isinstance(batch, Batch) for reply in batch.generations
+        }
+        pieces = [message for message in messages if isinstance(message, Piece)]
+        for generation in whole:
+            own = [piece.text for piece in pieces if piece.case_id == generation.case_id]
+            assert len(own) > 3
+            assert "".join(own).removesuffix("<|im_end|>") == generation.text == replies[generation.case_id].text
+
+
+def test_replies_are_sampled_as_they_are_told(
+    engine: Engine, prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def said(**changes: object) -> list[str]:
+        monkeypatch.setattr(engine, "_settings", settings(prompts, **changes))
+        return [generation.text for generation in ask(engine, prompts[:4], None)[1]]
+
+    greedy, hot = said(), said(temperature=3.0)
+    assert hot != greedy
+    assert said(temperature=3.0) == hot
+    assert said(temperature=3.0, seed=1) != hot
+    assert said(temperature=3.0, top_p=1e-6) == greedy  # the likeliest token alone is left
 
 
 def test_replies_are_timed_one_at_a_time(engine: Engine, prompts: list[Prompt], adapters: list[Adapter]) -> None:
@@ -281,9 +311,11 @@ def test_an_engine_with_choices_says_one_of_them(prompts: list[Prompt]) -> None:
 
 
 def test_a_reply_that_reaches_the_limit_says_so(prompts: list[Prompt]) -> None:
-    curt = Engine(settings(prompts, max_new_tokens=1))
-    _, (generation,) = ask(curt, prompts[:1], None)
+    curt = Engine(settings(prompts, max_new_tokens=1, max_model_len=FITTING))
+    _, (generation, endless) = ask(curt, [prompts[0], Prompt("endless", [5] * 50_000)], None)
     assert (generation.finish_reason, generation.output_tokens) == ("length", 1)
+    assert endless.error is not None
+    assert endless.error.endswith("the engine takes 8192")  # all that the model does: the cache holds it
 
 
 def test_the_ranks_are_those_that_vllm_allows() -> None:

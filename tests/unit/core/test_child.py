@@ -1,9 +1,14 @@
 import os
+import pty
+import select
 import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from orchestrator.core import child
@@ -70,3 +75,28 @@ def test_a_child_that_does_not_listen_is_killed() -> None:
     os.killpg(parent.pid, signal.SIGINT)
     assert parent.communicate(timeout=20)[1] == f"{RESUMES}\n"
     assert parent.returncode == 130
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_a_child_that_asks_reads_from_the_terminal(asks: bool) -> None:
+    """Any other child that reads is stopped by the terminal: it is a group in the background."""
+    program = "print('got', input(), flush=True)"
+    command = f"[sys.executable, '-c', {program!r}]"
+    parent = f"import sys; from orchestrator.core import child; child.run_child({command}, asks={asks})"
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(Path(child.__file__).parents[2])
+        os.execv(sys.executable, [sys.executable, "-c", parent])
+    try:
+        os.write(terminal, b"Oslo\n")
+        shown, deadline = b"", time.monotonic() + (20 if asks else 3)
+        while b"got Oslo" not in shown and time.monotonic() < deadline:
+            if select.select([terminal], [], [], 0.2)[0]:
+                shown += os.read(terminal, 1000)
+        assert (b"got Oslo" in shown) is asks
+    finally:
+        for process in [*psutil.Process(pid).children(), psutil.Process(pid)]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        os.close(terminal)
+        os.waitpid(pid, 0)

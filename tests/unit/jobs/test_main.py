@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from ray import cloudpickle
 from ray.exceptions import RayTaskError
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
-from jobs._main import do_stage, run_job
+from jobs._main import READ, do_stage, run_job
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import (
     DONE,
@@ -101,6 +102,31 @@ def test_work_gets_the_config_with_overrides_and_a_run_that_is_held(arguments: l
 
     assert run_job("prepare", work, [*arguments, "--set", "train.seed=7"]) == 2
     assert seen[0].train.seed == 7
+
+
+def test_a_run_that_is_only_read_stays_as_it_is_and_may_be_held_by_another(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def look(config: RunConfig, run: RunDir) -> int:
+        warnings.warn("mind the gap", stacklevel=1)
+        return config.eval.seed
+
+    changed = [*arguments, "--set", "eval.seed=5"]
+    assert run_job("generate", look, changed, scene=READ) == 5
+    assert not (tmp_path / "r").exists()  # nothing is made, and the warning has no place to go to
+
+    def while_held(config: RunConfig, run: RunDir) -> int:
+        before = run.config.read_bytes()
+        assert run_job("generate", look, changed, scene=READ) == 5
+        assert run.config.read_bytes() == before
+        return DONE
+
+    assert run_job("prepare", while_held, arguments) == DONE
+    RunDir(tmp_path / "r").ledger.write_text(
+        '{"stages": {"prepare": {"status": "done", "input_digest": "", "started_at": ""}}}', encoding="utf-8"
+    )
+    assert run_job("generate", look, [*arguments, "--set", "train.seed=7"], scene=READ) == 3
+    assert "train.seed was 0, is 7" in capsys.readouterr().err
 
 
 def test_an_unexpected_error_leaves_its_traceback_in_the_runs_log(
