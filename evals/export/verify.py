@@ -42,7 +42,8 @@ FIRST_CHARS = 200
 class Verification(Record):
     """What came of it; of `num_cases` cases so many have the prompt, the reply and the verdict that the run has.
 
-    `low` and `high` bound the difference of the share of cases answered as asked, exported minus run, at 95 %.
+    `low` and `high` bound the difference of the share of cases answered as asked, exported minus run, at 95 %. A case
+    without a reply has another reply and another verdict, and is not answered as asked; `num_silent` are there.
     `first` describes the first reply that differs.
     """
 
@@ -52,6 +53,7 @@ class Verification(Record):
     same_prompts: int
     same_replies: int
     same_verdicts: int
+    num_silent: int = 0
     difference: float
     low: float
     high: float
@@ -88,7 +90,7 @@ def verify_export(
     """Have the exported folder answer cases of the run, and compare.
 
     Raises:
-        RunConflictError: If the run has no replies of this adapter.
+        RunConflictError: If the run has no replies of this adapter, or does not say how they write calls.
         InputError: If the folder holds nothing that can answer, or its chat template refuses a case.
     """
     kind = kind_of(folder)
@@ -97,15 +99,18 @@ def verify_export(
     cases = _evenly(held_out, num_cases)
     if not cases:
         raise RunConflictError("the run has no replies to held-out cases", where=adapter_id, fix="Run evaluate first")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    prompts = [Prompt(case.id, _served_tokens(tokenizer, case, config, folder), case.tools) for case in cases]
     made = run.engine(adapter_id)
     engine = parse_line(made.read_text(encoding="utf-8"), EngineRecord, where=str(made))
+    if engine.reply_format is None:
+        what = "it does not say how calls are written in the replies"
+        raise RunConflictError(what, where=str(made), fix="Run evaluate again, which writes it and keeps the replies")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    prompts = [Prompt(case.id, _served_tokens(tokenizer, case, config, folder), case.tools) for case in cases]
     exported = _open(folder, kind, config, tokenizer)
     longest = max(len(prompt.token_ids) for prompt in prompts)
     settings = _settings(config, exported, engine, longest=longest, on_gpu=engines.on_gpu)
     after = {reply.case_id: reply for reply in _ask(engines, settings, exported.adapter, prompts)}
-    compared = compare_replies(cases, before, after, engine.reply_format or "hermes")
+    compared = compare_replies(cases, before, after, engine.reply_format)
     return Verification(kind=kind, adapter_id=adapter_id, num_cases=len(cases), margin=MARGIN, **compared)
 
 
@@ -193,28 +198,39 @@ def compare_replies(
         EvaluationError: If no case has a reply of both.
     """
     pairs = [(before[case.id], after[case.id]) for case in cases]
+    silent = [reply.error or "there is no reply" for _, reply in pairs if not reply.has_reply]
+    if len(silent) == len(pairs):
+        what = f"none of {len(pairs)} cases got a reply; the first because {silent[0]}"
+        raise EvaluationError(what, where="what was exported")
     exported, of_run = (
         score_cases(name, cases, [replies[case.id] for case in cases], reply_format=reply_format)
         for name, replies in (("exported", after), ("run", before))
     )
-    (found,) = compare([pair_verdicts(exported, of_run, PRIMARY)])
+    judged = tuple(
+        verdict if verdict.correct is not None else verdict.model_copy(update={"correct": False})
+        for verdict in exported.verdicts
+    )
+    (found,) = compare([pair_verdicts(exported.model_copy(update={"verdicts": judged}), of_run, PRIMARY)])
     if found.difference is None or found.low is None or found.high is None:
-        error = next((reply.error for _, reply in pairs if reply.error), "there is no reply")
-        raise EvaluationError(
-            f"none of {len(pairs)} cases got a reply; the first because {error}", where="what was exported"
-        )
-    other = next((pair for pair in pairs if pair[0].text != pair[1].text), None)
+        raise EvaluationError("none of the run's replies was scored", where="the run", fix="Run evaluate again")
+    differing = [pair for pair in pairs if pair[0].text != pair[1].text or not pair[1].has_reply]
     return {
         "same_prompts": sum(one.prompt_sha256 == other.prompt_sha256 for one, other in pairs),
-        "same_replies": sum(one.text == other.text for one, other in pairs),
+        "same_replies": len(pairs) - len(differing),
         "same_verdicts": sum(
             one.correct == other.correct for one, other in zip(exported.verdicts, of_run.verdicts, strict=True)
         ),
+        "num_silent": len(silent),
         "difference": found.difference,
         "low": found.low,
         "high": found.high,
-        "first": other and f"{other[0].case_id}: {other[1].text[:FIRST_CHARS]!r}, not {other[0].text[:FIRST_CHARS]!r}",
+        "first": _difference_text(*differing[0]) if differing else None,
     }
+
+
+def _difference_text(before: Generation, after: Generation) -> str:
+    said = repr(after.text[:FIRST_CHARS]) if after.has_reply else f"no reply ({after.error})"
+    return f"{before.case_id}: {said}, not {before.text[:FIRST_CHARS]!r}"
 
 
 def verification_lines(found: Verification) -> list[str]:
@@ -230,6 +246,8 @@ def verification_lines(found: Verification) -> list[str]:
         lines.append(f"Equivalent: {share}{bounds}, less than {found.margin:g} either way.")
     elif found.outcome == "differs":
         lines.append(f"DIFFERS: {share}{bounds}, and is not shown to be less than {found.margin:g} either way.")
+    if found.num_silent:
+        lines.append(f"{counted(found.num_silent, 'case')} got no reply, which counts as another one and as wrong.")
     if found.first is not None:
         lines.append(f"The first other reply is to {found.first}.")
     return lines

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,10 @@ from report_run import BEST, make_cases, make_replies, write_run
 
 from evals.export.card import write_card
 from evals.export.export import export_adapter
-from evals.export.verify import MARGIN, Verification, compare_replies, verification_lines
+from evals.export.verify import MARGIN, Verification, compare_replies, verification_lines, verify_export
 from evals.generate.as_served import as_served
 from evals.generate.chosen import choose_adapter, read_report
+from evals.generate.engines import Engines
 from evals.records import EngineRecord
 from evals.report.write import write_report
 from orchestrator.chat.template import served_template
@@ -22,6 +24,7 @@ from orchestrator.core.records import AdapterRecord
 from orchestrator.models.adapters import keep_adapter, read_adapter
 from orchestrator.models.base import load_tokenizer
 from orchestrator.run.paths import RunDir
+from orchestrator.toy.tiny import tiny_base_folder
 
 
 @pytest.fixture(scope="module")
@@ -143,3 +146,32 @@ def test_an_export_that_replies_to_nothing_is_an_error_and_not_equivalent() -> N
     with pytest.raises(EvaluationError, match="none of 10 cases got a reply; the first because the engine died"):
         compare_replies(cases, before, after, "hermes")
     assert compare_replies(cases, before, before, "hermes")["same_replies"] == 10
+
+
+def test_a_case_without_a_reply_counts_as_another_reply_and_as_wrong() -> None:
+    cases = make_cases(10)
+    before = {reply.case_id: reply for reply in make_replies(cases, 0.9, seed=0, adapter_id=BEST)}
+    same = compare_replies(cases, before, before, "hermes")
+    right = next(case.id for case in cases if compare_replies([case], before, before, "hermes")["same_verdicts"])
+    broken = before[right].model_copy(update={"finish_reason": "error", "error": "the engine died on it twice"})
+    for silent in (broken, broken.model_copy(update={"text": ""})):  # whatever text it left
+        found = compare_replies(cases, before, {**before, right: silent}, "hermes")
+        assert (found["num_silent"], found["same_replies"], found["same_verdicts"]) == (1, 9, 9)
+        assert found["difference"] == pytest.approx(-0.1)
+        assert found["low"] < same["low"]
+        assert found["first"].startswith(f"{right}: no reply (the engine died on it twice), not ")
+        told = verification_lines(verification(**{**found, "num_cases": 10}))
+        assert "1 case got no reply, which counts as another one and as wrong." in told
+
+
+def test_a_record_that_does_not_say_how_calls_are_written_is_told(reported: RunDir, tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    shutil.copytree(reported.root, run.root)
+    made = json.loads(run.engine(BEST).read_text(encoding="utf-8"))
+    run.engine(BEST).write_text(json.dumps({**made, "reply_format": None}), encoding="utf-8")
+    config = make_config(tmp_path, base="tiny")
+    folder = tmp_path / "export"
+    folder.mkdir()
+    shutil.copyfile(tiny_base_folder() / "config.json", folder / "config.json")
+    with pytest.raises(RunConflictError, match=r"engine.json: it does not say how calls .*Run evaluate again"):
+        verify_export(config, run, folder, BEST, Engines(1, on_gpu=False, actor_class=None), num_cases=5)
