@@ -39,7 +39,7 @@ class Screen:
             console.print()
         else:
             say(visible(answer.text))
-        for line in reading_lines(answer, num_tools=num_tools):
+        for line in [*reading_lines(answer, num_tools=num_tools), Text()]:
             self._line(line)
 
     def compare(self, answers: Sequence[Answer]) -> None:
