@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 def generate(config: RunConfig, run: RunDir, *, adapter: Sequence[str] = (), **given: Any) -> int:
-    """Show what they reply; the keywords are those of `evals.conversation.given.Given`."""
-    from evals.conversation.given import Given
+    """Show what they reply; the keywords are those of `evals.conversation.asking.Given`."""
+    from evals.conversation.asking import Given
 
     asked = Given(**given).checked()
     with waiting("reading"):

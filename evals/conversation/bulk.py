@@ -8,8 +8,8 @@ from transformers import PreTrainedTokenizerBase
 
 from evals.cases.suites import cases_from_file
 from evals.conversation.answer import Answer, read_answer
+from evals.conversation.asking import Conversation
 from evals.conversation.converse import render_conversation
-from evals.conversation.given import Conversation
 from evals.conversation.speakers import Speaker
 from evals.generate.canary import pick_canaries
 from evals.generate.dealing import Work

@@ -7,7 +7,7 @@ from typing import Protocol
 from transformers import PreTrainedTokenizerBase
 
 from evals.conversation.answer import Answer, ReadCall, read_answer
-from evals.conversation.given import Conversation, read_text
+from evals.conversation.asking import Conversation, read_text
 from evals.conversation.screen import Screen
 from evals.conversation.speakers import Speaker
 from evals.generate.engine import FITTING, EngineSettings, Loaded, Piece, Prompt

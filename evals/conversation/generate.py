@@ -5,9 +5,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from evals.conversation.asking import Given, read_conversation
 from evals.conversation.bulk import answer_cases, read_cases, summary_rows
 from evals.conversation.converse import Chat, Replier, converse, render_conversation
-from evals.conversation.given import Given, read_conversation
 from evals.conversation.screen import JsonScreen, Screen
 from evals.conversation.speakers import Speaker
 from evals.generate.engines import Engines

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from evals.conversation.answer import Answer, read_answer
+from evals.conversation.asking import Conversation
 from evals.conversation.converse import Chat
-from evals.conversation.given import Conversation
 from evals.conversation.screen import Screen
 from evals.conversation.speakers import Speaker
 from evals.records import Generation

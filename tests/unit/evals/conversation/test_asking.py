@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from evals.conversation.given import Given, read_conversation
+from evals.conversation.asking import Given, read_conversation
 from orchestrator.core.errors import InputError
 
 WEATHER = {
