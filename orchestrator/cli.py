@@ -8,7 +8,6 @@ import importlib.resources
 import json
 import signal
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -20,28 +19,11 @@ from typer.exceptions import TyperException
 from orchestrator.core.child import run_child
 from orchestrator.core.errors import BAD_INPUT, DONE, INTERRUPTED, ConfigError, OrchestratorError
 from orchestrator.core.interrupt import SIGNALS, interrupt_once
+from orchestrator.run.command import Stage, run_job
 
 DISTRIBUTION = "tool-lora-orchestrator"
 SCHEMA_FILE = "config.schema.json"
 """Written beside a starter config, whose first line names it to editors."""
-
-
-class Stage(StrEnum):
-    """What can be run: one stage, or all of them."""
-
-    CHECK = "check"
-    PLAN = "plan"
-    PREPARE = "prepare"
-    TRAIN = "train"
-    SEARCH = "search"
-    EVALUATE = "evaluate"
-    REPORT = "report"
-    RUN = "run"
-
-    @property
-    def job(self) -> str:
-        """The module in `jobs` that does it."""
-        return "pipeline" if self is Stage.RUN else self.value
 
 
 class Form(StrEnum):
@@ -284,7 +266,7 @@ def export(
 ) -> int:
     """Take an adapter out of its run, and show that it still replies as it was scored. Exits 2 if it does not."""
     options = ["--to", to.value, "--out", str(out), "--adapter", adapter, "--cases", str(cases)]
-    return _run_job("export", config, overrides, options)
+    return run_job("export", config, overrides, options)
 
 
 @app.command(rich_help_panel=OUT, epilog="Example: orchestrator verify my-model --run runs/my-run")
@@ -298,7 +280,7 @@ def verify(
 ) -> int:
     """Have an export answer the run's held-out cases again. Exits 2 if it does not reply as what was scored."""
     options = ["--folder", str(folder), "--adapter", adapter, "--cases", str(cases)]
-    return _run_job("verify", config, overrides, options)
+    return run_job("verify", config, overrides, options)
 
 
 @app.command(rich_help_panel=OUT, epilog="Example: orchestrator ab runs/my-run --old trial-3 --log live.jsonl")
@@ -319,7 +301,7 @@ def ab(
     """How many live cases tell two adapters apart, and what logged outcomes say. Exits 2 if the new one is worse."""
     named = [word for path in logs or () for word in ("--log", path)]
     named += [] if margin is None else ["--margin", str(margin)]
-    return _run_job("ab", config, overrides, ["--old", old, "--new", new, *named])
+    return run_job("ab", config, overrides, ["--old", old, "--new", new, *named])
 
 
 @app.command(rich_help_panel=OUT, epilog="Example: orchestrator generate runs/my-run --prompt 'Is it cold in Oslo?'")
@@ -349,7 +331,7 @@ def generate(  # noqa: PLR0913 - one for each option
     options += [f"{option}={value}" for option, value in named.items() if value is not None]
     options += [f"--top-p={top_p}", *(["--chat"] if chat else []), *(["--json"] if as_json else [])]
     sampling = [] if temperature is None else [f"eval.temperature={temperature}"]
-    return _run_job("generate", config, [*(overrides or ()), *sampling], options, asks=True)
+    return run_job("generate", config, [*(overrides or ()), *sampling], options, asks=True)
 
 
 @app.command(rich_help_panel=STAGES, epilog="Example: orchestrator status runs/my-run --watch")
@@ -390,17 +372,4 @@ def submit(
 
 
 def _run_stage(stage: Stage, config: Path, overrides: Sequence[str] | None, options: Sequence[str] = ()) -> int:
-    return _run_job(stage.job, config, overrides, options)
-
-
-def _run_job(
-    job: str, config: Path, overrides: Sequence[str] | None, options: Sequence[str], *, asks: bool = False
-) -> int:
-    from orchestrator.config.load import load_config, write_resolved
-    from orchestrator.run.find import find_config
-
-    resolved = load_config(*find_config(config, overrides or ()))
-    with tempfile.TemporaryDirectory(prefix="orchestrator-") as folder:
-        path = Path(folder) / "config.json"
-        write_resolved(resolved, path)
-        return run_child([sys.executable, "-m", f"jobs.{job}", "--config", str(path), *options], asks=asks)
+    return run_job(stage.job, config, overrides, options)

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from evals.export.chosen import WINNER, choose_adapter, read_report
+from evals.generate.chosen import WINNER, choose_adapter, read_report
 from evals.records import Case, Scores
 from evals.report.runs import best_adapter, find_other_run, shared_cases
 from evals.stats.comparison import Pairs, pair_verdicts

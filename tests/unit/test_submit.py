@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator import submit
-from orchestrator.cli import Stage
 from orchestrator.config.evaluation import EvalConfig, SuiteConfig
 from orchestrator.config.load import load_config
 from orchestrator.config.schema import DataConfig, ModelConfig, ResourcesConfig, RunConfig, SourceConfig
 from orchestrator.core.errors import InputError, OrchestratorError, SubmissionError
+from orchestrator.run.command import Stage
 from orchestrator.submit import JOBS, _reachable, _Shown, exit_code, stage_package, submit_job
 
 ROOT = Path(__file__).resolve().parents[2]

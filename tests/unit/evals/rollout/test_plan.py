@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from report_run import BEST, SECOND, WEAK, make_cases, write_run
 
-from evals.export.chosen import read_report
+from evals.generate.chosen import read_report
 from evals.report.write import write_report
 from evals.rollout.plan import harm_rows, plan_lines, plan_rollout
 from evals.rollout.sides import find_side
