@@ -9,9 +9,9 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from orchestrator.chat.formats import detect_reply_format
+from orchestrator.chat.formats import REPLY_FORMATS, detect_reply_format
 from orchestrator.chat.formats.reply import THINK_TAGS
-from orchestrator.chat.parse import CALL_TAGS
+from orchestrator.chat.parse import CALL_TAGS, END_OF_TURN, THOUGHTS
 from orchestrator.chat.template import is_marked, stop_token_ids
 from orchestrator.chat.template_input import (
     RowLeftOut,
@@ -25,7 +25,8 @@ from orchestrator.core.errors import ConfigError, InputError
 from orchestrator.core.records import JsonObject, Message, Sample, ToolSpec
 
 _CALL_TAG = re.compile("|".join(map(re.escape, CALL_TAGS)))
-_REPLY_TAG = re.compile("|".join(map(re.escape, (*CALL_TAGS, *chain(*THINK_TAGS)))))
+_IN_REPLIES = frozenset(chain(*THOUGHTS)) - frozenset(END_OF_TURN)
+"""Marks of thoughts that end no turn; some templates open one behind every turn."""
 _ASKED, _SAID = "orchard", "lantern"
 """Words that no template writes by itself."""
 
@@ -37,8 +38,9 @@ class ChatFormat:
     Without `thinking` the assistant's reasoning is not rendered. `stop_ids` are the tokens at which a reply ends, and
     `stop_text` finds their texts; `end_id` is the one that ends a reply after which the template writes none.
     `dividers` are the texts of added tokens around turns, at which a tokenizer divides a text before anything else.
-    `control` finds, in JSON, the text of tokens that a tokenizer would read as structure. `wants` is what the
-    template has to be given. `reply_format` is how calls are read in its replies; None where it writes none that are.
+    `control` finds, in JSON, the text of tokens that a tokenizer would read as structure, and `reply_tag` the tags of
+    calls and thoughts. `wants` is what the template has to be given. `reply_format` is how calls are read in its
+    replies; None where it writes none that are.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -50,8 +52,14 @@ class ChatFormat:
     end_id: int
     dividers: frozenset[str]
     control: re.Pattern[str]
+    reply_tag: re.Pattern[str]
     wants: Wants
     reply_format: str | None
+
+    @property
+    def thoughts(self) -> tuple[tuple[str, str], ...]:
+        """What opens and closes a think block in its replies, most usual first."""
+        return _thoughts_of(self.reply_format)
 
     def text(self, messages: Sequence[JsonObject], tools: list[JsonObject] | None, *, prompt: bool) -> str:
         """The conversation as text, with the beginning of the assistant's next turn if `prompt`.
@@ -119,8 +127,10 @@ def chat_format(tokenizer: PreTrainedTokenizerBase, *, thinking: bool, reply_for
             where=str(tokenizer.name_or_path),
             fix="Use a base that ships a tokenizer.json",
         )
+    name = _detected(str(tokenizer.chat_template)) if reply_format == "auto" else reply_format
+    tags = _any_of((*CALL_TAGS, *chain(*_thoughts_of(name))))
     added, stops = tokenizer.added_tokens_decoder, reply_stop_ids(tokenizer, thinking=thinking)
-    markers = _turn_markers(tokenizer, thinking=thinking)
+    markers = _turn_markers(tokenizer, tags, thinking=thinking)
     stop_names = {str(tokenizer.convert_ids_to_tokens(token)) for token in stops}
     names = {token.content for token in added.values() if token.special} | set(tokenizer.all_special_tokens)
     names |= stop_names | {added[token].content for token in markers}
@@ -135,8 +145,9 @@ def chat_format(tokenizer: PreTrainedTokenizerBase, *, thinking: bool, reply_for
         end_id=tokenizer.eos_token_id if tokenizer.eos_token_id in stops else min(stops),
         dividers=frozenset(token.content for token in around if not token.lstrip),
         control=_any_of(json.dumps(name, ensure_ascii=False)[1:-1] for name in names if name.strip()),
+        reply_tag=tags,
         wants=template_wants(tokenizer),
-        reply_format=_detected(str(tokenizer.chat_template)) if reply_format == "auto" else reply_format,
+        reply_format=name,
     )
 
 
@@ -145,6 +156,10 @@ def _detected(template: str) -> str | None:
         return detect_reply_format(template)
     except ConfigError:
         return None
+
+
+def _thoughts_of(reply_format: str | None) -> tuple[tuple[str, str], ...]:
+    return THINK_TAGS if reply_format is None else REPLY_FORMATS[reply_format].thoughts
 
 
 def _any_of(texts: Iterable[str]) -> re.Pattern[str]:
@@ -158,7 +173,8 @@ def reply_stop_ids(tokenizer: PreTrainedTokenizerBase, *, thinking: bool) -> fro
         InputError: If there is none.
     """
     stops = stop_token_ids(tokenizer)
-    ended = _added_ids(_shown_talk(tokenizer, thinking=thinking).rpartition(_SAID)[2], tokenizer)
+    behind = _added_ids(_shown_talk(tokenizer, thinking=thinking).rpartition(_SAID)[2], tokenizer)
+    ended = [token for token in behind if tokenizer.added_tokens_decoder[token].content not in _IN_REPLIES]
     found = stops if stops & set(ended) else stops | set(ended[:1])
     if not found:
         what = "neither the tokenizer nor the chat template has a token that ends a turn, so a reply would never end"
@@ -172,11 +188,11 @@ def template_stop_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     return tuple(sorted(reply_stop_ids(tokenizer, thinking=False) - stop_token_ids(tokenizer)))
 
 
-def _turn_markers(tokenizer: PreTrainedTokenizerBase, *, thinking: bool) -> set[int]:
+def _turn_markers(tokenizer: PreTrainedTokenizerBase, tags: re.Pattern[str], *, thinking: bool) -> set[int]:
     """Vocabulary entries that the template itself writes around turns, except for tags inside a reply."""
     added = tokenizer.added_tokens_decoder
     ids = _added_ids(_shown_talk(tokenizer, thinking=thinking), tokenizer)
-    return {token for token in ids if not _REPLY_TAG.fullmatch(added[token].content)}
+    return {token for token in ids if not tags.fullmatch(added[token].content)}
 
 
 def _shown_talk(tokenizer: PreTrainedTokenizerBase, *, thinking: bool) -> str:
@@ -203,7 +219,7 @@ def refuse_control_tokens(form: ChatFormat, sample: Sample) -> None:
         RowLeftOut: With `control_token_in_text`, naming the turn or tool.
     """
     text = sample.model_dump_json(include={"messages", "tools"})
-    if not form.control.search(text) and not _REPLY_TAG.search(text):
+    if not form.control.search(text) and not form.reply_tag.search(text):
         return
     found = [(f"turn {n}", _control_in_turn(form, message)) for n, message in enumerate(sample.messages, start=1)]
     found += [(f"tool {tool.function.name}", form.control.search(tool.model_dump_json())) for tool in sample.tools]
@@ -217,6 +233,6 @@ def _control_in_turn(form: ChatFormat, message: Message) -> re.Match[str] | None
     found = form.control.search(message.model_dump_json())
     if found or message.role != "assistant":
         return found
-    found = _REPLY_TAG.search(message.content) or _REPLY_TAG.search(message.reasoning_content or "")
+    found = form.reply_tag.search(message.content) or form.reply_tag.search(message.reasoning_content or "")
     calls = (_CALL_TAG.search(call.model_dump_json()) for call in message.tool_calls)
     return found or next(filter(None, calls), None)

@@ -5,6 +5,7 @@ row so far, token by token, share that row; any other begins a row of its own. S
 otherwise once a conversation goes on, and a tokenizer may join what stands on both sides of a prompt's end.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -102,52 +103,91 @@ class _Shown:
     def said_behind_opening(self, place: int, prompt: str, ended: str) -> str | None:
         """What stands behind the last opening of a turn, if it is all that message `place` says.
 
-        Some templates show an earlier turn otherwise once this one is there, as gpt-oss does with text and thoughts
-        beside calls. Thoughts may have an opening of their own.
+        Some templates show what comes before otherwise once this turn is there, as gpt-oss does with text and thoughts
+        beside calls, and Mistral's with system messages. Thoughts may have an opening of their own.
         """
         before = self._form.text(self._plain[:place], self._tools, prompt=False)
-        opening = prompt.removeprefix(before)
-        if not opening.strip() or opening == prompt:
-            return None
         message = self._plain[place]
         thoughts = message.get("reasoning_content")
         said = [message["content"], *(call["function"]["name"] for call in message.get("tool_calls", ()))]
         said += [thoughts] if thoughts else []
-        for openings in range(1, 3 if thoughts else 2):
-            rest = opening.join(ended.rsplit(opening, openings)[1:])
-            if rest and all(isinstance(text, str) and text in rest for text in said):
-                return rest
+        for opening in (prompt.removeprefix(before), self.opening(place, prompt)):
+            if not opening.strip() or opening == prompt:
+                continue
+            for openings in range(1, 3 if thoughts else 2):
+                rest = opening.join(ended.rsplit(opening, openings)[1:])
+                if rest and all(isinstance(text, str) and text in rest for text in said):
+                    return rest
         return None
+
+    def opening(self, place: int, prompt: str) -> str:
+        """What a prompt has behind the words of the message before `place`; empty where they are not shown as given."""
+        words = self._plain[place - 1]["content"]
+        return prompt.rpartition(words)[2] if isinstance(words, str) and words else ""
+
+    def without_next_opening(self, place: int, prompt: str, rest: str) -> str:
+        """The end of a turn without the opening of another, which some templates always write."""
+        opening = self.opening(place, prompt).strip()
+        blocks = [block for marks in self._form.thoughts if (block := _block_at_end(prompt, marks)).strip()]
+        shown = rest.rstrip()
+        always = next((text for text in (opening, *blocks) if text and shown.endswith(text.rstrip())), None)
+        if always is None or self._form.text(self._plain[:place], self._tools, prompt=False) != prompt:
+            return shown
+        return shown[: len(shown) - len(always.rstrip())].rstrip()
 
 
 def _turn(form: ChatFormat, shown: _Shown, place: int) -> RenderedTurn:
     where = f"turn {place + 1}"
     prompt = shown.prompt(place)
     ended = shown.ended(place, prompt)
-    rest = _behind(prompt, ended)
+    rest = _behind(form, prompt, ended)
     if rest is None:
         rest = shown.said_behind_opening(place, prompt, ended)
     if rest is None:
         raise RowLeftOut("prompt_differs", f"{where}: the chat template renders the prompt before it differently")
     stop = form.stop_text.search(rest)
-    reply, end = (rest[: stop.start()], stop.group()) if stop else (rest.rstrip(), "")
-    if not reply or reply.strip() in (closing for _, closing in THINK_TAGS):
+    reply, end = (rest[: stop.start()], stop.group()) if stop else (shown.without_next_opening(place, prompt, rest), "")
+    if not reply or reply.strip() in (closing for _, closing in form.thoughts):
         raise RowLeftOut("nothing_to_learn", f"{where}: the chat template shows nothing of it")
     return RenderedTurn(place, prompt, reply, end)
 
 
-def _behind(prompt: str, ended: str) -> str | None:
-    """What a conversation adds to the prompt that it begins with; None if it begins with another.
+def _behind(form: ChatFormat, prompt: str, ended: str) -> str | None:
+    """What a conversation adds to the prompt that it begins with, white space aside; None if it begins with another.
 
-    Where the prompt opens a think block and the turn is shown without one, what it adds begins by closing it.
+    Many prompts open a think block, or hold a whole one that is empty, where the turn is shown without it. What an open
+    one adds begins by closing it.
     """
-    if ended.startswith(prompt):
-        return ended[len(prompt) :]
-    for opening, closing in THINK_TAGS:
-        before, found, after = prompt.rpartition(opening)
-        if found and not after.strip() and ended.startswith(before):
-            return f"{closing}\n\n{ended[len(before) :].lstrip()}"
+    rest = _after(ended, prompt)
+    if rest is not None:
+        return rest
+    for marks in form.thoughts:
+        closing, block = marks[1], _block_at_end(prompt, marks)
+        rest = _after(ended, prompt.removesuffix(block)) if block else None
+        if rest is None:
+            continue
+        said = rest.lstrip()
+        if closing in block:
+            return said.removeprefix(closing).lstrip()
+        gap = "\n\n" if marks in THINK_TAGS else ""
+        return said if said.startswith(closing) else f"{closing}{gap}{said}"
     return None
+
+
+def _block_at_end(prompt: str, marks: tuple[str, str]) -> str:
+    """The think block with which a prompt ends: only its opening, or a whole one that is empty. Empty without one."""
+    opening, closing = marks
+    before, found, after = prompt.rpartition(opening)
+    return prompt[len(before) :] if found and after.strip() in ("", closing) else ""
+
+
+def _after(text: str, beginning: str) -> str | None:
+    """What follows a beginning of a text, which may have its white space elsewhere; None if it has another."""
+    if text.startswith(beginning):
+        return text[len(beginning) :]
+    words = r"\s*+".join(map(re.escape, beginning.split()))
+    found = re.match(rf"\s*+{words}\s*+", text)
+    return text[found.end() :] if found else None
 
 
 def refuse_unfaithful(form: ChatFormat, turns: Sequence[RenderedTurn], sample: Sample) -> None:

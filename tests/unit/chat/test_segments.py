@@ -128,6 +128,61 @@ def test_a_think_block_that_the_prompt_opens_is_closed_by_the_reply(
     assert [text.split("</think>")[1] for row in found for text in row] == ["\n\nA1<|im_end|>", "\n\nA2<|im_end|>"]
 
 
+@pytest.mark.parametrize(
+    ("block", "mark"),
+    [
+        ("<think>\\n\\n</think>\\n\\n", ""),
+        ("<think>\\n</think>", ""),
+        ("<think></think>", "</think>"),
+        ("<|channel>thought\\n<channel|>", "{# <|tool_call> #}"),
+        ("<|START_THINKING|><|END_THINKING|>", "{# <|START_ACTION|> #}"),
+    ],
+)
+def test_a_think_block_that_only_the_prompt_has_is_no_part_of_the_reply(
+    with_template: TemplateMaker, block: str, mark: str
+) -> None:
+    shown = mark if mark.startswith("</") else ""
+    template = PLAIN.replace("assistant\n{% endif", f"assistant\n{{{{ '{block}' }}}}{{% endif").replace(
+        "{{ m.content }}", f"{{{{ '{shown}' if m.role == 'assistant' }}}}{{{{ m.content }}}}"
+    )
+    form = with_template(template + ("" if shown else mark))
+    assert learned(form, TALK) == [["A1<|im_end|>"], ["A2<|im_end|>"]]
+    assert all(turn.prompt.endswith(block.replace("\\n", "\n")) for turn in render_turns(form, TALK, ()).turns)
+
+
+def test_an_open_block_of_another_familys_thoughts_is_closed_by_its_own_mark(with_template: TemplateMaker) -> None:
+    opening = PLAIN.replace("assistant\n{% endif", "assistant\n<|START_THINKING|>{% endif")
+    form = with_template("{# <|START_ACTION|> #}" + opening)
+    assert learned(form, TALK) == [["<|END_THINKING|>A1<|im_end|>"], ["<|END_THINKING|>A2<|im_end|>"]]
+
+
+def test_white_space_that_stands_elsewhere_once_a_turn_is_there_makes_no_other_prompt(
+    with_template: TemplateMaker,
+) -> None:
+    loose = PLAIN.replace("assistant\n{% endif", "assistant\n\n{% endif").replace("<|im_end|>\n", "<|im_end|>\n\n")
+    form = with_template(loose.replace("{{ m.content }}", "{{ m.content }}{{ ' ' * (messages | length) }}"))
+    assert learned(form, TALK) == [["A1  <|im_end|>"], ["A2    <|im_end|>"]]
+
+
+def test_a_system_message_that_moves_to_the_last_turn_hides_no_reply(with_template: TemplateMaker) -> None:
+    moving = (
+        "{% for m in messages if m.role != 'system' %}{% if m.role == 'user' %}[INST]"
+        "{% if loop.last %}{{ messages[0].content }} {% endif %}{{ m.content }}[/INST]"
+        "{% else %}{{ m.content }}<|im_end|>{% endif %}{% endfor %}"
+    )
+    talk = (Message(role="system", content="Be kind."), *TALK)
+    assert learned(with_template(moving), talk) == [["A1<|im_end|>"], ["A2<|im_end|>"]]
+
+
+@pytest.mark.parametrize("block", ["", "<think>\n\n</think>\n"])
+def test_the_next_turn_that_a_template_always_opens_is_not_learned(with_template: TemplateMaker, block: str) -> None:
+    always = "{% for m in messages %}{{ m.role }} says {{ m.content }}[over]{% endfor %}" + (block or "assistant says")
+    found = [
+        text.removeprefix("assistant says").strip() for row in learned(with_template(always), TALK) for text in row
+    ]
+    assert found == ["A1<|im_end|>", "A2<|im_end|>"]
+
+
 def test_a_turn_before_any_question_and_one_that_is_not_to_be_learned_are_not(with_template: TemplateMaker) -> None:
     form = with_template(PLAIN)
     greeting = (assistant("Welcome."), user("Hi"), assistant("Hello."))
