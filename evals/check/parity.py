@@ -5,7 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice, takewhile
+from itertools import islice
 from pathlib import Path
 
 from transformers import AutoTokenizer
@@ -26,6 +26,7 @@ from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import ConfigError, DataError, EvaluationError
 from orchestrator.core.files import digest_of, parse_line, write_text_atomic
 from orchestrator.core.records import SAMPLE_KINDS, FunctionCall, Message, Sample
+from orchestrator.core.text import num_same
 from orchestrator.data.card import MOST_NOT_SHOWN, LeftOut, ReasonCount
 from orchestrator.data.tokens.store import refuse_left_out, tokenize_run, tokens_digest
 from orchestrator.models.base import base_folder, base_tokenizer
@@ -296,7 +297,7 @@ class _Check:
             return error.what
         if served == prompt:
             return None
-        begin = max(0, _num_same(served, prompt) - SHOWN_BEFORE)
+        begin = max(0, num_same(served, prompt) - SHOWN_BEFORE)
         return f"vllm serve renders {clip(served[begin:])} where training has {clip(prompt[begin:])}"
 
     def _mask_fault(self, row: ParityRow, span: Span, prompt: list[int]) -> str | None:
@@ -310,11 +311,6 @@ class _Check:
 
 def _first(found: Sequence[str]) -> ReasonCount | None:
     return ReasonCount(count=len(found), example=found[0]) if found else None
-
-
-def _num_same(one: str, other: str) -> int:
-    """With how many equal characters two texts begin."""
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def _prompt_text(form: ChatFormat, before: Sequence[Message], sample: Sample) -> str | None:

@@ -9,6 +9,9 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from orchestrator.chat.call_ids import CallIds, with_call_ids
+from orchestrator.chat.formats import detect_reply_format
+from orchestrator.chat.parse import parse_reply, same_calls
+from orchestrator.core.errors import ConfigError
 from orchestrator.core.records import (
     ContentFormat,
     FunctionCall,
@@ -19,6 +22,7 @@ from orchestrator.core.records import (
     ToolCall,
     ToolSpec,
 )
+from orchestrator.core.text import num_same
 
 _TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
 """What a template raises on messages that it was not written for."""
@@ -96,6 +100,7 @@ def rendered(
     return texts[0], marks[0] if marks else []
 
 
+_TOOLS_AS_LIST = "{%- set tools = tools or [] %}"
 _EACH_MESSAGE = (
     "{%- set given = namespace(messages=[]) %}{%- for message in messages %}"
     "MESSAGE{%- set given.messages = given.messages + [message] %}{%- endfor %}{%- set messages = given.messages %}"
@@ -105,46 +110,109 @@ _THOUGHTS_AS_THINKING = _EACH_MESSAGE.replace(
     "{%- if message.reasoning_content %}{%- set message = dict(message, thinking=message.reasoning_content) %}"
     "{%- endif %}",
 )
-_ARGUMENTS_AS_TEXT = _EACH_MESSAGE.replace(
+_EACH_CALL = _EACH_MESSAGE.replace(
     "MESSAGE",
     "{%- if message.tool_calls %}{%- set told = namespace(calls=[]) %}{%- for call in message.tool_calls %}"
-    "{%- set own = call.function.arguments %}{%- set text = own if own is string else own | tojson %}"
+    "{%- set own = call.function.arguments %}CHANGED"
     "{%- set told.calls = told.calls + [dict(call, function=dict(call.function, arguments=text))] %}{%- endfor %}"
     "{%- set message = dict(message, tool_calls=told.calls) %}{%- endif %}",
 )
+_ARGUMENTS_AS_TEXT = _EACH_CALL.replace("CHANGED", "{%- set text = own if own is string else own | tojson %}")
+_EACH_VALUE = _EACH_CALL.replace(
+    "CHANGED",
+    "{%- set one = namespace(values={}) %}{%- for key, value in (own if own is mapping else {}) | items %}"
+    "{%- set one.values = dict(one.values, **{key: VALUE}) %}{%- endfor %}"
+    "{%- set text = one.values if own is mapping else own %}",
+)
+_ALL_BUT_TEXTS_AS_TEXT = _EACH_VALUE.replace("VALUE", "value if value is string else value | tojson")
+_VALUES_AS_TEXT = _EACH_VALUE.replace("VALUE", "value | tojson")
+_GIVEN_OTHERWISE = (_ARGUMENTS_AS_TEXT, _ALL_BUT_TEXTS_AS_TEXT, _VALUES_AS_TEXT)
 
 
 def adapted_template(template: str, names: Mapping[str, Any]) -> str:
     """A template that takes what it is given here and by `vllm serve`, whatever it was written for.
 
-    That are arguments of calls as objects, where it wants text, and thoughts as `reasoning_content`, where it looks for
-    `thinking`. A template that takes them as they are is returned as it is.
+    That are arguments of calls as objects, where it wants them or their values as JSON texts; thoughts as
+    `reasoning_content`, where it looks for `thinking`; and None for no tools, where it wants a list. A template that
+    takes them as they are is returned as it is.
     """
-    asked: JsonObject = {"role": "user", "content": _WORD}
-    call = {"type": "function", "function": {"name": _TOOL, "arguments": {_KEY: _WORD}}}
-    thought = [asked, {"role": "assistant", "content": _SAID, "reasoning_content": _THOUGHT}]
-    called = [asked, {"role": "assistant", "content": "", "tool_calls": [call]}]
+    return _adapted_template(template, tuple(sorted(names.items())))
 
+
+@lru_cache(maxsize=64)
+def _adapted_template(template: str, names: tuple[tuple[str, Any], ...]) -> str:
+    asked: JsonObject = {"role": "user", "content": _WORD}
+    thought = [asked, {"role": "assistant", "content": _SAID, "reasoning_content": _THOUGHT}]
+
+    listed = f"{_TOOLS_AS_LIST}\n{template}"
+    if not _shown(template, [asked], names) and _WORD in _shown(listed, [asked], names):
+        template = listed
     thinking = f"{_THOUGHTS_AS_THINKING}\n{template}"
     if _THOUGHT not in _shown(template, thought, names) and _THOUGHT in _shown(thinking, thought, names):
         template = thinking
+    try:
+        form = detect_reply_format(template)
+    except ConfigError:
+        return _with_quoted_arguments(template, names)
+    ways = (template, *(f"{prelude}\n{template}" for prelude in _GIVEN_OTHERWISE))
+    for arguments in (_ODD_ARGUMENTS, {_KEY: _WORD}):
+        for way in ways:
+            if _is_read(way, arguments, names, form):
+                return way
+    return _with_quoted_arguments(template, names)
+
+
+def _is_read(template: str, arguments: JsonObject, names: tuple[tuple[str, Any], ...], form: str) -> bool:
+    """Whether a call with these arguments is shown as one that a format's reader gives back."""
+    asked = [{"role": "user", "content": _WORD}]
+    prompt, before = (_shown(template, asked, names, prompt=prompt) for prompt in (True, False))
+    ended = _shown(template, [*asked, _calling(arguments)], names)
+    reply = ended[num_same(prompt, ended) :]
+    if prompt == before:  # the next turn is always opened
+        reply = reply[: len(reply) - num_same(prompt[::-1], reply[::-1])]
+    tool = ToolSpec(function=FunctionSpec(name=_TOOL, description="", parameters=_ODD_SCHEMA))
+    calls = [call.function for call in parse_reply(reply, format=form, tools=[tool]).calls]
+    return same_calls(calls, [FunctionCall(name=_TOOL, arguments=arguments)])
+
+
+def _with_quoted_arguments(template: str, names: tuple[tuple[str, Any], ...]) -> str:
+    """The template given arguments as text, if it refuses objects or prints them as Python does."""
+    called = [{"role": "user", "content": _WORD}, _calling({_KEY: _WORD})]
     texts, shown = f"{_ARGUMENTS_AS_TEXT}\n{template}", _shown(template, called, names)
     is_refused_or_python = _KEY not in shown or f"'{_KEY}'" in shown
     return texts if is_refused_or_python and f'"{_KEY}"' in _shown(texts, called, names) else template
 
 
-def _shown(template: str, messages: Sequence[JsonObject], names: Mapping[str, Any]) -> str:
+def _calling(arguments: JsonObject) -> JsonObject:
+    call = {"type": "function", "id": _NINE_ID, "function": {"name": _TOOL, "arguments": arguments}}
+    return {"role": "assistant", "content": "", "tool_calls": [call]}
+
+
+def _shown(
+    template: str, messages: Sequence[JsonObject], names: tuple[tuple[str, Any], ...], *, prompt: bool = False
+) -> str:
+    settings = {"enable_thinking": True, "add_generation_prompt": prompt}
     try:
-        return rendered(names, template, messages, None, enable_thinking=True)[0]
+        return rendered(dict(names), template, messages, None, **settings)[0]
     except RowLeftOut:
         return ""
 
 
-_USUAL_ID, _NINE_ID = "call_8WzLq2nGv0Zx5Jt3Rk7Yp1Bd", "q7Rk2Zp9w"
-"""An id as most servers give them, and one as Mistral's."""
+_USUAL_ID, _SHORT_ID, _NINE_ID = "call_8WzLq2nGv0Zx5Jt3Rk7Yp1Bd", "call_0", "q7Rk2Zp9w"
+"""An id as most servers give them, one as data sets have them, and one as Mistral's."""
 _WORD, _TOOL = "orchard", "find_orchard"
 _SAID, _THOUGHT, _KEY = "lantern", "meadow", "harvest_kind"
 """Words, and names of a tool and of an argument, that no template writes by itself."""
+_ODD_ARGUMENTS: JsonObject = {_KEY: _WORD, "row_count": 3, "rows": [_SAID, 2], "trees": {"kind": _THOUGHT}}
+_ODD_SCHEMA: JsonObject = {
+    "type": "object",
+    "properties": {
+        _KEY: {"type": "string"},
+        "row_count": {"type": "integer"},
+        "rows": {"type": "array"},
+        "trees": {"type": "object"},
+    },
+}
 
 
 @lru_cache(maxsize=16)
@@ -166,8 +234,9 @@ def _template_wants(template: str, names: tuple[tuple[str, str], ...]) -> Wants:
     if _USUAL_ID in with_id and _TOOL not in with_id:
         return wants._replace(call_ids="functions")
     tool = ToolSpec(function=FunctionSpec(name=_TOOL, description="Finds.", parameters={"type": "object"}))
-    without, usual, nine = (shown(_called(id), wants, [tool]) for id in (None, _USUAL_ID, _NINE_ID))
-    if nine is not None and usual is None:
+    ids = (None, _USUAL_ID, _SHORT_ID, _NINE_ID)
+    without, usual, short, nine = (shown(_called(id), wants, [tool]) for id in ids)
+    if nine is not None and None in (usual, short):
         return wants._replace(call_ids="nine")
     return wants if without == usual else wants._replace(call_ids="any")
 

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Sequence
+from itertools import takewhile
 
 # Control characters (but tab and newline), invisible and direction-changing ones, and halves of surrogate pairs:
 # they can hide or reorder text on screen, and the last cannot be written as UTF-8.
@@ -78,3 +79,8 @@ def unit_text(value: float) -> str:
         if float(text) not in (0.0, 1.0) or float(text) == value:
             return text
     return "<0.0001" if value < 0.5 else ">0.9999"
+
+
+def num_same(one: str, other: str) -> int:
+    """With how many equal characters two texts begin."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))

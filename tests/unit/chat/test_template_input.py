@@ -193,6 +193,52 @@ def test_a_template_that_prints_objects_as_python_is_given_text(model_folder: Pa
     assert '{"city": "Oslo"}' in tokenizer.decode(render_prompt(tokenizer, asked, [make_tool()]))
 
 
+XML = (
+    "{# <parameter= #}{% for c in m.tool_calls or [] %}<tool_call><function={{ c.function.name }}>"
+    "{% for key, value in c.function.arguments | items %}<parameter={{ key }}>{{ value }}</parameter>{% endfor %}"
+    "</function></tool_call>{% endfor %}"
+)
+"""The rule of Seed-OSS, which prints lists as Python does."""
+PYTHON = (
+    "{# [f(key=value)] #}{% for c in m.tool_calls or [] %}[{{ c.function.name }}("
+    "{% for key, value in c.function.arguments | items %}{{ key }}={{ value }}"
+    "{% if not loop.last %}, {% endif %}{% endfor %})]{% endfor %}"
+)
+"""The rule of ToolACE, which prints texts without quotes."""
+
+
+@pytest.mark.parametrize(
+    ("inner", "shown"),
+    [
+        (XML, "<parameter=city>Oslo</parameter><parameter=days>[1, null]</parameter>"),
+        (PYTHON, '[get_weather(city="Oslo", days=[1, null])]'),
+    ],
+)
+@pytest.mark.parametrize("always_opens", [False, True])
+def test_values_are_given_as_the_text_that_the_notation_has(
+    model_folder: Path, inner: str, shown: str, *, always_opens: bool
+) -> None:
+    template = SAID.replace("{{ m.content }}", "{{ m.content }}" + inner)
+    opening = "<|im_start|>assistant\n"
+    template += opening if always_opens else f"{{% if add_generation_prompt %}}{opening}{{% endif %}}"
+    tokenizer = load_tokenizer(model_folder, trust_remote_code=False, template=template)
+    asked = [user("Is it cold?"), assistant("", make_call(city="Oslo", days=[1, None])), result("2")]
+    assert shown in tokenizer.decode(render_prompt(tokenizer, asked, [make_tool()]))
+
+
+def test_a_template_that_wants_a_list_of_tools_gets_an_empty_one(model_folder: Path) -> None:
+    listing = "{% for tool in tools %}{{ tool.function.name }}{% endfor %}" + SAID
+    tokenizer = load_tokenizer(model_folder, trust_remote_code=False, template=listing)
+    assert "Hello." in tokenizer.decode(render_prompt(tokenizer, [user("Hello.")], []))
+    assert "get_weather" in tokenizer.decode(render_prompt(tokenizer, [user("Hello.")], [make_tool()]))
+
+
+def test_ids_that_are_too_short_are_made(model_folder: Path) -> None:
+    long = "{% for c in m.tool_calls or [] %}{% if c.id | length < 9 %}{{ raise_exception('short') }}{% endif %}"
+    template = SAID.replace("{{ m.content }}", long + "{{ c.id[-9:] }}{% endfor %}{{ m.content }}")
+    assert template_wants(with_template(model_folder, template)).call_ids == "nine"
+
+
 def test_thoughts_are_given_under_the_name_that_the_template_knows(model_folder: Path) -> None:
     tokenizer = templated(model_folder, AS_THINKING + "{{ m.content }}")
     thought = Message(role="assistant", content="Yes.", reasoning_content="It is January.")
