@@ -19,6 +19,9 @@ LOGITS_AT_ONCE = 1 << 24
 """Logits of one chunk in the multi-LoRA engine."""
 TILE = (4096, 32768)
 """Tokens and vocabulary entries of TRL's tile of logits."""
+TILE_COPIES = 29
+"""Bytes of each logit that PyTorch holds beside the tile where no kernel turns it into its gradient: seven copies in
+float32, and which is the target's."""
 NARROWEST = 16
 """The multi-LoRA engine pads ranks to a power of two that is no smaller."""
 FULL = 4
@@ -128,12 +131,10 @@ def layer_bytes(shape: BaseShape, training: Training, largest: PassShape) -> dic
 def _logits(shape: BaseShape, training: Training, largest: PassShape) -> int:
     number = BYTES[training.dtype]
     if training.runner == "multi_lora":
-        at_once = min(LOGITS_AT_ONCE, largest.learned * shape.vocabulary)
-        precise = 0 if training.dtype == "float32" else FULL
-        return at_once * (number + precise + FULL)  # as the head makes them, in float32, and their exponentials
-    scored = min(TILE[0], largest.learned if training.on_gpu else largest.tokens)
-    wide = min(TILE[1], shape.vocabulary)
-    return scored * wide * (number + 3 * FULL)
+        return min(LOGITS_AT_ONCE, largest.learned * shape.vocabulary) * 2 * FULL  # logits, and their exponentials
+    if training.on_gpu:  # a kernel makes their gradient in their place
+        return min(TILE[0], largest.learned) * TILE[1] * number
+    return min(TILE[0], largest.tokens) * min(TILE[1], shape.vocabulary) * (number + TILE_COPIES)
 
 
 def _backward(shape: BaseShape, training: Training, largest: PassShape) -> int:

@@ -1,20 +1,24 @@
 """The arithmetic of memory, held against what PyTorch keeps and holds."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from itertools import accumulate
 
 import numpy as np
 import pytest
 import torch
 from peft import get_peft_model
+from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from trl.kernels import ChunkedLogProbFunction
 
 from orchestrator.config.schema import LoraConfig
 from orchestrator.models.adapters import peft_config
 from orchestrator.multi_lora.batch import PassSize, TokenRows, make_passes
-from orchestrator.multi_lora.engine import MultiLoraEngine
+from orchestrator.multi_lora.engine import MultiLoraEngine, token_losses
 from orchestrator.multi_lora.slots import SlotSpec
-from orchestrator.plan.memory import Training, layer_bytes, slots_within, training_memory, with_slots
-from orchestrator.plan.passes import CPU_PASS_TOKENS, PassShape, largest_pass
+from orchestrator.plan.memory import TILE, Training, _logits, layer_bytes, slots_within, training_memory, with_slots
+from orchestrator.plan.passes import CPU_PASS_TOKENS, PassShape, Runner, largest_pass
 from orchestrator.plan.shapes import BaseShape, base_shape
 
 SIZES = {
@@ -89,6 +93,36 @@ def test_what_a_layer_keeps_is_what_pytorch_keeps(
     training = Training(runner, dtype, on_gpu=False, rank=16, padded=padded)  # type: ignore[arg-type]  # parametrized
     planned = sum(layer_bytes(shape, training, PassShape(2, length, length)).values())
     assert planned == pytest.approx((two - one) / (2 * length), rel=0.04)
+
+
+def most_held(work: Callable[[], None]) -> int:
+    """The most bytes that PyTorch holds more than before during some work."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        work()
+    events = [event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]
+    return max(accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("vocabulary", [20_000, 40_000])
+@pytest.mark.parametrize("runner", ["multi_lora", "isolated"])
+def test_logits_take_what_pytorch_holds_for_them(shape: BaseShape, runner: Runner, vocabulary: int, dtype: str) -> None:
+    tokens, features = 64, 8
+    hidden = torch.randn(tokens, features, dtype=getattr(torch, dtype), requires_grad=runner == "isolated")
+    head = torch.nn.Linear(features, vocabulary, bias=False, dtype=hidden.dtype).requires_grad_(False)
+    targets = torch.zeros(tokens, dtype=torch.long)
+
+    def work() -> None:
+        if runner == "multi_lora":
+            token_losses(hidden, head, targets, torch.ones(tokens))
+            return
+        outputs = ("log_probs", "entropy", "is_top1")  # what SFTTrainer asks for
+        its = ChunkedLogProbFunction.apply(hidden, head.weight, None, targets, 1.0, TILE[1], None, 1.0, outputs)
+        its[0].sum().backward()
+
+    training = Training(runner, dtype, on_gpu=False, rank=16)
+    planned = _logits(replace(shape, vocabulary=vocabulary), training, PassShape(1, tokens, tokens))
+    assert planned == pytest.approx(most_held(work), rel=0.02)
 
 
 @pytest.fixture(scope="module")
