@@ -237,11 +237,10 @@ class EngineRecord(Record):
     """How an adapter's replies are made: `evals/<id>/engine.json`. Produced by `fanout`, shown by the report.
 
     Written before the first reply and completed after the last. `inputs_sha256` covers all but the prompt that decides
-    a reply; replies of another digest are not taken over. `canary` is None for the base; with several engines it is the
-    weakest of their proofs. `load_s` and `generate_s` are seconds of engine time, summed over engines. `base` is the
-    folder or hub id that vLLM loads, None in records of earlier versions; `reply_format` is how calls are written, None
-    for a judge. Of the replies `num_resumed` were there from an evaluation that was cut off, `num_retried` were asked
-    for a second time because an engine died.
+    a reply; replies of another digest are made again. `canary` is None for the base, else the weakest proof of all
+    engines. `load_s` and `generate_s` are seconds summed over engines, `memory_bytes` the most that the process of one
+    held, of a GPU or else of RAM. `base` is the folder or hub id that vLLM loads; `reply_format` is how calls are
+    written, None for a judge. `num_resumed` replies are from a cut evaluation; `num_retried` were asked for twice.
     """
 
     adapter_id: str
@@ -258,6 +257,7 @@ class EngineRecord(Record):
     generate_s: float = 0.0
     num_resumed: int = 0
     num_retried: int = 0
+    memory_bytes: int | None = None
 
     def require_made_by(self, adapter: AdapterRecord, *, where: str) -> None:
         """Refuse replies of an adapter that was called like this one before the run trained it again.

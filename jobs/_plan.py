@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.progress import say
+from orchestrator.run.folder import record_plan
 from orchestrator.run.paths import RunDir, SplitName
 
 if TYPE_CHECKING:
@@ -44,13 +45,13 @@ def with_probe(
 
 
 def with_kept_probe(job: "Job", forecast: "DeviceForecast", device: "Device", run: RunDir) -> "DeviceForecast":
-    """The forecast with the times of an earlier plan, where there is one."""
+    """The forecast with its times, from the steps that an earlier plan measured where there is one."""
     from orchestrator.plan.forecast import with_measured, with_times
     from orchestrator.probe.measure import kept
 
     probe = _probe(job, forecast, device, run)
     before = None if probe is None else kept(probe)
-    return forecast if before is None else with_times(job, with_measured(forecast, before), device, cases=0)
+    return with_times(job, forecast if before is None else with_measured(forecast, before), device, cases=0)
 
 
 def _probe(job: "Job", forecast: "DeviceForecast", device: "Device", run: RunDir) -> "Probe | None":
@@ -70,15 +71,18 @@ def one_training(config: RunConfig) -> RunConfig:
 
 
 def require_room(config: RunConfig, run: RunDir) -> None:
-    """Say the plan of a run whose data is tokenised.
+    """Say the plan of a run whose data is tokenised, and keep it to hold the run against.
 
     Raises:
         ConfigError: If training certainly does not fit this machine.
     """
     from orchestrator.data.tokens.store import tokenize_run
+    from orchestrator.plan.forecast import amounts_of, planned_run
     from orchestrator.plan.memory import gib
 
-    found = say_plan(config, tokenize_run(config, run), run)
+    cards = tokenize_run(config, run)
+    found = say_plan(config, cards, run)
+    record_plan(run, None if found is None else planned_run(found, amounts_of(job_of(config, cards))))
     if found is not None and found.certain:
         what = f"training takes {gib(found.low)} at the least, and there are {gib(found.room)} for it on {found.device}"
         fix = f"Set {found.change}" if found.change else "Use a smaller base or a device with more memory"

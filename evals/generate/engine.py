@@ -103,10 +103,11 @@ class Loaded(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Replies that finished, and the seconds since the batch before."""
+    """Replies that finished, the seconds since the batch before, and the most bytes that the process has held."""
 
     generations: list[Generation]
     generate_s: float
+    memory_bytes: int = 0
 
 
 class Piece(NamedTuple):
@@ -274,6 +275,8 @@ class Engine:
         ]
 
     def _replies(self, prompts: Sequence[Prompt], adapter: Adapter | None, *, streams: bool) -> Iterator[Piece | Batch]:
+        from orchestrator.models.memory import memory_peak
+
         by_id = {prompt.case_id: prompt for prompt in prompts}
         engine = self._llm.llm_engine
         request, limit = self._lora_request(adapter), f"the engine takes {self._max_model_len}"
@@ -295,9 +298,9 @@ class Engine:
             done = [output for output in outputs if output.finished]
             finished += [self._read(output, by_id[output.request_id], adapter) for output in done]
             if finished and time.monotonic() - clock >= BATCH_S:
-                yield Batch(finished, time.monotonic() - clock)
+                yield Batch(finished, time.monotonic() - clock, memory_peak())
                 finished, clock = [], time.monotonic()
-        yield Batch(finished, time.monotonic() - clock)
+        yield Batch(finished, time.monotonic() - clock, memory_peak())
 
     def _sampling(self, prompt: Prompt) -> Any:
         from vllm import SamplingParams

@@ -149,7 +149,9 @@ class Journal:
         """See `engines.Listener`."""
         append_lines(self._run.generations(key), batch.generations)
         self._replies[key] += batch.generations
-        self._update(key, generate_s=self._records[key].generate_s + batch.generate_s)
+        record = self._records[key]
+        most = max(record.memory_bytes or 0, batch.memory_bytes)
+        self._update(key, generate_s=record.generate_s + batch.generate_s, memory_bytes=most or None)
         self._advance(len(batch.generations))
 
     def retried(self, key: str, num_prompts: int) -> None:

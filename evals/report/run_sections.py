@@ -1,6 +1,7 @@
 """The sections on the run itself: search, proof that adapters were applied, cost, data, and how to repeat it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from evals.records import AdapterSummary
 from evals.report import charts
@@ -10,7 +11,7 @@ from evals.report.view import NO_EFFECT, NO_PROOF, View, device_s, proof_text
 from evals.stats.data_card import DataTable, data_sentences, data_tables
 from evals.stats.metrics import METRICS
 from orchestrator.core.records import MetricName, TrialRecord
-from orchestrator.core.text import counted, duration_text
+from orchestrator.core.text import bytes_text, counted, duration_text
 
 OPEN_ROWS = 12
 """A table of the data with more rows is folded in the page."""
@@ -46,9 +47,36 @@ def search_blocks(view: View) -> Iterator[Block]:
     ]
     yield Pictures(drawn(pictures), legend=view.chosen_word if view.chosen else "winner")
     keys = list(dict.fromkeys(key for trial in trials for key in trial.hyperparameters))
-    costs = ("Best eval loss", "At step", "Steps", "Tokens", "Device time")
+    costs = ("Best eval loss", "At step", "Steps", "Tokens", "Device time", "Memory")
     rows = [_trial(trial, keys, view, kept) for trial in trials]
     yield Table(("Trial", "Ended", *keys, *costs, "Adapter", "Error"), rows, where="trials.jsonl")
+
+
+def plan_blocks(view: View) -> Iterator[Block]:
+    """What was planned before the training, beside what it took."""
+    plan, trials = view.inputs.ledger.plan, view.inputs.trials
+    if plan is None or not trials:
+        return
+    steps = [trial.steps for trial in trials if trial.steps is not None]
+    memory = [trial.memory_bytes for trial in trials if trial.memory_bytes]
+    serving = [engine.memory_bytes for engine in view.engines.values() if engine.memory_bytes]
+    how = "from a few real steps" if plan.is_measured else "from a stated rate, which may be off by half"
+    yield Heading("Plan and run")
+    yield Note(f"Planned for {plan.device} before training began; its time {how}.")
+    rows = [
+        _held("Steps of a full training", plan.steps, max(steps, default=None), count_text),
+        _held(f"Steps of {counted(plan.trials, 'trial')}", plan.expected_steps, sum(steps) or None, count_text),
+        _held("Device time of all trials", plan.device_s, view.training_s, duration_text),
+        _held("Memory of a training process", plan.memory_expected, max(memory, default=None), bytes_text),
+        _held("Memory of an evaluation engine", plan.serving_bytes, max(serving, default=None), bytes_text),
+    ]
+    yield Table(("", "Planned", "Took", "Off by"), rows, where="run.json")
+
+
+def _held(what: str, planned: float, real: float | None, text: Callable[[Any], str]) -> list[Datum]:
+    if not real:
+        return numbers(what, [text(planned), "not recorded", ""])
+    return numbers(what, [text(planned), text(real), f"{planned / real - 1:+.0%}"])
 
 
 def _trial(trial: TrialRecord, keys: Sequence[str], view: View, kept: frozenset[str]) -> list[Datum]:
@@ -59,6 +87,7 @@ def _trial(trial: TrialRecord, keys: Sequence[str], view: View, kept: frozenset[
         "" if trial.best_eval_loss is None else loss_text(trial.best_eval_loss),
         *map(count_text, (trial.best_step, trial.steps, trial.tokens)),
         "" if seconds is None else duration_text(seconds),
+        "" if trial.memory_bytes is None else bytes_text(trial.memory_bytes),
     ]
     return [
         Datum(trial.trial_id, "name"),
@@ -89,6 +118,7 @@ def engine_blocks(view: View) -> Iterator[Block]:
     if spent:
         yield Heading("Latency and cost")
         yield Note(" ".join(spent), "")
+    yield from plan_blocks(view)
     latency = (
         "Latency is of the same few cases, asked one at a time so that none waits for another, in turns with the base"
     )

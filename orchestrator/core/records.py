@@ -237,7 +237,8 @@ class TrialRecord(Record):
     `best_eval_loss`, `best_step` and `adapter_id` are None for a trial that saved no adapter. `steps` are optimizer
     steps, `tokens` what was trained on in them without padding, both up to its last report. `device_s` is the time of
     devices that it used: its share of a device that trials share, else its duration times its workers; None where that
-    is unknown. `init_from` is as in `AdapterRecord`. Records of earlier versions have None in all five last fields.
+    is unknown. `init_from` is as in `AdapterRecord`. `memory_bytes` is the most that its training process held, of a
+    GPU or else of RAM; trials of one engine share a process. Records of earlier versions lack the six last fields.
     """
 
     trial_id: str
@@ -254,6 +255,33 @@ class TrialRecord(Record):
     device_s: float | None = None
     stop_reason: StopReason | None = None
     init_from: str | None = None
+    memory_bytes: int | None = None
+
+
+class PlannedRun(Record):
+    """What the plan said of a training before it began. Produced by `plan`, kept in `run.json`, shown by the report.
+
+    Attributes:
+        device: Where it was planned for.
+        trials: Trials of the search, 1 for `train`.
+        steps: Optimizer steps of one full training.
+        expected_steps: Of all trials, with the early stops that are expected.
+        device_s: Seconds of devices that these take.
+        is_measured: Whether that is from real steps; else it is from a stated rate.
+        memory_low: Bytes that a training process takes at its peak, at the least; then expected, and at the most.
+        serving_bytes: Bytes that an engine of the evaluation takes at the least.
+    """
+
+    device: str
+    trials: int
+    steps: int
+    expected_steps: int
+    device_s: float
+    is_measured: bool
+    memory_low: int
+    memory_expected: int
+    memory_high: int
+    serving_bytes: int
 
 
 FindingName = Literal[

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import date
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -28,6 +29,7 @@ from orchestrator.chat.template_input import adapted_template
 from orchestrator.config.evaluation import PATHS_START
 from orchestrator.config.schema import SMOLLM2, TINY, ModelConfig
 from orchestrator.core.errors import InputError, ModelNotFoundError
+from orchestrator.core.files import digest_of
 from orchestrator.toy.smollm2 import smollm2_base_folder
 from orchestrator.toy.tiny import tiny_base_folder
 
@@ -140,11 +142,16 @@ def load_settings(folder: Path, *, trust_remote_code: bool) -> PretrainedConfig:
 
 
 def empty_base(folder: Path, *, trust_remote_code: bool) -> PreTrainedModel:
-    """The base's layers without its weights, on the meta device: made at once, whatever its size.
+    """The base's layers without its weights, on the meta device: made at once, whatever its size. Leave it as it is.
 
     Raises:
         ModelNotFoundError: If the folder holds no causal language model, or one whose weights are quantised.
     """
+    return _empty_base(folder, digest_of(folder / "config.json"), trust_remote_code=trust_remote_code)
+
+
+@lru_cache(maxsize=1)
+def _empty_base(folder: Path, _settings: str, *, trust_remote_code: bool) -> PreTrainedModel:
     settings = load_settings(folder, trust_remote_code=trust_remote_code)
     _refuse_quantised(settings, folder)
     with _readable(folder, "model"), torch.device("meta"):

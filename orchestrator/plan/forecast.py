@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 
 from orchestrator.config.evaluation import CPU_KV_CACHE_GIB
 from orchestrator.config.schema import RunConfig
-from orchestrator.core.records import Record
+from orchestrator.core.records import PlannedRun, Record
 from orchestrator.data.card import TokenCard
 from orchestrator.plan.devices import CPU_REACHED, REACHED, Device, matrix_flops
 from orchestrator.plan.measured import Measured
@@ -245,6 +245,24 @@ def with_times(job: Job, forecast: DeviceForecast, device: Device, *, cases: int
     update = {"trial_s": trial_s, "search_s": search_s, "evaluation_s": evaluation_s}
     cost = None if price is None else price * hours
     return forecast.model_copy(update={**update, "cost": cost})
+
+
+def planned_run(forecast: DeviceForecast, amounts: Amounts) -> PlannedRun | None:
+    """What a run is held against once it is done; None without times."""
+    if forecast.search_s is None:
+        return None
+    return PlannedRun(
+        device=forecast.device,
+        trials=amounts.trials,
+        steps=amounts.steps,
+        expected_steps=amounts.expected_steps,
+        device_s=round(forecast.search_s * forecast.processes, 3),
+        is_measured=forecast.measured is not None,
+        memory_low=forecast.low,
+        memory_expected=forecast.expected,
+        memory_high=forecast.high,
+        serving_bytes=forecast.serving,
+    )
 
 
 def device_flops(device: Device, dtype: str, config: RunConfig) -> float:

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from datasets import Dataset, load_from_disk
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from orchestrator.core.memory import give_back_freed_memory
+from orchestrator.core.records import JsonObject
 from orchestrator.data.tokens.tokenize import IGNORED
 from orchestrator.models.base import base_folder, compute_dtype, empty_base
 from orchestrator.models.memory import memory_peak
@@ -67,9 +69,10 @@ class Job(NamedTuple):
 
 
 class Timed(NamedTuple):
-    """Seconds of each step that was made, and of reading `read_tokens` tokens for evaluation; peak in bytes."""
+    """Seconds and tokens of each step that was made, those of evaluation, and the peak in bytes."""
 
     seconds: tuple[float, ...]
+    tokens: tuple[int, ...]
     peak: int
     read_tokens: int
     read_s: float
@@ -85,7 +88,7 @@ def measure(request: ProbeRequest) -> Measured:
     job = job_of(request, train)
     with tempfile.TemporaryDirectory(prefix="probe-") as place:
         folders = _write_rows(job, train, val, place)
-        timed = (_train_slots if request.runner == "multi_lora" else _train_alone)(job, folders, place)
+        timed = (train_slots if request.runner == "multi_lora" else train_alone)(job, folders, place)
     typical = list(zip(job.costs, timed.seconds, strict=False))[1:]
     rate = max(cost / seconds for cost, seconds in typical)  # whatever else runs here makes steps slower, none faster
     return Measured(
@@ -166,6 +169,7 @@ class _Clock:
 
     def __init__(self, job: Job) -> None:
         self.seconds: list[float] = []
+        self.tokens: list[int] = []
         self._request, self._steps = job.request, len(job.steps)
         self.start()
 
@@ -187,7 +191,8 @@ class _Clock:
         return len(self.seconds) >= self._steps or (len(self.seconds) > 1 and spent + self.seconds[-1] > BUDGET_S)
 
 
-def _train_slots(job: Job, folders: tuple[str, str], _place: str) -> Timed:
+def train_slots(job: Job, folders: tuple[str, str], _place: str, *, in_order: bool = True) -> Timed:
+    """Train as the multi-LoRA engine does; without `in_order` each slot has rows of its own."""
     request, train = job.request, job.request.train
     plan = EnginePlan(
         model=request.model, target_modules=request.lora.target_modules,
@@ -202,18 +207,20 @@ def _train_slots(job: Job, folders: tuple[str, str], _place: str) -> Timed:
         dropout=request.lora.dropout,
     )  # fmt: skip
     for number in range(request.slots):
-        engine.admit(str(number), spec)
+        engine.admit(str(number), spec if in_order else replace(spec, seed=number))
     clock = _Clock(job)
     while not clock.is_over():
-        engine.train_step()
+        results = engine.train_step()
+        clock.tokens.append(sum(result.tokens for result in results.values()))
         clock.step_ended()
     peak, started = memory_peak(), now_s(request)
     engine.eval_loss(engine.slots)
     read = request.slots * int(lengths_of(load_from_disk(folders[1])).sum())
-    return Timed(tuple(clock.seconds), peak, read, now_s(request) - started)
+    return Timed(tuple(clock.seconds), tuple(clock.tokens), peak, read, now_s(request) - started)
 
 
-def _train_alone(job: Job, folders: tuple[str, str], place: str) -> Timed:
+def train_alone(job: Job, folders: tuple[str, str], place: str, *, in_order: bool = True) -> Timed:
+    """Train as TRL does; without `in_order` rows come as its sampler has them."""
     request, on_gpu = job.request, job.request.gpus > 0
     os.environ.update(ONE_WORKER)
     torch.distributed.init_process_group(
@@ -227,13 +234,14 @@ def _train_alone(job: Job, folders: tuple[str, str], place: str) -> Timed:
     )  # fmt: skip
     clock = _Clock(job)
     trainer = make_trainer(plan, place, callbacks=[_Stop(clock)])
-    trainer.args.train_sampling_strategy = "sequential"
+    if in_order:
+        trainer.args.train_sampling_strategy = "sequential"
     trainer.train()
     peak, started = memory_peak(), now_s(request)
     trainer.evaluate()
     read = int(lengths_of(load_from_disk(folders[1])).sum())
     torch.distributed.destroy_process_group()
-    return Timed(tuple(clock.seconds), peak, read, now_s(request) - started)
+    return Timed(tuple(clock.seconds), tuple(clock.tokens), peak, read, now_s(request) - started)
 
 
 class _Stop(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
@@ -253,6 +261,13 @@ class _Stop(TrainerCallback):  # type: ignore[misc]  # transformers ships no typ
         self._clock.step_ended()
         control.should_training_stop = self._clock.is_over()
         control.should_evaluate = control.should_save = False
+
+    def on_log(
+        self, _args: TrainingArguments, _state: TrainerState, _control: TrainerControl, logs: JsonObject, **_: Any
+    ) -> None:
+        """Note the step's tokens, of which TRL logs the sum over all steps."""
+        if "num_tokens" in logs:
+            self._clock.tokens.append(int(logs["num_tokens"]) - sum(self._clock.tokens))
 
 
 def main() -> int:

@@ -22,7 +22,7 @@ from orchestrator.config.errors import dotted
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import RunConflictError
 from orchestrator.core.files import parse_line, write_text_atomic
-from orchestrator.core.records import AdapterRecord, Finding, Record
+from orchestrator.core.records import AdapterRecord, Finding, PlannedRun, Record
 from orchestrator.run.paths import RunDir, StageName
 from orchestrator.run.progress import stage_progress
 
@@ -194,12 +194,16 @@ class StageEntry(Record):
 
 
 class Ledger(Record):
-    """`run.json`: what was done, from what, with which versions, and what was found about the trials' training."""
+    """`run.json`: what was done, from what, with which versions, and what was found about the trials' training.
+
+    `plan` is that of the latest training, None where none was made.
+    """
 
     stages: dict[StageName, StageEntry] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
     commit: str | None = None
     findings: tuple[Finding, ...] = ()
+    plan: PlannedRun | None = None
 
 
 def read_ledger(run: RunDir) -> Ledger:
@@ -249,6 +253,11 @@ def _record(run: RunDir, stage: StageName, entry: StageEntry) -> None:
 def record_findings(run: RunDir, findings: Sequence[Finding]) -> None:
     """Write what is known of the training of the run's trials, in place of what was; for the run's own process."""
     _write(run, read_ledger(run).model_copy(update={"findings": tuple(findings)}))
+
+
+def record_plan(run: RunDir, plan: PlannedRun | None) -> None:
+    """Keep what was planned for the training that begins, or that nothing was; for the run's own process."""
+    _write(run, read_ledger(run).model_copy(update={"plan": plan}))
 
 
 def _write(run: RunDir, ledger: Ledger) -> None:

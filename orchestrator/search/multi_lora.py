@@ -21,7 +21,7 @@ from orchestrator.multi_lora.messages import EnginePlan, EngineStatus
 from orchestrator.run.cluster import cluster_capacity, concurrent_trials
 from orchestrator.run.deaths import SAVES_TRAINING_MEMORY, last_line, why_it_died
 from orchestrator.search.slot_trial import SlotTrial
-from orchestrator.training.outcome import TrainedTrial
+from orchestrator.training.outcome import TrainedTrial, memory_of
 from orchestrator.training.plan import TrainPlan
 
 MOST_SLOTS = 64
@@ -122,6 +122,7 @@ def read_slot_trial(storage: Path, name: str) -> TrainedTrial:
         steps=progress.step,
         tokens=progress.tokens,
         device_s=round(progress.device_s, 3),
+        memory_bytes=memory_of(storage / name),
     )
 
 

@@ -10,6 +10,7 @@ import ray.train
 from orchestrator.chat.template import served_template
 from orchestrator.core.files import parse_line, write_text_atomic
 from orchestrator.core.records import EvalPoint, Record, StopReason, TrialRecord, TrialStatus, reason_to_stop
+from orchestrator.core.steps import read_steps
 from orchestrator.models.adapters import keep_adapter
 from orchestrator.models.base import BaseWeights, base_folder, base_tokenizer
 from orchestrator.run.paths import RunDir
@@ -64,6 +65,7 @@ class TrainedTrial(NamedTuple):
     """What a trial left on disk; `best` and its checkpoint are None when nothing was saved.
 
     `steps` and `tokens` are those of its last report. `device_s`: its share of a device that it shared with others.
+    `memory_bytes` is the most that its process held.
     """
 
     curve: tuple[EvalPoint, ...]
@@ -73,6 +75,12 @@ class TrainedTrial(NamedTuple):
     steps: int = 0
     tokens: int = 0
     device_s: float | None = None
+    memory_bytes: int | None = None
+
+
+def memory_of(folder: Path) -> int | None:
+    """The most bytes that the process of the trial in this folder held, None where its steps do not say."""
+    return max((row.memory_bytes for row in read_steps(folder)), default=None)
 
 
 def read_trial(storage: Path, name: str) -> TrainedTrial:
@@ -81,7 +89,10 @@ def read_trial(storage: Path, name: str) -> TrainedTrial:
     if progress is None:
         return TrainedTrial((), diverged=False, best=None, best_checkpoint=None)
     best, folder = _best_checkpoint(storage / name)
-    return TrainedTrial(progress.curve, progress.diverged, best, folder, progress.step, progress.tokens)
+    memory = memory_of(storage / name)
+    return TrainedTrial(
+        progress.curve, progress.diverged, best, folder, progress.step, progress.tokens, memory_bytes=memory
+    )
 
 
 def _best_checkpoint(folder: Path) -> tuple[EvalPoint | None, Path | None]:
@@ -144,6 +155,7 @@ def describe_trial(
         device_s=device_s,
         stop_reason=reason,
         init_from=plan.started_from,
+        memory_bytes=trial.memory_bytes,
     )
 
 

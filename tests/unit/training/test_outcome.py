@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,17 @@ def test_a_trial_says_its_steps_its_tokens_and_the_time_of_all_its_workers() -> 
     record = describe_trial(left, make_plan(num_workers=2), trial_id="t", duration_s=3.5, error=None)
     assert (record.steps, record.tokens, record.device_s) == (7, 1234, 7.0)
     assert describe_trial(left, PLAN, trial_id="t", duration_s=None, error=None).device_s is None
+
+
+def test_a_trial_says_the_most_memory_that_its_process_held(tmp_path: Path) -> None:
+    progress = Progress(step=2, diverged=False, curve=(EARLY,))
+    write_text_atomic(tmp_path / "t1" / "progress.json", progress.model_dump_json())
+    of_each = {"at": 0, "loss": 1, "learning_rate": 1, "tokens": 1, "tokens_per_s": 1, "epoch": 0}
+    rows = [{"step": step, "memory_bytes": held, **of_each} for step, held in ((1, 700), (2, 900), (3, 800))]
+    write_text_atomic(tmp_path / "t1" / "steps.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    left = read_trial(tmp_path, "t1")
+    assert left.memory_bytes == 900
+    assert describe_trial(left, PLAN, trial_id="t", duration_s=1.0, error=None).memory_bytes == 900
 
 
 def test_a_job_that_reported_nothing_left_nothing(tmp_path: Path) -> None:

@@ -54,17 +54,18 @@ def test_replies_are_on_disk_as_soon_as_they_are_heard_and_taken_up_again(tmp_pa
     assert left(journal) == {"base": ["c0", "c1", "c2"], "abc": ["c0", "c1", "c2"]}
     heard: list[int] = []
     journal.on_answer(heard.append)
-    journal.answered("base", Batch([reply(PROMPTS[1])], 0.5))
+    journal.answered("base", Batch([reply(PROMPTS[1])], 0.5, memory_bytes=2000))
     assert heard == [1]
     assert list(read_jsonl(RunDir(tmp_path).generations("base"), Generation)) == [reply(PROMPTS[1])]
 
     again = open_journal(tmp_path)
     assert again.num_resumed == 1
     assert left(again) == {"base": ["c0", "c2"], "abc": ["c0", "c1", "c2"]}
-    again.answered("base", Batch([reply(PROMPTS[2]), reply(PROMPTS[0])], 0.25))
+    again.answered("base", Batch([reply(PROMPTS[2]), reply(PROMPTS[0])], 0.25, memory_bytes=1000))
     assert again.close()["base"] == [reply(prompt) for prompt in PROMPTS]
     record = stored(tmp_path, "base")
     assert (record.num_resumed, record.generate_s, record.applied_as) == (1, 0.75, "base")
+    assert record.memory_bytes == 2000
     assert left(open_journal(tmp_path)) == {"abc": ["c0", "c1", "c2"]}
 
 

@@ -29,12 +29,13 @@ from orchestrator.core.records import (
     FunctionCall,
     Message,
     MetricName,
+    PlannedRun,
     SampleKind,
     ToolCall,
     TrialRecord,
     TrialStatus,
 )
-from orchestrator.run.folder import Ledger, StageEntry
+from orchestrator.run.folder import Ledger, StageEntry, record_plan
 from orchestrator.run.paths import RunDir
 
 FIRST, SECOND = "aaaaaaaaaaaaaaaa", "bbbbbbbbbbbbbbbb"
@@ -429,6 +430,51 @@ def test_markdown_tables_have_as_many_cells_as_their_head(tmp_path: Path) -> Non
         if rows:
             widths.append({len(re.findall(r"(?<!\\)\|", row)) for row in rows})
     assert [len(width) for width in widths] == [1, 1, 1]
+
+
+PLAN = PlannedRun(
+    device="this CPU", trials=2, steps=100, expected_steps=150, device_s=300.0, is_measured=True,
+    memory_low=2 * 10**9, memory_expected=3 * 10**9, memory_high=4 * 10**9, serving_bytes=2 * 10**9,
+)  # fmt: skip
+
+
+def test_a_finished_run_is_held_against_its_plan(tmp_path: Path) -> None:
+    run = with_two_adapters(tmp_path, CLEAR, ZERO)
+    record_plan(run, PLAN)
+    full = make_trial("full", "completed", (0.5,), FIRST)
+    full = full.model_copy(update={"steps": 100, "device_s": 150.0, "memory_bytes": 2_500_000_000})
+    cut = make_trial("cut", "stopped_early", (0.6,), SECOND)
+    cut = cut.model_copy(update={"steps": 25, "device_s": 50.0, "memory_bytes": 1_000_000_000})
+    write_trials(run, [full, cut])
+    engine = EngineRecord(
+        adapter_id=FIRST, inputs_sha256="", weights_sha256=FIRST * 4, applied_as="merged", device="cpu",
+        num_engines=1, memory_bytes=4 * 10**9,
+    )  # fmt: skip
+    write_text_atomic(run.engine(FIRST), engine.model_dump_json())
+    write_report(make_config(), run)
+    page = run_file(tmp_path, "md")
+    assert "Planned for this CPU before training began; its time from a few real steps." in page
+    for row in (
+        "| Steps of a full training | 100 | 100 | +0% |",
+        "| Steps of 2 trials | 150 | 125 | +20% |",
+        "| Device time of all trials | 5 min 00 s | 3 min 20 s | +50% |",
+        "| Memory of a training process | 3.0 GB | 2.5 GB | +20% |",
+        "| Memory of an evaluation engine | 2.0 GB | 4.0 GB | -50% |",
+    ):
+        assert row in page
+    assert "Plan and run" in run_file(tmp_path, "html")
+
+
+def test_what_a_run_did_not_record_is_said_and_without_a_plan_nothing_is(tmp_path: Path) -> None:
+    run = with_two_adapters(tmp_path, CLEAR, ZERO)
+    write_trials(run, [make_trial("old", "completed", (0.5,), FIRST)])
+    write_report(make_config(), run)
+    assert "Plan and run" not in run_file(tmp_path, "md")
+    record_plan(run, PLAN.model_copy(update={"is_measured": False}))
+    write_report(make_config(), run)
+    page = run_file(tmp_path, "md")
+    assert "its time from a stated rate, which may be off by half." in page
+    assert "| Memory of a training process | 3.0 GB | not recorded |  |" in page
 
 
 def test_examples_of_failures_show_every_reason_and_say_how_many_there_are(tmp_path: Path) -> None:
