@@ -54,7 +54,13 @@ def in_order_of_training(rows: TokenRows, spec: SlotSpec) -> Dataset:
 
 
 def make_trainer(
-    model: PreTrainedModel, spec: SlotSpec, start: dict[str, Pair], folder: Path, rows: TokenRows = ROWS
+    model: PreTrainedModel,
+    spec: SlotSpec,
+    start: dict[str, Pair],
+    folder: Path,
+    rows: TokenRows = ROWS,
+    *,
+    gradient_checkpointing: bool = False,
 ) -> StepTrainer:
     """The worker's trainer for this slot's settings, in the slot's order and from its initial weights."""
     plan = make_plan(
@@ -67,7 +73,7 @@ def make_trainer(
             max_grad_norm=spec.max_grad_norm,
             batch_size=BATCH,
             micro_batch_size=MICRO_BATCH,
-            gradient_checkpointing=False,
+            gradient_checkpointing=gradient_checkpointing,
         ),
         max_steps=spec.max_steps,
         warmup_steps=spec.warmup_steps,
@@ -128,6 +134,22 @@ def test_losses_and_adapters_of_slots_are_those_of_trl(
         )
         wanted, start = flat(adapter_of(trainer)), flat(starts[name])
         assert (flat(engine.export(name).adapter) - wanted).norm() < 1e-3 * (wanted - start).norm()
+
+
+def test_trl_learns_the_same_where_layers_are_recomputed(tiny_base: PreTrainedModel, tmp_path: Path) -> None:
+    spec = make_spec(4, learning_rate=2e-3, max_steps=4, warmup_steps=0, seed=2)
+    start = make_engine(tiny_base, {"a": spec}, batch_size=BATCH, micro_batch_size=MICRO_BATCH, train=ROWS)
+    seen, adapters = [], []
+    for recomputes in (False, True):
+        trainer = make_trainer(tiny_base, spec, start.export("a").adapter, tmp_path, gradient_checkpointing=recomputes)
+        trainer.train()
+        assert trainer.model.is_gradient_checkpointing is recomputes
+        seen.append([(entry["loss"], entry["grad_norm"]) for entry in trainer.state.log_history if "loss" in entry])
+        adapters.append(flat(adapter_of(trainer)))
+    kept, recomputed = seen
+    assert len(kept) == spec.max_steps
+    assert recomputed == [pytest.approx(pair, rel=1e-6) for pair in kept]
+    torch.testing.assert_close(adapters[1], adapters[0], rtol=1e-5, atol=1e-7)
 
 
 def test_slots_and_trl_count_the_same_tokens_as_likeliest(tiny_base: PreTrainedModel, tmp_path: Path) -> None:
