@@ -62,10 +62,12 @@ class Series:
     @property
     def windows(self) -> list[list[Point]]:
         """The steps before each evaluation, since the one before; without steps, those of the curve."""
-        before, found = 0, []
+        end, found = 0, []
         for point in self.curve:
-            found.append([step for step in self.steps if before < step.step <= point.step])
-            before = point.step
+            start = end
+            while end < len(self.steps) and self.steps[end].step <= point.step:
+                end += 1
+            found.append(self.steps[start:end])
         return found
 
     @property

@@ -1,8 +1,9 @@
 """Checks the health of each trial while it trains: says each finding once, and keeps all in `run.json`."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 from datasets import load_from_disk
@@ -18,8 +19,9 @@ from orchestrator.tracking.tracker import RunInfo
 from orchestrator.training.health.checks import findings_of, rate_at_edge
 from orchestrator.training.health.series import Point, Series, Setting
 
-EVERY_STEPS = 4
-"""Between evaluations, a trial is looked at after so many steps."""
+EVERY_STEPS, EVERY_SHARE = 4, 32
+"""Between evaluations, a trial is looked at after so many steps, or this part of those that it has done: a look goes
+through all of them, and a long training is looked at no more often than it can change."""
 OF_THE_RUN = ("eval_set_leaks", "eval_set_small", "unknown_template", "rate_at_edge")
 """Findings about what all trials share; said of the run, once."""
 
@@ -31,6 +33,7 @@ class Health:
         """Read what the trials train with."""
         self._run, self._info = RunDir(run.folder), run
         self._series: dict[str, Series] = {}
+        self._next: dict[str, int] = {}
         self._rates: dict[str, float] = {}
         self._best: dict[str, float] = {}
         self._found = {_key(its): its for its in read_ledger(self._run).findings}
@@ -41,6 +44,7 @@ class Health:
         """Forget what was found of an earlier training under this name that is not gone on with."""
         if trial not in self._series:
             self._series[trial] = Series(trial, self._setting, [], [], resumed=step > 0)
+        self._next.pop(trial, None)
         if not step:
             self._found = {key: its for key, its in self._found.items() if its.trial != trial}
         self._rates[trial] = float(hyperparameters.get("learning_rate", math.nan))
@@ -57,7 +61,8 @@ class Health:
             values["epoch"],
         )
         series.steps.append(point)
-        if step % EVERY_STEPS == 0 or not math.isfinite(point.loss):
+        if step >= self._next.get(trial, EVERY_STEPS) or not math.isfinite(point.loss):
+            self._next[trial] = step + max(EVERY_STEPS, step // EVERY_SHARE)
             self._look(trial)
 
     def metrics(self, trial: str, step: int, values: Mapping[str, float]) -> None:
@@ -128,9 +133,18 @@ def _rows(run: RunDir) -> tuple[int | None, int]:
     folders = [run.root / "data" / "tokens" / part for part in ("train", "val")]
     if not all(folder.is_dir() for folder in folders):
         return None, 0
-    train, val = ([hash(tuple(ids)) for ids in load_from_disk(str(folder))["input_ids"]] for folder in folders)
-    learned = set(train)
+    val = list(_token_bytes(folders[1]))
+    wanted = set(val)
+    learned = {row for row in _token_bytes(folders[0]) if row in wanted}
     return len(val), sum(row in learned for row in val)
+
+
+def _token_bytes(folder: Path) -> Iterator[bytes]:
+    """The tokens of each row, without a Python object for every token."""
+    for chunk in load_from_disk(str(folder)).with_format("arrow")[:].column("input_ids").chunks:
+        ids = chunk.values.to_numpy()
+        for start, end in pairwise(chunk.offsets.to_numpy().tolist()):
+            yield ids[start:end].tobytes()
 
 
 def _reading(run: RunDir) -> BaseReading | None:
