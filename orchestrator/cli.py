@@ -320,7 +320,9 @@ def generate(  # noqa: PLR0913 - one for each option
     chat: Annotated[bool, typer.Option("--chat", help="Go on: you speak, and give the results of calls.")] = False,
     cases: Annotated[str | None, typer.Option("--cases", metavar="FILE", help="Cases in a suite's format.")] = None,
     out: Annotated[str | None, typer.Option("--out", metavar="FILE", help="Gets their answers, JSON lines.")] = None,
-    temperature: Annotated[float | None, typer.Option("--temperature", min=0, help="0 is greedy.")] = None,
+    temperature: Annotated[
+        float | None, typer.Option("--temperature", metavar="T", help="0 is greedy, 2 the most.")
+    ] = None,
     top_p: Annotated[float, typer.Option("--top-p", metavar="P", help="Sample from this share of the likeliest.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print each answer as a line of JSON.")] = False,
     overrides: Overrides = None,

@@ -132,8 +132,8 @@ class EvalConfig(Section):
     ids. What made them does not matter, but they must fit model.base."""
     reply_format: ReplyFormatSetting = "auto"
     """How calls are written in replies; `auto` infers it from the chat template of the base."""
-    temperature: Annotated[float, Field(ge=0.0)] = 0.0
-    """0 is greedy decoding."""
+    temperature: Annotated[float, Field(ge=0.0, le=2.0)] = 0.0
+    """0 is greedy decoding; vLLM takes up to 2."""
     seed: Seed = 0
     """Seed of sampling and of the draw of cases."""
     num_engines: PositiveInt | None = None

@@ -2,16 +2,70 @@
 
 import json
 import os
+import pty
+import re
+import select
 import shutil
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
+import yaml
 from ray_heads import RayHead
 
 pytestmark = pytest.mark.e2e
+
+
+class Terminal:
+    """The command on a terminal of its own."""
+
+    def __init__(self, arguments: list[str], *, cluster: str) -> None:
+        self.shown = ""
+        environment = os.environ | {"RAY_ADDRESS": cluster, "TERM": "xterm", "COLUMNS": "120"}
+        self._pid, self._terminal = pty.fork()
+        if self._pid == 0:
+            os.execve(sys.executable, [sys.executable, "-m", "orchestrator", *arguments], environment)
+
+    def __enter__(self) -> "Terminal":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(psutil.NoSuchProcess):
+            family = psutil.Process(self._pid).children(recursive=True)
+            for process in [*family, psutil.Process(self._pid)]:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+        os.close(self._terminal)
+
+    def type(self, line: str) -> None:
+        os.write(self._terminal, f"{line}\n".encode())
+
+    def wait_for(self, text: str, timeout_s: float) -> None:
+        """Read until `text` appears after what was read before."""
+        start, deadline = len(self.shown), time.monotonic() + timeout_s
+        while text not in self.shown[start:]:
+            assert time.monotonic() < deadline, self.shown
+            self._read()
+
+    def _read(self) -> bool:
+        if not select.select([self._terminal], [], [], 0.2)[0]:
+            return True
+        try:
+            data = os.read(self._terminal, 65536)
+        except OSError:  # as a terminal ends on Linux
+            return False
+        self.shown += data.decode(errors="replace")
+        return bool(data)
+
+    def end(self) -> int:
+        """The exit code, once all is read."""
+        while self._read():
+            pass
+        return os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
 
 
 def orchestrator(*arguments: str, cluster: str = "", timeout_s: float = 420) -> subprocess.CompletedProcess[str]:
@@ -171,3 +225,75 @@ def test_an_export_with_another_scale_is_caught(config: Path, ray_head: RayHead,
     assert found.returncode == 2, found.stderr
     assert "8 prompts" in found.stdout
     assert "DIFFERS: the share of cases" in found.stdout
+
+
+def test_what_generate_shows_is_what_was_scored(config: Path, ray_head: RayHead, tmp_path: Path) -> None:
+    run, out = config.parent / "runs" / "small", tmp_path / "answers.jsonl"
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != ".lock"}
+    cases = str(run / "evals" / "cases.jsonl")
+    made = orchestrator("generate", str(run), "--cases", cases, "--out", str(out), cluster=ray_head.address)
+    assert made.returncode == 0, made.stderr + made.stdout
+    answers = [json.loads(line) for line in out.open(encoding="utf-8")]
+    names = dict.fromkeys(answer["adapter_id"] for answer in answers)
+    assert next(iter(names)) == "base"
+    assert len(names) == 2
+    for name in names:
+        found = {answer["case_id"]: answer for answer in answers if answer["adapter_id"] == name}
+        replies = [json.loads(line) for line in (run / "evals" / name / "generations.jsonl").open(encoding="utf-8")]
+        assert {reply["case_id"]: reply["text"] for reply in replies} == {
+            id_: each["text"] for id_, each in found.items()
+        }
+        scores = json.loads((run / "evals" / name / "scores.json").read_text(encoding="utf-8"))
+        assert all(
+            found[verdict["case_id"]]["verdict"]["correct"] == verdict["correct"] for verdict in scores["verdicts"]
+        )
+    after = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != ".lock"}
+    assert after == before  # the run is only read
+
+    nobody = orchestrator("generate", str(run), "--adapter", "nobody", "--prompt", "Hi", cluster=ray_head.address)
+    assert nobody.returncode == 3
+    assert nobody.stderr.strip().count("\n") == 0
+    endless = orchestrator("generate", str(run), "--prompt", "rain " * 9000, cluster=ray_head.address)
+    assert endless.returncode == 3
+    assert "tokens and the model takes 8192" in endless.stderr
+
+
+def test_a_chat_on_a_terminal_streams_and_takes_results(config: Path, ray_head: RayHead, tmp_path: Path) -> None:
+    tools = tmp_path / "tools.json"
+    tools.write_text('[{"name": "get_weather", "parameters": {"type": "object", "properties": {}}}]', encoding="utf-8")
+    command = ["generate", str(config.parent / "runs" / "small"), "--adapter", "base", "--chat", "--tools", str(tools)]
+    with Terminal(command, cluster=ray_head.address) as terminal:
+        terminal.wait_for("you> ", 200)
+        terminal.type("@/nowhere")
+        terminal.wait_for("/nowhere: the file cannot be read", 20)
+        terminal.type("Is it cold in Oslo?")
+        terminal.wait_for("the prompt has ", 200)
+        terminal.wait_for("> ", 20)
+        terminal.type("/quit")
+        terminal.type("/quit")  # the first may have been the result of a call
+        assert terminal.end() == 0
+    assert "starting the engine" in terminal.shown
+    assert "\x1b[1;36mbase" in terminal.shown  # the heading has its colour
+
+
+def test_the_examples_of_the_python_api_run(config: Path, ray_head: RayHead, tmp_path: Path) -> None:
+    """Each block of docs/python.md is a program; the run in it is the one that the tests share."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "python.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    assert len(blocks) == 3
+    content = yaml.safe_load(config.read_text(encoding="utf-8"))
+    content |= {"name": "my-tools", "resources": {"storage_path": str(tmp_path / "runs")}}
+    (tmp_path / "my-tools.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    shutil.copytree(config.parent / "runs" / "small", tmp_path / "runs" / "my-tools")
+    environment = os.environ | {"RAY_ADDRESS": ray_head.address, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    said = []
+    for block in blocks:
+        command = [sys.executable, "-c", block]
+        result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+        assert result.stderr == ""
+        said.append(result.stdout)
+    assert said[0].startswith("base: 0.")
+    assert "vllm" in said[0].splitlines()[-1]
+    assert "trial-1" in said[1].splitlines()[-1]
+    assert "report: done" in said[2]

@@ -1,6 +1,7 @@
 """`orchestrator status` on runs at work, cut, ended, and on rubbish; from the files of a run alone."""
 
 import json
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -135,7 +136,7 @@ def test_rubbish_is_one_line_and_exit_code_3(content: str, tmp_path: Path, capsy
 
 def test_progress_is_written_at_most_once_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
-    monkeypatch.setattr("orchestrator.run.progress.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     run = make_run(tmp_path)
     with stage_progress(run, "train"):
         tracker = ProgressFile()
