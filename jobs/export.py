@@ -5,7 +5,7 @@ from argparse import ArgumentParser
 from pathlib import Path
 
 from evals.export.folder import FORMS, Form
-from jobs._main import run_job
+from jobs._main import READ, run_job
 from jobs.verify import add_question_options, say_verified
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import DONE
@@ -37,4 +37,4 @@ def _add_options(parser: ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_job("export", export, add_options=_add_options))
+    sys.exit(run_job("export", export, add_options=_add_options, scene=READ))

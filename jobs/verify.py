@@ -4,7 +4,7 @@ import sys
 from argparse import ArgumentParser
 from pathlib import Path
 
-from jobs._main import cluster_on_demand, run_job
+from jobs._main import READ, cluster_on_demand, run_job
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import DONE, GATE_NOT_MET
 from orchestrator.core.progress import say
@@ -45,4 +45,4 @@ def add_question_options(parser: ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_job("verify", verify, add_options=_add_options))
+    sys.exit(run_job("verify", verify, add_options=_add_options, scene=READ))
