@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def generate(config: RunConfig, run: RunDir, *, adapter: Sequence[str] = (), **given: Any) -> int:
-    """Show what they reply; the keywords are those of `evals.conversation.asking.Given`."""
-    from evals.conversation.asking import Given
+    """Show what they reply; the keywords are those of `evals.conversation.asking.Asked`."""
+    from evals.conversation.asking import Asked
 
-    asked = Given(**given).checked()
+    asked = Asked(**given).checked()
     with waiting("reading"):
         from evals.conversation.generate import generate as show_replies
         from evals.conversation.speakers import find_speakers

@@ -102,7 +102,7 @@ def read_text(path: str) -> str:
 
 
 @dataclass(frozen=True)
-class Given:
+class Asked:
     """What a person asks for: one conversation (a prompt, a file of messages, or stdin), a chat, or a file of cases."""
 
     prompt: str | None = None
@@ -114,7 +114,7 @@ class Given:
     chat: bool = False
     as_json: bool = False
 
-    def checked(self) -> "Given":
+    def checked(self) -> "Asked":
         """The same, with the prompt from stdin where nothing else is asked; a terminal without one is a chat.
 
         Raises:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from evals.conversation.asking import Given, read_conversation
+from evals.conversation.asking import Asked, read_conversation
 from evals.conversation.bulk import answer_cases, read_cases, summary_rows
 from evals.conversation.converse import Chat, Replier, converse, render_conversation
 from evals.conversation.screen import JsonScreen, Screen
@@ -21,7 +21,7 @@ OpenEngines = Callable[[RunConfig], AbstractContextManager[Engines]]
 """Starts what replies; what the user gave is read before, so that a mistake is told at once."""
 
 
-def generate(config: RunConfig, speakers: list[Speaker], given: Given, engines_of: OpenEngines) -> None:
+def generate(config: RunConfig, speakers: list[Speaker], given: Asked, engines_of: OpenEngines) -> None:
     """Show what each speaker replies, or write what they reply to a file of cases.
 
     Raises:
@@ -63,7 +63,7 @@ def ask_user(question: str) -> str | None:
 
 
 def _answer_cases(
-    config: RunConfig, speakers: list[Speaker], given: Given, path: Path, out: Path, engines_of: OpenEngines
+    config: RunConfig, speakers: list[Speaker], given: Asked, path: Path, out: Path, engines_of: OpenEngines
 ) -> None:
     place, tokenizer = output_file(out, [path]), base_tokenizer(config.model)
     found = read_cases(config, tokenizer, path)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from evals.conversation.asking import Given, read_conversation
+from evals.conversation.asking import Asked, read_conversation
 from orchestrator.core.errors import InputError
 
 WEATHER = {
@@ -126,21 +126,21 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (Given(prompt="a", messages="b"), "--prompt and --messages: only one"),
-        (Given(prompt="a", cases="b", out="c"), "--prompt and --cases: only one"),
-        (Given(cases="b"), "--cases and --out: the two go together"),
-        (Given(prompt="a", out="c"), "--cases and --out: the two go together"),
-        (Given(cases="b", out="c", chat=True), "--cases: a file of cases is asked as it is"),
-        (Given(cases="b", out="c", tools="t"), "--cases: a file of cases is asked as it is"),
-        (Given(prompt=" "), "--prompt: the prompt is empty"),
-        (Given(prompt="a", top_p=0.0), "--top-p: 0 is no share"),
-        (Given(prompt="a", top_p=1.5), "--top-p: 1.5 is no share"),
-        (Given(messages="-", chat=True), "--chat: a chat reads"),
-        (Given(), "stdin: nothing is asked"),
-        (Given(messages="-", tools="-"), "--messages and --tools: both read stdin"),
+        (Asked(prompt="a", messages="b"), "--prompt and --messages: only one"),
+        (Asked(prompt="a", cases="b", out="c"), "--prompt and --cases: only one"),
+        (Asked(cases="b"), "--cases and --out: the two go together"),
+        (Asked(prompt="a", out="c"), "--cases and --out: the two go together"),
+        (Asked(cases="b", out="c", chat=True), "--cases: a file of cases is asked as it is"),
+        (Asked(cases="b", out="c", tools="t"), "--cases: a file of cases is asked as it is"),
+        (Asked(prompt=" "), "--prompt: the prompt is empty"),
+        (Asked(prompt="a", top_p=0.0), "--top-p: 0 is no share"),
+        (Asked(prompt="a", top_p=1.5), "--top-p: 1.5 is no share"),
+        (Asked(messages="-", chat=True), "--chat: a chat reads"),
+        (Asked(), "stdin: nothing is asked"),
+        (Asked(messages="-", tools="-"), "--messages and --tools: both read stdin"),
     ],
 )
-def test_options_that_contradict_each_other_are_told(given: Given, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_that_contradict_each_other_are_told(given: Asked, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
     with pytest.raises(InputError, match=said):
         given.checked()
@@ -148,8 +148,8 @@ def test_options_that_contradict_each_other_are_told(given: Given, said: str, mo
 
 def test_what_is_piped_in_is_the_prompt_and_a_terminal_is_a_chat(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("Is it cold?\n"))
-    assert Given().checked() == Given(prompt="Is it cold?")
+    assert Asked().checked() == Asked(prompt="Is it cold?")
     monkeypatch.setattr("sys.stdin", io.StringIO("not read"))
-    assert Given(prompt="a").checked() == Given(prompt="a")
+    assert Asked(prompt="a").checked() == Asked(prompt="a")
     monkeypatch.setattr("sys.stdin.isatty", lambda: True)
-    assert Given().checked() == Given(chat=True)
+    assert Asked().checked() == Asked(chat=True)
