@@ -4,6 +4,7 @@ The functions are those that the commands use; what a run has is read from its f
 """
 
 import os
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,8 +146,12 @@ def run(place: Place, settings: Mapping[str, Any] | None = None, *, stage: str =
     if stage not in list(Stage):
         raise ConfigError(f"there is no stage {stage!r}", where="stage", allowed=", ".join(Stage))
     overrides = [f"{key}={_written(value)}" for key, value in (settings or {}).items()]
-    with handlers_kept():
-        code = run_job(Stage(stage).job, Path(place), overrides)
+    hang_up = signal.getsignal(signal.SIGHUP)
+    try:
+        with handlers_kept():
+            code = run_job(Stage(stage).job, Path(place), overrides)
+    finally:
+        signal.signal(signal.SIGHUP, hang_up)
     if code == INTERRUPTED:
         raise KeyboardInterrupt
     if code not in (DONE, GATE_NOT_MET):

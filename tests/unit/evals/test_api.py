@@ -3,6 +3,7 @@
 import ast
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -94,7 +95,9 @@ def test_a_stage_runs_with_the_settings_and_one_that_fails_is_an_error(tmp_path:
     source = {"path": "synthetic", "catalogue": "easy", "limit": 40}
     path.write_text(yaml.safe_dump({"name": "small", "resources": {"storage_path": str(tmp_path / "runs")}}))
     settings = {"data.sources": [source], "model.base": "tiny", "gates": {"tool_call_validity": {"min": 0.9}}}
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     run = o.run(path, settings, stage="prepare")
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == handlers
     assert run.folder == tmp_path / "runs" / "small"
     assert run.ledger.stages["prepare"].status == "done"
     assert run.config.data.sources[0].limit == 40
