@@ -32,6 +32,7 @@ class Form(StrEnum):
     ADAPTER = "adapter"
     MERGED = "merged"
     GGUF = "gguf"
+    HUB = "hub"
 
 
 CONFIG_HELP = "YAML file (`orchestrator init` writes one), or a run: its folder, or its name in runs/."
@@ -252,21 +253,28 @@ def report(
 
 
 @app.command(rich_help_panel=OUT, epilog="Example: orchestrator export runs/my-run --to merged --out my-model")
-def export(
+def export(  # noqa: PLR0913 - they are the options of the command
     config: ConfigFile,
     *,
     to: Annotated[
         Form,
-        typer.Option("--to", help="adapter: a PEFT folder. merged: a whole model. gguf: an adapter for llama.cpp."),
+        typer.Option("--to", help="adapter: a PEFT folder. merged: a whole model. gguf: for llama.cpp. hub: online."),
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The new folder.")],
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="The new folder.")] = None,
+    repo: Annotated[str | None, typer.Option("--repo", metavar="OWNER/NAME", help="Its repository on the hub.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Upload without asking.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="Let everyone read the repository.")] = False,
+    anyway: Annotated[bool, typer.Option("--anyway", help="Upload what was not scored or misses a gate, too.")] = False,
     adapter: AdapterName = "winner",
     cases: Cases = 50,
     overrides: Overrides = None,
 ) -> int:
     """Take an adapter out of its run, and show that it still replies as it was scored. Exits 2 if it does not."""
-    options = ["--to", to.value, "--out", str(out), "--adapter", adapter, "--cases", str(cases)]
-    return run_job("export", config, overrides, options)
+    options = ["--to", to.value, "--adapter", adapter, "--cases", str(cases)]
+    options += [word for option, value in (("--out", out), ("--repo", repo)) if value for word in (option, str(value))]
+    options += [option for option, wanted in (("--public", public), ("--anyway", anyway)) if wanted]
+    options += ["--yes"] if yes else []
+    return run_job("export", config, overrides, options, asks=to is Form.HUB and not yes)
 
 
 @app.command(rich_help_panel=OUT, epilog="Example: orchestrator verify my-model --run runs/my-run")
@@ -334,6 +342,21 @@ def generate(  # noqa: PLR0913 - one for each option
     options += [f"--top-p={top_p}", *(["--chat"] if chat else []), *(["--json"] if as_json else [])]
     sampling = [] if temperature is None else [f"eval.temperature={temperature}"]
     return run_job("generate", config, [*(overrides or ()), *sampling], options, asks=True)
+
+
+@app.command("serve-check", rich_help_panel=OUT, epilog="Example: orchestrator serve-check runs/my-run")
+def serve_check(
+    config: ConfigFile,
+    *,
+    url: Annotated[str | None, typer.Option("--url", help="A server that runs; else one starts.")] = None,
+    model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="What that server calls it.")] = None,
+    adapter: AdapterName = "winner",
+    cases: Cases = 50,
+    overrides: Overrides = None,
+) -> int:
+    """Serve the adapter, and show that clients get what was scored: prompts, calls, replies. Exits 2 if they do not."""
+    named = [word for option, value in (("--url", url), ("--model", model)) if value for word in (option, value)]
+    return run_job("serve_check", config, overrides, [*named, "--adapter", adapter, "--cases", str(cases)])
 
 
 @app.command(rich_help_panel=STAGES, epilog="Example: orchestrator status runs/my-run --watch")

@@ -2,14 +2,19 @@
 
 from pathlib import Path
 
+import yaml
 from huggingface_hub import EvalResult, ModelCardData
+from pydantic import ValidationError
 
 from evals.records import AdapterSummary, Report
 from evals.report.text import markdown_cell, metric_text
+from evals.stats.data_card import kinds_table, leak_warning
 from evals.stats.metrics import METRICS
 from orchestrator.chat.serve_command import ServeCommand
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.records import AdapterRecord
+from orchestrator.core.text import counted
+from orchestrator.data.card import DataCard
 from orchestrator.models.base import loadable_name
 
 README = "README.md"
@@ -22,6 +27,7 @@ def write_card(
     own = next((entry for entry in report.adapters if entry.id == record.id), None) if report else None
     base = next((entry for entry in report.adapters if entry.is_base), None) if report else None
     name, rank = loadable_name(config.model), f"rank {record.r}, alpha {record.alpha}"
+    base_name = shown_name(config.model.base)
     head = ModelCardData(
         base_model=None if Path(name).is_absolute() else name,
         library_name="transformers" if is_merged else "peft",
@@ -31,13 +37,18 @@ def write_card(
         eval_results=_results(config, own) or None,
     )
     what = (
-        f"{config.model.base} with a LoRA adapter ({rank}) merged into it,"
+        f"{base_name} with a LoRA adapter ({rank}) merged into it,"
         if is_merged
-        else (f"A LoRA adapter ({rank}) for {config.model.base},")
+        else (f"A LoRA adapter ({rank}) for {base_name},")
     )
     parts = [f"# {config.name}: {record.id}", f"{what} trained to call tools.", *_scores(report, own, base)]
-    text = "\n\n".join([*parts, *_serving(serve)])
+    text = "\n\n".join([*parts, *_data(report), *_training(config, record), *_serving(serve)])
     return f"---\n{head.to_yaml()}\n---\n\n{text}\n"
+
+
+def shown_name(base: str) -> str:
+    """A base without the folder on this machine that it may be in."""
+    return Path(base).name if Path(base).is_absolute() else base
 
 
 def _results(config: RunConfig, own: AdapterSummary | None) -> list[EvalResult]:
@@ -64,6 +75,31 @@ def _scores(report: Report | None, own: AdapterSummary | None, base: AdapterSumm
         beside = metric_text(name, base.metrics[name]) if base and name in base.metrics else ""
         rows.append(f"| {markdown_cell(METRICS[name].label)} | {metric_text(name, metric)} | {beside} |")
     return ["## Scores", markdown_cell(report.verdict.reason), "\n".join(rows)]
+
+
+def _data(report: Report | None) -> list[str]:
+    """Counts alone: names and examples of the data are not for everyone who may read a card."""
+    try:
+        card = DataCard.model_validate(report.data) if report else None
+    except ValidationError:  # of a run that had no card, or one of an earlier version
+        card = None
+    if card is None:
+        return []
+    table, leak = kinds_table(card), leak_warning(card)
+    cells = [list(map(str, row)) for row in (table.head, *table.rows)]
+    lines = ["| " + " | ".join(row) + " |" for row in (cells[0], ["---"] * len(cells[0]), *cells[1:])]
+    tools = f"The conversations offer {counted(card.num_tools, 'tool')}; test is what the scores are over."
+    return ["## Data", "\n".join(lines), tools, *([leak] if leak else [])]
+
+
+def _training(config: RunConfig, record: AdapterRecord) -> list[str]:
+    if record.source is not None:
+        return ["## Training", "The adapter was made elsewhere, and how is not known."]
+    settings = config.train.model_dump(mode="json", exclude={"init_from"}) | {"learning_rate": record.learning_rate}
+    lora = {"r": record.r, "alpha": record.alpha, "dropout": config.lora.dropout, "use_rslora": config.lora.use_rslora}
+    shown = yaml.safe_dump({"base": shown_name(config.model.base), "lora": lora, "train": settings}, sort_keys=False)
+    note = f"Taken after step {record.step}, at an eval loss of {record.eval_loss}."
+    return ["## Training", f"```yaml\n{shown}```", note]
 
 
 def _serving(serve: ServeCommand | None) -> list[str]:

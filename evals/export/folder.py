@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from orchestrator.core.errors import InputError
 
-Form = Literal["adapter", "merged", "gguf"]
+Form = Literal["adapter", "merged", "gguf", "hub"]
 FORMS: tuple[Form, ...] = get_args(Form)
 SPARE_BYTES = 64 * 1024**2
 """What files beside the weights take at most."""

@@ -94,9 +94,9 @@ def verify_export(
         InputError: If the folder holds nothing that can answer, or its chat template refuses a case.
     """
     kind = kind_of(folder)
-    before = {reply.case_id: reply for reply in _replies_of_run(run, adapter_id) if reply.has_reply}
+    before = {reply.case_id: reply for reply in replies_of_run(run, adapter_id) if reply.has_reply}
     held_out = [case for case in read_jsonl(run.cases, Case) if case.id in before and case.suite == HELD_OUT]
-    cases = _evenly(held_out, num_cases)
+    cases = evenly(held_out, num_cases)
     if not cases:
         raise RunConflictError("the run has no replies to held-out cases", where=adapter_id, fix="Run evaluate first")
     made = run.engine(adapter_id)
@@ -114,14 +114,16 @@ def verify_export(
     return Verification(kind=kind, adapter_id=adapter_id, num_cases=len(cases), margin=MARGIN, **compared)
 
 
-def _replies_of_run(run: RunDir, adapter_id: str) -> Iterator[Generation]:
+def replies_of_run(run: RunDir, adapter_id: str) -> Iterator[Generation]:
+    """What the adapter replied; a RunConflictError if that is not there."""
     path = run.generations(adapter_id)
     if not path.is_file() or not run.cases.is_file() or not run.engine(adapter_id).is_file():
         raise RunConflictError(f"the run has no replies of {adapter_id}", where=str(run.root), fix="Run evaluate first")
     return read_jsonl(path, Generation)
 
 
-def _evenly(cases: Sequence[Case], count: int) -> list[Case]:
+def evenly(cases: Sequence[Case], count: int) -> list[Case]:
+    """Up to `count` cases, evenly spaced over the given order."""
     if len(cases) <= count:
         return list(cases)
     return [cases[number * len(cases) // count] for number in range(count)]

@@ -110,7 +110,7 @@ def data_tables(card: DataCard) -> list[DataTable]:
     """All tables with at least one row, in reading order."""
     tables = [
         _sources(card.sources),
-        _kinds(card),
+        kinds_table(card),
         _leaks(card.leaks),
         _first_shared(card.leaks),
         reasons_table("Set aside", card.reasons),
@@ -164,7 +164,8 @@ def _formats(source: SourceCard) -> str:
     return "; ".join(f"{name}, {counted(count.rows, 'row')} ({count.why})" for name, count in found)
 
 
-def _kinds(card: DataCard) -> DataTable:
+def kinds_table(card: DataCard) -> DataTable:
+    """Counts of samples, without a word of the data."""
     rows: list[tuple[Cell, ...]] = [
         (kind.replace("_", " "), *(card.part_kinds.get(part, {}).get(kind, 0) for part in PARTS), card.kinds[kind])
         for kind in SAMPLE_KINDS

@@ -122,12 +122,11 @@ def serving_renderer(
     if settings.hf_config.model_type == _HARMONY:
         raise EvaluationError("vllm serve renders this family without its chat template", where=str(base))
 
-    ids: CallIds = "any" if form.wants.call_ids == "as given" else form.wants.call_ids
     tokenizer, template = form.tokenizer, served_template(form.template, thinking=form.thinking)
 
     def render(messages: Sequence[Message], tools: Sequence[ToolSpec]) -> str:
         try:
-            request = ChatCompletionRequest.model_validate(_request(messages, tools, ids))
+            request = ChatCompletionRequest.model_validate(client_request(messages, tools, form.wants.call_ids))
             offered = None if request.tools is None else [tool.model_dump() for tool in request.tools]
             taken = {"given_format": form.wants.content or "auto", "tokenizer": tokenizer, "model_config": settings}
             content = resolve_chat_template_content_format(template, offered, **taken)
@@ -145,9 +144,13 @@ _HARMONY = "gpt_oss"
 """The type of models that vLLM renders by a library of their own."""
 
 
-def _request(messages: Sequence[Message], tools: Sequence[ToolSpec], ids: CallIds) -> JsonObject:
-    """A conversation as a client sends it: what it was given before, and the tools as the data describes them."""
-    sent = [message.model_dump(mode="json", exclude={"learned"}) for message in with_call_ids(messages, ids)]
+def client_request(messages: Sequence[Message], tools: Sequence[ToolSpec], ids: CallIds) -> JsonObject:
+    """A conversation as a client sends it: what it was given before, and the tools as the data describes them.
+
+    `ids` are those that the template wants; a client always has some.
+    """
+    told = with_call_ids(messages, "any" if ids == "as given" else ids)
+    sent = [message.model_dump(mode="json", exclude={"learned"}) for message in told]
     for message in sent:
         if "tool_calls" in message and not message["content"]:
             message["content"] = None  # as the server gave it

@@ -99,6 +99,10 @@ class SubmissionError(OrchestratorError):
     """A job that could not be submitted or followed."""
 
 
+class UploadError(OrchestratorError):
+    """An upload that broke off; what arrived need not be sent again."""
+
+
 def causes(error: BaseException) -> Iterator[BaseException]:
     """The exceptions that explain `error`, outermost first, without Ray's wrappers.
 

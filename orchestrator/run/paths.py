@@ -84,6 +84,10 @@ class RunDir:
         """Why an adapter could not be scored; there only where it could not."""
         return self.root / "evals" / adapter_id / "failure.json"
 
+    def server_log(self, adapter_id: str) -> Path:
+        """What the server said that was started to be held against those replies."""
+        return self.root / "evals" / adapter_id / "server.log"
+
     def judgements(self, adapter_id: str) -> Path:
         """The judge model's second opinions on those replies; there only where it was asked."""
         return self.root / "evals" / adapter_id / "judgements.jsonl"

@@ -1,0 +1,233 @@
+"""Uploads to a stand-in of the hub, by the hub's own client."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import hub_stand_in
+import pytest
+from builders import write_peft_checkpoint
+from huggingface_hub import ModelCard, constants
+from report_run import BEST, write_run
+
+from evals.export import hub
+from evals.generate.chosen import read_report
+from evals.export.export import export_adapter
+from evals.export.hub import UploadPlan, plan_lines, plan_upload, refuse_objections, upload
+from evals.report.write import write_report
+from orchestrator.config.schema import Gate, RunConfig
+from orchestrator.core.errors import AdapterError, InputError, RunConflictError, UploadError
+from orchestrator.core.files import digest_of
+from orchestrator.models.adapters import RECORD, SETTINGS, WEIGHTS
+from orchestrator.run.paths import RunDir
+
+REPO = "someone/calls-tools"
+
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Path]]:
+    """Starts a stand-in with some faults, to which the hub's client of this process then speaks; gives its folder."""
+    with ExitStack() as servers:
+
+        def started(*faults: str) -> Path:
+            root = tmp_path / "hub"
+            root.mkdir(exist_ok=True)
+            command = [sys.executable, hub_stand_in.__file__, str(root), *faults]
+            server = servers.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+            servers.callback(server.kill)
+            assert server.stdout is not None
+            monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.stdout.readline().strip()}")
+            return root
+
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # the stand-in takes large files by the older way
+        monkeypatch.setattr(hub, "WAITS_S", (0.1, 0.1))
+        monkeypatch.setenv("HF_TOKEN", "hf_writer")
+        yield started
+
+
+@pytest.fixture
+def scored(reported: tuple[RunConfig, RunDir], tmp_path: Path) -> tuple[RunConfig, RunDir]:
+    """A copy of the run."""
+    config, run = reported
+    shutil.copytree(run.root, tmp_path / "run")
+    return config, RunDir(tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> tuple[RunConfig, RunDir]:
+    """A run with a report whose best adapter has files."""
+    config, run = write_run(tmp_path_factory.mktemp("runs"))
+    folder = write_peft_checkpoint(run.adapter(BEST), model_folder)
+    (folder / "chat_template.jinja").write_text("{{ messages }}", encoding="utf-8")
+    sha256 = digest_of(folder / WEIGHTS, folder / SETTINGS)
+    for path, key in ((folder / RECORD, "sha256"), (run.engine(BEST), "weights_sha256")):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {key: sha256}), encoding="utf-8")
+    write_report(config, run)
+    return config, run
+
+
+def planned(scored: tuple[RunConfig, RunDir], repo: str = REPO, *, public: bool = False) -> UploadPlan:
+    return plan_upload(*scored, BEST, repo, wants_public=public)
+
+
+def exported(scored: tuple[RunConfig, RunDir], folder: Path) -> Path:
+    export_adapter(*scored, BEST, "hub", folder)
+    return folder
+
+
+def test_the_upload_is_the_export_in_a_private_repository(
+    tmp_path: Path, start: Callable[..., Path], scored: tuple[RunConfig, RunDir]
+) -> None:
+    root, folder = start(), exported(scored, tmp_path / "out")
+    plan = planned(scored)
+    (first, *rest) = plan_lines(plan)
+    sizes = [path.stat().st_size for path in folder.iterdir() if path.name != "README.md"]
+    num_files, size = len(sizes) + 1, sum(sizes) / 1e6
+    told = f"makes the private model repository {REPO} at {constants.ENDPOINT}: {num_files} files, {size:.1f} MB."
+    assert first == f"{BEST} {told}"
+    report = read_report(scored[1])
+    assert report is not None
+    assert rest == [f"Its card says: {report.verdict.reason}"]
+    refuse_objections(plan)
+    assert not (root / "repos").exists()  # a plan changes nothing
+    assert upload(folder, plan) == f"{constants.ENDPOINT}/{REPO}"
+    assert json.loads((root / "repos" / REPO / "private.json").read_text()) is True
+    sent = root / "repos" / REPO / "files"
+    assert {path.name: path.read_bytes() for path in sent.iterdir()} == {
+        path.name: path.read_bytes() for path in folder.iterdir()
+    }
+    card = ModelCard.load(sent / "README.md")
+    assert {result.dataset_name for result in card.data.get("eval_results", [])} == {"held-out conversations"}
+    assert "## Training" in card.text
+    assert "learning_rate" in card.text
+    assert str(tmp_path) not in card.content
+
+
+def test_what_is_there_is_not_sent_again(
+    tmp_path: Path, start: Callable[..., Path], scored: tuple[RunConfig, RunDir]
+) -> None:
+    root, folder = start(), exported(scored, tmp_path / "out")
+    for is_there in (False, True):
+        plan = planned(scored)
+        assert plan.is_there == is_there
+        upload(folder, plan)
+    requests = (root / "requests.log").read_text().splitlines()
+    assert sum(line.startswith("PUT") for line in requests) == 1
+    assert sum("/commit/" in line for line in requests) == 2
+
+
+@pytest.mark.parametrize("fault", ["cut", "busy"])
+def test_an_upload_that_breaks_goes_on(
+    tmp_path: Path,
+    start: Callable[..., Path],
+    scored: tuple[RunConfig, RunDir],
+    fault: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    root, folder = start(fault), exported(scored, tmp_path / "out")
+    upload(folder, planned(scored))
+    assert (root / "repos" / REPO / "files" / WEIGHTS).read_bytes() == (folder / WEIGHTS).read_bytes()
+    said = capsys.readouterr()
+    assert "hf_writer" not in said.out + said.err
+
+
+def test_a_hub_that_is_gone_is_one_line(
+    tmp_path: Path, start: Callable[..., Path], scored: tuple[RunConfig, RunDir], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start()
+    plan, folder = planned(scored), exported(scored, tmp_path / "out")
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(UploadError, match=r"the connection to http://127.0.0.1:9 broke.*The same command goes on"):
+        upload(folder, plan)
+
+
+@pytest.mark.parametrize(
+    ("token", "line"),
+    [("hf_stranger", r"the hub does not know the token.*in HF_TOKEN"), ("hf_reader", "does not let this token write")],
+)
+def test_a_token_without_the_right_is_told(
+    tmp_path: Path,
+    start: Callable[..., Path],
+    scored: tuple[RunConfig, RunDir],
+    monkeypatch: pytest.MonkeyPatch,
+    token: str,
+    line: str,
+) -> None:
+    start()
+    plan, folder = planned(scored), exported(scored, tmp_path / "out")
+    monkeypatch.setenv("HF_TOKEN", token)
+    with pytest.raises(InputError, match=line) as told:
+        upload(folder, plan)
+    assert token not in str(told.value)
+
+
+def test_without_a_token_nothing_is_asked(
+    start: Callable[..., Path], scored: tuple[RunConfig, RunDir], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    root = start()
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    with pytest.raises(InputError, match=r"no token with which to write.*hf auth login"):
+        planned(scored)
+    assert not (root / "requests.log").exists()
+
+
+@pytest.mark.parametrize("repo", ["no-owner", "a/b/c", "someone/.hidden--", "some one/name", ""])
+def test_a_name_that_is_none_is_told(start: Callable[..., Path], scored: tuple[RunConfig, RunDir], repo: str) -> None:
+    start()
+    with pytest.raises(InputError, match=r"--repo: .*Allowed: OWNER/NAME"):
+        planned(scored, repo)
+
+
+def test_a_public_repository_is_not_taken_for_a_private_one(
+    tmp_path: Path, start: Callable[..., Path], scored: tuple[RunConfig, RunDir]
+) -> None:
+    root, folder = start(), exported(scored, tmp_path / "out")
+    upload(folder, planned(scored, public=True))
+    assert json.loads((root / "repos" / REPO / "private.json").read_text()) is False
+    with pytest.raises(InputError, match=r"there and public.*--public"):
+        planned(scored)
+    assert next(plan_lines(planned(scored, public=True))).startswith(f"{BEST} goes into the public")
+
+
+def test_a_missed_gate_speaks_against_it(start: Callable[..., Path], scored: tuple[RunConfig, RunDir]) -> None:
+    start()
+    config, run = scored
+    strict = config.model_copy(
+        update={"gates": {"tool_call_validity": Gate(min=1.0), "tool_call_accuracy": Gate(min=0)}}
+    )
+    plan = planned((strict, run))
+    assert list(plan_lines(plan))[-2:] == [
+        "Gates met: 1 of 2.",
+        "Against it: the gate tool_call_validity is not met: wanted at least 1.",
+    ]
+    with pytest.raises(RunConflictError, match=r"not uploaded, because the gate tool_call_validity.*--anyway"):
+        refuse_objections(plan)
+
+
+def test_what_was_not_scored_speaks_against_it(start: Callable[..., Path], scored: tuple[RunConfig, RunDir]) -> None:
+    start()
+    (scored[1].report / "report.json").unlink()
+    assert planned(scored).objections == (f"{BEST} has no scores",)
+
+
+def test_scores_of_an_adapter_that_was_trained_again_do_not_count(
+    start: Callable[..., Path], scored: tuple[RunConfig, RunDir]
+) -> None:
+    start()
+    made = scored[1].engine(BEST)
+    made.write_text(json.dumps(json.loads(made.read_text()) | {"weights_sha256": "0" * 64}), encoding="utf-8")
+    assert planned(scored).objections == (f"{BEST} is not the adapter that was scored",)
+
+
+def test_files_that_changed_are_not_planned(start: Callable[..., Path], scored: tuple[RunConfig, RunDir]) -> None:
+    start()
+    with (scored[1].adapter(BEST) / WEIGHTS).open("ab") as weights:
+        weights.write(b"0")
+    with pytest.raises(AdapterError, match="not those that were recorded"):
+        planned(scored)
