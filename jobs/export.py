@@ -54,8 +54,8 @@ class OfHub(NamedTuple):
 
 def to_hub(config: RunConfig, run: RunDir, adapter: str, options: OfHub, *, cases: int) -> int:
     """Say what an upload would do, and after a yes do it, if the export replies as it was scored."""
-    from evals.generate.chosen import choose_adapter
     from evals.export.hub import plan_lines, plan_upload, refuse_objections, upload
+    from evals.generate.chosen import choose_adapter
 
     if options.repo is None:
         raise InputError("no repository is named", where="--repo", fix="Add --repo OWNER/NAME")

@@ -13,8 +13,8 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineMod
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from evals.export.card import README
-from evals.generate.chosen import read_report
 from evals.export.own import own_adapter
+from evals.generate.chosen import read_report
 from evals.records import EngineRecord, GateResult
 from evals.report.write import check_gates
 from orchestrator.config.schema import RunConfig

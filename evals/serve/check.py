@@ -299,8 +299,7 @@ def _figures(scored: Scored, knows: Knowledge, answers: Sequence[tuple[Case, Ans
     figures = compare_replies(
         [case for case, _ in answers], scored.replies, after, scored.engine.reply_format or "hermes"
     )
-    del figures["first"]
-    return figures
+    return {key: value for key, value in figures.items() if key in ServeCheck.model_fields}
 
 
 def _generation(case: Case, answer: Answer | Refused, knows: Knowledge) -> Generation:

@@ -15,9 +15,9 @@ from huggingface_hub import ModelCard, constants
 from report_run import BEST, write_run
 
 from evals.export import hub
-from evals.generate.chosen import read_report
 from evals.export.export import export_adapter
 from evals.export.hub import UploadPlan, plan_lines, plan_upload, refuse_objections, upload
+from evals.generate.chosen import read_report
 from evals.report.write import write_report
 from orchestrator.config.schema import Gate, RunConfig
 from orchestrator.core.errors import AdapterError, InputError, RunConflictError, UploadError
