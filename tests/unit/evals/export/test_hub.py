@@ -1,5 +1,6 @@
 """Uploads to a stand-in of the hub, by the hub's own client."""
 
+import io
 import json
 import shutil
 import subprocess
@@ -17,10 +18,11 @@ from report_run import BEST, write_run
 from evals.export import hub
 from evals.export.export import export_adapter
 from evals.export.hub import UploadPlan, plan_lines, plan_upload, refuse_objections, upload
+from evals.export.publish import Wish, publish
 from evals.generate.chosen import read_report
 from evals.report.write import write_report
 from orchestrator.config.schema import Gate, RunConfig
-from orchestrator.core.errors import AdapterError, InputError, RunConflictError, UploadError
+from orchestrator.core.errors import GATE_NOT_MET, AdapterError, InputError, RunConflictError, UploadError
 from orchestrator.core.files import digest_of
 from orchestrator.models.adapters import RECORD, SETTINGS, WEIGHTS
 from orchestrator.run.paths import RunDir
@@ -231,3 +233,61 @@ def test_files_that_changed_are_not_planned(start: Callable[..., Path], scored: 
         weights.write(b"0")
     with pytest.raises(AdapterError, match="not those that were recorded"):
         planned(scored)
+
+
+@pytest.fixture
+def writes(scored: tuple[RunConfig, RunDir]) -> Callable[[int], Callable[[str, Path], int]]:
+    """Writes the export as the job does; what it replies has the exit code that is given."""
+
+    def of_code(code: int) -> Callable[[str, Path], int]:
+        def write(name: str, place: Path) -> int:
+            export_adapter(*scored, name, "hub", place)
+            return code
+
+        return write
+
+    return of_code
+
+
+Writes = Callable[[int], Callable[[str, Path], int]]
+
+
+@pytest.mark.parametrize(
+    ("answer", "yes", "is_sent"),
+    [("", True, True), ("y\n", False, True), ("YES\n", False, True), ("n\n", False, False), ("\n", False, False)],
+)
+def test_nothing_is_sent_before_a_yes(
+    start: Callable[..., Path],
+    scored: tuple[RunConfig, RunDir],
+    writes: Writes,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: str,
+    yes: bool,
+    is_sent: bool,
+) -> None:
+    root = start()
+    monkeypatch.setattr("sys.stdin", io.StringIO(answer))
+    assert publish(*scored, BEST, Wish(REPO, yes, public=False, anyway=False), writes(0)) == 0
+    assert (root / "repos" / REPO).is_dir() == is_sent
+
+
+def test_where_nobody_can_say_yes_it_is_asked_for(
+    start: Callable[..., Path], scored: tuple[RunConfig, RunDir], writes: Writes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = start()
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    with pytest.raises(InputError, match=r"nobody says yes.*--yes"):
+        publish(*scored, BEST, Wish(REPO, yes=False, public=False, anyway=False), writes(0))
+    with pytest.raises(InputError, match=r"no repository is named.*--repo OWNER/NAME"):
+        publish(*scored, BEST, Wish(None, yes=True, public=False, anyway=False), writes(0))
+    assert not (root / "repos").exists()
+
+
+@pytest.mark.parametrize("anyway", [False, True])
+def test_what_replies_otherwise_is_not_uploaded_unless_it_is_wanted(
+    start: Callable[..., Path], scored: tuple[RunConfig, RunDir], writes: Writes, anyway: bool
+) -> None:
+    root = start()
+    wish = Wish(REPO, yes=True, public=False, anyway=anyway)
+    assert publish(*scored, BEST, wish, writes(GATE_NOT_MET)) == GATE_NOT_MET
+    assert (root / "repos" / REPO).is_dir() == anyway
