@@ -45,6 +45,10 @@ _ENDINGS = {
     "deepseek_v32": f"<｜DSML｜function_calls>\n{_CALLS}{_DSML}{_END}</｜DSML｜function_calls>",
     "deepseek_v4": f"<｜DSML｜tool_calls>\n{_CALLS}{_DSML}{_END}</｜DSML｜tool_calls>",
     "minimax_m2": f"<minimax:tool_call>\n{_CALLS}{_INVOKE}{_END}</minimax:tool_call>",
+    "minimax_m1": f"<tool_calls>\n{_CALLS}{_OBJECT}\n{_END}</tool_calls>",
+    "hunyuan": f"<tool_calls>[{_CALLS}{_OBJECT}{_COMMA}{_END}]</tool_calls>",
+    "nemotron_v2": f"<TOOLCALL>[{_CALLS}{_OBJECT}{_COMMA}{_END}]</TOOLCALL>",
+    "internlm": f"{_CALLS}<|action_start|><|plugin|>\n{_OBJECT}<|action_end|>{_END}",
     "seed_oss": f"{_CALLS}<seed:tool_call>\n{_XML}</seed:tool_call>{_END}",
     "mimo": f"{_MIMO_VALUE}{_CALLS}<tool_call>\n{_XML}</tool_call>{_END}",
     "functiongemma": _GEMMA_VALUE + f"{_CALLS}<start_function_call>call:{_NAME}"

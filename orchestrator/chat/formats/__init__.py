@@ -13,6 +13,8 @@ from orchestrator.chat.formats.glm4 import GLM4
 from orchestrator.chat.formats.gpt_oss import GPT_OSS
 from orchestrator.chat.formats.granite import GRANITE
 from orchestrator.chat.formats.hermes import HERMES
+from orchestrator.chat.formats.hunyuan import HUNYUAN
+from orchestrator.chat.formats.internlm import INTERNLM
 from orchestrator.chat.formats.json import JSON
 from orchestrator.chat.formats.kimi_k2 import KIMI_K2
 from orchestrator.chat.formats.lfm2 import LFM2
@@ -20,9 +22,11 @@ from orchestrator.chat.formats.llama4_pythonic import LLAMA4_PYTHONIC
 from orchestrator.chat.formats.llama_json import LLAMA_JSON
 from orchestrator.chat.formats.mcp import MCP
 from orchestrator.chat.formats.mimo import MIMO
+from orchestrator.chat.formats.minimax_m1 import MINIMAX_M1
 from orchestrator.chat.formats.minimax_m2 import MINIMAX_M2
 from orchestrator.chat.formats.mistral import MISTRAL
 from orchestrator.chat.formats.muse_glimmer import MUSE_GLIMMER
+from orchestrator.chat.formats.nemotron_v2 import NEMOTRON_V2
 from orchestrator.chat.formats.olmo3 import OLMO3
 from orchestrator.chat.formats.phi4_mini import PHI4_MINI
 from orchestrator.chat.formats.pythonic import PYTHONIC
@@ -54,7 +58,11 @@ _ROWS = (
     MUSE_GLIMMER,
     GLM4,
     LFM2,
+    MINIMAX_M1,
     MINIMAX_M2,
+    HUNYUAN,
+    INTERNLM,
+    NEMOTRON_V2,
     MCP,
     JSON,
 )

@@ -12,6 +12,7 @@ only with the package `cohere-melody`, and not by a parser of its own.
 import re
 from typing import Any
 
+from orchestrator.chat.formats.between_tags import array_of, value_reader
 from orchestrator.chat.formats.reply import (
     THINK_TAGS,
     Attempt,
@@ -21,33 +22,10 @@ from orchestrator.chat.formats.reply import (
     Schemas,
     as_call,
     not_a_call,
-    problem,
-    read_tagged,
-    sort_out,
 )
 
 _OPEN_CALLS, _CLOSE_CALLS = "<|START_ACTION|>", "<|END_ACTION|>"
-_TAGS = re.compile(re.escape(_OPEN_CALLS) + "|" + re.escape(_CLOSE_CALLS))
 _AROUND_ANSWERS = re.compile(r"<\|(?:START|END)_(?:RESPONSE|TEXT)\|>")
-
-
-def _read(text: str, _schemas: Schemas) -> Found:
-    attempts, prose, place = list[Attempt](), list[str](), 0
-    while tag := _TAGS.search(text, place):
-        prose.append(text[place : tag.start()])
-        if tag.group() == _OPEN_CALLS:
-            found, place = read_tagged(text, tag.end(), _TAGS, _CLOSE_CALLS, _calls)
-        else:
-            found, place = [problem("unclosed_tag", "nothing opens the calls that are closed")], tag.end()
-        attempts += found
-    prose.append(text[place:])
-    return sort_out(attempts, _AROUND_ANSWERS.sub("", " ".join(prose)))
-
-
-def _calls(value: Any) -> list[Attempt]:
-    if not isinstance(value, list):
-        return [not_a_call("between the tokens stands no array of calls")]
-    return [*map(_call, value)] or [not_a_call("the array of calls is empty")]
 
 
 def _call(item: Any) -> Attempt:
@@ -56,6 +34,14 @@ def _call(item: Any) -> Attempt:
         return not_a_call("the id of a call is a string")
     call = as_call(item, name_keys=("tool_name",), arguments_keys=("parameters",))
     return call if isinstance(call, ParseProblem) else call.model_copy(update={"id": number})
+
+
+_read_calls = value_reader(_OPEN_CALLS, _CLOSE_CALLS, array_of(_call))
+
+
+def _read(text: str, schemas: Schemas) -> Found:
+    found = _read_calls(text, schemas)
+    return found._replace(prose=_AROUND_ANSWERS.sub("", found.prose))
 
 
 COHERE = ReplyFormat(

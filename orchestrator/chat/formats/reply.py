@@ -124,7 +124,7 @@ class ReplyFormat:
 
 
 UNREAD_MARKS = (
-    *("<tool_call", "<functioncall>", "<function_call", "<function=", "<TOOLCALL>", "<|tool_call"),
+    *("<tool_call", "<functioncall>", "<function_call", "<function=", "<|tool_call"),
     *("<invoke name=", "\u273fFUNCTION\u273f"),
 )
 """Marks of calls in replies and data sets that no format here reads."""

@@ -20,8 +20,8 @@ JSON_CALL = '{"name": "{{ c.function.name }}", "arguments": {{ c.function.argume
 
 
 HERMES = ["qwen2_5", "qwen3", "qwen3_instruct_2507", "qwen3_vl", "qwen3_training"]
-NO_READER = "<|action_start|><|plugin|>{{ c.function | tojson }}<|action_end|>"
-"""How InternLM writes calls."""
+NO_READER = "<|message_sep|><|function_call|>{{ c.function | tojson }}<|call_sep|>"
+"""How a model writes calls that is not known here."""
 
 
 def shipped(name: str) -> str:
@@ -48,7 +48,7 @@ def test_a_template_without_calls_cannot_tell(name: str) -> None:
 
 
 def test_a_notation_without_a_reader_is_not_taken_for_another() -> None:
-    seems = r"has no reader \(it seems to mark them with <\|action_start\|> <\|plugin\|> <\|action_end\|>\)"
+    seems = r"has no reader \(it seems to mark them with <\|message_sep\|> <\|function_call\|> <\|call_sep\|>\)"
     with pytest.raises(ConfigError, match=rf"eval\.reply_format: .*{seems}.*model\.chat_template to hermes"):
         detect_reply_format(LOOP + NO_READER + END)
 
@@ -91,6 +91,11 @@ def test_a_notation_without_a_reader_is_described(call: str, seems: str) -> None
         (LOOP + "{% set t = '｜DSML｜' %}<{{ t }}tool_calls><{{ t }}invoke name=" + END, "deepseek_v4"),
         ("{% set begin = '<minimax:tool_call>' %}" + LOOP + '<invoke name="{{ c.name }}">' + END, "minimax_m2"),
         ("Wrap calls in <function_calls></function_calls> tags." + LOOP + END, "olmo3"),
+        (LOOP + f"<tool_calls>[{JSON_CALL}]</tool_calls>" + END, "hunyuan"),
+        (LOOP + f"<tool_calls>\n{JSON_CALL}\n</tool_calls>" + END, "minimax_m1"),
+        ('as <tool_calls>\\n{"name": <tool-name>}\\n</tool_calls>' + LOOP + "<tool_calls>" + END, "minimax_m1"),
+        (LOOP + f"<TOOLCALL>[{JSON_CALL}]</TOOLCALL>" + END, "nemotron_v2"),
+        (LOOP + f"<|action_start|><|plugin|>\n{JSON_CALL}<|action_end|>" + END, "internlm"),
         ('Reply with a request {"jsonrpc": "2.0", "method": "tools/call"}.', "mcp"),
         (LOOP + JSON_CALL + END, "json"),
         ('Make calls in an array:\n\n[{"name": "tool", "arguments": {"arg1": "value1"}}, ...]', "json"),

@@ -32,6 +32,7 @@ RPC = '{"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": {"name": "f
 
 F_LLAMA = '{"name": "f", "parameters": {"a": 1}}'
 F_JSON = '{"name": "f", "arguments": {"a": 1}}'
+F_G = '{"name": "g", "arguments": {}}'
 # How other families write the call of ONE; `%s` stands for what is inside the section or the tags.
 DS_SECTION = "<｜tool▁calls▁begin｜>%s<｜tool▁calls▁end｜>"
 V3 = '<｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{"a": 1}\n```<｜tool▁call▁end｜>'
@@ -44,6 +45,9 @@ COHERE = "<|START_ACTION|>%s<|END_ACTION|>"
 COMMAND = '{"tool_call_id": "0", "tool_name": "f", "parameters": {"a": 1}}'
 DSML = "<｜DSML｜function_calls>%s</｜DSML｜function_calls>"
 INVOKE = '<｜DSML｜invoke name="f"><｜DSML｜parameter name="a" string="false">1</｜DSML｜parameter></｜DSML｜invoke>'
+CALLS = "<tool_calls>%s</tool_calls>"
+TOOLCALL = "<TOOLCALL>%s</TOOLCALL>"
+ACTION = "<|action_start|><|plugin|>%s<|action_end|>"
 MINI = "<minimax:tool_call>%s</minimax:tool_call>"
 MINI_INVOKE = '<invoke name="f">\n<parameter name="a">1</parameter>\n</invoke>'
 
@@ -147,6 +151,11 @@ def reasons_of(text: str, format: str) -> list[FailureReason]:
         ("lfm2", "Sure.<|tool_call_start|>[f(a=1), m.g()]<|tool_call_end|> Done.", [ONE, ("m.g", {})]),
         ("lfm2", "<|tool_call_start|>[Get Weather(city='Oslo', days=[1, null, true])]<|tool_call_end|>", [OSLO]),
         ("mimo", XML, [("f", {"a": "\n1\n"})]),
+        ("minimax_m1", "Sure. " + CALLS % f"\n{F_JSON}\n{F_G}\n", [ONE, ("g", {})]),
+        ("minimax_m1", CALLS % F_JSON.replace("1", '"</tool_calls>"'), [("f", {"a": "</tool_calls>"})]),
+        ("hunyuan", f"Sure. {CALLS % f'[{F_JSON}, {F_G}]'} {CALLS % f'[{F_JSON}]'}", [ONE, ("g", {}), ONE]),
+        ("nemotron_v2", TOOLCALL % f"[{F_JSON}]", [ONE]),
+        ("internlm", f"Sure.{ACTION % F_JSON}{ACTION % F_LLAMA}<|im_end|>", [ONE, ONE]),
         ("json", '{"name": "f", "arguments": {"a": 1}}', [ONE]),
         ("json", '<think>[1]</think>\n{"tool": "f", "arguments": {"a": 1}}', [ONE]),
         ("json", '[{"name": "f", "arguments": {"a": 1}}, {"tool": "g", "arguments": {}}]', [ONE, ("g", {})]),
@@ -295,6 +304,24 @@ def test_ids_of_calls_are_kept() -> None:
         ("olmo3", OLMO % "f(a='\ud800')", "not_pythonic"),
         ("olmo3", "<function_calls>f(a=1)", "unclosed_tag"),
         ("olmo3", "f(a=1)</function_calls>", "unclosed_tag"),
+        ("minimax_m1", CALLS % "", "not_a_call_object"),
+        ("minimax_m1", CALLS % f"[{F_JSON}]", "not_a_call_object"),
+        ("minimax_m1", CALLS % F_JSON[:-1], "not_json"),
+        ("minimax_m1", CALLS % F_JSON.replace("1", "NaN"), "not_strict_json"),
+        ("minimax_m1", CALLS % "f(a=1)", "not_json"),
+        ("minimax_m1", f"<tool_calls>{F_JSON}", "unclosed_tag"),
+        ("minimax_m1", "<tool_calls>", "unclosed_tag"),
+        ("minimax_m1", f"{F_JSON}</tool_calls>", "unclosed_tag"),
+        ("hunyuan", CALLS % "[]", "not_a_call_object"),
+        ("hunyuan", CALLS % F_JSON, "not_a_call_object"),
+        ("hunyuan", CALLS % f"[{F_JSON}", "not_json"),
+        ("hunyuan", CALLS % f"[{F_JSON}] now", "text_inside_tag"),
+        ("hunyuan", f"<tool_calls>[{F_JSON}]", "unclosed_tag"),
+        ("hunyuan", f"[{F_JSON}]</tool_calls>", "unclosed_tag"),
+        ("nemotron_v2", TOOLCALL % F_JSON, "not_a_call_object"),
+        ("internlm", ACTION % f"[{F_JSON}]", "not_a_call_object"),
+        ("internlm", ACTION % "print(1)", "not_json"),
+        ("internlm", (ACTION % F_JSON)[:-1], "unclosed_tag"),
         ("qwen_xml", XML[:-1], "unclosed_tag"),
         ("qwen_xml", XML.replace("<tool_call>\n", ""), "unclosed_tag"),
         ("qwen_xml", XML.replace("</tool_call>", ""), "unclosed_tag"),
@@ -454,6 +481,9 @@ def test_a_malformed_attempt_is_one_problem_and_no_call(format: str, text: str, 
         ("granite", f"<|tool_call|>[{F_JSON}, 5] <|tool_call|>[", ["f"], ["not_a_call_object", "not_json"]),
         ("phi4_mini", f"<|tool_call|><|tool_call|>{F_JSON}<|/tool_call|>", ["f"], ["unclosed_tag"]),
         ("phi4_mini", f"functools[{{ functools[{F_JSON}]", ["f"], ["not_json"]),
+        ("minimax_m1", CALLS % f"{F_JSON} 5 {F_G}", ["f", "g"], ["not_a_call_object"]),
+        ("minimax_m1", CALLS % f"{F_JSON} {{ {F_G}" + CALLS % F_G, ["f", "g"], ["not_json"]),
+        ("minimax_m1", f"<tool_calls>{F_G}{CALLS % F_JSON}", ["f"], ["unclosed_tag"]),
         ("olmo3", OLMO % "f(a=1)\nf(1)\ng()", ["f", "g"], ["not_pythonic"]),
         ("olmo3", f"<function_calls>{OLMO % 'f(a=1)'}", ["f"], ["unclosed_tag"]),
         ("json", f"[{F_JSON}, null, {F_JSON}]", ["f", "f"], ["not_a_call_object"]),
@@ -754,6 +784,10 @@ def test_text_without_brackets_and_quotes_is_prose_in_every_format(text: str) ->
         ("mistral", '[TOOL_CALLS]f{"'),
         ("mistral", "[TOOL_CALLS] ["),
         ("mistral", "[TOOL_CALLS]f[ARGS]"),
+        ("minimax_m1", "<tool_calls>"),
+        ("minimax_m1", f"<tool_calls>{F_JSON}"),
+        ("minimax_m1", F_JSON + "</tool_calls>"),
+        ("hunyuan", "<tool_calls>["),
         ("pythonic", "[f("),
         ("pythonic", "[f(a='"),
         ("pythonic", "[a" + "b" * 200),
