@@ -5,7 +5,8 @@
     python benchmarks/chat_templates.py --base FOLDER --rows FILE    # tokens of other conversations
 
 Each template is given by `model.chat_template`, then hermes to all that are not ready by themselves. Tokens are those
-of train, per conversation that is trained on.
+of train, per conversation that is trained on. The data is prepared once, and of a check only the parts run that the
+template decides: tokens, and parity with evaluation and with vLLM. A template may be a file.
 """
 
 import argparse
@@ -14,12 +15,14 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from evals.check.card import CheckCard
-from evals.check.check import check_data
+from evals.check.card import ParityCard
+from evals.check.parity import check_parity
 from orchestrator.chat.named_templates import HERMES, OWN, template_names
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import InputError
-from orchestrator.data.card import NOT_SHOWN
+from orchestrator.data.card import NOT_SHOWN, TokenCard
+from orchestrator.data.prepare.prepare import prepare_data
+from orchestrator.data.tokens.store import refuse_left_out, tokenize_run
 from orchestrator.run.folder import check_dir
 from orchestrator.toy.synthetic import generate_samples
 
@@ -50,33 +53,42 @@ def write_conversations(path: Path) -> None:
 
 
 def check_template(base: Path, name: str, rows: Path, work: Path) -> Found:
-    """The check of one template."""
+    """What a check says of one template."""
     tree = {
-        "name": name.replace("_", "-"),
+        "name": "templates",
         "model": {"base": str(base), "chat_template": name},
         "data": {"sources": [{"path": str(rows)}], "max_length": 8192},
         "resources": {"storage_path": str(work)},
     }
     config = RunConfig.model_validate(tree)
+    folder = check_dir(config)
     try:
-        card = check_data(config, check_dir(config), base_dir=work)
+        if not folder.card.is_file():
+            prepare_data(config, folder, base_dir=work)
+        tokens = tokenize_run(config, folder)
+        refuse_left_out(config, tokens)
+        parity = check_parity(config, folder)
     except InputError as error:
         return Found(str(error))
-    return _found(card)
+    if parity.problems:
+        return Found(f"{parity.problems[0].code}: {parity.problems[0].detail}")
+    return _found(tokens["train"], parity)
 
 
-def _found(card: CheckCard) -> Found:
-    train = card.tokens.get("train")
-    if card.not_ready or train is None:
-        return Found(card.not_ready[0])
+def _found(train: TokenCard, parity: ParityCard) -> Found:
     lost = [row for row in train.left_out if row.reason in NOT_SHOWN]
     notes = [f"{len(lost)} left out: {lost[0].detail}"] if lost else []
-    if card.parity is not None and card.parity.served_otherwise:
-        notes.append(f"vLLM reads {card.parity.served_otherwise.count} otherwise")
+    if parity.served_otherwise is not None:
+        notes.append(f"vLLM reads {parity.served_otherwise.count} otherwise")
     if train.unlearned_turns:
         notes.append(f"{train.unlearned_turns} turns not learned")
     samples = train.samples
     return Found("; ".join(notes), train.tokens / samples, train.learned_tokens / samples, train.rows, samples)
+
+
+def _cell(reason: str) -> str:
+    """A reason as one cell of a table."""
+    return " ".join(reason.split())[:160].replace("|", "\\|")
 
 
 def main() -> None:
@@ -103,7 +115,7 @@ def main() -> None:
             ready_by = "itself" if own.is_ready else HERMES if hermes.is_ready else "nothing"
             shown = own if own.is_ready else hermes
             cells = f"{shown.samples} | {shown.rows} | {shown.tokens:.1f} | {shown.learned:.1f}"
-            print(f"| {name} | {ready_by} | {cells} | {own.reason[:160]} |", flush=True)
+            print(f"| {Path(name).stem} | {ready_by} | {cells} | {_cell(own.reason)} |", flush=True)
     print(f"\n{num_own} of {len(names)} are ready by themselves, {num_hermes} more by {HERMES}.")
 
 

@@ -27,9 +27,14 @@ def dropped_parts(form: ChatFormat, code: ParityProblemCode) -> list[str]:
         "tool_results_dropped": (called, {"glacier_result": "tool results"}),
     }
     messages, words = probes[code]
-    offered = plain_tools((ToolSpec(function=tool),)) if code == "tools_dropped" else None
-    try:
-        text = form.text(form.plain(messages), offered, prompt=True)
-    except RowLeftOut:
-        return []
-    return [what for word, what in words.items() if word not in text]
+    # Some templates show calls only where tools are offered: one of another name, so that it hides no call.
+    other = FunctionSpec(name="plain_tool", description="Does nothing.", parameters={"type": "object"})
+    offers = [(tool,)] if code == "tools_dropped" else [(), (other,)]
+    texts = []
+    for functions in offers:
+        offered = plain_tools([ToolSpec(function=function) for function in functions])
+        try:
+            texts.append(form.text(form.plain(messages), offered, prompt=True))
+        except RowLeftOut:
+            return []
+    return [what for word, what in words.items() if not any(word in text for text in texts)]

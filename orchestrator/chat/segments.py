@@ -120,6 +120,10 @@ class _Shown:
                     return rest
         return None
 
+    def thoughts(self, place: int) -> str:
+        """What the assistant thinks before message `place`, as far as it is to be learned."""
+        return str(self._plain[place].get("reasoning_content", ""))
+
     def opening(self, place: int, prompt: str) -> str:
         """What a prompt has behind the words of the message before `place`; empty where they are not shown as given."""
         words = self._plain[place - 1]["content"]
@@ -149,7 +153,30 @@ def _turn(form: ChatFormat, shown: _Shown, place: int) -> RenderedTurn:
     reply, end = (rest[: stop.start()], stop.group()) if stop else (shown.without_next_opening(place, prompt, rest), "")
     if not reply or reply.strip() in (closing for _, closing in form.thoughts):
         raise RowLeftOut("nothing_to_learn", f"{where}: the chat template shows nothing of it")
-    return RenderedTurn(place, prompt, reply, end)
+    return RenderedTurn(place, prompt, _with_thoughts(form, prompt, reply, shown.thoughts(place)), end)
+
+
+def _with_thoughts(form: ChatFormat, prompt: str, reply: str, thoughts: str) -> str:
+    """The reply with its thoughts before it, where the template knows their marks and shows none of them itself.
+
+    So do those of models that are meant to forget their thoughts once they have spoken.
+    """
+    if _in_one_line(thoughts) in _in_one_line(reply):
+        return reply
+    known = [marks for marks in form.thoughts if marks[1] in form.template]
+    if not known:
+        return reply
+    opened = next((marks for marks in known if prompt.rstrip().endswith(marks[0])), None)
+    opening, closing = opened or known[0]
+    line = "\n" if (opening, closing) == THINK_TAGS[0] or opening[-1].isalpha() else ""
+    gap = line * 2 if (opening, closing) == THINK_TAGS[0] else ""
+    before = "" if opened else opening + line
+    said = reply.lstrip().removeprefix(closing).lstrip() if opened else reply
+    return f"{before}{thoughts}{line}{closing}{gap}{said}"
+
+
+def _in_one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _behind(form: ChatFormat, prompt: str, ended: str) -> str | None:
@@ -209,9 +236,9 @@ def refuse_unfaithful(form: ChatFormat, turns: Sequence[RenderedTurn], sample: S
 
 def _dropped_words(form: ChatFormat, reply: str, message: Message) -> str | None:
     """The content or the thoughts of a message if they do not stand in its reply, white space aside."""
-    shown = " ".join(reply.split())
+    shown = _in_one_line(reply)
     said = (message.content, (message.reasoning_content or "") if form.thinking else "")
-    return next((words for text in said if (words := " ".join(text.split())) not in shown), None)
+    return next((words for text in said if (words := _in_one_line(text)) not in shown), None)
 
 
 class CallFault(NamedTuple):

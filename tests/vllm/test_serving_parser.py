@@ -68,8 +68,8 @@ def reader(format: str, family: str = "") -> Callable[[str], ServedReply]:
 def test_formats_that_vllm_has_a_parser_for() -> None:
     names = {name: form.vllm_parser for name, form in REPLY_FORMATS.items()}
     others = {"llama_json": "llama3_json", "phi4_mini": "phi4_mini_json", "qwen_xml": "qwen3_coder"}
-    others |= {"glm4": "glm45", "gpt_oss": "openai", "json": "xlam"}
-    without = dict.fromkeys(("mcp", "cohere"))
+    others |= {"glm4": "glm45", "gpt_oss": "openai", "json": "xlam", "hunyuan": "hunyuan_a13b"}
+    without = dict.fromkeys(("mcp", "cohere", "minimax_m1", "nemotron_v2"))
     assert names == {name: others.get(name, name) for name in names} | without
 
 
@@ -116,6 +116,8 @@ ONE_HERMES = '<tool_call>\n{"name": "f", "arguments": {"n": 1.0, "s": "ü"}}\n</
         ("granite", "", f"<tool_call> [{CALL}]", [("f", {"n": 1.0, "s": "ü"})], ""),
         ("phi4_mini", "", f"functools[{CALL}, {CALL}]", [("f", {"n": 1.0, "s": "ü"})] * 2, ""),
         ("json", "", f"[{CALL}, {CALL}]", [("f", {"n": 1.0, "s": "ü"})] * 2, ""),
+        ("hunyuan", "", f"Well.<tool_calls>[{CALL}, {CALL}]</tool_calls>", [("f", {"n": 1.0, "s": "ü"})] * 2, "Well."),
+        ("internlm", "", f"Well.<|action_start|><|plugin|>\n{CALL}<|action_end|>", [("f", {"n": 1.0, "s": "ü"})], "Well."),
         ("llama4_pythonic", "", TWO_PYTHONIC, [("f", {"a": [1, 2.5], "b": "x", "c": {"d": True}}), ("g", {})], ""),
         (
             "llama4_pythonic",

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from orchestrator.chat.named_templates import named_template
 from orchestrator.chat.parse import parse_reply
+from orchestrator.chat.proof import prove_template
 from orchestrator.chat.rendering import ChatFormat, chat_format, render_prompt
 from orchestrator.chat.segments import Row, refuse_unfaithful, render_turns, rows_of, texts_of
 from orchestrator.chat.template_input import RowLeftOut
@@ -25,6 +26,16 @@ QWEN2_5 = (Path(trl.__file__).parent / "chat_templates/qwen2_5.jinja").read_text
 PLAIN = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+MISTRAL_CALLS = (
+    "{% for c in m.tool_calls or [] %}[TOOL_CALLS]{{ c.function.name }}[ARGS]{{ c.function.arguments | tojson }}"
+    "{% endfor %}"
+)
+COHERE_TALK = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.tool_calls %}<|START_ACTION|>[{% for c in m.tool_calls %}"
+    '{"tool_name": "{{ c.function.name }}", "parameters": {{ c.function.arguments | tojson }}}{% endfor %}]'
+    "<|END_ACTION|>{% else %}{{ m.content }}{% endif %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}"
+    "<|im_start|>assistant\n{% if not enable_thinking %}<|START_THINKING|><|END_THINKING|>{% endif %}{% endif %}"
 )
 TALK = (user("Q1"), assistant("A1"), user("Q2"), assistant("A2"))
 
@@ -297,11 +308,22 @@ def test_samples_of_a_whole_catalogue_are_one_row_each(with_template: TemplateMa
     assert len(rows_of(form, render_turns(form, sample.messages, sample.tools).turns, form.encode)) == 1
 
 
-@pytest.mark.parametrize("family", ["gptoss", "lfm2_2_5", "qwen3", "glm4moe"])
-def test_kept_thoughts_are_learned_in_every_turn(model_folder: Path, family: str) -> None:
-    tokenizer = load_tokenizer(model_folder, trust_remote_code=False, template=named_template(family))
-    form = chat_format(tokenizer, thinking=True)
-    talk = (
+THINKERS = {
+    **{name: named_template(name) for name in ("gptoss", "lfm2_2_5", "qwen3", "qwen3_5_think", "qwen3_6", "qwen3_8")},
+    **{name: named_template(name) for name in ("glm4moe", "gemma4_v3", "gemma4_v5", "deepseekv3", "muse_glimmer")},
+    "mistral": PLAIN.replace("{{ m.content }}", f"{{{{ m.content }}}}{MISTRAL_CALLS}{{# [THINK] [/THINK] #}}"),
+    "cohere": COHERE_TALK,
+}
+"""Templates of models that think: those of the last two never show a thought, as R1's and Command's do."""
+
+
+@pytest.mark.parametrize("thinking", [True, False], ids=["keep", "drop"])
+@pytest.mark.parametrize("family", [*THINKERS, "deepseek_r1_distill"])
+def test_thoughts_are_learned_in_every_turn_or_in_none(model_folder: Path, family: str, *, thinking: bool) -> None:
+    template = THINKERS.get(family) or named_template(family)
+    form = chat_format(load_tokenizer(model_folder, trust_remote_code=False, template=template), thinking=thinking)
+    prove_template(form)
+    talk: tuple[Message, ...] = (
         user("Q1"),
         assistant("", make_call(city="Rome")).model_copy(update={"reasoning_content": "Look it up."}),
         Message(role="tool", content="sun", name="get_weather"),
@@ -309,11 +331,16 @@ def test_kept_thoughts_are_learned_in_every_turn(model_folder: Path, family: str
         user("Q2"),
         assistant("A2").model_copy(update={"reasoning_content": "Nothing to call."}),
     )
+    talk = talk if family in THINKERS else (talk[0], *talk[3:])  # that family's template shows no calls
     sample = make_sample(*talk, kind="answer")
     turns = render_turns(form, sample.messages, sample.tools)
     assert turns.unlearned == 0
     refuse_unfaithful(form, turns.turns, sample)
     assert form.reply_format is not None
-    read = [parse_reply(turn.reply, format=form.reply_format, tools=sample.tools) for turn in turns.turns]
-    assert [(reply.thinking or "").strip() for reply in read] == ["Look it up.", "It is sunny.", "Nothing to call."]
-    assert [(len(reply.calls), reply.prose.strip()) for reply in read] == [(1, ""), (0, "A1"), (0, "A2")]
+    rows = rows_of(form, turns.turns, form.encode)
+    texts = form.decode_batch([row.ids[span.start : span.end - 1] for row in rows for span in row.spans])
+    read = [parse_reply(text, format=form.reply_format, tools=sample.tools) for text in texts]
+    thoughts = [message.reasoning_content for message in talk if message.role == "assistant"]
+    assert [(reply.thinking or "").strip() for reply in read] == (thoughts if thinking else [""] * len(thoughts))
+    said = [(1, ""), (0, "A1"), (0, "A2")]
+    assert [(len(reply.calls), reply.prose.strip()) for reply in read] == said[-len(thoughts) :]
