@@ -117,7 +117,7 @@ ONE_HERMES = '<tool_call>\n{"name": "f", "arguments": {"n": 1.0, "s": "ü"}}\n</
         ("phi4_mini", "", f"functools[{CALL}, {CALL}]", [("f", {"n": 1.0, "s": "ü"})] * 2, ""),
         ("json", "", f"[{CALL}, {CALL}]", [("f", {"n": 1.0, "s": "ü"})] * 2, ""),
         ("hunyuan", "", f"Well.<tool_calls>[{CALL}, {CALL}]</tool_calls>", [("f", {"n": 1.0, "s": "ü"})] * 2, "Well."),
-        ("internlm", "", f"Well.<|action_start|><|plugin|>\n{CALL}<|action_end|>", [("f", {"n": 1.0, "s": "ü"})], "Well."),
+        ("internlm", "", f"Hi.<|action_start|><|plugin|>\n{CALL}<|action_end|>", [("f", {"n": 1.0, "s": "ü"})], "Hi."),
         ("llama4_pythonic", "", TWO_PYTHONIC, [("f", {"a": [1, 2.5], "b": "x", "c": {"d": True}}), ("g", {})], ""),
         (
             "llama4_pythonic",
