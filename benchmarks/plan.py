@@ -173,7 +173,7 @@ def foretold(name: str, base: Path, place: Path) -> tuple[Any, float]:
     memory = planned(CASES[name], base)
     measure.user_cache = lambda: place
     probe = measure.Probe(request_of(CASES[name], base, place), processes=1, planned=memory.high, key=name)
-    its = measure.measured(probe, lambda _: None)
+    its = measure.measured(probe)
     return memory, 1 / its.tokens_per_s
 
 

@@ -1,6 +1,6 @@
 """The plan of a configuration on this machine, in a few lines, before anything trains."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from orchestrator.config.schema import RunConfig
@@ -26,9 +26,7 @@ def job_of(config: RunConfig, cards: Mapping[SplitName, "TokenCard"]) -> "Job":
     return Job(config, base_shape(base, config.lora), cards["train"], cards.get("val"))
 
 
-def with_probe(
-    job: "Job", forecast: "DeviceForecast", device: "Device", run: RunDir, told: Callable[[str], None]
-) -> "DeviceForecast":
+def with_probe(job: "Job", forecast: "DeviceForecast", device: "Device", run: RunDir) -> "DeviceForecast":
     """The forecast with a few real steps, where it is for this machine; why there are none is told."""
     from orchestrator.core.errors import TrainingError
     from orchestrator.plan.forecast import with_measured
@@ -38,9 +36,9 @@ def with_probe(
     if probe is None:
         return forecast
     try:
-        return with_measured(forecast, measured(probe, told))
+        return with_measured(forecast, measured(probe))
     except TrainingError as error:
-        told(f"Nothing is measured on {device.name}: {error.what}.")
+        say(f"Nothing is measured on {device.name}: {error.what}.")
         return forecast
 
 

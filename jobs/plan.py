@@ -3,7 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 
 from jobs._main import Scene, run_job
@@ -11,8 +11,7 @@ from jobs._plan import job_of, with_probe
 from jobs.check import as_far_as_it_can
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import DONE
-from orchestrator.core.process import tell
-from orchestrator.core.progress import doing, say, signs_of_life
+from orchestrator.core.progress import doing, signs_of_life
 from orchestrator.run.folder import check_dir
 from orchestrator.run.paths import RunDir
 
@@ -29,18 +28,15 @@ def plan(
     from orchestrator.run.cluster import local_capacity
 
     devices = [named_device(name) for name in device] or [this_machine()]
-    with doing("preparing the data"):
-        cards = token_cards(config, folder, base_dir=Path.cwd())
-    job, capacity = job_of(config, cards), local_capacity()
+    with redirect_stdout(sys.stderr) if as_json else nullcontext(), signs_of_life("plan"):
+        with doing("preparing the data"):
+            cards = token_cards(config, folder, base_dir=Path.cwd())
+        job, capacity = job_of(config, cards), local_capacity()
+        found = [forecast_on(job, each, cpus=capacity["CPU"]) for each in devices]
+        if not no_probe:
+            found = [with_probe(job, its, each, folder) for its, each in zip(found, devices, strict=True)]
     held_out = len(folder.split("test").read_text(encoding="utf-8").splitlines())
     cases = min(held_out, config.eval.max_cases or held_out) + len(suite_cases(config)[0])
-    found = [forecast_on(job, each, cpus=capacity["CPU"]) for each in devices]
-    if not no_probe:
-        with nullcontext() if as_json else signs_of_life("plan"):
-            found = [
-                with_probe(job, its, each, folder, tell if as_json else say)
-                for its, each in zip(found, devices, strict=True)
-            ]
     found = [with_times(job, its, each, cases=cases) for its, each in zip(found, devices, strict=True)]
     forecast = Forecast(name=config.name, base=config.model.base, amounts=amounts_of(job), devices=tuple(found))
     if as_json:

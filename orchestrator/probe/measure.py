@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import TrainingError
 from orchestrator.core.files import digest_of, parse_line, user_cache, write_text_atomic
 from orchestrator.core.memory import free_memory
-from orchestrator.core.progress import doing
+from orchestrator.core.progress import doing, say
 from orchestrator.core.text import counted
 from orchestrator.data.card import TokenCard
 from orchestrator.models.base import base_folder
@@ -109,8 +109,8 @@ def kept(probe: Probe) -> Measured | None:
     return None
 
 
-def measured(probe: Probe, told: Callable[[str], None]) -> Measured:
-    """What was measured before, else measured now, which takes about a minute and is `told`.
+def measured(probe: Probe) -> Measured:
+    """What was measured before, else measured now, which takes about a minute.
 
     Raises:
         TrainingError: If there is too little memory for it, or the steps could not be trained.
@@ -119,7 +119,7 @@ def measured(probe: Probe, told: Callable[[str], None]) -> Measured:
         return before
     request, limit = probe.request, _memory_limit(probe)
     beside = counted(probe.processes, "process", "processes")
-    told(f"Measuring a few real steps in {beside}, which takes about a minute ...")
+    say(f"Measuring a few real steps in {beside}, which takes about a minute ...")
     with doing("measuring a few real steps"):
         found = _run([request.model_dump_json()] * probe.processes, limit)
     together = found[0].model_copy(

@@ -40,36 +40,37 @@ def probe(request: ProbeRequest, *, planned: int = GIB) -> Probe:
 
 
 @pytest.mark.parametrize("runner", ["multi_lora", "isolated"])
-def test_a_few_real_steps_tell_rate_and_peak_and_are_measured_once(request_of: ProbeRequest, runner: str) -> None:
-    told: list[str] = []
+def test_a_few_real_steps_tell_rate_and_peak_and_are_measured_once(
+    request_of: ProbeRequest, runner: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     its = probe(request_of.model_copy(update={"runner": runner}))
     assert kept(its) is None
-    found = measured(its, told.append)
+    found = measured(its)
     assert found.tokens_per_s > 0
     assert found.read_tokens_per_s > 0
     assert 0.3 * GIB < found.peak_bytes < 2 * GIB
     assert found.steps >= 1
     assert kept(its) == found
-    assert measured(its, told.append) == found
-    assert len(told) == 1
+    assert measured(its) == found
+    assert capsys.readouterr().out.count("Measuring a few real steps") == 1
 
 
 def test_no_probe_is_started_for_which_there_is_no_memory(request_of: ProbeRequest) -> None:
     with pytest.raises(TrainingError, match=r"a probe takes 4096.0 GiB, and only .* are free"):
-        measured(probe(request_of, planned=4096 * GIB), lambda _: None)
+        measured(probe(request_of, planned=4096 * GIB))
 
 
 def test_a_probe_that_outgrows_the_memory_is_ended(request_of: ProbeRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "USABLE", 1e-4)
     with pytest.raises(TrainingError, match=r"it took more than .* of memory, as much as was free, and was ended"):
-        measured(probe(request_of, planned=1), lambda _: None)
+        measured(probe(request_of, planned=1))
     assert kept(probe(request_of)) is None
 
 
 def test_why_steps_cannot_be_trained_is_told(request_of: ProbeRequest) -> None:
     broken = request_of.model_copy(update={"train_tokens": "/nowhere"})
     with pytest.raises(TrainingError, match=r"the probe: .*nowhere"):
-        measured(probe(broken), lambda _: None)
+        measured(probe(broken))
 
 
 def test_what_was_measured_before_another_version_is_measured_again(request_of: ProbeRequest) -> None:
