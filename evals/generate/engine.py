@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from pydantic import Field
 
 from evals.generate.canary import CANARY_LOGPROBS, CANARY_TOKENS, Trace, prove_applied
+from evals.generate.peak import peak_memory
 from evals.generate.weight_swap import WeightSwap, changed_adapter, reset_prefix_cache
 from evals.records import AppliedAs, CanaryProof, Generation
 from orchestrator.chat.formats import REPLY_FORMATS
@@ -118,12 +119,13 @@ class Piece(NamedTuple):
 
 
 class Timed(NamedTuple):
-    """One reply that was asked for alone: seconds to its first and its last token, and how many there are."""
+    """One reply that was asked for alone: seconds to its first and its last token, how many there are, and memory."""
 
     case_id: str
     first_token_s: float
     total_s: float
     output_tokens: int
+    peak_memory_bytes: int | None = None
 
 
 def served_architectures() -> frozenset[str]:
@@ -219,11 +221,12 @@ class Engine:
         params = self._sampling(prompt)
         params.temperature = 0.0
         given, request = {"prompt_token_ids": prompt.token_ids}, self._lora_request(adapter)
-        started = time.monotonic()
-        (output,) = self._llm.generate([given], params, use_tqdm=False, lora_request=request)
-        total_s = time.monotonic() - started
-        first_token_s = min(output.metrics.first_token_latency, total_s)
-        return Timed(prompt.case_id, round(first_token_s, 6), round(total_s, 6), len(output.outputs[0].token_ids))
+        with peak_memory(on_gpu=self._settings.on_gpu) as peak:
+            started = time.monotonic()
+            (output,) = self._llm.generate([given], params, use_tqdm=False, lora_request=request)
+            total_s = round(time.monotonic() - started, 6)
+        first_token_s = min(round(output.metrics.first_token_latency, 6), total_s)
+        return Timed(prompt.case_id, first_token_s, total_s, len(output.outputs[0].token_ids), peak.num_bytes)
 
     def _apply(self, adapter: Adapter | None) -> None:
         if self._swap is not None:
@@ -359,9 +362,3 @@ def failed_generation(prompt: Prompt, error: str) -> Generation:
         prompt_sha256=prompt.sha256,
         error=error,
     )
-
-
-def adapters_for_engine(digests: dict[str, tuple[Path, str]]) -> list[Adapter]:
-    """Number the adapters (id -> folder and digest) for an engine; from 1 on, because vLLM keeps 0 for the base."""
-    numbered = enumerate(digests.items(), start=1)
-    return [Adapter(id_, number, str(folder), sha256) for number, (id_, (folder, sha256)) in numbered]

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from evals.records import AdapterSummary, GateResult, Metric, Report
 from evals.report.blocks import Block, Datum, Exhibit, Exhibits, Heading, Note, Scene, Section, Table
 from evals.report.cards import Card
+from evals.report.gates import ratio_text
 from evals.report.text import (
     difference_text,
     markdown_cell,
@@ -196,7 +197,8 @@ def _reached(gate: GateResult, leader: str | None) -> str:
     if leader is None:
         return "is held against no adapter, for none can be recommended"
     why = f" ({gate.why})" if gate.why else ""
-    return f"of {leader} is {value_text(gate.metric, gate.value)}{why}"
+    ratio = f", {shown}" if (shown := ratio_text(gate)) else ""
+    return f"of {leader} is {value_text(gate.metric, gate.value)}{ratio}{why}"
 
 
 def _setting(value: float | None) -> str:

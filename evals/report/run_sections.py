@@ -20,6 +20,7 @@ COSTS: tuple[MetricName, ...] = (
     "latency_p50_s",
     "latency_p95_s",
     "latency_per_token_s",
+    "peak_memory_gib",
     "output_tokens_mean",
 )
 

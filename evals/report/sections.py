@@ -23,6 +23,7 @@ from evals.report.blocks import (
     numbers,
 )
 from evals.report.examples import flip_blocks
+from evals.report.gates import ratio_text
 from evals.report.run_sections import data_blocks, engine_blocks, run_blocks, search_blocks
 from evals.report.runs import OtherRun, best_adapter
 from evals.report.text import (
@@ -85,7 +86,8 @@ def _gates(view: View) -> Iterator[Block]:
     rows = []
     for gate in report.gates:
         value = figure(gate.metric, chosen.metrics.get(gate.metric) if chosen else None)
-        met = Datum("", badge="met", tone="good") if gate.passed else Datum("", badge="not met", tone="bad")
+        ratio = ratio_text(gate)
+        met = Datum(ratio, badge="met", tone="good") if gate.passed else Datum(ratio, badge="not met", tone="bad")
         rows.append((METRICS[gate.metric].label, gate.bound, value, met))
     yield Table(("Metric", "Bound", view.chosen_word.capitalize(), ""), rows)
 

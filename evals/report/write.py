@@ -6,7 +6,6 @@ from evals.generate.as_served import as_served
 from evals.records import (
     AdapterSummary,
     Comparison,
-    GateResult,
     Report,
     Scores,
     SearchSummary,
@@ -15,6 +14,7 @@ from evals.records import (
 from evals.report.cards import compared_metrics
 from evals.report.cases import case_book
 from evals.report.examples import Flips
+from evals.report.gates import Measured, check_gates, measured, references
 from evals.report.inputs import ReportInputs, read_inputs
 from evals.report.page import render_cases, render_html
 from evals.report.render import render_markdown
@@ -22,16 +22,16 @@ from evals.report.runs import OtherRun, Side, compare_runs
 from evals.report.sections import sections_of
 from evals.report.verdict import blind_sentence, cut_off_sentence, foreign_sentence, verdict_record
 from evals.report.view import make_view
-from evals.stats.ceiling import ceiling_text, is_blind, judge_own_replies, without_blind_cases
+from evals.stats.ceiling import is_blind, judge_own_replies, without_blind_cases
 from evals.stats.comparison import compare, pair_verdicts
 from evals.stats.data_card import leak_warning
 from evals.stats.decision import PRIMARY, decide_winner, often_cut_off, rank_adapters
 from orchestrator.chat.named_templates import template_label
 from orchestrator.chat.serve_command import ServeCommand
 from orchestrator.config.load import load_config
-from orchestrator.config.schema import Gate, RunConfig
+from orchestrator.config.schema import RunConfig
 from orchestrator.core.files import digest_of, write_text_atomic
-from orchestrator.core.records import JsonObject, MetricName, TrialRecord
+from orchestrator.core.records import JsonObject, TrialRecord
 from orchestrator.run.paths import RunDir
 
 
@@ -46,7 +46,8 @@ def write_report(config: RunConfig, run: RunDir, other: RunDir | None = None) ->
         ConfigError: If the configuration of the other run cannot be read by this version.
     """
     inputs = read_inputs(run)
-    report = assemble_report(config, inputs)
+    base = next((one.summary(()) for one in inputs.scored if one.record is None), None)
+    report = assemble_report(config, inputs, references(run, config.gates, base))
     beside, flips = _beside(Side(str(config.name), config, inputs, report), other) if other else (None, [])
     if beside is not None:
         report = report.model_copy(update={"other_run": beside.model_dump(mode="json")})
@@ -72,8 +73,11 @@ def _beside(here: Side, other: RunDir) -> tuple[OtherRun, list[Flips]]:
     return compare_runs(here, Side(label, config, inputs, assemble_report(config, inputs)))
 
 
-def assemble_report(config: RunConfig, inputs: ReportInputs) -> Report:
-    """The report's figures and its verdict; adapters are ordered winner first, then by score, the base last."""
+def assemble_report(config: RunConfig, inputs: ReportInputs, against: Mapping[str, Measured] | None = None) -> Report:
+    """The report's figures and its verdict; adapters are ordered winner first, then by score, the base last.
+
+    `against` is what gates set figures against; without it there are no gates.
+    """
     summaries = {scored.scores.adapter_id: scored.summary(inputs.trials) for scored in inputs.scored}
     scores = {scored.scores.adapter_id: scored.scores for scored in inputs.scored}
     seen, num_left_out = _seen(inputs, scores)
@@ -95,6 +99,7 @@ def assemble_report(config: RunConfig, inputs: ReportInputs) -> Report:
     cut_off = cut_off_sentence(often_cut_off(entries), config.eval.max_new_tokens)
     known = {summary.id for summary in candidates}
     subject = chosen or next((summary for summary in ranked if summary.id in known), None)
+    held = measured(inputs.run, chosen, label=chosen.id) if chosen else None
     warned = [blind_sentence(entries[0].ceilings, num_left_out), foreign_sentence(entries, scores), cut_off]
     return Report(
         run=_run_facts(config, inputs),
@@ -103,7 +108,7 @@ def assemble_report(config: RunConfig, inputs: ReportInputs) -> Report:
         failed_adapters=inputs.failed,
         comparisons=(*comparisons, *_further_comparisons(subject, base, scores, comparisons)),
         search=summarise_search(inputs.trials),
-        gates=check_gates(config.gates, chosen),
+        gates=() if against is None else tuple(check_gates(config.gates, held, against)),
         timings_s={
             stage: entry.duration_s for stage, entry in inputs.ledger.stages.items() if entry.duration_s is not None
         },
@@ -176,24 +181,3 @@ def summarise_search(trials: Sequence[TrialRecord]) -> SearchSummary:
         num_failed=statuses.count("failed") + statuses.count("diverged"),
         trials=tuple(TrialSummary(**trial.model_dump(include=set(TrialSummary.model_fields))) for trial in trials),
     )
-
-
-def check_gates(gates: dict[MetricName, Gate], chosen: AdapterSummary | None) -> tuple[GateResult, ...]:
-    """Hold the winner, or without one the leader, against every gate. Without either, or a score, none is met."""
-    results = []
-    for name, gate in gates.items():
-        metric = chosen.metrics.get(name) if chosen else None
-        value = metric.value if metric else None
-        passed = (
-            value is not None and (gate.min is None or value >= gate.min) and (gate.max is None or value <= gate.max)
-        )
-        ceiling = chosen.ceilings.get(name) if chosen else None
-        blind = ceiling_text(name, ceiling) if ceiling and is_blind(ceiling) else ""
-        why = metric.why or blind if metric else "no adapter can be held against it"
-        results.append(GateResult(metric=name, bound=_bound_text(gate), value=value, passed=passed, why=why))
-    return tuple(results)
-
-
-def _bound_text(gate: Gate) -> str:
-    bounds = (("at least", gate.min), ("at most", gate.max))
-    return " and ".join(f"{word} {bound:g}" for word, bound in bounds if bound is not None)

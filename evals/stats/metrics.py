@@ -38,7 +38,7 @@ class MetricRow:
         parts: For a share of what cases hold: what a scored case adds to the numerator and to the denominator.
         of_reply: For a mean over replies: its value for one reply, None where the reply does not tell.
         of_timing: For a figure over timed replies: its value for one, None where it has none.
-        quantile: Which quantile of the timed replies' values it is.
+        quantile: Which quantile of the timed replies' values it is; 1 is the largest.
         unit: Empty for a share between 0 and 1; `x` for times the base's.
         guarded: Whether a leader that is worse than the base on it is named with a warning.
     """
@@ -209,6 +209,11 @@ _ROWS = (
         higher_is_better=False, of_timing=lambda t: t.ratio, unit="x",
     ),
     MetricRow(
+        "peak_memory_gib", "Memory, peak", "replies timed one at a time",
+        "no timed reply tells its memory (eval.latency_cases)",
+        higher_is_better=False, of_timing=lambda t: t.reply.peak_memory_gib, quantile=1.0, unit="GiB",
+    ),
+    MetricRow(
         "output_tokens_mean", "Output tokens, mean", "replies with a known length", "no reply tells its length",
         higher_is_better=False, of_reply=lambda g: g.output_tokens, unit="tokens",
     ),
@@ -336,4 +341,4 @@ def value_text(name: MetricName, value: float | None) -> str:
         return unit_text(value)
     if unit == "s":
         return f"{value:.2f} s" if value >= 1 else f"{value * 1000:.3g} ms"
-    return f"{value:.2f} x" if unit == "x" else f"{value:.1f}"
+    return f"{value:.1f}" if unit == "tokens" else f"{value:.2f} {unit}"

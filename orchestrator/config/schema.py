@@ -234,11 +234,18 @@ class Gate(Section):
     """Lowest value that passes."""
     max: float | None = None
     """Highest value that passes."""
+    max_ratio_to: Annotated[str, Field(min_length=1)] | None = Field(default=None, exclude_if=lambda name: name is None)
+    """`base`, or an earlier run (its folder, or its name if it lies beside this one), whose best adapter is meant: the
+    highest that passes is its figure times `value`."""
+    value: Annotated[float, Field(gt=0.0)] | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Of `max_ratio_to`: 0.6 asks for 40 % less."""
 
     @model_validator(mode="after")
     def _bounds_something(self) -> "Gate":
-        if self.min is None and self.max is None:
-            raise ValueError("a gate needs min, max or both")
+        if (self.max_ratio_to is None) != (self.value is None):
+            raise ValueError("max_ratio_to and value belong together, such as {max_ratio_to: base, value: 0.6}")
+        if self.min is None and self.max is None and self.max_ratio_to is None:
+            raise ValueError("a gate needs min, max or both, or max_ratio_to and value")
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"min {self.min:g} is above max {self.max:g}: no value can pass")
         return self
@@ -292,9 +299,9 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _gated_latency_is_measured(self) -> "RunConfig":
-        gated = next((name for name in self.gates if name.startswith("latency_")), None)
+        gated = next((name for name in self.gates if name.startswith(("latency_", "peak_memory_"))), None)
         if gated and not self.eval.latency_cases:
-            raise ValueError(f"gates.{gated} can never be met: eval.latency_cases is 0, so no latency is measured")
+            raise ValueError(f"gates.{gated} can never be met: eval.latency_cases is 0, so it is not measured")
         return self
 
     @model_validator(mode="after")

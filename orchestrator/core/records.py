@@ -341,6 +341,7 @@ MetricName = Literal[
     "latency_first_token_s",
     "latency_per_token_s",
     "latency_vs_base",
+    "peak_memory_gib",
     "output_tokens_mean",
 ]
 METRIC_NAMES: tuple[MetricName, ...] = get_args(MetricName)

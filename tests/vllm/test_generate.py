@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import get_args
 
 import httpx
+import psutil
 import pytest
 import torch
 from builders import make_plan, make_trial, weather_samples, write_learned_adapter, write_tiny_adapter
@@ -187,6 +188,8 @@ def test_replies_are_timed_one_at_a_time(engine: Engine, prompts: list[Prompt], 
         timed = engine.time(prompts[:3], adapter)
         assert [one.case_id for one in timed] == [prompt.case_id for prompt in prompts[:3]]  # not the one before them
         assert all(0 < one.first_token_s <= one.total_s for one in timed)
+        held = psutil.Process().memory_info().rss
+        assert all(one.peak_memory_bytes and 0.5 * held < one.peak_memory_bytes < 2 * held for one in timed)
         if adapter is not None:
             assert [one.output_tokens for one in timed] == [generation.output_tokens for generation in generations]
 

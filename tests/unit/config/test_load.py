@@ -323,7 +323,12 @@ def test_a_key_in_the_wrong_section_is_found_in_its_own(folder: Path) -> None:
         ("model: {revision: 123}", "123 is not allowed here. Allowed: text, or null. Put the value in quotes."),
         ("train: {batch_size: 3}", "train: batch_size 3 must be a multiple of micro_batch_size 2."),
         ("search: {searcher: grid}", "search: searcher 'grid' needs space.learning_rate as a list"),
-        ("gates: {tool_call_validity: {}}", "gates.tool_call_validity: a gate needs min, max or both."),
+        (
+            "gates: {tool_call_validity: {}}",
+            "gates.tool_call_validity: a gate needs min, max or both, or max_ratio_to and value.",
+        ),
+        ("gates: {latency_p50_s: {max_ratio_to: base}}", "gates.latency_p50_s: max_ratio_to and value belong together"),
+        ("gates: {latency_p50_s: {value: 0.6}}", "gates.latency_p50_s: max_ratio_to and value belong together"),
         (
             "gates: {validity: {min: 1}}",
             "gates.validity: there is no such key. Allowed: case_accuracy, tool_call_validity, ",

@@ -323,7 +323,7 @@ def test_the_share_of_yes_is_the_metric(given: list[Verdict]) -> None:
 
 def test_every_metric_is_a_share_or_known_not_to_be_one() -> None:
     figures = {"argument_recall", "argument_precision", "output_tokens_mean"}
-    figures |= {name for name in METRIC_NAMES if name.startswith("latency_")}
+    figures |= {name for name in METRIC_NAMES if name.startswith(("latency_", "peak_memory_"))}
     assert {name for name, row in METRICS.items() if row.outcome is not None} == set(METRIC_NAMES) - figures
     for row in METRICS.values():
         assert sum(how is not None for how in (row.outcome, row.parts, row.of_reply, row.of_timing)) == 1, row.name
