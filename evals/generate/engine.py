@@ -362,3 +362,9 @@ def failed_generation(prompt: Prompt, error: str) -> Generation:
         prompt_sha256=prompt.sha256,
         error=error,
     )
+
+
+def adapters_for_engine(digests: dict[str, tuple[Path, str]]) -> list[Adapter]:
+    """Number the adapters (id -> folder and digest) for an engine; from 1 on, because vLLM keeps 0 for the base."""
+    numbered = enumerate(digests.items(), start=1)
+    return [Adapter(id_, number, str(folder), sha256) for number, (id_, (folder, sha256)) in numbered]
