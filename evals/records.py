@@ -372,11 +372,7 @@ class SearchSummary(Record):
 
 
 class GateResult(Record):
-    """One bound of the configuration and what the winner reached; an unscored metric does not pass, and has a `why`.
-
-    `ratio` is the value divided by that of what the gate sets it against, None for a gate without such a bound. It has
-    an interval where both are figures of timed replies that have one.
-    """
+    """One bound and what the winner reached; an unscored metric does not pass, and has a `why`; `ratio`: to what else."""
 
     metric: MetricName
     bound: str
