@@ -223,8 +223,7 @@ class CanaryProof(Record):
 
     The same batch of `num_prompts` prompts went to the base twice and to the adapter once. Greedy texts of the adapter
     differ from the base's for `num_texts_moved` prompts. `largest_shift` is the largest difference between base and
-    adapter in the log probability (natural logarithm) of one of the likeliest first tokens, `noise` the same between
-    the two passes of the base.
+    adapter in the natural log probability of one of the likeliest first tokens, `noise` that of the base's two passes.
     """
 
     num_prompts: int
@@ -236,7 +235,7 @@ class CanaryProof(Record):
 class EngineRecord(Record):
     """How an adapter's replies are made: `evals/<id>/engine.json`. Produced by `fanout`, shown by the report.
 
-    Written before the first reply and completed after the last. `inputs_sha256` covers all but the prompt that decides
+    Written before the first reply, completed after the last. `inputs_sha256` covers all but the prompt that decides
     a reply; replies of another digest are made again. `canary` is None for the base, else the weakest proof of all
     engines. `load_s` and `generate_s` are seconds summed over engines, `memory_bytes` the most that the process of one
     held, of a GPU or else of RAM. `base` is the folder or hub id that vLLM loads; `reply_format` is how calls are
@@ -372,7 +371,7 @@ class SearchSummary(Record):
 
 
 class GateResult(Record):
-    """One bound and what the winner reached; an unscored metric does not pass, and has a `why`; `ratio`: to what else."""
+    """One bound and what the winner reached, also as a `ratio`; an unscored metric does not pass, and has a `why`."""
 
     metric: MetricName
     bound: str
