@@ -13,9 +13,6 @@ from orchestrator.core.errors import DONE, InputError
 from orchestrator.core.progress import doing, say
 from orchestrator.run.paths import RunDir
 
-NOT_ASKED = ("gguf",)
-"""Forms that nothing here can run."""
-
 
 def export(config: RunConfig, run: RunDir, *, to: Form, out: str | None, adapter: str, cases: int, **hub: Any) -> int:
     """Write the export, and have it answer `cases` of the run's cases; the exit code is that of `verify`."""
@@ -26,7 +23,7 @@ def export(config: RunConfig, run: RunDir, *, to: Form, out: str | None, adapter
         with doing(f"writing {place}"):
             adapter_id = export_adapter(config, run, name, to, place)
         say(f"{adapter_id} is in {place}.")
-        if cases == 0 or to in NOT_ASKED or not run.generations(adapter_id).is_file():
+        if cases == 0 or not run.generations(adapter_id).is_file():
             say("It was not asked anything, so nothing shows that it replies as it was scored.")
             return DONE
         return say_verified(config, run, place, adapter_id, num_cases=cases)

@@ -53,7 +53,7 @@ def write_gguf(base_folder: Path, adapter_folder: Path, out: Path) -> None:
     """
     gguf = require_gguf()
     settings = json.loads((base_folder / "config.json").read_text(encoding="utf-8"))
-    family = _family_of(settings, base_folder)
+    family = family_of(settings, base_folder)
     adapter = load_adapter(adapter_folder, BaseWeights(base_folder))
     arch = gguf.MODEL_ARCH[family.arch]
     names = gguf.get_tensor_name_map(arch, settings["num_hidden_layers"])
@@ -67,7 +67,7 @@ def write_gguf(base_folder: Path, adapter_folder: Path, out: Path) -> None:
         if place is None:
             raise InputError(f"llama.cpp has no name for {name}", where=family.arch, fix="Export it merged")
         b = b.float() if alpha else b.float() * adapter.scales[name]
-        if family.permutes and (heads := _heads_of(name, settings)):
+        if family.permutes and (heads := heads_of(name, settings)):
             b = reordered(b, heads)
         writer.add_tensor(f"{place}.lora_a", _numbers(a))
         writer.add_tensor(f"{place}.lora_b", _numbers(b))
@@ -92,7 +92,12 @@ def require_gguf() -> Any:
     return gguf
 
 
-def _family_of(settings: JsonObject, base_folder: Path) -> _Family:
+def family_of(settings: JsonObject, base_folder: Path) -> _Family:
+    """The family of a base by its config.json.
+
+    Raises:
+        InputError: If llama.cpp's names for it are not known here.
+    """
     given = settings.get("architectures")
     architecture = given[0] if isinstance(given, list) and given else "none"
     if architecture not in FAMILIES:
@@ -108,7 +113,8 @@ def _common_alpha(adapter: AdapterWeights) -> float | None:
     return alphas.pop() if len(alphas) == 1 else None
 
 
-def _heads_of(name: str, settings: JsonObject) -> int | None:
+def heads_of(name: str, settings: JsonObject) -> int | None:
+    """How many heads a matrix of queries or keys has; None for any other."""
     key = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}.get(name.split(".")[-2])
     value = settings.get(key) if key else None
     return value if isinstance(value, int) else None

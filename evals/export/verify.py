@@ -3,13 +3,17 @@
 Prompts are rendered by the exported folder's own tokenizer and chat template, without any argument, as a server does.
 """
 
+import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from pydantic import TypeAdapter
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from evals.export.gguf import ADAPTER_FILE
+from evals.export.gguf_back import write_back
 from evals.generate.canary import pick_canaries
 from evals.generate.dealing import Work
 from evals.generate.engine import Adapter, EngineSettings, Prompt
@@ -32,7 +36,7 @@ from orchestrator.core.text import counted
 from orchestrator.models.adapters import SETTINGS, read_adapter
 from orchestrator.run.paths import RunDir
 
-Kind = Literal["adapter", "merged"]
+Kind = Literal["adapter", "merged", "gguf"]
 MARGIN = 0.1
 """How much the share of cases answered as asked may differ where replies do."""
 FIRST_CHARS = 200
@@ -76,11 +80,13 @@ def kind_of(folder: Path) -> Kind:
     Raises:
         InputError: If it holds neither an adapter nor a model.
     """
+    if (folder / ADAPTER_FILE).is_file():
+        return "gguf"
     if (folder / SETTINGS).is_file():
         return "adapter"
     if (folder / "config.json").is_file():
         return "merged"
-    fix = "Name the folder that export wrote with --to adapter or --to merged"
+    fix = "Name the folder that export wrote"
     raise InputError("there is neither an adapter nor a model", where=str(folder), fix=fix)
 
 
@@ -104,14 +110,26 @@ def verify_export(
     if engine.reply_format is None:
         what = "it does not say how calls are written in the replies"
         raise RunConflictError(what, where=str(made), fix="Run evaluate again, which writes it and keeps the replies")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    prompts = [Prompt(case.id, _served_tokens(tokenizer, case, config, folder), case.tools) for case in cases]
-    exported = _open(folder, kind, config, tokenizer)
-    longest = max(len(prompt.token_ids) for prompt in prompts)
-    settings = _settings(config, exported, engine, longest=longest, on_gpu=engines.on_gpu)
-    after = {reply.case_id: reply for reply in _ask(engines, settings, exported.adapter, prompts)}
+    with _as_vllm_reads(folder, kind, config, run) as place:
+        tokenizer = AutoTokenizer.from_pretrained(place)
+        prompts = [Prompt(case.id, _served_tokens(tokenizer, case, config, folder), case.tools) for case in cases]
+        exported = _open(place, kind, config, tokenizer)
+        longest = max(len(prompt.token_ids) for prompt in prompts)
+        settings = _settings(config, exported, engine, longest=longest, on_gpu=engines.on_gpu)
+        after = {reply.case_id: reply for reply in _ask(engines, settings, exported.adapter, prompts)}
     compared = compare_replies(cases, before, after, engine.reply_format)
     return Verification(kind=kind, adapter_id=adapter_id, num_cases=len(cases), margin=MARGIN, **compared)
+
+
+@contextmanager
+def _as_vllm_reads(folder: Path, kind: Kind, config: RunConfig, run: RunDir) -> Iterator[Path]:
+    """The folder itself, or what a GGUF file holds as a PEFT folder, in the run's folder, which all nodes reach."""
+    if kind != "gguf":
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(dir=run.root, prefix=".gguf-") as place:
+        write_back(folder, config.model, Path(place))
+        yield Path(place)
 
 
 def replies_of_run(run: RunDir, adapter_id: str) -> Iterator[Generation]:

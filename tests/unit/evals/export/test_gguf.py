@@ -12,8 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evals.export.gguf import ADAPTER_FILE, COMMANDS_FILE, FAMILIES, reordered, write_gguf
-from orchestrator.core.errors import InputError
-from orchestrator.models.adapters import load_adapter
+from evals.export.gguf_back import in_own_order, write_back
+from evals.export.verify import kind_of
+from orchestrator.config.schema import ModelConfig
+from orchestrator.core.errors import AdapterError, InputError
+from orchestrator.models.adapters import load_adapter, read_adapter
 from orchestrator.models.base import BaseWeights
 
 
@@ -70,10 +73,96 @@ def test_llamas_queries_and_keys_are_in_its_order(tmp_path: Path, model_folder: 
         assert heads == 0 or not torch.equal(expected, update)
 
 
+def read_back(base: Path, folder: Path, out: Path) -> dict[str, torch.Tensor]:
+    """The updates that vLLM makes of the file."""
+    out.mkdir()
+    write_back(folder, ModelConfig(base=str(base)), out)
+    assert read_adapter(out).sha256 == load_adapter(out, BaseWeights(base)).sha256
+    return updates(base, out)
+
+
+def updates(base: Path, adapter: Path) -> dict[str, torch.Tensor]:
+    own = load_adapter(adapter, BaseWeights(base))
+    return {name: own.scales[name] * b.float() @ a.float() for name, (a, b) in own.pairs.items()}
+
+
+@pytest.mark.parametrize(
+    "lora",
+    [
+        {},
+        {"use_rslora": True},
+        {"rank_pattern": {"layers.1.*": 8}},
+        {"alpha_pattern": {"layers.0.self_attn.q_proj": 32}},
+        {"target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]},
+    ],
+)
+@pytest.mark.parametrize("kind", ["qwen3", "llama"])
+def test_what_is_read_back_is_what_was_trained(
+    tmp_path: Path, model_folder: Path, lora: dict[str, Any], kind: str
+) -> None:
+    base = model_folder if kind == "qwen3" else write_other_base(tmp_path / kind, model_folder, kind)
+    adapter = made(tmp_path / "adapter", base, **lora)
+    written(base, adapter, tmp_path / "out")
+    assert kind_of(tmp_path / "out") == "gguf"
+    back, trained = read_back(base, tmp_path / "out", tmp_path / "back"), updates(base, adapter)
+    assert back.keys() == trained.keys()
+    for name, update in trained.items():
+        torch.testing.assert_close(back[name], update)
+    assert (tmp_path / "back" / "chat_template.jinja").read_text(encoding="utf-8") == "{{ messages }}"
+
+
+def rewritten(path: Path, **changed: Any) -> None:
+    """The file with another value of some of its fields, and the same tensors."""
+    reader = gguf.GGUFReader(path)
+    tensors = [(tensor.name, tensor.data.copy()) for tensor in reader.tensors]
+    fields = {"type": "adapter", "arch": "qwen3", "alpha": 8.0} | changed
+    path.unlink()
+    writer = gguf.GGUFWriter(path, fields["arch"])
+    writer.add_type(fields["type"])
+    writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
+    writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, fields["alpha"])
+    for name, data in tensors:
+        writer.add_tensor(name, data)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def test_another_scale_in_the_file_is_another_update(tmp_path: Path, model_folder: Path) -> None:
+    """What llama.cpp's own converter does to rsLoRA: the alpha without its root. `verify` sees other replies."""
+    adapter = made(tmp_path / "adapter", model_folder, use_rslora=True)
+    written(model_folder, adapter, tmp_path / "out")
+    rewritten(tmp_path / "out" / ADAPTER_FILE, alpha=8.0)
+    back, trained = read_back(model_folder, tmp_path / "out", tmp_path / "back"), updates(model_folder, adapter)
+    for name, update in trained.items():
+        torch.testing.assert_close(back[name], update / 2)  # rank 4: its root is 2
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"type": "model"}, "general.type is 'model'. Allowed: 'adapter'"),
+        ({"arch": "llama"}, "general.architecture is 'llama'. Allowed: 'qwen3'"),
+    ],
+)
+def test_a_file_that_is_no_adapter_of_this_base_is_refused(
+    tmp_path: Path, model_folder: Path, changed: dict[str, Any], said: str
+) -> None:
+    written(model_folder, made(tmp_path / "adapter", model_folder), tmp_path / "out")
+    rewritten(tmp_path / "out" / ADAPTER_FILE, **changed)
+    with pytest.raises(AdapterError, match=said):
+        read_back(model_folder, tmp_path / "out", tmp_path / "back")
+    (tmp_path / "out" / ADAPTER_FILE).write_bytes(b"no GGUF")
+    with pytest.raises(AdapterError, match="the file cannot be read"):
+        read_back(model_folder, tmp_path / "out", tmp_path / "again")
+
+
 @given(heads=st.integers(1, 4), half=st.integers(1, 4), columns=st.integers(1, 3))
 def test_row_i_of_a_half_comes_beside_row_i_of_the_other(heads: int, half: int, columns: int) -> None:
     rows = torch.arange(heads * 2 * half * columns).reshape(heads * 2 * half, columns)
     moved = reordered(rows, heads)
+    assert torch.equal(in_own_order(moved, heads), rows)
     for head in range(heads):
         for row in range(half):
             start = head * 2 * half
