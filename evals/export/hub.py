@@ -16,7 +16,7 @@ from evals.export.card import README
 from evals.export.own import own_adapter
 from evals.generate.chosen import read_report
 from evals.records import EngineRecord, GateResult
-from evals.report.write import check_gates
+from evals.report.gates import check_gates, measured, references
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import InputError, OrchestratorError, RunConflictError, UploadError, causes
 from orchestrator.core.files import parse_line
@@ -95,7 +95,9 @@ def _standing(
         engine.require_made_by(record, where=str(made))
     except (OSError, RunConflictError):
         return None, (), (f"{record.id} is not the adapter that was scored",)
-    gates = check_gates(config.gates, own)
+    base = next((entry for entry in report.adapters if entry.is_base), None)
+    held = measured(run, own, label=own.id)
+    gates = tuple(check_gates(config.gates, held, references(run, config.gates, base)))
     missed = (f"the gate {gate.metric} is not met: wanted {gate.bound}" for gate in gates if not gate.passed)
     return report.verdict.reason, gates, tuple(missed)
 
