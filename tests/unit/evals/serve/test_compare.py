@@ -179,15 +179,15 @@ def test_the_bases_reply_and_a_drawn_one_are_told(case: Case, knows: Knowledge) 
     assert not found.by_rounding
 
 
-def test_forced_calls_fit_their_schema(case: Case, knows: Knowledge) -> None:
+def test_forced_calls_are_calls(case: Case, knows: Knowledge) -> None:
     assert named_tool(case) == "get_weather"
     assert in_forced(case, REQUIRED, None, answer(case, knows)) == []
     assert in_forced(case, NAMED, "get_weather", answer(case, knows)) == []
     for fields, word in (
         ({"calls": ()}, "makes 0 calls"),
         ({"calls": (("other", "{}"),)}, "calls 'other'"),
-        ({"calls": (("get_weather", '{"city": 1}'),)}, "do not fit its schema"),
-        ({"calls": (("get_weather", "{"),)}, "is not JSON"),
+        ({"calls": (("get_weather", "[1]"),)}, "the arguments of get_weather are '[1]'"),
+        ({"calls": (("get_weather", "{"),)}, "the arguments of get_weather are '{'"),
     ):
         ((part, cause),) = causes(in_forced(case, REQUIRED, None, answer(case, knows, **fields)))
         assert part == "calls"
