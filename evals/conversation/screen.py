@@ -26,7 +26,7 @@ class Screen:
         """The heading of a reply: who makes it, and that the adapter is in force."""
         proof = loaded.canary
         force = "" if proof is None else f", in force: log probabilities move by {proof.largest_shift:.2g}"
-        self._line(Text(name, HEAD) + Text(f"  {visible(note)}{force}", DIM))
+        self._line(Text.assemble((name, HEAD), (f"  {visible(note)}{force}", DIM)))
 
     def piece(self, text: str) -> None:
         """More of the text of a reply."""

@@ -24,7 +24,7 @@ class Terminal:
     """The command on a terminal of its own."""
 
     def __init__(self, arguments: list[str], *, cluster: str) -> None:
-        self.shown = ""
+        self.shown, self._seen = "", 0
         environment = os.environ | {"RAY_ADDRESS": cluster, "TERM": "xterm", "COLUMNS": "120"}
         self._pid, self._terminal = pty.fork()
         if self._pid == 0:
@@ -45,11 +45,12 @@ class Terminal:
         os.write(self._terminal, f"{line}\n".encode())
 
     def wait_for(self, text: str, timeout_s: float) -> None:
-        """Read until `text` appears after what was read before."""
-        start, deadline = len(self.shown), time.monotonic() + timeout_s
-        while text not in self.shown[start:]:
+        """Read until `text` appears after what was waited for before."""
+        deadline = time.monotonic() + timeout_s
+        while (found := self.shown.find(text, self._seen)) < 0:
             assert time.monotonic() < deadline, self.shown
             self._read()
+        self._seen = found + len(text)
 
     def _read(self) -> bool:
         if not select.select([self._terminal], [], [], 0.2)[0]:
@@ -263,11 +264,11 @@ def test_a_chat_on_a_terminal_streams_and_takes_results(config: Path, ray_head: 
     tools.write_text('[{"name": "get_weather", "parameters": {"type": "object", "properties": {}}}]', encoding="utf-8")
     command = ["generate", str(config.parent / "runs" / "small"), "--adapter", "base", "--chat", "--tools", str(tools)]
     with Terminal(command, cluster=ray_head.address) as terminal:
-        terminal.wait_for("you> ", 200)
+        terminal.wait_for("you> ", 300)
         terminal.type("@/nowhere")
         terminal.wait_for("/nowhere: the file cannot be read", 20)
         terminal.type("Is it cold in Oslo?")
-        terminal.wait_for("the prompt has ", 200)
+        terminal.wait_for("the prompt has ", 300)
         terminal.wait_for("> ", 20)
         terminal.type("/quit")
         terminal.type("/quit")  # the first may have been the result of a call
