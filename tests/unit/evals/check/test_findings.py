@@ -12,6 +12,7 @@ from evals.check.card import CheckCard, show_check
 from evals.check.check import check_data
 from evals.check.of_cases import gate_findings
 from evals.check.of_training import resource_findings
+from orchestrator.cli import run_command
 from orchestrator.config.schema import Gate, RunConfig
 from orchestrator.core.records import JsonObject
 from orchestrator.run.folder import check_dir
@@ -220,3 +221,16 @@ def test_a_mark_that_nothing_reads_is_found_again_for_another_format(config: Run
     assert fault.startswith("eval.reply_format: ")
     assert "calls_not_shown" in fault
     assert fault.endswith("Set eval.reply_format to hermes, by which its calls are read.")
+
+
+def test_a_notation_that_the_data_contradicts_stops_the_command(
+    config: RunConfig, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    tree = config.model_dump(mode="json")
+    tree["eval"]["reply_format"] = "mistral"
+    file = tmp_path / "mistral.yaml"
+    file.write_text(json.dumps(tree), encoding="utf-8")
+    assert run_command(["check", str(file)]) == 3
+    said = " ".join("".join(capfd.readouterr()).split())
+    assert "Set eval.reply_format to hermes, by which its calls are read." in said
+    assert "Traceback" not in said
