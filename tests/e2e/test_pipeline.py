@@ -11,6 +11,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 import psutil
 import pytest
@@ -206,7 +207,10 @@ def test_an_export_replies_as_it_was_scored_and_one_with_another_template_does_n
     assert "DIFFERS: 8 of 8 prompts are others: its chat template or tokenizer is not that of the run." in other.stdout
 
 
-def test_an_export_with_another_scale_is_caught(config: Path, ray_head: RayHead, tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["merged", "gguf"])
+def test_an_export_with_another_scale_is_caught(
+    config: Path, ray_head: RayHead, tmp_path: Path, form: Literal["merged", "gguf"]
+) -> None:
     run = config.parent / "runs" / "small"
     copy = tmp_path / "runs" / "small"
     shutil.copytree(run, copy)
@@ -216,12 +220,13 @@ def test_an_export_with_another_scale_is_caught(config: Path, ray_head: RayHead,
     settings = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
     settings["lora_alpha"] *= 8
     (adapter / "adapter_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    from evals.export.gguf import write_gguf
     from evals.export.merged import write_merged
     from orchestrator.toy.tiny import tiny_base_folder
 
-    out = tmp_path / "merged"
+    out = tmp_path / form
     out.mkdir()
-    write_merged(tiny_base_folder(), adapter, out)
+    {"merged": write_merged, "gguf": write_gguf}[form](tiny_base_folder(), adapter, out)
     found = orchestrator("verify", str(out), "--run", str(run), cluster=ray_head.address)
     assert found.returncode == 2, found.stderr
     assert "8 prompts" in found.stdout
