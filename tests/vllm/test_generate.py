@@ -1,37 +1,41 @@
 """The vLLM engine on the tiny base: what it says is what the model says, with and without an adapter."""
 
 import json
-import os
-import shlex
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import get_args
+from typing import NamedTuple, get_args
 
-import httpx
 import psutil
 import pytest
 import torch
-from builders import make_plan, make_trial, weather_samples, write_learned_adapter, write_tiny_adapter
+from builders import (
+    make_config,
+    make_plan,
+    make_trial,
+    weather_samples,
+    write_learned_adapter,
+    write_tiny_adapter,
+)
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
+from evals.cases.samples import cases_from_samples
+from evals.generate.as_served import as_served
 from evals.generate.canary import NUM_CANARIES
-from evals.generate.engine import FITTING, ON_CPU, Adapter, Batch, Engine, EngineSettings, Loaded, Piece, Prompt
-from evals.records import Generation
+from evals.generate.engine import FITTING, Adapter, Batch, Engine, EngineSettings, Loaded, Piece, Prompt
+from evals.records import EngineRecord, Generation
+from evals.serve.check import Scored, check_server
+from evals.serve.client import Server
+from evals.serve.server import serving
 from orchestrator.chat.rendering import render_prompt
-from orchestrator.chat.serve_command import SERVED_RANKS, Scored, serve_command
-from orchestrator.config.schema import ModelConfig
+from orchestrator.chat.serve_command import SERVED_RANKS
+from orchestrator.config.evaluation import EvalConfig
+from orchestrator.config.schema import ModelConfig, RunConfig
 from orchestrator.core.errors import AdapterError, InertAdapterError
 from orchestrator.core.records import EvalPoint, Sample
-from orchestrator.models.adapters import load_adapter
+from orchestrator.models.adapters import load_adapter, read_adapter
 from orchestrator.models.base import BaseWeights, load_tokenizer
 from orchestrator.run.paths import RunDir
 from orchestrator.toy.synthetic import generate_samples
@@ -235,74 +239,110 @@ def test_each_reply_is_also_read_by_the_serving_parser(engine: Engine, prompts: 
     assert [reply.served.parser for reply in generations if reply.served] == ["hermes", "hermes"]
 
 
-@pytest.fixture
-def weather(tmp_path: Path) -> tuple[list[Sample], Adapter]:
-    """Cases that call a tool, and an adapter that learned them, in the folder that a run would keep it in."""
-    samples = weather_samples("Rome", "Oslo", "Lima")
+class Weather(NamedTuple):
+    """Cases that call a tool, and what was scored of an adapter that learned them, in the folder of a run."""
+
+    config: RunConfig
+    scored: Scored
+    folder: Path
+
+    def serve_line(self) -> str:
+        """The line of the report."""
+        line = as_served(self.config, self.scored.record, self.scored.engine, self.folder)
+        assert line is not None
+        return line.command
+
+
+@pytest.fixture(scope="module")
+def weather(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Weather:
+    samples, place = weather_samples("Rome", "Oslo", "Lima"), tmp_path_factory.mktemp("weather")
     best = EvalPoint(step=10, eval_loss=0.5)
-    checkpoint = write_learned_adapter(tmp_path / "checkpoint", samples)
-    left, run = TrainedTrial((best,), diverged=False, best=best, best_checkpoint=checkpoint), RunDir(tmp_path / "run")
+    checkpoint = write_learned_adapter(place / "checkpoint", samples)
+    left, run = TrainedTrial((best,), diverged=False, best=best, best_checkpoint=checkpoint), RunDir(place / "run")
     keep_best(left, run, make_plan(), make_trial("trial-1"))
-    return samples, as_adapter(run.adapter("trial-1"))
+    folder, tokenizer = run.adapter("trial-1"), load_tokenizer(tiny_base_folder(), trust_remote_code=False)
+    cases = cases_from_samples(samples)
+    asked = [Prompt(case.id, render_prompt(tokenizer, case.messages, case.tools), case.tools) for case in cases]
+    replies, of_base = (
+        {reply.case_id: reply for reply in ask(engine, asked, adapter)[1]} for adapter in (as_adapter(folder), None)
+    )
+    record = read_adapter(folder)
+    made = EngineRecord(
+        adapter_id=record.id,
+        inputs_sha256="0" * 64,
+        weights_sha256=record.sha256,
+        applied_as="merged",
+        base=str(tiny_base_folder()),
+        reply_format="hermes",
+        device="cpu",
+        dtype="float32",
+        num_engines=1,
+    )
+    config = make_config(place, eval=EvalConfig(max_new_tokens=MAX_NEW_TOKENS))
+    return Weather(config, Scored(record, made, cases, replies, of_base), folder)
 
 
-def test_a_server_gives_clients_the_calls_that_were_scored(
-    engine: Engine, weather: tuple[list[Sample], Adapter], tmp_path: Path
-) -> None:
-    samples, adapter = weather
-    tokenizer = load_tokenizer(tiny_base_folder(), trust_remote_code=False)
-    asked = [as_asked(tokenizer, sample) for sample in samples]
-    _, generations = ask(engine, asked, adapter)
-    recorded = [reply.served.calls for reply in generations if reply.served]
+@pytest.fixture(scope="module")
+def server(weather: Weather, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The server of the report's line, with another adapter `louder`: the same at four times its scale."""
+    place = tmp_path_factory.mktemp("server")
+    louder = Path(shutil.copytree(weather.folder, place / "louder"))
+    settings = json.loads((louder / "adapter_config.json").read_text(encoding="utf-8"))
+    louder_settings = settings | {"lora_alpha": 4 * settings["lora_alpha"]}
+    (louder / "adapter_config.json").write_text(json.dumps(louder_settings), encoding="utf-8")
+    line = weather.serve_line().replace("--lora-modules", f"--lora-modules louder={louder}")
+    with serving(line, place / "server.log", on_gpu=False) as url:
+        yield Server(url)
+
+
+def test_a_server_gives_clients_what_was_scored(weather: Weather, server: Server) -> None:
+    scored = weather.scored
+    recorded = [reply.served.calls for reply in scored.replies.values() if reply.served]
     assert [json.loads(arguments) for ((_, arguments),) in recorded] == [
-        sample.messages[-1].tool_calls[0].function.arguments for sample in samples
+        call.function.arguments for case in scored.cases for call in case.expected_calls
     ]
-    as_scored = Scored(str(tiny_base_folder()), "hermes", on_cpu=True, dtype="float32", temperature=0.0)
-    command = serve_command("trial-1", Path(adapter.folder), 8, as_scored).command
-    with served(command, tmp_path / "server.log") as url:
-        answers = [chat(url, sample) for sample in samples]
-    assert [tuple((call["name"], call["arguments"]) for call in calls) for calls in answers] == recorded
+    found = check_server(weather.config, scored, server, None, num_cases=50)
+    assert found.differences == ()
+    assert found.outcome == "as scored"
+    counts = (found.same_prompts, found.same_readings, found.same_replies, found.same_verdicts)
+    assert counts == (found.num_cases,) * 4 == (3,) * 4
+    ways = (
+        "as scored",
+        "streamed",
+        "without tools",
+        *(f"tool_choice {what}" for what in ("none", "required", "named")),
+    )
+    assert found.asked == dict.fromkeys(ways, 3)
+    assert found.canary is not None
+    assert found.canary.largest_shift > 0.1
 
 
-@contextmanager
-def served(command: str, log: Path) -> Iterator[str]:
-    """The address of the server that the command starts, once it answers; ended with the block."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    words = [sys.executable if word == "python" else word for word in shlex.split(command)]
-    with log.open("w") as output:
-        server = subprocess.Popen(
-            [*words, "--host", "127.0.0.1", "--port", str(port)], env=os.environ | ON_CPU, stdout=output, stderr=output
-        )
-    try:
-        deadline = time.monotonic() + 400
-        while not is_up(f"http://127.0.0.1:{port}/health"):
-            assert server.poll() is None, log.read_text(encoding="utf-8")
-            assert time.monotonic() < deadline, log.read_text(encoding="utf-8")
-            time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}/v1/chat/completions"
-    finally:
-        server.send_signal(signal.SIGINT)
-        server.wait(60)
+def test_another_scale_and_the_bare_base_are_not_what_was_scored(weather: Weather, server: Server) -> None:
+    louder = check_server(weather.config, weather.scored, server, "louder", num_cases=50)
+    assert louder.outcome == "differs"
+    assert louder.same_prompts == 3
+    assert any("the weights are others" in one.cause for one in louder.differences if one.part == "reply")
+    bare = check_server(weather.config, weather.scored, server, "base", num_cases=50)
+    assert bare.outcome == "differs"
+    assert bare.canary is None
+    replies = [one.cause for one in bare.differences if one.part == "reply"]
+    assert len(replies) == 3
+    assert all("the adapter is not in force" in cause for cause in replies)
 
 
-def is_up(url: str) -> bool:
-    try:
-        return httpx.get(url).is_success
-    except httpx.TransportError:
-        return False
-
-
-def chat(url: str, sample: Sample) -> list[dict[str, str]]:
-    """The calls that a client gets who sends nothing but the conversation and its tools."""
-    fields = {
-        "model": "trial-1",
-        "messages": [message.model_dump(mode="json") for message in sample.messages[:-1]],
-        "tools": [tool.model_dump(mode="json") for tool in sample.tools],
-    }
-    (choice,) = httpx.post(url, json=fields, timeout=60).raise_for_status().json()["choices"]
-    return [call["function"] for call in choice["message"]["tool_calls"]]
+def test_another_template_and_a_stale_parser_are_told(weather: Weather, tmp_path: Path) -> None:
+    template = tmp_path / "chat_template.jinja"
+    right = (weather.folder / "chat_template.jinja").read_text(encoding="utf-8")
+    template.write_text("{{ 'Hello. ' }}" + right, encoding="utf-8")
+    line = weather.serve_line().replace(str(weather.folder / template.name), str(template))
+    line = line.replace("--tool-call-parser hermes", "--tool-call-parser pythonic")
+    with serving(line, tmp_path / "server.log", on_gpu=False) as url:
+        found = check_server(weather.config, weather.scored, Server(url), None, num_cases=50)
+    assert found.outcome == "differs"
+    told = {(one.asked, one.part) for one in found.differences}
+    assert {("as scored", "prompt"), ("streamed", "prompt"), ("without tools", "prompt")} <= told
+    assert ("as scored", "calls") in told
+    assert (found.same_prompts, found.num_cases) == (0, 3)
 
 
 def test_an_engine_with_choices_says_one_of_them(prompts: list[Prompt]) -> None:
