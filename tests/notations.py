@@ -99,6 +99,8 @@ NOTATIONS = {
     ),  # line breaks around a value are no part of it
     **{name: small(name) for name in ("mimo", "mistral", "llama_json")},
     "functiongemma": small("functiongemma"),
+    "hunyuan": small("hunyuan"),
+    "internlm": small("internlm")._replace(max_calls=1),
     "mistral v3": small("mistral")._replace(template=OTHERS["mistral"], tags=("[TOOL_CALLS]",)),
     "phi 4 mini": small("phi4_mini")._replace(template=OTHERS["phi4_mini"], tags=("functools[",)),
     "phi 4 mini tags": small("phi4_mini"),

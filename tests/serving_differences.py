@@ -109,6 +109,8 @@ KNOWN: dict[str, tuple[str, ...]] = {
     "phi 4 mini": (NONE,),
     "phi 4 mini tags": (NONE, OFFERED),
     "qwen 3": (IN_THOUGHTS,),
+    "hunyuan": (),
+    "internlm": (),
     "olmo 3": (NONE, OFFERED, UNTAGGED),
 }
 """By notation, the differences that there are beside marks inside of calls."""
