@@ -5,9 +5,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-_SELF = Path("/proc/self")
+from orchestrator.core.memory import resident_peak
+
+_OWN_PAGES = Path("/proc/self/clear_refs")
 _RESTART_PEAK = "5"
-"""What the kernel takes in `clear_refs` for: the highest resident memory begins anew (proc(5))."""
+"""What the kernel takes there for: the highest resident memory begins anew (proc(5))."""
 
 
 @dataclass
@@ -38,7 +40,7 @@ def _restart(*, on_gpu: bool) -> bool:
         torch.cuda.reset_peak_memory_stats()
         return True
     try:
-        (_SELF / "clear_refs").write_text(_RESTART_PEAK)
+        _OWN_PAGES.write_text(_RESTART_PEAK)
     except OSError:  # another system, or a container that forbids it
         return False
     return True
@@ -49,5 +51,4 @@ def _highest(*, on_gpu: bool) -> int:
         import torch
 
         return int(torch.cuda.max_memory_reserved())
-    lines = dict(line.split(":", 1) for line in (_SELF / "status").read_text().splitlines() if ":" in line)
-    return int(lines["VmHWM"].split()[0]) * 1024
+    return resident_peak()

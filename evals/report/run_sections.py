@@ -126,9 +126,12 @@ def engine_blocks(view: View) -> Iterator[Block]:
     yield Note(
         f"{latency}. An adapter that says less is faster: the time for each token tells the two apart.", page_only=True
     )
-    head = ("Loading", "Replying", "Engines", "Device", "Retried", "Resumed")
-    costs = [_cost(adapter, view) for adapter in adapters]
-    yield Table(("Adapter", *(METRICS[name].label for name in COSTS), *head), costs, page_only=True)
+    figures = [
+        [Datum(adapter.id, "id"), *(figure(name, adapter.metrics.get(name)) for name in COSTS)] for adapter in adapters
+    ]
+    yield Table(("Adapter", *(METRICS[name].label for name in COSTS)), figures, page_only=True)
+    head = ("Adapter", "Loading", "Replying", "Engines", "Device", "Retried", "Resumed")
+    yield Table(head, [_cost(adapter, view) for adapter in adapters], page_only=True)
     if view.report.timings_s:
         yield Heading("Time of each stage")
         stages = view.report.timings_s.items()
@@ -147,14 +150,11 @@ def _proof(adapter: AdapterSummary, view: View) -> list[Datum]:
 
 def _cost(adapter: AdapterSummary, view: View) -> list[Datum | str | int]:
     engine = view.engines.get(adapter.id)
-    figures = [figure(name, adapter.metrics.get(name)) for name in COSTS]
     if engine is None:
-        return [Datum(adapter.id, "id"), *figures, *["not recorded"] * 6]
+        return [Datum(adapter.id, "id"), *["not recorded"] * 6]
     times = [Datum(duration_text(seconds), "num") for seconds in (engine.load_s, engine.generate_s)]
     device = Datum(engine.device, "text")
-    return [
-        Datum(adapter.id, "id"), *figures, *times, engine.num_engines, device, engine.num_retried, engine.num_resumed
-    ]  # fmt: skip
+    return [Datum(adapter.id, "id"), *times, engine.num_engines, device, engine.num_retried, engine.num_resumed]
 
 
 def data_blocks(view: View) -> Iterator[Block]:

@@ -1,6 +1,8 @@
 """The memory that a process may use: the machine's, or its container's; and freed memory that is given back at once."""
 
 import ctypes
+import resource
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +13,8 @@ CONTROL_GROUPS = Path("/sys/fs/cgroup")
 """Where Linux keeps the limits of containers."""
 OWN_GROUPS = Path("/proc/self/cgroup")
 """Names the groups of this process, a line each: number, controllers, path."""
+OWN_STATUS = Path("/proc/self/status")
+"""Linux' figures of this process, a line each: name, colon, value."""
 _FILES = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
 """Limit and use of a control group of version 2 and 1; without one they say `max` and a huge number."""
 _CACHES = ("inactive_file", "total_inactive_file")
@@ -30,6 +34,18 @@ def free_memory() -> int:
     """Bytes that are free on this machine, within the limit of a container."""
     rooms = (limit - used for limit, used in _group_limits())
     return max(0, min([psutil.virtual_memory().available, *rooms]))
+
+
+def resident_peak() -> int:
+    """The most bytes of RAM that this process has held since it began, or since the kernel was told to begin anew.
+
+    Linux' own count of it, for what `getrusage` says a process inherits from the one that started it.
+    """
+    with suppress(OSError):
+        lines = dict(line.split(":", 1) for line in OWN_STATUS.read_text().splitlines() if ":" in line)
+        return int(lines["VmHWM"].split()[0]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def give_back_freed_memory() -> None:

@@ -863,7 +863,7 @@ def test_a_hostile_reply_is_read_in_linear_time(format: str, unit: str) -> None:
     assert long < 9 * short + 0.05
 
 
-SHARED = {"__init__", "reply", "sections", "typed"}
+SHARED = {"__init__", "between_tags", "reply", "sections", "typed"}
 
 
 def test_every_file_of_a_format_has_its_row() -> None:

@@ -25,13 +25,14 @@ from orchestrator.core.errors import (
     SubmissionError,
     TrainingError,
     UnscoredAdaptersError,
+    UploadError,
     causes,
 )
 
 INPUT = [InputError, ConfigError, DataError, ModelNotFoundError, AdapterNotFoundError, ResourceError]
 INPUT += [RunConflictError]
 STAGE = [OrchestratorError, AdapterError, InertAdapterError, TrainingError, DivergedError, SearchError]
-STAGE += [EvaluationError, UnscoredAdaptersError, SubmissionError]
+STAGE += [EvaluationError, UnscoredAdaptersError, SubmissionError, UploadError]
 
 
 def tree(root: type[OrchestratorError]) -> Iterator[type[OrchestratorError]]:

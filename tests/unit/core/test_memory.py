@@ -76,3 +76,13 @@ def test_the_tightest_of_all_groups_above_the_process_counts(groups: Path) -> No
     write_group(groups / "memory/elsewhere", V1, 10, 0)
     assert memory.total_memory() == 5000
     assert memory.free_memory() == 1000
+
+
+def test_the_peak_of_a_process_is_its_own_and_not_that_of_who_started_it() -> None:
+    ballast = bytearray(400 << 20)
+    for page in range(0, len(ballast), 4096):
+        ballast[page] = 1
+    assert memory.resident_peak() > 400 << 20
+    command = "from orchestrator.core.memory import resident_peak; print(resident_peak())"
+    told = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
+    assert int(told.stdout) < 200 << 20

@@ -77,5 +77,5 @@ def test_a_trial_of_an_earlier_version_is_still_read() -> None:
 
 def test_the_shared_words() -> None:
     assert SAMPLE_KINDS == ("tool_call", "refusal", "clarification", "answer")
-    assert len(METRIC_NAMES) == len(set(METRIC_NAMES)) == 20
+    assert len(METRIC_NAMES) == len(set(METRIC_NAMES)) == 21
     assert {"case_accuracy", "tool_call_validity", "tool_call_accuracy", "refusal_accuracy"} <= set(METRIC_NAMES)
