@@ -14,24 +14,28 @@ from orchestrator.core.progress import doing, say
 from orchestrator.run.paths import RunDir
 
 
-def export(config: RunConfig, run: RunDir, *, to: Form, out: str | None, adapter: str, cases: int, **hub: Any) -> int:
+def export(config: RunConfig, run: RunDir, *, to: Form, out: str | None, adapter: str, cases: int, **more: Any) -> int:
     """Write the export, and have it answer `cases` of the run's cases; the exit code is that of `verify`."""
+    llama_cpp = more.pop("llama_cpp")
 
     def write(name: str, place: Path) -> int:
         from evals.export.export import export_adapter
 
         with doing(f"writing {place}"):
-            adapter_id = export_adapter(config, run, name, to, place)
+            named = Path(llama_cpp) if llama_cpp else None
+            adapter_id = export_adapter(config, run, name, to, place, llama_cpp=named)
         say(f"{adapter_id} is in {place}.")
         if cases == 0 or not run.generations(adapter_id).is_file():
             say("It was not asked anything, so nothing shows that it replies as it was scored.")
             return DONE
         return say_verified(config, run, place, adapter_id, num_cases=cases)
 
+    if llama_cpp and to != "gguf":
+        raise InputError("only --to gguf uses llama.cpp", where="--llama-cpp", fix="Leave it out")
     if to == "hub":
         from evals.export.publish import Wish, publish
 
-        return publish(config, run, adapter, Wish(**hub), write)
+        return publish(config, run, adapter, Wish(**more), write)
     if out is None:
         raise InputError("no folder is named", where="--out", fix="Add --out DIR")
     return write(adapter, Path(out).absolute())
@@ -40,6 +44,7 @@ def export(config: RunConfig, run: RunDir, *, to: Form, out: str | None, adapter
 def _add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--to", choices=FORMS, required=True)
     parser.add_argument("--out", metavar="DIR", help="the new folder")
+    parser.add_argument("--llama-cpp", metavar="DIR", help="llama.cpp's source, for the whole model as GGUF")
     parser.add_argument("--repo", metavar="OWNER/NAME", help="the model repository on the hub")
     parser.add_argument("--yes", action="store_true", help="upload without asking")
     parser.add_argument("--public", action="store_true", help="a repository that everyone can read")

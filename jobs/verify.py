@@ -28,9 +28,10 @@ def say_verified(config: RunConfig, run: RunDir, folder: Path, adapter_id: str, 
             from evals.export.verify import verification_lines, verify_export
 
             found = verify_export(config, run, folder, adapter_id, engines, num_cases=num_cases)
-    for line in verification_lines(found):
-        say(line)
-    return GATE_NOT_MET if found.outcome == "differs" else DONE
+    for each in found:
+        for line in verification_lines(each):
+            say(line)
+    return GATE_NOT_MET if any(each.outcome == "differs" for each in found) else DONE
 
 
 def _add_options(parser: ArgumentParser) -> None:

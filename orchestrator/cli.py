@@ -261,6 +261,10 @@ def export(  # noqa: PLR0913 - they are the options of the command
         typer.Option("--to", help="adapter: a PEFT folder. merged: a whole model. gguf: for llama.cpp. hub: online."),
     ],
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="The new folder.")] = None,
+    llama_cpp: Annotated[
+        Path | None,
+        typer.Option("--llama-cpp", metavar="DIR", help="llama.cpp's source: for the whole model as GGUF."),
+    ] = None,
     repo: Annotated[str | None, typer.Option("--repo", metavar="OWNER/NAME", help="Its repository on the hub.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Upload without asking.")] = False,
     public: Annotated[bool, typer.Option("--public", help="Let everyone read the repository.")] = False,
@@ -271,7 +275,8 @@ def export(  # noqa: PLR0913 - they are the options of the command
 ) -> int:
     """Take an adapter out of its run, and show that it still replies as it was scored. Exits 2 if it does not."""
     options = ["--to", to.value, "--adapter", adapter, "--cases", str(cases)]
-    options += [word for option, value in (("--out", out), ("--repo", repo)) if value for word in (option, str(value))]
+    given = (("--out", out), ("--repo", repo), ("--llama-cpp", llama_cpp))
+    options += [word for option, value in given if value for word in (option, str(value))]
     options += [option for option, wanted in (("--public", public), ("--anyway", anyway)) if wanted]
     options += ["--yes"] if yes else []
     return run_job("export", config, overrides, options, asks=to is Form.HUB and not yes)

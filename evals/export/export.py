@@ -5,7 +5,8 @@ from pathlib import Path
 
 from evals.export.card import README, shown_name, write_card
 from evals.export.folder import Form, new_folder
-from evals.export.gguf import write_gguf
+from evals.export.gguf_folder import write_gguf_folder
+from evals.export.llama_cpp import find_converter
 from evals.export.merged import bytes_of_weights, write_merged
 from evals.export.own import own_adapter
 from evals.generate.as_served import as_served
@@ -17,26 +18,36 @@ from orchestrator.models.base import base_folder
 from orchestrator.run.paths import RunDir
 
 
-def export_adapter(config: RunConfig, run: RunDir, name: str, form: Form, out: Path) -> str:
+def export_adapter(
+    config: RunConfig, run: RunDir, name: str, form: Form, out: Path, *, llama_cpp: Path | None = None
+) -> str:
     """Write the adapter called `name` (or `winner`) into the new folder `out`; returns its id.
+
+    `llama_cpp` is the folder of llama.cpp, whose converter makes the whole model for the form `gguf`; None: any that is
+    found, or none.
 
     Raises:
         RunConflictError: If the run has no such adapter.
         AdapterError: If its files changed since it was trained, or it was trained on another base.
         InputError: If `out` is there, cannot be written or lacks space, or the form cannot hold this adapter.
+        ConversionError: If llama.cpp's converter in the folder that was named fails.
     """
     adapter_id = choose_adapter(run, name)
     source, record = run.adapter(adapter_id), own_adapter(config, run, adapter_id)
     is_merged, size = form == "merged", sum(path.stat().st_size for path in source.iterdir())
     base = base_folder(config.model) if form in ("merged", "gguf") else None
-    size = bytes_of_weights(base) if base is not None and is_merged else size
+    converter = find_converter(llama_cpp) if form == "gguf" else None
+    if base is not None and is_merged:
+        size = bytes_of_weights(base)
+    elif base is not None and converter:
+        size += 2 * bytes_of_weights(base)  # merged, and as GGUF
     with new_folder(out, needs_bytes=size) as folder:
         if base is None:
             shutil.copytree(source, folder, dirs_exist_ok=True)
         elif is_merged:
             write_merged(base, source, folder)
         else:
-            write_gguf(base, source, folder)
+            write_gguf_folder(base, source, folder, converter, is_asked=llama_cpp is not None)
         if form != "gguf":
             engine = _engine_of(run, adapter_id, is_published=form == "hub")
             serve = as_served(config, record, engine, Path(), is_merged=is_merged)

@@ -6,7 +6,6 @@ another order (LlamaModel.permute in llama.cpp's convert_hf_to_gguf.py), so B's 
 """
 
 import json
-import shlex
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +18,7 @@ from orchestrator.core.records import JsonObject
 from orchestrator.models.adapters import AdapterWeights, load_adapter
 from orchestrator.models.base import BaseWeights
 
-ADAPTER_FILE, COMMANDS_FILE = "adapter.gguf", "COMMANDS.txt"
+ADAPTER_FILE = "adapter.gguf"
 
 
 class _Family(NamedTuple):
@@ -45,7 +44,7 @@ FAMILIES = {
 
 
 def write_gguf(base_folder: Path, adapter_folder: Path, out: Path) -> None:
-    """Write `adapter.gguf`, its chat template, and the commands that use them into the empty folder `out`.
+    """Write `adapter.gguf` and its chat template into the folder `out`.
 
     Raises:
         InputError: If the package gguf is missing, or llama.cpp's names for this base are not known here.
@@ -76,7 +75,6 @@ def write_gguf(base_folder: Path, adapter_folder: Path, out: Path) -> None:
     writer.write_tensors_to_file()
     writer.close()
     shutil.copyfile(adapter_folder / TEMPLATE, out / TEMPLATE)
-    (out / COMMANDS_FILE).write_text(commands(base_folder), encoding="utf-8")
 
 
 def require_gguf() -> Any:
@@ -128,13 +126,3 @@ def reordered(rows: torch.Tensor, heads: int) -> torch.Tensor:
 
 def _numbers(tensor: torch.Tensor) -> Any:
     return tensor.float().contiguous().numpy()
-
-
-def commands(base_folder: Path) -> str:
-    """How to use the files, for a shell in their folder."""
-    base = shlex.quote(str(base_folder))
-    return (
-        "# llama.cpp, from its folder; the base as GGUF is made once:\n"
-        f"python convert_hf_to_gguf.py {base} --outfile base.gguf\n"
-        f"llama-server -m base.gguf --lora {ADAPTER_FILE} --jinja --chat-template-file {TEMPLATE}\n"
-    )

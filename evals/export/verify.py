@@ -14,6 +14,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from evals.export.gguf import ADAPTER_FILE
 from evals.export.gguf_back import write_back
+from evals.export.gguf_model_back import write_model_back
+from evals.export.llama_cpp import MODEL_FILE
 from evals.generate.canary import pick_canaries
 from evals.generate.dealing import Work
 from evals.generate.engine import Adapter, EngineSettings, Prompt
@@ -36,7 +38,8 @@ from orchestrator.core.text import counted
 from orchestrator.models.adapters import SETTINGS, read_adapter
 from orchestrator.run.paths import RunDir
 
-Kind = Literal["adapter", "merged", "gguf"]
+Kind = Literal["adapter", "merged", "gguf", "whole_gguf"]
+GGUF_FILES: dict[Kind, str] = {"gguf": ADAPTER_FILE, "whole_gguf": MODEL_FILE}
 MARGIN = 0.1
 """How much the share of cases answered as asked may differ where replies do."""
 FIRST_CHARS = 200
@@ -74,32 +77,34 @@ class Verification(Record):
         return "equivalent" if -self.margin < self.low and self.high < self.margin else "differs"
 
 
-def kind_of(folder: Path) -> Kind:
-    """What an exported folder holds.
+def kinds_of(folder: Path) -> tuple[Kind, ...]:
+    """What an exported folder holds: one thing, or an adapter and a whole model as GGUF.
 
     Raises:
         InputError: If it holds neither an adapter nor a model.
     """
-    if (folder / ADAPTER_FILE).is_file():
-        return "gguf"
-    if (folder / SETTINGS).is_file():
-        return "adapter"
-    if (folder / "config.json").is_file():
-        return "merged"
-    fix = "Name the folder that export wrote"
-    raise InputError("there is neither an adapter nor a model", where=str(folder), fix=fix)
+    found: list[Kind] = [kind for kind, file in GGUF_FILES.items() if (folder / file).is_file()]
+    if not found and (folder / SETTINGS).is_file():
+        found = ["adapter"]
+    if not found and (folder / "config.json").is_file():
+        found = ["merged"]
+    if not found:
+        fix = "Name the folder that export wrote"
+        raise InputError("there is neither an adapter nor a model", where=str(folder), fix=fix)
+    return tuple(found)
 
 
 def verify_export(
     config: RunConfig, run: RunDir, folder: Path, adapter_id: str, engines: Engines, *, num_cases: int
-) -> Verification:
-    """Have the exported folder answer cases of the run, and compare.
+) -> list[Verification]:
+    """Have each thing in the exported folder answer cases of the run, and compare.
 
     Raises:
         RunConflictError: If the run has no replies of this adapter, or does not say how they write calls.
         InputError: If the folder holds nothing that can answer, or its chat template refuses a case.
+        AdapterError: If a GGUF file cannot be read.
     """
-    kind = kind_of(folder)
+    kinds = kinds_of(folder)
     before = {reply.case_id: reply for reply in replies_of_run(run, adapter_id) if reply.has_reply}
     held_out = [case for case in read_jsonl(run.cases, Case) if case.id in before and case.suite == HELD_OUT]
     cases = evenly(held_out, num_cases)
@@ -110,25 +115,35 @@ def verify_export(
     if engine.reply_format is None:
         what = "it does not say how calls are written in the replies"
         raise RunConflictError(what, where=str(made), fix="Run evaluate again, which writes it and keeps the replies")
-    with _as_vllm_reads(folder, kind, config, run) as place:
-        tokenizer = AutoTokenizer.from_pretrained(place)
-        prompts = [Prompt(case.id, _served_tokens(tokenizer, case, config, folder), case.tools) for case in cases]
-        exported = _open(place, kind, config, tokenizer)
-        longest = max(len(prompt.token_ids) for prompt in prompts)
-        settings = _settings(config, exported, engine, longest=longest, on_gpu=engines.on_gpu)
-        after = {reply.case_id: reply for reply in _ask(engines, settings, exported.adapter, prompts)}
-    compared = compare_replies(cases, before, after, engine.reply_format)
-    return Verification(kind=kind, adapter_id=adapter_id, num_cases=len(cases), margin=MARGIN, **compared)
+    found = []
+    for kind in kinds:
+        with _as_vllm_reads(folder, kind, config, run) as place:
+            after = _answers(place, kind, config, engine, cases, engines)
+        compared = compare_replies(cases, before, after, engine.reply_format)
+        found.append(Verification(kind=kind, adapter_id=adapter_id, num_cases=len(cases), margin=MARGIN, **compared))
+    return found
+
+
+def _answers(
+    folder: Path, kind: Kind, config: RunConfig, engine: EngineRecord, cases: Sequence[Case], engines: Engines
+) -> dict[str, Generation]:
+    """The replies to the cases, by their id; prompts are rendered by the folder's own tokenizer and template."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    prompts = [Prompt(case.id, _served_tokens(tokenizer, case, config, folder), case.tools) for case in cases]
+    exported = _open(folder, kind, config, tokenizer)
+    longest = max(len(prompt.token_ids) for prompt in prompts)
+    settings = _settings(config, exported, engine, longest=longest, on_gpu=engines.on_gpu)
+    return {reply.case_id: reply for reply in _ask(engines, settings, exported.adapter, prompts)}
 
 
 @contextmanager
 def _as_vllm_reads(folder: Path, kind: Kind, config: RunConfig, run: RunDir) -> Iterator[Path]:
-    """The folder itself, or what a GGUF file holds as a PEFT folder, in the run's folder, which all nodes reach."""
-    if kind != "gguf":
+    """The folder itself, or the content of a GGUF file as vLLM reads it, in the run's folder, which all nodes reach."""
+    if kind not in GGUF_FILES:
         yield folder
         return
     with tempfile.TemporaryDirectory(dir=run.root, prefix=".gguf-") as place:
-        write_back(folder, config.model, Path(place))
+        (write_back if kind == "gguf" else write_model_back)(folder, config.model, Path(place))
         yield Path(place)
 
 
@@ -169,7 +184,7 @@ class _Exported(NamedTuple):
 
 def _open(folder: Path, kind: Kind, config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> _Exported:
     stops = template_stop_ids(tokenizer)
-    if kind == "merged":
+    if kind in ("merged", "whole_gguf"):
         model = ModelConfig(base=str(folder), trust_remote_code=config.model.trust_remote_code)
         return _Exported(model, None, None, stops)
     record = read_adapter(folder)
@@ -256,7 +271,8 @@ def _difference_text(before: Generation, after: Generation) -> str:
 def verification_lines(found: Verification) -> list[str]:
     """What came of it, in sentences."""
     counts = f"{found.same_prompts} prompts, {found.same_replies} replies and {found.same_verdicts} verdicts"
-    lines = [f"Of {counted(found.num_cases, 'held-out case')} {counts} are those that were scored."]
+    of = f"{GGUF_FILES[found.kind]}: of" if found.kind in GGUF_FILES else "Of"
+    lines = [f"{of} {counted(found.num_cases, 'held-out case')} {counts} are those that were scored."]
     share = "the share of cases answered as asked differs by "
     bounds = f"{signed_text(found.difference)} ({signed_text(found.low)} to {signed_text(found.high)})"
     if found.same_prompts < found.num_cases:

@@ -99,6 +99,10 @@ class SubmissionError(OrchestratorError):
     """A job that could not be submitted or followed."""
 
 
+class ConversionError(OrchestratorError):
+    """A program of others that did not convert a model."""
+
+
 class UploadError(OrchestratorError):
     """An upload that broke off; what arrived need not be sent again."""
 

@@ -11,9 +11,9 @@ from builders import write_other_base
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals.export.gguf import ADAPTER_FILE, COMMANDS_FILE, FAMILIES, reordered, write_gguf
+from evals.export.gguf import ADAPTER_FILE, FAMILIES, reordered, write_gguf
 from evals.export.gguf_back import in_own_order, write_back
-from evals.export.verify import kind_of
+from evals.export.verify import kinds_of
 from orchestrator.config.schema import ModelConfig
 from orchestrator.core.errors import AdapterError, InputError
 from orchestrator.models.adapters import load_adapter, read_adapter
@@ -103,7 +103,7 @@ def test_what_is_read_back_is_what_was_trained(
     base = model_folder if kind == "qwen3" else write_other_base(tmp_path / kind, model_folder, kind)
     adapter = made(tmp_path / "adapter", base, **lora)
     written(base, adapter, tmp_path / "out")
-    assert kind_of(tmp_path / "out") == "gguf"
+    assert kinds_of(tmp_path / "out") == ("gguf",)
     back, trained = read_back(base, tmp_path / "out", tmp_path / "back"), updates(base, adapter)
     assert back.keys() == trained.keys()
     for name, update in trained.items():
@@ -174,14 +174,6 @@ def test_a_base_that_llama_cpp_may_name_otherwise_is_refused(tmp_path: Path, mod
     base = write_other_base(tmp_path / "phi", model_folder, "phi")
     with pytest.raises(InputError, match=r"PhiForCausalLM is not known here.*Qwen3ForCausalLM"):
         written(base, made(tmp_path / "adapter", model_folder), tmp_path / "out")
-
-
-def test_the_commands_name_the_files_that_are_there(tmp_path: Path, model_folder: Path) -> None:
-    out = tmp_path / "out"
-    written(model_folder, made(tmp_path / "adapter", model_folder), out)
-    commands = (out / COMMANDS_FILE).read_text(encoding="utf-8")
-    assert f"--lora {ADAPTER_FILE} --jinja --chat-template-file chat_template.jinja" in commands
-    assert {path.name for path in out.iterdir()} == {ADAPTER_FILE, COMMANDS_FILE, "chat_template.jinja"}
 
 
 def test_every_family_is_one_of_the_package() -> None:
