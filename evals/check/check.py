@@ -9,7 +9,7 @@ from typing import Any
 
 from evals.cases.suites import suite_files
 from evals.check.card import CheckCard, Finding
-from evals.check.of_cases import adapter_findings, case_findings, gate_findings, suite_cases
+from evals.check.of_cases import adapter_findings, case_findings, earlier_run_findings, gate_findings, suite_cases
 from evals.check.of_template import template_findings
 from evals.check.of_training import repeat_findings, resource_findings, training_findings
 from orchestrator.config.schema import RunConfig
@@ -41,16 +41,18 @@ def check_data(config: RunConfig, folder: RunDir, *, base_dir: Path) -> CheckCar
 
     What a run would refuse is in the card's `not_ready`, not raised.
     """
-    resources = list(resource_findings(config))  # of this machine: no card of an earlier check knows it
+    # Of this machine and of other runs, which no card of an earlier check knows.
+    around = [*resource_findings(config), *earlier_run_findings(config)]
     try:
         made_from = data_digest(config.data, base_dir=base_dir)
         digest = _digest(config, made_from)
     except InputError as error:
-        content = {"is_data_ready": False, "not_ready": (str(error), *_stopping(resources)), "duration_s": 0.0}
-        return CheckCard(digest="", data_digest="", data=None, tokens={}, parity=None, **content)
+        content = {"is_data_ready": False, "not_ready": (str(error),), "duration_s": 0.0}
+        return _with(CheckCard(digest="", data_digest="", data=None, tokens={}, parity=None, **content), around)
     stored = read_check(folder)
-    if stored is not None and stored.digest == digest and stored.parity is not None and not resources:
-        return stored  # one that was not done to its end may fare better now: a hub that answers, a base that is there
+    # One that was not done to its end may fare better now: a hub that answers, a base that is there.
+    if stored is not None and stored.digest == digest and stored.parity is not None:
+        return _with(stored, around)
     check_path(folder).unlink(missing_ok=True)  # must not outlive a check that is cut off below
     started = time.monotonic()
     reusable = stored if stored is not None and stored.data_digest == made_from and folder.card.is_file() else None
@@ -62,7 +64,7 @@ def check_data(config: RunConfig, folder: RunDir, *, base_dir: Path) -> CheckCar
         *([fault] if fault else []),
         *(f"{problem.code}: sample {problem.sample_id}: {problem.detail}. {problem.advice}." for problem in problems),
     ]
-    findings = [*resources, *_look_at_the_rest(config, folder, found)]
+    findings = list(_look_at_the_rest(config, folder, found))
     card = CheckCard(
         digest=digest,
         data_digest=made_from,
@@ -73,7 +75,7 @@ def check_data(config: RunConfig, folder: RunDir, *, base_dir: Path) -> CheckCar
         **found,
     )
     write_text_atomic(check_path(folder), card.model_dump_json(indent=2) + "\n")
-    return card
+    return _with(card, around)
 
 
 def token_cards(config: RunConfig, folder: RunDir, *, base_dir: Path) -> dict[SplitName, TokenCard]:
@@ -89,6 +91,11 @@ def token_cards(config: RunConfig, folder: RunDir, *, base_dir: Path) -> dict[Sp
     from orchestrator.data.tokens.store import tokenize_run
 
     return tokenize_run(config, folder)
+
+
+def _with(card: CheckCard, around: Iterable[Finding]) -> CheckCard:
+    """The card with what may be otherwise at the next check of the same, so that is not kept."""
+    return card.model_copy(update={"not_ready": (*card.not_ready, *_stopping(around))})
 
 
 def _stopping(findings: Iterable[Finding]) -> list[str]:

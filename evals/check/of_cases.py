@@ -13,8 +13,9 @@ from evals.stats.scores import score_cases
 from orchestrator.config.schema import Gate, RunConfig
 from orchestrator.core.errors import AdapterNotFoundError, InputError
 from orchestrator.core.files import read_jsonl
-from orchestrator.core.records import MetricName, Sample
+from orchestrator.core.records import BASE_ADAPTER_ID, MetricName, Sample
 from orchestrator.core.text import counted, unit_text
+from orchestrator.run.folder import run_dir
 from orchestrator.run.paths import RunDir
 
 FEW_CASES = 30
@@ -120,6 +121,19 @@ def gate_findings(gates: Mapping[MetricName, Gate]) -> Iterator[Finding]:
             meaning = "no adapter can meet it" if is_never_met else "every adapter meets it"
             make = fatal if is_never_met else warning
             yield make(f"{bound} {value:g} bounds nothing, for {runs}: {meaning}", where=where, fix=fix)
+
+
+def earlier_run_findings(config: RunConfig) -> Iterator[Finding]:
+    """Runs that a gate is set against and that are not there, or have no report."""
+    for name, gate in config.gates.items():
+        if gate.max_ratio_to in (None, BASE_ADAPTER_ID):
+            continue
+        from evals.report.gates import earlier_run  # loads what reports are made with
+
+        try:
+            earlier_run(run_dir(config), gate.max_ratio_to, name)
+        except InputError as error:
+            yield Finding(stops=True, text=str(error))
 
 
 def _judged_wrong(verdicts: Sequence[Verdict]) -> Iterator[Finding]:

@@ -26,7 +26,8 @@ def write_model_back(folder: Path, model: ModelConfig, out: Path) -> None:
     read, tokenizer = _read(folder, of_base.dtype)
     if (getattr(of_base, "rope_parameters", None) or {}).get("rope_type", "default") != "default":
         read.config.rope_parameters = of_base.rope_parameters
-    read.save_pretrained(out)
+    with redirect_stderr(io.StringIO()):
+        read.save_pretrained(out)
     save_tokenizer(tokenizer, out)
 
 
@@ -34,7 +35,7 @@ def _read(folder: Path, dtype: Any) -> tuple[Any, PreTrainedTokenizerBase]:
     where = str(folder / MODEL_FILE)
     as_stored = GgufConfig(dequantize=True)
     try:
-        with redirect_stderr(io.StringIO()):  # a bar of each tensor, which no setting turns off
+        with redirect_stderr(io.StringIO()):  # a bar of all tensors, which no setting turns off
             read, report = AutoModelForCausalLM.from_pretrained(
                 folder, gguf_file=MODEL_FILE, dtype=dtype, quantization_config=as_stored, output_loading_info=True
             )

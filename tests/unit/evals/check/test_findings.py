@@ -6,16 +6,18 @@ from pathlib import Path
 
 import pytest
 from builders import write_other_base
+from report_run import write_run
 from weather_rows import CITIES, call_for, write
 
 from evals.check.card import CheckCard, show_check
 from evals.check.check import check_data
 from evals.check.of_cases import gate_findings
 from evals.check.of_training import resource_findings
+from evals.report.write import write_report
 from orchestrator.cli import run_command
 from orchestrator.config.schema import Gate, RunConfig
 from orchestrator.core.records import JsonObject
-from orchestrator.run.folder import check_dir
+from orchestrator.run.folder import check_dir, run_dir
 
 
 def check_with(config: RunConfig, base_dir: Path, **sections: JsonObject) -> CheckCard:
@@ -201,6 +203,22 @@ def test_a_cluster_that_is_named_is_not_measured_here(config: RunConfig) -> None
 def test_bounds_of_figures_with_a_unit_may_be_large() -> None:
     assert list(gate_findings({"latency_p95_s": Gate(max=20)})) == []
     assert [finding.stops for finding in gate_findings({"latency_p95_s": Gate(max=-1)})] == [True]
+
+
+def test_a_run_that_a_gate_is_set_against_is_there_and_has_a_report(config: RunConfig, tmp_path: Path) -> None:
+    gates = {"latency_p50_s": {"max_ratio_to": "slow", "value": 0.6}, "tool_call_validity": {"min": 0.5}}
+    (missing,) = check_with(config, tmp_path, gates=gates).not_ready
+    assert missing.startswith("gates.latency_p50_s.max_ratio_to: no run is in the folder 'slow'")
+    storage = run_dir(config).root.parent
+    other, run = write_run(storage, "slow")
+    (bare,) = check_with(config, tmp_path, gates=gates).not_ready
+    assert "has no report of an adapter. Run evaluate and report there first." in bare
+    write_report(other, run)
+    assert check_with(config, tmp_path, gates=gates).not_ready == ()
+    shutil.rmtree(run.root)  # what the last check found says nothing of another run
+    assert check_with(config, tmp_path, gates=gates).not_ready == (missing,)
+    to_base = {"latency_p50_s": {"max_ratio_to": "base", "value": 0.6}}
+    assert check_with(config, tmp_path, gates=to_base).not_ready == ()
 
 
 def test_another_setting_is_checked_anew_without_reading_the_data_again(
