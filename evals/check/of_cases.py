@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from evals.cases.samples import cases_from_samples, draw_cases, refuse_repeated_ids
 from evals.cases.suites import read_suite
 from evals.check.card import Finding, ParityCard, fatal, warning
+from evals.generate.other_run import reported_run
 from evals.records import HELD_OUT, Case, Scores, Verdict
 from evals.stats.ceiling import OWN_REPLIES, own_reply
 from evals.stats.metrics import METRICS
@@ -128,10 +129,8 @@ def earlier_run_findings(config: RunConfig) -> Iterator[Finding]:
     for name, gate in config.gates.items():
         if gate.max_ratio_to in (None, BASE_ADAPTER_ID):
             continue
-        from evals.report.gates import earlier_run  # loads what reports are made with
-
         try:
-            earlier_run(run_dir(config), gate.max_ratio_to, name)
+            reported_run(gate.max_ratio_to, run_dir(config), where=f"gates.{name}.max_ratio_to")
         except InputError as error:
             yield Finding(stops=True, text=str(error))
 

@@ -3,14 +3,12 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from evals.generate.chosen import read_report
+from evals.generate.other_run import reported_run
 from evals.records import AdapterSummary, EngineRecord, GateResult, Metric
-from evals.report.runs import best_adapter, find_other_run
 from evals.stats.ceiling import ceiling_text, is_blind
 from evals.stats.latency import TimedReply, quantile_ratio, timings_of
 from evals.stats.metrics import METRICS, value_text
 from orchestrator.config.schema import Gate
-from orchestrator.core.errors import RunConflictError
 from orchestrator.core.files import parse_line, read_jsonl
 from orchestrator.core.records import BASE_ADAPTER_ID, MetricName
 from orchestrator.run.paths import RunDir
@@ -49,13 +47,7 @@ def earlier_run(run: RunDir, name: str, metric: MetricName) -> Measured:
         InputError: If there is no such run.
         RunConflictError: If it has no report of an adapter.
     """
-    where = f"gates.{metric}.max_ratio_to"
-    other = find_other_run(name, run, where=where)
-    report = read_report(other)
-    best = best_adapter(report) if report else None
-    if report is None or best is None:
-        what = f"the run in {other.root} has no report of an adapter"
-        raise RunConflictError(what, where=where, fix="Run evaluate and report there first")
+    other, report, best = reported_run(name, run, where=f"gates.{metric}.max_ratio_to")
     summary = next(adapter for adapter in report.adapters if adapter.id == best)
     return measured(other, summary, label=f"{other.root.name}/{best}")
 

@@ -6,18 +6,16 @@ reply. What each run decided by itself stays as it is; the comparisons here are 
 
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
+from evals.generate.other_run import best_adapter
 from evals.records import AdapterSummary, Case, Comparison, Report, Scores, WinnerVerdict
 from evals.report.examples import Flips, flips_of
 from evals.report.inputs import ReportInputs, Scored
 from evals.stats.comparison import compare, pair_verdicts
 from orchestrator.config.schema import RunConfig
-from orchestrator.core.errors import InputError
 from orchestrator.core.records import JsonObject, MetricName, Record
 from orchestrator.core.text import counted
-from orchestrator.run.paths import RunDir
 
 COMPARED: tuple[MetricName, ...] = ("case_accuracy", "tool_call_accuracy", "refusal_accuracy")
 """What two runs are compared on, as far as both are scored on it."""
@@ -62,38 +60,6 @@ class Side(NamedTuple):
     def scored(self, adapter_id: str) -> Scored:
         """One of its adapters."""
         return next(scored for scored in self.inputs.scored if scored.scores.adapter_id == adapter_id)
-
-
-def best_adapter(report: Report) -> str | None:
-    """The winner, without one the leader, without that the adapter that scores highest; None without an adapter."""
-    highest = next((adapter.id for adapter in report.adapters if not adapter.is_base), None)
-    return report.verdict.winner or report.verdict.leader or highest
-
-
-def find_other_run(text: str, run: RunDir, *, where: str = "--compare") -> RunDir:
-    """The run that `text`, given as `where`, means: a folder, or the name of a run beside `run`.
-
-    Raises:
-        InputError: If there is no such folder, or it is `run` itself.
-    """
-    places = (Path(text), run.root.parent / text)
-    folder = next((path for path in places if _is_run(path)), None)
-    if folder is None:
-        raise InputError(
-            f"no run is in the folder {text!r}, and none of that name lies beside this one",
-            where=where,
-            allowed=f"the folder of a run, or the name of one in {run.root.parent}",
-        )
-    if folder.resolve() == run.root.resolve():
-        raise InputError("a run cannot be compared with itself", where=where, fix="Name another run")
-    return RunDir(folder.resolve())
-
-
-def _is_run(folder: Path) -> bool:
-    try:
-        return RunDir(folder).config.is_file()
-    except OSError:  # a name that no file system takes
-        return False
 
 
 def compare_runs(here: Side, there: Side) -> tuple[OtherRun, list[Flips]]:

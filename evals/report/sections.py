@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
+from evals.generate.other_run import best_adapter
 from evals.records import AdapterSummary, Comparison, Metric
 from evals.report import charts
 from evals.report.blocks import (
@@ -25,7 +26,7 @@ from evals.report.blocks import (
 from evals.report.examples import flip_blocks
 from evals.report.gates import ratio_text
 from evals.report.run_sections import data_blocks, engine_blocks, run_blocks, search_blocks
-from evals.report.runs import OtherRun, best_adapter
+from evals.report.runs import OtherRun
 from evals.report.text import (
     REASONS,
     chance_text,

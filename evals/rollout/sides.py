@@ -3,8 +3,9 @@
 from typing import NamedTuple
 
 from evals.generate.chosen import WINNER, choose_adapter, read_report
+from evals.generate.other_run import best_adapter, find_other_run
 from evals.records import Case, Scores
-from evals.report.runs import best_adapter, find_other_run, shared_cases
+from evals.report.runs import shared_cases
 from evals.stats.comparison import Pairs, pair_verdicts
 from evals.stats.decision import PRIMARY
 from orchestrator.core.errors import InputError, RunConflictError
