@@ -47,7 +47,7 @@ def export_adapter(
         elif is_merged:
             write_merged(base, source, folder)
         else:
-            write_gguf_folder(base, source, folder, converter, is_asked=llama_cpp is not None)
+            write_gguf_folder(config, base, source, folder, converter, is_asked=llama_cpp is not None)
         if form != "gguf":
             engine = _engine_of(run, adapter_id, is_published=form == "hub")
             serve = as_served(config, record, engine, Path(), is_merged=is_merged)

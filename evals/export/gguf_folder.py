@@ -7,14 +7,18 @@ from pathlib import Path
 from evals.export.gguf import ADAPTER_FILE, write_gguf
 from evals.export.llama_cpp import CONVERTER, MODEL_FILE, convert
 from evals.export.merged import write_merged
+from evals.export.modelfile import MODELFILE, UNTOLD, write_modelfile
 from orchestrator.chat.serve_command import TEMPLATE
+from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import ConversionError
 from orchestrator.core.progress import say
 
 COMMANDS_FILE = "COMMANDS.txt"
 
 
-def write_gguf_folder(base: Path, adapter: Path, out: Path, converter: Path | None, *, is_asked: bool) -> None:
+def write_gguf_folder(
+    config: RunConfig, base: Path, adapter: Path, out: Path, converter: Path | None, *, is_asked: bool
+) -> None:
     """Write the export; the whole model only with a `converter`, and if it fails and was not asked for, without.
 
     Raises:
@@ -30,7 +34,8 @@ def write_gguf_folder(base: Path, adapter: Path, out: Path, converter: Path | No
             if is_asked:
                 raise
             say(f"{error} The folder has the adapter alone.")
-    (out / COMMANDS_FILE).write_text(commands(base, out), encoding="utf-8")
+    is_told = write_modelfile(config, out)
+    (out / COMMANDS_FILE).write_text(commands(base, out, is_told=is_told), encoding="utf-8")
 
 
 def _write_whole(base: Path, adapter: Path, out: Path, converter: Path) -> None:
@@ -41,8 +46,8 @@ def _write_whole(base: Path, adapter: Path, out: Path, converter: Path) -> None:
         convert(converter, merged, out / MODEL_FILE)
 
 
-def commands(base: Path, folder: Path) -> str:
-    """How to use the files of `folder`, for a shell in it."""
+def commands(base: Path, folder: Path, *, is_told: bool) -> str:
+    """How to use the files of `folder`, for a shell in it; `is_told` says whether Ollama has the template."""
     template = f"--jinja --chat-template-file {TEMPLATE}"
     whole, of_base = f"llama-server -m {MODEL_FILE} {template}", f"--lora {ADAPTER_FILE} {template}"
     lines = ["# The whole model, base and adapter in one, in llama.cpp's server:"]
@@ -57,4 +62,8 @@ def commands(base: Path, folder: Path) -> str:
         f"python llama.cpp/{CONVERTER} {shlex.quote(str(base))} --outfile base.gguf",
         f"llama-server -m base.gguf {of_base}",
     ]
+    if is_told:
+        lines += ["# In Ollama; its Modelfile says what is otherwise there:", f"ollama create my-model -f {MODELFILE}"]
+    else:
+        lines += [f"# {line}" for line in UNTOLD.splitlines()]
     return "\n".join(lines) + "\n"

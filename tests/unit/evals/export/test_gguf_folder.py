@@ -9,7 +9,7 @@ import converter_stand_in
 import pytest
 import torch
 from adapters_elsewhere import made
-from builders import names_in
+from builders import make_config, names_in
 from safetensors.torch import load_file
 
 from evals.export.gguf_folder import COMMANDS_FILE, write_gguf_folder
@@ -43,7 +43,8 @@ def adapter(tmp_path: Path, model_folder: Path) -> Path:
 
 def exported(base: Path, adapter: Path, out: Path, converter: Path | None, *, is_asked: bool = True) -> list[str]:
     out.mkdir()
-    write_gguf_folder(base, adapter, out, converter, is_asked=is_asked)
+    config = make_config(out, base=str(base))
+    write_gguf_folder(config, base, adapter, out, converter, is_asked=is_asked)
     return names_in(out)
 
 
@@ -77,7 +78,7 @@ def test_a_folder_without_the_converter_is_told(
 def test_the_whole_model_is_what_merged_has(llama_cpp: Path, tmp_path: Path, model_folder: Path, adapter: Path) -> None:
     out, merged, back = tmp_path / "out", tmp_path / "merged", tmp_path / "back"
     names = exported(model_folder, adapter, out, llama_cpp / CONVERTER)
-    assert names == ["COMMANDS.txt", "adapter.gguf", "asked.json", "chat_template.jinja", "model.gguf"]
+    assert names == ["COMMANDS.txt", "Modelfile", "adapter.gguf", "asked.json", "chat_template.jinja", "model.gguf"]
     asked = json.loads((out / "asked.json").read_text(encoding="utf-8"))
     assert Path(asked[0]).name == "trial-1"
     assert not Path(asked[0]).exists()
@@ -125,7 +126,7 @@ def test_a_converter_that_fails_is_told_with_its_last_line(
     with pytest.raises(ConversionError, match=said):
         exported(model_folder, adapter, tmp_path / "asked", llama_cpp / CONVERTER)
     names = exported(model_folder, adapter, tmp_path / "found", llama_cpp / CONVERTER, is_asked=False)
-    assert names == ["COMMANDS.txt", "adapter.gguf", "chat_template.jinja"]
+    assert names == ["COMMANDS.txt", "Modelfile", "adapter.gguf", "chat_template.jinja"]
     told = capsys.readouterr().out
     assert said in told
     assert "The folder has the adapter alone." in told
