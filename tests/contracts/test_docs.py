@@ -32,7 +32,7 @@ CODE = re.compile(r"`([^`\n]+)`")
 SHORT_PATH = re.compile(r"[a-z_]+(?:/[a-z_]+)+/?(?:\.py)?")
 SHORT_NAME = re.compile(r"[a-z_]+(?:\.[a-z_]\w*)+")
 
-RUN_FILES = (".json", ".jsonl")
+RUN_FILES = (".gguf", ".json", ".jsonl")
 """Endings of what a run writes; its folder has an `evals/` of its own."""
 NOT_PATHS = {"run/id", "tools/call", "tools/list"}
 """How two runs name their adapters, and methods of the Model Context Protocol."""
