@@ -256,14 +256,10 @@ def report(
 def export(  # noqa: PLR0913 - they are the options of the command
     config: ConfigFile,
     *,
-    to: Annotated[
-        Form,
-        typer.Option("--to", help="adapter: a PEFT folder. merged: a whole model. gguf: for llama.cpp. hub: online."),
-    ],
+    to: Annotated[Form, typer.Option("--to", help="adapter: for PEFT. merged: a model. gguf: llama.cpp. hub: online.")],
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="The new folder.")] = None,
     llama_cpp: Annotated[
-        Path | None,
-        typer.Option("--llama-cpp", metavar="DIR", help="llama.cpp's source: for the whole model as GGUF."),
+        Path | None, typer.Option("--llama-cpp", metavar="DIR", help="For a whole GGUF model.")
     ] = None,
     repo: Annotated[str | None, typer.Option("--repo", metavar="OWNER/NAME", help="Its repository on the hub.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Upload without asking.")] = False,
@@ -277,8 +273,7 @@ def export(  # noqa: PLR0913 - they are the options of the command
     options = ["--to", to.value, "--adapter", adapter, "--cases", str(cases)]
     given = (("--out", out), ("--repo", repo), ("--llama-cpp", llama_cpp))
     options += [word for option, value in given if value for word in (option, str(value))]
-    options += [option for option, wanted in (("--public", public), ("--anyway", anyway)) if wanted]
-    options += ["--yes"] if yes else []
+    options += [option for option, wanted in (("--public", public), ("--anyway", anyway), ("--yes", yes)) if wanted]
     return run_job("export", config, overrides, options, asks=to is Form.HUB and not yes)
 
 
