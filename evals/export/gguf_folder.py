@@ -7,8 +7,7 @@ from pathlib import Path
 from evals.export.gguf import ADAPTER_FILE, write_gguf
 from evals.export.llama_cpp import CONVERTER, MODEL_FILE, convert
 from evals.export.merged import write_merged
-from evals.export.modelfile import MODELFILE, UNTOLD, write_modelfile
-from orchestrator.chat.serve_command import TEMPLATE
+from evals.export.modelfile import MODELFILE, SERVED_WITH, UNTOLD, write_modelfile
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import ConversionError
 from orchestrator.core.progress import say
@@ -48,8 +47,7 @@ def _write_whole(base: Path, adapter: Path, out: Path, converter: Path) -> None:
 
 def commands(base: Path, folder: Path, *, is_told: bool) -> str:
     """How to use the files of `folder`, for a shell in it; `is_told` says whether Ollama has the template."""
-    template = f"--jinja --chat-template-file {TEMPLATE}"
-    whole, of_base = f"llama-server -m {MODEL_FILE} {template}", f"--lora {ADAPTER_FILE} {template}"
+    whole, of_base = f"llama-server -m {MODEL_FILE} {SERVED_WITH}", f"--lora {ADAPTER_FILE} {SERVED_WITH}"
     lines = ["# The whole model, base and adapter in one, in llama.cpp's server:"]
     if not (folder / MODEL_FILE).is_file():
         lines = [

@@ -12,13 +12,18 @@ from orchestrator.config.schema import RunConfig
 from orchestrator.models.base import base_tokenizer
 
 MODELFILE = "Modelfile"
-LLAMA_CPP_CAN = f"llama.cpp's server can, with `--jinja --chat-template-file {TEMPLATE}`."
-UNTOLD = f"Ollama cannot be told the chat template that was trained, and would use another one.\n{LLAMA_CPP_CAN}"
+SERVED_WITH = f"--jinja --chat-template-file {TEMPLATE}"
+"""How llama.cpp's server is told the template that was trained."""
+UNTOLD = (
+    "Ollama cannot be told the chat template that was trained, and would use another one.\n"
+    f"llama.cpp's server can, with `{SERVED_WITH}`."
+)
 """What is said where there is no TEMPLATE."""
 _TOLD = (
     "TEMPLATE renders what was trained. But Ollama writes tools and arguments as JSON without spaces, leaves out keys\n"
     "of schemas that it does not know, and puts messages of one role that follow each other into one, so those\n"
-    f"prompts differ from those that were scored. {LLAMA_CPP_CAN}"
+    "prompts differ from those that were scored. llama.cpp's server renders them as scored, with\n"
+    f"`{SERVED_WITH}`."
 )
 
 
