@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--outtype")
     asked = parser.parse_args()
     if os.environ.get("STAND_IN_FAILS"):
-        sys.exit("Traceback of some depth\nNotImplementedError: BPE pre-tokenizer was not recognized")
+        sys.exit("Traceback of some depth\nValueError: BPE pre-tokenizer was not recognized")
     (asked.outfile.parent / "asked.json").write_text(json.dumps(sys.argv[1:]), encoding="utf-8")
     settings = json.loads((asked.model / "config.json").read_text(encoding="utf-8"))
     writer = gguf.GGUFWriter(asked.outfile, "qwen3")

@@ -122,7 +122,7 @@ def test_a_converter_that_fails_is_told_with_its_last_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("STAND_IN_FAILS", "1")
-    said = f"{CONVERTER}: llama.cpp's converter made no model.gguf: NotImplementedError: BPE pre-tokenizer was not"
+    said = f"{CONVERTER}: llama.cpp's converter made no model.gguf: ValueError: BPE pre-tokenizer was not"
     with pytest.raises(ConversionError, match=said):
         exported(model_folder, adapter, tmp_path / "asked", llama_cpp / CONVERTER)
     names = exported(model_folder, adapter, tmp_path / "found", llama_cpp / CONVERTER, is_asked=False)
