@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from orchestrator.plan.passes import Runner
+
 BASE = Path("~/.cache/tool-lora-orchestrator/smollm2-135m-instruct").expanduser()
 LEARNED, ROWS = 0.3, 48
 QWEN = {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 8, "num_attention_heads": 8,
@@ -31,7 +33,7 @@ class Case(NamedTuple):
     """One configuration: rows of up to `length` tokens, so many `micro` in a pass and `batch` in a step of a slot."""
 
     base: str
-    runner: str
+    runner: Runner
     dtype: str
     checkpointing: bool
     length: int
@@ -139,7 +141,7 @@ def run(name: str, base: Path, place: Path) -> dict[str, float]:
 
 def serve(base: Path) -> dict[str, float]:
     """Make replies with a vLLM engine in this process: peak, and seconds of a reply."""
-    from evals.generate.engine import Engine, EngineSettings, Prompt
+    from evals.generate.engine import Batch, Engine, EngineSettings, Prompt
     from orchestrator.config.schema import ModelConfig
     from orchestrator.models.memory import memory_peak
 
@@ -152,9 +154,9 @@ def serve(base: Path) -> dict[str, float]:
     engine = Engine(settings)
     started = time.perf_counter()
     batches = engine.answer([Prompt(str(i), drawn.integers(0, 40_000, PROMPT).tolist()) for i in range(REPLIES)], None)
-    replies = [reply for batch in batches if hasattr(batch, "generations") for reply in batch.generations]
+    replies = [reply for batch in batches if isinstance(batch, Batch) for reply in batch.generations]
     took = time.perf_counter() - started
-    made = sum(reply.output_tokens for reply in replies)
+    made = sum(reply.output_tokens or 0 for reply in replies)
     return {"peak": memory_peak(), "seconds": took / REPLIES, "reply": made / REPLIES}
 
 
@@ -171,7 +173,7 @@ def foretold(name: str, base: Path, place: Path) -> tuple[Any, float]:
         cache = int(CACHE_GIB * GIB)
         return serving_memory(shape, "bfloat16", cache=cache, on_gpu=False, largest_rank=16), float("nan")
     memory = planned(CASES[name], base)
-    measure.user_cache = lambda: place
+    measure.user_cache = lambda: place  # type: ignore[attr-defined]  # a probe is measured anew for each row
     probe = measure.Probe(request_of(CASES[name], base, place), processes=1, planned=memory.high, key=name)
     its = measure.measured(probe)
     return memory, 1 / its.tokens_per_s
