@@ -5,6 +5,7 @@ Light: it is imported before anything else, so that an interruption during the i
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ END_S = 20.0
 resumes after a sudden end as well."""
 TELL_S = 1.5
 """An end that takes longer than this is announced."""
+AGAIN_S = 0.05
+"""After this time an interruption that Python dropped is raised again."""
 _takes_no_more = threading.Event()
 _interrupted = threading.Event()
 _is_over = threading.Event()
@@ -37,6 +40,7 @@ def interrupt_once() -> None:
     _is_over.clear()
     for number in SIGNALS:
         signal.signal(number, _interrupt)
+    sys.unraisablehook = _interrupt_anew
 
 
 def end_of_work() -> None:
@@ -97,7 +101,22 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
     if _takes_no_more.is_set():
         return
     _takes_no_more.set()
-    _interrupted.set()
-    _after(TELL_S, _announce)
-    _after(END_S, _exit_at_once, b"Interrupted; the same command resumes.\n")
+    if not _interrupted.is_set():
+        _interrupted.set()
+        _after(TELL_S, _announce)
+        _after(END_S, _exit_at_once, b"Interrupted; the same command resumes.\n")
     raise KeyboardInterrupt
+
+
+def _interrupt_anew(lost: "sys.UnraisableHookArgs") -> None:
+    """Interrupt once more where Python drops the exception: in finalizers and callbacks of weak references."""
+    if issubclass(lost.exc_type, KeyboardInterrupt) and _interrupted.is_set():
+        _after(AGAIN_S, _signal_again)
+    else:
+        sys.__unraisablehook__(lost)
+
+
+def _signal_again() -> None:
+    if not _is_over.is_set():
+        _takes_no_more.clear()
+        os.kill(os.getpid(), signal.SIGINT)

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from orchestrator.core.interrupt import is_interrupted
 from orchestrator.core.text import duration_text, range_text
 
 PLAIN_LINE_INTERVAL_S = 5.0
@@ -142,8 +143,9 @@ def stage(title: str) -> Iterator[None]:
         with signs_of_life(title):
             yield
         outcome = "done"
-    except KeyboardInterrupt:
-        outcome = "interrupted"
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) or is_interrupted():
+            outcome = "interrupted"
         raise
     finally:
         say(f"{title}: {outcome} after {duration_text(time.monotonic() - started)}")
