@@ -12,6 +12,7 @@ from orchestrator.core.errors import (
     AdapterError,
     AdapterNotFoundError,
     ConfigError,
+    ConversionError,
     DataError,
     DivergedError,
     EvaluationError,
@@ -32,7 +33,7 @@ from orchestrator.core.errors import (
 INPUT = [InputError, ConfigError, DataError, ModelNotFoundError, AdapterNotFoundError, ResourceError]
 INPUT += [RunConflictError]
 STAGE = [OrchestratorError, AdapterError, InertAdapterError, TrainingError, DivergedError, SearchError]
-STAGE += [EvaluationError, UnscoredAdaptersError, SubmissionError, UploadError]
+STAGE += [EvaluationError, UnscoredAdaptersError, SubmissionError, UploadError, ConversionError]
 
 
 def tree(root: type[OrchestratorError]) -> Iterator[type[OrchestratorError]]:
