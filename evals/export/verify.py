@@ -110,16 +110,12 @@ def verify_export(
     cases = evenly(held_out, num_cases)
     if not cases:
         raise RunConflictError("the run has no replies to held-out cases", where=adapter_id, fix="Run evaluate first")
-    made = run.engine(adapter_id)
-    engine = parse_line(made.read_text(encoding="utf-8"), EngineRecord, where=str(made))
-    if engine.reply_format is None:
-        what = "it does not say how calls are written in the replies"
-        raise RunConflictError(what, where=str(made), fix="Run evaluate again, which writes it and keeps the replies")
+    engine, reply_format = engine_of_run(run, adapter_id)
     found = []
     for kind in kinds:
         with _as_vllm_reads(folder, kind, config, run) as place:
             after = _answers(place, kind, config, engine, cases, engines)
-        compared = compare_replies(cases, before, after, engine.reply_format)
+        compared = compare_replies(cases, before, after, reply_format)
         found.append(Verification(kind=kind, adapter_id=adapter_id, num_cases=len(cases), margin=MARGIN, **compared))
     return found
 
@@ -153,6 +149,16 @@ def replies_of_run(run: RunDir, adapter_id: str) -> Iterator[Generation]:
     if not path.is_file() or not run.cases.is_file() or not run.engine(adapter_id).is_file():
         raise RunConflictError(f"the run has no replies of {adapter_id}", where=str(run.root), fix="Run evaluate first")
     return read_jsonl(path, Generation)
+
+
+def engine_of_run(run: RunDir, adapter_id: str) -> tuple[EngineRecord, str]:
+    """How the adapter's replies were made, and how calls are written in them; a RunConflictError if not said."""
+    made = run.engine(adapter_id)
+    engine = parse_line(made.read_text(encoding="utf-8"), EngineRecord, where=str(made))
+    if engine.reply_format is None:
+        what = "it does not say how calls are written in the replies"
+        raise RunConflictError(what, where=str(made), fix="Run evaluate again, which writes it and keeps the replies")
+    return engine, engine.reply_format
 
 
 def evenly(cases: Sequence[Case], count: int) -> list[Case]:

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from evals.export.own import own_adapter
-from evals.export.verify import MARGIN, compare_replies, evenly, replies_of_run
+from evals.export.verify import MARGIN, compare_replies, engine_of_run, evenly, replies_of_run
 from evals.generate.as_served import as_served
 from evals.generate.canary import CANARY_LOGPROBS, CANARY_TOKENS, NUM_CANARIES, Trace, pick_canaries, prove_applied
 from evals.generate.engine import Prompt
@@ -24,7 +24,7 @@ from orchestrator.chat.serving import client_request, reader_or_refusal
 from orchestrator.chat.template_input import template_wants
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import AdapterError, InputError, RunConflictError
-from orchestrator.core.files import parse_line, read_jsonl
+from orchestrator.core.files import read_jsonl
 from orchestrator.core.progress import bar, doing
 from orchestrator.core.records import BASE_ADAPTER_ID, AdapterRecord, JsonObject, Record, ToolSpec
 from orchestrator.models.base import base_tokenizer
@@ -85,6 +85,7 @@ class Scored(NamedTuple):
 
     record: AdapterRecord
     engine: EngineRecord
+    reply_format: str
     cases: list[Case]
     replies: dict[str, Generation]
     of_base: dict[str, Generation]
@@ -99,13 +100,12 @@ def read_scored(config: RunConfig, run: RunDir, adapter_id: str) -> Scored:
     """
     record = own_adapter(config, run, adapter_id)
     replies = {reply.case_id: reply for reply in replies_of_run(run, adapter_id) if reply.has_reply}
-    made = run.engine(adapter_id)
-    engine = parse_line(made.read_text(encoding="utf-8"), EngineRecord, where=str(made))
-    engine.require_made_by(record, where=str(made))
+    engine, reply_format = engine_of_run(run, adapter_id)
+    engine.require_made_by(record, where=str(run.engine(adapter_id)))
     cases = [case for case in read_jsonl(run.cases, Case) if case.id in replies]
     base = run.generations(BASE_ADAPTER_ID)
     of_base = {reply.case_id: reply for reply in read_jsonl(base, Generation)} if base.is_file() else {}
-    return Scored(record, engine, cases, replies, of_base)
+    return Scored(record, engine, reply_format, cases, replies, of_base)
 
 
 @contextmanager
@@ -142,7 +142,7 @@ def check_server(config: RunConfig, scored: Scored, server: Server, model: str |
         what = "the run has no replies to held-out cases"
         raise RunConflictError(what, where=scored.record.id, fix="Run evaluate first")
     with doing("loading vLLM's parser"):
-        knows = what_is_known(config, scored.engine, base_tokenizer(config.model))
+        knows = what_is_known(config, scored.reply_format, base_tokenizer(config.model), dtype=scored.engine.dtype)
     asking = _Asking(config, scored, server, served.name, knows)
     proof, found = asking.proof_of(served)
     asked, answers = asking.ask_all(cases)
@@ -181,9 +181,11 @@ def choose_model(server: Server, name: str) -> Model:
     return chosen
 
 
-def what_is_known(config: RunConfig, engine: EngineRecord, tokenizer: PreTrainedTokenizerBase) -> Knowledge:
+def what_is_known(
+    config: RunConfig, reply_format: str, tokenizer: PreTrainedTokenizerBase, *, dtype: str | None
+) -> Knowledge:
     """How the run renders prompts and reads replies."""
-    form = REPLY_FORMATS[engine.reply_format or "hermes"]
+    form = REPLY_FORMATS[reply_format]
     thoughts = form.reasoning_parser if config.data.thinking else None
     stops = template_stop_ids(tokenizer)
 
@@ -198,7 +200,7 @@ def what_is_known(config: RunConfig, engine: EngineRecord, tokenizer: PreTrained
         serve=None if form.vllm_parser is None else reader_or_refusal(form.vllm_parser, tokenizer, reasoning=thoughts),
         parser=form.vllm_parser,
         call_ids=template_wants(tokenizer).call_ids,
-        dtype=engine.dtype,
+        dtype=dtype,
         temperature=config.eval.temperature,
     )
 
@@ -296,9 +298,7 @@ def likeliest(count: int) -> dict[str, Any]:
 def _figures(scored: Scored, knows: Knowledge, answers: Sequence[tuple[Case, Answer | Refused]]) -> JsonObject:
     """The counts and the paired test of `compare_replies`, with the served replies as generations."""
     after = {case.id: _generation(case, answer, knows) for case, answer in answers}
-    figures = compare_replies(
-        [case for case, _ in answers], scored.replies, after, scored.engine.reply_format or "hermes"
-    )
+    figures = compare_replies([case for case, _ in answers], scored.replies, after, scored.reply_format)
     return {key: value for key, value in figures.items() if key in ServeCheck.model_fields}
 
 

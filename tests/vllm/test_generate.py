@@ -279,7 +279,7 @@ def weather(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Weather
         num_engines=1,
     )
     config = make_config(place, eval=EvalConfig(max_new_tokens=MAX_NEW_TOKENS))
-    return Weather(config, Scored(record, made, cases, replies, of_base), folder)
+    return Weather(config, Scored(record, made, "hermes", cases, replies, of_base), folder)
 
 
 @pytest.fixture(scope="module")

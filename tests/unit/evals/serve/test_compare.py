@@ -7,7 +7,7 @@ from builders import weather_samples
 
 from evals.cases.samples import cases_from_samples
 from evals.generate.engine import Prompt
-from evals.records import Case, EngineRecord, Generation
+from evals.records import Case, Generation
 from evals.serve.check import (
     AS_SCORED,
     NAMED,
@@ -33,17 +33,7 @@ TOKENIZER = load_tokenizer(tiny_base_folder(), trust_remote_code=False)
 
 @pytest.fixture(scope="module")
 def knows() -> Knowledge:
-    engine = EngineRecord(
-        adapter_id="trial-1",
-        inputs_sha256="0",
-        weights_sha256=None,
-        applied_as="merged",
-        reply_format="hermes",
-        device="cpu",
-        dtype="bfloat16",
-        num_engines=1,
-    )
-    return what_is_known(RunConfig(), engine, TOKENIZER)
+    return what_is_known(RunConfig(), "hermes", TOKENIZER, dtype="bfloat16")
 
 
 @pytest.fixture(scope="module")
