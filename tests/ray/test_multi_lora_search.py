@@ -239,6 +239,7 @@ def test_a_killed_engine_comes_back_with_fewer_slots_and_nothing_is_lost(
     assert status.slots == 1  # memory is the likeliest cause of a sudden death
 
 
+@pytest.mark.slow
 def test_a_killed_trial_is_heard_of_again_and_nothing_is_trained_twice(
     storage: Path, undisturbed: tuple[list[TrialRecord], RunDir]
 ) -> None:
@@ -263,6 +264,7 @@ def job(settings: JsonObject, folder: Path) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_a_search_whose_driver_was_killed_goes_on_with_the_same_command(
     storage: Path, undisturbed: tuple[list[TrialRecord], RunDir], tmp_path: Path
 ) -> None:

@@ -78,6 +78,7 @@ def test_a_grid_marks_the_diverged_stops_the_laggards_and_keeps_the_best(
     require_all_is_tracked(watching, records)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("joins_cluster")
 def test_an_isolated_search_that_is_given_one_more_trial_trains_only_that(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

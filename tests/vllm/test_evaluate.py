@@ -142,6 +142,7 @@ def test_what_cannot_be_scored_is_named_and_the_rest_is_scored(tmp_path: Path, m
         assert {(reply.weights_sha256, reply.applied_as) for reply in replies} == {(record.sha256, "merged")}
 
 
+@pytest.mark.slow
 def test_an_engine_that_is_killed_is_replaced_and_no_reply_is_lost(tmp_path: Path, made: dict[str, Path]) -> None:
     config, run = start_run(tmp_path, "killed", SAMPLES, max_new_tokens=120)
     record = keep(run, made["good"])

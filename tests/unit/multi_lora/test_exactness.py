@@ -42,8 +42,14 @@ bits_hold = pytest.mark.skipif(
 )
 
 
+SLOW = pytest.mark.slow
+"""Kinds that differ from Qwen3 in little that a slot can see."""
+
+
 @pytest.mark.parametrize("gradient_checkpointing", [False, True])
-@pytest.mark.parametrize("kind", ["qwen3", "llama", "mistral", "gpt_neox"])
+@pytest.mark.parametrize(
+    "kind", ["qwen3", pytest.param("llama", marks=SLOW), pytest.param("mistral", marks=SLOW), "gpt_neox"]
+)
 def test_in_float64_a_slot_is_the_reference(kind: str, gradient_checkpointing: bool) -> None:
     """Losses, gradients, adapter and moments; measured: 1e-13 where 1e-9 is asked."""
     model = in_full_precision(small_base(kind, dtype=torch.float64))
@@ -79,7 +85,17 @@ def travelled(spec: SlotSpec, alone: TrainedAlone, engine: MultiLoraEngine) -> t
     return flat(alone.state.adapter) - flat(initial_state(spec, engine.targets).adapter)
 
 
-@pytest.mark.parametrize("kind", ["qwen3", "llama", "gemma3_text", "mistral", "gpt_neox", "bloom"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "qwen3",
+        pytest.param("llama", marks=SLOW),
+        pytest.param("gemma3_text", marks=SLOW),
+        pytest.param("mistral", marks=SLOW),
+        "gpt_neox",
+        "bloom",
+    ],
+)
 def test_in_float32_a_slot_is_as_near_to_float64_as_the_reference_is(kind: str) -> None:
     """The same training in float64 says what is right; the engine may round no worse than PEFT does in float32.
 
@@ -105,7 +121,17 @@ def test_in_float32_a_slot_is_as_near_to_float64_as_the_reference_is(kind: str) 
         assert wrong.abs().max() < 1e-2 * longest_way + 2 * reference_wrong.abs().max()
 
 
-@pytest.mark.parametrize("kind", ["qwen3", "llama", "gemma3_text", "mistral", "gpt_neox", "bloom"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "qwen3",
+        pytest.param("llama", marks=SLOW),
+        pytest.param("gemma3_text", marks=SLOW),
+        pytest.param("mistral", marks=SLOW),
+        "gpt_neox",
+        "bloom",
+    ],
+)
 def test_in_float32_a_gradient_is_the_references_within_1e_6(kind: str) -> None:
     """Of the first step, which no rounding of a step before has touched; relative to the gradient's largest number."""
     model = small_base(kind)
