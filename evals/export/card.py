@@ -104,6 +104,7 @@ def _training(config: RunConfig, record: AdapterRecord) -> list[str]:
 
 def _serving(serve: ServeCommand | None) -> list[str]:
     if serve is None:
-        return []
+        what = "The run does not say how the adapter's replies were made, so no command that serves it as it was scored"
+        return ["## Serving", f"{what} is given here: run `orchestrator evaluate` on the run, and export it again."]
     note = [serve.note] if serve.note else []
     return ["## Serving", "As it was scored, in this folder:", f"```sh\n{serve.command}\n```", *note]

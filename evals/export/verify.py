@@ -19,14 +19,13 @@ from evals.export.llama_cpp import MODEL_FILE
 from evals.generate.canary import pick_canaries
 from evals.generate.dealing import Work
 from evals.generate.engine import Adapter, EngineSettings, Prompt
-from evals.generate.engines import Engines, Heard, answer_all, engine_kv_cache_bytes
+from evals.generate.engines import Engines, Heard, answer_all
+from evals.generate.settings import settings_of_run
 from evals.records import HELD_OUT, Case, EngineRecord, Generation
 from evals.report.text import signed_text
 from evals.stats.comparison import compare, pair_verdicts
 from evals.stats.decision import PRIMARY
 from evals.stats.scores import score_cases
-from orchestrator.chat.rendering import template_stop_ids
-from orchestrator.chat.serve_command import smallest_served_rank
 from orchestrator.chat.template_input import RowLeftOut, plain_messages, plain_tools, rendered, template_wants
 from orchestrator.config.evaluation import Dtype
 from orchestrator.config.schema import ModelConfig, RunConfig
@@ -126,10 +125,10 @@ def _answers(
     """The replies to the cases, by their id; prompts are rendered by the folder's own tokenizer and template."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     prompts = [Prompt(case.id, _served_tokens(tokenizer, case, config, folder), case.tools) for case in cases]
-    exported = _open(folder, kind, config, tokenizer)
-    longest = max(len(prompt.token_ids) for prompt in prompts)
-    settings = _settings(config, exported, engine, longest=longest, on_gpu=engines.on_gpu)
-    return {reply.case_id: reply for reply in _ask(engines, settings, exported.adapter, prompts)}
+    model, adapter, ranks = _open(folder, kind, config.model)
+    replying = _as_in_run(config, model, engine)
+    settings = settings_of_run(replying, tokenizer, prompts, ranks=ranks, on_gpu=engines.on_gpu)
+    return {reply.case_id: reply for reply in _ask(engines, settings, adapter, prompts)}
 
 
 @contextmanager
@@ -183,38 +182,22 @@ class _Exported(NamedTuple):
     """What an exported folder holds: the model that answers, and the adapter on it, None where it is merged."""
 
     model: ModelConfig
-    adapter: Adapter | None
-    rank: int | None
-    stops: tuple[int, ...]
+    adapter: Adapter | None = None
+    ranks: tuple[int, ...] = ()
 
 
-def _open(folder: Path, kind: Kind, config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> _Exported:
-    stops = template_stop_ids(tokenizer)
+def _open(folder: Path, kind: Kind, of_run: ModelConfig) -> _Exported:
     if kind in ("merged", "whole_gguf"):
-        model = ModelConfig(base=str(folder), trust_remote_code=config.model.trust_remote_code)
-        return _Exported(model, None, None, stops)
+        return _Exported(of_run.model_copy(update={"base": str(folder), "revision": None}))
     record = read_adapter(folder)
-    adapter = Adapter(record.id, 1, str(folder), record.sha256)
-    return _Exported(config.model, adapter, smallest_served_rank([record.r]), stops)
+    return _Exported(of_run, Adapter(record.id, 1, str(folder), record.sha256), (record.r,))
 
 
-def _settings(
-    config: RunConfig, exported: _Exported, before: EngineRecord, *, longest: int, on_gpu: bool
-) -> EngineSettings:
-    """An engine for what was exported that replies as the run's did."""
-    return EngineSettings(
-        base=exported.model,
-        dtype=config.model.dtype if before.dtype is None else TypeAdapter(Dtype).validate_python(before.dtype),
-        on_gpu=on_gpu,
-        max_model_len=config.eval.max_model_len or longest + config.eval.max_new_tokens,
-        max_lora_rank=exported.rank,
-        kv_cache_bytes=engine_kv_cache_bytes(config.eval.kv_cache_gib, on_gpu=on_gpu),
-        max_new_tokens=config.eval.max_new_tokens,
-        temperature=config.eval.temperature,
-        seed=config.eval.seed,
-        reply_format=before.reply_format,
-        stop_token_ids=exported.stops,
-    )
+def _as_in_run(config: RunConfig, model: ModelConfig, engine: EngineRecord) -> RunConfig:
+    """The configuration under which a model replies in the run's dtype, and its calls are read as they were there."""
+    dtype = config.model.dtype if engine.dtype is None else TypeAdapter(Dtype).validate_python(engine.dtype)
+    read = config.eval.model_copy(update={"reply_format": engine.reply_format})
+    return config.model_copy(update={"model": model.model_copy(update={"dtype": dtype}), "eval": read})
 
 
 def _ask(

@@ -2,6 +2,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from builders import make_config, make_trial, write_peft_checkpoint
@@ -75,6 +76,30 @@ def test_a_card_of_what_was_never_scored_says_so() -> None:
     assert "It has not been scored." in card.text
     assert card.data.get("base_model") is None
     assert card.data.get("library_name") == "transformers"
+
+
+@pytest.mark.parametrize("unknown", ["base", "reply_format"])
+def test_a_card_without_the_command_that_serves_it_says_why(
+    reported: RunDir, tmp_path: Path, unknown: Literal["base", "reply_format"]
+) -> None:
+    run, out = RunDir(tmp_path / "run"), tmp_path / "out"
+    shutil.copytree(reported.root, run.root)
+    checkpoint = write_peft_checkpoint(tmp_path / "checkpoint", tiny_base_folder())
+    tokenizer = load_tokenizer(tiny_base_folder(), trust_remote_code=False)
+    shutil.rmtree(run.adapter(BEST))
+    keep_adapter(checkpoint, run, make_trial(BEST), model=ModelConfig(base="tiny"), tokenizer=tokenizer)
+    config, made = make_config(tmp_path), json.loads(run.engine(BEST).read_text(encoding="utf-8"))
+    made |= {"base": "tiny", "reply_format": "hermes"}
+    for content, place in ((made, tmp_path / "told"), ({**made, unknown: None}, out)):
+        run.engine(BEST).write_text(json.dumps(content), encoding="utf-8")
+        export_adapter(config, run, BEST, "adapter", place)
+    missing = "The run does not say how the adapter's replies were made"
+    assert "vllm.entrypoints" in (told := (tmp_path / "told" / "README.md").read_text(encoding="utf-8"))
+    assert missing not in told
+    card = (out / "README.md").read_text(encoding="utf-8")
+    assert "vllm" not in card
+    assert missing in card
+    assert "run `orchestrator evaluate` on the run, and export it again" in card
 
 
 @pytest.fixture
