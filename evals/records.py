@@ -76,6 +76,7 @@ MAX_COUNT = 10**9
 """Most tokens, and most seconds, that a reply may have: far beyond any reply, and small enough to reckon with."""
 
 AppliedAs = Literal["base", "merged", "lora_request"]
+FirstTokens = dict[int, tuple[float, float]]
 
 
 class Generation(Record):
@@ -221,15 +222,17 @@ class Scores(Record):
 class CanaryProof(Record):
     """Proof that an adapter changed what the engine computes. Produced by `canary`, kept in `evals/<id>/engine.json`.
 
-    The same batch of `num_prompts` prompts went to the base twice and to the adapter once. Greedy texts of the adapter
-    differ from the base's for `num_texts_moved` prompts. `largest_shift` is the largest difference between base and
-    adapter in the natural log probability of one of the likeliest first tokens, `noise` that of the base's two passes.
+    The same batch of `num_prompts` prompts went to the base twice and to the adapter once, and `num_texts_moved` greedy
+    texts differ. `largest_shift` is the largest difference between base and adapter in the natural log probability of a
+    likely first token, `noise` that of the base's two passes. `first` has by case id the adapter's likeliest first
+    tokens by their ids, each with its log probability in the base (at most) and in the adapter.
     """
 
     num_prompts: int
     num_texts_moved: int
     largest_shift: float
     noise: float
+    first: dict[str, FirstTokens] = Field(default_factory=dict, exclude_if=lambda first: not first)
 
 
 class EngineRecord(Record):
@@ -273,10 +276,7 @@ class EngineRecord(Record):
 
 
 class FailedAdapter(Record):
-    """An adapter that could not be scored: `evals/<id>/failure.json`.
-
-    `error` is the class of the error. `lacks_replies`: only replies are missing, so that judging again can mend it.
-    """
+    """An adapter that could not be scored (`evals/<id>/failure.json`). Judging again can mend what `lacks_replies`."""
 
     adapter_id: str
     error: str

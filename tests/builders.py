@@ -214,7 +214,7 @@ def write_tiny_adapter(
     return folder
 
 
-def write_learned_adapter(folder: Path, samples: list[Sample]) -> Path:
+def write_learned_adapter(folder: Path, samples: list[Sample], lora: LoraConfig) -> Path:
     """A LoRA on the tiny base that has learned by heart what the assistant says last in each sample; by PEFT."""
     import torch
     from peft import get_peft_model
@@ -229,7 +229,7 @@ def write_learned_adapter(folder: Path, samples: list[Sample]) -> Path:
     tokenizer = load_tokenizer(tiny_base_folder(), trust_remote_code=False)
     form = chat_format(tokenizer, thinking=False)
     base = AutoModelForCausalLM.from_pretrained(tiny_base_folder(), dtype=torch.float32)
-    model = get_peft_model(base, peft_config(LoraConfig(r=8, alpha=16)))
+    model = get_peft_model(base, peft_config(lora))
     rows = [
         (len(render_prompt(tokenizer, sample.messages[:-1], sample.tools)), form.encode(_whole(form, sample)))
         for sample in samples

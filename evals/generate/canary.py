@@ -5,25 +5,45 @@ batch it is made in, so base and adapter answer the same batch, and two passes o
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import NamedTuple, TypeVar
 
-from evals.records import CanaryProof
+from evals.records import CanaryProof, FirstTokens
 from orchestrator.core.errors import AdapterError, InertAdapterError
+from orchestrator.core.records import Record
 
 NUM_CANARIES, CANARY_TOKENS = 8, 8
 """Prompts in the batch, and the tokens that each is continued by."""
 CANARY_LOGPROBS = 20
 """Likeliest first tokens whose log probabilities are compared; the most that vLLM gives by default."""
 
+KEPT_TOKENS = 5
+"""Likeliest first tokens of an adapter that a proof keeps of each prompt."""
+
 T = TypeVar("T")
 
 
 class Trace(NamedTuple):
-    """What a model did with one prompt: its greedy tokens, and log probabilities of the likeliest first tokens."""
+    """What a model did with the prompt of a case: greedy tokens, and log probabilities of the likeliest first ones."""
 
+    case_id: str
     tokens: tuple[int, ...]
     first: dict[int, float]
+    prompt_sha256: str | None = None
+
+
+class Strength(Record):
+    """How strongly an adapter is in force: mean differences in the natural log probability of likely first tokens.
+
+    `off` is how far they are from those that were scored, `moved` how far the scored ones are from the base's. `scale`
+    is the part of that way that they go: 1 where it is in force as it was scored, 0 where the base replies, 2 at about
+    twice its scale, as far as log probabilities follow it.
+    """
+
+    off: float
+    moved: float
+    scale: float
 
 
 def pick_canaries(prompts: Sequence[T]) -> list[T]:
@@ -56,7 +76,30 @@ def prove_applied(
             where=adapter_id,
             fix="Train it again with a higher learning rate or more steps, and look at its loss curve",
         )
-    return CanaryProof(num_prompts=len(traces), num_texts_moved=moved, largest_shift=shift, noise=noise)
+    first = {one.case_id: _kept(one.first, of_base.first) for one, of_base in zip(traces, base, strict=True)}
+    return CanaryProof(num_prompts=len(traces), num_texts_moved=moved, largest_shift=shift, noise=noise, first=first)
+
+
+def _kept(adapted: dict[int, float], base: dict[int, float]) -> FirstTokens:
+    likeliest = sorted(adapted, key=lambda token: -adapted[token])[:KEPT_TOKENS]
+    return {token: (round(_at_most(base, token, adapted[token]), 4), round(adapted[token], 4)) for token in likeliest}
+
+
+def measure_strength(scored: Mapping[str, FirstTokens], traces: Sequence[Trace]) -> Strength | None:
+    """Hold an adapter's traces against what a proof kept of it; None if it kept none of their cases."""
+    found = [
+        (of_base, of_adapter, _at_most(trace.first, token, of_adapter))
+        for trace in traces
+        for token, (of_base, of_adapter) in scored.get(trace.case_id, {}).items()
+    ]
+    whole = sum((of_adapter - of_base) ** 2 for of_base, of_adapter, _ in found)
+    if not whole:
+        return None
+    return Strength(
+        off=fmean(abs(now - of_adapter) for _, of_adapter, now in found),
+        moved=fmean(abs(of_adapter - of_base) for of_base, of_adapter, _ in found),
+        scale=sum((now - of_base) * (of_adapter - of_base) for of_base, of_adapter, now in found) / whole,
+    )
 
 
 def weakest(proofs: Sequence[CanaryProof]) -> CanaryProof | None:
@@ -73,6 +116,10 @@ def _largest_shift(left: Sequence[Trace], right: Sequence[Trace]) -> float:
 
 
 def _shift(left: dict[int, float], right: dict[int, float]) -> float:
-    edge = min(right.values(), default=0.0)
-    shifts = (abs(value - right.get(token, min(value, edge))) for token, value in left.items())
+    shifts = (abs(value - _at_most(right, token, value)) for token, value in left.items())
     return max(shifts, default=0.0)
+
+
+def _at_most(likeliest: dict[int, float], token: int, elsewhere: float) -> float:
+    """A token's log probability; for one that is not among the likeliest, the one nearest to what it is elsewhere."""
+    return likeliest.get(token, min(elsewhere, min(likeliest.values(), default=0.0)))

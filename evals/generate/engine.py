@@ -271,10 +271,9 @@ class Engine:
         params = SamplingParams(temperature=0.0, max_tokens=CANARY_TOKENS, logprobs=CANARY_LOGPROBS, seed=0)
         prompts = [{"prompt_token_ids": prompt.token_ids} for prompt in self._canaries]
         outputs = self._llm.generate(prompts, params, use_tqdm=False, lora_request=self._lora_request(adapter))
-        replies = [output.outputs[0] for output in outputs]
         return [
-            Trace(tuple(reply.token_ids), {token: entry.logprob for token, entry in reply.logprobs[0].items()})
-            for reply in replies
+            Trace(prompt.case_id, tuple(reply.token_ids), {id_: one.logprob for id_, one in reply.logprobs[0].items()})
+            for prompt, reply in zip(self._canaries, (output.outputs[0] for output in outputs), strict=True)
         ]
 
     def _replies(self, prompts: Sequence[Prompt], adapter: Adapter | None, *, streams: bool) -> Iterator[Piece | Batch]:

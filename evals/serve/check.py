@@ -1,6 +1,7 @@
 """A server asked the run's held-out cases, and its answers held against what was scored."""
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,11 +13,30 @@ from transformers import PreTrainedTokenizerBase
 from evals.export.own import own_adapter
 from evals.export.verify import MARGIN, compare_replies, engine_of_run, evenly, replies_of_run
 from evals.generate.as_served import as_served
-from evals.generate.canary import CANARY_LOGPROBS, CANARY_TOKENS, NUM_CANARIES, Trace, pick_canaries, prove_applied
+from evals.generate.canary import (
+    CANARY_LOGPROBS,
+    CANARY_TOKENS,
+    NUM_CANARIES,
+    Strength,
+    Trace,
+    measure_strength,
+    pick_canaries,
+    prove_applied,
+)
 from evals.generate.engine import Prompt
-from evals.records import HELD_OUT, CanaryProof, Case, EngineRecord, Generation
+from evals.records import HELD_OUT, CanaryProof, Case, EngineRecord, FirstTokens, Generation
 from evals.serve.client import Answer, Model, Refused, Server
-from evals.serve.compare import Difference, Knowledge, Way, in_forced, in_prompt, in_reading, in_reply
+from evals.serve.compare import (
+    Difference,
+    Knowledge,
+    Way,
+    in_forced,
+    in_prompt,
+    in_reading,
+    in_reply,
+    in_settings,
+    in_strength,
+)
 from evals.serve.server import serving
 from orchestrator.chat.formats import REPLY_FORMATS
 from orchestrator.chat.rendering import render_prompt, template_stop_ids
@@ -27,6 +47,7 @@ from orchestrator.core.errors import AdapterError, InputError, RunConflictError
 from orchestrator.core.files import read_jsonl
 from orchestrator.core.progress import bar, doing
 from orchestrator.core.records import BASE_ADAPTER_ID, AdapterRecord, JsonObject, Record, ToolSpec
+from orchestrator.models.adapters import SETTINGS
 from orchestrator.models.base import base_tokenizer
 from orchestrator.run.paths import RunDir
 
@@ -51,7 +72,8 @@ class ServeCheck(Record):
     Of `num_cases` cases so many have the prompt, the reading of the reply (calls, text, thoughts and finish reason from
     the same tokens), the reply and the verdict that the run has. `asked` counts the requests by the way of asking.
     `low` and `high` bound the difference of the share of cases answered as asked, served minus run, at 95 %. `canary`
-    proves that the adapter is in force; None where the server does not have its base beside it.
+    proves that the adapter is in force; None where the server does not have its base beside it. `strength` is how
+    strongly; None where the run kept no log probabilities of its canaries.
     """
 
     url: str
@@ -68,6 +90,7 @@ class ServeCheck(Record):
     margin: float
     asked: dict[str, int]
     canary: CanaryProof | None
+    strength: Strength | None
     differences: tuple[Difference, ...]
 
     @property
@@ -81,7 +104,10 @@ class ServeCheck(Record):
 
 
 class Scored(NamedTuple):
-    """What the run has of one adapter: its record, how its replies were made, and all of them beside the base's."""
+    """What the run has of one adapter: its record, how its replies were made, and all of them beside the base's.
+
+    `settings` are the adapter's, as PEFT writes them.
+    """
 
     record: AdapterRecord
     engine: EngineRecord
@@ -89,6 +115,7 @@ class Scored(NamedTuple):
     cases: list[Case]
     replies: dict[str, Generation]
     of_base: dict[str, Generation]
+    settings: JsonObject
 
 
 def read_scored(config: RunConfig, run: RunDir, adapter_id: str) -> Scored:
@@ -105,7 +132,8 @@ def read_scored(config: RunConfig, run: RunDir, adapter_id: str) -> Scored:
     cases = [case for case in read_jsonl(run.cases, Case) if case.id in replies]
     base = run.generations(BASE_ADAPTER_ID)
     of_base = {reply.case_id: reply for reply in read_jsonl(base, Generation)} if base.is_file() else {}
-    return Scored(record, engine, reply_format, cases, replies, of_base)
+    settings = json.loads((run.adapter(adapter_id) / SETTINGS).read_text(encoding="utf-8"))
+    return Scored(record, engine, reply_format, cases, replies, of_base, settings)
 
 
 @contextmanager
@@ -144,7 +172,7 @@ def check_server(config: RunConfig, scored: Scored, server: Server, model: str |
     with doing("loading vLLM's parser"):
         knows = what_is_known(config, scored.reply_format, base_tokenizer(config.model), dtype=scored.engine.dtype)
     asking = _Asking(config, scored, server, served.name, knows)
-    proof, found = asking.proof_of(served)
+    proof, strength, found = asking.proof_of(served)
     asked, answers = asking.ask_all(cases)
     found += [one for way, case, answer in answers for one in asking.compare(way, case, answer)]
     as_asked = [(case, answer) for way, case, answer in answers if way.name == AS_SCORED.name]
@@ -157,6 +185,7 @@ def check_server(config: RunConfig, scored: Scored, server: Server, model: str |
         margin=MARGIN,
         asked=asked,
         canary=proof,
+        strength=strength,
         differences=tuple(found),
         **_figures(scored, knows, as_asked),
     )
@@ -215,25 +244,56 @@ class _Asking:
     model: str
     knows: Knowledge
 
-    def proof_of(self, served: Model) -> tuple[CanaryProof | None, list[Difference]]:
-        """The proof that the adapter is in force beside its base, asked as the evaluation did."""
-        if served.parent is None:
-            return None, []
-        replies, cases = self.scored.replies, self.scored.cases
-        short = sorted(cases, key=lambda case: replies[case.id].prompt_tokens or 0)
-        chosen = pick_canaries(short[: max(NUM_CANARIES, len(short) // 2)])
+    def proof_of(self, served: Model) -> tuple[CanaryProof | None, Strength | None, list[Difference]]:
+        """Beside its base the proof that the adapter is in force, and how strongly, asked as the evaluation did.
+
+        The proof is None where the base is not there, the strength where the run kept nothing of its canaries.
+        """
+        before, record = self.scored.engine.canary, self.scored.record
+        kept = before.first if before else {}
+        chosen = self._canaries(kept)
+        proof, causes = None, [in_settings(there, self.scored.settings)] if (there := served.settings()) else []
         with doing("asking the canaries"):
             # One model after the other: on CPUs vLLM gives base rows beside adapter rows the adapter's weights.
-            base, again, adapted = (self._traces(name, chosen) for name in (served.parent, served.parent, self.model))
+            adapted = self._traces(self.model, chosen)
+            bases = [self._traces(served.parent, chosen) for _ in range(2)] if served.parent is not None else []
         try:
-            return prove_applied(self.scored.record.id, adapted, base=base, base_again=again), []
+            proof = prove_applied(record.id, adapted, base=bases[0], base_again=bases[1]) if bases else None
         except AdapterError as error:
-            return None, [Difference(case_id="canaries", asked=AS_SCORED.name, part="adapter", cause=error.what)]
+            causes.append(error.what)
+        strength = measure_strength(kept, self._as_prompted(adapted))
+        if strength is not None and (proof is not None or not bases):
+            is_rslora = bool(self.scored.settings.get("use_rslora"))
+            causes.append(in_strength(strength, self.knows.dtype, rank=record.r, is_rslora=is_rslora))
+        return (
+            proof,
+            strength,
+            [
+                Difference(case_id="canaries", asked=AS_SCORED.name, part="adapter", cause=cause)
+                for cause in causes
+                if cause is not None
+            ],
+        )
+
+    def _as_prompted(self, traces: Sequence[Trace]) -> list[Trace]:
+        """The traces of prompts that were scored; others are told of by their cases."""
+        scored = self.scored.replies
+        return [trace for trace in traces if trace.prompt_sha256 == scored[trace.case_id].prompt_sha256]
+
+    def _canaries(self, kept: Mapping[str, FirstTokens]) -> list[Case]:
+        """Those of the evaluation; where the run kept nothing of them, short cases of it."""
+        replies, cases = self.scored.replies, self.scored.cases
+        short = sorted(cases, key=lambda case: replies[case.id].prompt_tokens or 0)
+        of_run = [case for case in cases if case.id in kept]
+        return of_run or pick_canaries(short[: max(NUM_CANARIES, len(short) // 2)])
 
     def _traces(self, model: str, cases: Sequence[Case]) -> list[Trace]:
         fields = {"model": model, "max_tokens": CANARY_TOKENS, "temperature": 0.0} | likeliest(CANARY_LOGPROBS)
-        answers = [self.server.ask(self._request(case, AS_SCORED) | fields) for case in cases]
-        return [Trace(answer.tokens, answer.likely[0]) for answer in answers]
+        answers = [(case.id, self.server.ask(self._request(case, AS_SCORED) | fields)) for case in cases]
+        return [
+            Trace(id_, answer.tokens, answer.likely[0], Prompt(id_, list(answer.prompt)).sha256)
+            for id_, answer in answers
+        ]
 
     def ask_all(self, cases: Sequence[Case]) -> tuple[dict[str, int], list[tuple[Way, Case, Answer | Refused]]]:
         """Every answer, and how many there are by the way of asking."""

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -13,6 +14,7 @@ import httpx2
 from orchestrator.core.errors import EvaluationError, InputError
 from orchestrator.core.records import JsonObject
 from orchestrator.core.text import duration_text
+from orchestrator.models.adapters import SETTINGS
 
 KEY = "VLLM_API_KEY"
 """The environment variable with the server's key, which vLLM reads too."""
@@ -47,6 +49,14 @@ class Model(NamedTuple):
     name: str
     root: str | None
     parent: str | None
+
+    def settings(self) -> JsonObject | None:
+        """Those of the adapter that it is, as PEFT writes them; None where this machine does not have its folder."""
+        try:
+            found = json.loads((Path(self.root or "") / SETTINGS).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) else None
 
 
 @dataclass

@@ -1,17 +1,19 @@
 """What a client got, held against what was scored: each difference with its cause."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from evals.generate.canary import Strength
 from evals.generate.engine import Prompt
 from evals.records import Case, Generation
 from evals.serve.client import Answer
 from orchestrator.chat.call_ids import CallIds
 from orchestrator.chat.formats.reply import ServedReply
 from orchestrator.chat.serving import ServingReader
-from orchestrator.core.records import Record, ToolSpec
+from orchestrator.core.records import JsonObject, Record, ToolSpec
 from orchestrator.core.text import counted
 from orchestrator.notation.strict_json import json_equal
 
@@ -20,7 +22,19 @@ NEAR_TIE = {"float32": 0.02}
 NEAR_TIE_HALF = 0.5
 """How far behind in log probability a token may be that rounding put second: in float32, and in half precision, whose
 logits have steps of up to an eighth."""
+SAME_STRENGTH = 0.05
+"""First tokens may be off by this part of what the adapter moves them by: where it is merged, its update is rounded."""
+OF_SCALE = ("lora_alpha", "r", "use_rslora", "alpha_pattern", "rank_pattern")
+"""What of an adapter's settings makes its scale."""
+NO_STRENGTH, OTHER_STRENGTH = 0.1, 0.3
+"""The adapter is not in force if first tokens go less than this part of their way from the base; its scale is about
+that part where it is so far from 1. Nearer they do not tell it: those of a strong adapter cannot go much further."""
 SHOWN_CHARS, SHOWN_TOKENS = 160, 8
+
+
+def near_tie(dtype: str | None) -> float:
+    """How far apart in log probability rounding may put what is the same."""
+    return NEAR_TIE.get(dtype or "", NEAR_TIE_HALF)
 
 
 class Difference(Record):
@@ -190,9 +204,29 @@ def _why(scored: str, answer: Answer, knows: Knowledge) -> tuple[str, bool]:
             False,
         )
     gap = max(likely.values()) - max(others)
-    if gap <= NEAR_TIE.get(knows.dtype or "", NEAR_TIE_HALF):
+    if gap <= near_tie(knows.dtype):
         return f"a near tie at token {place}, {gap:.2g} apart in log probability", True
     return f"at token {place} what was scored is {gap:.2g} behind in log probability: the weights are others", False
+
+
+def in_strength(found: Strength, dtype: str | None, *, rank: int, is_rslora: bool) -> str | None:
+    """Why first tokens are not as likely as they were with this adapter; None where rounding may explain it."""
+    if found.off <= max(near_tie(dtype) / 2, SAME_STRENGTH * found.moved):
+        return None
+    said = f"first tokens are {found.off:.2g} off in log probability, where the adapter moves them by {found.moved:.2g}"
+    if found.scale < NO_STRENGTH:
+        return f"{said}: it is not in force"
+    if abs(found.scale - 1) < OTHER_STRENGTH:
+        return f"{said}: its scale is another, or its weights are"
+    rslora = f", and without rsLoRA it has {1 / math.sqrt(rank):.2g} times it" if is_rslora and found.scale < 1 else ""
+    return f"{said}: its scale is another, about {found.scale:.2g} times that which was scored{rslora}"
+
+
+def in_settings(there: JsonObject, scored: JsonObject) -> str | None:
+    """What makes the scale of the adapter that a server loaded another than that which was scored."""
+    others = [key for key in OF_SCALE if (there.get(key) or None) != (scored.get(key) or None)]
+    told = (f"{key} is {json.dumps(there.get(key))} where {json.dumps(scored.get(key))} was scored" for key in others)
+    return f"its scale is another, for {' and '.join(told)}" if others else None
 
 
 def same_calls(left: Sequence[tuple[str, str]], right: Sequence[tuple[str, str]]) -> bool:

@@ -17,6 +17,11 @@ def check_lines(found: ServeCheck) -> Iterator[str]:
     if found.canary is not None:
         moved, shift = f"{found.canary.num_texts_moved} of {found.canary.num_prompts}", found.canary.largest_shift
         yield f"The adapter is in force: {moved} canaries get another text, log probabilities up to {shift:.2g} away."
+    if found.strength is not None:
+        off, moved = f"{found.strength.off:.2g}", f"{found.strength.moved:.2g}"
+        yield f"Their first tokens are {off} off in log probability on average; the adapter moves them by {moved}."
+    else:
+        yield "The run kept no log probabilities of its canaries, so another scale shows only where it changes a reply."
     for one in found.differences:
         yield f"- {one.case_id}, {one.asked}: the {one.part}: {one.cause}"
     if found.outcome == "as scored":

@@ -32,10 +32,10 @@ from evals.serve.server import serving
 from orchestrator.chat.rendering import render_prompt
 from orchestrator.chat.serve_command import SERVED_RANKS
 from orchestrator.config.evaluation import EvalConfig
-from orchestrator.config.schema import ModelConfig, RunConfig
+from orchestrator.config.schema import LoraConfig, ModelConfig, RunConfig
 from orchestrator.core.errors import AdapterError, InertAdapterError
-from orchestrator.core.records import EvalPoint, Sample
-from orchestrator.models.adapters import load_adapter, read_adapter
+from orchestrator.core.records import EvalPoint, JsonObject, Sample
+from orchestrator.models.adapters import SETTINGS, load_adapter, read_adapter
 from orchestrator.models.base import BaseWeights, load_tokenizer
 from orchestrator.run.paths import RunDir
 from orchestrator.toy.synthetic import generate_samples
@@ -45,6 +45,7 @@ from orchestrator.training.outcome import TrainedTrial, keep_best
 pytestmark = pytest.mark.vllm
 
 MAX_NEW_TOKENS = 24
+WEATHER = ("Rome", "Oslo", "Lima")
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +92,15 @@ def settings(prompts: list[Prompt], **changes: object) -> EngineSettings:
 
 
 @pytest.fixture(scope="module")
-def engine(prompts: list[Prompt]) -> Engine:
-    return Engine(settings(prompts), prompts[:NUM_CANARIES])
+def weather_prompts() -> list[Prompt]:
+    tokenizer = load_tokenizer(tiny_base_folder(), trust_remote_code=False)
+    cases = cases_from_samples(weather_samples(*WEATHER))
+    return [Prompt(case.id, render_prompt(tokenizer, case.messages, case.tools), case.tools) for case in cases]
+
+
+@pytest.fixture(scope="module")
+def engine(prompts: list[Prompt], weather_prompts: list[Prompt]) -> Engine:
+    return Engine(settings(prompts), [*weather_prompts, *prompts][:NUM_CANARIES])
 
 
 def ask(engine: Engine, prompts: list[Prompt], adapter: Adapter | None) -> tuple[Loaded, list[Generation]]:
@@ -254,24 +262,21 @@ class Weather(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def weather(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Weather:
-    samples, place = weather_samples("Rome", "Oslo", "Lima"), tmp_path_factory.mktemp("weather")
+def weather(engine: Engine, weather_prompts: list[Prompt], tmp_path_factory: pytest.TempPathFactory) -> Weather:
+    samples, place = weather_samples(*WEATHER), tmp_path_factory.mktemp("weather")
     best = EvalPoint(step=10, eval_loss=0.5)
-    checkpoint = write_learned_adapter(place / "checkpoint", samples)
+    checkpoint = write_learned_adapter(place / "checkpoint", samples, LoraConfig(r=16, alpha=8, use_rslora=True))
     left, run = TrainedTrial((best,), diverged=False, best=best, best_checkpoint=checkpoint), RunDir(place / "run")
     keep_best(left, run, make_plan(), make_trial("trial-1"))
-    folder, tokenizer = run.adapter("trial-1"), load_tokenizer(tiny_base_folder(), trust_remote_code=False)
-    cases = cases_from_samples(samples)
-    asked = [Prompt(case.id, render_prompt(tokenizer, case.messages, case.tools), case.tools) for case in cases]
-    replies, of_base = (
-        {reply.case_id: reply for reply in ask(engine, asked, adapter)[1]} for adapter in (as_adapter(folder), None)
-    )
+    folder, cases = run.adapter("trial-1"), cases_from_samples(samples)
+    (loaded, own), (_, of_base) = (ask(engine, weather_prompts, adapter) for adapter in (as_adapter(folder), None))
     record = read_adapter(folder)
     made = EngineRecord(
         adapter_id=record.id,
         inputs_sha256="0" * 64,
         weights_sha256=record.sha256,
         applied_as="merged",
+        canary=loaded.canary,
         base=str(tiny_base_folder()),
         reply_format="hermes",
         device="cpu",
@@ -279,18 +284,22 @@ def weather(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Weather
         num_engines=1,
     )
     config = make_config(place, eval=EvalConfig(max_new_tokens=MAX_NEW_TOKENS))
-    return Weather(config, Scored(record, made, "hermes", cases, replies, of_base), folder)
+    replies, of_base_by_case = ({reply.case_id: reply for reply in found} for found in (own, of_base))
+    scale = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    return Weather(config, Scored(record, made, "hermes", cases, replies, of_base_by_case, scale), folder)
 
 
 @pytest.fixture(scope="module")
 def server(weather: Weather, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The server of the report's line, with another adapter `louder`: the same at four times its scale."""
+    """The server of the report's line, with the same adapter at other scales: twice its own, and without rsLoRA."""
     place = tmp_path_factory.mktemp("server")
-    louder = Path(shutil.copytree(weather.folder, place / "louder"))
-    settings = json.loads((louder / "adapter_config.json").read_text(encoding="utf-8"))
-    louder_settings = settings | {"lora_alpha": 4 * settings["lora_alpha"]}
-    (louder / "adapter_config.json").write_text(json.dumps(louder_settings), encoding="utf-8")
-    line = weather.serve_line().replace("--lora-modules", f"--lora-modules louder={louder}")
+    scales: dict[str, JsonObject] = {"louder": {"lora_alpha": 2 * weather.scored.settings["lora_alpha"]}}
+    scales["plain"] = {"use_rslora": False}
+    for name, changed in scales.items():
+        folder = Path(shutil.copytree(weather.folder, place / name))
+        (folder / SETTINGS).write_text(json.dumps(weather.scored.settings | changed), encoding="utf-8")
+    others = " ".join(f"{name}={place / name}" for name in scales)
+    line = weather.serve_line().replace("--lora-modules", f"--lora-modules {others}")
     with serving(line, place / "server.log", on_gpu=False) as url:
         yield Server(url)
 
@@ -315,16 +324,35 @@ def test_a_server_gives_clients_what_was_scored(weather: Weather, server: Server
     assert found.asked == dict.fromkeys(ways, 3)
     assert found.canary is not None
     assert found.canary.largest_shift > 0.1
+    assert found.strength is not None
+    assert found.strength.off < 0.01 < 0.5 < found.strength.moved
+    assert found.strength.scale == pytest.approx(1.0, abs=0.01)
 
 
-def test_another_scale_and_the_bare_base_are_not_what_was_scored(weather: Weather, server: Server) -> None:
-    louder = check_server(weather.config, weather.scored, server, "louder", num_cases=50)
-    assert louder.outcome == "differs"
-    assert louder.same_prompts == 3
-    assert any("the weights are others" in one.cause for one in louder.differences if one.part == "reply")
+@pytest.mark.parametrize(
+    ("name", "settings_say", "tokens_say"),
+    [
+        ("louder", "lora_alpha is 16 where 8 was scored", "its scale is another"),
+        ("plain", "use_rslora is false where true was scored", "and without rsLoRA it has 0.25 times it"),
+    ],
+)
+def test_another_scale_is_not_what_was_scored(
+    weather: Weather, server: Server, name: str, settings_say: str, tokens_say: str
+) -> None:
+    found = check_server(weather.config, weather.scored, server, name, num_cases=50)
+    assert found.outcome == "differs"
+    assert found.same_prompts == 3
+    assert found.canary is not None
+    by_settings, by_tokens = (one.cause for one in found.differences if one.part == "adapter")
+    assert settings_say in by_settings
+    assert tokens_say in by_tokens
+
+
+def test_the_bare_base_is_not_what_was_scored(weather: Weather, server: Server) -> None:
     bare = check_server(weather.config, weather.scored, server, "base", num_cases=50)
     assert bare.outcome == "differs"
     assert bare.canary is None
+    assert any("it is not in force" in one.cause for one in bare.differences if one.part == "adapter")
     replies = [one.cause for one in bare.differences if one.part == "reply"]
     assert len(replies) == 3
     assert all("the adapter is not in force" in cause for cause in replies)

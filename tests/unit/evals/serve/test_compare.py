@@ -6,6 +6,7 @@ import pytest
 from builders import weather_samples
 
 from evals.cases.samples import cases_from_samples
+from evals.generate.canary import Strength
 from evals.generate.engine import Prompt
 from evals.records import Case, Generation
 from evals.serve.check import (
@@ -20,7 +21,17 @@ from evals.serve.check import (
     what_is_known,
 )
 from evals.serve.client import Answer
-from evals.serve.compare import Difference, Knowledge, in_forced, in_prompt, in_reading, in_reply, same_calls
+from evals.serve.compare import (
+    Difference,
+    Knowledge,
+    in_forced,
+    in_prompt,
+    in_reading,
+    in_reply,
+    in_settings,
+    in_strength,
+    same_calls,
+)
 from evals.serve.tell import check_lines
 from orchestrator.config.schema import RunConfig
 from orchestrator.models.base import load_tokenizer
@@ -189,7 +200,7 @@ def test_forced_calls_are_calls(case: Case, knows: Knowledge) -> None:
 def checked(*differences: Difference, **fields: object) -> ServeCheck:
     counts = {"num_cases": 50, "same_prompts": 50, "same_readings": 50, "same_replies": 50, "same_verdicts": 50}
     bounds = {"difference": 0.0, "low": -0.05, "high": 0.05, "margin": 0.1, "asked": {"as scored": 50, "streamed": 8}}
-    names = {"url": "http://here", "model": "tools", "adapter_id": "trial-1", "canary": None}
+    names = {"url": "http://here", "model": "tools", "adapter_id": "trial-1", "canary": None, "strength": None}
     return ServeCheck.model_validate(counts | bounds | names | {"differences": differences} | fields)
 
 
@@ -211,3 +222,36 @@ def test_every_difference_is_told() -> None:
     assert "- b, streamed: the calls: another parser" in lines
     assert lines[-1].startswith("DIFFERS: 1 difference that rounding does not explain")
     assert list(check_lines(checked()))[-1] == "tools is served as it was scored."
+
+
+def strength(off: float, scale: float) -> Strength:
+    return Strength(off=off, moved=6.0, scale=scale)
+
+
+def test_first_tokens_are_as_likely_as_they_were_up_to_rounding() -> None:
+    def cause(off: float, scale: float, dtype: str = "float32", *, is_rslora: bool = False) -> str:
+        return in_strength(strength(off, scale), dtype, rank=16, is_rslora=is_rslora) or ""
+
+    assert cause(0.009, 1.0) == ""
+    assert cause(0.24, 1.0, "bfloat16") == ""
+    assert cause(0.29, 0.99) == ""  # 5 % of what it moves them by
+    assert cause(0.9, 0.95, "bfloat16").endswith("its scale is another, or its weights are")
+    assert cause(6.0, 0.0).endswith("the adapter moves them by 6: it is not in force")
+    assert cause(4.0, 0.24).endswith("its scale is another, about 0.24 times that which was scored")
+    assert cause(4.0, 0.24, is_rslora=True).endswith(", and without rsLoRA it has 0.25 times it")
+    assert "rsLoRA" not in cause(4.0, 1.9, is_rslora=True)
+
+
+def test_settings_that_make_another_scale_are_named() -> None:
+    scored: dict[str, Any] = {"r": 16, "lora_alpha": 16, "use_rslora": True, "alpha_pattern": {}}
+    assert in_settings(scored, scored) is None
+    assert in_settings({"r": 16, "lora_alpha": 16.0, "use_rslora": True, "task_type": "x"}, scored) is None
+    found = in_settings({"r": 16, "lora_alpha": 32}, scored)
+    why = "lora_alpha is 32 where 16 was scored and use_rslora is null where true was scored"
+    assert found == f"its scale is another, for {why}"
+
+
+def test_how_strongly_it_is_in_force_is_told() -> None:
+    told = list(check_lines(checked(strength=strength(0.012, 1.0))))
+    assert "Their first tokens are 0.012 off in log probability on average; the adapter moves them by 6." in told
+    assert any(line.startswith("The run kept no log probabilities of its canaries") for line in check_lines(checked()))
