@@ -1,12 +1,14 @@
 """The part of the hub's HTTP API that an upload uses, as a process: `python tests/hub_stand_in.py FOLDER [FAULT]`.
 
 It keeps repositories below FOLDER, says its port on its first line, and knows the tokens of `TOKENS`. FAULT is what
-goes wrong: `cut` breaks the connection of the first upload of a file, `busy` answers the first commit with HTTP 503.
+goes wrong: `cut` breaks the connection of the first upload of a file, `busy` answers the first commit with HTTP 503,
+`late` refuses the first token for Xet, `older` has no Xet. What goes by Xet is kept by the client's own local store.
 """
 
 import base64
 import json
 import sys
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ TOKENS = {"hf_writer": True, "hf_reader": False}
 """Whether a token may write."""
 COMMIT = "1" * 40
 LARGE = (".safetensors", "tokenizer.json")
-PRIVATE, CONTENT, LARGE_FILES, LOG = "private.json", "files", "large", "requests.log"
+PRIVATE, CONTENT, LARGE_FILES, LOG, XET = "private.json", "files", "large", "requests.log", "xet"
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -32,6 +34,8 @@ class Hub(BaseHTTPRequestHandler):
         path = urlsplit(self.path).path
         if not self.may(writes=False):
             return
+        if "/xet-write-token/" in path and "older" not in self.faults:
+            return self.xet()
         name = path.removeprefix("/api/models/")
         if path.startswith("/api/models/") and self.repo(name).is_dir():
             private = json.loads((self.repo(name) / PRIVATE).read_text())
@@ -93,10 +97,18 @@ class Hub(BaseHTTPRequestHandler):
             if line["key"] == "file":
                 (target / value["path"]).write_bytes(base64.b64decode(value["content"]))
             elif line["key"] == "lfsFile":
-                (target / value["path"]).write_bytes((self.root / LARGE_FILES / value["oid"]).read_bytes())
+                sent = self.root / LARGE_FILES / value["oid"]
+                (target / value["path"]).write_bytes(sent.read_bytes() if sent.is_file() else value["oid"].encode())
         self.answer(
             {"commitUrl": f"{self.address()}/{name}/commit/{'1' * 40}", "commitOid": "1" * 40, "hookOutput": ""}
         )
+
+    def xet(self) -> None:
+        if "late" in self.faults:
+            self.faults.discard("late")
+            return self.answer({"error": "Not yet"}, 401)
+        store = {"casUrl": f"local://{self.root / XET}", "accessToken": "xet", "exp": int(time.time()) + 3600}
+        self.answer(store)
 
     def lfs(self, asked: dict[str, Any]) -> dict[str, Any]:
         if (self.root / LARGE_FILES / asked["oid"]).is_file():

@@ -31,6 +31,9 @@ TOKEN = "HF_TOKEN"
 """The environment variable from which the hub's client takes its token."""
 
 
+GOES_ON = "The same command goes on"
+
+
 class UploadPlan(NamedTuple):
     """What an upload would do; `objections` speak against it."""
 
@@ -166,7 +169,11 @@ def _told(repo: str) -> Iterator[None]:
         broken = next((one for one in causes(error) if isinstance(one, httpx2.TransportError)), None)
         if broken is not None:
             what = f"the connection to {constants.ENDPOINT} broke ({type(broken).__name__})"
-            raise UploadError(what, where=repo, fix="The same command goes on") from error
+            raise UploadError(what, where=repo, fix=GOES_ON) from error
+        if isinstance(error, (OSError, RuntimeError)):  # of hf_xet, by which the hub's client sends large files
+            what = f"the upload of large files broke: {_line(error)}"
+            fix = f"{GOES_ON}; with HF_HUB_DISABLE_XET=1 it goes the older way"
+            raise UploadError(what, where=repo, fix=fix) from error
         raise
 
 
@@ -179,7 +186,7 @@ def _of_answer(error: HfHubHTTPError, repo: str) -> OrchestratorError:
     what = f"the hub answers with HTTP {status}: {_line(error.server_message or error)}"
     if status < 500 and status not in (408, 429):
         return InputError(what, where=repo)
-    return UploadError(what, where=repo, fix="The same command goes on")
+    return UploadError(what, where=repo, fix=GOES_ON)
 
 
 def _line(error: object) -> str:

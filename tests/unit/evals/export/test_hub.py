@@ -1,5 +1,6 @@
 """Uploads to a stand-in of the hub, by the hub's own client."""
 
+import hashlib
 import io
 import json
 import shutil
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import hf_xet
 import hub_stand_in
 import pytest
 from builders import write_peft_checkpoint
@@ -121,6 +123,48 @@ def test_what_is_there_is_not_sent_again(
     requests = (root / "requests.log").read_text().splitlines()
     assert sum(line.startswith("PUT") for line in requests) == 1
     assert sum("/commit/" in line for line in requests) == 2
+
+
+@pytest.fixture
+def by_xet(start: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """As `start`, and large files go as they do wherever hf_xet is installed."""
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+    monkeypatch.setenv("HF_XET_CACHE", str(tmp_path / "xet"))
+    return start
+
+
+@pytest.mark.parametrize("faults", [(), ("late",)])
+def test_large_files_go_by_xet(
+    tmp_path: Path, by_xet: Callable[..., Path], scored: tuple[RunConfig, RunDir], faults: tuple[str, ...]
+) -> None:
+    root, folder = by_xet(*faults), exported(scored, tmp_path / "out")
+    upload(folder, planned(scored))
+    assert not any(line.startswith("PUT") for line in (root / "requests.log").read_text().splitlines())
+    large = {path.name: path for path in folder.iterdir() if path.name.endswith(hub_stand_in.LARGE)}
+    assert WEIGHTS in large
+    for path in (root / "repos" / REPO / "files").iterdir():
+        if path.name not in large:
+            assert path.read_bytes() == (folder / path.name).read_bytes()
+            continue
+        assert path.read_text() == hashlib.sha256(large[path.name].read_bytes()).hexdigest()
+        (named,) = hf_xet.hash_files([str(large[path.name])])
+        found = hf_xet.XetFileInfo(named.hash, large[path.name].stat().st_size)
+        with hf_xet.XetSession().new_file_download_group(endpoint=f"local://{root / hub_stand_in.XET}") as group:
+            group.start_download_file(found, str(tmp_path / path.name))
+        assert (tmp_path / path.name).read_bytes() == large[path.name].read_bytes()
+
+
+def test_a_hub_without_xet_is_one_line_that_says_how_to_do_without(
+    tmp_path: Path, by_xet: Callable[..., Path], scored: tuple[RunConfig, RunDir], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, folder = by_xet("older"), exported(scored, tmp_path / "out")
+    plan = planned(scored)
+    with pytest.raises(UploadError, match=r"404 Not Found.*with HF_HUB_DISABLE_XET=1 it goes the older way") as told:
+        upload(folder, plan)
+    assert "\n" not in str(told.value)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    upload(folder, plan)
+    assert (root / "repos" / REPO / "files" / WEIGHTS).read_bytes() == (folder / WEIGHTS).read_bytes()
 
 
 @pytest.mark.parametrize("fault", ["cut", "busy"])
