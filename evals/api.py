@@ -29,6 +29,8 @@ from orchestrator.run.paths import RunDir
 Model = TypeVar("Model", bound=Record)
 Place = str | os.PathLike[str]
 """A configuration's file, a run's folder, or a run's name below `runs`."""
+_END = "\n...\n"
+"""What YAML ends a document with that is a single value."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ def run(place: Place, settings: Mapping[str, Any] | None = None, *, stage: str =
     """
     if stage not in list(Stage):
         raise ConfigError(f"there is no stage {stage!r}", where="stage", allowed=", ".join(Stage))
-    overrides = [f"{key}={_written(value)}" for key, value in (settings or {}).items()]
+    overrides = [_written(key, value) for key, value in (settings or {}).items()]
     hang_up = signal.getsignal(signal.SIGHUP)
     try:
         with handlers_kept():
@@ -160,10 +162,20 @@ def run(place: Place, settings: Mapping[str, Any] | None = None, *, stage: str =
     return Run(find_run(Path(place), overrides).root)
 
 
-def _written(value: Any) -> str:
-    """A value as `--set` takes it: YAML on one line."""
-    return yaml.safe_dump(value, default_flow_style=True, width=float("inf")).removesuffix("\n...\n").strip()
+def _written(key: str, value: Any) -> str:
+    """A setting as `--set` takes it: YAML on one line."""
+    plain = os.fspath(value) if isinstance(value, os.PathLike) else value
+    try:
+        text = yaml.safe_dump(plain, default_flow_style=True, width=float("inf"))
+    except yaml.YAMLError:
+        what = f"a value of the type {type(value).__name__} cannot be written into a configuration"
+        allowed = "text, numbers, True, False, None, paths, and lists and dicts of these"
+        raise ConfigError(what, where=key, allowed=allowed) from None
+    return f"{key}={text.removesuffix(_END).strip()}"
 
 
 def _read(path: Path, model: type[Model]) -> Model:
-    return parse_line(path.read_text(encoding="utf-8"), model, where=str(path))
+    try:
+        return parse_line(path.read_text(encoding="utf-8"), model, where=str(path))
+    except OSError as error:
+        raise RunConflictError(f"it cannot be read ({error.strerror})", where=str(path)) from None

@@ -5,7 +5,7 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
 
-from jobs._main import run_job
+from jobs._main import READ, run_job
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import DONE, GATE_NOT_MET, InputError
 from orchestrator.core.progress import say, show_table
@@ -50,4 +50,4 @@ def _add_options(parser: ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_job("ab", ab, add_options=_add_options))
+    sys.exit(run_job("ab", ab, add_options=_add_options, scene=READ))

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, get_args
 
+from safetensors import SafetensorError
+
 from orchestrator.core.errors import InputError
 
 Form = Literal["adapter", "merged", "gguf", "hub"]
@@ -22,9 +24,10 @@ def new_folder(place: Path, *, needs_bytes: int) -> Iterator[Path]:
     Raises:
         InputError: If `place` is there, cannot be written, or lacks the space.
     """
-    if place.exists():
-        raise InputError("it is already there", where=str(place), fix="Name another folder with --out, or remove it")
     try:
+        if place.exists():
+            fix = "Name another folder with --out, or remove it"
+            raise InputError("it is already there", where=str(place), fix=fix)
         place.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
     except OSError as error:
@@ -37,11 +40,12 @@ def new_folder(place: Path, *, needs_bytes: int) -> Iterator[Path]:
         partial.chmod(0o755)
         yield partial
         partial.rename(place)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise _unwritable(place, error) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _unwritable(place: Path, error: OSError) -> InputError:
-    return InputError(f"it cannot be written ({error.strerror})", where=str(place), fix="Name another --out")
+def _unwritable(place: Path, error: Exception) -> InputError:
+    why = getattr(error, "strerror", None) or " ".join(str(error).split())
+    return InputError(f"it cannot be written ({why})", where=str(place), fix="Name another --out")

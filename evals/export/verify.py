@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from pydantic import TypeAdapter
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from evals.export.gguf import ADAPTER_FILE
 from evals.export.gguf_back import write_back
@@ -123,9 +123,9 @@ def _answers(
     folder: Path, kind: Kind, config: RunConfig, engine: EngineRecord, cases: Sequence[Case], engines: Engines
 ) -> dict[str, Generation]:
     """The replies to the cases, by their id; prompts are rendered by the folder's own tokenizer and template."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = _tokenizer_of(folder)
     prompts = [Prompt(case.id, _served_tokens(tokenizer, case, config, folder), case.tools) for case in cases]
-    model, adapter, ranks = _open(folder, kind, config.model)
+    model, adapter, ranks = _open(folder, kind, config.model, engine.adapter_id)
     replying = _as_in_run(config, model, engine)
     settings = settings_of_run(replying, tokenizer, prompts, ranks=ranks, on_gpu=engines.on_gpu)
     return {reply.case_id: reply for reply in _ask(engines, settings, adapter, prompts)}
@@ -161,7 +161,13 @@ def engine_of_run(run: RunDir, adapter_id: str) -> tuple[EngineRecord, str]:
 
 
 def evenly(cases: Sequence[Case], count: int) -> list[Case]:
-    """Up to `count` cases, evenly spaced over the given order."""
+    """Up to `count` cases, evenly spaced over the given order.
+
+    Raises:
+        InputError: If it is none.
+    """
+    if count < 1:
+        raise InputError(f"{counted(count, 'case')} cannot be asked", where="--cases", allowed="1 or more")
     if len(cases) <= count:
         return list(cases)
     return [cases[number * len(cases) // count] for number in range(count)]
@@ -178,6 +184,21 @@ def _served_tokens(tokenizer: PreTrainedTokenizerBase, case: Case, config: RunCo
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
+def _tokenizer_of(folder: Path) -> PreTrainedTokenizerBase:
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+    except Exception as error:  # the reader raises whatever a broken file brings about
+        raise _unreadable(folder, "tokenizer", error) from error
+    if not tokenizer.chat_template:
+        raise InputError("there is no chat template in it", where=str(folder), fix="Export it again")
+    return tokenizer
+
+
+def _unreadable(folder: Path, what: str, error: Exception) -> InputError:
+    why = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return InputError(f"its {what} cannot be read: {why}", where=str(folder), fix="Export it again")
+
+
 class _Exported(NamedTuple):
     """What an exported folder holds: the model that answers, and the adapter on it, None where it is merged."""
 
@@ -186,10 +207,17 @@ class _Exported(NamedTuple):
     ranks: tuple[int, ...] = ()
 
 
-def _open(folder: Path, kind: Kind, of_run: ModelConfig) -> _Exported:
+def _open(folder: Path, kind: Kind, of_run: ModelConfig, adapter_id: str) -> _Exported:
     if kind in ("merged", "whole_gguf"):
+        try:
+            AutoConfig.from_pretrained(folder, trust_remote_code=of_run.trust_remote_code)
+        except (OSError, ValueError) as error:
+            raise _unreadable(folder, "config.json", error) from None
         return _Exported(of_run.model_copy(update={"base": str(folder), "revision": None}))
     record = read_adapter(folder)
+    if record.id != adapter_id:
+        what = f"the adapter in it is {record.id}, and it would be held against the replies of {adapter_id}"
+        raise InputError(what, where=str(folder), fix=f"Add --adapter {record.id}")
     return _Exported(of_run, Adapter(record.id, 1, str(folder), record.sha256), (record.r,))
 
 

@@ -43,7 +43,7 @@ from orchestrator.chat.rendering import render_prompt, template_stop_ids
 from orchestrator.chat.serving import client_request, reader_or_refusal
 from orchestrator.chat.template_input import template_wants
 from orchestrator.config.schema import RunConfig
-from orchestrator.core.errors import AdapterError, InputError, RunConflictError
+from orchestrator.core.errors import AdapterError, EvaluationError, InputError, RunConflictError
 from orchestrator.core.files import read_jsonl
 from orchestrator.core.progress import bar, doing
 from orchestrator.core.records import BASE_ADAPTER_ID, AdapterRecord, JsonObject, Record, ToolSpec
@@ -255,8 +255,8 @@ class _Asking:
         proof, causes = None, [in_settings(there, self.scored.settings)] if (there := served.settings()) else []
         with doing("asking the canaries"):
             # One model after the other: on CPUs vLLM gives base rows beside adapter rows the adapter's weights.
-            adapted = self._traces(self.model, chosen)
-            bases = [self._traces(served.parent, chosen) for _ in range(2)] if served.parent is not None else []
+            names = [self.model] if served.parent is None else [self.model, served.parent, served.parent]
+            adapted, *bases = self._all_traces(names, chosen)
         try:
             proof = prove_applied(record.id, adapted, base=bases[0], base_again=bases[1]) if bases else None
         except AdapterError as error:
@@ -286,6 +286,13 @@ class _Asking:
         short = sorted(cases, key=lambda case: replies[case.id].prompt_tokens or 0)
         of_run = [case for case in cases if case.id in kept]
         return of_run or pick_canaries(short[: max(NUM_CANARIES, len(short) // 2)])
+
+    def _all_traces(self, models: Sequence[str], cases: Sequence[Case]) -> list[list[Trace]]:
+        try:
+            return [self._traces(model, cases) for model in models]
+        except Refused as refusal:
+            what = f"the server refuses to say how likely the tokens of its replies are: {refusal}"
+            raise EvaluationError(what, where=self.server.url, fix="Start it as report.json says") from refusal
 
     def _traces(self, model: str, cases: Sequence[Case]) -> list[Trace]:
         fields = {"model": model, "max_tokens": CANARY_TOKENS, "temperature": 0.0} | likeliest(CANARY_LOGPROBS)

@@ -85,7 +85,11 @@ class Server:
     def models(self) -> list[Model]:
         """What the server offers."""
         with self._told():
-            found = self._read(self._client.get(f"{self.url}/v1/models"))
+            try:
+                found = self._read(self._client.get(f"{self.url}/v1/models"))
+            except Refused as refusal:
+                what = f"what answers there does not say which models it has: {refusal}"
+                raise EvaluationError(what, where=self.url, fix="Give the address of a vLLM server") from refusal
             return [Model(card["id"], card.get("root"), card.get("parent")) for card in found["data"]]
 
     def ask(self, request: Mapping[str, Any]) -> Answer:

@@ -90,6 +90,20 @@ def test_what_cannot_be_run_is_told_before_it_starts(
         o.run(tmp_path / "c.yaml", settings, stage=stage)
 
 
+def test_a_setting_that_no_configuration_can_have_is_told() -> None:
+    with pytest.raises(ConfigError, match=r"train.epochs: a value of the type object cannot.*text, numbers"):
+        o.run("nowhere.yaml", {"train.epochs": object()})
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml"):  # a path can be one
+        o.run("nowhere.yaml", {"resources.storage_path": Path("runs")})
+
+
+def test_an_adapter_without_its_record_is_told(folder: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "run"))
+    (copy / "adapters" / BEST / "adapter.json").unlink()
+    with pytest.raises(RunConflictError, match=r"adapter.json: it cannot be read \(No such file"):
+        o.load_run(copy).adapter(BEST)
+
+
 def test_a_stage_runs_with_the_settings_and_one_that_fails_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "small.yaml"
     source = {"path": "synthetic", "catalogue": "easy", "limit": 40}

@@ -19,7 +19,7 @@ from evals.records import EngineRecord
 from evals.report.write import write_report
 from orchestrator.chat.template import served_template
 from orchestrator.config.schema import ModelConfig
-from orchestrator.core.errors import AdapterError, EvaluationError, RunConflictError
+from orchestrator.core.errors import AdapterError, EvaluationError, InputError, RunConflictError
 from orchestrator.core.files import parse_line
 from orchestrator.core.records import AdapterRecord
 from orchestrator.models.adapters import keep_adapter, read_adapter
@@ -200,3 +200,59 @@ def test_a_record_that_does_not_say_how_calls_are_written_is_told(reported: RunD
     shutil.copyfile(tiny_base_folder() / "config.json", folder / "config.json")
     with pytest.raises(RunConflictError, match=r"engine.json: it does not say how calls .*Run evaluate again"):
         verify_export(config, run, folder, BEST, Engines(1, on_gpu=False, actor_class=None), num_cases=5)
+
+
+@pytest.fixture
+def exported(reported: RunDir, tmp_path: Path, model_folder: Path) -> Path:
+    """What looks like an adapter of the run; the run says how calls are written."""
+    run, folder = RunDir(tmp_path / "run"), tmp_path / "export"
+    shutil.copytree(reported.root, run.root)
+    made = json.loads(run.engine(BEST).read_text(encoding="utf-8"))
+    run.engine(BEST).write_text(json.dumps({**made, "reply_format": "hermes"}), encoding="utf-8")
+    tokenizer = load_tokenizer(tiny_base_folder(), trust_remote_code=False)
+    other = RunDir(tmp_path / "other")
+    checkpoint = write_peft_checkpoint(tmp_path / "checkpoint", model_folder)
+    keep_adapter(checkpoint, other, make_trial("trial-7"), model=ModelConfig(base="tiny"), tokenizer=tokenizer)
+    shutil.copytree(other.adapter("trial-7"), folder)
+    return folder
+
+
+def verified(exported: Path, *, num_cases: int = 5) -> None:
+    config, run = make_config(exported.parent, base="tiny"), RunDir(exported.parent / "run")
+    verify_export(config, run, exported, BEST, Engines(1, on_gpu=False, actor_class=None), num_cases=num_cases)
+
+
+def test_another_adapter_than_the_one_it_is_held_against_is_told(exported: Path) -> None:
+    with pytest.raises(InputError, match=rf"the adapter in it is trial-7, .* replies of {BEST}. Add --adapter trial-7"):
+        verified(exported)
+
+
+def test_no_case_is_no_question(exported: Path) -> None:
+    with pytest.raises(InputError, match=r"--cases: 0 cases cannot be asked.*1 or more"):
+        verified(exported, num_cases=0)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "line"),
+    [
+        ("tokenizer.json", "{", "its tokenizer cannot be read"),
+        ("tokenizer.json", None, "its tokenizer cannot be read"),
+        ("chat_template.jinja", None, "there is no chat template in it"),
+    ],
+)
+def test_a_folder_whose_tokenizer_or_template_is_broken_is_one_line(
+    exported: Path, file: str, content: str | None, line: str
+) -> None:
+    (exported / file).unlink(missing_ok=True) if content is None else (exported / file).write_text(content)
+    with pytest.raises(InputError, match=line) as told:
+        verified(exported)
+    assert "\n" not in str(told.value)
+
+
+def test_a_merged_model_whose_config_is_broken_is_one_line(exported: Path) -> None:
+    for name in ("adapter_config.json", "adapter.json", "adapter_model.safetensors"):
+        (exported / name).unlink()
+    (exported / "config.json").write_text("{", encoding="utf-8")
+    with pytest.raises(InputError, match=r"its (tokenizer|config.json) cannot be read") as told:
+        verified(exported)
+    assert "\n" not in str(told.value)

@@ -1,6 +1,8 @@
+import shutil
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from evals.export import folder
 from evals.export.folder import new_folder
@@ -40,6 +42,27 @@ def test_a_disk_that_fills_is_said(tmp_path: Path) -> None:
     ):
         raise OSError(28, "No space left on device")
     assert [path.name for path in tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SafetensorError("Error while serializing:\n I/O error: No space left on device (os error 28)"),
+        shutil.Error([("a", "b", "No space left on device")]),
+    ],
+)
+def test_whatever_finds_the_disk_full_is_said_in_one_line(tmp_path: Path, error: Exception) -> None:
+    line = r"cannot be written \(.*No space left"
+    with pytest.raises(InputError, match=line) as told, new_folder(tmp_path / "o", needs_bytes=1):
+        raise error
+    assert "\n" not in str(told.value)
+    assert [path.name for path in tmp_path.iterdir()] == []
+
+
+def test_a_name_that_no_file_system_takes_is_refused(tmp_path: Path) -> None:
+    place = tmp_path / ("long" * 100)
+    with pytest.raises(InputError, match=r"cannot be written \(File name too long"), new_folder(place, needs_bytes=1):
+        pass
 
 
 def test_too_little_space_is_said_before_anything_is_written(tmp_path: Path) -> None:

@@ -156,3 +156,8 @@ def test_the_model_is_one_that_the_server_has(serve: Callable[[Replies], Server]
     assert choose_model(server, "tools") == Model("tools", "/a", "base")
     with pytest.raises(InputError, match=r"no model 'trial-1'.*Allowed: base, tools.*--model"):
         choose_model(server, "trial-1")
+
+
+def test_a_server_that_refuses_to_list_its_models_is_told(serve: Callable[[Replies], Server]) -> None:
+    with pytest.raises(EvaluationError, match="does not say which models it has: no such thing"):
+        serve(sends({"error": {"message": "no such thing"}}, 400)).models()
