@@ -94,6 +94,8 @@ NOTATIONS = {
     ),
     **{name: small(name) for name in ("deepseek_v31", "deepseek_v32", "deepseek_v4", "kimi_k2", "granite")},
     "minimax m2": small("minimax_m2"),
+    "minimax m3": small("minimax_m3")._replace(leaves=TEXTS),
+    "gigachat 3": small("gigachat3")._replace(max_calls=1),
     "seed_oss": small(
         "seed_oss", TEXTS.map(lambda text: text.strip("\n"))
     ),  # line breaks around a value are no part of it

@@ -109,7 +109,8 @@ KNOWN: dict[str, tuple[str, ...]] = {
     "phi 4 mini": (NONE,),
     "phi 4 mini tags": (NONE, OFFERED),
     "qwen 3": (IN_THOUGHTS,),
-    "hunyuan": (),
+    **dict.fromkeys(("hunyuan", "gigachat 3"), ()),
+    "minimax m3": (IN_THOUGHTS,),
     "internlm": (),
     "olmo 3": (NONE, OFFERED, UNTAGGED),
 }

@@ -24,6 +24,13 @@ _GEMMA_VALUE = """{% macro plain(value, quote) %}{% if value is string %}{{ quot
 {% if not loop.last %},{% endif %}{% endfor %}{{ '}' }}{% elif value is sequence %}[{% for v in value %}\
 {{ plain(v, quote) }}{% if not loop.last %},{% endif %}{% endfor %}]{% else %}{{ value | tojson }}{% endif %}\
 {% endmacro %}"""
+_M3 = "]<]minimax[>["
+_ELEMENT = f"""{{% macro element(value) %}}{{% if value is mapping %}}\
+{{% for k, v in value | items if v is not none %}}\
+{_M3}<{{{{ k }}}}>{{{{ element(v) }}}}{_M3}</{{{{ k }}}}>{{% endfor %}}\
+{{% elif value is sequence and value is not string %}}\
+{{% for v in value %}}{_M3}<item>{{{{ element(v) }}}}{_M3}</item>{{% endfor %}}\
+{{% else %}}{{{{ value if value is string else value | tojson }}}}{{% endif %}}{{% endmacro %}}"""
 _XML = (
     f"<function={_NAME}>\n{{% for key, value in c.function.arguments | items %}}<parameter={{{{ key }}}}>"
     + _VALUE
@@ -45,6 +52,9 @@ _ENDINGS = {
     "deepseek_v32": f"<｜DSML｜function_calls>\n{_CALLS}{_DSML}{_END}</｜DSML｜function_calls>",
     "deepseek_v4": f"<｜DSML｜tool_calls>\n{_CALLS}{_DSML}{_END}</｜DSML｜tool_calls>",
     "minimax_m2": f"<minimax:tool_call>\n{_CALLS}{_INVOKE}{_END}</minimax:tool_call>",
+    "minimax_m3": f'{_ELEMENT}{_M3}<tool_call>\n{_CALLS}{_M3}<invoke name="{_NAME}">'
+    f"{{{{ element(c.function.arguments) }}}}{_M3}</invoke>\n{_END}{_M3}</tool_call>",
+    "gigachat3": f"{_CALLS}<|function_call|>{_OBJECT}{_END}{{# <|role_sep|> #}}",
     "minimax_m1": f"<tool_calls>\n{_CALLS}{_OBJECT}\n{_END}</tool_calls>",
     "hunyuan": f"<tool_calls>[{_CALLS}{_OBJECT}{_COMMA}{_END}]</tool_calls>",
     "nemotron_v2": f"<TOOLCALL>[{_CALLS}{_OBJECT}{_COMMA}{_END}]</TOOLCALL>",

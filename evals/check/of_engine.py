@@ -11,8 +11,7 @@ from transformers import PretrainedConfig
 from evals.check.card import Finding, fatal, warning
 from evals.generate.engines import engine_kv_cache_bytes
 from evals.records import Case
-from orchestrator.chat.formats import reply_format_of
-from orchestrator.chat.rendering import ChatFormat, chat_format, render_prompt
+from orchestrator.chat.rendering import ChatFormat, chat_format, render_prompt, reply_format_of
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import InputError
 from orchestrator.core.files import read_jsonl
@@ -42,7 +41,7 @@ def engine_findings(config: RunConfig, folder: RunDir, suites: Sequence[Case]) -
     base, trusts = base_folder(config.model), config.model.trust_remote_code
     tokenizer = base_tokenizer(config.model)
     try:
-        reply_format_of(config.eval.reply_format, str(tokenizer.chat_template))
+        reply_format_of(config.eval.reply_format, tokenizer)
     except InputError as error:
         yield Finding(stops=True, text=str(error))
     form = chat_format(tokenizer, thinking=config.data.thinking)

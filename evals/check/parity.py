@@ -13,11 +13,11 @@ from transformers import AutoTokenizer
 from evals.check.card import ParityCard, ParityProblem, ParityProblemCode
 from evals.check.dropped_parts import dropped_parts
 from evals.check.parity_rows import ROWS_AT_ONCE, ParityRow, parity_rows
-from orchestrator.chat.formats import REPLY_FORMATS, reply_format_of
+from orchestrator.chat.formats import REPLY_FORMATS
 from orchestrator.chat.formats.reply import ServedReply, clip
 from orchestrator.chat.named_templates import OWN, template_label
 from orchestrator.chat.parse import same_calls
-from orchestrator.chat.rendering import ChatFormat, chat_format, render_prompt
+from orchestrator.chat.rendering import ChatFormat, chat_format, render_prompt, reply_format_of
 from orchestrator.chat.segments import Span, call_fault
 from orchestrator.chat.serving import ServingReader, ServingRenderer, serving_reader, serving_renderer
 from orchestrator.chat.template import dated_template, own_template, written_date
@@ -84,7 +84,7 @@ def check_parity(config: RunConfig, run: RunDir, *, with_serving_parser: bool = 
     if with_serving_parser:
         check.ask_server_to_render(folder, trust_remote_code=config.model.trust_remote_code)
     try:
-        reply_format_of(config.eval.reply_format, form.template)
+        reply_format_of(config.eval.reply_format, form.tokenizer)
     except ConfigError as error:
         check.no_format = error.what
     card = check.of_run(run, with_serving_parser=with_serving_parser)

@@ -18,7 +18,7 @@ from evals.generate.engines import Engines, Heard, answer_all
 from evals.generate.settings import settings_of_run
 from evals.judge.verdicts import judge_reply
 from evals.records import Case, Generation
-from orchestrator.chat.formats import reply_format_of
+from orchestrator.chat.rendering import reply_format_of
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import AdapterError, DataError, InputError
 from orchestrator.core.progress import bar
@@ -81,7 +81,7 @@ def answer_cases(
         failed = answer_all(works, engines=engines, settings=settings, canaries=canaries, listener=heard)
     if failed:
         raise AdapterError(failed[0].message)
-    reply_format = reply_format_of(config.eval.reply_format, tokenizer.chat_template)
+    reply_format = reply_format_of(config.eval.reply_format, tokenizer)
     return [
         _answer(name, case, replies.get(case.id) or _refused(case, found), reply_format)
         for name, replies in (

@@ -13,8 +13,7 @@ from evals.conversation.speakers import Speaker
 from evals.generate.engine import FITTING, EngineSettings, Loaded, Piece, Prompt
 from evals.generate.engines import Engines, answer_live
 from evals.generate.settings import longest_of_model, settings_of_run
-from orchestrator.chat.formats import reply_format_of
-from orchestrator.chat.rendering import render_prompt
+from orchestrator.chat.rendering import render_prompt, reply_format_of
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import EvaluationError, InputError
 from orchestrator.core.progress import waiting
@@ -79,7 +78,7 @@ class Replier:
 
     def __post_init__(self) -> None:
         self._actor = self.engines.take()
-        self._reply_format = reply_format_of(self.config.eval.reply_format, self.tokenizer.chat_template)
+        self._reply_format = reply_format_of(self.config.eval.reply_format, self.tokenizer)
         self._number = 0
 
     def reply(self, speaker: Speaker, conversation: Conversation, screen: Screen) -> Answer:

@@ -21,8 +21,7 @@ from evals.generate.settings import engine_settings, settings_of_run
 from evals.judge.second_opinion import JUDGED_KINDS, judge_model, judge_prompts, judgements_of
 from evals.records import HELD_OUT, Case, FailedAdapter, Generation, Scores
 from evals.stats.agreement import agreement
-from orchestrator.chat.formats import reply_format_of
-from orchestrator.chat.rendering import render_prompt
+from orchestrator.chat.rendering import render_prompt, reply_format_of
 from orchestrator.chat.serve_command import smallest_served_rank
 from orchestrator.config.evaluation import JudgeConfig
 from orchestrator.config.schema import ModelConfig, RunConfig
@@ -59,7 +58,7 @@ def evaluate_run(
     if config.eval.judge is not None:
         base_folder(judge_model(config.eval.judge))  # a missing judge is reported before anything is asked
     tokenizer = base_tokenizer(config.model)
-    reply_format = reply_format_of(config.eval.reply_format, tokenizer.chat_template)
+    reply_format = reply_format_of(config.eval.reply_format, tokenizer)
     cases, prompts = _render(config, tokenizer, collect_cases(config, run))
     write_text_atomic(run.cases, dump_jsonl(cases))
     say_what_is_blind(cases)

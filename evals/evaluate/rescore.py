@@ -9,7 +9,6 @@ from evals.stats.ceiling import blind_metrics, ceiling_text, ceilings_of, judge_
 from evals.stats.latency import TimedReply, timings_of
 from evals.stats.metrics import METRICS
 from evals.stats.scores import foreign_text, score_cases
-from orchestrator.chat.formats import reply_format_of
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import AdapterError, EvaluationError, RunConflictError, UnscoredAdaptersError
 from orchestrator.core.files import digest_of, parse_line, read_jsonl, write_text_atomic
@@ -113,10 +112,10 @@ def _require_own_replies(run: RunDir, adapter_id: str) -> None:
 def _reply_format(config: RunConfig) -> str:
     if config.eval.reply_format != "auto":
         return config.eval.reply_format
+    from orchestrator.chat.rendering import reply_format_of
     from orchestrator.models.base import base_tokenizer
 
-    tokenizer = base_tokenizer(config.model)
-    return reply_format_of(config.eval.reply_format, str(tokenizer.chat_template))
+    return reply_format_of(config.eval.reply_format, base_tokenizer(config.model))
 
 
 def score_replies(

@@ -7,8 +7,8 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from evals.generate.engine import EngineSettings, Prompt
 from evals.generate.engines import engine_kv_cache_bytes
-from orchestrator.chat.formats import REPLY_FORMATS, reply_format_of
-from orchestrator.chat.rendering import template_stop_ids
+from orchestrator.chat.formats import REPLY_FORMATS
+from orchestrator.chat.rendering import reply_format_of, template_stop_ids
 from orchestrator.chat.serve_command import smallest_served_rank
 from orchestrator.config.schema import ModelConfig, RunConfig
 from orchestrator.models.base import base_folder
@@ -27,7 +27,7 @@ def settings_of_run(
     Raises:
         ConfigError: If nothing says how the base writes calls.
     """
-    reply_format = reply_format_of(config.eval.reply_format, tokenizer.chat_template)
+    reply_format = reply_format_of(config.eval.reply_format, tokenizer)
     return engine_settings(
         config,
         config.model,

@@ -47,6 +47,7 @@ END_OF_TURN = (
     *("<|call|>", "<|return|>"),  # gpt-oss
     *("<|user|>", "<|observation|>"),  # GLM
     "[e~[",  # MiniMax
+    "<|message_sep|>",  # GigaChat
 )
 """Tokens that end a turn; an engine may leave the one at which it stopped in the text."""
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from orchestrator.chat.formats import REPLY_FORMATS, detect_reply_format
-from orchestrator.chat.formats.reply import THINK_TAGS
+from orchestrator.chat.formats import REPLY_FORMATS, detect_reply_format, without_reader
+from orchestrator.chat.formats.reply import THINK_TAGS, clip
 from orchestrator.chat.parse import CALL_TAGS, END_OF_TURN, THOUGHTS
 from orchestrator.chat.template import is_marked, stop_token_ids
 from orchestrator.chat.template_input import (
@@ -20,6 +20,7 @@ from orchestrator.chat.template_input import (
     plain_tools,
     rendered,
     template_wants,
+    unread_call,
 )
 from orchestrator.core.errors import ConfigError, InputError
 from orchestrator.core.records import JsonObject, Message, Sample, ToolSpec
@@ -127,7 +128,7 @@ def chat_format(tokenizer: PreTrainedTokenizerBase, *, thinking: bool, reply_for
             where=str(tokenizer.name_or_path),
             fix="Use a base that ships a tokenizer.json",
         )
-    name = _detected(str(tokenizer.chat_template)) if reply_format == "auto" else reply_format
+    name = _detected(tokenizer) if reply_format == "auto" else reply_format
     tags = _any_of((*CALL_TAGS, *chain(*_thoughts_of(name))))
     added, stops = tokenizer.added_tokens_decoder, reply_stop_ids(tokenizer, thinking=thinking)
     markers = _turn_markers(tokenizer, tags, thinking=thinking)
@@ -151,9 +152,26 @@ def chat_format(tokenizer: PreTrainedTokenizerBase, *, thinking: bool, reply_for
     )
 
 
-def _detected(template: str) -> str | None:
+def reply_format_of(setting: str, tokenizer: PreTrainedTokenizerBase) -> str:
+    """The name of the format that the configuration sets, or with `auto` the one that the chat template writes.
+
+    Raises:
+        ConfigError: With `auto`, if the template shows no calls, or writes them in a way that has no reader.
+    """
+    if setting != "auto":
+        return setting
+    template = str(tokenizer.chat_template)
+    name = detect_reply_format(template)
+    names = {str(tokenizer.convert_ids_to_tokens(token)) for token in reply_stop_ids(tokenizer, thinking=False)}
+    unread = unread_call(template, tokenizer.special_tokens_map, name, _any_of(names))
+    if unread is not None:
+        raise without_reader(f"it has marks of {name}, but writes {clip(unread.strip())}")
+    return name
+
+
+def _detected(tokenizer: PreTrainedTokenizerBase) -> str | None:
     try:
-        return detect_reply_format(template)
+        return reply_format_of("auto", tokenizer)
     except ConfigError:
         return None
 

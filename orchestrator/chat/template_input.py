@@ -1,5 +1,6 @@
 """What a chat template is given: messages and tools as `vllm serve` gives them to it, with what it needs beside."""
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -164,15 +165,41 @@ def _adapted_template(template: str, names: tuple[tuple[str, Any], ...]) -> str:
 
 def _is_read(template: str, arguments: JsonObject, names: tuple[tuple[str, Any], ...], form: str) -> bool:
     """Whether a call with these arguments is shown as one that a format's reader gives back."""
+    gold = [FunctionCall(name=_TOOL, arguments=arguments)]
+    return any(same_calls(_read_back(reply, form), gold) for reply in _written(template, arguments, names))
+
+
+def _written(template: str, arguments: JsonObject, names: tuple[tuple[str, Any], ...]) -> list[str]:
+    """What a template writes for a reply that is one call with these arguments; empty texts if it refuses it.
+
+    Where the prompt opens a think block that the conversation has not, that is the turn with its opening as well.
+    """
     asked = [{"role": "user", "content": _WORD}]
     prompt, before = (_shown(template, asked, names, prompt=prompt) for prompt in (True, False))
     ended = _shown(template, [*asked, _calling(arguments)], names)
-    reply = ended[num_same(prompt, ended) :]
+    begins = [prompt] if ended.startswith(prompt) else [before, prompt]
+    replies = [ended[num_same(begin, ended) :] for begin in begins]
     if prompt == before:  # the next turn is always opened
-        reply = reply[: len(reply) - num_same(prompt[::-1], reply[::-1])]
+        replies = [reply[: len(reply) - num_same(prompt[::-1], reply[::-1])] for reply in replies]
+    return replies
+
+
+def _read_back(reply: str, form: str) -> list[FunctionCall]:
     tool = ToolSpec(function=FunctionSpec(name=_TOOL, description="", parameters=_ODD_SCHEMA))
-    calls = [call.function for call in parse_reply(reply, format=form, tools=[tool]).calls]
-    return same_calls(calls, [FunctionCall(name=_TOOL, arguments=arguments)])
+    return [call.function for call in parse_reply(reply, format=form, tools=[tool]).calls]
+
+
+def unread_call(template: str, names: Mapping[str, Any], form: str, ends: re.Pattern[str]) -> str | None:
+    """A call as the template writes it, if it shows calls and the format's reader finds none in it.
+
+    `ends` finds the ends of turns.
+    """
+    arguments = {_KEY: _THOUGHT}
+    replies = _written(template, arguments, tuple(sorted(names.items())))
+    if any(word not in replies[0] for word in (_TOOL, _THOUGHT)):
+        return None
+    texts = [text for reply in replies for text in (reply, ends.split(reply, maxsplit=1)[0])]
+    return None if any(_read_back(text, form) for text in texts) else replies[0]
 
 
 def _with_quoted_arguments(template: str, names: tuple[tuple[str, Any], ...]) -> str:

@@ -9,6 +9,7 @@ from orchestrator.chat.formats.deepseek_v31 import DEEPSEEK_V31
 from orchestrator.chat.formats.deepseek_v32 import DEEPSEEK_V32
 from orchestrator.chat.formats.functiongemma import FUNCTIONGEMMA
 from orchestrator.chat.formats.gemma4 import GEMMA4
+from orchestrator.chat.formats.gigachat3 import GIGACHAT3
 from orchestrator.chat.formats.glm4 import GLM4
 from orchestrator.chat.formats.gpt_oss import GPT_OSS
 from orchestrator.chat.formats.granite import GRANITE
@@ -24,6 +25,7 @@ from orchestrator.chat.formats.mcp import MCP
 from orchestrator.chat.formats.mimo import MIMO
 from orchestrator.chat.formats.minimax_m1 import MINIMAX_M1
 from orchestrator.chat.formats.minimax_m2 import MINIMAX_M2
+from orchestrator.chat.formats.minimax_m3 import MINIMAX_M3
 from orchestrator.chat.formats.mistral import MISTRAL
 from orchestrator.chat.formats.muse_glimmer import MUSE_GLIMMER
 from orchestrator.chat.formats.nemotron_v2 import NEMOTRON_V2
@@ -60,6 +62,8 @@ _ROWS = (
     LFM2,
     MINIMAX_M1,
     MINIMAX_M2,
+    MINIMAX_M3,
+    GIGACHAT3,
     HUNYUAN,
     INTERNLM,
     NEMOTRON_V2,
@@ -74,11 +78,6 @@ _MARK = re.compile(r"</?[\w|｜▁:.-]{2,40}>|\[/?[A-Z_]{3,30}\]")
 """What marks a call in a chat template, as families write such things."""
 
 
-def reply_format_of(setting: str, chat_template: str) -> str:
-    """The name of the format that the configuration sets, or with `auto` what `detect_reply_format` says."""
-    return detect_reply_format(chat_template) if setting == "auto" else setting
-
-
 def detect_reply_format(chat_template: str) -> str:
     """The name of the format in which a chat template, as text, writes calls; the lowest precedence wins.
 
@@ -88,11 +87,19 @@ def detect_reply_format(chat_template: str) -> str:
     for form in sorted(REPLY_FORMATS.values(), key=lambda form: form.precedence):
         if form.is_shown_in(chat_template):
             return form.name
-    shows, fix = "shows no calls", "use a base with tool calls such as Qwen3"
     if "tool_calls" in chat_template:
-        shows = f"writes calls in a way that has no reader{_seems(chat_template)}"
-        fix = "model.chat_template to hermes, which any base can learn; CONTRIBUTING.md says how a reader is added"
-    raise ConfigError(
+        raise without_reader(_seems(chat_template))
+    raise _unknown("shows no calls", "use a base with tool calls such as Qwen3")
+
+
+def without_reader(seems: str) -> ConfigError:
+    """The error of a chat template that writes calls which no format reads; `seems` is what they are like."""
+    fix = "model.chat_template to hermes, which any base can learn; CONTRIBUTING.md says how a reader is added"
+    return _unknown(f"writes calls in a way that has no reader{f' ({seems})' if seems else ''}", fix)
+
+
+def _unknown(shows: str, fix: str) -> ConfigError:
+    return ConfigError(
         f"the base's chat template {shows}, so the format of replies cannot be inferred",
         where=CONFIG_KEY,
         allowed=", ".join(REPLY_FORMATS),
@@ -101,9 +108,9 @@ def detect_reply_format(chat_template: str) -> str:
 
 
 def _seems(chat_template: str) -> str:
-    """How a chat template without a known notation seems to write its calls, in brackets, as far as it has marks."""
+    """How a chat template without a known notation seems to write its calls, as far as it has marks."""
     like = [form.name for form in _ROWS if any(tag in chat_template for tag in form.tags)]
     if like:
-        return f" (it has marks of {', '.join(like)}, but none of these as a whole)"
+        return f"it has marks of {', '.join(like)}, but none of these as a whole"
     marks = dict.fromkeys(_MARK.findall(chat_template[chat_template.index("tool_calls") :]))
-    return f" (it seems to mark them with {' '.join([*marks][:4])})" if marks else ""
+    return f"it seems to mark them with {' '.join([*marks][:4])}" if marks else ""

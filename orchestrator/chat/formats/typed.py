@@ -50,9 +50,18 @@ def typed_call(name: str, texts: Iterable[tuple[str, str]], schemas: Schemas) ->
 def typed_argument(tool: str, parameter: str, text: str, schemas: Schemas) -> TypedValue:
     """The value of a parameter of an offered tool; the text itself where its schema leaves the type open."""
     root = schemas.get(tool, {})
-    properties = root.get("properties")
-    known = properties.get(parameter) if isinstance(properties, dict) else None
-    types = _types_of(root.get("additionalProperties") if known is None else known, root, _MAX_SCHEMAS)
+    return typed_text(text, types_of(property_schema(root, parameter), root), f"{clip(parameter)} of {clip(tool)}")
+
+
+def property_schema(schema: JsonObject, name: str) -> Any:
+    """What an object's schema says of one of its properties; None if nothing."""
+    properties = schema.get("properties")
+    known = properties.get(name) if isinstance(properties, dict) else None
+    return schema.get("additionalProperties") if known is None else known
+
+
+def typed_text(text: str, types: frozenset[str], what: str) -> TypedValue:
+    """The value of a text as one of these types; the text itself if there are none. Faults say `what` it is."""
     if types <= {_TEXT}:
         return TypedValue(text)
     found = _read(text, types)
@@ -60,7 +69,7 @@ def typed_argument(tool: str, parameter: str, text: str, schemas: Schemas) -> Ty
         return found
     if _TEXT in types:
         return TypedValue(text)
-    detail = f"{clip(parameter)} of {clip(tool)} is of type {' or '.join(sorted(types))}, and {found.fault.detail}"
+    detail = f"{what} is of type {' or '.join(sorted(types))}, and {found.fault.detail}"
     return TypedValue(fault=problem("not_schema_type", detail))
 
 
@@ -89,6 +98,23 @@ def _type_of(value: Any) -> str:
     """The narrowest JSON Schema type of a JSON value."""
     names = {bool: "boolean", int: "integer", float: "number", str: _TEXT, list: "array", dict: "object"}
     return names.get(type(value), "null")
+
+
+def types_of(schema: Any, root: JsonObject) -> frozenset[str]:
+    """The types that a schema inside a tool's own, `root`, allows as far as it names any; empty if it is open."""
+    return _types_of(schema, root, _MAX_SCHEMAS)
+
+
+def schema_for(kind: str, schema: Any, root: JsonObject, budget: int = _MAX_SCHEMAS) -> JsonObject:
+    """The schema, or the one behind its reference or in its branches, that is of a type; empty if none is."""
+    if not isinstance(schema, dict) or budget <= 0 or kind not in _types_of(schema, root, budget):
+        return {}
+    if not schema.get("type"):
+        branches = [branch for key in _BRANCHES for branch in schema.get(key) or ()]
+        referred = [_referred(schema["$ref"], root)] if isinstance(schema.get("$ref"), str) else []
+        found = (schema_for(kind, part, root, budget // 2) for part in (*referred, *branches))
+        return next(filter(None, found), {})
+    return schema
 
 
 def _types_of(schema: Any, root: JsonObject, budget: int) -> frozenset[str]:

@@ -1,12 +1,17 @@
 """The format of replies is told from the text of a chat template."""
 
+import copy
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from orchestrator.chat.formats import detect_reply_format, reply_format_of
+from orchestrator.chat.formats import detect_reply_format
+from orchestrator.chat.rendering import chat_format, reply_format_of
 from orchestrator.core.errors import ConfigError
+from orchestrator.models.base import load_tokenizer
 from orchestrator.toy.tiny import tiny_base_folder
 
 TRL = find_spec("trl")
@@ -20,7 +25,7 @@ JSON_CALL = '{"name": "{{ c.function.name }}", "arguments": {{ c.function.argume
 
 
 HERMES = ["qwen2_5", "qwen3", "qwen3_instruct_2507", "qwen3_vl", "qwen3_training"]
-NO_READER = "<|message_sep|><|function_call|>{{ c.function | tojson }}<|call_sep|>"
+NO_READER = "<|message_sep|><|function_use|>{{ c.function | tojson }}<|call_sep|>"
 """How a model writes calls that is not known here."""
 
 
@@ -48,7 +53,7 @@ def test_a_template_without_calls_cannot_tell(name: str) -> None:
 
 
 def test_a_notation_without_a_reader_is_not_taken_for_another() -> None:
-    seems = r"has no reader \(it seems to mark them with <\|message_sep\|> <\|function_call\|> <\|call_sep\|>\)"
+    seems = r"has no reader \(it seems to mark them with <\|message_sep\|> <\|function_use\|> <\|call_sep\|>\)"
     with pytest.raises(ConfigError, match=rf"eval\.reply_format: .*{seems}.*model\.chat_template to hermes"):
         detect_reply_format(LOOP + NO_READER + END)
 
@@ -90,6 +95,9 @@ def test_a_notation_without_a_reader_is_described(call: str, seems: str) -> None
         (LOOP + '<｜DSML｜function_calls><｜DSML｜invoke name="{{ c.name }}">' + END, "deepseek_v32"),
         (LOOP + "{% set t = '｜DSML｜' %}<{{ t }}tool_calls><{{ t }}invoke name=" + END, "deepseek_v4"),
         ("{% set begin = '<minimax:tool_call>' %}" + LOOP + '<invoke name="{{ c.name }}">' + END, "minimax_m2"),
+        ("{% set mark = ']<]minimax[>[' %}" + LOOP + '{{ mark }}<invoke name="{{ c.name }}">' + END, "minimax_m3"),
+        (LOOP + "<|role_sep|><|function_call|>" + JSON_CALL + END, "gigachat3"),
+        ("{% set call_role = 'function call' %}" + LOOP + "<|role_sep|>\n" + JSON_CALL + END, "gigachat3"),
         ("Wrap calls in <function_calls></function_calls> tags." + LOOP + END, "olmo3"),
         (LOOP + f"<tool_calls>[{JSON_CALL}]</tool_calls>" + END, "hunyuan"),
         (LOOP + f"<tool_calls>\n{JSON_CALL}\n</tool_calls>" + END, "minimax_m1"),
@@ -125,8 +133,57 @@ def test_the_toy_base_is_read_as_hermes() -> None:
     assert detect_reply_format((tiny_base_folder() / "chat_template.jinja").read_text(encoding="utf-8")) == "hermes"
 
 
+@cache
+def toy_tokenizer() -> Any:
+    return load_tokenizer(tiny_base_folder(), trust_remote_code=False)
+
+
+def with_template(template: str) -> Any:
+    tokenizer = copy.copy(toy_tokenizer())
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+TURN = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+TURN_END = "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+
+
 def test_the_configuration_decides_where_it_says_something() -> None:
-    assert reply_format_of("mcp", LOOP + END) == "mcp"
-    assert reply_format_of("auto", "[TOOL_CALLS]") == "mistral"
+    assert reply_format_of("mcp", with_template(LOOP + END)) == "mcp"
+    assert reply_format_of("auto", with_template("[TOOL_CALLS]")) == "mistral"
     with pytest.raises(ConfigError):
-        reply_format_of("auto", LOOP + END)
+        reply_format_of("auto", with_template(LOOP + END))
+
+
+@pytest.mark.parametrize(
+    ("marked", "call", "name"),
+    [
+        ("", "function call: " + JSON_CALL, "json"),
+        ("{# <tool_call></tool_call> #}", '<invoke name="{{ c.function.name }}">{{ c.function.arguments }}', "hermes"),
+        ("{# <|tool_call|>{}<|/tool_call|> #}", JSON_CALL, "phi4_mini"),
+        ("{# [TOOL_CALLS] #}", "<|im_end|>\n<|im_start|>call\n" + JSON_CALL, "mistral"),
+    ],
+)
+def test_marks_of_a_format_whose_calls_are_written_otherwise_are_not_taken_for_it(
+    marked: str, call: str, name: str
+) -> None:
+    template = marked + TURN + "{% for c in m.tool_calls or [] %}" + call + "{% endfor %}" + TURN_END
+    assert detect_reply_format(template) == name
+    fault = rf"has no reader \(it has marks of {name}, but writes .*find_orchard.*model\.chat_template to hermes"
+    with pytest.raises(ConfigError, match=fault):
+        reply_format_of("auto", with_template(template))
+    assert chat_format(with_template(template), thinking=False).reply_format is None
+
+
+@pytest.mark.parametrize("mark", ["<think>", "<|im_end|>", "<tool_calling>"])
+def test_a_call_is_read_where_the_prompt_opens_something_that_begins_like_it(mark: str) -> None:
+    call = "{% for c in m.tool_calls or [] %}<tool_call>" + JSON_CALL + "</tool_call>{% endfor %}"
+    template = TURN + call + TURN_END.replace("assistant\n", f"assistant\n{mark}")
+    assert reply_format_of("auto", with_template(template)) == "hermes"
+
+
+def test_a_call_is_read_whatever_ends_its_turn() -> None:
+    template = TURN + "{% for c in m.tool_calls or [] %}" + JSON_CALL + "{% endfor %}" + TURN_END
+    assert reply_format_of("auto", with_template(template)) == "json"
+    shown_by_words_alone = TURN.replace("{{ m.content }}", "[f(key=value)]{{ m.content }}") + TURN_END
+    assert reply_format_of("auto", with_template(shown_by_words_alone)) == detect_reply_format(shown_by_words_alone)

@@ -49,6 +49,12 @@ CALLS = "<tool_calls>%s</tool_calls>"
 TOOLCALL = "<TOOLCALL>%s</TOOLCALL>"
 ACTION = "<|action_start|><|plugin|>%s<|action_end|>"
 MINI = "<minimax:tool_call>%s</minimax:tool_call>"
+M3 = "]<]minimax[>["
+M3_SECTION = f"{M3}<tool_call>\n%s{M3}</tool_call>"
+M3_VALUE = f"{M3}<a>1{M3}</a>"
+M3_CALL = f'{M3}<invoke name="f">{M3_VALUE}{M3}</invoke>\n'
+M3_NEST = f"{M3}<o>{M3}<item>x{M3}</item>\n{M3}</o>"
+GIGA = '<|function_call|>{"name": "f", "arguments": {"a": 1}}'
 MINI_INVOKE = '<invoke name="f">\n<parameter name="a">1</parameter>\n</invoke>'
 
 
@@ -151,6 +157,16 @@ def reasons_of(text: str, format: str) -> list[FailureReason]:
         ("lfm2", "Sure.<|tool_call_start|>[f(a=1), m.g()]<|tool_call_end|> Done.", [ONE, ("m.g", {})]),
         ("lfm2", "<|tool_call_start|>[Get Weather(city='Oslo', days=[1, null, true])]<|tool_call_end|>", [OSLO]),
         ("mimo", XML, [("f", {"a": "\n1\n"})]),
+        ("minimax_m3", f"</mm:think>Sure. {M3_SECTION % M3_CALL}[e~[", [("f", {"a": "1"})]),
+        (
+            "minimax_m3",
+            M3_SECTION % M3_CALL.replace(">1]", ">\n <b> x]") + M3_SECTION % M3_CALL.replace(M3_VALUE, ""),
+            [("f", {"a": "\n <b> x"}), ("f", {})],
+        ),
+        ("minimax_m3", M3_SECTION % M3_CALL.replace(M3_VALUE, M3_NEST), [("f", {"o": {"item": "x"}})]),
+        ("gigachat3", f"Sure.{GIGA}<|message_sep|>\n\n", [ONE]),
+        ("gigachat3", GIGA.replace("1", '"<|function_call|>"'), [("f", {"a": "<|function_call|>"})]),
+        ("gigachat3", f"Sure.<|message_sep|>\n\nfunction call<|role_sep|>\n{GIGA[17:]}", [ONE]),
         ("minimax_m1", "Sure. " + CALLS % f"\n{F_JSON}\n{F_G}\n", [ONE, ("g", {})]),
         ("minimax_m1", CALLS % F_JSON.replace("1", '"</tool_calls>"'), [("f", {"a": "</tool_calls>"})]),
         ("hunyuan", f"Sure. {CALLS % f'[{F_JSON}, {F_G}]'} {CALLS % f'[{F_JSON}]'}", [ONE, ("g", {}), ONE]),
@@ -304,6 +320,26 @@ def test_ids_of_calls_are_kept() -> None:
         ("olmo3", OLMO % "f(a='\ud800')", "not_pythonic"),
         ("olmo3", "<function_calls>f(a=1)", "unclosed_tag"),
         ("olmo3", "f(a=1)</function_calls>", "unclosed_tag"),
+        ("minimax_m3", M3_CALL, "not_a_call_object"),
+        ("minimax_m3", M3_SECTION % "", "not_a_call_object"),
+        ("minimax_m3", M3_SECTION % M3_CALL.replace('"f"', f'"{M3}"'), "not_a_call_object"),
+        ("minimax_m3", M3_SECTION % M3_CALL.replace("1", f"1{M3}"), "text_inside_tag"),
+        ("minimax_m3", M3_SECTION % M3_CALL.replace(f"{M3}</a>", ""), "text_inside_tag"),
+        ("minimax_m3", M3_SECTION % M3_CALL.replace("</a>", "</b>"), "text_inside_tag"),
+        ("minimax_m3", M3_SECTION % M3_CALL.replace('"f">', '"f">now '), "text_inside_tag"),
+        ("minimax_m3", M3_SECTION % M3_CALL.replace(">1]", f">1{M3}<b>2{M3}</b>]"), "text_inside_tag"),
+        ("minimax_m3", M3_SECTION % M3_CALL.replace(M3_VALUE, M3_VALUE * 2), "not_a_call_object"),
+        ("minimax_m3", M3_SECTION % M3_CALL.replace(M3_VALUE, M3_NEST.replace("</o>", "</o>" * 2)), "text_inside_tag"),
+        ("minimax_m3", M3_SECTION % M3_CALL.replace(f"{M3}</invoke>", ""), "text_inside_tag"),
+        ("minimax_m3", M3_SECTION % M3_CALL.replace(">1]", ">\ud800]"), "not_strict_json"),
+        ("minimax_m3", M3_SECTION % M3_CALL.replace(M3_VALUE, f"{M3}<a>" * 70), "text_inside_tag"),
+        ("minimax_m3", f"{M3}<tool_call>{M3_CALL}", "unclosed_tag"),
+        ("minimax_m3", f"{M3}<tool_call>{M3_CALL[:-12]}", "unclosed_tag"),
+        ("gigachat3", GIGA[:-1], "not_json"),
+        ("gigachat3", GIGA.replace("1", "NaN"), "not_strict_json"),
+        ("gigachat3", GIGA + GIGA, "text_beside_call"),
+        ("gigachat3", f"<|function_call|>[{F_JSON}]", "not_a_call_object"),
+        ("gigachat3", "function call<|role_sep|>", "not_json"),
         ("minimax_m1", CALLS % "", "not_a_call_object"),
         ("minimax_m1", CALLS % f"[{F_JSON}]", "not_a_call_object"),
         ("minimax_m1", CALLS % F_JSON[:-1], "not_json"),
@@ -742,6 +778,7 @@ MARKS += [tag for form in REPLY_FORMATS.values() for tag in form.tags if tag not
 PIECES = [XML, "<function=f>", "<parameter=a>", "</function>", "</parameter>", GLM, "<arg_key>", "</arg_value>"]
 PIECES += [OSS, "<|channel|>", "<|message|>", "<|end|>", "<|start|>assistant", "commentary"]
 PIECES += [ATEM, ATEM_VALUE, "<atem:function_calls>"]
+PIECES += [M3, M3_VALUE, M3_NEST, GIGA]
 PIECES += [F_JSON, F_LLAMA, RPC, V3, V31, K2, COMMAND, INVOKE, MINI_INVOKE, "call:f{", '<|"|>']
 PIECES += ["[f(a=1)]", "f(", "NaN", "\ud800", *"{}[]\"'\\,;:="]
 TEXTS = st.lists(st.sampled_from([*MARKS, *PIECES, "</s>"]) | st.text(st.characters(), max_size=5), max_size=20)
@@ -838,6 +875,13 @@ def test_text_without_brackets_and_quotes_is_prose_in_every_format(text: str) ->
         ("minimax_m2", MINI % MINI_INVOKE),
         ("minimax_m2", '<invoke name="f"><parameter name="a">'),
         ("minimax_m2", '<minimax:tool_call><invoke name="f">'),
+        ("minimax_m3", M3),
+        ("minimax_m3", M3_CALL),
+        ("minimax_m3", M3_SECTION % M3_CALL),
+        ("minimax_m3", f"{M3}<tool_call>{M3_CALL[:-12]}"),
+        ("minimax_m3", f'{M3}<tool_call>{M3}<invoke name="f">{M3}<a>'),
+        ("gigachat3", "<|function_call|>"),
+        ("gigachat3", GIGA),
         ("deepseek_v32", INVOKE),
         ("deepseek_v32", DSML % INVOKE),
         ("deepseek_v32", INVOKE[:-45]),
