@@ -49,6 +49,8 @@ _HERMES = """\
 {%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}
 """
 _TRAINING = "_training"
+_MAX_BYTES = 2**20
+"""Those of families have at most a tenth of it."""
 
 
 def template_names() -> tuple[str, ...]:
@@ -88,9 +90,16 @@ def template_of_file(setting: str, path: Path) -> str:
         fix = f"Name {inside}" if inside.is_file() else fix
         raise ConfigError("this is a folder", where=where, allowed=_allowed(), fix=fix)
     try:
-        text = path.read_text(encoding="utf-8")
+        if path.exists() and not path.is_file():
+            raise ConfigError("this is no regular file", where=where, allowed=_allowed(), fix=fix)
+        if path.stat().st_size > _MAX_BYTES:
+            what = f"the file has {path.stat().st_size:,} bytes, too many for a chat template"
+            raise ConfigError(what, where=where, allowed=f"{_MAX_BYTES:,} bytes", fix=fix)
+        text = path.read_text(encoding="utf-8-sig")  # a byte order mark would stand in every prompt
     except UnicodeDecodeError:
         raise ConfigError("the file is not UTF-8 text", where=where, fix=fix) from None
+    except PermissionError:
+        raise ConfigError("the file cannot be read", where=where, fix="Let the user of this process read it") from None
     except (OSError, ValueError):
         raise _unknown(setting) from None
     if not is_template_text(text):

@@ -1,7 +1,10 @@
 """What a chat template is given: messages and tools as `vllm serve` gives them to it, with what it needs beside."""
 
 import re
-from collections.abc import Mapping, Sequence
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -11,6 +14,8 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from orchestrator.chat.call_ids import CallIds, with_call_ids
 from orchestrator.chat.formats import detect_reply_format
+from orchestrator.chat.named_templates import CONFIG_KEY as TEMPLATE_KEY
+from orchestrator.chat.named_templates import HERMES
 from orchestrator.chat.parse import parse_reply, same_calls
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.records import (
@@ -25,7 +30,10 @@ from orchestrator.core.records import (
 )
 from orchestrator.core.text import num_same
 
-_TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
+_TEMPLATE_ERRORS = (
+    *(TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError),
+    *(RecursionError, MemoryError),
+)
 """What a template raises on messages that it was not written for."""
 
 
@@ -136,8 +144,44 @@ def adapted_template(template: str, names: Mapping[str, Any]) -> str:
     That are arguments of calls as objects, where it wants them or their values as JSON texts; thoughts as
     `reasoning_content`, where it looks for `thinking`; and None for no tools, where it wants a list. A template that
     takes them as they are is returned as it is.
+
+    Raises:
+        ConfigError: If it does not end, which is seen in the main thread only.
     """
-    return _adapted_template(template, tuple(sorted(names.items())))
+    try:
+        with _within(MAX_SECONDS):
+            return _adapted_template(template, tuple(sorted(names.items())))
+    except _TooLongError:
+        what = f"the chat template does not end: it was stopped after {MAX_SECONDS:g} s with one question"
+        fix = f"Give a template that ends, or set {TEMPLATE_KEY} to {HERMES}"
+        raise ConfigError(what, where=TEMPLATE_KEY, fix=fix) from None
+
+
+MAX_SECONDS = 30.0
+"""Of computing, for all that a template is asked at first. Those of families take less than one."""
+
+
+class _TooLongError(Exception):
+    """The time of `_within` is over."""
+
+
+@contextmanager
+def _within(seconds: float) -> Iterator[None]:
+    """Stop the body by `_TooLongError` once the process has computed for so long; outside the main thread, never."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise _TooLongError
+
+    before = signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before or signal.SIG_DFL)
 
 
 @lru_cache(maxsize=64)

@@ -119,6 +119,9 @@ def test_a_name_that_is_none_is_refused_with_those_that_are(bare_base: Path) -> 
     [
         ("{% for m in messages %}{{ m.content }", "the chat template refuses it: unexpected '}'"),
         ("{% bogus %}", "the chat template refuses it: Encountered unknown tag 'bogus'"),
+        ("{{ messages[0].content | bogus }}", "the chat template refuses it: No filter named 'bogus'"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "the chat template refuses it: maximum recursion depth"),
+        ("{% for i in range(10 ** 9) %}{{ i }}{% endfor %}", "the chat template refuses it: Range too big"),
         ("{{ messages.nothing.more }}", "the chat template refuses it: 'list object' has no attribute 'nothing'"),
         ("{{ 'the same each time' }}", "the chat template shows nothing of it"),
     ],

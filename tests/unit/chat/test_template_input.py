@@ -1,5 +1,6 @@
 import json
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import trl
 from builders import assistant, make_call, make_tool, user
 from transformers import PreTrainedTokenizerBase
 
+from orchestrator.chat import template_input
 from orchestrator.chat.call_ids import with_call_ids
 from orchestrator.chat.formats import detect_reply_format
 from orchestrator.chat.parse import parse_reply
@@ -19,6 +21,7 @@ from orchestrator.chat.template_input import (
     plain_tools,
     template_wants,
 )
+from orchestrator.core.errors import ConfigError
 from orchestrator.core.records import FunctionSpec, Message, ToolCall, ToolSpec
 from orchestrator.models.base import load_tokenizer
 
@@ -256,3 +259,14 @@ def test_only_a_template_that_needs_it_is_adapted(path: Path, model_folder: Path
     is_adapted = path.stem in ("deepseekv3", "gptoss", "gptoss_training", "lfm2_2_5")
     assert (adapted != template) == is_adapted
     assert adapted_template(adapted, names) == adapted
+
+
+def test_a_template_that_does_not_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(template_input, "MAX_SECONDS", 0.2)
+    endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}" + SAID
+    fault = r"^model\.chat_template: the chat template does not end: it was stopped after 0\.2 s.*hermes\.$"
+    with pytest.raises(ConfigError, match=fault):
+        adapted_template(endless, {})
+    assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0, 0)
+    monkeypatch.undo()
+    assert adapted_template(SAID, {}) == SAID

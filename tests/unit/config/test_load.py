@@ -1,5 +1,6 @@
 """Layers, paths and messages of the configuration."""
 
+import os
 from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
@@ -156,6 +157,8 @@ def test_a_chat_template_is_named_or_taken_from_a_file(folder: Path) -> None:
     write_resolved(config, folder / "resolved.json")
     (folder / "mine.jinja").unlink()
     assert load_config(folder / "resolved.json") == config
+    (folder / "mine.jinja").write_text(text, encoding="utf-8-sig")  # as editors of Windows save it
+    assert load(folder, "model: {chat_template: mine.jinja}").model.chat_template == text
 
 
 def test_a_chat_template_that_is_nowhere_or_none_is_refused(folder: Path) -> None:
@@ -169,6 +172,13 @@ def test_a_chat_template_that_is_nowhere_or_none_is_refused(folder: Path) -> Non
     assert "mine.jinja: the file is not UTF-8 text." in refusal(folder, "model: {chat_template: mine.jinja}")
     (folder / "mine.jinja").write_text(" \n", encoding="utf-8")
     assert "mine.jinja: the file is empty." in refusal(folder, "model: {chat_template: mine.jinja}")
+    (folder / "mine.jinja").write_bytes(b"\x00\x01\x02")
+    assert "holds no Jinja template" in refusal(folder, "model: {chat_template: mine.jinja}")
+    (folder / "mine.jinja").write_text("{{ x }}" * 150_000, encoding="utf-8")
+    message = refusal(folder, "model: {chat_template: mine.jinja}")
+    assert "mine.jinja: the file has 1,050,000 bytes, too many for a chat template. Allowed: 1,048,576" in message
+    os.mkfifo(folder / "pipe")
+    assert "pipe: this is no regular file. Allowed" in refusal(folder, "model: {chat_template: pipe}")
     (folder / "base").mkdir()
     message = refusal(folder, "model: {chat_template: base}")
     assert message.startswith("model.chat_template: base: this is a folder. Allowed: a Jinja file, or own, hermes, ")
