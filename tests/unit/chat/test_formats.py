@@ -330,7 +330,7 @@ def test_ids_of_calls_are_kept() -> None:
         ("minimax_m3", M3_SECTION % M3_CALL.replace(">1]", f">1{M3}<b>2{M3}</b>]"), "text_inside_tag"),
         ("minimax_m3", M3_SECTION % M3_CALL.replace(M3_VALUE, M3_VALUE * 2), "not_a_call_object"),
         ("minimax_m3", M3_SECTION % M3_CALL.replace(M3_VALUE, M3_NEST.replace("</o>", "</o>" * 2)), "text_inside_tag"),
-        ("minimax_m3", M3_SECTION % M3_CALL.replace(f"{M3}</invoke>", ""), "text_inside_tag"),
+        ("minimax_m3", M3_SECTION % M3_CALL.replace(f"{M3}</invoke>", ""), "unclosed_tag"),
         ("minimax_m3", M3_SECTION % M3_CALL.replace(">1]", ">\ud800]"), "not_strict_json"),
         ("minimax_m3", M3_SECTION % M3_CALL.replace(M3_VALUE, f"{M3}<a>" * 70), "text_inside_tag"),
         ("minimax_m3", f"{M3}<tool_call>{M3_CALL}", "unclosed_tag"),
