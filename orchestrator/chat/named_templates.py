@@ -89,19 +89,22 @@ def template_of_file(setting: str, path: Path) -> str:
         inside = path / "chat_template.jinja"
         fix = f"Name {inside}" if inside.is_file() else fix
         raise ConfigError("this is a folder", where=where, allowed=_allowed(), fix=fix)
+    text = ""
     try:
-        if path.exists() and not path.is_file():
-            raise ConfigError("this is no regular file", where=where, allowed=_allowed(), fix=fix)
-        if path.stat().st_size > _MAX_BYTES:
-            what = f"the file has {path.stat().st_size:,} bytes, too many for a chat template"
-            raise ConfigError(what, where=where, allowed=f"{_MAX_BYTES:,} bytes", fix=fix)
-        text = path.read_text(encoding="utf-8-sig")  # a byte order mark would stand in every prompt
+        size, is_file = path.stat().st_size, path.is_file()
+        if is_file and size <= _MAX_BYTES:
+            text = path.read_text(encoding="utf-8-sig")  # a byte order mark would stand in every prompt
     except UnicodeDecodeError:
         raise ConfigError("the file is not UTF-8 text", where=where, fix=fix) from None
     except PermissionError:
         raise ConfigError("the file cannot be read", where=where, fix="Let the user of this process read it") from None
     except (OSError, ValueError):
         raise _unknown(setting) from None
+    if not is_file:
+        raise ConfigError("this is no regular file", where=where, allowed=_allowed(), fix=fix)
+    if size > _MAX_BYTES:
+        what = f"the file has {size:,} bytes, too many for a chat template"
+        raise ConfigError(what, where=where, allowed=f"at most {_MAX_BYTES:,} bytes", fix=fix)
     if not is_template_text(text):
         held = "holds no Jinja template" if text.strip() else "is empty"
         raise ConfigError(f"the file {held}", where=where, fix=fix)

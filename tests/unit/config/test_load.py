@@ -176,7 +176,10 @@ def test_a_chat_template_that_is_nowhere_or_none_is_refused(folder: Path) -> Non
     assert "holds no Jinja template" in refusal(folder, "model: {chat_template: mine.jinja}")
     (folder / "mine.jinja").write_text("{{ x }}" * 150_000, encoding="utf-8")
     message = refusal(folder, "model: {chat_template: mine.jinja}")
-    assert "mine.jinja: the file has 1,050,000 bytes, too many for a chat template. Allowed: 1,048,576" in message
+    assert (
+        "mine.jinja: the file has 1,050,000 bytes, too many for a chat template. Allowed: at most 1,048,576 bytes"
+        in message
+    )
     os.mkfifo(folder / "pipe")
     assert "pipe: this is no regular file. Allowed" in refusal(folder, "model: {chat_template: pipe}")
     (folder / "base").mkdir()
