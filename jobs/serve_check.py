@@ -6,7 +6,7 @@ from argparse import ArgumentParser
 from jobs._main import run_job
 from jobs.verify import add_question_options
 from orchestrator.config.schema import RunConfig
-from orchestrator.core.errors import DONE, GATE_NOT_MET
+from orchestrator.core.errors import DONE, GATE_NOT_MET, InputError
 from orchestrator.core.progress import say, stage
 from orchestrator.run.paths import RunDir
 
@@ -17,6 +17,9 @@ def serve_check(config: RunConfig, run: RunDir, *, url: str | None, model: str |
     from evals.serve.check import check_server, read_scored, server_for
     from evals.serve.tell import check_lines
 
+    if model is not None and url is None:
+        fix = "Name that server with --url, or choose the adapter with --adapter"
+        raise InputError("only a server that runs has a name for it", where="--model", fix=fix)
     scored = read_scored(config, run, choose_adapter(run, adapter))
     with stage("serve-check"), server_for(config, run, scored, url) as server:
         found = check_server(config, scored, server, model, num_cases=cases)
