@@ -252,7 +252,8 @@ class _Asking:
         before, record = self.scored.engine.canary, self.scored.record
         kept = before.first if before else {}
         chosen = self._canaries(kept)
-        proof, causes = None, [in_settings(there, self.scored.settings)] if (there := served.settings()) else []
+        there = self.server.adapter_settings(served)
+        proof, causes = None, [] if there is None else [in_settings(there, self.scored.settings)]
         with doing("asking the canaries"):
             # One model after the other: on CPUs vLLM gives base rows beside adapter rows the adapter's weights.
             names = [self.model] if served.parent is None else [self.model, served.parent, served.parent]

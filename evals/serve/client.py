@@ -21,6 +21,7 @@ KEY = "VLLM_API_KEY"
 ANSWER_S, CONNECT_S = 600.0, 10.0
 """How long one reply, and one connection, may take."""
 ERROR_CHARS = 300
+THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
 
 
 class Refused(Exception):
@@ -49,14 +50,6 @@ class Model(NamedTuple):
     name: str
     root: str | None
     parent: str | None
-
-    def settings(self) -> JsonObject | None:
-        """Those of the adapter that it is, as PEFT writes them; None where this machine does not have its folder."""
-        try:
-            found = json.loads((Path(self.root or "") / SETTINGS).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        return found if isinstance(found, dict) else None
 
 
 @dataclass
@@ -91,6 +84,20 @@ class Server:
                 what = f"what answers there does not say which models it has: {refusal}"
                 raise EvaluationError(what, where=self.url, fix="Give the address of a vLLM server") from refusal
             return [Model(card["id"], card.get("root"), card.get("parent")) for card in found["data"]]
+
+    def adapter_settings(self, model: Model) -> JsonObject | None:
+        """An adapter's settings as PEFT writes them, where the server runs on this machine and read them from a folder.
+
+        A folder that is relative to where the server was started cannot be found from here.
+        """
+        folder = Path(model.root or "")
+        if urlsplit(self.url).hostname not in THIS_MACHINE or not folder.is_absolute():
+            return None
+        try:
+            found = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) else None
 
     def ask(self, request: Mapping[str, Any]) -> Answer:
         """Send one chat completion, streamed if it says so.

@@ -28,7 +28,7 @@ from orchestrator.run.paths import RunDir
 def test_an_option_that_the_form_does_not_use_is_refused(
     tmp_path: Path, to: Form, option: str, value: str | bool
 ) -> None:
-    usual: dict[str, Any] = {"out": None if to == "hub" else str(tmp_path / "out"), "repo": "a/b" if to == "hub" else None}
+    usual: dict[str, Any] = {"out": None, "repo": "a/b"} if to == "hub" else {"out": str(tmp_path / "o"), "repo": None}
     more = usual | {"llama_cpp": None, "yes": False, "public": False, "anyway": False} | {option: value}
     line = rf"--{option.replace('_', '-')}: --to {to} does not use it. Leave it out"
     with pytest.raises(InputError, match=line):

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -161,3 +162,23 @@ def test_the_model_is_one_that_the_server_has(serve: Callable[[Replies], Server]
 def test_a_server_that_refuses_to_list_its_models_is_told(serve: Callable[[Replies], Server]) -> None:
     with pytest.raises(EvaluationError, match="does not say which models it has: no such thing"):
         serve(sends({"error": {"message": "no such thing"}}, 400)).models()
+
+
+def test_the_settings_of_an_adapter_are_read_where_the_server_is_here(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text('{"lora_alpha": 32}')
+    here, there = Server("http://127.0.0.1:1"), Server("http://elsewhere:1")
+    adapter = Model("trial-1", str(tmp_path), "base")
+    assert here.adapter_settings(adapter) == {"lora_alpha": 32}
+    assert there.adapter_settings(adapter) is None
+    assert here.adapter_settings(adapter._replace(root="someone/hub-id")) is None
+    assert here.adapter_settings(adapter._replace(root=None)) is None
+    (tmp_path / "adapter_config.json").write_text("[")
+    assert here.adapter_settings(adapter) is None
+
+
+def test_a_folder_that_only_the_server_can_find_is_not_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "adapter_config.json").write_text('{"lora_alpha": 32}')
+    monkeypatch.chdir(tmp_path)
+    assert Server("http://localhost:1").adapter_settings(Model("trial-1", ".", "base")) is None
