@@ -14,13 +14,14 @@ from orchestrator.run.paths import RunDir
 def serve_check(config: RunConfig, run: RunDir, *, url: str | None, model: str | None, adapter: str, cases: int) -> int:
     """Have a server answer cases of the run; exits 2 if it does not do so as it was scored."""
     from evals.generate.chosen import choose_adapter
-    from evals.serve.check import check_server, read_scored, server_for
+    from evals.serve.check import cases_to_ask, check_server, read_scored, server_for
     from evals.serve.tell import check_lines
 
     if model is not None and url is None:
         fix = "Name that server with --url, or choose the adapter with --adapter"
         raise InputError("only a server that runs has a name for it", where="--model", fix=fix)
     scored = read_scored(config, run, choose_adapter(run, adapter))
+    cases_to_ask(scored, cases)  # told before a server starts
     with stage("serve-check"), server_for(config, run, scored, url) as server:
         found = check_server(config, scored, server, model, num_cases=cases)
     for line in check_lines(found):

@@ -42,9 +42,7 @@ Overrides = Annotated[
     typer.Option("--set", "-s", metavar="KEY=VALUE", help="Replace one value, such as train.epochs=2. Repeatable."),
 ]
 SIDE_HELP = "an adapter, `winner`, `base`, or another run"
-CASES_HELP = "Held-out cases that it is asked."
-Cases = Annotated[int, typer.Option("--cases", metavar="N", min=1, help=CASES_HELP)]
-CasesOrNone = Annotated[int, typer.Option("--cases", metavar="N", min=0, help=f"{CASES_HELP} 0: it is not asked.")]
+Cases = Annotated[int, typer.Option("--cases", metavar="N", min=0, help="Held-out cases that it is asked.")]
 AdapterName = Annotated[
     str, typer.Option("--adapter", metavar="ID", help="An adapter of the run, or `winner`: what the report recommends.")
 ]
@@ -268,7 +266,7 @@ def export(  # noqa: PLR0913 - they are the options of the command
     public: Annotated[bool, typer.Option("--public", help="Let everyone read the repository.")] = False,
     anyway: Annotated[bool, typer.Option("--anyway", help="Upload what was not scored or misses a gate, too.")] = False,
     adapter: AdapterName = "winner",
-    cases: CasesOrNone = 50,
+    cases: Cases = 50,
     overrides: Overrides = None,
 ) -> int:
     """Take an adapter out of its run, and show that it still replies as it was scored. Exits 2 if it does not."""

@@ -165,10 +165,7 @@ def check_server(config: RunConfig, scored: Scored, server: Server, model: str |
         EvaluationError: If the server breaks or is none.
     """
     served = choose_model(server, model or scored.record.id)
-    cases = evenly([case for case in scored.cases if case.suite == HELD_OUT], num_cases)
-    if not cases:
-        what = "the run has no replies to held-out cases"
-        raise RunConflictError(what, where=scored.record.id, fix="Run evaluate first")
+    cases = cases_to_ask(scored, num_cases)
     with doing("loading vLLM's parser"):
         knows = what_is_known(config, scored.reply_format, base_tokenizer(config.model), dtype=scored.engine.dtype)
     asking = _Asking(config, scored, server, served.name, knows)
@@ -189,6 +186,20 @@ def check_server(config: RunConfig, scored: Scored, server: Server, model: str |
         differences=tuple(found),
         **_figures(scored, knows, as_asked),
     )
+
+
+def cases_to_ask(scored: Scored, num_cases: int) -> list[Case]:
+    """Held-out cases that the run has replies to.
+
+    Raises:
+        InputError: If none is wanted.
+        RunConflictError: If there is none.
+    """
+    cases = evenly([case for case in scored.cases if case.suite == HELD_OUT], num_cases)
+    if not cases:
+        what = "the run has no replies to held-out cases"
+        raise RunConflictError(what, where=scored.record.id, fix="Run evaluate first")
+    return cases
 
 
 def _is_reading(found: Difference) -> bool:

@@ -8,7 +8,7 @@ from builders import weather_samples
 from evals.cases.samples import cases_from_samples
 from evals.generate.canary import Strength
 from evals.generate.engine import Prompt
-from evals.records import Case, Generation
+from evals.records import Case, EngineRecord, Generation
 from evals.serve.check import (
     AS_SCORED,
     NAMED,
@@ -16,7 +16,9 @@ from evals.serve.check import (
     REQUIRED,
     STREAMED,
     WITHOUT_TOOLS,
+    Scored,
     ServeCheck,
+    cases_to_ask,
     named_tool,
     what_is_known,
 )
@@ -34,6 +36,8 @@ from evals.serve.compare import (
 )
 from evals.serve.tell import check_lines
 from orchestrator.config.schema import RunConfig
+from orchestrator.core.errors import InputError, RunConflictError
+from orchestrator.core.records import AdapterRecord
 from orchestrator.models.base import load_tokenizer
 from orchestrator.toy.tiny import tiny_base_folder
 
@@ -255,3 +259,16 @@ def test_how_strongly_it_is_in_force_is_told() -> None:
     told = list(check_lines(checked(strength=strength(0.012, 1.0))))
     assert "Their first tokens are 0.012 off in log probability on average; the adapter moves them by 6." in told
     assert any(line.startswith("The run kept no log probabilities of its canaries") for line in check_lines(checked()))
+
+
+def test_no_case_is_no_question(case: Case) -> None:
+    record = AdapterRecord(id="trial-1", base="tiny", r=8, alpha=16, target_modules=("q_proj",), sha256="0" * 64)
+    engine = EngineRecord(
+        adapter_id="trial-1", inputs_sha256="0", weights_sha256="0", applied_as="merged", device="cpu", num_engines=1
+    )
+    before = Scored(record, engine, "hermes", [case], {}, {}, {})
+    assert cases_to_ask(before, 5) == [case]
+    with pytest.raises(InputError, match=r"--cases: 0 cases cannot be asked.*1 or more"):
+        cases_to_ask(before, 0)
+    with pytest.raises(RunConflictError, match="no replies to held-out cases"):
+        cases_to_ask(before._replace(cases=[]), 5)
