@@ -2,11 +2,10 @@
 
 import sys
 from argparse import ArgumentParser
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from evals.export.folder import FORMS, Form
+from evals.export.folder import FORMS, Form, refuse_unused
 from jobs._main import READ, run_job
 from jobs.verify import add_question_options, say_verified
 from orchestrator.config.schema import RunConfig
@@ -14,13 +13,10 @@ from orchestrator.core.errors import DONE, InputError
 from orchestrator.core.progress import doing, say
 from orchestrator.run.paths import RunDir
 
-_ONLY_FOR: dict[str, Form] = {"llama_cpp": "gguf", "repo": "hub", "yes": "hub", "public": "hub", "anyway": "hub"}
-"""Which form uses an option that not all use that write a folder."""
-
 
 def export(config: RunConfig, run: RunDir, *, to: Form, out: str | None, adapter: str, cases: int, **more: Any) -> int:
     """Write the export, and have it answer `cases` of the run's cases; the exit code is that of `verify`."""
-    _refuse_unused(to, {"out": out, **more})
+    refuse_unused(to, {"out": out, **more})
     llama_cpp = more.pop("llama_cpp")
 
     def write(name: str, place: Path) -> int:
@@ -42,14 +38,6 @@ def export(config: RunConfig, run: RunDir, *, to: Form, out: str | None, adapter
     if out is None:
         raise InputError("no folder is named", where="--out", fix="Add --out DIR")
     return write(adapter, Path(out).absolute())
-
-
-def _refuse_unused(to: Form, given: Mapping[str, object]) -> None:
-    """Refuse an option that this form would leave unused."""
-    for name, value in given.items():
-        is_used = to == _ONLY_FOR[name] if name in _ONLY_FOR else to != "hub"
-        if value and not is_used:
-            raise InputError(f"--to {to} does not use it", where=f"--{name.replace('_', '-')}", fix="Leave it out")
 
 
 def _add_options(parser: ArgumentParser) -> None:

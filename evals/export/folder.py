@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, get_args
@@ -13,8 +13,22 @@ from orchestrator.core.errors import InputError
 
 Form = Literal["adapter", "merged", "gguf", "hub"]
 FORMS: tuple[Form, ...] = get_args(Form)
+_ONLY_FOR: dict[str, Form] = {"llama_cpp": "gguf", "repo": "hub", "yes": "hub", "public": "hub", "anyway": "hub"}
+"""Which form uses an option that not all use that write a folder."""
 SPARE_BYTES = 64 * 1024**2
 """What files beside the weights take at most."""
+
+
+def refuse_unused(to: Form, given: Mapping[str, object]) -> None:
+    """Refuse an option that this form would leave unused.
+
+    Raises:
+        InputError: If one of `given`, by their names, is set and not used.
+    """
+    for name, value in given.items():
+        is_used = to == _ONLY_FOR[name] if name in _ONLY_FOR else to != "hub"
+        if value and not is_used:
+            raise InputError(f"--to {to} does not use it", where=f"--{name.replace('_', '-')}", fix="Leave it out")
 
 
 @contextmanager
