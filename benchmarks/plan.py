@@ -123,12 +123,12 @@ def run(name: str, base: Path, place: Path) -> dict[str, float]:
     """Train whole batches as the runner does, in this process: peak, and seconds of a token."""
     import torch
 
-    from orchestrator.core.memory import give_back_freed_memory
+    from orchestrator.core.memory import hold_little_memory
     from orchestrator.probe.steps import Job, train_alone, train_slots
 
     if name == SERVING:
         return serve(base)
-    give_back_freed_memory()
+    hold_little_memory()
     torch.set_num_threads(1)
     case, request = CASES[name], request_of(CASES[name], base, place)
     tokens = write_rows(case, base, place / "run", 1)

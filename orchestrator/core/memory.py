@@ -1,6 +1,7 @@
 """The memory that a process may use: the machine's, or its container's; and freed memory that is given back at once."""
 
 import ctypes
+import os
 import resource
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ _FILES = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.us
 _CACHES = ("inactive_file", "total_inactive_file")
 """What a group calls, in its statistics, files that the kernel lets go when memory is short, which count as used."""
 _M_MMAP_THRESHOLD = -3
+KERNELS = 256
+"""Compiled products of matrices that are kept."""
 OF_ITS_OWN = 1 << 20
 """Bytes from which on a block gets pages of its own."""
 
@@ -48,13 +51,17 @@ def resident_peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def give_back_freed_memory() -> None:
-    """Have this process return every large block to the system when it is freed.
+def hold_little_memory() -> None:
+    """Have this process return every large block to the system when it is freed, and keep few compiled kernels.
+
+    Call it before the first computation. On a CPU, oneDNN compiles a kernel for each shape of a product and keeps the
+    last 1,024, some 0.7 GB for rows of all lengths; `KERNELS` hold those of a training step.
 
     glibc raises the size from which it does so to that of the largest block freed, up to 32 MB. What lies below comes
     from one heap, whose holes between longer-lived blocks stay with the process: training on rows of many lengths held
     twice of what it used, and more with each step. Does nothing where the C library is another.
     """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KERNELS))
     with suppress(AttributeError, OSError):
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, OF_ITS_OWN)
 

@@ -13,7 +13,7 @@ from datasets import load_from_disk
 from orchestrator.config.schema import LoraConfig
 from orchestrator.core.errors import TrainingError
 from orchestrator.core.files import parse_line, write_text_atomic
-from orchestrator.core.memory import give_back_freed_memory
+from orchestrator.core.memory import hold_little_memory
 from orchestrator.core.steps import BASE
 from orchestrator.core.text import counted
 from orchestrator.models.base import base_folder, compute_dtype, empty_base, load_frozen_base
@@ -47,7 +47,7 @@ def start_engine(
         ModelNotFoundError: If the base is not there.
     """
     started = time.monotonic()
-    give_back_freed_memory()
+    hold_little_memory()
     _use_threads(plan)
     status_path = storage / f"engine-{number}.json"
     before = _status_before(status_path) if after_death else None

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from orchestrator.multi_lora.batch import PassSize, samples_of_step, split_ranks
+from orchestrator.multi_lora.batch import PassSize, padded_lengths, samples_of_step, split_ranks
 
 SIMULATED = 16
 """Steps of the engine whose passes are looked at to learn how much of them is padding."""
@@ -56,7 +56,7 @@ class EngineSteps:
     def _made(self, samples: np.ndarray) -> Step:
         lengths = self._lengths[samples]
         order = np.argsort(-lengths, axis=1, kind="stable")
-        by_rank = np.take_along_axis(lengths, order, axis=1)
+        by_rank = np.take_along_axis(padded_lengths(self._lengths)[samples], order, axis=1)
         cuts = split_ranks(by_rank, self._size)
         passes = tuple((self._slots * (end - start), int(by_rank[:, start].max())) for start, end in cuts)
         return Step(passes, int(lengths.sum()), tuple(samples[0, order[0]].tolist()))

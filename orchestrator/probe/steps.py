@@ -18,12 +18,12 @@ import torch
 from datasets import Dataset, load_from_disk
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from orchestrator.core.memory import give_back_freed_memory
+from orchestrator.core.memory import hold_little_memory
 from orchestrator.core.records import JsonObject
 from orchestrator.data.tokens.tokenize import IGNORED
 from orchestrator.models.base import base_folder, compute_dtype, empty_base
 from orchestrator.models.memory import memory_peak
-from orchestrator.multi_lora.batch import pass_size, samples_of_step
+from orchestrator.multi_lora.batch import padded_lengths, pass_size, samples_of_step
 from orchestrator.multi_lora.host import make_engine
 from orchestrator.multi_lora.messages import EnginePlan
 from orchestrator.multi_lora.slots import SlotSpec
@@ -81,7 +81,7 @@ class Timed(NamedTuple):
 def measure(request: ProbeRequest) -> Measured:
     """Train a few steps."""
     began = time.monotonic()
-    give_back_freed_memory()
+    hold_little_memory()
     if not request.gpus:
         torch.set_num_threads(request.threads)
     train, val = (load_from_disk(folder) for folder in (request.train_tokens, request.val_tokens))
@@ -112,19 +112,19 @@ def job_of(request: ProbeRequest, train: Dataset) -> Job:
         flops = training_flops(shape, request.runner, rank=request.lora.r, length=longest, learned=learned)
         return rows * longest * (flops + (2 * shape.products if train_settings.gradient_checkpointing else 0))
 
-    micro, tokens, slots = train_settings.micro_batch_size, np.inf, 1
+    micro, tokens, in_passes = train_settings.micro_batch_size, np.inf, lengths
     steps: EngineSteps | TrainerSteps = TrainerSteps(lengths, micro_batch_size=micro)
     if request.runner == "multi_lora":
         size = pass_size(torch.device("cuda" if on_gpu else "cpu"), micro)
-        slots, tokens = request.slots, size.tokens
-        steps = EngineSteps(lengths, slots=slots, size=size)
+        tokens, in_passes = size.tokens, padded_lengths(lengths)
+        steps = EngineSteps(lengths, slots=request.slots, size=size)
     whole = steps.typical(train_settings.batch_size)
     batch_size = train_settings.batch_size
     if not on_gpu:
         rate = CPU_REACHED * matrix_flops(compute_dtype(request.model.dtype), request.threads)
         if whole[0].cost(of_pass) > SHORT_S * rate:
             batch_size = micro
-    first = largest_rows(lengths, rows=micro, tokens=tokens)
+    first = largest_rows(in_passes, rows=micro, tokens=tokens)
     batches = (filled(first, lengths, batch_size), *batches_of(whole, rows=batch_size, number=TYPICAL_STEPS))
     costs = tuple(steps.of(rows).cost(of_pass) for rows in batches)
     return Job(request, batch_size, batches, costs, cost_of_a_token(whole, of_pass))

@@ -13,7 +13,7 @@ from datasets import load_from_disk
 from transformers import TrainerCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
-from orchestrator.core.memory import give_back_freed_memory
+from orchestrator.core.memory import hold_little_memory
 from orchestrator.core.steps import BASE
 from orchestrator.data.tokens.tokenize import IGNORED
 from orchestrator.models.adapters import fill_new, peft_config
@@ -35,7 +35,7 @@ def train_worker(settings: dict[str, Any]) -> None:
     as JSON-able values, because Ray pickles them between Python processes.
     """
     plan = TrainPlan.model_validate(settings["plan"])
-    give_back_freed_memory()
+    hold_little_memory()
     if not plan.gpus_per_worker:
         torch.set_num_threads(max(1, int(plan.cpus_per_worker)))
     set_seed(plan.train.seed)

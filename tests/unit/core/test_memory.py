@@ -8,9 +8,9 @@ from orchestrator.core import memory
 
 HOLES = """
 import sys
-from orchestrator.core.memory import give_back_freed_memory
+from orchestrator.core.memory import hold_little_memory
 if sys.argv[1] == "gives back":
-    give_back_freed_memory()
+    hold_little_memory()
 MIB = 1 << 20
 bytearray(30 * MIB)  # freed at once: blocks up to this size come from the heap from now on, if nothing is set
 before = int(open("/proc/self/statm").read().split()[1])

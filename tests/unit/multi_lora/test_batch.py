@@ -15,6 +15,7 @@ from orchestrator.multi_lora.batch import (
     TokenRows,
     even_passes,
     make_passes,
+    padded_lengths,
     pass_size,
     samples_of_step,
     split_ranks,
@@ -163,6 +164,14 @@ def test_evaluation_sees_every_row_once_for_each_slot(size: PassSize) -> None:
     for slot in range(2):
         got = [token for piece in passes for token in learned_tokens(piece, slot)]
         assert sorted(got) == sorted(wanted_tokens(ROWS, list(range(len(ROWS)))))
+
+
+def test_rows_are_padded_to_lengths_that_recur_and_never_beyond_the_longest() -> None:
+    lengths = np.array([1, 31, 32, 33, 64, 70])
+    assert padded_lengths(lengths).tolist() == [32, 32, 32, 64, 64, 70]
+    rows = TokenRows.of([([5] * length, [5] * length) for length in lengths.tolist()])
+    shapes = {piece.ids.shape[1] for piece in even_passes(rows, 1, PassSize(1), CPU)}
+    assert shapes == {32, 64, 70}
 
 
 def test_a_rows_first_token_is_never_learned() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from orchestrator.multi_lora.batch import PassSize, TokenRows, make_passes, samples_of_step
+from orchestrator.multi_lora.batch import PassSize, TokenRows, make_passes, padded_lengths, samples_of_step
 from orchestrator.plan.passes import CPU_PASS_TOKENS
 from orchestrator.probe.rows import (
     SIMULATED,
@@ -44,8 +44,9 @@ def test_the_trainers_steps_see_every_row_once_with_little_padding() -> None:
 
 @pytest.mark.parametrize(("rows", "tokens"), [(4, 1536.0), (4, np.inf), (1, 1536.0), (8, 700.0)])
 def test_no_pass_of_the_data_is_larger_than_the_largest(rows: int, tokens: float) -> None:
-    chosen = largest_rows(LENGTHS, rows=rows, tokens=tokens)
-    size = len(chosen) * LENGTHS[list(chosen)].max()
+    in_passes = padded_lengths(LENGTHS)
+    chosen = largest_rows(in_passes, rows=rows, tokens=tokens)
+    size = len(chosen) * in_passes[list(chosen)].max()
     assert len(chosen) <= rows
     assert len(chosen) == 1 or size <= tokens
     steps = EngineSteps(LENGTHS, slots=1, size=PassSize(rows, tokens=tokens, overhead=100)).typical(40)
