@@ -134,7 +134,8 @@ def _logits(shape: BaseShape, training: Training, largest: PassShape) -> int:
         return min(LOGITS_AT_ONCE, largest.learned * shape.vocabulary) * 2 * FULL  # logits, and their exponentials
     if training.on_gpu:  # a kernel makes their gradient in their place
         return min(TILE[0], largest.learned) * TILE[1] * number
-    return min(TILE[0], largest.tokens) * (TILE[1] * number + min(TILE[1], shape.vocabulary) * TILE_COPIES)
+    # The tile is as wide for any vocabulary, but columns that nothing is written to take no memory.
+    return min(TILE[0], largest.tokens) * min(TILE[1], shape.vocabulary) * (number + TILE_COPIES)
 
 
 def _backward(shape: BaseShape, training: Training, largest: PassShape) -> int:

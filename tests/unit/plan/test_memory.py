@@ -122,7 +122,8 @@ def test_logits_take_what_pytorch_holds_for_them(shape: BaseShape, runner: Runne
 
     training = Training(runner, dtype, on_gpu=False, rank=16)
     planned = _logits(replace(shape, vocabulary=vocabulary), training, PassShape(1, tokens, tokens))
-    assert planned == pytest.approx(most_held(work), rel=0.02)
+    unwritten = tokens * max(0, TILE[1] - vocabulary) * hidden.element_size() if runner == "isolated" else 0
+    assert planned == pytest.approx(most_held(work) - unwritten, rel=0.02)
 
 
 @pytest.fixture(scope="module")
