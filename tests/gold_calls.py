@@ -46,19 +46,24 @@ TEXTS = ODD_TEXTS | st.text()
 NAMES = st.from_regex(r"[a-z_][a-z0-9_]{0,8}", fullmatch=True).filter(lambda name: not iskeyword(name))
 SMALL = st.integers(-(2**31), 2**31)
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
-LEAVES = st.none() | st.booleans() | SMALL | FLOATS | TEXTS
-"""What stands in the objects and arrays."""
+
+
+def nested(leaves: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """What stands in objects and arrays."""
+    return st.recursive(leaves, lambda part: st.lists(part, max_size=2) | st.dictionaries(NAMES, part, max_size=2))
+
+
+ANYTHING = nested(st.none() | st.booleans() | SMALL | FLOATS | TEXTS)
 
 
 def typed_values(
-    texts: st.SearchStrategy[str], leaves: st.SearchStrategy[Any]
+    texts: st.SearchStrategy[str], inner: st.SearchStrategy[Any]
 ) -> st.SearchStrategy[tuple[JsonObject, Any]]:
-    """Pairs of a schema and a value that it takes."""
+    """Pairs of a schema and a value that it takes; `inner` stands in objects and arrays."""
 
     def of(schema: JsonObject, values: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[JsonObject, Any]]:
         return values.map(lambda value: (schema, value))
 
-    inner = st.recursive(leaves, lambda part: st.lists(part, max_size=2) | st.dictionaries(NAMES, part, max_size=2))
     return st.one_of(
         of({"type": "string"}, texts),
         of({}, texts),
@@ -76,15 +81,16 @@ def typed_values(
 def gold_calls(
     draw: st.DrawFn,
     texts: st.SearchStrategy[str] = TEXTS,
-    leaves: st.SearchStrategy[Any] = LEAVES,
+    inner: st.SearchStrategy[Any] = ANYTHING,
     max_calls: int = 3,
     names: st.SearchStrategy[str] = NAMES,
 ) -> Gold:
     """One to `max_calls` calls of tools that have the schemas of what is given to them."""
+    values = typed_values(texts, inner)
     tools: list[ToolSpec] = []
     calls: list[tuple[str, JsonObject]] = []
     for name in draw(st.lists(names, min_size=1, max_size=max_calls, unique=True)):
-        given = draw(st.dictionaries(names, typed_values(texts, leaves), max_size=3))
+        given = draw(st.dictionaries(names, values, max_size=3))
         tools.append(make_tool(name, **{key: schema for key, (schema, _) in given.items()}))
         calls.append((name, {key: value for key, (_, value) in given.items()}))
     return Gold(tools, calls)

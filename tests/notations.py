@@ -5,7 +5,7 @@ from functools import cache
 from keyword import iskeyword
 from typing import Any, NamedTuple
 
-from gold_calls import LEAVES, NAMES, TEXTS, Gold, shipped
+from gold_calls import ANYTHING, NAMES, TEXTS, Gold, nested, shipped
 from hypothesis import strategies as st
 from small_templates import OTHERS, TEMPLATES
 
@@ -19,7 +19,7 @@ class Notation(NamedTuple):
     """A format as a shipped template writes it.
 
     `before` is what stands before an assistant's turn, `tags` are the marks to break, `texts` and `names` those that
-    vLLM and the template give back, `leaves` such values in objects and arrays. `response_template` is the name of
+    vLLM and the template give back, `inner` such values in objects and arrays. `response_template` is the name of
     TRL's template for transformers' reader, and `lost` the keys of `PLAIN` whose values that one reads otherwise.
     `parser` is the one of vLLM where it is not that of the format.
     """
@@ -29,7 +29,7 @@ class Notation(NamedTuple):
     before: str
     tags: tuple[str, ...]
     texts: st.SearchStrategy[str] = TEXTS
-    leaves: st.SearchStrategy[Any] = LEAVES
+    inner: st.SearchStrategy[Any] = ANYTHING
     response_template: str | None = None
     lost: tuple[str, ...] = ()
     max_calls: int = 3
@@ -59,7 +59,7 @@ NOTATIONS = {
         "gemma4_v5",
         "<|turn>model\n",
         ("<|tool_call>", "<tool_call|>", '<|"|>'),
-        leaves=TEXTS,
+        inner=nested(TEXTS),
         response_template="gemma4_template",
     ),
     "gpt-oss": Notation(
@@ -94,7 +94,9 @@ NOTATIONS = {
     ),
     **{name: small(name) for name in ("deepseek_v31", "deepseek_v32", "deepseek_v4", "kimi_k2", "granite")},
     "minimax m2": small("minimax_m2"),
-    "minimax m3": small("minimax_m3")._replace(leaves=TEXTS),
+    "minimax m3": small("minimax_m3")._replace(
+        inner=st.recursive(TEXTS, lambda part: st.dictionaries(NAMES, part, min_size=1, max_size=2))
+    ),  # an array without a schema of its own is an object with items
     "gigachat 3": small("gigachat3")._replace(max_calls=1),
     "seed_oss": small(
         "seed_oss", TEXTS.map(lambda text: text.strip("\n"))

@@ -110,7 +110,7 @@ KNOWN: dict[str, tuple[str, ...]] = {
     "phi 4 mini tags": (NONE, OFFERED),
     "qwen 3": (IN_THOUGHTS,),
     **dict.fromkeys(("hunyuan", "gigachat 3"), ()),
-    "minimax m3": (IN_THOUGHTS,),
+    "minimax m3": (IN_THOUGHTS, TYPES),
     "internlm": (),
     "olmo 3": (NONE, OFFERED, UNTAGGED),
 }

@@ -157,7 +157,7 @@ def adapted_template(template: str, names: Mapping[str, Any]) -> str:
         raise ConfigError(what, where=TEMPLATE_KEY, fix=fix) from None
 
 
-MAX_SECONDS = 30.0
+MAX_SECONDS = 10.0
 """Of computing, for all that a template is asked at first. Those of families take less than one."""
 
 

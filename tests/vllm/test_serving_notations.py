@@ -24,7 +24,7 @@ pytestmark = pytest.mark.vllm
 
 def draw_gold(notation: str, data: st.DataObject) -> Gold:
     row = NOTATIONS[notation]
-    return data.draw(gold_calls(row.texts, row.leaves, row.max_calls, row.names))
+    return data.draw(gold_calls(row.texts, row.inner, row.max_calls, row.names))
 
 
 @pytest.mark.parametrize("notation", NOTATIONS)

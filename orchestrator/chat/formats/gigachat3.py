@@ -11,7 +11,16 @@ All behind the first mark is one attempt, and nothing may follow the object.
 
 import re
 
-from orchestrator.chat.formats.reply import Found, ReplyFormat, Schemas, as_call, decode_value, sort_out, text_beside
+from orchestrator.chat.formats.reply import (
+    Found,
+    ReplyFormat,
+    Schemas,
+    as_call,
+    decode_value,
+    problem,
+    sort_out,
+    text_beside,
+)
 
 _CALL, _ROLE_END, _MESSAGE_END = "<|function_call|>", "<|role_sep|>", "<|message_sep|>"
 _ROLE = "function call"
@@ -23,6 +32,8 @@ def _read(text: str, _schemas: Schemas) -> Found:
     if mark is None:
         return Found(prose=text)
     prose = text[: mark.start()].rstrip().removesuffix(_MESSAGE_END)
+    if mark.group() != _CALL and not text.startswith("\n", mark.end()):
+        return sort_out([problem("not_json", f"no line follows {mark.group()}")], prose)
     decoded = decode_value(text, mark.end())
     if decoded.fault:
         return sort_out([decoded.fault], prose)

@@ -340,6 +340,7 @@ def test_ids_of_calls_are_kept() -> None:
         ("gigachat3", GIGA + GIGA, "text_beside_call"),
         ("gigachat3", f"<|function_call|>[{F_JSON}]", "not_a_call_object"),
         ("gigachat3", "function call<|role_sep|>", "not_json"),
+        ("gigachat3", f"function call<|role_sep|>{F_JSON}", "not_json"),
         ("minimax_m1", CALLS % "", "not_a_call_object"),
         ("minimax_m1", CALLS % f"[{F_JSON}]", "not_a_call_object"),
         ("minimax_m1", CALLS % F_JSON[:-1], "not_json"),
