@@ -88,7 +88,8 @@ class TokenRows:
 
 def padded_lengths(lengths: np.ndarray) -> np.ndarray:
     """What each row is padded to at least; never more than the longest has."""
-    return np.minimum(-(-lengths // LENGTH_STEP) * LENGTH_STEP, lengths.max(initial=0))
+    padded: np.ndarray = np.minimum(-(-lengths // LENGTH_STEP) * LENGTH_STEP, lengths.max(initial=0))
+    return padded
 
 
 def samples_of_step(num_rows: int, batch_size: int, *, seed: int, step: int) -> list[int]:
