@@ -40,7 +40,11 @@ def main() -> None:
     for name, method in COUNTS.items():
         getattr(writer, method)(settings[name])
     writer.add_value_length(settings["head_dim"])
-    writer.add_rope_freq_base(settings["rope_parameters"]["rope_theta"])
+    positions = settings["rope_parameters"]
+    writer.add_rope_freq_base(positions["rope_theta"])
+    if positions.get("rope_type") == "linear":
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(positions["factor"])
     _add_tokenizer(writer, asked.model, settings["vocab_size"])
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.QWEN3, settings["num_hidden_layers"])
     for name, tensor in load_file(asked.model / "model.safetensors").items():

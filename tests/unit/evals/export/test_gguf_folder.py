@@ -97,6 +97,20 @@ def test_the_whole_model_is_what_merged_has(llama_cpp: Path, tmp_path: Path, mod
     assert template == (adapter / "chat_template.jinja").read_text(encoding="utf-8")
 
 
+def test_how_positions_are_scaled_is_taken_from_the_base(
+    llama_cpp: Path, tmp_path: Path, model_folder: Path, adapter: Path
+) -> None:
+    base, back = Path(shutil.copytree(model_folder, tmp_path / "base")), tmp_path / "back"
+    settings = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    scaled = settings["rope_parameters"] | {"rope_type": "linear", "factor": 4.0}
+    (base / "config.json").write_text(json.dumps(settings | {"rope_parameters": scaled}), encoding="utf-8")
+    exported(base, adapter, tmp_path / "out", llama_cpp / CONVERTER)
+    assert b"qwen3.rope.scaling.factor" in (tmp_path / "out" / "model.gguf").read_bytes()
+    back.mkdir()
+    write_model_back(tmp_path / "out", ModelConfig(base=str(base)), back)
+    assert json.loads((back / "config.json").read_text(encoding="utf-8"))["rope_parameters"] == scaled
+
+
 def test_another_scale_in_the_file_is_another_model(
     llama_cpp: Path, tmp_path: Path, model_folder: Path, adapter: Path
 ) -> None:
