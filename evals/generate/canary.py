@@ -36,14 +36,13 @@ class Trace(NamedTuple):
 class Strength(Record):
     """How strongly an adapter is in force: mean differences in the natural log probability of likely first tokens.
 
-    `off` is how far they are from those that were scored, `moved` how far the scored ones are from the base's. `scale`
-    is the part of that way that they go: 1 where it is in force as it was scored, 0 where the base replies, 2 at about
-    twice its scale, as far as log probabilities follow it.
+    `off` is how far they are from those that were scored, `from_base` from those of the base, and `moved` how far these
+    two are apart.
     """
 
     off: float
+    from_base: float
     moved: float
-    scale: float
 
 
 def pick_canaries(prompts: Sequence[T]) -> list[T]:
@@ -92,13 +91,12 @@ def measure_strength(scored: Mapping[str, FirstTokens], traces: Sequence[Trace])
         for trace in traces
         for token, (of_base, of_adapter) in scored.get(trace.case_id, {}).items()
     ]
-    whole = sum((of_adapter - of_base) ** 2 for of_base, of_adapter, _ in found)
-    if not whole:
+    if not found:
         return None
     return Strength(
         off=fmean(abs(now - of_adapter) for _, of_adapter, now in found),
+        from_base=fmean(abs(now - of_base) for of_base, _, now in found),
         moved=fmean(abs(of_adapter - of_base) for of_base, of_adapter, _ in found),
-        scale=sum((now - of_base) * (of_adapter - of_base) for of_base, of_adapter, now in found) / whole,
     )
 
 

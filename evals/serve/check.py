@@ -275,8 +275,7 @@ class _Asking:
             causes.append(error.what)
         strength = measure_strength(kept, self._as_prompted(adapted))
         if strength is not None and (proof is not None or not bases):
-            is_rslora = bool(self.scored.settings.get("use_rslora"))
-            causes.append(in_strength(strength, self.knows.dtype, rank=record.r, is_rslora=is_rslora))
+            causes.append(in_strength(strength, self.knows.dtype))
         return (
             proof,
             strength,

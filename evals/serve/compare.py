@@ -1,7 +1,6 @@
 """What a client got, held against what was scored: each difference with its cause."""
 
 import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -26,9 +25,6 @@ SAME_STRENGTH = 0.05
 """First tokens may be off by this part of what the adapter moves them by: where it is merged, its update is rounded."""
 OF_SCALE = ("lora_alpha", "r", "use_rslora", "alpha_pattern", "rank_pattern")
 """What of an adapter's settings makes its scale."""
-NO_STRENGTH, OTHER_STRENGTH = 0.1, 0.3
-"""The adapter is not in force if first tokens go less than this part of their way from the base; its scale is about
-that part where it is so far from 1. Nearer they do not tell it: those of a strong adapter cannot go much further."""
 SHOWN_CHARS, SHOWN_TOKENS = 160, 8
 
 
@@ -209,17 +205,18 @@ def _why(scored: str, answer: Answer, knows: Knowledge) -> tuple[str, bool]:
     return f"at token {place} what was scored is {gap:.2g} behind in log probability: the weights are others", False
 
 
-def in_strength(found: Strength, dtype: str | None, *, rank: int, is_rslora: bool) -> str | None:
-    """Why first tokens are not as likely as they were with this adapter; None where rounding may explain it."""
-    if found.off <= max(near_tie(dtype) / 2, SAME_STRENGTH * found.moved):
+def in_strength(found: Strength, dtype: str | None) -> str | None:
+    """Why first tokens are not as likely as they were with this adapter; None where rounding may explain it.
+
+    By how much the scale is another cannot be told from them: those of a strong adapter hardly get likelier.
+    """
+    by_rounding = max(near_tie(dtype) / 2, SAME_STRENGTH * found.moved)
+    if found.off <= by_rounding:
         return None
     said = f"first tokens are {found.off:.2g} off in log probability, where the adapter moves them by {found.moved:.2g}"
-    if found.scale < NO_STRENGTH:
-        return f"{said}: it is not in force"
-    if abs(found.scale - 1) < OTHER_STRENGTH:
-        return f"{said}: its scale is another, or its weights are"
-    rslora = f", and without rsLoRA it has {1 / math.sqrt(rank):.2g} times it" if is_rslora and found.scale < 1 else ""
-    return f"{said}: its scale is another, about {found.scale:.2g} times that which was scored{rslora}"
+    if found.from_base <= by_rounding:
+        return f"{said}: they are the base's, and the adapter is not in force"
+    return f"{said}: its scale is another, or its weights are"
 
 
 def in_settings(there: JsonObject, scored: JsonObject) -> str | None:

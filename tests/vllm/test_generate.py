@@ -326,33 +326,31 @@ def test_a_server_gives_clients_what_was_scored(weather: Weather, server: Server
     assert found.canary.largest_shift > 0.1
     assert found.strength is not None
     assert found.strength.off < 0.01 < 0.5 < found.strength.moved
-    assert found.strength.scale == pytest.approx(1.0, abs=0.01)
+    assert found.strength.from_base == pytest.approx(found.strength.moved, abs=0.01)
 
 
 @pytest.mark.parametrize(
-    ("name", "settings_say", "tokens_say"),
+    ("name", "why"),
     [
-        ("louder", "lora_alpha is 16 where 8 was scored", "its scale is another"),
-        ("plain", "use_rslora is false where true was scored", "and without rsLoRA it has 0.25 times it"),
+        ("louder", "lora_alpha is 16 where 8 was scored"),
+        ("plain", "use_rslora is false where true was scored"),
     ],
 )
-def test_another_scale_is_not_what_was_scored(
-    weather: Weather, server: Server, name: str, settings_say: str, tokens_say: str
-) -> None:
+def test_another_scale_is_not_what_was_scored(weather: Weather, server: Server, name: str, why: str) -> None:
     found = check_server(weather.config, weather.scored, server, name, num_cases=50)
     assert found.outcome == "differs"
     assert found.same_prompts == 3
     assert found.canary is not None
     by_settings, by_tokens = (one.cause for one in found.differences if one.part == "adapter")
-    assert settings_say in by_settings
-    assert tokens_say in by_tokens
+    assert by_settings == f"its scale is another, for {why}"
+    assert by_tokens.endswith("its scale is another, or its weights are")
 
 
 def test_the_bare_base_is_not_what_was_scored(weather: Weather, server: Server) -> None:
     bare = check_server(weather.config, weather.scored, server, "base", num_cases=50)
     assert bare.outcome == "differs"
     assert bare.canary is None
-    assert any("it is not in force" in one.cause for one in bare.differences if one.part == "adapter")
+    assert any("the adapter is not in force" in one.cause for one in bare.differences if one.part == "adapter")
     replies = [one.cause for one in bare.differences if one.part == "reply"]
     assert len(replies) == 3
     assert all("the adapter is not in force" in cause for cause in replies)

@@ -72,17 +72,17 @@ def test_a_proof_keeps_how_likely_first_tokens_are() -> None:
     assert CanaryProof.model_validate_json(proof.model_dump_json()) == proof
     same = measure_strength(proof.first, adapter)
     assert same is not None
-    assert [same.off, same.moved, same.scale] == pytest.approx([0.0, 1.5, 1.0])
+    assert [same.off, same.from_base, same.moved] == pytest.approx([0.0, 1.5, 1.5])
     half = measure_strength(proof.first, [Trace("a", (1, 2), {1: -2.1, 6: -2.0}), BASE[1]])
     assert half is not None
-    assert [half.off, half.scale] == pytest.approx([0.75, 0.5])
+    assert [half.off, half.from_base] == pytest.approx([0.75, 0.75])
 
 
 def test_a_token_that_left_the_list_is_at_most_at_its_edge() -> None:
     scored = {"a": {7: (-0.5, -1.0)}}
     found = measure_strength(scored, [Trace("a", (1,), {1: -0.1, 2: -3.0})])
     assert found is not None
-    assert [found.off, found.scale] == pytest.approx([2.0, 5.0])
+    assert [found.off, found.from_base] == pytest.approx([2.0, 2.5])
 
 
 def test_without_what_was_kept_nothing_is_said_of_the_strength() -> None:

@@ -228,22 +228,20 @@ def test_every_difference_is_told() -> None:
     assert list(check_lines(checked()))[-1] == "tools is served as it was scored."
 
 
-def strength(off: float, scale: float) -> Strength:
-    return Strength(off=off, moved=6.0, scale=scale)
+def strength(off: float, from_base: float = 6.0) -> Strength:
+    return Strength(off=off, from_base=from_base, moved=6.0)
 
 
 def test_first_tokens_are_as_likely_as_they_were_up_to_rounding() -> None:
-    def cause(off: float, scale: float, dtype: str = "float32", *, is_rslora: bool = False) -> str:
-        return in_strength(strength(off, scale), dtype, rank=16, is_rslora=is_rslora) or ""
+    def cause(found: Strength, dtype: str = "float32") -> str:
+        return in_strength(found, dtype) or ""
 
-    assert cause(0.009, 1.0) == ""
-    assert cause(0.24, 1.0, "bfloat16") == ""
-    assert cause(0.29, 0.99) == ""  # 5 % of what it moves them by
-    assert cause(0.9, 0.95, "bfloat16").endswith("its scale is another, or its weights are")
-    assert cause(6.0, 0.0).endswith("the adapter moves them by 6: it is not in force")
-    assert cause(4.0, 0.24).endswith("its scale is another, about 0.24 times that which was scored")
-    assert cause(4.0, 0.24, is_rslora=True).endswith(", and without rsLoRA it has 0.25 times it")
-    assert "rsLoRA" not in cause(4.0, 1.9, is_rslora=True)
+    assert cause(strength(0.009)) == ""
+    assert cause(strength(0.24), "bfloat16") == ""
+    assert cause(strength(0.29)) == ""  # 5 % of what it moves them by
+    assert cause(strength(0.31), "bfloat16").endswith("its scale is another, or its weights are")
+    assert cause(strength(6.0, 0.01)).endswith("they are the base's, and the adapter is not in force")
+    assert cause(strength(6.0, 5.0)).endswith("its scale is another, or its weights are")
 
 
 def test_settings_that_make_another_scale_are_named() -> None:
@@ -256,7 +254,7 @@ def test_settings_that_make_another_scale_are_named() -> None:
 
 
 def test_how_strongly_it_is_in_force_is_told() -> None:
-    told = list(check_lines(checked(strength=strength(0.012, 1.0))))
+    told = list(check_lines(checked(strength=strength(0.012))))
     assert "Their first tokens are 0.012 off in log probability on average; the adapter moves them by 6." in told
     assert any(line.startswith("The run kept no log probabilities of its canaries") for line in check_lines(checked()))
 
