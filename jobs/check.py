@@ -10,6 +10,7 @@ from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import BAD_INPUT, DONE, ConfigError
 from orchestrator.core.progress import say, signs_of_life
 from orchestrator.run.folder import check_dir, conflict_with_run
+from orchestrator.run.methods import require_methods
 from orchestrator.run.paths import RunDir
 
 
@@ -19,6 +20,7 @@ def check(config: RunConfig, folder: RunDir) -> int:
     from evals.check.check import check_data, read_check
     from orchestrator.models.start import describe_start
 
+    require_methods(config)
     before = read_check(folder)
     with signs_of_life("check"):
         card = check_data(config, folder, base_dir=Path.cwd())

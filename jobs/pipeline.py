@@ -10,6 +10,7 @@ from jobs.search import search
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import UnscoredAdaptersError
 from orchestrator.core.progress import stages
+from orchestrator.run.methods import require_methods
 from orchestrator.run.paths import RunDir
 
 
@@ -17,9 +18,11 @@ def pipeline(config: RunConfig, run: RunDir) -> int:
     """Prepare, search, evaluate and report; search and evaluation share one cluster.
 
     Raises:
+        ConfigError: At once, if this machine lacks a method that the configuration names.
         AdapterNotFoundError: At once, if one that the configuration names is not there.
         UnscoredAdaptersError: After the report, if an adapter could not be scored.
     """
+    require_methods(config)
     if config.eval.adapters:
         from orchestrator.models.outside import require_there
 

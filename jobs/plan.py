@@ -26,7 +26,10 @@ def plan(
     from orchestrator.plan.forecast import Forecast, amounts_of, forecast_on, with_times
     from orchestrator.plan.show import show_forecast
     from orchestrator.run.cluster import local_capacity
+    from orchestrator.run.methods import require_methods
 
+    if not device:
+        require_methods(config)
     devices = [named_device(name) for name in device] or [this_machine()]
     with redirect_stdout(sys.stderr) if as_json else nullcontext(), signs_of_life("plan"):
         with doing("preparing the data"):

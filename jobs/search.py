@@ -12,6 +12,7 @@ from jobs.train import training_digest
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import DONE
 from orchestrator.core.progress import doing, stages
+from orchestrator.run.methods import require_methods
 from orchestrator.run.paths import RunDir
 
 
@@ -38,6 +39,7 @@ def search(config: RunConfig, run: RunDir, ensure_cluster: Callable[[], None]) -
 
 def main(config: RunConfig, run: RunDir) -> int:
     """Prepare if needed, then search."""
+    require_methods(config)
     with stages("prepare", "search"):
         prepare(config, run)
         with cluster_on_demand(config) as ensure_cluster:

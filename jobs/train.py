@@ -11,6 +11,7 @@ from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import DONE
 from orchestrator.core.files import digest_of
 from orchestrator.core.progress import doing, stages
+from orchestrator.run.methods import require_methods
 from orchestrator.run.paths import RunDir
 
 
@@ -45,6 +46,7 @@ def train(config: RunConfig, run: RunDir, ensure_cluster: Callable[[], None]) ->
 
 def main(config: RunConfig, run: RunDir) -> int:
     """Prepare if needed, then train."""
+    require_methods(config)
     with stages("prepare", "train"):
         prepare(config, run)
         with cluster_on_demand(config) as ensure_cluster:

@@ -10,6 +10,7 @@ Read the packages in the order in which they build on each other; those beside e
 the packages imports them.
 """
 
+import logging
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,9 @@ import orchestrator.run  # noqa: F401 - first, so that the name `run` here is th
 
 if TYPE_CHECKING:
     from evals.api import Run
+
+# PEFT imports it wherever it is installed, and it warns of a kernel on the hub that is neither needed nor fetched.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 __all__ = ["load_run", "run"]
 

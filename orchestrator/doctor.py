@@ -18,6 +18,7 @@ from typing import Literal
 from orchestrator.core.errors import DONE, FAILED
 from orchestrator.core.process import set_environment_defaults
 from orchestrator.core.progress import say
+from orchestrator.run.methods import BITSANDBYTES, has_bitsandbytes
 
 PYTHONS = ((3, 11), (3, 12))
 TRAINING_PACKAGES = ("ray", "torch", "transformers", "peft", "trl", "datasets", "accelerate", "optuna", "pydantic")
@@ -59,6 +60,7 @@ def findings() -> Iterator[Finding]:
         yield package_loads(package, (package,))
     yield package_loads("vllm", ENGINE_DISTRIBUTIONS)
     yield compute_device()
+    yield bitsandbytes()
     free_gib = shutil.disk_usage(Path.cwd()).free / 2**30
     yield enough("free disk space", free_gib, MIN_FREE_DISK_GIB, where=str(Path.cwd()))
     yield free_memory(MEMORY_INFO)
@@ -100,6 +102,15 @@ def compute_device() -> Finding:
         names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
         return Finding("ok", f"GPU: {', '.join(names)}; computes in {dtype}")
     return Finding("ok", f"no GPU; {os.cpu_count()} CPUs compute in {dtype}")
+
+
+def bitsandbytes() -> Finding:
+    """Whether bases can be quantised here."""
+    if not has_bitsandbytes():
+        what = f"{BITSANDBYTES}: not installed; `model.quantization` needs it (pip install {BITSANDBYTES})"
+        return Finding("note", what)
+    found = package_loads(BITSANDBYTES, (BITSANDBYTES,))
+    return found if found.word != "ok" else Finding("ok", f"{found.text}: `model.quantization: nf4` and `int8`")
 
 
 def free_memory(memory_info: Path) -> Finding:

@@ -28,6 +28,7 @@ ServableRank = Literal[1, 2, 4, 8, 16, 32, 64, 128, 256]
 """LoRA ranks that vLLM serves without waste: each fits an allowed `max_lora_rank` (1, 8, 16, 32, 64, 128, 256, ...)."""
 
 
+Quantization = Literal["none", "nf4", "int8"]
 TrackerName = Literal["tensorboard", "mlflow", "wandb", "trackio"]
 
 
@@ -45,6 +46,10 @@ class ModelConfig(Section):
     dtype: Dtype = "auto"
     """Weights of the frozen base. `auto` is bfloat16 where the GPU or processor computes in it, else float16 on a GPU
     (such as a T4) and float32 on a processor. Under float16 the loss is scaled, and adapters stay float32."""
+    quantization: Quantization = Field(default="none", exclude_if=lambda value: value == "none")
+    """How the frozen weights of linear layers are kept in training (QLoRA): `nf4` in 4 bits, with double quantisation,
+    `int8` in 8 bits (LLM.int8()), `none` in `dtype`, in which products are computed in any case. `nf4` and `int8` need
+    the package bitsandbytes; `int8` trains with `search.runner: isolated` alone, which `auto` then takes."""
     chat_template: Annotated[str, Field(min_length=1)] = Field(
         default=OWN, examples=["hermes"], exclude_if=lambda value: value == OWN
     )
@@ -314,10 +319,24 @@ class RunConfig(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _multi_lora_engine_has_the_method(self) -> "RunConfig":
+        lacking = self.beyond_multi_lora
+        if self.search.runner == "multi_lora" and lacking:
+            raise ValueError(f"search.runner 'multi_lora' cannot train with {lacking}: set search.runner to 'isolated'")
+        return self
+
+    @property
+    def beyond_multi_lora(self) -> str | None:
+        """The setting, as `key: value`, that the multi-LoRA engine cannot train with; None if there is none."""
+        # LLM.int8() picks the input features that it leaves in half precision over all rows of a pass.
+        return "model.quantization: int8" if self.model.quantization == "int8" else None
+
     @property
     def trains_multi_lora(self) -> bool:
         """Whether one engine trains many trials of the search at once; `search.runner` says when."""
-        return self.search.runner != "isolated" and self.resources.is_one_device
+        is_possible = self.resources.is_one_device and self.beyond_multi_lora is None
+        return self.search.runner != "isolated" and is_possible
 
 
 PROFILES: dict[str, dict[str, JsonObject]] = {

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from huggingface_hub import snapshot_download
@@ -30,6 +30,7 @@ from orchestrator.config.evaluation import PATHS_START
 from orchestrator.config.schema import SMOLLM2, TINY, ModelConfig
 from orchestrator.core.errors import InputError, ModelNotFoundError
 from orchestrator.core.files import digest_of
+from orchestrator.models.quantised import is_quantised, norm_in_float32, quantization_settings
 from orchestrator.toy.smollm2 import smollm2_base_folder
 from orchestrator.toy.tiny import tiny_base_folder
 
@@ -120,15 +121,24 @@ def load_tokenizer(
     return tokenizer
 
 
-def load_frozen_base(folder: Path, model: ModelConfig) -> PreTrainedModel:
-    """The base model on the CPU, in the dtype that `model.dtype` names, without gradients.
+def load_frozen_base(folder: Path, model: ModelConfig, *, on_gpu: bool = False) -> PreTrainedModel:
+    """The base model without gradients, in the dtype and the quantisation that `model` names.
+
+    It is on the CPU; a quantised one that shall be `on_gpu` is loaded there, matrix by matrix.
 
     Raises:
         ModelNotFoundError: If the folder holds no causal language model that can be read.
     """
-    settings = {"dtype": compute_dtype(model.dtype), "trust_remote_code": model.trust_remote_code}
+    dtype = compute_dtype(model.dtype)
+    settings: dict[str, Any] = {"dtype": dtype, "trust_remote_code": model.trust_remote_code}
+    if model.quantization != "none":
+        settings["quantization_config"] = quantization_settings(model.quantization, getattr(torch, dtype))
+        settings["device_map"] = {"": torch.cuda.current_device() if on_gpu else "cpu"}
     with _readable(folder, "model"):
-        return AutoModelForCausalLM.from_pretrained(folder, **settings).requires_grad_(requires_grad=False)
+        base = AutoModelForCausalLM.from_pretrained(folder, **settings).requires_grad_(requires_grad=False)
+    if is_quantised(base):
+        norm_in_float32(base, getattr(torch, dtype))
+    return base
 
 
 def load_settings(folder: Path, *, trust_remote_code: bool) -> PretrainedConfig:

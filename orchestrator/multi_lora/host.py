@@ -82,7 +82,7 @@ def make_engine(plan: EnginePlan, *, reading: Path | None = None) -> MultiLoraEn
 
     What the untouched base makes of the rows is written to `reading`.
     """
-    model = load_frozen_base(base_folder(plan.model), plan.model)
+    model = load_frozen_base(base_folder(plan.model), plan.model, on_gpu=plan.gpus > 0)
     if plan.gpus:
         model = model.to("cuda")
     train = read_tokens(Path(plan.train_tokens))
@@ -119,6 +119,7 @@ def _settled(plan: EnginePlan, before: EngineStatus | None) -> Room:
     wanted = Wanted(
         runner="multi_lora",
         dtype=compute_dtype(plan.model.dtype),
+        quantization=plan.model.quantization,
         on_gpu=plan.gpus > 0,
         rank=plan.largest_rank,
         micro_batch=plan.micro_batch_size,

@@ -25,6 +25,7 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.masking_utils import sdpa_mask
 
 from orchestrator.core.errors import InputError
+from orchestrator.models.quantised import frozen_weight, is_nf4
 from orchestrator.multi_lora.slots import Pair, Target
 
 BLOCKED = "blocked_causal"
@@ -105,8 +106,8 @@ class StackedLinear(torch.nn.Module):  # type: ignore[misc]  # torch is not foll
 
     @property
     def weight(self) -> torch.Tensor:
-        """The base's: some models read their layers' weights."""
-        return self.base.weight
+        """The base's, dequantised where it is in 4 bits: some models read their layers' weights."""
+        return frozen_weight(self.base)
 
     @property
     def bias(self) -> torch.Tensor | None:
@@ -116,7 +117,7 @@ class StackedLinear(torch.nn.Module):  # type: ignore[misc]  # torch is not foll
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The base's output plus the update of each row's own slot."""
         if not self.layout.segments:
-            return torch.nn.functional.linear(x, self.base.weight, self.base.bias)
+            return torch.nn.functional.linear(x, self.weight, self.base.bias)
         adapted: torch.Tensor = _StackedLora.apply(x, self.layout.anchor, self)
         return adapted
 
@@ -128,7 +129,7 @@ class _StackedLora(torch.autograd.Function):  # type: ignore[misc]  # torch is n
     def forward(ctx: Any, x: torch.Tensor, _anchor: torch.Tensor, layer: StackedLinear) -> torch.Tensor:
         layout, base = layer.layout, layer.base
         _require_rows(x, layout)
-        y = torch.nn.functional.linear(x, base.weight, base.bias)
+        y = torch.nn.functional.linear(x, layer.weight, base.bias)
         inputs, inner, masks = [], [], []
         for part in layout.segments:
             a, b = part.weights[layer.index]
@@ -154,7 +155,7 @@ class _StackedLora(torch.autograd.Function):  # type: ignore[misc]  # torch is n
         saved = ctx.saved_tensors
         inputs, inner, masks = saved[: ctx.num], saved[ctx.num : 2 * ctx.num], saved[2 * ctx.num :]
         passes_on: bool = ctx.needs_input_grad[0]
-        dx = gradient @ layer.base.weight if passes_on else None
+        dx = gradient @ layer.weight if passes_on else None
         for place, part in enumerate(ctx.segments):
             a, b = part.weights[layer.index]
             rows = slice(part.first, part.last)
@@ -231,7 +232,7 @@ def adapted_layers(model: PreTrainedModel, target_modules: str | Sequence[str]) 
     targets = []
     for name in names:
         layer = model.get_submodule(name)
-        if type(layer) is not torch.nn.Linear:
+        if type(layer) is not torch.nn.Linear and not is_nf4(layer):
             raise InputError(
                 f"{name} is a {type(layer).__name__}, and the multi-LoRA engine adapts only plain linear layers",
                 where="lora.target_modules",

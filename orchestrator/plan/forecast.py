@@ -4,7 +4,7 @@ import math
 from typing import Literal, NamedTuple
 
 from orchestrator.config.evaluation import CPU_KV_CACHE_GIB
-from orchestrator.config.schema import RunConfig
+from orchestrator.config.schema import Quantization, RunConfig
 from orchestrator.core.records import PlannedRun, Record
 from orchestrator.data.card import TokenCard
 from orchestrator.plan.devices import CPU_REACHED, REACHED, Device, matrix_flops
@@ -54,6 +54,7 @@ class DeviceForecast(Record):
     room: int
     processes: int
     dtype: str
+    quantization: Quantization = "none"
     runner: Runner
     slots: int
     micro_batch_size: int
@@ -159,6 +160,7 @@ def forecast_on(job: Job, device: Device, *, cpus: float, gpus: int = 1) -> Devi
         room=room,
         processes=processes,
         dtype=chosen.training.dtype,
+        quantization=chosen.training.quantization,
         runner=job.runner,
         slots=chosen.training.slots,
         micro_batch_size=chosen.micro_batch,
@@ -206,6 +208,7 @@ def wanted_on(job: Job, device: Device, processes: int) -> Wanted:
         threads=max(1, int(config.resources.cpus_per_worker)),
         most_slots=math.ceil(min(most, config.search.num_trials) / processes) if job.runner == "multi_lora" else 1,
         checkpointing=config.train.gradient_checkpointing,
+        quantization=config.model.quantization,
     )
 
 

@@ -7,6 +7,8 @@ decoder layer of transformers in either runner.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from orchestrator.config.schema import Quantization
+from orchestrator.models.quantised import BYTES_A_WEIGHT
 from orchestrator.plan.passes import PassShape, Runner
 from orchestrator.plan.shapes import BaseShape
 
@@ -43,6 +45,7 @@ BYTES: Mapping[str, int] = {"bfloat16": 2, "float16": 2, "float32": 4}
 class Training:
     """What decides the memory of one training process. `slots` and `rank` are those trained at once, and the largest.
 
+    `quantization` is how linear layers keep the frozen weights, as in `model.quantization`.
     `padded` is whether rows of other lengths share a pass, so that attention needs a mask (TRL).
     """
 
@@ -53,6 +56,7 @@ class Training:
     slots: int = 1
     checkpointing: bool = False
     padded: bool = True
+    quantization: Quantization = "none"
 
     @property
     def width(self) -> int:
@@ -78,7 +82,7 @@ class MemoryPlan:
 
 def training_memory(shape: BaseShape, training: Training, largest: PassShape) -> MemoryPlan:
     """The peak of a training process on its device; of the machine's memory where that is a CPU."""
-    weights = shape.parameters * BYTES[training.dtype]
+    weights = weights_bytes(shape, training.dtype, training.quantization)
     process = GPU_CONTEXT_BYTES if training.on_gpu else PROCESS_BYTES[training.runner]
     kept = _kept(shape, training, largest)
     parts = {
@@ -93,6 +97,15 @@ def training_memory(shape: BaseShape, training: Training, largest: PassShape) ->
     gaps = parts.get("gaps", 0)
     rest = sum(parts.values()) - sure - gaps
     return MemoryPlan(parts, low=sure + int(SPREAD[0] * rest), high=sure + int(SPREAD[1] * rest) + 2 * gaps)
+
+
+def weights_bytes(shape: BaseShape, dtype: str, quantization: Quantization) -> int:
+    """Bytes of a base's weights; those of a quantised one with room for the matrix that is dequantised at a time."""
+    number = BYTES[dtype]
+    if quantization == "none":
+        return shape.parameters * number
+    plain = shape.parameters - shape.linear + shape.largest
+    return plain * number + int(shape.linear * BYTES_A_WEIGHT[quantization])
 
 
 def _adapters(shape: BaseShape, training: Training) -> dict[str, int]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
+from orchestrator.config.schema import Quantization
 from orchestrator.plan.memory import MemoryPlan, Training, slots_within, with_slots
 from orchestrator.plan.passes import PassShape, Runner, largest_pass
 from orchestrator.plan.shapes import BaseShape
@@ -30,6 +31,7 @@ class Wanted:
     threads: int = 1
     most_slots: int = 1
     checkpointing: bool | Literal["auto"] = "auto"
+    quantization: Quantization = "none"
 
 
 class Choice(NamedTuple):
@@ -81,6 +83,8 @@ def _changes(wanted: Wanted, batch_size: int) -> Iterator[tuple[str, Wanted]]:
             yield f"train.micro_batch_size: {size}", replace(settled, micro_batch=size)
     if wanted.dtype == "float32":
         yield "model.dtype: bfloat16", replace(settled, dtype="bfloat16")
+    if wanted.quantization == "none":
+        yield "model.quantization: nf4", replace(settled, quantization="nf4")
     for longest in _halves(wanted.longest):
         if longest >= SHORTEST:
             yield f"data.max_length: {longest}", replace(settled, longest=longest)
@@ -100,6 +104,7 @@ def _choice(wanted: Wanted, *, checkpointing: bool) -> Choice:
         rank=wanted.rank,
         checkpointing=checkpointing,
         padded=wanted.micro_batch > 1,
+        quantization=wanted.quantization,
     )
     one_slot = largest_pass(
         wanted.runner,

@@ -2,13 +2,12 @@
 
 from dataclasses import dataclass
 
+import torch
 from transformers import PreTrainedModel
 
 from orchestrator.config.schema import LoraConfig
 from orchestrator.models.adapters import shapes_of_new
-
-NORM = "norm"
-"""Ends the name of every normalising class of transformers, in lower case."""
+from orchestrator.models.targets import LINEAR
 
 
 @dataclass(frozen=True)
@@ -18,6 +17,8 @@ class BaseShape:
     Attributes:
         parameters: All weights, tied ones once.
         products: Weights of the layers that multiply every token.
+        linear: Weights of the linear layers but the output head: those that a quantised base keeps in few bits.
+        largest: Weights of the largest of these layers.
         layers: Decoder layers.
         hidden: Features between layers.
         inner: Features inside the feed-forward part, of all experts that a token visits.
@@ -35,6 +36,8 @@ class BaseShape:
 
     parameters: int
     products: int
+    linear: int
+    largest: int
     layers: int
     hidden: int
     inner: int
@@ -61,6 +64,7 @@ def base_shape(model: PreTrainedModel, lora: LoraConfig) -> BaseShape:
     size = getattr(text, "head_dim", None) or text.hidden_size // heads
     keys = (getattr(text, "num_key_value_heads", None) or heads) * size
     parameters = sum(parameter.numel() for parameter in model.parameters())
+    matrices = [module.weight.numel() for module in model.modules() if _is_quantisable(module, model)]
     embeddings = {id(table.weight): table.weight.numel() for table in _tables(model)}
     experts = getattr(text, "num_experts_per_tok", None) or 0
     wide = getattr(text, "intermediate_size", None) or getattr(text, "n_inner", None) or 4 * text.hidden_size
@@ -76,6 +80,8 @@ def base_shape(model: PreTrainedModel, lora: LoraConfig) -> BaseShape:
     return BaseShape(
         parameters=parameters,
         products=products,
+        linear=sum(matrices),
+        largest=max(matrices, default=0),
         layers=layers,
         hidden=text.hidden_size,
         inner=inner,
@@ -90,6 +96,10 @@ def base_shape(model: PreTrainedModel, lora: LoraConfig) -> BaseShape:
         vocabulary=text.vocab_size,
         positions=getattr(text, "max_position_embeddings", None),
     )
+
+
+def _is_quantisable(module: torch.nn.Module, model: PreTrainedModel) -> bool:
+    return isinstance(module, LINEAR) and module is not model.get_output_embeddings()
 
 
 def _tables(model: PreTrainedModel) -> list:  # type: ignore[type-arg]

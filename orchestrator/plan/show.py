@@ -97,7 +97,8 @@ def plan_lines(forecast: DeviceForecast, amounts: Amounts) -> Iterator[str]:
 def _settings(device: DeviceForecast) -> str:
     how = "layers recomputed" if device.gradient_checkpointing else "nothing recomputed"
     slots = f"{counted(device.slots, 'adapter')} at once, " if device.runner == "multi_lora" else ""
-    return f"{device.dtype}, {slots}{counted(device.micro_batch_size, 'row')} a pass at most, {how}"
+    dtype = device.dtype if device.quantization == "none" else f"{device.dtype}, base in {device.quantization}"
+    return f"{dtype}, {slots}{counted(device.micro_batch_size, 'row')} a pass at most, {how}"
 
 
 def _time(seconds: float | None) -> str:

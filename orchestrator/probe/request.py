@@ -28,5 +28,6 @@ class ProbeRequest(Record):
             "train": self.train.model_dump(include={"batch_size", "micro_batch_size", "gradient_checkpointing"}),
             "lora": self.lora.model_dump(mode="json", include={"r", "dropout", "target_modules"}),
             "dtype": self.model.dtype,
+            **self.model.model_dump(include={"quantization"}),
             **self.model_dump(include={"runner", "slots", "threads", "gpus"}),
         }

@@ -52,7 +52,8 @@ def make_trainer(
     plan: TrainPlan, output_dir: str, *, callbacks: Sequence[TrainerCallback], reading: Path | None = None
 ) -> SFTTrainer:
     """TRL's trainer of a plan, ready to train. What the untouched base makes of the rows is written to `reading`."""
-    model, train = load_frozen_base(base_folder(plan.model), plan.model), load_from_disk(plan.train_tokens)
+    model = load_frozen_base(base_folder(plan.model), plan.model, on_gpu=plan.gpus_per_worker > 0)
+    train = load_from_disk(plan.train_tokens)
     if reading is not None:
         note_reading(model, [(row["input_ids"], row["labels"]) for row in train.take(ROWS)], reading)
     trainer = StepTrainer(
@@ -64,6 +65,7 @@ def make_trainer(
         peft_config=peft_config(plan.lora),
         callbacks=list(callbacks),
     )
+    keep_in_float32(trainer)
     if plan.start is not None:
         fill_new(trainer.model, Path(plan.start))  # a checkpoint that is resumed replaces it
     scale_loss_on_cpu(trainer)
@@ -83,6 +85,7 @@ def settle_checkpointing(plan: TrainPlan, beside: int) -> TrainPlan:
     wanted = Wanted(
         runner="isolated",
         dtype=compute_dtype(plan.model.dtype),
+        quantization=plan.model.quantization,
         on_gpu=plan.gpus_per_worker > 0,
         rank=plan.lora.r,
         micro_batch=plan.train.micro_batch_size,
@@ -155,6 +158,13 @@ def trainer_settings(plan: TrainPlan) -> dict[str, Any]:
         "report_to": "none",
         "disable_tqdm": True,
     }
+
+
+def keep_in_float32(trainer: SFTTrainer) -> None:
+    """Undo TRL's cast of an adapter on a quantised base to bfloat16, in which small updates are lost."""
+    for parameter in trainer.model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
 
 
 def scale_loss_on_cpu(trainer: SFTTrainer) -> None:

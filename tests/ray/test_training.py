@@ -11,7 +11,7 @@ import psutil
 import pytest
 import ray
 import torch
-from builders import prepared, toy_run
+from builders import names_in, prepared, toy_run
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
@@ -21,6 +21,7 @@ from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import DivergedError, ResourceError
 from orchestrator.core.files import read_jsonl
 from orchestrator.core.records import TrialRecord
+from orchestrator.core.steps import read_steps
 from orchestrator.models.adapters import WEIGHTS, read_adapter
 from orchestrator.models.start import adopt
 from orchestrator.run.cluster import cluster_session
@@ -79,6 +80,22 @@ def test_two_workers_train_one_adapter_that_changes_the_base(storage: Path, monk
         before = base(input_ids=ids).logits
         after = PeftModel.from_pretrained(base, run.adapter(record.adapter_id))(input_ids=ids).logits
     assert (before - after).abs().max() > 1e-3
+
+
+def test_two_workers_train_on_a_base_in_four_bits(storage: Path) -> None:
+    config = small_config(storage, "four-bits", num_workers=2)
+    config = config.model_copy(update={"model": config.model.model_copy(update={"quantization": "nf4"})})
+    run = prepared(config)
+
+    record = train_one(config, run)
+
+    assert record.status == "completed"
+    assert record.curve[-1].eval_loss < record.curve[0].eval_loss
+    steps = read_steps(run.ray / "train" / names_in(run.ray / "train")[0])
+    assert len(steps) == 6
+    assert all(step.grad_norm is not None and step.grad_norm > 0 for step in steps)
+    weights = load_file(run.adapter(record.adapter_id or "") / WEIGHTS)
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
 
 
 def test_training_goes_on_from_another_runs_adapter(storage: Path) -> None:

@@ -1,5 +1,6 @@
 """What the doctor finds, and which findings mean that a run cannot work."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,14 @@ def test_only_what_is_missing_fails(capsys: pytest.CaptureFixture[str]) -> None:
     assert doctor.print_findings([Finding("ok", "a"), Finding("note", "b")]) == 0
     assert doctor.print_findings([Finding("ok", "a"), Finding("missing", "b")]) == 1
     assert capsys.readouterr().out.endswith("missing b\n1 missing: a run cannot work here.\n")
+
+
+def test_bitsandbytes_is_told_with_what_it_is_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = doctor.bitsandbytes()
+    assert found.word == "ok"
+    assert found.text.startswith("bitsandbytes 0.")
+    assert "model.quantization" in found.text
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    missing = doctor.bitsandbytes()
+    assert missing.word == "note"
+    assert "pip install bitsandbytes" in missing.text

@@ -194,12 +194,24 @@ def test_trials_share_an_engine_by_default_where_each_fits_one_device(
             config("multi_lora")
 
 
+@pytest.mark.parametrize(("quantization", "multi_lora"), [("none", True), ("nf4", True), ("int8", False)])
+def test_a_base_in_eight_bits_trains_each_trial_by_itself(quantization: str, multi_lora: bool) -> None:
+    config = RunConfig.model_validate({"model": {"quantization": quantization}})
+    assert config.trains_multi_lora is multi_lora
+    assert ("quantization" in config.model_dump()["model"]) is (quantization != "none")
+
+
 def test_what_keeps_a_trial_from_sharing_an_engine_is_said() -> None:
     refused(
         "search.runner 'multi_lora' trains a trial on one device, but resources.num_workers is 4 and "
         "resources.gpus_per_worker is 0: set them to at most 1, or search.runner to 'isolated'",
         search={"runner": "multi_lora"},
         resources={"num_workers": 4},
+    )
+    refused(
+        "search.runner 'multi_lora' cannot train with model.quantization: int8: set search.runner to 'isolated'",
+        search={"runner": "multi_lora"},
+        model={"quantization": "int8"},
     )
     refused("'auto', 'multi_lora' or 'isolated'", search={"runner": "parallel"})
     refused("no runner is called 'packed'; its name is 'multi_lora'", search={"runner": "packed"})

@@ -1,5 +1,7 @@
 """Forecasts for a base of SmolLM2-135M's shape, on devices and machines of several sizes."""
 
+from dataclasses import replace
+
 import pytest
 
 from orchestrator.config.schema import ResourcesConfig, RunConfig, SearchConfig, TrainConfig
@@ -11,9 +13,11 @@ from orchestrator.plan.measured import Measured
 from orchestrator.plan.memory import GIB
 from orchestrator.plan.settle import Wanted, change_that_fits, settle
 from orchestrator.plan.shapes import BaseShape
+from orchestrator.plan.show import plan_lines
 
 SMOL = BaseShape(
-    parameters=134_515_008, products=106_203_456, layers=30, hidden=576, inner=1536, gated=True, heads=9, queries=576,
+    parameters=134_515_008, products=106_203_456, linear=106_168_320, largest=884_736, layers=30,
+    hidden=576, inner=1536, gated=True, heads=9, queries=576,
     keys=192, head_norms=0, adapted=305_280, adapted_inputs=4992.0, adapted_layers=7.0, vocabulary=49_152,
 )  # fmt: skip
 CARD = TokenCard(
@@ -147,3 +151,25 @@ def test_devices_are_known_by_the_names_that_people_write(name: str) -> None:
 def test_an_unknown_device_is_bad_input() -> None:
     with pytest.raises(ConfigError, match=r"--device: no device is called 'H9000'.*T4, A10G"):
         named_device("H9000")
+
+
+def test_weights_in_four_bits_take_a_quarter_and_are_shown() -> None:
+    plain = forecast_on(job(), machine(24), cpus=2)
+    config = job().config
+    quantised = RunConfig(**{**dict(config), "model": config.model.model_copy(update={"quantization": "nf4"})})
+    found = forecast_on(job()._replace(config=quantised), machine(24), cpus=2)
+    assert found.parts["weights"] == pytest.approx(113e6, rel=0.01)
+    assert plain.parts["weights"] == 2 * SMOL.parameters
+    assert {key: size for key, size in found.parts.items() if key != "weights"} == {
+        key: size for key, size in plain.parts.items() if key != "weights"
+    }
+    assert (plain.quantization, found.quantization) == ("none", "nf4")
+    assert "bfloat16, base in nf4, " in next(plan_lines(found, amounts_of(job())))
+
+
+def test_four_bits_are_proposed_where_they_alone_make_it_fit() -> None:
+    wide = replace(SMOL, parameters=70 * SMOL.parameters, linear=70 * SMOL.linear)
+    wanted = Wanted("isolated", "bfloat16", on_gpu=True, rank=8, micro_batch=1, longest=256, learned_share=0.2)
+    room = 12 * GIB
+    assert settle(wide, wanted, room).memory(wide).low > room
+    assert change_that_fits(wide, wanted, room, batch_size=1) == "model.quantization: nf4"

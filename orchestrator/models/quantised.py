@@ -1,0 +1,69 @@
+"""Frozen bases whose linear layers are kept in 4 or 8 bits (QLoRA, arXiv 2305.14314), by bitsandbytes.
+
+Embeddings and the output head stay in `model.dtype`. NF4 is quantised doubly: the scale of each block of 64 weights is
+itself kept in 8 bits. Products are computed in `model.dtype`, on a matrix that is dequantised for that moment.
+
+Imports no bitsandbytes before a quantised base is loaded.
+"""
+
+from typing import Any, Literal
+
+import torch
+from transformers import BitsAndBytesConfig, PreTrainedModel
+
+Quantised = Literal["nf4", "int8"]
+NORM = "norm"
+"""Ends the name of every normalising class of transformers and PyTorch, in lower case."""
+BLOCK, OUTER_BLOCK = 64, 256
+"""Weights that share a scale under NF4, and scales that share one of theirs."""
+BYTES_A_WEIGHT: dict[str, float] = {"nf4": 0.5 + (1 + 4 / OUTER_BLOCK) / BLOCK, "int8": 1.0}
+"""What a weight takes, its share of the scales included; int8 has one scale for each output feature."""
+
+
+def quantization_settings(kind: Quantised, dtype: torch.dtype) -> BitsAndBytesConfig:
+    """How transformers is to load a base of this kind whose products are computed in `dtype`."""
+    if kind == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+
+
+def is_quantised(model: PreTrainedModel) -> bool:
+    """Whether layers of this model are quantised."""
+    return getattr(model, "hf_quantizer", None) is not None
+
+
+def norm_in_float32(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Keep all norms in float32 and let them compute in it; what they hand on is of `dtype`.
+
+    PEFT's `prepare_model_for_kbit_training` puts embeddings and head into float32 too, which takes four bytes a weight,
+    and lets the norms hand float32 on, so that the layers behind them keep twice as much for the backward pass.
+    """
+    for module in model.modules():
+        if type(module).__name__.lower().endswith(NORM) and next(module.parameters(recurse=False), None) is not None:
+            module.float()
+            module.register_forward_pre_hook(_in_float32)
+            module.register_forward_hook(lambda _norm, _inputs, output: output.to(dtype))
+
+
+def _in_float32(_norm: torch.nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(
+        value.float() if isinstance(value, torch.Tensor) and value.is_floating_point() else value for value in inputs
+    )
+
+
+def is_nf4(layer: torch.nn.Module) -> bool:
+    """Whether a linear layer's weight is kept in 4 bits."""
+    return getattr(getattr(layer, "weight", None), "quant_state", None) is not None
+
+
+def frozen_weight(layer: torch.nn.Linear) -> torch.Tensor:
+    """The weight of a frozen linear layer as products use it, out x in; an NF4 one is dequantised for each call."""
+    weight: torch.Tensor = layer.weight
+    if not is_nf4(layer):
+        return weight
+    from bitsandbytes.functional import dequantize_4bit
+
+    plain: torch.Tensor = dequantize_4bit(weight.data, weight.quant_state)
+    return plain

@@ -1,0 +1,46 @@
+import sys
+from pathlib import Path
+
+import pytest
+from builders import make_config
+
+from orchestrator.config.schema import ModelConfig, ResourcesConfig, RunConfig
+from orchestrator.core.errors import ConfigError
+from orchestrator.run.methods import has_bitsandbytes, require_methods
+
+
+@pytest.fixture(autouse=True)
+def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+
+def quantised(kind: str) -> RunConfig:
+    return RunConfig(model=ModelConfig.model_validate({"base": "tiny", "quantization": kind}))
+
+
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+def test_a_quantised_base_without_its_package_is_refused_with_what_to_install(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require_methods(quantised(kind))
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    assert not has_bitsandbytes()
+    require_methods(quantised("none"))
+    with pytest.raises(ConfigError) as caught:
+        require_methods(quantised(kind))
+    assert str(caught.value) == (
+        f"model.quantization: {kind} needs the package bitsandbytes, which is not installed. "
+        "pip install bitsandbytes, or set it to none."
+    )
+    assert caught.value.exit_code == 3
+
+
+def test_what_the_nodes_of_a_running_cluster_have_is_not_known_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    config = make_config(tmp_path, model=ModelConfig(base="tiny", quantization="nf4"))
+    with pytest.raises(ConfigError):
+        require_methods(config)
+    joined = ResourcesConfig(storage_path=str(tmp_path), address="10.0.0.1:6379")
+    require_methods(config.model_copy(update={"resources": joined}))
