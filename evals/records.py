@@ -15,10 +15,10 @@ from orchestrator.core.records import (
     MetricName,
     Record,
     SampleKind,
-    StopReason,
     Tags,
     ToolCall,
     ToolSpec,
+    TrialSummary,
 )
 from orchestrator.refusals import ReplyKind
 
@@ -77,6 +77,7 @@ MAX_COUNT = 10**9
 
 AppliedAs = Literal["base", "merged", "lora_request"]
 FirstTokens = dict[int, tuple[float, float]]
+BaseWeightsAs = Literal["nf4", "dequantised_nf4", "dequantised_int8"]
 
 
 class Generation(Record):
@@ -241,8 +242,9 @@ class EngineRecord(Record):
     Written before the first reply, completed after the last. `inputs_sha256` covers all but the prompt that decides
     a reply; replies of another digest are made again. `canary` is None for the base, else the weakest proof of all
     engines. `load_s` and `generate_s` are seconds summed over engines, `memory_bytes` the most that the process of one
-    held, of a GPU or else of RAM. `base` is the folder or hub id that vLLM loads; `reply_format` is how calls are
-    written, None for a judge. `num_resumed` replies are from a cut evaluation; `num_retried` were asked for twice.
+    held, of a GPU or else of RAM. `base` is the folder or hub id that vLLM loads, `base_weights` how it held a
+    quantised one: in few bits, or as the weights that these stand for. `reply_format` is how calls are written, None
+    for a judge. `num_resumed` replies are from a cut evaluation; `num_retried` were asked for twice.
     """
 
     adapter_id: str
@@ -260,6 +262,7 @@ class EngineRecord(Record):
     num_resumed: int = 0
     num_retried: int = 0
     memory_bytes: int | None = None
+    base_weights: BaseWeightsAs | None = Field(default=None, exclude_if=lambda value: value is None)
 
     def require_made_by(self, adapter: AdapterRecord, *, where: str) -> None:
         """Refuse replies of an adapter that was called like this one before the run trained it again.
@@ -348,19 +351,6 @@ class WinnerVerdict(Record):
     reason: str
 
 
-class TrialSummary(Record):
-    """What a trial of a run cost and why it ended; its fields are those of `TrialRecord`, which has its curve too."""
-
-    trial_id: str
-    adapter_id: str | None
-    hyperparameters: dict[str, float | int]
-    best_eval_loss: float | None
-    stop_reason: StopReason | None
-    steps: int | None
-    tokens: int | None
-    device_s: float | None
-
-
 class SearchSummary(Record):
     """Counts over the trials of a run, and what each of them cost."""
 
@@ -385,6 +375,7 @@ class Report(Record):
     """`report.json`; its keys are stable. `other_run` is a `report.runs.OtherRun`, None where none was asked for.
 
     `serve_command` serves the winner or leader; None where there is neither or nothing tells how replies were made.
+    `precisions` sets each model on the quantised base beside itself on the full one (`eval.base_precision: both`).
     """
 
     run: JsonObject
@@ -398,3 +389,4 @@ class Report(Record):
     data: JsonObject
     serve_command: ServeCommand | None = None
     other_run: JsonObject | None = None
+    precisions: tuple[Comparison, ...] = Field(default=(), exclude_if=lambda found: not found)

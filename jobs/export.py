@@ -26,6 +26,11 @@ def export(config: RunConfig, run: RunDir, *, to: Form, out: str | None, adapter
             named = Path(llama_cpp) if llama_cpp else None
             adapter_id = export_adapter(config, run, name, to, place, llama_cpp=named)
         say(f"{adapter_id} is in {place}.")
+        if to in ("merged", "gguf"):
+            from evals.export.card import merged_into
+
+            if onto := merged_into(config):
+                say(f"A whole model has the adapter, which was trained on a quantised base, merged into {onto}.")
         if cases == 0 or not run.generations(adapter_id).is_file():
             say("It was not asked anything, so nothing shows that it replies as it was scored.")
             return DONE

@@ -107,10 +107,12 @@ def compute_device() -> Finding:
 def bitsandbytes() -> Finding:
     """Whether bases can be quantised here."""
     if not has_bitsandbytes():
-        what = f"{BITSANDBYTES}: not installed; `model.quantization` needs it (pip install {BITSANDBYTES})"
+        what = (
+            f"{BITSANDBYTES}: not installed; `model.quantization` and 8-bit AdamW need it (pip install {BITSANDBYTES})"
+        )
         return Finding("note", what)
     found = package_loads(BITSANDBYTES, (BITSANDBYTES,))
-    return found if found.word != "ok" else Finding("ok", f"{found.text}: `model.quantization: nf4` and `int8`")
+    return found if found.word != "ok" else Finding("ok", f"{found.text}: `model.quantization` and 8-bit AdamW")
 
 
 def free_memory(memory_info: Path) -> Finding:

@@ -1,5 +1,6 @@
 """The evaluation of a run: the base and every kept adapter on the same cases, in warm engines."""
 
+import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import chain
@@ -78,6 +79,7 @@ def evaluate_run(
     engines.end_used()
     scored, unscored = _score_all(config, run, journal, cases, reply_format)
     failed += unscored
+    failed += _score_in_full(config, run, served, cases=cases, prompts=prompts, engines=engines)
     keep_failures(run, failed)
     for scores in scored:
         run.judgements(scores.adapter_id).unlink(missing_ok=True)
@@ -226,6 +228,32 @@ def _generate(
     for failure in failed:
         journal.forget(failure.adapter_id)
     return failed
+
+
+def _score_in_full(
+    config: RunConfig,
+    run: RunDir,
+    adapters: Sequence[Adapter],
+    *,
+    cases: Sequence[Case],
+    prompts: Sequence[Prompt],
+    engines: Engines,
+) -> list[FailedAdapter]:
+    """Score base and adapters on the full base too, in `full_base/`, where the configuration asks for both."""
+    place = run.full_base
+    if config.eval.base_precision != "both":
+        shutil.rmtree(place.root, ignore_errors=True)
+        return []
+    say("Once more on the base in full precision.")
+    in_full = config.model_copy(update={"eval": config.eval.model_copy(update={"base_precision": "full"})})
+    tokenizer = base_tokenizer(config.model)
+    ranks = [read_adapter(Path(adapter.folder)).r for adapter in adapters]
+    settings = settings_of_run(in_full, tokenizer, prompts, ranks=ranks, on_gpu=engines.on_gpu)
+    journal = _open_journal(in_full, place, settings, adapters, prompts=prompts, engines=engines)
+    failed = _generate(journal, settings, prompts, engines)
+    engines.end_used()
+    reply_format = reply_format_of(config.eval.reply_format, tokenizer.chat_template)
+    return [*failed, *_score_all(in_full, place, journal, cases, reply_format)[1]]
 
 
 def _score_all(

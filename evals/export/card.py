@@ -37,13 +37,25 @@ def write_card(
         eval_results=_results(config, own) or None,
     )
     what = (
-        f"{base_name} with a LoRA adapter ({rank}) merged into it,"
+        f"{base_name} with a LoRA adapter ({rank}) merged into {merged_into(config) or 'it'},"
         if is_merged
-        else (f"A LoRA adapter ({rank}) for {base_name},")
+        else (f"A LoRA adapter ({rank}) for {base_name}{_trained_on(record)},")
     )
     parts = [f"# {config.name}: {record.id}", f"{what} trained to call tools.", *_scores(report, own, base)]
     text = "\n\n".join([*parts, *_data(report), *_training(config, record), *_serving(serve)])
     return f"---\n{head.to_yaml()}\n---\n\n{text}\n"
+
+
+def merged_into(config: RunConfig) -> str | None:
+    """What an adapter that was trained on a quantised base is merged into (`eval.base_precision`); None for others."""
+    trained, served = config.model.quantization, config.served_model.quantization
+    if trained == "none":
+        return None
+    return f"the base in full, not in {trained}" if served == "none" else f"the base as dequantised from {served}"
+
+
+def _trained_on(record: AdapterRecord) -> str:
+    return "" if record.quantization is None else f" in {record.quantization}"
 
 
 def shown_name(base: str) -> str:
@@ -97,7 +109,10 @@ def _training(config: RunConfig, record: AdapterRecord) -> list[str]:
         return ["## Training", "The adapter was made elsewhere, and how is not known."]
     settings = config.train.model_dump(mode="json", exclude={"init_from"}) | {"learning_rate": record.learning_rate}
     lora = {"r": record.r, "alpha": record.alpha, "dropout": config.lora.dropout, "use_rslora": config.lora.use_rslora}
-    shown = yaml.safe_dump({"base": shown_name(config.model.base), "lora": lora, "train": settings}, sort_keys=False)
+    base: dict[str, str] = {"base": shown_name(config.model.base)}
+    if record.quantization is not None:
+        base["quantization"] = record.quantization
+    shown = yaml.safe_dump({**base, "lora": lora, "train": settings}, sort_keys=False)
     note = f"Taken after step {record.step}, at an eval loss of {record.eval_loss}."
     return ["## Training", f"```yaml\n{shown}```", note]
 

@@ -45,7 +45,7 @@ def export_adapter(
         if base is None:
             shutil.copytree(source, folder, dirs_exist_ok=True)
         elif is_merged:
-            write_merged(base, source, folder)
+            write_merged(config.served_model, source, folder)
         else:
             write_gguf_folder(config, base, source, folder, converter, is_asked=llama_cpp is not None)
         if form != "gguf":

@@ -8,7 +8,7 @@ from evals.export.gguf import ADAPTER_FILE, write_gguf
 from evals.export.llama_cpp import CONVERTER, MODEL_FILE, convert
 from evals.export.merged import write_merged
 from evals.export.modelfile import MODELFILE, SERVED_WITH, UNTOLD, write_modelfile
-from orchestrator.config.schema import RunConfig
+from orchestrator.config.schema import ModelConfig, RunConfig
 from orchestrator.core.errors import ConversionError
 from orchestrator.core.progress import say
 
@@ -28,7 +28,7 @@ def write_gguf_folder(
     write_gguf(base, adapter, out)
     if converter is not None:
         try:
-            _write_whole(base, adapter, out, converter)
+            _write_whole(config.served_model, adapter, out, converter)
         except ConversionError as error:
             if is_asked:
                 raise
@@ -37,7 +37,7 @@ def write_gguf_folder(
     (out / COMMANDS_FILE).write_text(commands(base, out, is_told=is_told), encoding="utf-8")
 
 
-def _write_whole(base: Path, adapter: Path, out: Path, converter: Path) -> None:
+def _write_whole(base: ModelConfig, adapter: Path, out: Path, converter: Path) -> None:
     with tempfile.TemporaryDirectory(dir=out) as place:
         merged = Path(place) / adapter.name  # which the converter makes the model's name
         merged.mkdir()

@@ -7,18 +7,22 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 from orchestrator.chat.serve_command import GENERATION
+from orchestrator.config.schema import ModelConfig
 from orchestrator.core.progress import bar
 from orchestrator.models.adapters import RECORD, SETTINGS, load_adapter, merged_tensor
 from orchestrator.models.adapters import WEIGHTS as ADAPTER_WEIGHTS
-from orchestrator.models.base import INDEX, BaseWeights
+from orchestrator.models.base import INDEX, BaseWeights, base_folder
+from orchestrator.models.dequantised import weights_of
 
 OF_THE_BASE = ("config.json", GENERATION, INDEX)
 NOT_MERGED = (ADAPTER_WEIGHTS, SETTINGS, RECORD)
 """Files of an adapter's folder that a merged model does not have."""
 
 
-def write_merged(base_folder: Path, adapter_folder: Path, out: Path) -> None:
+def write_merged(model: ModelConfig, adapter_folder: Path, out: Path) -> None:
     """Write the merged model into the empty folder `out`, one file of the base at a time.
+
+    Where `model` quantises the base, the adapter is merged into its dequantised weights.
 
     It takes the memory of the largest of these files, and of one matrix in float32.
 
@@ -26,7 +30,7 @@ def write_merged(base_folder: Path, adapter_folder: Path, out: Path) -> None:
         AdapterError: If the adapter does not fit the base.
         ModelNotFoundError: If the base has no weights as safetensors.
     """
-    base = BaseWeights(base_folder)
+    folder, base = base_folder(model), weights_of(model)
     adapter = load_adapter(adapter_folder, base)
     files = base.names_by_file()
     with bar("files", len(files)) as advance:
@@ -38,7 +42,7 @@ def write_merged(base_folder: Path, adapter_folder: Path, out: Path) -> None:
                 tensors[name] = merged_tensor(adapter, base, name).to(stored.dtype) if is_adapted else stored
             save_file(tensors, out / file, metadata={"format": "pt"})
             advance(1)
-    for path in base_folder.iterdir():
+    for path in folder.iterdir():
         if path.name in OF_THE_BASE or path.suffix == ".py":
             shutil.copyfile(path, out / path.name)
     for path in adapter_folder.iterdir():  # the tokenizer, and the template and ends of turn that were trained
@@ -55,6 +59,6 @@ def _add_ends(own: Path, place: Path) -> None:
         place.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
-def bytes_of_weights(base_folder: Path) -> int:
+def bytes_of_weights(folder: Path) -> int:
     """Bytes of the merged weights, which are those of the base's."""
-    return BaseWeights(base_folder).require_whole()
+    return BaseWeights(folder).require_whole()

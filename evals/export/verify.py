@@ -213,7 +213,8 @@ def _open(folder: Path, kind: Kind, of_run: ModelConfig, adapter_id: str) -> _Ex
             AutoConfig.from_pretrained(folder, trust_remote_code=of_run.trust_remote_code)
         except (OSError, ValueError) as error:
             raise _unreadable(folder, "config.json", error) from None
-        return _Exported(of_run.model_copy(update={"base": str(folder), "revision": None}))
+        plain = {"base": str(folder), "revision": None, "quantization": "none"}
+        return _Exported(of_run.model_copy(update=plain))
     record = read_adapter(folder)
     if record.id != adapter_id:
         what = f"the adapter in it is {record.id}, and it would be held against the replies of {adapter_id}"

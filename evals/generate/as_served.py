@@ -15,6 +15,14 @@ def as_served(
     if engine is None or engine.base is None or engine.reply_format is None:
         return None
     on_cpu, temperature = engine.device == "cpu", config.eval.temperature
-    scored = Scored(engine.base, engine.reply_format, on_cpu, engine.dtype, temperature, config.data.thinking)
+    scored = Scored(
+        engine.base,
+        engine.reply_format,
+        on_cpu,
+        engine.dtype,
+        temperature,
+        config.data.thinking,
+        base_weights=engine.base_weights,
+    )
     rank = None if is_merged else record.r
     return serve_command(record.id, folder, rank, scored, content_format=record.content_format)

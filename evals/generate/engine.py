@@ -1,5 +1,8 @@
 """Cases -> generations with vLLM, and the only file that runs its engine: a warm one for the base and all adapters.
 
+A base that `model.quantization` keeps in few bits is quantised by vLLM where its loader can, NF4 with LoRA requests on
+a GPU; elsewhere its dequantised matrices are put into the running engine.
+
 On a GPU an adapter is a LoRA request. On a CPU, and on a GPU that computes in float32, its merged matrices are put into
 the running engine, because vLLM's LoRA path there is several times slower and gives base rows that share a batch with
 adapter rows the adapter's weights.
@@ -18,7 +21,7 @@ from pydantic import Field
 from evals.generate.canary import CANARY_LOGPROBS, CANARY_TOKENS, Trace, prove_applied
 from evals.generate.peak import peak_memory
 from evals.generate.weight_swap import WeightSwap, changed_adapter, reset_prefix_cache
-from evals.records import AppliedAs, CanaryProof, Generation
+from evals.records import AppliedAs, BaseWeightsAs, CanaryProof, Generation
 from orchestrator.chat.formats import REPLY_FORMATS
 from orchestrator.chat.serving import reader_or_refusal
 from orchestrator.config.evaluation import Dtype
@@ -101,6 +104,7 @@ class Loaded(NamedTuple):
     canary: CanaryProof | None
     device: str
     dtype: str
+    base_weights: BaseWeightsAs | None = None
 
 
 class Batch(NamedTuple):
@@ -153,9 +157,10 @@ class Engine:
 
         folder = base_folder(settings.base)
         dtype = compute_dtype(settings.dtype)
-        # vLLM's kernels for LoRA requests take half precision only.
-        as_requests = settings.on_gpu and dtype != "float32"
-        placement: dict[str, Any] = {}
+        kind = settings.base.quantization
+        # vLLM's kernels for LoRA requests take half precision only, and its loader makes no base of 8 bits.
+        as_requests = settings.on_gpu and dtype != "float32" and kind != "int8"
+        placement: dict[str, Any] = {"quantization": "bitsandbytes"} if as_requests and kind == "nf4" else {}
         if not settings.on_gpu:
             placement.update(distributed_executor_backend="uni", enforce_eager=True, block_size=CPU_BLOCK_TOKENS)
         if settings.kv_cache_bytes is not None:
@@ -178,7 +183,7 @@ class Engine:
         thoughts = settings.reasoning_parser
         self._serve = None if parser is None else reader_or_refusal(parser, self._tokenizer, reasoning=thoughts)
         self._dtype = dtype
-        self._swap = None if as_requests else WeightSwap(self._llm, folder)
+        self._swap = None if as_requests else WeightSwap(self._llm, settings.base)
         self._canaries = [prompt for prompt in canaries if self._room(prompt) > 0]
         self._base_traces: tuple[list[Trace], list[Trace]] | None = None
         self._proofs: dict[str, CanaryProof | None] = {}
@@ -202,7 +207,8 @@ class Engine:
         started = time.monotonic()
         self._apply(adapter)
         canary = self._proof(adapter)
-        yield Loaded(self._applied_as(adapter), time.monotonic() - started, canary, self._device(), self._dtype)
+        how, took = self._applied_as(adapter), time.monotonic() - started
+        yield Loaded(how, took, canary, self._device(), self._dtype, self._base_weights())
         yield from self._replies(prompts, adapter, streams=streams)
 
     def time(self, prompts: Sequence[Prompt], adapter: Adapter | None) -> list[Timed]:
@@ -255,6 +261,14 @@ class Engine:
         if adapter is None:
             return "base"
         return "merged" if self._swap is not None else "lora_request"
+
+    def _base_weights(self) -> BaseWeightsAs | None:
+        kind = self._settings.base.quantization
+        if kind == "none":
+            return None
+        if self._swap is None:
+            return "nf4"
+        return "dequantised_nf4" if kind == "nf4" else "dequantised_int8"
 
     def _device(self) -> str:
         if not self._settings.on_gpu:

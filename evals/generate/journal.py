@@ -141,6 +141,7 @@ class Journal:
             applied_as=loaded.applied_as,
             device=loaded.device,
             dtype=loaded.dtype,
+            base_weights=loaded.base_weights,
             load_s=round(record.load_s + loaded.load_s, 3),
             canary=weakest(proofs),
         )

@@ -30,7 +30,7 @@ def settings_of_run(
     reply_format = reply_format_of(config.eval.reply_format, tokenizer)
     return engine_settings(
         config,
-        config.model,
+        config.served_model,
         prompts,
         max_model_len=config.eval.max_model_len,
         on_gpu=on_gpu,

@@ -1,24 +1,31 @@
 """Adapters on an engine that takes no LoRA requests: their merged matrices are put into it while it runs."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from orchestrator.config.schema import ModelConfig
 from orchestrator.core.errors import AdapterError, EvaluationError
 
 
 class WeightSwap:
-    """Puts the merged matrices of adapters into a running engine, and the base's back as they are stored, bit by bit.
+    """Puts the merged matrices of adapters into a running engine, and the base's back bit by bit.
+
+    The base's are those that are stored, or dequantised ones where adapters are scored on a quantised base.
 
     vLLM packs weights after loading, so they are replaced by its own `reload_weights`, which takes tensors under the
     names of the checkpoint; what is not named stays.
     """
 
-    def __init__(self, llm: Any, folder: Path) -> None:
-        from orchestrator.models.base import BaseWeights
+    def __init__(self, llm: Any, base: ModelConfig) -> None:
+        from orchestrator.models.dequantised import DequantisedWeights, weights_of
 
-        self._llm, self._base = llm, BaseWeights(folder)
+        self._llm, self._base = llm, weights_of(base)
         self._in_force: str | None = None
         self._adapted: frozenset[str] = frozenset()
+        if isinstance(self._base, DequantisedWeights):
+            names = self._base.with_siblings(self._base.quantised)
+            self._reload((name, self._base.tensor(name)) for name in names)
 
     def use(self, folder: str | None, sha256: str | None) -> bool:
         """Bring the engine to an adapter's weights, or (None) back to the base's. False where they are in place.
@@ -42,10 +49,13 @@ class WeightSwap:
             (name, merged_tensor(weights, self._base, name) if weights and name in adapted else self._base.tensor(name))
             for name in names
         )
-        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": tensors})
-        reset_prefix_cache(self._llm)
+        self._reload(tensors)
         self._in_force, self._adapted = sha256, adapted
         return True
+
+    def _reload(self, tensors: Iterator[tuple[str, Any]]) -> None:
+        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": tensors})
+        reset_prefix_cache(self._llm)
 
 
 def reset_prefix_cache(llm: Any) -> None:

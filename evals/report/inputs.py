@@ -69,7 +69,7 @@ class StoredCard:
 
 @dataclass(frozen=True)
 class ReportInputs:
-    """Everything a report is made from; `cases` by id."""
+    """Everything a report is made from; `cases` by id, `in_full` the scores on the full base beside a quantised one."""
 
     run: RunDir
     ledger: Ledger
@@ -78,6 +78,7 @@ class ReportInputs:
     cases: dict[str, Case]
     scored: tuple[Scored, ...]
     failed: tuple[FailedAdapter, ...]
+    in_full: tuple[Scores, ...] = ()
 
 
 def read_inputs(run: RunDir) -> ReportInputs:
@@ -105,6 +106,7 @@ def read_inputs(run: RunDir) -> ReportInputs:
         cases={case.id: case for case in read_jsonl(run.cases, Case)},
         scored=scored,
         failed=failed,
+        in_full=tuple(_read(path, Scores) for path in sorted(run.full_base.root.glob("evals/[!.]*/scores.json"))),
     )
 
 

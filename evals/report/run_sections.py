@@ -6,6 +6,7 @@ from typing import Any
 from evals.records import AdapterSummary
 from evals.report import charts
 from evals.report.blocks import Block, Datum, Heading, Note, Pictures, Table, Tone, drawn, figure, number, numbers
+from evals.report.precision import precision_blocks
 from evals.report.text import count_text, ending_text, loss_text, shorten
 from evals.report.view import NO_EFFECT, NO_PROOF, View, device_s, proof_text
 from evals.stats.data_card import DataTable, data_sentences, data_tables
@@ -109,6 +110,7 @@ def engine_blocks(view: View) -> Iterator[Block]:
     else:
         engine = "No evals/<adapter id>/engine.json tells how the replies were made"
         yield Note(f"{engine}, so there is no proof that the adapters were applied.", page_only=True)
+    yield from precision_blocks(view)
     spent = []
     if view.training_s is not None:
         trials = counted(view.report.search.num_trials, "trial")

@@ -9,7 +9,6 @@ from evals.records import (
     Report,
     Scores,
     SearchSummary,
-    TrialSummary,
 )
 from evals.report.cards import compared_metrics
 from evals.report.cases import case_book
@@ -17,6 +16,7 @@ from evals.report.examples import Flips
 from evals.report.gates import Measured, check_gates, measured, references
 from evals.report.inputs import ReportInputs, read_inputs
 from evals.report.page import render_cases, render_html
+from evals.report.precision import precision_gaps
 from evals.report.render import render_markdown
 from evals.report.runs import OtherRun, Side, compare_runs
 from evals.report.sections import sections_of
@@ -31,7 +31,7 @@ from orchestrator.chat.serve_command import ServeCommand
 from orchestrator.config.load import load_config
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.files import digest_of, write_text_atomic
-from orchestrator.core.records import JsonObject, TrialRecord
+from orchestrator.core.records import JsonObject, TrialRecord, TrialSummary
 from orchestrator.run.paths import RunDir
 
 
@@ -114,6 +114,7 @@ def assemble_report(config: RunConfig, inputs: ReportInputs, against: Mapping[st
         },
         data=inputs.data.content,
         serve_command=_serve_command(config, inputs, decision.leader),
+        precisions=precision_gaps(scores, inputs.in_full),
     )
 
 

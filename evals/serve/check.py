@@ -45,7 +45,7 @@ from orchestrator.chat.template_input import template_wants
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import AdapterError, EvaluationError, InputError, RunConflictError
 from orchestrator.core.files import read_jsonl
-from orchestrator.core.progress import bar, doing
+from orchestrator.core.progress import bar, doing, say
 from orchestrator.core.records import BASE_ADAPTER_ID, AdapterRecord, JsonObject, Record, ToolSpec
 from orchestrator.models.adapters import SETTINGS
 from orchestrator.models.base import base_tokenizer
@@ -152,6 +152,8 @@ def server_for(config: RunConfig, run: RunDir, scored: Scored, url: str | None) 
     if line is None:
         what = "nothing tells how its replies were made"
         raise RunConflictError(what, where=str(run.engine(adapter_id)), fix="Run evaluate again")
+    if line.note is not None:
+        say(line.note)
     with serving(line.command, run.server_log(adapter_id), on_gpu=scored.engine.device != "cpu") as own:
         yield Server(own)
 

@@ -24,12 +24,18 @@ _ON_CPU = ("python", "-m", "vllm.entrypoints.openai.api_server", "--model")
 _CPU_SIZES = ("--enforce-eager", "--kv-cache-memory-bytes", str(1024**3), "--gpu-memory-utilization", "0.3")
 
 
+SERVED_IN_FULL = (
+    "It was scored on the dequantised weights of the base that it was trained on, and this serves it on the full base: "
+    "`orchestrator export --to merged` writes a model that is served as it was scored."
+)
+
+
 class Scored(NamedTuple):
     """What an adapter was scored as.
 
     `base` is the folder or hub id that vLLM loads, `reply_format` how calls are written (one of REPLY_FORMATS),
     `on_cpu` whether vLLM was its build for CPUs, `dtype` what replies were computed in (None where unknown), `thinking`
-    whether it may think before it speaks.
+    whether it may think before it speaks. `base_weights` is how a quantised base was held, as in the engine's record.
     """
 
     base: str
@@ -38,12 +44,14 @@ class Scored(NamedTuple):
     dtype: str | None
     temperature: float
     thinking: bool = False
+    base_weights: str | None = None
 
 
 class ServeCommand(Record):
     """How to serve one adapter: a line for a POSIX shell. Clients ask for it by the model name `adapter_id`.
 
-    `note` is what the line leaves to say: that vLLM cannot read the adapter's calls. None where there is nothing.
+    `note` is what the line leaves to say: that vLLM cannot read the adapter's calls, or that the base is served in
+    another precision than was scored. None where there is nothing.
     """
 
     adapter_id: str
@@ -85,11 +93,15 @@ def serve_command(
         words += ["--lora-modules", f"{adapter_id}={folder}"]
     words += ["--chat-template", str(folder / TEMPLATE)]
     words += ["--chat-template-content-format", content_format] if content_format is not None else []
-    parser, note = REPLY_FORMATS[scored.reply_format].vllm_parser, None
+    if rank is not None and scored.base_weights == "nf4":
+        words += ["--quantization", "bitsandbytes"]
+    parser, notes = REPLY_FORMATS[scored.reply_format].vllm_parser, list[str]()
     if parser is not None:
         words += ["--enable-auto-tool-choice", "--tool-call-parser", parser]
     else:
-        note = f"vLLM has no parser for calls written as {scored.reply_format}: clients get them as text."
+        notes.append(f"vLLM has no parser for calls written as {scored.reply_format}: clients get them as text.")
+    if rank is not None and (scored.base_weights or "").startswith("dequantised"):
+        notes.append(SERVED_IN_FULL)
     if scored.thinking and parser is not None:
         words += ["--reasoning-parser", REPLY_FORMATS[scored.reply_format].reasoning_parser]
     if scored.dtype is not None and (scored.on_cpu or scored.dtype != "float32"):
@@ -97,4 +109,4 @@ def serve_command(
     ends = str(folder) if (folder / GENERATION).is_file() else "vllm"
     words += ["--generation-config", ends, "--override-generation-config.temperature", f"{scored.temperature:g}"]
     words += ["--max-model-len", "auto", *(_CPU_SIZES if scored.on_cpu else ())]
-    return ServeCommand(adapter_id=adapter_id, command=shlex.join(words), note=note)
+    return ServeCommand(adapter_id=adapter_id, command=shlex.join(words), note=" ".join(notes) or None)

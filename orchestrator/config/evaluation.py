@@ -122,6 +122,12 @@ class EvalConfig(Section):
     """Longest reply; a reply cut off here is counted and shown apart."""
     max_cases: PositiveInt | None = None
     """Score at most this many held-out cases, drawn evenly over kinds; None scores all. Suites have their own limit."""
+    base_precision: Literal["as_trained", "full", "both"] = Field(
+        default="as_trained", exclude_if=lambda value: value == "as_trained"
+    )
+    """On which base adapters are scored and exported where `model.quantization` quantises it. `as_trained`: on the
+    quantised one, by vLLM's bitsandbytes loader (NF4 on a GPU), else on its dequantised weights. `full`: on
+    `model.base` as stored. `both`: as trained, and once more in full, with each model's difference in the report."""
     turns: Literal["all", "last"] = "all"
     """Which turns of the assistant in a conversation are cases: every one that answers the user or a tool, or only the
     last. Cases of one conversation are alike, so `all` gives more cases and hardly as much more certainty."""

@@ -29,6 +29,7 @@ ServableRank = Literal[1, 2, 4, 8, 16, 32, 64, 128, 256]
 
 
 Quantization = Literal["none", "nf4", "int8"]
+Optimizer = Literal["adamw", "adamw_8bit", "paged_adamw_8bit"]
 TrackerName = Literal["tensorboard", "mlflow", "wandb", "trackio"]
 
 
@@ -100,6 +101,9 @@ class TrainConfig(Section):
     """Learning rate after warm-up."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
     """AdamW weight decay on the adapter."""
+    optimizer: Optimizer = Field(default="adamw", exclude_if=lambda value: value == "adamw")
+    """`adamw_8bit` keeps AdamW's moments in 8 bits, `paged_adamw_8bit` also moves them out of a GPU that is full. Both
+    need bitsandbytes and train with `search.runner: isolated` alone; an adapter's moments are small in any case."""
     max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0
     """Gradients are clipped to this norm."""
     eval_steps: PositiveInt | None = None
@@ -320,6 +324,15 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _two_precisions_differ(self) -> "RunConfig":
+        if self.eval.base_precision == "both" and self.model.quantization == "none":
+            raise ValueError(
+                "eval.base_precision 'both' scores a quantised base and the full one, but model.quantization is "
+                "'none': set that to 'nf4' or 'int8', or leave eval.base_precision out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _multi_lora_engine_has_the_method(self) -> "RunConfig":
         lacking = self.beyond_multi_lora
         if self.search.runner == "multi_lora" and lacking:
@@ -329,8 +342,16 @@ class RunConfig(Section):
     @property
     def beyond_multi_lora(self) -> str | None:
         """The setting, as `key: value`, that the multi-LoRA engine cannot train with; None if there is none."""
-        # LLM.int8() picks the input features that it leaves in half precision over all rows of a pass.
-        return "model.quantization: int8" if self.model.quantization == "int8" else None
+        if self.model.quantization == "int8":  # its products depend on all rows of a pass
+            return "model.quantization: int8"
+        return None if self.train.optimizer == "adamw" else f"train.optimizer: {self.train.optimizer}"
+
+    @property
+    def served_model(self) -> ModelConfig:
+        """The base as adapters are scored, exported and served on it; `eval.base_precision` says which."""
+        if self.eval.base_precision == "full":
+            return self.model.model_copy(update={"quantization": "none"})
+        return self.model
 
     @property
     def trains_multi_lora(self) -> bool:

@@ -175,7 +175,8 @@ class AdapterRecord(Record):
     `chat_template` names the template beside it: `own` is its base's, `file` one that was given; None: not recorded.
     `content_format` is that with which its chat template is served, None where any will do. `template_date` is the date
     that the template shows, None where it shows none. `trained_parameters` are the numbers in its tensors,
-    `total_parameters` those and the base's; None: not counted.
+    `total_parameters` those and the base's; None: not counted. `quantization` is how the base was kept while it was
+    trained, as in `model.quantization`; None: not at all.
     """
 
     id: str
@@ -195,6 +196,7 @@ class AdapterRecord(Record):
     template_date: date | None = None
     trained_parameters: int | None = None
     total_parameters: int | None = None
+    quantization: Literal["nf4", "int8"] | None = Field(default=None, exclude_if=lambda value: value is None)
 
     @property
     def known_eval_loss(self) -> float:
@@ -256,6 +258,19 @@ class TrialRecord(Record):
     stop_reason: StopReason | None = None
     init_from: str | None = None
     memory_bytes: int | None = None
+
+
+class TrialSummary(Record):
+    """What a trial of a run cost and why it ended; its fields are those of `TrialRecord`, which has its curve too."""
+
+    trial_id: str
+    adapter_id: str | None
+    hyperparameters: dict[str, float | int]
+    best_eval_loss: float | None
+    stop_reason: StopReason | None
+    steps: int | None
+    tokens: int | None
+    device_s: float | None
 
 
 class PlannedRun(Record):

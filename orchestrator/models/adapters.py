@@ -139,6 +139,7 @@ def keep_adapter(
         init_from=trial.init_from,
         trained_parameters=trained,
         total_parameters=None if base_parameters is None else base_parameters + trained,
+        quantization=None if model.quantization == "none" else model.quantization,
         **template_facts(tokenizer, model),
     )
     write_text_atomic(partial / RECORD, record.model_dump_json(indent=2) + "\n")

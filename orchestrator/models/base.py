@@ -30,7 +30,7 @@ from orchestrator.config.evaluation import PATHS_START
 from orchestrator.config.schema import SMOLLM2, TINY, ModelConfig
 from orchestrator.core.errors import InputError, ModelNotFoundError
 from orchestrator.core.files import digest_of
-from orchestrator.models.quantised import is_quantised, norm_in_float32, quantization_settings
+from orchestrator.models.quantised import is_quantised, make_trainable_on, quantization_settings
 from orchestrator.toy.smollm2 import smollm2_base_folder
 from orchestrator.toy.tiny import tiny_base_folder
 
@@ -137,7 +137,7 @@ def load_frozen_base(folder: Path, model: ModelConfig, *, on_gpu: bool = False) 
     with _readable(folder, "model"):
         base = AutoModelForCausalLM.from_pretrained(folder, **settings).requires_grad_(requires_grad=False)
     if is_quantised(base):
-        norm_in_float32(base, getattr(torch, dtype))
+        make_trainable_on(base, getattr(torch, dtype))
     return base
 
 

@@ -34,17 +34,23 @@ def is_quantised(model: PreTrainedModel) -> bool:
     return getattr(model, "hf_quantizer", None) is not None
 
 
-def norm_in_float32(model: PreTrainedModel, dtype: torch.dtype) -> None:
-    """Keep all norms in float32 and let them compute in it; what they hand on is of `dtype`.
+def make_trainable_on(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Prepare a quantised base, whose products are computed in `dtype`, for adapters that are trained on it.
 
-    PEFT's `prepare_model_for_kbit_training` puts embeddings and head into float32 too, which takes four bytes a weight,
-    and lets the norms hand float32 on, so that the layers behind them keep twice as much for the backward pass.
+    All norms are kept in float32 and compute in it; what they hand on is of `dtype`. PEFT's
+    `prepare_model_for_kbit_training` puts embeddings and head into float32 too, which takes four bytes a weight, and
+    lets the norms hand float32 on, so that the layers behind them keep twice as much for the backward pass.
     """
     for module in model.modules():
         if type(module).__name__.lower().endswith(NORM) and next(module.parameters(recurse=False), None) is not None:
             module.float()
             module.register_forward_pre_hook(_in_float32)
             module.register_forward_hook(lambda _norm, _inputs, output: output.to(dtype))
+        elif is_nf4(module):
+            # On a processor with AVX512 for bfloat16 a pass without gradients would lay the weights out anew, with
+            # rounded scales, for a product that has no backward pass: after one evaluation nothing would be learned.
+            module.support_avx512bf16_for_cpu = False
+            module.weight.quant_state.dtype = dtype  # else of the file's type, also in a backward pass
 
 
 def _in_float32(_norm: torch.nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -67,3 +73,15 @@ def frozen_weight(layer: torch.nn.Linear) -> torch.Tensor:
 
     plain: torch.Tensor = dequantize_4bit(weight.data, weight.quant_state)
     return plain
+
+
+def dequantised(weight: torch.Tensor, kind: Quantised) -> torch.Tensor:
+    """A matrix, out x in, quantised and dequantised again, in its own type: what a quantised base computes with."""
+    from bitsandbytes.functional import dequantize_4bit, int8_vectorwise_dequant, int8_vectorwise_quant, quantize_4bit
+
+    if kind == "nf4":
+        plain: torch.Tensor = dequantize_4bit(*quantize_4bit(weight, quant_type="nf4", compress_statistics=True))
+        return plain
+    levels, scales, _ = int8_vectorwise_quant(weight.to(torch.float16))
+    of_rows: torch.Tensor = int8_vectorwise_dequant(levels, scales)
+    return of_rows.to(weight.dtype)

@@ -209,6 +209,7 @@ def wanted_on(job: Job, device: Device, processes: int) -> Wanted:
         most_slots=math.ceil(min(most, config.search.num_trials) / processes) if job.runner == "multi_lora" else 1,
         checkpointing=config.train.gradient_checkpointing,
         quantization=config.model.quantization,
+        optimizer=config.train.optimizer,
     )
 
 

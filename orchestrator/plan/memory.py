@@ -7,7 +7,7 @@ decoder layer of transformers in either runner.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from orchestrator.config.schema import Quantization
+from orchestrator.config.schema import Optimizer, Quantization
 from orchestrator.models.quantised import BYTES_A_WEIGHT
 from orchestrator.plan.passes import PassShape, Runner
 from orchestrator.plan.shapes import BaseShape
@@ -57,6 +57,7 @@ class Training:
     checkpointing: bool = False
     padded: bool = True
     quantization: Quantization = "none"
+    optimizer: Optimizer = "adamw"
 
     @property
     def width(self) -> int:
@@ -111,7 +112,8 @@ def weights_bytes(shape: BaseShape, dtype: str, quantization: Quantization) -> i
 def _adapters(shape: BaseShape, training: Training) -> dict[str, int]:
     numbers = training.slots * training.width * shape.adapted
     if training.runner == "isolated":
-        return {"adapters": FULL * numbers, "gradients": FULL * numbers, "optimizer": 2 * FULL * numbers}
+        moments = 2 * numbers * (FULL if training.optimizer == "adamw" else 1)
+        return {"adapters": FULL * numbers, "gradients": FULL * numbers, "optimizer": moments}
     work = BYTES[training.dtype]  # what the products use, and room for the update
     return {"adapters": (FULL + work) * numbers, "gradients": FULL * numbers, "optimizer": 3 * FULL * numbers}
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
-from orchestrator.config.schema import Quantization
+from orchestrator.config.schema import Optimizer, Quantization
 from orchestrator.plan.memory import MemoryPlan, Training, slots_within, with_slots
 from orchestrator.plan.passes import PassShape, Runner, largest_pass
 from orchestrator.plan.shapes import BaseShape
@@ -32,6 +32,7 @@ class Wanted:
     most_slots: int = 1
     checkpointing: bool | Literal["auto"] = "auto"
     quantization: Quantization = "none"
+    optimizer: Optimizer = "adamw"
 
 
 class Choice(NamedTuple):
@@ -105,6 +106,7 @@ def _choice(wanted: Wanted, *, checkpointing: bool) -> Choice:
         checkpointing=checkpointing,
         padded=wanted.micro_batch > 1,
         quantization=wanted.quantization,
+        optimizer=wanted.optimizer,
     )
     one_slot = largest_pass(
         wanted.runner,

@@ -93,6 +93,11 @@ class RunDir:
         return self.root / "evals" / adapter_id / "judgements.jsonl"
 
     @property
+    def full_base(self) -> "RunDir":
+        """Where replies and scores on the full base lie, where adapters are scored on a quantised one and on that."""
+        return RunDir(self.root / "full_base")
+
+    @property
     def judge(self) -> "RunDir":
         """Where the judge model's own replies lie, like those of an adapter."""
         return RunDir(self.root / "judge")

@@ -13,6 +13,7 @@ from datasets import load_from_disk
 from transformers import TrainerCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
+from orchestrator.config.schema import Optimizer
 from orchestrator.core.memory import hold_little_memory
 from orchestrator.core.steps import BASE
 from orchestrator.data.tokens.tokenize import IGNORED
@@ -86,6 +87,7 @@ def settle_checkpointing(plan: TrainPlan, beside: int) -> TrainPlan:
         runner="isolated",
         dtype=compute_dtype(plan.model.dtype),
         quantization=plan.model.quantization,
+        optimizer=plan.train.optimizer,
         on_gpu=plan.gpus_per_worker > 0,
         rank=plan.lora.r,
         micro_batch=plan.train.micro_batch_size,
@@ -124,12 +126,21 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]  # trl ships no types
         super().log(logs, start_time)
 
 
+OPTIMIZERS: dict[Optimizer, str] = {
+    "adamw": "adamw_torch_fused",
+    "adamw_8bit": "adamw_bnb_8bit",
+    "paged_adamw_8bit": "paged_adamw_8bit",
+}
+"""Names of transformers."""
+
+
 def trainer_settings(plan: TrainPlan) -> dict[str, Any]:
     """Arguments of TRL's SFTConfig for a plan; what only costs speed is off."""
     on_gpu, dtype = plan.gpus_per_worker > 0, compute_dtype(plan.model.dtype)
     return {
         "max_steps": plan.max_steps,
         "learning_rate": plan.train.learning_rate,
+        "optim": OPTIMIZERS[plan.train.optimizer],
         "lr_scheduler_type": plan.train.scheduler,
         "warmup_steps": plan.warmup_steps,
         "weight_decay": plan.train.weight_decay,

@@ -222,11 +222,15 @@ def test_an_export_with_another_scale_is_caught(
     (adapter / "adapter_config.json").write_text(json.dumps(settings), encoding="utf-8")
     from evals.export.gguf import write_gguf
     from evals.export.merged import write_merged
+    from orchestrator.config.schema import ModelConfig
     from orchestrator.toy.tiny import tiny_base_folder
 
     out = tmp_path / form
     out.mkdir()
-    {"merged": write_merged, "gguf": write_gguf}[form](tiny_base_folder(), adapter, out)
+    if form == "merged":
+        write_merged(ModelConfig(base="tiny"), adapter, out)
+    else:
+        write_gguf(tiny_base_folder(), adapter, out)
     longer = ("--set", "eval.max_model_len=100000")  # than the model takes
     found = orchestrator("verify", str(out), "--run", str(run), *longer, cluster=ray_head.address)
     assert found.returncode == 2, found.stderr

@@ -79,3 +79,19 @@ def test_an_end_of_turn_that_the_base_does_not_know_is_served_from_the_adapters_
     (tmp_path / "generation_config.json").write_text("{}", encoding="utf-8")
     words = shlex.split(serve_command("trial-3", tmp_path, 8, ON_CPU).command)
     assert words[words.index("--generation-config") + 1] == str(tmp_path)
+
+
+def test_a_base_in_four_bits_is_served_so_where_it_was_scored_so() -> None:
+    in_few_bits = serve_command("trial-3", FOLDER, 8, ON_GPU._replace(base_weights="nf4"))
+    assert "--quantization bitsandbytes" in in_few_bits.command
+    assert in_few_bits.note is None
+    merged = serve_command("trial-3", FOLDER, None, ON_GPU._replace(base_weights="nf4"))
+    assert "--quantization" not in merged.command
+
+
+def test_a_server_of_the_full_base_says_that_it_is_not_what_was_scored() -> None:
+    scored = ON_CPU._replace(base_weights="dequantised_nf4")
+    made = serve_command("trial-3", FOLDER, 8, scored)
+    assert "--quantization" not in made.command
+    assert "this serves it on the full base" in (made.note or "")
+    assert serve_command("trial-3", FOLDER, None, scored).note is None

@@ -213,6 +213,12 @@ def test_what_keeps_a_trial_from_sharing_an_engine_is_said() -> None:
         search={"runner": "multi_lora"},
         model={"quantization": "int8"},
     )
+    refused(
+        "cannot train with train.optimizer: adamw_8bit",
+        search={"runner": "multi_lora"},
+        train={"optimizer": "adamw_8bit"},
+    )
+    refused("eval.base_precision 'both' scores a quantised base and the full one", eval={"base_precision": "both"})
     refused("'auto', 'multi_lora' or 'isolated'", search={"runner": "parallel"})
     refused("no runner is called 'packed'; its name is 'multi_lora'", search={"runner": "packed"})
     refused("'halving', 'asha' or 'none'", search={"scheduler": "median"})

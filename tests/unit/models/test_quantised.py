@@ -1,19 +1,23 @@
 """The toy base in 4 and 8 bits, on a processor."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit, Linear8bitLt
+from multi_lora_builders import small_base
 from transformers import PreTrainedModel
 
 from orchestrator.config.schema import LoraConfig, ModelConfig
 from orchestrator.models.base import empty_base, load_frozen_base
+from orchestrator.models.dequantised import DequantisedWeights, weights_of
 from orchestrator.models.quantised import NORM, frozen_weight, is_nf4, is_quantised
 from orchestrator.plan.memory import BYTES, weights_bytes
 from orchestrator.plan.shapes import base_shape
 from orchestrator.toy.tiny import tiny_base_folder
 
+KINDS = (Linear4bit, Linear8bitLt)
 IDS = torch.arange(40).reshape(2, 20)
 
 
@@ -76,3 +80,27 @@ def test_a_base_in_four_bits_computes_what_its_dequantised_matrices_do(dtype: st
     similarity = torch.nn.functional.cosine_similarity
     assert similarity(made, wanted, dim=0) > alike
     assert 0.9 < similarity(made, before, dim=0) < alike
+
+
+@pytest.mark.parametrize("stored", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+def test_dequantised_weights_are_those_that_the_quantised_base_computes_with(
+    quantization: str, dtype: str, stored: torch.dtype, tmp_path: Path
+) -> None:
+    small_base("llama", dtype=stored).save_pretrained(tmp_path)
+    model = ModelConfig.model_validate({"base": str(tmp_path), "quantization": quantization, "dtype": dtype})
+    weights, base = weights_of(model), load_frozen_base(tmp_path, model)
+    assert isinstance(weights, DequantisedWeights)
+    quantised = {f"{name}.weight" for name, module in base.named_modules() if isinstance(module, KINDS)}
+    assert weights.quantised == quantised
+    for name in sorted(quantised):
+        layer = base.get_submodule(name.removesuffix(".weight"))
+        mine = weights.tensor(name)
+        assert mine.dtype == getattr(torch, dtype)
+        ones = torch.eye(layer.in_features, dtype=mine.dtype)
+        theirs = frozen_weight(layer) if quantization == "nf4" else layer(ones).T
+        bound = 0.0 if quantization == "nf4" else 0.02 * float(mine.abs().max())
+        assert (mine - theirs).abs().max() <= bound
+    head = weights.tensor("lm_head.weight")
+    assert head.dtype == stored

@@ -44,3 +44,24 @@ def test_what_the_nodes_of_a_running_cluster_have_is_not_known_here(
         require_methods(config)
     joined = ResourcesConfig(storage_path=str(tmp_path), address="10.0.0.1:6379")
     require_methods(config.model_copy(update={"resources": joined}))
+
+
+def test_a_paged_optimizer_without_a_gpu_is_refused_by_name() -> None:
+    def asked(optimizer: str, **resources: object) -> RunConfig:
+        train = {"optimizer": optimizer}
+        return RunConfig.model_validate({"model": {"base": "tiny"}, "train": train, "resources": resources})
+
+    require_methods(asked("adamw_8bit"))
+    with pytest.raises(ConfigError) as caught:
+        require_methods(asked("paged_adamw_8bit", gpus_per_worker=0))
+    assert str(caught.value) == (
+        "train.optimizer: paged_adamw_8bit moves memory between a GPU and the machine, and training has no GPU here. "
+        "Set it to adamw_8bit or adamw."
+    )
+
+
+def test_an_optimizer_of_8_bits_needs_bitsandbytes_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    config = RunConfig.model_validate({"train": {"optimizer": "adamw_8bit"}})
+    with pytest.raises(ConfigError, match=r"^train.optimizer: adamw_8bit needs the package bitsandbytes.*to adamw\."):
+        require_methods(config)

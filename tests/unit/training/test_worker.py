@@ -32,6 +32,8 @@ class Logged(TrainerCallback):  # type: ignore[misc]  # transformers ships no ty
 @pytest.fixture(autouse=True, scope="module")
 def one_worker() -> Iterator[None]:
     """What Ray Train sets up for a worker without others."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}.items():
             patch.setenv(name, value)
@@ -41,6 +43,7 @@ def one_worker() -> Iterator[None]:
         torch.distributed.init_process_group("gloo", rank=0, world_size=1, store=torch.distributed.HashStore())
         yield
         torch.distributed.destroy_process_group()
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +66,7 @@ def plan_of(tokens: Path, *, gradient_checkpointing: bool = False, **model: obje
         train_tokens=str(tokens / "train"),
         val_tokens=str(tokens / "val"),
         max_steps=STEPS,
-        eval_steps=STEPS,
+        eval_steps=1,
         warmup_steps=0,
     )
 
@@ -75,7 +78,10 @@ def plan_of(tokens: Path, *, gradient_checkpointing: bool = False, **model: obje
 def test_an_adapter_on_a_quantised_base_gets_gradients_and_learns(
     tokens: Path, tmp_path: Path, quantization: str, dtype: str, gradient_checkpointing: bool
 ) -> None:
-    """Without the gradient of a checkpointed layer's input the norm is 0.0 and nothing is learned."""
+    """Without the gradient of a checkpointed layer's input the norm is 0.0 and nothing is learned.
+
+    It evaluates after every step, for in a pass without gradients bitsandbytes may lay the weights out for inference.
+    """
     logged = Logged()
     plan = plan_of(tokens, quantization=quantization, dtype=dtype, gradient_checkpointing=gradient_checkpointing)
     trainer = make_trainer(plan, str(tmp_path), callbacks=[logged])
@@ -103,3 +109,19 @@ def test_recomputed_layers_on_a_base_in_four_bits_give_the_same_losses(tokens: P
         make_trainer(plan, str(tmp_path / str(checkpointing)), callbacks=[logged]).train()
         losses.append([step["loss"] for step in logged.steps])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_adamw_in_8_bits_moves_an_adapter_as_adamw_does(tokens: Path, tmp_path: Path) -> None:
+    losses = {}
+    for optimizer in ("adamw", "adamw_8bit"):
+        logged = Logged()
+        plan = plan_of(tokens, dtype="float32")
+        plan = plan.model_copy(update={"train": plan.train.model_copy(update={"optimizer": optimizer})})
+        trainer = make_trainer(plan, str(tmp_path / optimizer), callbacks=[logged])
+        trainer.train()
+        losses[optimizer] = [step["loss"] for step in logged.steps]
+        (state, *_) = trainer.optimizer.state.values()
+        moments = {tensor.dtype for name, tensor in state.items() if name in ("state1", "exp_avg")}
+        assert moments == {torch.uint8 if optimizer == "adamw_8bit" else torch.float32}
+    assert losses["adamw_8bit"] == pytest.approx(losses["adamw"], rel=0.02)
+    assert losses["adamw_8bit"][-1] < 0.95 * losses["adamw_8bit"][0]

@@ -86,7 +86,7 @@ def test_the_whole_model_is_what_merged_has(llama_cpp: Path, tmp_path: Path, mod
     assert kinds_of(out) == ("gguf", "whole_gguf")
 
     merged.mkdir()
-    write_merged(model_folder, adapter, merged)
+    write_merged(ModelConfig(base=str(model_folder)), adapter, merged)
     back.mkdir()
     write_model_back(out, ModelConfig(base=str(model_folder)), back)
     expected, found = load_file(merged / "model.safetensors"), load_file(back / "model.safetensors")
@@ -116,7 +116,7 @@ def test_another_scale_in_the_file_is_another_model(
 ) -> None:
     merged, back = tmp_path / "merged", tmp_path / "back"
     merged.mkdir()
-    write_merged(model_folder, adapter, merged)
+    write_merged(ModelConfig(base=str(model_folder)), adapter, merged)
     settings = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
     (adapter / "adapter_config.json").write_text(json.dumps({**settings, "use_rslora": False}), encoding="utf-8")
     exported(model_folder, adapter, tmp_path / "out", llama_cpp / CONVERTER)

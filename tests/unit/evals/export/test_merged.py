@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from evals.export.merged import write_merged
+from orchestrator.config.schema import ModelConfig
 from orchestrator.core.errors import AdapterError
 
 LORAS: tuple[dict[str, object], ...] = (
@@ -32,7 +33,7 @@ def test_it_computes_what_the_base_with_the_adapter_does(
 ) -> None:
     adapter, out = adapter_of(model_folder, tmp_path / "adapter", **lora), tmp_path / "out"
     out.mkdir()
-    write_merged(model_folder, adapter, out)
+    write_merged(ModelConfig(base=str(model_folder)), adapter, out)
     tokens = torch.arange(24).reshape(2, 12)
     base = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
     plain = base(tokens).logits
@@ -51,7 +52,7 @@ def test_dtype_names_and_files_are_those_of_the_base(tmp_path: Path, model_folde
     shards = sorted(path.name for path in base.glob("*.safetensors"))
     assert len(shards) > 2
     out.mkdir()
-    write_merged(base, adapter_of(model_folder, tmp_path / "adapter"), out)
+    write_merged(ModelConfig(base=str(base)), adapter_of(model_folder, tmp_path / "adapter"), out)
     assert sorted(path.name for path in out.glob("*.safetensors")) == shards
     for shard in shards:
         before, after = load_file(base / shard), load_file(out / shard)
@@ -67,7 +68,7 @@ def test_what_ends_a_reply_of_the_adapter_ends_one_of_the_merged_model(tmp_path:
     adapter, out = adapter_of(model_folder, tmp_path / "adapter"), tmp_path / "out"
     (adapter / "generation_config.json").write_text(json.dumps({"eos_token_id": [3, 7]}), encoding="utf-8")
     out.mkdir()
-    write_merged(model_folder, adapter, out)
+    write_merged(ModelConfig(base=str(model_folder)), adapter, out)
     settings = json.loads((out / "generation_config.json").read_text(encoding="utf-8"))
     assert settings["eos_token_id"] == [3, 7]
 
@@ -78,4 +79,4 @@ def test_an_adapter_of_another_base_is_refused(tmp_path: Path, model_folder: Pat
     out = tmp_path / "out"
     out.mkdir()
     with pytest.raises(AdapterError, match="base"):
-        write_merged(model_folder, write_tiny_adapter(tmp_path / "tiny"), out)
+        write_merged(ModelConfig(base=str(model_folder)), write_tiny_adapter(tmp_path / "tiny"), out)
