@@ -24,10 +24,9 @@ class ProbeRequest(Record):
 
     def settings(self) -> JsonObject:
         """What of it decides the measurement, besides base, device and data."""
+        of_train = {"batch_size", "micro_batch_size", "gradient_checkpointing", "optimizer"}
         return {
-            "train": self.train.model_dump(
-                include={"batch_size", "micro_batch_size", "gradient_checkpointing", "optimizer"}
-            ),
+            "train": self.train.model_dump(include=of_train),
             "lora": self.lora.model_dump(mode="json", include={"r", "dropout", "target_modules"}),
             "dtype": self.model.dtype,
             **self.model.model_dump(include={"quantization"}),
