@@ -31,9 +31,11 @@ MERGE = """
 import sys, time
 from pathlib import Path
 from evals.export.merged import write_merged
+from orchestrator.config.schema import ModelConfig
 peak = lambda: next(int(line.split()[1]) for line in Path("/proc/self/status").open() if line.startswith("VmHWM"))
 before, started = peak(), time.monotonic()
-write_merged(*map(Path, sys.argv[1:]))
+base, adapter, out = sys.argv[1:]
+write_merged(ModelConfig(base=base), Path(adapter), Path(out))
 print(before, peak(), time.monotonic() - started)
 """
 

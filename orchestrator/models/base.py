@@ -176,7 +176,7 @@ def _refuse_quantised(settings: PretrainedConfig, folder: Path) -> None:
     raise ModelNotFoundError(
         f"the base's weights are quantised ({method}), so that no adapter can be trained on them and scored",
         where=str(folder),
-        fix="Use the model that it was made from, with weights in bfloat16, float16 or float32",
+        fix="Use the model that it was made from, in bfloat16, float16 or float32; `model.quantization` quantises that",
     )
 
 

@@ -19,7 +19,7 @@ from builders import (
 )
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from evals.cases.samples import cases_from_samples
 from evals.generate.as_served import as_served
@@ -36,7 +36,7 @@ from orchestrator.config.schema import LoraConfig, ModelConfig, RunConfig
 from orchestrator.core.errors import AdapterError, InertAdapterError
 from orchestrator.core.records import EvalPoint, JsonObject, Sample
 from orchestrator.models.adapters import SETTINGS, load_adapter, read_adapter
-from orchestrator.models.base import BaseWeights, load_tokenizer
+from orchestrator.models.base import BaseWeights, load_frozen_base, load_tokenizer
 from orchestrator.run.paths import RunDir
 from orchestrator.toy.synthetic import generate_samples
 from orchestrator.toy.tiny import tiny_base_folder
@@ -126,9 +126,11 @@ def test_a_reply_ends_at_the_tokens_that_it_is_told(
     assert not cut.text.endswith(tokenizer.decode(stop))
 
 
-def said_by_transformers(prompts: list[Prompt], adapter: Adapter | None) -> dict[str, list[int]]:
-    """Greedy token ids by transformers and PEFT, one prompt at a time."""
-    model = AutoModelForCausalLM.from_pretrained(tiny_base_folder(), dtype=torch.float32)
+def said_by_transformers(
+    prompts: list[Prompt], adapter: Adapter | None, base: PreTrainedModel | None = None
+) -> dict[str, list[int]]:
+    """Greedy token ids by transformers and PEFT, one prompt at a time; without a `base` on the toy base in full."""
+    model = base or AutoModelForCausalLM.from_pretrained(tiny_base_folder(), dtype=torch.float32)
     if adapter:
         model = PeftModel.from_pretrained(model, adapter.folder)
     replies = {}
@@ -162,6 +164,24 @@ def test_the_engine_says_what_transformers_says(engine: Engine, prompts: list[Pr
         said = [generation.text for generation in generations]
         assert texts.setdefault(name, said) == said  # the base says the same again after the adapters
     assert len({tuple(said) for said in texts.values()}) == 4
+
+
+def test_adapters_are_scored_on_the_quantised_base_that_they_are_trained_on(
+    prompts: list[Prompt], adapters: list[Adapter]
+) -> None:
+    """On a CPU as dequantised weights, which say what the base in 4 bits says, and not what the full base does."""
+    tokenizer = load_tokenizer(tiny_base_folder(), trust_remote_code=False)
+    model = ModelConfig(base="tiny", quantization="nf4", dtype="float32")
+    engine = Engine(settings(prompts, base=model), prompts[:NUM_CANARIES])
+    of_full = said_by_transformers(prompts, None)
+    for adapter in (None, adapters[0], None):
+        loaded, generations = ask(engine, prompts, adapter)
+        assert (loaded.base_weights, loaded.applied_as) == ("dequantised_nf4", "merged" if adapter else "base")
+        quantised = load_frozen_base(tiny_base_folder(), model)
+        expected = said_by_transformers(prompts, adapter, quantised)
+        texts = [tokenizer.decode(expected[prompt.case_id]).removesuffix("<|im_end|>") for prompt in prompts]
+        assert [generation.text for generation in generations] == texts
+        assert expected != of_full
 
 
 def test_a_streamed_reply_is_the_reply_in_pieces(

@@ -1,0 +1,174 @@
+"""Tokens a second and peak memory of each method beside plain LoRA, in this system and in bare TRL.
+
+    python benchmarks/methods.py [--only NAME ...] [--base FOLDER] [--rows N] [--length N] [--threads N]
+
+Every contender trains rank 16 on all linear layers in a process of its own, on the same random rows of many lengths,
+four rows a step and two a pass. `bare` is TRL's SFTTrainer as it is shipped, with `quantization_config` and
+`peft_config` and nothing else set; `isolated` and `engine` (one slot) are the runners of this system. Tokens are those
+of the rows, without padding; the first step is not timed. The peak is the process's (`VmHWM`), on a GPU the
+allocator's. Prints a row of a Markdown table as each ends.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+BASE = Path("~/.cache/tool-lora-orchestrator/smollm2-135m-instruct").expanduser()
+LEARNED, BATCH, MICRO, RANK = 0.3, 4, 2, 16
+
+
+class Contender(NamedTuple):
+    """What trains, and on what."""
+
+    trainer: str
+    quantization: str = "none"
+    optimizer: str = "adamw"
+
+
+CONTENDERS = {
+    "bare-lora": Contender("bare"),
+    "bare-nf4": Contender("bare", "nf4"),
+    "isolated-lora": Contender("isolated"),
+    "isolated-nf4": Contender("isolated", "nf4"),
+    "isolated-int8": Contender("isolated", "int8"),
+    "isolated-adamw8": Contender("isolated", "none", "adamw_8bit"),
+    "engine-lora": Contender("multi_lora"),
+    "engine-nf4": Contender("multi_lora", "nf4"),
+}
+
+
+def write_rows(base: Path, folder: Path, *, number: int, longest: int) -> str:
+    """Random rows of many lengths."""
+    from datasets import Dataset
+
+    vocabulary = json.loads((base / "config.json").read_text())["vocab_size"]
+    drawn = np.random.default_rng(0)
+    lengths = np.clip(drawn.lognormal(np.log(longest / 2), 0.5, number).astype(int), 32, longest)
+    ids = [drawn.integers(0, vocabulary, length) for length in lengths]
+    labels = [np.where(np.arange(len(row)) < (1 - LEARNED) * len(row), -100, row) for row in ids]
+    Dataset.from_dict({"input_ids": ids, "labels": labels}).save_to_disk(folder)
+    return str(folder)
+
+
+def with_ours(contender: Contender, base: Path, tokens: str, place: Path, *, steps: int, threads: int) -> Any:
+    """Steps of a runner of this system."""
+    import torch
+
+    from orchestrator.config.schema import LoraConfig, ModelConfig, TrainConfig
+    from orchestrator.core.memory import give_back_freed_memory
+    from orchestrator.probe.request import ProbeRequest
+    from orchestrator.probe.steps import Job, train_alone, train_slots
+
+    give_back_freed_memory()
+    train = {"batch_size": BATCH, "micro_batch_size": MICRO, "optimizer": contender.optimizer}
+    request = ProbeRequest(
+        runner="multi_lora" if contender.trainer == "multi_lora" else "isolated",
+        model=ModelConfig.model_validate({"base": str(base), "quantization": contender.quantization}),
+        lora=LoraConfig(r=RANK), train=TrainConfig.model_validate({**train, "gradient_checkpointing": False}),
+        train_tokens=tokens, val_tokens=tokens, slots=1, threads=threads, gpus=int(torch.cuda.is_available()),
+    )  # fmt: skip
+    job = Job(request, BATCH, ((),) * steps, (), 1.0)
+    runner = train_slots if contender.trainer == "multi_lora" else train_alone
+    timed = runner(job, (tokens, tokens), str(place), in_order=False)
+    return timed.seconds, timed.tokens, timed.peak
+
+
+def with_trl(contender: Contender, base: Path, tokens: str, place: Path, *, steps: int) -> Any:
+    """Steps of TRL as shipped."""
+    import torch
+    from datasets import load_from_disk
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig, TrainerCallback
+    from trl import SFTConfig, SFTTrainer
+
+    from orchestrator.models.memory import memory_peak
+
+    settings: dict[str, Any] = {"dtype": torch.bfloat16}
+    if contender.quantization == "nf4":
+        settings["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16,
+        )
+    ends: list[float] = []
+    seen: list[int] = []
+
+    class Clock(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            ends.append(time.perf_counter())
+
+        def on_log(self, _args: Any, _state: Any, _control: Any, logs: dict[str, float], **_: Any) -> None:
+            if "num_tokens" in logs:
+                seen.append(int(logs["num_tokens"]))
+
+    trainer = SFTTrainer(
+        model=AutoModelForCausalLM.from_pretrained(base, **settings),
+        args=SFTConfig(
+            output_dir=str(place), max_steps=steps, per_device_train_batch_size=MICRO, logging_steps=1,
+            gradient_accumulation_steps=BATCH // MICRO, dataset_kwargs={"skip_prepare_dataset": True},
+            report_to="none", disable_tqdm=True, save_strategy="no",
+        ),
+        train_dataset=load_from_disk(tokens),
+        peft_config=LoraConfig(r=RANK, lora_alpha=RANK, target_modules="all-linear", task_type="CAUSAL_LM"),
+        callbacks=[Clock()],
+    )  # fmt: skip
+    began = time.perf_counter()
+    trainer.train()
+    return np.diff([began, *ends]).tolist(), np.diff([0, *seen]).tolist(), memory_peak()
+
+
+def run(name: str, base: Path, arguments: argparse.Namespace) -> dict[str, float]:
+    """Train as one contender does, in this process."""
+    import torch
+
+    if not torch.cuda.is_available():
+        torch.set_num_threads(arguments.threads)
+    contender, steps = CONTENDERS[name], arguments.rows // BATCH
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        tokens = write_rows(base, place / "rows", number=arguments.rows, longest=arguments.length)
+        if contender.trainer == "bare":
+            seconds, counts, peak = with_trl(contender, base, tokens, place, steps=steps)
+        else:
+            seconds, counts, peak = with_ours(
+                contender, base, tokens, place, steps=steps, threads=arguments.threads
+            )  # fmt: skip
+    return {"rate": sum(counts[1:]) / sum(seconds[1:]), "peak": peak}
+
+
+def main() -> int:
+    """Measure all contenders, or those named."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--only", nargs="*", default=list(CONTENDERS), metavar="NAME")
+    parser.add_argument("--base", type=Path, default=BASE)
+    parser.add_argument("--rows", type=int, default=24)
+    parser.add_argument("--length", type=int, default=512)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--child")
+    arguments = parser.parse_args()
+    if arguments.child:
+        print("\n" + json.dumps(run(arguments.child, arguments.base, arguments)))
+        return 0
+    print("| contender | tokens/s | peak, GiB |\n|---|---|---|")
+    for name in arguments.only:
+        command = [sys.executable, __file__, *sys.argv[1:], "--child", name]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))
+        if done.returncode:
+            print(f"{name}: {done.stderr[-1500:]}", flush=True)
+            continue
+        found = json.loads(done.stdout.splitlines()[-1])
+        print(f"| {name} | {found['rate']:,.0f} | {found['peak'] / 2**30:.2f} |", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
