@@ -19,6 +19,7 @@ from orchestrator.models.base import (
     empty_base,
     load_frozen_base,
     load_tokenizer,
+    require_its_precision,
 )
 from orchestrator.models.start import require_start
 from orchestrator.models.targets import require_targets
@@ -33,6 +34,7 @@ def base_findings(config: RunConfig, *, longest: int) -> Iterator[Finding]:
     """Everything that concerns the base and the judge; `longest` is the longest trained sample in tokens."""
     folder = base_folder(config.model)
     try:
+        require_its_precision(config)
         model = empty_base(folder, trust_remote_code=config.model.trust_remote_code)
         size = BaseWeights(folder).require_whole()
         require_start(config, model)

@@ -33,7 +33,7 @@ from orchestrator.core.records import BASE_ADAPTER_ID, AdapterRecord, Sample
 from orchestrator.core.text import counted, unit_text
 from orchestrator.data.card import MOST_NOT_SHOWN
 from orchestrator.models.adapters import load_adapter, read_adapter
-from orchestrator.models.base import BaseWeights, base_folder, base_sha256, base_tokenizer
+from orchestrator.models.base import BaseWeights, base_folder, base_sha256, base_tokenizer, require_its_precision
 from orchestrator.run.paths import RunDir
 
 NOTHING: Mapping[str, AdapterError] = {}
@@ -55,7 +55,7 @@ def evaluate_run(
             too many cases without a reply.
         EvaluationError: If engines break one after the other.
     """
-    folder = base_folder(config.model)
+    require_its_precision(config)
     if config.eval.judge is not None:
         base_folder(judge_model(config.eval.judge))  # a missing judge is reported before anything is asked
     tokenizer = base_tokenizer(config.model)
@@ -63,7 +63,7 @@ def evaluate_run(
     cases, prompts = _render(config, tokenizer, collect_cases(config, run))
     write_text_atomic(run.cases, dump_jsonl(cases))
     say_what_is_blind(cases)
-    records, failed = _fitting_adapters(config, run, folder)
+    records, failed = _fitting_adapters(config, run)
     failed += [FailedAdapter.of(name, error) for name, error in left_out.items()]
     _forget_others(run, records, failed)
     keep_failures(run, failed)
@@ -148,13 +148,11 @@ def _render(
     return shown, prompts
 
 
-def _fitting_adapters(
-    config: RunConfig, run: RunDir, folder: Path
-) -> tuple[dict[str, AdapterRecord], list[FailedAdapter]]:
+def _fitting_adapters(config: RunConfig, run: RunDir) -> tuple[dict[str, AdapterRecord], list[FailedAdapter]]:
     """The adapters that this base can load, by id, those of one rank together; and why the others cannot be."""
     fitting: list[AdapterRecord] = []
     failed: list[FailedAdapter] = []
-    base = BaseWeights(folder)
+    base = BaseWeights(base_folder(config.model))
     for path in sorted((run.root / "adapters").glob("[!.]*")):
         try:
             record = read_adapter(path)

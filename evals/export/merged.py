@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -45,10 +46,22 @@ def write_merged(model: ModelConfig, adapter_folder: Path, out: Path) -> None:
     for path in folder.iterdir():
         if path.name in OF_THE_BASE or path.suffix == ".py":
             shutil.copyfile(path, out / path.name)
+    if base.is_packed:
+        _as_plain(out, files)
     for path in adapter_folder.iterdir():  # the tokenizer, and the template and ends of turn that were trained
         if path.is_file() and path.name not in NOT_MERGED and path.name != GENERATION:
             shutil.copyfile(path, out / path.name)
     _add_ends(adapter_folder / GENERATION, out / GENERATION)
+
+
+def _as_plain(out: Path, files: Mapping[str, Sequence[str]]) -> None:
+    """Let the settings of a base that was saved in few bits name the plain weights that were written."""
+    settings = json.loads((out / "config.json").read_text(encoding="utf-8"))
+    del settings["quantization_config"]
+    (out / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    if (out / INDEX).is_file():
+        weight_map = {name: file for file, names in files.items() for name in names}
+        (out / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}) + "\n", encoding="utf-8")
 
 
 def _add_ends(own: Path, place: Path) -> None:
@@ -60,5 +73,6 @@ def _add_ends(own: Path, place: Path) -> None:
 
 
 def bytes_of_weights(folder: Path) -> int:
-    """Bytes of the merged weights, which are those of the base's."""
-    return BaseWeights(folder).require_whole()
+    """Bytes of the merged weights, which are those of the base's, or of its plain weights where it is in few bits."""
+    base = BaseWeights(folder)
+    return 2 * base.num_parameters() if base.is_packed else base.require_whole()

@@ -141,6 +141,13 @@ def served_architectures() -> frozenset[str]:
     return frozenset(ModelRegistry.get_supported_archs())
 
 
+def _without_quantization(config: Any) -> Any:
+    """Transformers' configuration of a base that was saved in few bits, as that of a plain one."""
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    return config
+
+
 def load_vllm() -> None:
     """Load what an engine's start needs, which takes longer than the start itself."""
     from vllm import LLM, SamplingParams  # noqa: F401
@@ -153,7 +160,7 @@ class Engine:
         os.environ.update(IN_PROCESS if settings.on_gpu else IN_PROCESS | ON_CPU)
         from vllm import LLM
 
-        from orchestrator.models.base import base_folder, compute_dtype
+        from orchestrator.models.base import base_folder, compute_dtype, stored_quantization
 
         folder = base_folder(settings.base)
         dtype = compute_dtype(settings.dtype)
@@ -161,6 +168,9 @@ class Engine:
         # vLLM's kernels for LoRA requests take half precision only, and its loader makes no base of 8 bits.
         as_requests = settings.on_gpu and dtype != "float32" and kind != "int8"
         placement: dict[str, Any] = {"quantization": "bitsandbytes"} if as_requests and kind == "nf4" else {}
+        if not as_requests and stored_quantization(folder):
+            # vLLM takes such weights on GPUs alone: it begins without any, and gets what these stand for.
+            placement.update(load_format="dummy", hf_overrides=_without_quantization)
         if not settings.on_gpu:
             placement.update(distributed_executor_backend="uni", enforce_eager=True, block_size=CPU_BLOCK_TOKENS)
         if settings.kv_cache_bytes is not None:

@@ -27,10 +27,11 @@ from orchestrator.chat.named_templates import OWN, named_template
 from orchestrator.chat.template import dated_template, training_template
 from orchestrator.chat.template_input import adapted_template
 from orchestrator.config.evaluation import PATHS_START
-from orchestrator.config.schema import SMOLLM2, TINY, ModelConfig
-from orchestrator.core.errors import InputError, ModelNotFoundError
+from orchestrator.config.schema import SMOLLM2, TINY, ModelConfig, RunConfig
+from orchestrator.core.errors import ConfigError, InputError, ModelNotFoundError
 from orchestrator.core.files import digest_of
-from orchestrator.models.quantised import is_quantised, make_trainable_on, quantization_settings
+from orchestrator.models.packed import parts_of, stored_kind, unpacked, unpacked_shape
+from orchestrator.models.quantised import Quantised, is_quantised, make_trainable_on, quantization_settings
 from orchestrator.toy.smollm2 import smollm2_base_folder
 from orchestrator.toy.tiny import tiny_base_folder
 
@@ -132,7 +133,8 @@ def load_frozen_base(folder: Path, model: ModelConfig, *, on_gpu: bool = False) 
     dtype = compute_dtype(model.dtype)
     settings: dict[str, Any] = {"dtype": dtype, "trust_remote_code": model.trust_remote_code}
     if model.quantization != "none":
-        settings["quantization_config"] = quantization_settings(model.quantization, getattr(torch, dtype))
+        if stored_quantization(folder) is None:
+            settings["quantization_config"] = quantization_settings(model.quantization, getattr(torch, dtype))
         settings["device_map"] = {"": torch.cuda.current_device() if on_gpu else "cpu"}
     with _readable(folder, "model"):
         base = AutoModelForCausalLM.from_pretrained(folder, **settings).requires_grad_(requires_grad=False)
@@ -163,21 +165,44 @@ def empty_base(folder: Path, *, trust_remote_code: bool) -> PreTrainedModel:
 @lru_cache(maxsize=1)
 def _empty_base(folder: Path, _settings: str, *, trust_remote_code: bool) -> PreTrainedModel:
     settings = load_settings(folder, trust_remote_code=trust_remote_code)
-    _refuse_quantised(settings, folder)
+    if stored_quantization(folder):
+        del settings.quantization_config  # the layers are those of the plain base
     with _readable(folder, "model"), torch.device("meta"):
         return AutoModelForCausalLM.from_config(settings, trust_remote_code=trust_remote_code)
 
 
-def _refuse_quantised(settings: PretrainedConfig, folder: Path) -> None:
-    given = getattr(settings, "quantization_config", None)
-    if given is None:
-        return
-    method = given.get("quant_method", "unknown") if isinstance(given, dict) else type(given).__name__
+def stored_quantization(folder: Path) -> Quantised | None:
+    """How the weights of a base were quantised before they were saved; None: not at all.
+
+    Raises:
+        ModelNotFoundError: If in a way that adapters cannot be trained on.
+    """
+    kind = stored_kind(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    if kind is None or kind in ("nf4", "int8"):
+        return kind  # type: ignore[return-value]  # mypy does not narrow by `in`
     raise ModelNotFoundError(
-        f"the base's weights are quantised ({method}), so that no adapter can be trained on them and scored",
+        f"the base's weights are quantised ({kind}), so that no adapter can be trained on them and scored",
         where=str(folder),
         fix="Use the model that it was made from, in bfloat16, float16 or float32; `model.quantization` quantises that",
     )
+
+
+def require_its_precision(config: RunConfig) -> None:
+    """Refuse settings that want a base in another precision than that in which it was saved in few bits.
+
+    Raises:
+        ModelNotFoundError: If the base is not there, or quantised in a way that adapters cannot be trained on.
+        ConfigError: If `model.quantization` or `eval.base_precision` does not fit the base.
+    """
+    kind = stored_quantization(base_folder(config.model))
+    if kind is None:
+        return
+    if config.model.quantization != kind:
+        what = f"the weights of {config.model.base} were saved in {kind}"
+        raise ConfigError(what, where="model.quantization", fix=f"Set it to {kind}: they are then used as they are")
+    if config.eval.base_precision != "as_trained":
+        what = f"the weights of {config.model.base} were saved in {kind}, so that there is no full base"
+        raise ConfigError(what, where="eval.base_precision", fix="Leave it out")
 
 
 @contextmanager
@@ -212,13 +237,22 @@ def compute_dtype(wanted: Literal["auto", "bfloat16", "float16", "float32"]) -> 
 class BaseWeights:
     """Checkpoint tensors of a folder in Hugging Face format, by name; nothing is read before it is asked for.
 
+    Weights that bitsandbytes saved in few bits have the names, shapes and numbers of plain ones, in type `packed_as`.
+
+    Attributes:
+        is_packed: Whether there are such.
+
     Raises:
         ModelNotFoundError: If the folder has no weights as safetensors.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._files = _files_by_tensor(folder)
+    def __init__(self, folder: Path, *, packed_as: torch.dtype | None = None) -> None:
+        self._folder, self._packed_as = folder, packed_as
+        self._places = _files_by_tensor(folder)
+        self._parts = parts_of(self._places)
+        beside = {part for parts in self._parts.values() for part in parts}
+        self._files = {name: file for name, file in self._places.items() if name not in beside}
+        self.is_packed = bool(self._parts)
 
     def require_whole(self) -> int:
         """Open every file; returns the bytes of all of them.
@@ -233,6 +267,10 @@ class BaseWeights:
                     pass
             return sum(path.stat().st_size for path in paths)
 
+    def names(self) -> list[str]:
+        """The names of all tensors, sorted."""
+        return sorted(self._files)
+
     def with_siblings(self, names: Iterable[str]) -> list[str]:
         """The named tensors and all others of the modules that hold theirs, sorted.
 
@@ -246,7 +284,8 @@ class BaseWeights:
         if name not in self._files:
             return None
         with safe_open(self._folder / self._files[name], framework="pt") as file:
-            return tuple(file.get_slice(name).get_shape())
+            stored = tuple(file.get_slice(name).get_shape())
+        return unpacked_shape(stored, self._beside(name)) if name in self._parts else stored
 
     def names_by_file(self) -> dict[str, list[str]]:
         """The names of all tensors, by the name of the file that holds them."""
@@ -257,6 +296,8 @@ class BaseWeights:
 
     def num_parameters(self) -> int:
         """Numbers in all tensors, from the headers of the files."""
+        if self.is_packed:
+            return sum(math.prod(self.shape(name) or ()) for name in self._files)
         count = 0
         for file_name, names in self.names_by_file().items():
             with safe_open(self._folder / file_name, framework="pt") as file:
@@ -264,10 +305,17 @@ class BaseWeights:
         return count
 
     def tensor(self, name: str) -> torch.Tensor:
-        """A tensor as stored, on the CPU."""
-        with safe_open(self._folder / self._files[name], framework="pt") as file:
-            stored: torch.Tensor = file.get_tensor(name)
-        return stored
+        """A tensor as stored, or what it stands for, on the CPU."""
+        stored = self._stored(name)
+        return unpacked(stored, self._beside(name), self._packed_as) if name in self._parts else stored
+
+    def _stored(self, name: str) -> torch.Tensor:
+        with safe_open(self._folder / self._places[name], framework="pt") as file:
+            tensor: torch.Tensor = file.get_tensor(name)
+        return tensor
+
+    def _beside(self, name: str) -> dict[str, torch.Tensor]:
+        return {part: self._stored(part) for part in self._parts[name]}
 
 
 def _parent(name: str) -> str:

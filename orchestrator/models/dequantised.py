@@ -6,7 +6,7 @@ import torch
 
 from orchestrator.config.schema import ModelConfig
 from orchestrator.core.errors import ModelNotFoundError
-from orchestrator.models.base import BaseWeights, base_folder, compute_dtype, empty_base
+from orchestrator.models.base import BaseWeights, base_folder, compute_dtype, empty_base, stored_quantization
 from orchestrator.models.quantised import Quantised, dequantised
 from orchestrator.models.targets import LINEAR
 
@@ -42,7 +42,7 @@ def weights_of(model: ModelConfig) -> BaseWeights:
         ModelNotFoundError: If the base is not there, or its files do not hold its linear layers.
     """
     folder = base_folder(model)
-    if model.quantization == "none":
-        return BaseWeights(folder)
     dtype: torch.dtype = getattr(torch, compute_dtype(model.dtype))
+    if model.quantization == "none" or stored_quantization(folder):
+        return BaseWeights(folder, packed_as=dtype)
     return DequantisedWeights(folder, model.quantization, dtype, trust_remote_code=model.trust_remote_code)

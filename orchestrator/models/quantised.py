@@ -50,6 +50,7 @@ def make_trainable_on(model: PreTrainedModel, dtype: torch.dtype) -> None:
             # On a processor with AVX512 for bfloat16 a pass without gradients would lay the weights out anew, with
             # rounded scales, for a product that has no backward pass: after one evaluation nothing would be learned.
             module.support_avx512bf16_for_cpu = False
+            module.compute_dtype = dtype  # a base that was saved in 4 bits may name another
             module.weight.quant_state.dtype = dtype  # else of the file's type, also in a backward pass
 
 

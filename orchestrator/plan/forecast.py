@@ -189,7 +189,14 @@ def _serving(job: Job, device: Device) -> int:
     cache = cache_bytes_of(job.shape, dtype, longest)
     if config.eval.kv_cache_gib is not None or not device.is_gpu:
         cache = int((config.eval.kv_cache_gib or CPU_KV_CACHE_GIB) * GIB)
-    memory = serving_memory(job.shape, dtype, cache=cache, on_gpu=device.is_gpu, largest_rank=max(job.ranks))
+    memory = serving_memory(
+        job.shape,
+        dtype,
+        cache=cache,
+        on_gpu=device.is_gpu,
+        largest_rank=max(job.ranks),
+        quantization=config.served_model.quantization,
+    )
     return memory.expected
 
 

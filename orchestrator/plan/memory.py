@@ -183,12 +183,21 @@ def with_slots(shape: BaseShape, training: Training, one_slot: PassShape, slots:
     return training_memory(shape, replace(training, slots=slots), one_slot.of_slots(slots))
 
 
-def serving_memory(shape: BaseShape, dtype: str, *, cache: int, on_gpu: bool, largest_rank: int) -> MemoryPlan:
-    """The peak of a vLLM engine with a key-value cache of `cache` bytes."""
+def serving_memory(
+    shape: BaseShape,
+    dtype: str,
+    *,
+    cache: int,
+    on_gpu: bool,
+    largest_rank: int,
+    quantization: Quantization = "none",
+) -> MemoryPlan:
+    """The peak of a vLLM engine with a key-value cache of `cache` bytes; only NF4 on a GPU is held in few bits."""
     number = BYTES[dtype]
+    held: Quantization = "nf4" if on_gpu and quantization == "nf4" else "none"
     parts = {
         "process": GPU_CONTEXT_BYTES if on_gpu else ENGINE_PROCESS_BYTES,
-        "weights": shape.parameters * number,
+        "weights": weights_bytes(shape, dtype, held),
         "adapters": shape.adapter_parameters(largest_rank) * number,
         "key-value cache": cache,
     }

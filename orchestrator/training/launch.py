@@ -17,7 +17,7 @@ from orchestrator.core.progress import doing, say
 from orchestrator.core.records import StopReason, TrialRecord
 from orchestrator.data.card import TokenCard
 from orchestrator.data.tokens.store import tokenize_run
-from orchestrator.models.base import base_folder, empty_base
+from orchestrator.models.base import base_folder, empty_base, require_its_precision
 from orchestrator.models.start import copy_start, describe_start
 from orchestrator.models.targets import require_targets
 from orchestrator.run.cluster import worker_shape
@@ -51,6 +51,7 @@ def prepare_plan(config: RunConfig, run: RunDir) -> TrainPlan:
         InputError: If the data, the base, the layers to adapt or the resources cannot work.
     """
     shape = worker_shape(config.resources)
+    require_its_precision(config)
     base = empty_base(base_folder(config.model), trust_remote_code=config.model.trust_remote_code)
     start = copy_start(config, base, run)
     if told := describe_start(config):

@@ -185,12 +185,17 @@ def test_quantised_weights_are_not_ready(config: RunConfig, tmp_path: Path, mode
     base = tmp_path / "base"
     shutil.copytree(model_folder, base)
     settings = json.loads((base / "config.json").read_text())
-    quantised = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
-    (base / "config.json").write_text(json.dumps({**settings, "quantization_config": quantised}))
-    card = check_with(config, tmp_path, model={"base": str(base)})
-    assert len(card.not_ready) == 1
-    assert "the base's weights are quantised (bitsandbytes)" in card.not_ready[0]
-    assert "Use the model that it was made from" in card.not_ready[0]
+    for quantised, said in (
+        ({"quant_method": "awq", "bits": 4}, ("weights are quantised (awq)", "Use the model that it was made from")),
+        (
+            {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
+            ("were saved in nf4", "Set it to nf4: they are then used as they are"),
+        ),
+    ):
+        (base / "config.json").write_text(json.dumps({**settings, "quantization_config": quantised}))
+        card = check_with(config, tmp_path, model={"base": str(base)})
+        assert len(card.not_ready) == 1
+        assert all(words in card.not_ready[0] for words in said)
 
 
 def test_a_cluster_that_is_named_is_not_measured_here(config: RunConfig) -> None:
