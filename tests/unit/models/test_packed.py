@@ -52,7 +52,7 @@ def test_its_tensors_have_the_names_shapes_and_numbers_of_plain_ones(saved: dict
         assert packed.shape(name) == plain.shape(name)
         tensor, full = packed.tensor(name).float(), plain.tensor(name).float()
         assert tensor.shape == full.shape
-        assert torch.nn.functional.cosine_similarity(tensor.flatten(), full.flatten(), dim=0) > 0.99
+        assert (tensor - full).norm() <= 0.15 * full.norm()  # some are all zero
 
 
 @pytest.mark.parametrize("kind", KINDS)
