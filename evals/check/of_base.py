@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
@@ -61,7 +62,7 @@ def base_findings(config: RunConfig, *, longest: int) -> Iterator[Finding]:
 
 def _try_weights(config: RunConfig, folder: Path) -> PreTrainedModel:
     logging.disable_progress_bar()
-    return load_frozen_base(folder, config.model).eval()
+    return load_frozen_base(folder, config.model, on_gpu=torch.cuda.is_available()).eval()
 
 
 def _engine(

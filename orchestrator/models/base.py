@@ -31,7 +31,13 @@ from orchestrator.config.schema import SMOLLM2, TINY, ModelConfig, RunConfig
 from orchestrator.core.errors import ConfigError, InputError, ModelNotFoundError
 from orchestrator.core.files import digest_of
 from orchestrator.models.packed import parts_of, stored_kind, unpacked, unpacked_shape
-from orchestrator.models.quantised import Quantised, is_quantised, make_trainable_on, quantization_settings
+from orchestrator.models.quantised import (
+    Quantised,
+    is_quantised,
+    make_trainable_on,
+    quantization_settings,
+    require_whole_blocks,
+)
 from orchestrator.toy.smollm2 import smollm2_base_folder
 from orchestrator.toy.tiny import tiny_base_folder
 
@@ -129,6 +135,7 @@ def load_frozen_base(folder: Path, model: ModelConfig, *, on_gpu: bool = False) 
 
     Raises:
         ModelNotFoundError: If the folder holds no causal language model that can be read.
+        InputError: If a processor would compute with it wrongly.
     """
     dtype = compute_dtype(model.dtype)
     settings: dict[str, Any] = {"dtype": dtype, "trust_remote_code": model.trust_remote_code}
@@ -139,6 +146,8 @@ def load_frozen_base(folder: Path, model: ModelConfig, *, on_gpu: bool = False) 
     with _readable(folder, "model"):
         base = AutoModelForCausalLM.from_pretrained(folder, **settings).requires_grad_(requires_grad=False)
     if is_quantised(base):
+        if not on_gpu:
+            require_whole_blocks(base)
         make_trainable_on(base, getattr(torch, dtype))
     return base
 

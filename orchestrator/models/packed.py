@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 import torch
 
 from orchestrator.core.records import JsonObject
-from orchestrator.models.quantised import Quantised
+from orchestrator.models.quantised import Quantised, plain_nf4
 
 STATE = ".quant_state.bitsandbytes__nf4"
 """Ends the name of what an NF4 weight's file says of it, behind the weight's own."""
@@ -52,12 +52,11 @@ def unpacked(weight: torch.Tensor, parts: Mapping[str, torch.Tensor], dtype: tor
     scales = next((part for name, part in parts.items() if name.endswith(SCALES)), None)
     if scales is not None:
         return (weight.float() * scales.float().unsqueeze(1) / 127).to(dtype or torch.float16)
-    from bitsandbytes.functional import QuantState, dequantize_4bit
+    from bitsandbytes.functional import QuantState
 
     state = QuantState.from_dict(dict(parts), device=weight.device)
     state.dtype = dtype or state.dtype
-    plain: torch.Tensor = dequantize_4bit(weight, state)
-    return plain
+    return plain_nf4(weight, state)
 
 
 def unpacked_shape(stored: tuple[int, ...], parts: Mapping[str, torch.Tensor]) -> tuple[int, ...]:

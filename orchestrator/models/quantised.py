@@ -6,10 +6,13 @@ itself kept in 8 bits. Products are computed in `model.dtype`, on a matrix that 
 Imports no bitsandbytes before a quantised base is loaded.
 """
 
+import copy
 from typing import Any, Literal
 
 import torch
 from transformers import BitsAndBytesConfig, PreTrainedModel
+
+from orchestrator.core.errors import InputError
 
 Quantised = Literal["nf4", "int8"]
 NORM = "norm"
@@ -70,19 +73,38 @@ def frozen_weight(layer: torch.nn.Linear) -> torch.Tensor:
     weight: torch.Tensor = layer.weight
     if not is_nf4(layer):
         return weight
+    return plain_nf4(weight.data, weight.quant_state)
+
+
+def plain_nf4(packed: torch.Tensor, state: Any) -> torch.Tensor:
+    """The matrix, out x in, that 4 bits and bitsandbytes' `QuantState` stand for, in the state's type."""
     from bitsandbytes.functional import dequantize_4bit
 
-    plain: torch.Tensor = dequantize_4bit(weight.data, weight.quant_state)
-    return plain
+    shape, whole = state.shape, copy.copy(state)
+    if shape.numel() % BLOCK == 0:  # blocks as rows, for on processors 0.50 errs where a row is no whole blocks
+        whole.shape = torch.Size((shape.numel() // BLOCK, BLOCK))
+    plain: torch.Tensor = dequantize_4bit(packed, whole)
+    return plain.view(shape)
+
+
+def require_whole_blocks(model: PreTrainedModel) -> None:
+    """Refuse a base in NF4 on a processor whose products bitsandbytes would compute wrongly there.
+
+    Raises:
+        InputError: Naming the layer.
+    """
+    for name, module in model.named_modules():
+        if is_nf4(module) and module.in_features % BLOCK:
+            what = f"{name} takes {module.in_features} features, and on a processor nf4 needs a multiple of {BLOCK}"
+            raise InputError(what, where="model.quantization", fix="Set it to int8 or none, or train on a GPU")
 
 
 def dequantised(weight: torch.Tensor, kind: Quantised) -> torch.Tensor:
     """A matrix, out x in, quantised and dequantised again, in its own type: what a quantised base computes with."""
-    from bitsandbytes.functional import dequantize_4bit, int8_vectorwise_dequant, int8_vectorwise_quant, quantize_4bit
+    from bitsandbytes.functional import int8_vectorwise_dequant, int8_vectorwise_quant, quantize_4bit
 
     if kind == "nf4":
-        plain: torch.Tensor = dequantize_4bit(*quantize_4bit(weight, quant_type="nf4", compress_statistics=True))
-        return plain
+        return plain_nf4(*quantize_4bit(weight, quant_type="nf4", compress_statistics=True))
     levels, scales, _ = int8_vectorwise_quant(weight.to(torch.float16))
     of_rows: torch.Tensor = int8_vectorwise_dequant(levels, scales)
     return of_rows.to(weight.dtype)

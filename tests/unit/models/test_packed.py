@@ -24,6 +24,7 @@ from orchestrator.models.dequantised import weights_of
 from orchestrator.models.quantised import Quantised, frozen_weight, is_nf4, quantization_settings
 from orchestrator.plan.shapes import base_shape
 
+WIDE = {"hidden_size": 64, "intermediate_size": 128}
 KINDS: tuple[Quantised, ...] = ("nf4", "int8")
 
 
@@ -31,7 +32,7 @@ KINDS: tuple[Quantised, ...] = ("nf4", "int8")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A small base in full, and as bitsandbytes saves it in few bits."""
     place = tmp_path_factory.mktemp("saved")
-    small_base("llama", dtype=torch.bfloat16).save_pretrained(place / "none")
+    small_base("llama", dtype=torch.bfloat16, **WIDE).save_pretrained(place / "none")
     for kind in KINDS:
         settings = quantization_settings(kind, torch.float16)
         model = AutoModelForCausalLM.from_pretrained(
@@ -52,7 +53,7 @@ def test_its_tensors_have_the_names_shapes_and_numbers_of_plain_ones(saved: dict
         assert packed.shape(name) == plain.shape(name)
         tensor, full = packed.tensor(name).float(), plain.tensor(name).float()
         assert tensor.shape == full.shape
-        assert (tensor - full).norm() <= 0.15 * full.norm()  # some are all zero
+        assert (tensor - full).norm() <= 0.1 * full.norm()  # some are all zero
 
 
 @pytest.mark.parametrize("kind", KINDS)

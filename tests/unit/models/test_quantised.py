@@ -10,9 +10,10 @@ from multi_lora_builders import small_base
 from transformers import PreTrainedModel
 
 from orchestrator.config.schema import LoraConfig, ModelConfig
+from orchestrator.core.errors import InputError
 from orchestrator.models.base import empty_base, load_frozen_base
 from orchestrator.models.dequantised import DequantisedWeights, weights_of
-from orchestrator.models.quantised import NORM, frozen_weight, is_nf4, is_quantised
+from orchestrator.models.quantised import NORM, dequantised, frozen_weight, is_nf4, is_quantised
 from orchestrator.plan.memory import BYTES, weights_bytes
 from orchestrator.plan.shapes import base_shape
 from orchestrator.toy.tiny import tiny_base_folder
@@ -88,7 +89,7 @@ def test_a_base_in_four_bits_computes_what_its_dequantised_matrices_do(dtype: st
 def test_dequantised_weights_are_those_that_the_quantised_base_computes_with(
     quantization: str, dtype: str, stored: torch.dtype, tmp_path: Path
 ) -> None:
-    small_base("llama", dtype=stored).save_pretrained(tmp_path)
+    small_base("llama", dtype=stored, hidden_size=64, intermediate_size=128).save_pretrained(tmp_path)
     model = ModelConfig.model_validate({"base": str(tmp_path), "quantization": quantization, "dtype": dtype})
     weights, base = weights_of(model), load_frozen_base(tmp_path, model)
     assert isinstance(weights, DequantisedWeights)
@@ -104,3 +105,12 @@ def test_dequantised_weights_are_those_that_the_quantised_base_computes_with(
         assert (mine - theirs).abs().max() <= bound
     head = weights.tensor("lm_head.weight")
     assert head.dtype == stored
+
+
+def test_a_width_that_processors_get_wrong_is_refused_and_dequantised_right(tmp_path: Path) -> None:
+    small_base("llama", dtype=torch.float32).save_pretrained(tmp_path)
+    model = ModelConfig(base=str(tmp_path), quantization="nf4", dtype="float32")
+    with pytest.raises(InputError, match=r"takes 32 features, and on a processor nf4 needs a multiple of 64"):
+        load_frozen_base(tmp_path, model)
+    weight = torch.randn(32, 32, generator=torch.Generator().manual_seed(0))
+    assert 0.05 < (dequantised(weight, "nf4") - weight).norm() / weight.norm() < 0.11

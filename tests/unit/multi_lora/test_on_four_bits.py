@@ -38,7 +38,7 @@ def quantised(folder: Path, *, kind: str = "nf4", dtype: str = "float32", family
     """The toy base, or a small one of a family, in few bits."""
     base = tiny_base_folder()
     if family:
-        small_base(family, dtype=getattr(torch, dtype)).save_pretrained(folder)
+        small_base(family, dtype=getattr(torch, dtype), hidden_size=64, intermediate_size=128).save_pretrained(folder)
         base = folder
     model = ModelConfig.model_validate({"base": str(base), "quantization": kind, "dtype": dtype})
     return load_frozen_base(base, model)

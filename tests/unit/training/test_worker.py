@@ -120,8 +120,8 @@ def test_adamw_in_8_bits_moves_an_adapter_as_adamw_does(tokens: Path, tmp_path: 
         trainer = make_trainer(plan, str(tmp_path / optimizer), callbacks=[logged])
         trainer.train()
         losses[optimizer] = [step["loss"] for step in logged.steps]
-        (state, *_) = trainer.optimizer.state.values()
-        moments = {tensor.dtype for name, tensor in state.items() if name in ("state1", "exp_avg")}
-        assert moments == {torch.uint8 if optimizer == "adamw_8bit" else torch.float32}
+        states = trainer.optimizer.state.values()
+        moments = {state[name].dtype for state in states for name in ("state1", "exp_avg") if name in state}
+        assert (torch.uint8 in moments) is (optimizer == "adamw_8bit")  # of small matrices they stay in float32
     assert losses["adamw_8bit"] == pytest.approx(losses["adamw"], rel=0.02)
     assert losses["adamw_8bit"][-1] < 0.95 * losses["adamw_8bit"][0]
