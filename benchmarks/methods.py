@@ -63,11 +63,11 @@ def with_ours(contender: Contender, base: Path, tokens: str, place: Path, *, ste
     import torch
 
     from orchestrator.config.schema import LoraConfig, ModelConfig, TrainConfig
-    from orchestrator.core.memory import give_back_freed_memory
+    from orchestrator.core.memory import hold_little_memory
     from orchestrator.probe.request import ProbeRequest
     from orchestrator.probe.steps import Job, train_alone, train_slots
 
-    give_back_freed_memory()
+    hold_little_memory()
     train = {"batch_size": BATCH, "micro_batch_size": MICRO, "optimizer": contender.optimizer}
     request = ProbeRequest(
         runner="multi_lora" if contender.trainer == "multi_lora" else "isolated",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from bitsandbytes.nn import Linear8bitLt
+from bitsandbytes.nn.modules import Linear8bitLt
 from builders import make_config
 from multi_lora_builders import small_base
 from transformers import AutoModelForCausalLM

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from bitsandbytes.nn import Linear4bit, Linear8bitLt
+from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 from multi_lora_builders import small_base
 from transformers import PreTrainedModel
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from bitsandbytes.nn import Linear4bit, Linear8bitLt
+from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 from builders import make_plan
 from datasets import Dataset
 from transformers import TrainerCallback
