@@ -79,13 +79,14 @@ def evaluate_run(
     engines.end_used()
     scored, unscored = _score_all(config, run, journal, cases, reply_format)
     failed += unscored
-    failed += _score_in_full(config, run, served, cases=cases, prompts=prompts, engines=engines)
+    failed_in_full = _score_in_full(config, run, served, cases=cases, prompts=prompts, engines=engines)
+    keep_failures(run.full_base, failed_in_full)
     keep_failures(run, failed)
     for scores in scored:
         run.judgements(scores.adapter_id).unlink(missing_ok=True)
     if config.eval.judge is not None:
         _ask_judge(config, run, config.eval.judge, cases=cases, scored=scored, engines=engines)
-    raise_failures(run, failed)
+    raise_failures(run, [*failed, *failed_in_full])
     return scored
 
 

@@ -80,6 +80,9 @@ def rescore_run(config: RunConfig, run: RunDir) -> None:
             score_replies(config, run, adapter_id, cases, list(read_jsonl(path, Generation)), reply_format)
         except EvaluationError as error:
             failed.append(FailedAdapter.of(adapter_id, error, lacks_replies=True))
+    for path in sorted(run.full_base.root.glob("evals/*/generations.jsonl")):
+        replies = list(read_jsonl(path, Generation))
+        score_replies(config, run.full_base, path.parent.name, cases, replies, reply_format)
     say(f"The replies of {len(found) - len(failed)} to {len(cases)} cases were judged again, read as {reply_format}.")
     keep_failures(run, failed)
     raise_failures(run, failed)

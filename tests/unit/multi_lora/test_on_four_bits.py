@@ -49,7 +49,7 @@ def quantised(folder: Path, *, kind: str = "nf4", dtype: str = "float32", family
 def test_in_float32_slots_are_the_reference_but_for_rounding(
     family: str, gradient_checkpointing: bool, tmp_path: Path
 ) -> None:
-    """The bounds are those of `test_exactness` for the toy base that is not quantised."""
+    """The bounds are those of `test_exactness` for the toy base; its for gradients are of bases of half the width."""
     model = quantised(tmp_path, family=family)
     assert any(is_nf4(module) for module in model.modules())
     engine = make_engine(
@@ -60,7 +60,7 @@ def test_in_float32_slots_are_the_reference_but_for_rounding(
     results = train_steps(engine, STEPS - 1)
     for name, spec in SPECS.items():
         once = train_alone(model, TRAIN, spec, batch_size=BATCH, steps=1)
-        assert difference(gradients[name], once.gradient) < 1e-6 * flat(once.gradient).abs().max()
+        assert difference(gradients[name], once.gradient) < 2e-6 * flat(once.gradient).abs().max()
         alone = train_alone(model, TRAIN, spec, batch_size=BATCH, steps=STEPS)
         losses = [result.loss for result in (first[name], *results[name])]
         norms = [result.grad_norm for result in (first[name], *results[name])]
