@@ -95,7 +95,7 @@ def test_both_tell_thoughts_from_calls_and_words(format: str, kind: str) -> None
 ALL = frozenset(FORMATS)
 UNTIL_CLOSED = frozenset(format for format in ALL if REPLY_FORMATS[format].reasoning_parser == "deepseek_r1")
 """Without the end of thoughts, vLLM takes the whole reply for thoughts, calls too."""
-OPENED = frozenset({"gpt_oss", "muse_glimmer", "gemma4", "mistral", "olmo3"})
+OPENED = frozenset({"gpt_oss", "muse_glimmer", "gemma4", "minimax_m3", "mistral", "olmo3"})
 """Thoughts begin only where a mark opens them; in the others words without the end of thoughts are thoughts."""
 NOT_AFTER_SPACE = frozenset({"pythonic", "llama4_pythonic"})
 """vLLM reads no list of calls behind the white space that follows thoughts."""
@@ -103,7 +103,7 @@ DIFFERS = {
     "opened in the prompt, call": NOT_AFTER_SPACE | {"gpt_oss"},
     "call": UNTIL_CLOSED,
     "words": ALL - OPENED,
-    "never closed, call": ALL - UNTIL_CLOSED - {"gpt_oss"},
+    "never closed, call": ALL - UNTIL_CLOSED - {"gpt_oss", "minimax_m3"},
     "two thoughts, call": {"json", "llama_json"},
     "call, thoughts": UNTIL_CLOSED | {"olmo3", "mistral"},
 }
