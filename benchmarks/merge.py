@@ -106,7 +106,7 @@ def measured(folder: Path, shard_bytes: int, rank: int) -> Iterator[str]:
     done = subprocess.run(
         [sys.executable, "-c", MERGE, *map(str, (base, adapter, merged))], stdout=subprocess.PIPE, text=True, check=True
     )
-    before, peak, seconds = map(float, done.stdout.split())
+    before, peak, seconds = map(float, done.stdout.splitlines()[-1].split())
     refuse_wrong(base, adapter, merged)
     sizes = [path.stat().st_size for path in base.glob("*.safetensors")]
     settings = json.loads((adapter / SETTINGS).read_text(encoding="utf-8"))
