@@ -75,11 +75,12 @@ class EngineSettings(Record):
 
 
 class Prompt(NamedTuple):
-    """One rendered case."""
+    """One rendered case. Of several replies to it, each is sampled by a `draw` of its own, which changes the seed."""
 
     case_id: str
     token_ids: list[int]
     tools: tuple[ToolSpec, ...] = ()
+    draw: int = 0
 
     @property
     def sha256(self) -> str:
@@ -337,7 +338,7 @@ class Engine:
             temperature=settings.temperature,
             top_p=settings.top_p,
             max_tokens=min(settings.max_new_tokens, self._room(prompt)),
-            seed=settings.seed,
+            seed=settings.seed + prompt.draw,
             stop_token_ids=[self._tokenizer.eos_token_id, *settings.stop_token_ids],
             skip_special_tokens=False,  # some models mark tool calls with special tokens
             structured_outputs=StructuredOutputsParams(choice=list(settings.choices)) if settings.choices else None,

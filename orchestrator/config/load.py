@@ -291,7 +291,7 @@ def _merged(below: Any, above: Any) -> Any:
 def _with_absolute_paths(tree: JsonObject, folder: Path) -> JsonObject:
     """Make paths of sources and suites and local models absolute; tolerate any shape, which is validated later."""
     tree = copy.deepcopy(tree)
-    for section, key in (("data", "sources"), ("eval", "suites")):
+    for section, key in (("data", "sources"), ("eval", "suites"), ("prefer", "sources")):
         for entry in _inside(tree, section, key, list) or []:
             if isinstance(entry, dict):
                 entry.update({name: _absolute(path, folder) for name, path in _local_paths(entry)})

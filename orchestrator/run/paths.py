@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 SplitName = Literal["train", "val", "test"]
-StageName = Literal["prepare", "train", "search", "evaluate", "report"]
+StageName = Literal["prepare", "train", "search", "prefer", "evaluate", "report"]
 
 
 class _Below:
@@ -91,6 +91,10 @@ class RunDir:
     def judgements(self, adapter_id: str) -> Path:
         """The judge model's second opinions on those replies; there only where it was asked."""
         return self.root / "evals" / adapter_id / "judgements.jsonl"
+
+    def preferences(self, adapter_id: str) -> "RunDir":
+        """What an adapter learns from preferences: its pairs, its replies to training prompts, and the training."""
+        return RunDir(self.root / "preferences" / adapter_id)
 
     @property
     def full_base(self) -> "RunDir":

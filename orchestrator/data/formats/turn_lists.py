@@ -18,6 +18,10 @@ PROMPTS = ("prompt", "question", "instruction", "query")
 PREFERRED = ("chosen", "chosen_response")
 """Fields with the reply that a row prefers: TRL's, and When2Call's, which stands beside `messages`."""
 REJECTED = ("rejected", "rejected_response")
+RIVALS = (*zip(PREFERRED, REJECTED, strict=True), ("preferred_output", "non_preferred_output"))
+"""Fields with a better and a worse reply to one request; the last are OpenAI's."""
+LABELS = frozenset({"id", "kind", "kind_inferred", "tags"})
+"""Fields that speak of the better reply alone."""
 VERDICTS = ("label", "kto_tag")
 """Fields of KTO's rows that say whether the reply is a good one: TRL's and LLaMA-Factory's."""
 ASKERS = frozenset({"user", "human", "system", "developer"})
@@ -86,6 +90,18 @@ def refuse_to_be_avoided(row: JsonObject) -> None:
     verdict = next((key for key in VERDICTS if row.get(key) is False), None)
     if verdict is not None:
         raise RowRejected(Reason.NO_ANSWER, f"`{verdict}` is false: the reply is one to avoid (KTO)")
+
+
+def with_rejected(row: JsonObject) -> JsonObject:
+    """The row as if it preferred the reply that it rejects.
+
+    RowRejected, because of `NO_RIVAL`, for a row without two such replies.
+    """
+    named = [pair for pair in RIVALS if all(row.get(key) not in (None, "", []) for key in pair)]
+    if not named:
+        raise RowRejected(Reason.NO_RIVAL, f"the row has no two replies ({' or '.join(map(' and '.join, RIVALS))})")
+    better, worse = named[0]
+    return {key: value for key, value in row.items() if key not in LABELS} | {better: row[worse]}
 
 
 def has_turns(row: JsonObject) -> bool:

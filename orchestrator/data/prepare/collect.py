@@ -180,7 +180,7 @@ def collect(
     tallies = [_opened(source, base_dir) for source in config.sources]
     with bar("Reading rows", None) as advance:
         for number, tally in enumerate(tallies):
-            for chunk in _converted(tally.config, config, base_dir):
+            for chunk in converted(tally.config, config, base_dir):
                 for row in chunk:
                     _count(row, tally)
                     if isinstance(row, Refused):
@@ -254,14 +254,17 @@ def _sha256(files: Iterable[Path]) -> str:
     return sha.hexdigest()
 
 
-def _converted(source: SourceConfig, config: DataConfig, base_dir: Path) -> Iterator[list[Converted | Refused]]:
+def converted(
+    source: SourceConfig, config: DataConfig, base_dir: Path, *, rejected: bool = False
+) -> Iterator[list[Converted | Refused]]:
+    """The rows of a source in their order, some at a time; `rejected` as in `ConvertSettings`."""
     if source.path == SYNTHETIC:
         count = source.limit or SYNTHETIC_SAMPLES
         made = generate_samples(count, seed=SYNTHETIC_SEED, catalogue=source.catalogue)
         return map_chunks(partial(convert_samples, system=config.system), made, chunk_size=ROWS_PER_CHUNK)
     assert source.format != "synthetic", "the config allows this format for the path `synthetic` alone"
     answers, tools = _answers(source, base_dir), _tools(source, base_dir)
-    settings = ConvertSettings(source.format, config.thinking, answers, tools, source.fields, config.system)
+    settings = ConvertSettings(source.format, config.thinking, answers, tools, source.fields, config.system, rejected)
     rows = read_source(source, base_dir=base_dir)
     return map_chunks(partial(convert_rows, settings=settings), rows, chunk_size=ROWS_PER_CHUNK)
 

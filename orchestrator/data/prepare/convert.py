@@ -19,6 +19,7 @@ from orchestrator.data.formats.bfcl import with_answer
 from orchestrator.data.formats.canonical import hashes_of, ignored_fields, sample_from_row
 from orchestrator.data.formats.common import TOOL_LISTS
 from orchestrator.data.formats.detect import Detected, detect_format
+from orchestrator.data.formats.turn_lists import with_rejected
 from orchestrator.data.formats.turn_order import TurnFinding
 from orchestrator.data.read.sources import RawRow, parse_mapped_row, parse_row, quarantined
 from orchestrator.data.read.tables import value_row
@@ -34,6 +35,7 @@ class ConvertSettings(NamedTuple):
     """How the rows of one source are read, and as what: `auto`, a `RowFormat` or a `RowFunction`.
 
     `answers` are BFCL's, by id, `tools` are offered in rows without any. `fields` and `system` are those of the config.
+    With `rejected`, rows end with the reply that they reject in place of the one that they prefer.
     """
 
     row_format: str
@@ -42,6 +44,7 @@ class ConvertSettings(NamedTuple):
     tools: list[Any] | None
     fields: Mapping[str, str]
     system: str | None
+    rejected: bool = False
 
 
 class Converted(NamedTuple):
@@ -88,6 +91,8 @@ def _convert(row: RawRow, settings: ConvertSettings) -> Converted | Refused:
             value = _from_function(row_function(settings.row_format), value)
         if settings.tools is not None and not any(value.get(name) for name in TOOL_FIELDS):
             value = value | {"tools": settings.tools}
+        if settings.rejected:
+            value = with_rejected(value)
         detected = _format_of(value, settings)
         if detected.format == "bfcl":
             value = with_answer(value, settings.answers)

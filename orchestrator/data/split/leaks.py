@@ -1,7 +1,7 @@
 """What the held-out parts share with train: an audit of the part files that `prepare` wrote."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,29 @@ def audit_leaks(
         train.arguments.update(map(hash, _argument_texts(sample)))
         train.tools.update(_tool_names(sample))
     return {part: _card(parts[part], train, near) for part, near in near_duplicates.items()}
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What users say in conversations, and what they say last, as hashes of texts without letter case and spaces."""
+
+    said: set[int] = field(default_factory=set)
+    last: set[int] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, samples: Iterable[JsonObject]) -> "Prompts":
+        """Those of samples as JSON objects."""
+        found = cls()
+        for sample in samples:
+            texts = [hash(_folded(text)) for text in _user_texts(sample)]
+            found.said.update(texts)
+            found.last.update(texts[-1:])
+        return found
+
+    def share(self, sample: JsonObject) -> bool:
+        """Whether these conversations or a sample hold the last user message of the other."""
+        its = Prompts.of([sample])
+        return not (self.said.isdisjoint(its.last) and self.last.isdisjoint(its.said))
 
 
 @dataclass(frozen=True)
