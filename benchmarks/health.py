@@ -38,7 +38,7 @@ from orchestrator.multi_lora.slots import SlotStack
 from orchestrator.multi_lora.spec import SlotSpec
 from orchestrator.run.folder import open_run
 from orchestrator.training.plan import TrainPlan
-from orchestrator.training.worker import StepTrainer, trainer_settings
+from orchestrator.training.worker import OF_SAMPLES, StepTrainer, trainer_settings
 from orchestrator.training.worker_reports import ReportToRay
 
 RATE, BATCH, STEPS_OF_A_TRIAL, EVAL_STEPS, BROKEN_STEP = 4e-3, 4, 40, 5, 17
@@ -204,7 +204,7 @@ def with_trl(config: RunConfig, case: Case, train: list[Pair], val: list[Pair]) 
         train_part, val_part = parts
         trainer = StepTrainer(
             model=load_frozen_base(base_folder(plan.model), plan.model),
-            args=SFTConfig(**{**trainer_settings(plan), "ddp_backend": None}, output_dir=folder),
+            args=SFTConfig(**{**trainer_settings(plan), **OF_SAMPLES, "ddp_backend": None}, output_dir=folder),
             train_dataset=train_part,
             eval_dataset=val_part,
             processing_class=base_tokenizer(plan.model),

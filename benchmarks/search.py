@@ -218,7 +218,7 @@ def _loop_child(path: Path) -> None:
     from orchestrator.run.cluster import WorkerShape
     from orchestrator.search.early_stopping import make_scheduler
     from orchestrator.training.plan import plan_training
-    from orchestrator.training.worker import trainer_settings
+    from orchestrator.training.worker import OF_SAMPLES, trainer_settings
 
     settings = json.loads(path.read_text(encoding="utf-8"))
     config = RunConfig.model_validate(settings["config"])
@@ -263,7 +263,7 @@ def _loop_child(path: Path) -> None:
         with tempfile.TemporaryDirectory() as output_dir:
             SFTTrainer(
                 model=load_frozen_base(folder, chosen.model),
-                args=SFTConfig(**trainer_settings(chosen) | {"ddp_backend": None}, output_dir=output_dir),
+                args=SFTConfig(**trainer_settings(chosen) | OF_SAMPLES | {"ddp_backend": None}, output_dir=output_dir),
                 train_dataset=train,
                 eval_dataset=val,
                 processing_class=tokenizer,

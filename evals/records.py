@@ -34,8 +34,7 @@ class AcceptedCall(Record):
 
     Args:
         name: The tool, as it is offered in the case.
-        arguments: For each parameter the accepted values; "" among them says that it may be absent. Inside an accepted
-            object each value is again a list of accepted values.
+        arguments: For each parameter the accepted values; "" says that it may be absent, an object holds lists again.
         types: For each declared parameter the leaderboard's type word (`integer`, `float`, `dict`, `HashMap`, ...).
         item_types: For arrays and the like, the type word of their items.
         required: Parameters that the tool requires.
@@ -325,7 +324,7 @@ class Comparison(Record):
 
 
 class AdapterSummary(Record):
-    """One row of the report's table; figures are as in `Scores`, `source` and `init_from` as in `AdapterRecord`."""
+    """One row of the report's table; figures are as in `Scores`, the last three fields as in `AdapterRecord`."""
 
     id: str
     is_base: bool
@@ -337,6 +336,7 @@ class AdapterSummary(Record):
     ceilings: dict[MetricName, Metric] = Field(default_factory=dict)
     source: str | None = None
     init_from: str | None = None
+    pairs: int | None = None
 
 
 class WinnerVerdict(Record):

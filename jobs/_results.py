@@ -1,6 +1,7 @@
 """What a stage says when it ends: its result, where it lies, and the next command."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from evals.records import Scores
 from orchestrator.core.board import loss_text
@@ -11,6 +12,9 @@ from orchestrator.core.text import counted, unit_text
 from orchestrator.data.card import DataCard
 from orchestrator.run.paths import RunDir
 from orchestrator.search.names import in_order
+
+if TYPE_CHECKING:
+    from orchestrator.data.preferences.pair import PairsCard
 
 MAX_TRIALS = 5
 """Most trials that are shown of a search."""
@@ -41,6 +45,34 @@ def say_trained(run: RunDir) -> None:
     say(f"{trial.trial_id}: eval loss {loss_text(trial.best_eval_loss)} at step {trial.best_step} of {trial.steps}.")
     for adapter_id in filter(None, [trial.adapter_id]):
         say(f"It is in {shown(run.adapter(adapter_id))}. {share_text(run, adapter_id)}".rstrip())
+
+
+def say_pairs(card: "PairsCard", run: RunDir) -> None:
+    """How many pairs there are of each kind, what they are from, and why others were left out."""
+    replies, wrong = (sum(getattr(one, name) for one in card.asked.values()) for name in ("replies", "wrong"))
+    if replies:
+        say(f"{wrong:,} of {counted(replies, 'reply', 'replies')} to training prompts are wrong.")
+    rows = [
+        (kind, str(one.found), str(one.wanted), str(one.kept), "" if one.tokens is None else _lengths(one.tokens))
+        for kind, one in card.kinds.items()
+    ]
+    show_table("Pairs by kind:", ("kind", "found", "wanted", "kept", "mean tokens, chosen and rejected"), rows)
+    if card.left_out:
+        why = ", ".join(f"{reason.replace('_', ' ')} {count:,}" for reason, count in card.left_out.items())
+        say(f"Left out: {why}.")
+    say(f"They are in {shown(run.preferences(card.adapter_id).root)}, with a line for each that was left out.")
+
+
+def _lengths(tokens: tuple[float, float]) -> str:
+    return " and ".join(f"{mean:.1f}" for mean in tokens)
+
+
+def say_preferred(run: RunDir, adapter_id: str) -> None:
+    """What an adapter learned from its pairs, and where the result lies."""
+    (trial,) = read_jsonl(run.preferences(adapter_id).trials, TrialRecord)
+    loss, step = loss_text(trial.best_eval_loss), f"step {trial.best_step} of {trial.steps}"
+    say(f"{trial.trial_id}: {adapter_id} learned from {counted(trial.pairs or 0, 'pair')}; loss {loss} at {step}.")
+    say(f"It is in {shown(run.adapter(trial.trial_id))}.")
 
 
 def say_searched(run: RunDir) -> None:

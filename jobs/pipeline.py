@@ -1,43 +1,63 @@
 """The whole way, from data to report: `python -m jobs.pipeline --config FILE`."""
 
 import sys
+from collections.abc import Callable
 
 from jobs._main import cluster_on_demand, run_job
 from jobs.evaluate import evaluate
+from jobs.prefer import prefer
 from jobs.prepare import prepare
 from jobs.report import report
 from jobs.search import search
 from orchestrator.config.schema import RunConfig
-from orchestrator.core.errors import UnscoredAdaptersError
-from orchestrator.core.progress import stages
+from orchestrator.core.errors import InputError, UnscoredAdaptersError
+from orchestrator.core.progress import say, stages
 from orchestrator.run.methods import require_methods
 from orchestrator.run.paths import RunDir
 
 
 def pipeline(config: RunConfig, run: RunDir) -> int:
-    """Prepare, search, evaluate and report; search and evaluation share one cluster.
+    """Prepare, search, learn preferences if `stages` says so, evaluate and report; all on one cluster.
 
     Raises:
         ConfigError: At once, if this machine lacks a method that the configuration names.
         AdapterNotFoundError: At once, if one that the configuration names is not there.
         UnscoredAdaptersError: After the report, if an adapter could not be scored.
+        TooFewPairsError: After the report, if there was too little to learn from.
     """
     require_methods(config)
     if config.eval.adapters:
         from orchestrator.models.outside import require_there
 
         require_there(config.eval.adapters)
-    with stages("prepare", "search", "evaluate", "report"):
+    prefers = "prefer" in config.stages
+    with stages("prepare", "search", *(["prefer"] if prefers else []), "evaluate", "report"):
         prepare(config, run)
         with cluster_on_demand(config) as ensure_cluster:
             search(config, run, ensure_cluster)
+            lacking = _prefer(config, run, ensure_cluster) if prefers else None
             try:
                 evaluate(config, run, ensure_cluster)
             except UnscoredAdaptersError:
                 if any(run.root.glob("evals/*/scores.json")):
                     report(config, run)
                 raise
-        return report(config, run)
+        code = report(config, run)
+    if lacking is not None:
+        raise lacking
+    return code
+
+
+def _prefer(config: RunConfig, run: RunDir, ensure_cluster: Callable[[], None]) -> InputError | None:
+    """Learn preferences; what makes that impossible ends the run only after its other adapters are reported."""
+    from orchestrator.data.preferences.store import TooFewPairsError
+
+    try:
+        prefer(config, run, ensure_cluster)
+    except TooFewPairsError as error:
+        say(f"No preferences are learned: {error}")
+        return error
+    return None
 
 
 if __name__ == "__main__":

@@ -8,10 +8,10 @@ import importlib.resources
 import json
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from typer.exceptions import TyperException
@@ -20,6 +20,7 @@ from orchestrator.core.child import run_child
 from orchestrator.core.errors import BAD_INPUT, DONE, INTERRUPTED, ConfigError, OrchestratorError
 from orchestrator.core.interrupt import SIGNALS, interrupt_once
 from orchestrator.run.command import Stage, run_job
+from orchestrator.usage import setting_meant
 
 DISTRIBUTION = "tool-lora-orchestrator"
 SCHEMA_FILE = "config.schema.json"
@@ -76,36 +77,13 @@ def run_command(arguments: Sequence[str]) -> int:
         typer.echo(f"Error: {error}", err=True)
         return error.exit_code
     except TyperException as error:
-        meant = _setting_meant(getattr(error, "option_name", ""), arguments)
+        meant = setting_meant(getattr(error, "option_name", ""), arguments)
         said = error.format_message().removesuffix(".").replace("Value error, ", "")  # pydantic's words
         typer.echo(f"Error: {said}. {meant}See: orchestrator --help", err=True)
         return BAD_INPUT
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     return code if isinstance(code, int) else DONE
-
-
-def _setting_meant(option: str, arguments: Sequence[str]) -> str:
-    """How --set gives what was given as an unknown option, such as `--epochs 3`; empty if no setting is called so."""
-    name = option.lstrip("-").replace("-", "_")
-    if not name or name == "set":
-        return ""
-    from orchestrator.config.schema import RunConfig
-
-    keys = [key for key in _keys(RunConfig().model_dump(mode="json")) if key.endswith(f".{name}") or key == name]
-    after = arguments[arguments.index(option) + 1 :] if option in arguments else ()
-    joined = next((text.partition("=")[2] for text in arguments if text.startswith(f"{option}=")), "")
-    value = joined or next((text for text in after[:1] if not text.startswith("-")), "VALUE")
-    ways = " or ".join(f"--set {key}={value}" for key in keys)
-    return f"A setting is given as {ways}. " if ways else ""
-
-
-def _keys(tree: dict[str, Any], above: str = "") -> Iterator[str]:
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _keys(value, f"{above}{key}.")
-        else:
-            yield f"{above}{key}"
 
 
 def _show_version(wanted: bool) -> None:  # noqa: FBT001 - the signature of an option's callback
@@ -216,6 +194,20 @@ def train(config: ConfigFile, overrides: Overrides = None) -> int:
 def search(config: ConfigFile, overrides: Overrides = None) -> int:
     """Search rank, alpha and learning rate; keep the adapters with the lowest eval loss."""
     return _run_stage(Stage.SEARCH, config, overrides)
+
+
+@app.command(rich_help_panel=STAGES, epilog="Example: orchestrator prefer runs/my-run --set prefer.beta=0.05")
+def prefer(
+    config: ConfigFile,
+    *,
+    adapter: Annotated[
+        str | None,
+        typer.Option("--adapter", metavar="ID", help="An adapter or `winner`; else that of the lowest eval loss."),
+    ] = None,
+    overrides: Overrides = None,
+) -> int:
+    """Have an adapter learn from pairs of replies: those of the data, of files, and its own wrong ones."""
+    return _run_stage(Stage.PREFER, config, overrides, ["--adapter", adapter] if adapter is not None else [])
 
 
 @app.command(rich_help_panel=STAGES, epilog="Example: orchestrator evaluate runs/my-run --set eval.max_cases=100")

@@ -26,6 +26,7 @@ NEXT: dict[StageName, str] = {
     "prepare": "search",
     "train": "evaluate",
     "search": "evaluate",
+    "prefer": "evaluate",
     "evaluate": "report",
 }
 """What comes after a stage that is done."""

@@ -32,7 +32,7 @@ class Field:
         self.base: AdapterSummary | None = None
         self.scores: dict[str, Scores] = {}
 
-    def add(self, name: str, verdicts: Sequence[Verdict], eval_loss: float | None = None) -> None:
+    def add(self, name: str, verdicts: Sequence[Verdict], eval_loss: float | None = None, **fields: Any) -> None:
         metrics = compute_metrics(verdicts, [])
         self.scores[name] = Scores(
             adapter_id=name,
@@ -44,7 +44,7 @@ class Field:
             verdicts=tuple(verdicts),
         )
         summary = AdapterSummary(
-            id=name, is_base=name == "base", hyperparameters={}, eval_loss=eval_loss, metrics=metrics
+            id=name, is_base=name == "base", hyperparameters={}, eval_loss=eval_loss, metrics=metrics, **fields
         )
         if summary.is_base:
             self.base = summary

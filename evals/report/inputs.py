@@ -55,6 +55,7 @@ class Scored:
             ceilings=self.scores.ceilings,
             source=record.source if record else None,
             init_from=record.init_from if record else None,
+            pairs=record.pairs if record else None,
         )
 
 

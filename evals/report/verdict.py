@@ -9,6 +9,7 @@ from evals.report.told import FAILS, TOLD, word_of
 from evals.stats.ceiling import OWN_REPLIES, blind_metrics
 from evals.stats.decision import PRIMARY, CutOff, Decision, Field, Outcome, is_often, is_significant, loss_or_inf
 from evals.stats.metrics import METRICS, value_text
+from evals.stats.preferred import preferred_text
 from orchestrator.core.records import MetricName
 from orchestrator.core.text import counted
 
@@ -26,7 +27,8 @@ class _Said(NamedTuple):
 
 def verdict_record(decision: Decision, warnings: Sequence[str] = ()) -> WinnerVerdict:
     """The verdict as it is stored; `warnings` are sentences that should make a reader doubt the figures."""
-    said = [*_sentences(decision), *map(_Said, warnings)]
+    made = map(_Said, map(preferred_text, decision.preferred))
+    said = [*_sentences(decision), *made, *map(_Said, warnings)]
     for sentence in [one for one in reversed(said) if one.can_be_spared][: max(0, len(said) - MAX_SENTENCES)]:
         said.remove(sentence)
     return WinnerVerdict(winner=decision.winner, leader=decision.leader, reason=" ".join(one.text for one in said))

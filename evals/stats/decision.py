@@ -14,6 +14,8 @@ What comes out are facts; `evals.report.verdict` puts them into sentences.
 7. A leader shown to be worse than the base on one of `GUARDED` (p corrected over these) is named with a warning.
    Metrics whose ceiling is too low are left out (`ceiling`).
 
+Before all this, of an adapter that learned preferences and the one it was made from, one is set aside (`preferred`).
+
 If `case_accuracy` is not known for every adapter and the base, nothing is compared and the lowest eval loss decides.
 
 Not covered: cost and latency, and what another seed of training would give. The leader's figures are those of the best
@@ -31,6 +33,7 @@ from evals.records import AdapterSummary, Comparison, Scores
 from evals.stats.ceiling import blind_metrics
 from evals.stats.comparison import LEVEL, compare, pair_verdicts
 from evals.stats.metrics import METRICS
+from evals.stats.preferred import Preferred, against_starts
 from orchestrator.core.records import MetricName
 
 PRIMARY: MetricName = "case_accuracy"
@@ -107,6 +110,7 @@ class Decision:
         field: All adapters with their comparisons; None where nothing was compared.
         same_replies: Id of an adapter or the base -> ids of the adapters that give the same reply in every case.
         guards: The leader against the base on every guarded metric that has cases.
+        preferred: Adapters made by preferences against those that they were made from; one of each two is set aside.
     """
 
     outcome: Outcome
@@ -114,6 +118,7 @@ class Decision:
     field: Field | None = None
     same_replies: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     guards: tuple[Comparison, ...] = ()
+    preferred: tuple[Preferred, ...] = ()
 
     @property
     def winner(self) -> str | None:
@@ -128,10 +133,14 @@ class Decision:
 
     @property
     def comparisons(self) -> tuple[Comparison, ...]:
-        """Each adapter with the base (left is the adapter), the best with each other one (left is the best), guards."""
+        """Each adapter with the base (left is the adapter), the best with each other one (left is the best), guards.
+
+        Then what preferences made with what they were made from.
+        """
+        made = [comparison for one in self.preferred for comparison in one.comparisons]
         if self.field is None:
-            return ()
-        return (*self.field.against_base.values(), *self.field.against_best.values(), *self.guards)
+            return tuple(made)
+        return (*self.field.against_base.values(), *self.field.against_best.values(), *self.guards, *made)
 
     @property
     def guards_worse(self) -> list[Comparison]:
@@ -151,6 +160,18 @@ def decide_winner(
     `base` is None where it was not scored; `scores` are by adapter id. Without `replies` no two adapters are known to
     reply alike.
     """
+    preferred = against_starts(adapters, scores)
+    set_aside = {one.set_aside for one in preferred}
+    finalists = [adapter for adapter in adapters if adapter.id not in set_aside]
+    return dataclasses.replace(_decide(finalists, base, scores, replies), preferred=preferred)
+
+
+def _decide(
+    adapters: Sequence[AdapterSummary],
+    base: AdapterSummary | None,
+    scores: Mapping[str, Scores],
+    replies: Replies | None,
+) -> Decision:
     if not adapters:
         return Decision(Outcome.NO_ADAPTER_SCORED)
     ranked = rank_adapters(adapters, base)

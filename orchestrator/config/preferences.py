@@ -13,6 +13,10 @@ PreferenceLoss = Literal["sigmoid", "sigmoid_norm", "ipo", "hinge", "apo_zero"]
 of arXiv 2310.12036, `hinge` of 2305.10425, `apo_zero` of 2408.06266."""
 
 
+Training = Literal["sft", "prefer"]
+"""What a run does to get its adapters: a search by supervised fine-tuning, then preferences on top of the best one."""
+
+
 class PreferConfig(Section):
     """Pairs of a better and a worse reply to one prompt, and how an adapter learns from them."""
 

@@ -172,6 +172,7 @@ class AdapterRecord(Record):
     `id` is its name: that of the trial it came from, which `trial_id` names too. What it is, is `sha256`, the hash of
     `adapter_model.safetensors` and `adapter_config.json`; records of earlier versions have its first 16 digits as `id`.
     `init_from` names the adapter that its training started from, as `train.init_from` does; None: it started anew.
+    `pairs` is the number of preference pairs that it learned from, on top of the run's adapter `init_from`; None: none.
     `chat_template` names the template beside it: `own` is its base's, `file` one that was given; None: not recorded.
     `content_format` is that with which its chat template is served, None where any will do. `template_date` is the date
     that the template shows, None where it shows none. `trained_parameters` are the numbers in its tensors,
@@ -191,6 +192,7 @@ class AdapterRecord(Record):
     trial_id: str | None = None
     source: str | None = None
     init_from: str | None = None
+    pairs: int | None = None
     chat_template: str | None = None
     content_format: ContentFormat | None = None
     template_date: date | None = None
@@ -240,7 +242,8 @@ class TrialRecord(Record):
     steps, `tokens` what was trained on in them without padding, both up to its last report. `device_s` is the time of
     devices that it used: its share of a device that trials share, else its duration times its workers; None where that
     is unknown. `init_from` is as in `AdapterRecord`. `memory_bytes` is the most that its training process held, of a
-    GPU or else of RAM; trials of one engine share a process. Records of earlier versions lack the six last fields.
+    GPU or else of RAM; trials of one engine share a process. `pairs` is as in `AdapterRecord`, with losses of pairs.
+    Records of earlier versions lack the seven last fields.
     """
 
     trial_id: str
@@ -258,6 +261,7 @@ class TrialRecord(Record):
     stop_reason: StopReason | None = None
     init_from: str | None = None
     memory_bytes: int | None = None
+    pairs: int | None = None
 
 
 class TrialSummary(Record):

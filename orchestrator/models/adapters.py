@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig as PeftLoraConfig
-from peft import LoraModel, PeftModel, set_peft_model_state_dict
+from peft import LoraModel, PeftModel, get_peft_model, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError, safe_open
@@ -78,6 +78,13 @@ def shapes_of_new(base: PreTrainedModel, lora: LoraConfig) -> dict[str, tuple[in
     return shapes
 
 
+def started(base: PreTrainedModel, lora: LoraConfig, folder: Path) -> PeftModel:
+    """The base with the adapter in `folder`, ready to be trained further; raises as `fill_new`."""
+    model = get_peft_model(base, peft_config(lora))
+    fill_new(model, folder)
+    return model
+
+
 def fill_new(model: PeftModel, folder: Path) -> None:
     """Put the tensors of the adapter in `folder` into the new one of `model`.
 
@@ -104,7 +111,8 @@ def keep_adapter(
     An adapter of the same name that is there already is replaced: readers find the whole of one or of the other.
 
     `model` is what it was trained on. `tokenizer` is saved beside them: its template must render without any argument
-    what was trained, because that is how a server uses it. `base_parameters` counts the base's.
+    what was trained, because that is how a server uses it. `base_parameters` counts the base's. The eval loss
+    of a trial on pairs compares with that of no other adapter, and is not recorded.
 
     Raises:
         AdapterError: If a file is missing or the trial has no best step.
@@ -133,10 +141,11 @@ def keep_adapter(
         target_modules=tuple(settings["target_modules"]),
         sha256=sha256,
         learning_rate=float(trial.hyperparameters["learning_rate"]),
-        eval_loss=trial.best_eval_loss,
+        eval_loss=trial.best_eval_loss if trial.pairs is None else None,
         step=trial.best_step,
         trial_id=trial.trial_id,
         init_from=trial.init_from,
+        pairs=trial.pairs,
         trained_parameters=trained,
         total_parameters=None if base_parameters is None else base_parameters + trained,
         quantization=None if model.quantization == "none" else model.quantization,

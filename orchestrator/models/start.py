@@ -41,12 +41,23 @@ def adopt(config: RunConfig) -> RunConfig:
         its = _lora_of(adapter_folder(source))
     _refuse_contradiction(config, its)
     lora = {key: getattr(its, key) for key in LoraConfig.model_fields if f"lora.{key}" in still_open}
-    space = space.model_copy(update={"r": (its.r,), "alpha": (its.alpha,)})
-    update = {
-        "lora": config.lora.model_copy(update=lora),
-        "search": config.search.model_copy(update={"space": space}),
-    }
-    return config.model_copy(update=update)
+    return _with_lora(config, config.lora.model_copy(update=lora))
+
+
+def going_on_from(config: RunConfig, folder: Path) -> RunConfig:
+    """The configuration of a training that goes on from the adapter in `folder`, with its rank, alpha and layers.
+
+    Raises:
+        AdapterError: If training cannot express it.
+    """
+    going_on = config.model_copy(update={"train": config.train.model_copy(update={"init_from": str(folder)})})
+    return _with_lora(going_on, _lora_of(folder).model_copy(update={"dropout": config.lora.dropout}))
+
+
+def _with_lora(config: RunConfig, lora: LoraConfig) -> RunConfig:
+    """The configuration with these settings of adapters, of which a search keeps rank and alpha."""
+    space = config.search.space.model_copy(update={"r": (lora.r,), "alpha": (lora.alpha,)})
+    return config.model_copy(update={"lora": lora, "search": config.search.model_copy(update={"space": space})})
 
 
 def start_digest(config: RunConfig) -> str | None:

@@ -20,6 +20,7 @@ class Stage(StrEnum):
     PREPARE = "prepare"
     TRAIN = "train"
     SEARCH = "search"
+    PREFER = "prefer"
     EVALUATE = "evaluate"
     REPORT = "report"
     RUN = "run"

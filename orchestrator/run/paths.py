@@ -11,6 +11,11 @@ SplitName = Literal["train", "val", "test"]
 StageName = Literal["prepare", "train", "search", "prefer", "evaluate", "report"]
 
 
+def preferred_id(adapter_id: str) -> str:
+    """The name of what an adapter of the run becomes by preferences."""
+    return f"{adapter_id}-prefer"
+
+
 class _Below:
     """An attribute of a run folder: the path `place` below its root."""
 

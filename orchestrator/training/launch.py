@@ -147,13 +147,13 @@ def explain_failure(error: BaseException) -> OrchestratorError:
 
 
 @contextmanager
-def _as_trial(listener: Listener, storage: Path, name: str, plan: TrainPlan) -> Iterator[None]:
-    """Have a job followed as one trial while its driver waits in `fit`."""
+def as_trial(trial: str, listener: Listener, storage: Path, name: str, plan: TrainPlan) -> Iterator[None]:
+    """Have the job `name` followed as `trial` while its driver waits in `fit`."""
     before = read_trial(storage, name).steps
-    listener.started(ONLY_TRIAL, plan.hyperparameters, before, storage / name)
+    listener.started(trial, plan.hyperparameters, before, storage / name)
     finished = threading.Event()
     reason: StopReason | None = "failed"
-    thread = threading.Thread(target=_follow, args=(storage / name, listener, finished), daemon=True)
+    thread = threading.Thread(target=_follow, args=(trial, storage / name, listener, finished), daemon=True)
     thread.start()
     try:
         yield
@@ -164,17 +164,17 @@ def _as_trial(listener: Listener, storage: Path, name: str, plan: TrainPlan) -> 
     finally:
         finished.set()
         thread.join()
-        listener.ended(ONLY_TRIAL, reason)
+        listener.ended(trial, reason)
 
 
-def _follow(job: Path, listener: Listener, finished: threading.Event) -> None:
+def _follow(trial: str, job: Path, listener: Listener, finished: threading.Event) -> None:
     """Pass on each report of a job once Ray's controller has recorded it."""
     last_look = False
     while not last_look:
         last_look = finished.wait(POLL_S)
         progress = read_progress(job)
         if progress is not None:
-            listener.evaluated(ONLY_TRIAL, progress)
+            listener.evaluated(trial, progress)
 
 
 def train_one(config: RunConfig, run: RunDir) -> TrialRecord:
@@ -191,7 +191,7 @@ def train_one(config: RunConfig, run: RunDir) -> TrialRecord:
     with (
         tracked(RunInfo(run.root, 1, plan.max_steps), config.tracking) as trackers,
         Listener(trackers) as listener,
-        _as_trial(listener, storage, name, plan),
+        as_trial(ONLY_TRIAL, listener, storage, name, plan),
     ):
         fit(build_trainer(plan, name=name, storage=storage))
     trial = read_trial(storage, name)

@@ -10,12 +10,21 @@ from orchestrator.run.cluster import WorkerShape
 from orchestrator.run.paths import RunDir
 
 
+class PairLearning(Record):
+    """How a plan's tokens, which are pairs of replies, are learned; as in `prefer` of the configuration."""
+
+    beta: float
+    loss: str
+    sft_weight: float
+
+
 class TrainPlan(Record):
     """One adapter to train. Produced by `plan_training`, consumed by the workers.
 
     `train_tokens` and `val_tokens` are folders of tokenised samples that every worker can read; `thinking` says how
     they were rendered. `start` is the folder of the adapter that training goes on from, which every worker can read;
-    `started_from` is its name in the configuration, which differs by machine and so is in no digest.
+    `started_from` is its name in the configuration, which differs by machine and so is in no digest. With `pairs` the
+    tokens are those of pairs, and the adapter that training goes on from is what preferences are measured against.
     """
 
     model: ModelConfig
@@ -32,6 +41,7 @@ class TrainPlan(Record):
     thinking: bool = False
     start: str | None = None
     started_from: str | None = Field(default=None, exclude=True)
+    pairs: PairLearning | None = Field(default=None, exclude_if=lambda pairs: pairs is None)
 
     @property
     def accumulation_steps(self) -> int:

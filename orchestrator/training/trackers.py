@@ -59,13 +59,17 @@ TRACKERS: tuple[Callable[[], Tracker], ...] = (
     ProgressFile,
     Health,
 )  # fmt: skip
-"""One of each is made for every run."""
+"""One of each is made for every training on samples."""
+OF_PAIRS: tuple[Callable[[], Tracker], ...] = (ProgressBoard, ProgressFile)
+"""Those of a training on pairs, whose loss tells of health in other ways."""
 
 
 @contextmanager
-def tracked(run: RunInfo, names: Sequence[TrackerName]) -> Iterator[Trackers]:
+def tracked(
+    run: RunInfo, names: Sequence[TrackerName], makers: Sequence[Callable[[], Tracker]] = TRACKERS
+) -> Iterator[Trackers]:
     """All trackers, from the start of a run to its end."""
-    trackers = Trackers([*(make() for make in TRACKERS), *followers(names)])
+    trackers = Trackers([*(make() for make in makers), *followers(names)])
     trackers.run_started(run)
     try:
         yield trackers

@@ -1,4 +1,4 @@
-"""One worker of a training job: TRL's SFTTrainer on the tokens of its share. The only file that trains with trl."""
+"""One worker of a training job: a trainer of TRL on the tokens of its share."""
 
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -23,10 +23,13 @@ from orchestrator.models.reading import ROWS, note_reading
 from orchestrator.plan.devices import this_cpu, this_machine
 from orchestrator.plan.settle import Wanted, settle
 from orchestrator.plan.shapes import base_shape
+from orchestrator.training.pair_trainer import PAIR_COLUMNS, make_pair_trainer
 from orchestrator.training.plan import TrainPlan
 from orchestrator.training.worker_reports import ReportToRay
 
 PROCESSES = "processes"
+OF_SAMPLES = {"train_sampling_strategy": "group_by_length", "dataset_kwargs": {"skip_prepare_dataset": True}}
+"""Arguments of TRL's SFTConfig beside those of `trainer_settings`."""
 
 
 def train_worker(settings: dict[str, Any]) -> None:
@@ -45,7 +48,11 @@ def train_worker(settings: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory(prefix="sft-") as output_dir, _latest_checkpoint() as checkpoint:
         report = ReportToRay(notes, patience=plan.train.early_stopping_patience)
         reading = None if notes is None else notes.parent / BASE
-        trainer = make_trainer(plan, output_dir, callbacks=[report], reading=reading)
+        if plan.pairs is None:
+            trainer = make_trainer(plan, output_dir, callbacks=[report], reading=reading)
+        else:
+            trainer = make_pair_trainer(plan, trainer_settings(plan) | {"output_dir": output_dir}, callbacks=[report])
+            scale_loss_on_cpu(trainer)
         trainer.train(resume_from_checkpoint=checkpoint)
 
 
@@ -59,7 +66,7 @@ def make_trainer(
         note_reading(model, [(row["input_ids"], row["labels"]) for row in train.take(ROWS)], reading)
     trainer = StepTrainer(
         model=model,
-        args=SFTConfig(**trainer_settings(plan), output_dir=output_dir),
+        args=SFTConfig(**trainer_settings(plan), **OF_SAMPLES, output_dir=output_dir),
         train_dataset=train,
         eval_dataset=load_from_disk(plan.val_tokens),
         processing_class=base_tokenizer(plan.model),
@@ -81,7 +88,6 @@ def settle_checkpointing(plan: TrainPlan, beside: int) -> TrainPlan:
     """
     if plan.train.gradient_checkpointing != "auto":
         return plan
-    tokens = load_from_disk(plan.train_tokens).with_format("arrow")[:]
     base = empty_base(base_folder(plan.model), trust_remote_code=plan.model.trust_remote_code)
     wanted = Wanted(
         runner="isolated",
@@ -90,8 +96,8 @@ def settle_checkpointing(plan: TrainPlan, beside: int) -> TrainPlan:
         optimizer=plan.train.optimizer,
         on_gpu=plan.gpus_per_worker > 0,
         rank=plan.lora.r,
-        micro_batch=plan.train.micro_batch_size,
-        longest=int(np.max(tokens.column("input_ids").combine_chunks().value_lengths().to_numpy(zero_copy_only=False))),
+        micro_batch=plan.train.micro_batch_size * (1 if plan.pairs is None else 2),  # a pair is two rows
+        longest=_longest(plan),
         learned_share=1.0,
         threads=torch.get_num_threads(),
     )
@@ -99,6 +105,19 @@ def settle_checkpointing(plan: TrainPlan, beside: int) -> TrainPlan:
     choice = settle(base_shape(base, plan.lora), wanted, device.room(beside))
     train = plan.train.model_copy(update={"gradient_checkpointing": choice.training.checkpointing})
     return plan.model_copy(update={"train": train})
+
+
+def _longest(plan: TrainPlan) -> int:
+    """Tokens of the longest row that is trained on."""
+    tokens = load_from_disk(plan.train_tokens).with_format("arrow")[:]
+
+    def lengths(column: str) -> np.ndarray:
+        return np.asarray(tokens.column(column).combine_chunks().value_lengths())
+
+    if plan.pairs is None:
+        return int(np.max(lengths("input_ids")))
+    prompt, chosen, rejected = map(lengths, PAIR_COLUMNS)
+    return int(np.max(prompt + np.maximum(chosen, rejected)))
 
 
 class StepTrainer(SFTTrainer):  # type: ignore[misc]  # trl ships no types
@@ -135,7 +154,7 @@ OPTIMIZERS: dict[Optimizer, str] = {
 
 
 def trainer_settings(plan: TrainPlan) -> dict[str, Any]:
-    """Arguments of TRL's SFTConfig for a plan; what only costs speed is off."""
+    """Arguments of TRL's configurations for a plan; what only costs speed is off."""
     on_gpu, dtype = plan.gpus_per_worker > 0, compute_dtype(plan.model.dtype)
     return {
         "max_steps": plan.max_steps,
@@ -163,8 +182,6 @@ def trainer_settings(plan: TrainPlan) -> dict[str, Any]:
         "ddp_backend": "nccl" if on_gpu else "gloo",
         "ddp_find_unused_parameters": False,
         "dataloader_pin_memory": on_gpu,
-        "train_sampling_strategy": "group_by_length",
-        "dataset_kwargs": {"skip_prepare_dataset": True},
         "max_length": None,
         "report_to": "none",
         "disable_tqdm": True,

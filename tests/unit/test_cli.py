@@ -18,7 +18,7 @@ from orchestrator.core.errors import ConfigError
 from orchestrator.core.interrupt import handlers_kept
 from orchestrator.run.find import find_config
 
-COMMANDS = ("init", "schema", "prepare", "train", "search", "evaluate", "report", "run", "submit", "doctor")
+COMMANDS = ("init", "schema", "prepare", "train", "search", "prefer", "evaluate", "report", "run", "submit", "doctor")
 
 
 @pytest.fixture(autouse=True)
@@ -94,7 +94,7 @@ def test_bad_usage_exits_3_with_a_message_and_no_traceback(
     assert "Traceback" not in stderr
 
 
-@pytest.mark.parametrize("stage", ["prepare", "train", "search", "evaluate", "report", "run"])
+@pytest.mark.parametrize("stage", ["prepare", "train", "search", "prefer", "evaluate", "report", "run"])
 def test_a_stage_refuses_a_wrong_config_before_it_starts(
     stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

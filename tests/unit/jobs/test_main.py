@@ -267,7 +267,7 @@ def test_a_stage_is_done_once_for_one_input(tmp_path: Path, capsys: pytest.Captu
     assert json.loads(run.ledger.read_text(encoding="utf-8"))["stages"]["search"]["input_digest"] == "b"
 
 
-@pytest.mark.parametrize("job", ["prepare", "train", "search", "evaluate", "report", "pipeline"])
+@pytest.mark.parametrize("job", ["prepare", "train", "search", "prefer", "evaluate", "report", "pipeline"])
 def test_every_job_answers_help_without_heavy_imports(job: str) -> None:
     code = (
         f"import sys; sys.argv = ['jobs.{job}']; import jobs.{job};"

@@ -19,7 +19,7 @@ from orchestrator.models.base import load_tokenizer
 from orchestrator.multi_lora.batch import TokenRows, samples_of_step
 from orchestrator.multi_lora.slots import Pair, SlotSpec
 from orchestrator.toy.tiny import tiny_base_folder
-from orchestrator.training.worker import StepTrainer, scale_loss_on_cpu, trainer_settings
+from orchestrator.training.worker import OF_SAMPLES, StepTrainer, scale_loss_on_cpu, trainer_settings
 
 STEPS, BATCH, MICRO_BATCH = 50, 4, 2
 ROWS = rows_of_at_least(8, 30, seed=4)
@@ -80,6 +80,7 @@ def make_trainer(
     )
     settings = {
         **trainer_settings(plan),
+        **OF_SAMPLES,
         "train_sampling_strategy": "sequential",
         "eval_strategy": "no",
         "save_strategy": "no",

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from builders import assistant, make_call, make_sample, make_tool, user, write_samples
@@ -31,7 +32,7 @@ def form(tokenizer: PreTrainedTokenizerBase) -> ChatFormat:
     return chat_format(tokenizer, thinking=False)
 
 
-def _call(city: str, **fields: str) -> Sample:
+def _call(city: str, **fields: Any) -> Sample:
     asked = user(f"How warm will it be in {city} on {city} day?")
     return make_sample(asked, assistant("", make_call(city=city)), id=f"call-{city}", **fields)
 
