@@ -6,6 +6,7 @@ from typing import Any
 from orchestrator.config.schema import LoraConfig, ModelConfig, ResourcesConfig, RunConfig, TrainConfig
 from orchestrator.core.files import dump_jsonl, write_text_atomic
 from orchestrator.core.records import (
+    AdapterRecord,
     FunctionCall,
     FunctionSpec,
     JsonObject,
@@ -212,6 +213,16 @@ def write_tiny_adapter(
                 weight.normal_(std=std)
     model.save_pretrained(str(folder))
     return folder
+
+
+def keep_tiny(run: RunDir, folder: Path, *, base: str = "tiny") -> AdapterRecord:
+    """An adapter on the tiny base as one that a run's trial of the folder's name made."""
+    from orchestrator.models.adapters import keep_adapter
+    from orchestrator.models.base import load_tokenizer
+    from orchestrator.toy.tiny import tiny_base_folder
+
+    tokenizer = load_tokenizer(tiny_base_folder(), trust_remote_code=False)
+    return keep_adapter(folder, run, make_trial(folder.name), model=ModelConfig(base=base), tokenizer=tokenizer)
 
 
 def write_learned_adapter(folder: Path, samples: list[Sample], lora: LoraConfig) -> Path:

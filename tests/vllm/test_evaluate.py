@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from builders import make_config, make_trial, write_samples, write_tiny_adapter
+from builders import keep_tiny, make_config, write_samples, write_tiny_adapter
 from safetensors.torch import load_file, save_file
 
 from evals.evaluate.fanout import evaluate_run
@@ -21,27 +21,20 @@ from evals.judge.second_opinion import Judgement
 from evals.records import EngineRecord, FailedAdapter, Generation, Scores
 from evals.stats.latency import TimedReply
 from orchestrator.config.evaluation import EvalConfig
-from orchestrator.config.schema import ModelConfig, RunConfig
+from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import UnscoredAdaptersError
 from orchestrator.core.files import read_jsonl, write_text_atomic
-from orchestrator.core.records import AdapterRecord, Sample
-from orchestrator.models.adapters import keep_adapter, read_adapter
-from orchestrator.models.base import load_tokenizer
+from orchestrator.core.records import Sample
+from orchestrator.models.adapters import read_adapter
 from orchestrator.models.outside import bring_in
 from orchestrator.run.cluster import cluster_session
 from orchestrator.run.folder import open_run
 from orchestrator.run.paths import RunDir
 from orchestrator.toy.synthetic import generate_samples
-from orchestrator.toy.tiny import tiny_base_folder
 
 pytestmark = [pytest.mark.vllm, pytest.mark.ray, pytest.mark.usefixtures("joins_cluster")]
 
 SAMPLES = list(generate_samples(120, seed=7, catalogue="easy"))
-
-
-def keep(run: RunDir, folder: Path, *, base: str = "tiny") -> AdapterRecord:
-    tokenizer = load_tokenizer(tiny_base_folder(), trust_remote_code=False)
-    return keep_adapter(folder, run, make_trial(folder.name), model=ModelConfig(base=base), tokenizer=tokenizer)
 
 
 def start_run(storage: Path, name: str, samples: list[Sample], **eval_fields: object) -> tuple[RunConfig, RunDir]:
@@ -95,12 +88,16 @@ def test_what_cannot_be_scored_is_named_and_the_rest_is_scored(tmp_path: Path, m
     config, run = start_run(tmp_path, "mixed", SAMPLES[:16], **fields)
     left_out = bring_in(config, run)
     outside = read_adapter(run.adapter("by-axolotl"))
-    good, other = keep(run, made["good"]), keep(run, made["other"])
-    inert, wider, misranked = keep(run, made["inert"]), keep(run, made["wider"]), keep(run, made["misranked"])
-    changed = keep(run, write_tiny_adapter(tmp_path / "changed", seed=5))
+    good, other = keep_tiny(run, made["good"]), keep_tiny(run, made["other"])
+    inert, wider, misranked = (
+        keep_tiny(run, made["inert"]),
+        keep_tiny(run, made["wider"]),
+        keep_tiny(run, made["misranked"]),
+    )
+    changed = keep_tiny(run, write_tiny_adapter(tmp_path / "changed", seed=5))
     settings = run.adapter(changed.id) / "adapter_config.json"
     settings.write_text(settings.read_text(encoding="utf-8").replace('"lora_alpha": 16', '"lora_alpha": 99'))
-    stranger = keep(run, write_tiny_adapter(tmp_path / "stranger", seed=6), base="some/other-base")
+    stranger = keep_tiny(run, write_tiny_adapter(tmp_path / "stranger", seed=6), base="some/other-base")
     failing = {
         inert.id: ("InertAdapterError", "changes nothing"),
         wider.id: ("AdapterError", "the base's matrix"),
@@ -145,7 +142,7 @@ def test_what_cannot_be_scored_is_named_and_the_rest_is_scored(tmp_path: Path, m
 @pytest.mark.slow
 def test_an_engine_that_is_killed_is_replaced_and_no_reply_is_lost(tmp_path: Path, made: dict[str, Path]) -> None:
     config, run = start_run(tmp_path, "killed", SAMPLES, max_new_tokens=120)
-    record = keep(run, made["good"])
+    record = keep_tiny(run, made["good"])
     with cluster_session(config), open_engines(config) as engines:
         # The second time while it times replies: one round of four cases for the base and the adapter is there.
         watched = ((run.generations(record.id), 5), (run.latency, 8))
@@ -188,7 +185,7 @@ def engine_processes(root: psutil.Process) -> list[psutil.Process]:
 def evaluation(tmp_path: Path, made: dict[str, Path]) -> tuple[RunDir, str, list[str]]:
     """A run, the id of its one adapter, and the command that evaluates it."""
     config, run = start_run(tmp_path, "cut", SAMPLES, max_new_tokens=120)
-    record = keep(run, made["good"])
+    record = keep_tiny(run, made["good"])
     path = tmp_path / "config.json"
     write_text_atomic(path, config.model_dump_json())
     return run, record.id, [sys.executable, "-m", "jobs.evaluate", "--config", str(path)]
