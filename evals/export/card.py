@@ -114,6 +114,9 @@ def _training(config: RunConfig, record: AdapterRecord) -> list[str]:
         base["quantization"] = record.quantization
     shown = yaml.safe_dump({**base, "lora": lora, "train": settings}, sort_keys=False)
     note = f"Taken after step {record.step}, at an eval loss of {record.eval_loss}."
+    if record.pairs is not None:
+        further = f"{record.init_from}, trained further by DPO on {record.pairs} preference pairs"
+        note = f"{further}. Taken after step {record.step}."
     return ["## Training", f"```yaml\n{shown}```", note]
 
 

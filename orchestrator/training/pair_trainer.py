@@ -1,5 +1,6 @@
 """A worker's trainer of preferences: TRL's DPOTrainer on pairs in tokens, going on from an adapter."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from orchestrator.models.adapters import started
 from orchestrator.models.base import base_folder, base_tokenizer, load_frozen_base
 from orchestrator.training.plan import PairLearning, TrainPlan
 
+REFERENCE = "ref"
+"""TRL's name for the frozen copy of the adapter that it measures against."""
 PAIR_COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids")
 """Columns of the tokens of pairs, as `TokenPair` names them and TRL's collator takes them."""
 
@@ -22,6 +25,15 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]  # trl ships no types
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
         return dataset
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """Save the adapter alone.
+
+        Where TRL's frozen copy lies beside it, transformers resumes with that and leaves the adapter at its start. A
+        training that is resumed makes the copy anew.
+        """
+        super()._save(output_dir, state_dict)
+        shutil.rmtree(Path(output_dir or self.args.output_dir) / REFERENCE, ignore_errors=True)
 
 
 def make_pair_trainer(plan: TrainPlan, settings: JsonObject, *, callbacks: Sequence[TrainerCallback]) -> PairTrainer:

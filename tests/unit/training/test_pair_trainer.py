@@ -102,6 +102,7 @@ def test_a_checkpoint_is_a_plain_adapter_from_which_training_resumes(
 ) -> None:
     checkpoint = Path(whole.args.output_dir) / "checkpoint-2"
     assert load_file(checkpoint / WEIGHTS).keys() == load_file(Path(str(plan.start)) / WEIGHTS).keys()
+    assert [path.name for path in checkpoint.iterdir() if path.is_dir()] == []
 
     resumed = _trainer(plan, tmp_path)
     resumed.train(resume_from_checkpoint=str(checkpoint))
