@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchestrator.config.load import load_config
 from orchestrator.config.schema import RunConfig
@@ -16,6 +17,9 @@ from orchestrator.core.process import make_parser, run_guarded, set_environment_
 from orchestrator.run.folder import locked, look_into_run, open_run, run_dir, run_stage, with_template_date
 from orchestrator.run.paths import RunDir, StageName
 from orchestrator.tracking.destinations import require_installed
+
+if TYPE_CHECKING:
+    from evals.generate.engines import Engines
 
 
 def with_start(config: RunConfig) -> RunConfig:
@@ -155,3 +159,13 @@ def cluster_on_demand(config: RunConfig) -> Iterator[Callable[[], None]]:
                 is_up = True
 
         yield ensure_cluster
+
+
+@contextmanager
+def engines_on_demand(config: RunConfig, ensure_cluster: Callable[[], None]) -> "Iterator[Engines]":
+    """Engines for replies, on a cluster that is started or joined for them."""
+    ensure_cluster()
+    from evals.generate.engines import open_engines
+
+    with open_engines(config) as engines:
+        yield engines

@@ -22,8 +22,7 @@ def pipeline(config: RunConfig, run: RunDir) -> int:
     Raises:
         ConfigError: At once, if this machine lacks a method that the configuration names.
         AdapterNotFoundError: At once, if one that the configuration names is not there.
-        UnscoredAdaptersError: After the report, if an adapter could not be scored.
-        TooFewPairsError: After the report, if there was too little to learn from.
+        UnscoredAdaptersError, TooFewPairsError: After the report, if an adapter or preferences are missing in it.
     """
     require_methods(config)
     if config.eval.adapters:

@@ -4,18 +4,18 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from evals.cases.suites import read_suite
+from evals.cases.suites import read_suite, suite_files
 from evals.generate.engines import Engines
 from evals.preferences.own_replies import OwnReplies, own_wrong_replies
 from orchestrator.chat.rendering import chat_format
 from orchestrator.config.schema import RunConfig
-from orchestrator.core.files import read_jsonl
-from orchestrator.core.records import Message, Sample
+from orchestrator.core.files import digest_of, read_jsonl
+from orchestrator.core.records import AdapterRecord, Message, Sample
 from orchestrator.data.preferences.choose import choose_pairs
 from orchestrator.data.preferences.pair import Candidate, PairsCard
 from orchestrator.data.preferences.rows import Found, pairs_of_data, pairs_of_file
 from orchestrator.data.preferences.store import write_pairs
-from orchestrator.data.prepare.prepare import AUDITED_SIMILARITY
+from orchestrator.data.prepare.prepare import AUDITED_SIMILARITY, data_digest
 from orchestrator.models.base import base_tokenizer
 from orchestrator.run.paths import RunDir
 
@@ -52,6 +52,20 @@ def make_pairs(config: RunConfig, run: RunDir, adapter_id: str, open_engines: Op
     )
     choice.entries += [one for one in found if not isinstance(one, Candidate)]
     return write_pairs(choice, adapter_id, own.asked, run, threshold=threshold)
+
+
+def pairs_digest(config: RunConfig, run: RunDir, record: AdapterRecord, base_dir: Path) -> str:
+    """Digest of what decides the pairs and what an adapter learns from them.
+
+    Raises:
+        DataError: If a file of pairs is missing.
+    """
+    sources = (*config.data.sources, *config.prefer.sources)
+    rows = data_digest(config.data.model_copy(update={"sources": sources}), base_dir=base_dir)
+    parts = [run.split(part) for part in ("train", "val", "test")]
+    replies = config.eval.model_dump(include={"max_new_tokens", "max_model_len", "reply_format", "turns"})
+    learning = [config.model, config.prefer.model_copy(update={"sources": ()}), config.train, config.lora.dropout]
+    return digest_of(record.sha256, rows, *parts, *suite_files(config.eval.suites), replies, *learning)
 
 
 def _of_files(config: RunConfig, run: RunDir, base_dir: Path) -> Iterator[Found]:
