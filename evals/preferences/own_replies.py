@@ -6,6 +6,7 @@ same. Replies are kept on disk as they come, and asked for once.
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
@@ -19,8 +20,7 @@ from evals.generate.settings import settings_of_run
 from evals.judge.verdicts import judge_reply
 from evals.records import Case, Generation
 from evals.stats.ceiling import judge_own_replies
-from orchestrator.chat.formats import reply_format_of
-from orchestrator.chat.rendering import render_prompt
+from orchestrator.chat.rendering import render_prompt, reply_format_of
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import AdapterError, InputError
 from orchestrator.core.files import read_jsonl
@@ -41,18 +41,18 @@ class OwnReplies(NamedTuple):
     asked: dict[SampleKind, AskedCard]
 
 
-class _Taught(NamedTuple):
+class Taught(NamedTuple):
     """A training prompt as a case, and the sample up to the reply that it teaches."""
 
     case: Case
     gold: Sample
 
 
-class _Asked(NamedTuple):
-    """Training prompts, each as often as replies are sampled to it, and those that the template cannot show."""
+class Asked(NamedTuple):
+    """Prompts, each as often as replies are sampled to it, with what is taught there; `refused` cannot be shown."""
 
-    taught: list[_Taught]
     prompts: list[Prompt]
+    taught: list[Taught]
     refused: list[PairEntry]
 
 
@@ -67,31 +67,34 @@ def own_wrong_replies(
         AdapterError: If the adapter cannot be loaded or changes nothing.
         EvaluationError: If engines break one after the other.
     """
-    asked = _ask_what(config, run, tokenizer)
-    replies = _replies(config, run, adapter_id, tokenizer, asked.prompts, engines)
+    asked = training_prompts(config, run, tokenizer)
+    replies = _replies(config, run, adapter_id, tokenizer, asked.prompts, engines) if asked.prompts else []
+    return paired(asked, replies, reply_format_of(config.eval.reply_format, tokenizer))
+
+
+def paired(asked: Asked, replies: Sequence[Generation], reply_format: str) -> OwnReplies:
+    """Judge the replies to training prompts, and pair each wrong one that ended by itself with the gold."""
     by_id = {reply.case_id: reply for reply in replies}
-    reply_format = reply_format_of(config.eval.reply_format, tokenizer.chat_template)
-    candidates, entries = list[Candidate](), asked.refused
+    candidates, entries = list[Candidate](), list(asked.refused)
     totals, wrong = Counter[SampleKind](), Counter[SampleKind]()
-    for taught in asked.taught:
-        for draw in range(config.prefer.replies_per_prompt):
-            reply = by_id.get(_name(taught.case, draw))
-            verdict = judge_reply(taught.case, reply, reply_format)
-            totals[taught.gold.kind] += 1
-            if verdict.correct:
-                continue
-            wrong[taught.gold.kind] += 1
-            candidate = Candidate(taught.gold, reply.text if reply else "", "own_replies", verdict.reason or "")
-            if verdict.correct is None or verdict.cut_off:
-                reason = "not_scored" if verdict.correct is None else "cut_off"
-                entries.append(PairEntry.of(candidate, left_out=reason, detail=verdict.detail))
-            else:
-                candidates.append(candidate)
+    for prompt, taught in zip(asked.prompts, asked.taught, strict=True):
+        reply = by_id.get(prompt.case_id)
+        verdict = judge_reply(taught.case, reply, reply_format)
+        totals[taught.gold.kind] += 1
+        if verdict.correct:
+            continue
+        wrong[taught.gold.kind] += 1
+        candidate = Candidate(taught.gold, reply.text if reply else "", "own_replies", verdict.reason or "")
+        if verdict.correct is None or verdict.cut_off:
+            reason = "not_scored" if verdict.correct is None else "cut_off"
+            entries.append(PairEntry.of(candidate, left_out=reason, detail=verdict.detail))
+        else:
+            candidates.append(candidate)
     cards = {kind: AskedCard(replies=count, wrong=wrong[kind]) for kind, count in sorted(totals.items())}
     return OwnReplies(candidates, entries, cards)
 
 
-def _ask_what(config: RunConfig, run: RunDir, tokenizer: PreTrainedTokenizerBase) -> _Asked:
+def training_prompts(config: RunConfig, run: RunDir, tokenizer: PreTrainedTokenizerBase) -> Asked:
     """Prompts of train, evenly over kinds; those that cannot be rendered or judged are told and left out."""
     golds = {taught.case.id: taught for taught in _taught(config, run)}
     recognised = {one.case_id for one in judge_own_replies(taught.case for taught in golds.values()) if one.correct}
@@ -100,7 +103,7 @@ def _ask_what(config: RunConfig, run: RunDir, tokenizer: PreTrainedTokenizerBase
         say(f"{said}, so replies to them make no pair.")
     usable = (golds[case_id].case for case_id in sorted(recognised))
     drawn = draw_cases(usable, max_cases=config.prefer.max_prompts, seed=config.prefer.seed)
-    taught, prompts, refused = list[_Taught](), list[Prompt](), list[PairEntry]()
+    taught, prompts, refused = list[Taught](), list[Prompt](), list[PairEntry]()
     for case in drawn:
         try:
             tokens = render_prompt(tokenizer, case.messages, case.tools, thinking=config.data.thinking)
@@ -108,22 +111,18 @@ def _ask_what(config: RunConfig, run: RunDir, tokenizer: PreTrainedTokenizerBase
             unasked = Candidate(golds[case.id].gold, "", "own_replies")
             refused.append(PairEntry.of(unasked, left_out="template_refuses", detail=error.what))
             continue
-        taught.append(golds[case.id])
         draws = range(config.prefer.replies_per_prompt)
-        prompts += [Prompt(_name(case, draw), tokens, case.tools, draw) for draw in draws]
-    return _Asked(taught, prompts, refused)
+        prompts += [Prompt(f"{case.id}~{draw}", tokens, case.tools, draw) for draw in draws]
+        taught += [golds[case.id]] * len(draws)
+    return Asked(prompts, taught, refused)
 
 
-def _taught(config: RunConfig, run: RunDir) -> Iterator[_Taught]:
+def _taught(config: RunConfig, run: RunDir) -> Iterator[Taught]:
     for sample in read_jsonl(run.split("train"), Sample):
         for case in cases_from_samples([sample], turns=config.eval.turns):
             messages = sample.messages[: len(case.messages) + 1]
             changes = {"id": case.id, "messages": messages, "kind": case.kind, "tags": case.tags}
-            yield _Taught(case, sample.model_copy(update=changes))
-
-
-def _name(case: Case, draw: int) -> str:
-    return f"{case.id}~{draw}"
+            yield Taught(case, sample.model_copy(update=changes))
 
 
 def _replies(
@@ -146,7 +145,8 @@ def _replies(
     with bar("replies", sum(len(work.prompts) for work in works)) as advance:
         journal.on_answer(advance)
         canaries = pick_canaries(prompts[: config.prefer.replies_per_prompt * 50])
-        failed = answer_all(works, engines=engines, settings=settings, canaries=canaries, listener=journal)
+        answer = partial(answer_all, engines=engines, settings=settings, canaries=canaries, listener=journal)
+        failed = answer(works) if works else []
     if failed:
         raise AdapterError(failed[0].message)
     return journal.close()[adapter_id]
