@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from orchestrator.config.load import load_config
 from orchestrator.config.schema import RunConfig
 from orchestrator.core import progress
+from orchestrator.core.errors import OrchestratorError
 from orchestrator.core.interrupt import end_of_work, interrupt_once
 from orchestrator.core.process import make_parser, run_guarded, set_environment_defaults
 from orchestrator.run.folder import locked, look_into_run, open_run, run_dir, run_stage, with_template_date
@@ -141,6 +142,16 @@ def do_stage(
     if not run_stage(run, stage, input_digest, shown, outputs):
         progress.say(f"{progress.numbered(stage)}: skipped, because it was done before from the same input.")
     say_result(run)
+
+
+def attempted(work: Callable[[], None], error: type[OrchestratorError]) -> OrchestratorError | None:
+    """Do what the stages after it can do without; such an error is told, and for the caller to raise at the end."""
+    try:
+        work()
+    except error as missing:
+        progress.say(f"It is done without: {missing}")
+        return missing
+    return None
 
 
 @contextmanager

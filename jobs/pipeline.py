@@ -1,17 +1,17 @@
 """The whole way, from data to report: `python -m jobs.pipeline --config FILE`."""
 
 import sys
-from collections.abc import Callable
+from functools import partial
 
-from jobs._main import cluster_on_demand, run_job
+from jobs._main import attempted, cluster_on_demand, run_job
 from jobs.evaluate import evaluate
 from jobs.prefer import prefer
 from jobs.prepare import prepare
 from jobs.report import report
 from jobs.search import search
 from orchestrator.config.schema import RunConfig
-from orchestrator.core.errors import InputError, UnscoredAdaptersError
-from orchestrator.core.progress import say, stages
+from orchestrator.core.errors import TooFewPairsError, UnscoredAdaptersError
+from orchestrator.core.progress import stages
 from orchestrator.run.methods import require_methods
 from orchestrator.run.paths import RunDir
 
@@ -34,7 +34,8 @@ def pipeline(config: RunConfig, run: RunDir) -> int:
         prepare(config, run)
         with cluster_on_demand(config) as ensure_cluster:
             search(config, run, ensure_cluster)
-            lacking = _prefer(config, run, ensure_cluster) if prefers else None
+            learn = partial(prefer, config, run, ensure_cluster)
+            lacking = attempted(learn, TooFewPairsError) if prefers else None
             try:
                 evaluate(config, run, ensure_cluster)
             except UnscoredAdaptersError:
@@ -45,18 +46,6 @@ def pipeline(config: RunConfig, run: RunDir) -> int:
     if lacking is not None:
         raise lacking
     return code
-
-
-def _prefer(config: RunConfig, run: RunDir, ensure_cluster: Callable[[], None]) -> InputError | None:
-    """Learn preferences; what makes that impossible ends the run only after its other adapters are reported."""
-    from orchestrator.data.preferences.store import TooFewPairsError
-
-    try:
-        prefer(config, run, ensure_cluster)
-    except TooFewPairsError as error:
-        say(f"No preferences are learned: {error}")
-        return error
-    return None
 
 
 if __name__ == "__main__":

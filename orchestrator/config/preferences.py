@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from orchestrator.config.data import SYNTHETIC, SourceConfig
 from orchestrator.config.evaluation import Fraction, Positive, PositiveInt, Section, Seed, Share
@@ -13,7 +13,13 @@ PreferenceLoss = Literal["sigmoid", "sigmoid_norm", "ipo", "hinge", "apo_zero"]
 of arXiv 2310.12036, `hinge` of 2305.10425, `apo_zero` of 2408.06266."""
 
 
-Training = Literal["sft", "prefer"]
+def _begin_with_sft(stages: tuple[str, ...]) -> tuple[str, ...]:
+    if stages not in (("sft",), ("sft", "prefer")):
+        raise ValueError("stages is [sft] or [sft, prefer]: preferences go on from an adapter")
+    return stages
+
+
+Trainings = Annotated[tuple[Literal["sft", "prefer"], ...], AfterValidator(_begin_with_sft)]
 """What a run does to get its adapters: a search by supervised fine-tuning, then preferences on top of the best one."""
 
 

@@ -19,8 +19,7 @@ from orchestrator.config.evaluation import HUB as HUB
 from orchestrator.config.evaluation import ROW_FORMATS as ROW_FORMATS
 from orchestrator.config.evaluation import Dtype, EvalConfig, Fraction, Positive, PositiveInt, Section, Seed
 from orchestrator.config.evaluation import RowFormat as RowFormat
-from orchestrator.config.preferences import PreferConfig as PreferConfig
-from orchestrator.config.preferences import Training
+from orchestrator.config.preferences import PreferConfig, Trainings
 from orchestrator.core.records import METRIC_NAMES, JsonObject, MetricName
 
 TINY, SMOLLM2 = BUILT_IN_BASES = ("tiny", "smollm2-135m")
@@ -29,11 +28,9 @@ TINY, SMOLLM2 = BUILT_IN_BASES = ("tiny", "smollm2-135m")
 ServableRank = Literal[1, 2, 4, 8, 16, 32, 64, 128, 256]
 """LoRA ranks that vLLM serves without waste: each fits an allowed `max_lora_rank` (1, 8, 16, 32, 64, 128, 256, ...)."""
 
-
 Quantization = Literal["none", "nf4", "int8"]
 Optimizer = Literal["adamw", "adamw_8bit", "paged_adamw_8bit"]
 TrackerName = Literal["tensorboard", "mlflow", "wandb", "trackio"]
-
 
 EVALUATIONS_PER_RUN = 10
 """Evaluations of a training, where the configuration does not say how often."""
@@ -279,9 +276,8 @@ class RunConfig(Section):
     """Optimisation."""
     search: SearchConfig = SearchConfig()
     """The hyperparameter search."""
-    stages: tuple[Training, ...] = ("sft",)
-    """What `run` trains: `[sft]` searches adapters, `[sft, prefer]` then has the one of lowest eval loss learn
-    preferences, and scores it beside the others."""
+    stages: Trainings = ("sft",)
+    """What `run` trains: `[sft]` by a search, `[sft, prefer]` preferences too, on top of the lowest eval loss."""
     prefer: PreferConfig = PreferConfig()
     """Preferences on top of an adapter, for `prefer` (docs/preferences.md)."""
     eval: EvalConfig = EvalConfig()
@@ -293,13 +289,6 @@ class RunConfig(Section):
     package (`pip install mlflow`). Servers, projects and keys come from the environment alone (docs/tracking.md)."""
     gates: dict[MetricName, Gate] = Field(default={})
     """Metric name -> bounds. A run whose winner misses one ends with exit code 2."""
-
-    @field_validator("stages")
-    @classmethod
-    def _begin_with_sft(cls, stages: tuple[Training, ...]) -> tuple[Training, ...]:
-        if stages not in (("sft",), ("sft", "prefer")):
-            raise ValueError("stages is [sft] or [sft, prefer]: preferences go on from an adapter")
-        return stages
 
     @field_validator("gates", mode="before")
     @classmethod

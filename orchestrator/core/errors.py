@@ -51,6 +51,10 @@ class DataError(InputError):
     """A data file that cannot be read, or that holds nothing usable."""
 
 
+class TooFewPairsError(DataError):
+    """Too few pairs to learn preferences from: the adapter's replies are right, or too few rows hold any."""
+
+
 class ModelNotFoundError(InputError):
     """A base model or tokenizer that is not on this machine and cannot be fetched."""
 

@@ -44,8 +44,9 @@ def make_pair_trainer(plan: TrainPlan, settings: JsonObject, *, callbacks: Seque
     """
     assert plan.pairs is not None
     assert plan.start is not None
+    base = load_frozen_base(base_folder(plan.model), plan.model, on_gpu=plan.gpus_per_worker > 0)
     trainer = PairTrainer(
-        model=started(load_frozen_base(base_folder(plan.model), plan.model), plan.lora, Path(plan.start)),
+        model=started(base, plan.lora, Path(plan.start)),
         args=DPOConfig(**settings, **loss_settings(plan.pairs)),
         train_dataset=load_from_disk(plan.train_tokens),
         eval_dataset=load_from_disk(plan.val_tokens),

@@ -52,6 +52,7 @@ def train_worker(settings: dict[str, Any]) -> None:
             trainer = make_trainer(plan, output_dir, callbacks=[report], reading=reading)
         else:
             trainer = make_pair_trainer(plan, trainer_settings(plan) | {"output_dir": output_dir}, callbacks=[report])
+            keep_in_float32(trainer)
             scale_loss_on_cpu(trainer)
         trainer.train(resume_from_checkpoint=checkpoint)
 

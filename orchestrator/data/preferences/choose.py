@@ -13,7 +13,7 @@ import numpy as np
 from orchestrator.chat.rendering import ChatFormat, refuse_control_tokens
 from orchestrator.chat.segments import RenderedTurn, refuse_unfaithful, render_turns, rows_of
 from orchestrator.chat.template_input import RowLeftOut
-from orchestrator.config.schema import PreferConfig
+from orchestrator.config.preferences import PreferConfig
 from orchestrator.core.records import SAMPLE_KINDS, Message, Sample, SampleKind
 from orchestrator.data.clean.duplicates import (
     Signatures,

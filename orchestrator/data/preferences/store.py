@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 from datasets import Dataset, disable_progress_bars
 
-from orchestrator.core.errors import DataError
+from orchestrator.core.errors import TooFewPairsError
 from orchestrator.core.files import dump_jsonl, parse_line, read_jsonl, write_text_atomic
 from orchestrator.core.records import Sample, SampleKind
 from orchestrator.core.text import counted
@@ -28,10 +28,6 @@ from orchestrator.run.paths import RunDir
 Name = TypeVar("Name", bound=str)
 LEAST_PAIRS = 16
 """Fewer pairs teach nothing that would be shown."""
-
-
-class TooFewPairsError(DataError):
-    """Too few pairs to learn from: the adapter's replies are right, or too few rows hold any."""
 
 
 def pairs_path(place: RunDir) -> Path:

@@ -9,13 +9,13 @@ from builders import assistant, make_call, make_sample, make_tool, user, write_s
 from transformers import PreTrainedTokenizerBase
 
 from orchestrator.chat.rendering import ChatFormat, chat_format, render_prompt
-from orchestrator.config.schema import PreferConfig
+from orchestrator.config.preferences import PreferConfig
+from orchestrator.core.errors import TooFewPairsError
 from orchestrator.core.files import read_jsonl
 from orchestrator.core.records import Message, Sample
 from orchestrator.data.preferences.choose import Choice, choose_pairs, quotas, show_pair
 from orchestrator.data.preferences.pair import Candidate, PairEntry, PreferencePair
 from orchestrator.data.preferences.store import (
-    TooFewPairsError,
     ledger_path,
     pairs_path,
     read_card,

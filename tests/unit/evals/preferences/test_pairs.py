@@ -13,11 +13,11 @@ from evals.preferences.start import adapter_to_prefer
 from evals.records import Generation
 from orchestrator.chat.rendering import render_prompt
 from orchestrator.config.schema import RunConfig
-from orchestrator.core.errors import RunConflictError
+from orchestrator.core.errors import RunConflictError, TooFewPairsError
 from orchestrator.core.files import dump_jsonl, read_jsonl
 from orchestrator.core.records import Sample
 from orchestrator.data.preferences.pair import PairEntry, PreferencePair
-from orchestrator.data.preferences.store import TooFewPairsError, ledger_path, pairs_path
+from orchestrator.data.preferences.store import ledger_path, pairs_path
 from orchestrator.models.base import base_tokenizer
 from orchestrator.run.folder import open_run
 from orchestrator.run.paths import RunDir
