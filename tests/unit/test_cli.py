@@ -74,7 +74,7 @@ def test_the_version_is_the_installed_one(tmp_path: Path) -> None:
         (["submit", "a.yaml"], "--address"),
         (["run", "missing.yaml"], "missing.yaml: there is no such file"),
         (["submit", "missing.yaml", "--address", "http://x"], "missing.yaml: there is no such file"),
-        (["train", "a.yaml", "--epochs", "3"], "A setting is given as --set train.epochs=3."),
+        (["train", "a.yaml", "--epochs", "3"], "A setting is given as --set train.epochs=3 or --set prefer.epochs=3."),
         (["train", "a.yaml", "--learning-rate=1e-4"], "A setting is given as --set train.learning_rate=1e-4 or "),
         (["run", "a.yaml", "--max-concurrent"], "--set search.max_concurrent=VALUE"),
         (["evaluate", "nowhere"], "nowhere: there is neither a configuration file nor a run called so"),
