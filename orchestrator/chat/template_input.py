@@ -144,13 +144,19 @@ def adapted_template(template: str, names: Mapping[str, Any]) -> str:
     That are arguments of calls as objects, where it wants them or their values as JSON texts; thoughts as
     `reasoning_content`, where it looks for `thinking`; and None for no tools, where it wants a list. A template that
     takes them as they are is returned as it is.
+    """
+    return _adapted_template(template, tuple(sorted(names.items())))
+
+
+def refuse_endless(template: str, names: Mapping[str, Any]) -> None:
+    """Refuse a template that does not end, as far as one question shows it. Seen in the main thread only.
 
     Raises:
-        ConfigError: If it does not end, which is seen in the main thread only.
+        ConfigError: If it takes more than `MAX_SECONDS`.
     """
     try:
         with _within(MAX_SECONDS):
-            return _adapted_template(template, tuple(sorted(names.items())))
+            _shown(template, [{"role": "user", "content": _WORD}], tuple(sorted(names.items())))
     except _TooLongError:
         what = f"the chat template does not end: it was stopped after {MAX_SECONDS:g} s with one question"
         fix = f"Give a template that ends, or set {TEMPLATE_KEY} to {HERMES}"
@@ -158,7 +164,7 @@ def adapted_template(template: str, names: Mapping[str, Any]) -> str:
 
 
 MAX_SECONDS = 10.0
-"""Of computing, for all that a template is asked at first. Those of families take less than one."""
+"""Of computing, for one question. Templates of families take less than a tenth of one."""
 
 
 class _TooLongError(Exception):

@@ -24,8 +24,8 @@ from transformers import (
 )
 
 from orchestrator.chat.named_templates import OWN, named_template
-from orchestrator.chat.template import dated_template, training_template
-from orchestrator.chat.template_input import adapted_template
+from orchestrator.chat.template import dated_template, own_template, training_template
+from orchestrator.chat.template_input import adapted_template, refuse_endless
 from orchestrator.config.evaluation import PATHS_START
 from orchestrator.config.schema import SMOLLM2, TINY, ModelConfig, RunConfig
 from orchestrator.core.errors import ConfigError, InputError, ModelNotFoundError
@@ -115,12 +115,13 @@ def load_tokenizer(
 
     Raises:
         ModelNotFoundError: If the folder holds none that can be read.
-        InputError: If it has no chat template.
+        InputError: If it has no chat template, or one that does not end.
     """
     with _readable(folder, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     if template is not None:
         tokenizer.chat_template = template
+    refuse_endless(own_template(tokenizer), tokenizer.special_tokens_map)
     taking_all = adapted_template(training_template(tokenizer), tokenizer.special_tokens_map)
     tokenizer.chat_template = dated_template(taking_all, day)
     if tokenizer.pad_token is None:
