@@ -24,6 +24,7 @@ from orchestrator.core.errors import (
     RunConflictError,
     SearchError,
     SubmissionError,
+    TooFewPairsError,
     TrainingError,
     UnscoredAdaptersError,
     UploadError,
@@ -31,7 +32,7 @@ from orchestrator.core.errors import (
 )
 
 INPUT = [InputError, ConfigError, DataError, ModelNotFoundError, AdapterNotFoundError, ResourceError]
-INPUT += [RunConflictError]
+INPUT += [RunConflictError, TooFewPairsError]
 STAGE = [OrchestratorError, AdapterError, InertAdapterError, TrainingError, DivergedError, SearchError]
 STAGE += [EvaluationError, UnscoredAdaptersError, SubmissionError, UploadError, ConversionError]
 
