@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 from adapters_elsewhere import made
+from builders import write_tiny_adapter
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -11,6 +12,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from evals.export.merged import write_merged
 from orchestrator.config.schema import ModelConfig
 from orchestrator.core.errors import AdapterError
+from orchestrator.models.base import load_frozen_base
+from orchestrator.toy.tiny import tiny_base_folder
 
 LORAS: tuple[dict[str, object], ...] = (
     {},
@@ -74,9 +77,19 @@ def test_what_ends_a_reply_of_the_adapter_ends_one_of_the_merged_model(tmp_path:
 
 
 def test_an_adapter_of_another_base_is_refused(tmp_path: Path, model_folder: Path) -> None:
-    from builders import write_tiny_adapter
-
     out = tmp_path / "out"
     out.mkdir()
     with pytest.raises(AdapterError, match="base"):
         write_merged(ModelConfig(base=str(model_folder)), write_tiny_adapter(tmp_path / "tiny"), out)
+
+
+def test_an_adapter_of_a_quantised_base_is_merged_into_its_dequantised_weights(tmp_path: Path) -> None:
+    adapter, out = write_tiny_adapter(tmp_path / "tiny"), tmp_path / "out"
+    out.mkdir()
+    model = ModelConfig(base="tiny", quantization="nf4", dtype="float32")
+    write_merged(model, adapter, out)
+    base = load_frozen_base(tiny_base_folder(), model)
+    tokens = torch.arange(24).reshape(2, 12)
+    expected = PeftModel.from_pretrained(base, adapter)(tokens).logits
+    found = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)(tokens).logits
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
