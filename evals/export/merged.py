@@ -25,7 +25,7 @@ def write_merged(model: ModelConfig, adapter_folder: Path, out: Path) -> None:
 
     Where `model` quantises the base, the adapter is merged into its dequantised weights.
 
-    It takes the memory of the largest of these files, and of one matrix in float32.
+    It takes about 1.7 times the memory of the largest of these files (`benchmarks/merge.py`).
 
     Raises:
         AdapterError: If the adapter does not fit the base.
