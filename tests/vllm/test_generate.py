@@ -141,6 +141,18 @@ def said_by_transformers(
     return replies
 
 
+def first_log_probs(
+    prompt: Prompt, tokens: list[int], adapter: Adapter | None, base: PreTrainedModel | None
+) -> torch.Tensor:
+    """What transformers makes of some tokens as the first of a reply; as for `said_by_transformers`."""
+    model = base or AutoModelForCausalLM.from_pretrained(tiny_base_folder(), dtype=torch.float32)
+    if adapter:
+        model = PeftModel.from_pretrained(model, adapter.folder)
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([prompt.token_ids])).logits[0, -1]
+    return torch.log_softmax(logits, dim=-1)[tokens]
+
+
 def test_the_engine_says_what_transformers_says(engine: Engine, prompts: list[Prompt], adapters: list[Adapter]) -> None:
     tokenizer = load_tokenizer(tiny_base_folder(), trust_remote_code=False)
     texts: dict[str | None, list[str]] = {}
@@ -173,7 +185,6 @@ def test_adapters_are_scored_on_the_quantised_base_that_they_are_trained_on(
     tokenizer = load_tokenizer(tiny_base_folder(), trust_remote_code=False)
     model = ModelConfig(base="tiny", quantization="nf4", dtype="float32")
     engine = Engine(settings(prompts, base=model), prompts[:NUM_CANARIES])
-    of_full = said_by_transformers(prompts, None)
     for adapter in (None, adapters[0], None):
         loaded, generations = ask(engine, prompts, adapter)
         assert (loaded.base_weights, loaded.applied_as) == ("dequantised_nf4", "merged" if adapter else "base")
@@ -181,7 +192,15 @@ def test_adapters_are_scored_on_the_quantised_base_that_they_are_trained_on(
         expected = said_by_transformers(prompts, adapter, quantised)
         texts = [tokenizer.decode(expected[prompt.case_id]).removesuffix("<|im_end|>") for prompt in prompts]
         assert [generation.text for generation in generations] == texts
-        assert expected != of_full
+        if loaded.canary is not None:
+            for prompt in prompts[:NUM_CANARIES]:
+                first = loaded.canary.first[prompt.case_id]
+                found = torch.tensor([of_adapter for _, of_adapter in first.values()])
+                in_four_bits, in_full = (
+                    first_log_probs(prompt, list(first), adapter, base)
+                    for base in (load_frozen_base(tiny_base_folder(), model), None)
+                )
+                assert (found - in_four_bits).abs().max() < 0.1 * (found - in_full).abs().max()
 
 
 def test_a_streamed_reply_is_the_reply_in_pieces(

@@ -228,8 +228,9 @@ def _mean(replies: Iterable[list[int]]) -> float:
 
 
 def _deal(taken: Sequence[Shown], val: float, choice: Choice) -> None:
-    """An even share of the pairs goes to val."""
-    for place, one in enumerate(taken):
+    """An even share of all pairs goes to val; those of a kind follow those of the kinds before."""
+    dealt = sum(map(len, choice.parts.values()))
+    for place, one in enumerate(taken, start=dealt):
         part: PairPart = "val" if int((place + 1) * val) > int(place * val) else "train"
         choice.parts[part].append(one)
         choice.entries.append(PairEntry.of(one.candidate, part=part))

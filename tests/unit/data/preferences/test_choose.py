@@ -145,6 +145,12 @@ def test_lengths_are_balanced_as_far_as_the_pairs_allow(form: ChatFormat) -> Non
     assert (card.kept, card.chosen_longer, card.chosen_shorter) == (6, 3, 3)
 
 
+def test_the_share_of_val_is_that_of_all_pairs_however_few_a_kind_has(form: ChatFormat) -> None:
+    candidates = [_wrong(of(city)) for of in (_call, _answer) for city in CITIES[:6]]
+    choice = _choose(form, candidates, val=0.1)
+    assert [len(choice.parts[part]) for part in ("train", "val")] == [11, 1]
+
+
 def test_the_choice_does_not_depend_on_the_order_of_the_pairs(form: ChatFormat) -> None:
     candidates = [_wrong(_call(city)) for city in CITIES]
     first, second = (
