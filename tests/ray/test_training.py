@@ -82,6 +82,7 @@ def test_two_workers_train_one_adapter_that_changes_the_base(storage: Path, monk
     assert (before - after).abs().max() > 1e-3
 
 
+@pytest.mark.slow
 def test_two_workers_train_on_a_base_in_four_bits(storage: Path) -> None:
     config = small_config(storage, "four-bits", num_workers=2)
     config = config.model_copy(update={"model": config.model.model_copy(update={"quantization": "nf4"})})
