@@ -3,7 +3,7 @@
 Read the packages in the order in which they build on each other; those beside each other know nothing of one another:
 
     core -> notation | refusals -> chat -> config -> run -> toy -> models -> data -> tracking | plan
-    -> training | multi_lora -> search | submit | doctor | status | probe -> cli -> __main__
+    -> training | multi_lora -> search | submit | doctor | status | probe | usage -> cli -> __main__
 
 `evals` builds on them and `jobs` on both. A later package may import an earlier one, never the other way round
 (`lint-imports` checks it). The functions here are the door of the Python API, which `evals.api` holds; no module of

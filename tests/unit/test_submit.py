@@ -155,7 +155,7 @@ def test_every_stage_that_the_command_line_offers_can_be_submitted(stage: Stage)
 
 
 def test_an_unknown_job_is_refused() -> None:
-    with pytest.raises(InputError, match="prepare, train, search, evaluate, report, pipeline"):
+    with pytest.raises(InputError, match="prepare, train, search, prefer, evaluate, report, pipeline"):
         submit_job(RunConfig(), "deploy", address="http://127.0.0.1:1")
 
 

@@ -85,7 +85,7 @@ def test_in_bfloat16_a_slot_is_near_the_reference(tmp_path: Path) -> None:
     not rows_keep_their_bits(torch.bfloat16), reason="the products of this machine depend on the number of rows"
 )
 def test_no_bit_depends_on_the_company(tmp_path: Path) -> None:
-    model = quantised(tmp_path, dtype="bfloat16", family="qwen3")
+    model = quantised(tmp_path, dtype="bfloat16", family="llama")
     mine = make_spec(8, max_grad_norm=0.5)
     alone = make_engine(model, {"mine": mine}, micro_batch_size=3)
     company = {"a": make_spec(4), "mine": mine, "b": make_spec(64, dropout=0.3)}

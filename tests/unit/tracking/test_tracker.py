@@ -6,7 +6,6 @@ import pytest
 from watching import Watching
 
 from orchestrator.tracking.tracker import RunInfo, Tracker, Trackers
-from orchestrator.training import trackers
 from orchestrator.training.trackers import TRACKERS, ProgressBoard, tracked
 
 RUN = RunInfo(Path("runs/demo"), num_trials=2, max_steps=40)
@@ -63,10 +62,9 @@ def test_an_interrupt_in_a_tracker_is_not_swallowed() -> None:
         follow(Trackers([Interrupted()]))
 
 
-def test_a_run_ends_for_its_trackers_whatever_ended_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_ends_for_its_trackers_whatever_ended_it() -> None:
     watching = Watching()
-    monkeypatch.setattr(trackers, "TRACKERS", (lambda: watching,))
-    with pytest.raises(ValueError, match="broken"), tracked(RUN, ()):
+    with pytest.raises(ValueError, match="broken"), tracked(RUN, (), (lambda: watching,)):
         raise ValueError("broken")
     assert watching.calls == [("run_started", RUN), ("run_ended",)]
 
