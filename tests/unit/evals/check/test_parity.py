@@ -208,20 +208,23 @@ def test_a_template_that_drops_or_changes_something_is_named(
     assert codes(card) == (expected[found] if isinstance(found, str) else found)
 
 
-@pytest.mark.parametrize(
-    ("shown", "otherwise", "why"),
-    [
-        ("c.function.arguments | tojson", "{} | tojson", "is read as other calls than the data has"),
-        ('{"name"', '{"function"', "a call has the keys name and arguments, not"),
-    ],
-)
 def test_a_template_that_changes_every_call_leaves_nothing_to_train_on(
-    config: RunConfig, run: RunDir, tmp_path: Path, shown: str, otherwise: str, why: str
+    config: RunConfig, run: RunDir, tmp_path: Path
 ) -> None:
-    template = OFFERED + CALLED.replace(shown, otherwise) + ASKED
+    template = OFFERED + CALLED.replace("c.function.arguments | tojson", "{} | tojson") + ASKED
     assert template != OFFERED + CALLED + ASKED
+    why = "is read as other calls than the data has"
     with pytest.raises(DataError, match=rf"calls_not_shown.*{why}.*Set model\.chat_template to hermes"):
         check(with_template(config, tmp_path / "other", template), run)
+
+
+def test_a_template_that_writes_calls_as_no_reader_expects_is_told(
+    config: RunConfig, run: RunDir, tmp_path: Path
+) -> None:
+    template = OFFERED + CALLED.replace('{"name"', '{"function"') + ASKED
+    card = check(with_template(config, tmp_path / "other", template), run)
+    assert [problem.code for problem in card.problems] == ["call_not_parsed"]
+    assert "has no reader (it has marks of hermes, but writes" in card.problems[0].detail
 
 
 def with_format(config: RunConfig, reply_format: str) -> RunConfig:

@@ -1,5 +1,6 @@
 """What Ollama is told of a template, held against what the template itself renders."""
 
+import copy
 import json
 from itertools import pairwise
 from pathlib import Path
@@ -41,6 +42,7 @@ TEMPLATES = ("hermes", "qwen2_5", "qwen3_instruct_2507", "training")
 
 
 def with_template(tokenizer: PreTrainedTokenizerBase, name: str) -> PreTrainedTokenizerBase:
+    tokenizer = copy.copy(tokenizer)
     if name == "training":  # that of the toy base and of Qwen3
         tokenizer.chat_template = qwen3_template()
         name = training_template(tokenizer)
@@ -86,8 +88,9 @@ def test_a_template_that_differs_in_anything_is_not_told(
 ) -> None:
     template = named_template("hermes")
     assert part in template
-    tokenizer.chat_template = template.replace(part, other)
-    assert chatml_of(tokenizer) is None
+    changed = copy.copy(tokenizer)
+    changed.chat_template = template.replace(part, other)
+    assert chatml_of(changed) is None
 
 
 @pytest.fixture
