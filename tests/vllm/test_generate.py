@@ -178,31 +178,6 @@ def test_the_engine_says_what_transformers_says(engine: Engine, prompts: list[Pr
     assert len({tuple(said) for said in texts.values()}) == 4
 
 
-def test_adapters_are_scored_on_the_quantised_base_that_they_are_trained_on(
-    prompts: list[Prompt], adapters: list[Adapter]
-) -> None:
-    """On a CPU as dequantised weights, which say what the base in 4 bits says, and not what the full base does."""
-    tokenizer = load_tokenizer(tiny_base_folder(), trust_remote_code=False)
-    model = ModelConfig(base="tiny", quantization="nf4", dtype="float32")
-    engine = Engine(settings(prompts, base=model), prompts[:NUM_CANARIES])
-    for adapter in (None, adapters[0], None):
-        loaded, generations = ask(engine, prompts, adapter)
-        assert (loaded.base_weights, loaded.applied_as) == ("dequantised_nf4", "merged" if adapter else "base")
-        quantised = load_frozen_base(tiny_base_folder(), model)
-        expected = said_by_transformers(prompts, adapter, quantised)
-        texts = [tokenizer.decode(expected[prompt.case_id]).removesuffix("<|im_end|>") for prompt in prompts]
-        assert [generation.text for generation in generations] == texts
-        if loaded.canary is not None:
-            for prompt in prompts[:NUM_CANARIES]:
-                first = loaded.canary.first[prompt.case_id]
-                found = torch.tensor([of_adapter for _, of_adapter in first.values()])
-                in_four_bits, in_full = (
-                    first_log_probs(prompt, list(first), adapter, base)
-                    for base in (load_frozen_base(tiny_base_folder(), model), None)
-                )
-                assert (found - in_four_bits).abs().max() < 0.1 * (found - in_full).abs().max()
-
-
 def test_a_streamed_reply_is_the_reply_in_pieces(
     engine: Engine, prompts: list[Prompt], adapters: list[Adapter]
 ) -> None:
@@ -430,3 +405,29 @@ def test_the_ranks_are_those_that_vllm_allows() -> None:
     from vllm.config.lora import MaxLoRARanks  # takes seconds, which no other test should wait for
 
     assert get_args(MaxLoRARanks) == SERVED_RANKS
+
+
+# The last one: when its engine ends, vLLM takes from the process what the other engines in it share.
+def test_adapters_are_scored_on_the_quantised_base_that_they_are_trained_on(
+    prompts: list[Prompt], adapters: list[Adapter]
+) -> None:
+    """On a CPU as dequantised weights, which say what the base in 4 bits says, and not what the full base does."""
+    tokenizer = load_tokenizer(tiny_base_folder(), trust_remote_code=False)
+    model = ModelConfig(base="tiny", quantization="nf4", dtype="float32")
+    engine = Engine(settings(prompts, base=model), prompts[:NUM_CANARIES])
+    for adapter in (None, adapters[0], None):
+        loaded, generations = ask(engine, prompts, adapter)
+        assert (loaded.base_weights, loaded.applied_as) == ("dequantised_nf4", "merged" if adapter else "base")
+        quantised = load_frozen_base(tiny_base_folder(), model)
+        expected = said_by_transformers(prompts, adapter, quantised)
+        texts = [tokenizer.decode(expected[prompt.case_id]).removesuffix("<|im_end|>") for prompt in prompts]
+        assert [generation.text for generation in generations] == texts
+        if loaded.canary is not None:
+            for prompt in prompts[:NUM_CANARIES]:
+                first = loaded.canary.first[prompt.case_id]
+                found = torch.tensor([of_adapter for _, of_adapter in first.values()])
+                in_four_bits, in_full = (
+                    first_log_probs(prompt, list(first), adapter, base)
+                    for base in (load_frozen_base(tiny_base_folder(), model), None)
+                )
+                assert (found - in_four_bits).abs().max() < 0.1 * (found - in_full).abs().max()
