@@ -9,13 +9,20 @@ from safetensors.torch import save_file
 
 from orchestrator.chat.serve_command import GENERATION
 from orchestrator.config.schema import ModelConfig
-from orchestrator.core.progress import bar
+from orchestrator.core.errors import ResourceError
+from orchestrator.core.memory import free_memory
+from orchestrator.core.progress import bar, say
 from orchestrator.models.adapters import RECORD, SETTINGS, load_adapter, merged_tensor
 from orchestrator.models.adapters import WEIGHTS as ADAPTER_WEIGHTS
 from orchestrator.models.base import INDEX, BaseWeights, base_folder
 from orchestrator.models.dequantised import weights_of
+from orchestrator.plan.memory import gib
 
 OF_THE_BASE = ("config.json", GENERATION, INDEX)
+OF_LARGEST = 1.75
+"""Memory that merging takes, as a share of the base's largest file."""
+OF_PACKED = 4
+"""Bytes that a byte of a base in four bits becomes in the dtype of its plain weights."""
 NOT_MERGED = (ADAPTER_WEIGHTS, SETTINGS, RECORD)
 """Files of an adapter's folder that a merged model does not have."""
 
@@ -25,13 +32,13 @@ def write_merged(model: ModelConfig, adapter_folder: Path, out: Path) -> None:
 
     Where `model` quantises the base, the adapter is merged into its dequantised weights.
 
-    It takes about 1.7 times the memory of the largest of these files (`benchmarks/merge.py`).
-
     Raises:
+        ResourceError: If less memory is free than the largest of these files takes.
         AdapterError: If the adapter does not fit the base.
         ModelNotFoundError: If the base has no weights as safetensors.
     """
     folder, base = base_folder(model), weights_of(model)
+    _require_memory(memory_of_merging(folder))
     adapter = load_adapter(adapter_folder, base)
     files = base.names_by_file()
     with bar("files", len(files)) as advance:
@@ -52,6 +59,23 @@ def write_merged(model: ModelConfig, adapter_folder: Path, out: Path) -> None:
         if path.is_file() and path.name not in NOT_MERGED and path.name != GENERATION:
             shutil.copyfile(path, out / path.name)
     _add_ends(adapter_folder / GENERATION, out / GENERATION)
+
+
+def memory_of_merging(folder: Path) -> int:
+    """Bytes that merging into the base of this folder takes beside Python and its libraries (`benchmarks/merge.py`)."""
+    base = BaseWeights(folder)
+    largest = max((folder / file).stat().st_size for file in base.names_by_file())
+    return int(OF_LARGEST * largest * (OF_PACKED if base.is_packed else 1))
+
+
+def _require_memory(needed: int) -> None:
+    free = free_memory()
+    say(f"Merging takes about {gib(needed)} of memory; {gib(free)} are free.")
+    if needed > free:
+        raise ResourceError(
+            f"merging takes {gib(needed)} of memory, and {gib(free)} are free",
+            fix="End other programs, or export on a machine with more memory",
+        )
 
 
 def _as_plain(out: Path, files: Mapping[str, Sequence[str]]) -> None:

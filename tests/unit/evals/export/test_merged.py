@@ -9,9 +9,10 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from evals.export.merged import write_merged
+from evals.export import merged
+from evals.export.merged import memory_of_merging, write_merged
 from orchestrator.config.schema import ModelConfig
-from orchestrator.core.errors import AdapterError
+from orchestrator.core.errors import AdapterError, ResourceError
 from orchestrator.models.base import load_frozen_base
 from orchestrator.toy.tiny import tiny_base_folder
 
@@ -74,6 +75,22 @@ def test_what_ends_a_reply_of_the_adapter_ends_one_of_the_merged_model(tmp_path:
     write_merged(ModelConfig(base=str(model_folder)), adapter, out)
     settings = json.loads((out / "generation_config.json").read_text(encoding="utf-8"))
     assert settings["eos_token_id"] == [3, 7]
+
+
+def test_the_memory_that_it_takes_is_told_and_must_be_free(
+    tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    needed = memory_of_merging(model_folder)
+    assert needed == int(1.75 * (model_folder / "model.safetensors").stat().st_size)
+    monkeypatch.setattr(merged, "free_memory", lambda: needed - 1)
+    adapter, out = adapter_of(model_folder, tmp_path / "adapter"), tmp_path / "out"
+    out.mkdir()
+    with pytest.raises(ResourceError, match=r"merging takes .* of memory, and .* are free. End other programs"):
+        write_merged(ModelConfig(base=str(model_folder)), adapter, out)
+    assert not list(out.iterdir())
+    monkeypatch.setattr(merged, "free_memory", lambda: needed)
+    write_merged(ModelConfig(base=str(model_folder)), adapter, out)
+    assert "Merging takes about" in capsys.readouterr().out
 
 
 def test_an_adapter_of_another_base_is_refused(tmp_path: Path, model_folder: Path) -> None:
