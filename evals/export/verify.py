@@ -216,7 +216,7 @@ def _open(folder: Path, kind: Kind, of_run: ModelConfig, adapter_id: str) -> _Ex
         plain = {"base": str(folder), "revision": None, "quantization": "none"}
         return _Exported(of_run.model_copy(update=plain))
     record = read_adapter(folder)
-    if record.id != adapter_id:
+    if kind == "adapter" and record.id != adapter_id:  # a GGUF file does not say which adapter it holds
         what = f"the adapter in it is {record.id}, and it would be held against the replies of {adapter_id}"
         raise InputError(what, where=str(folder), fix=f"Add --adapter {record.id}")
     return _Exported(of_run, Adapter(record.id, 1, str(folder), record.sha256), (record.r,))

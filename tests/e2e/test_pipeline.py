@@ -207,7 +207,7 @@ def test_an_export_replies_as_it_was_scored_and_one_with_another_template_does_n
     assert "DIFFERS: 8 of 8 prompts are others: its chat template or tokenizer is not that of the run." in other.stdout
 
 
-@pytest.mark.parametrize("form", ["merged", pytest.param("gguf", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("form", [pytest.param("merged", marks=pytest.mark.slow), "gguf"])
 def test_an_export_with_another_scale_is_caught(
     config: Path, ray_head: RayHead, tmp_path: Path, form: Literal["merged", "gguf"]
 ) -> None:
