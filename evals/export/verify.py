@@ -299,7 +299,10 @@ def verification_lines(found: Verification) -> list[str]:
     elif found.outcome == "equivalent":
         lines.append(f"Equivalent: {share}{bounds}, less than {found.margin:g} either way.")
     elif found.outcome == "differs":
-        lines.append(f"DIFFERS: {share}{bounds}, and is not shown to be less than {found.margin:g} either way.")
+        is_open = -found.margin < found.difference < found.margin
+        word = "NOT SHOWN" if is_open else "DIFFERS"
+        more = " Ask more cases (--cases)." if is_open else ""
+        lines.append(f"{word}: {share}{bounds}, and is not shown to be less than {found.margin:g} either way.{more}")
     if found.num_silent:
         lines.append(f"{counted(found.num_silent, 'case')} got no reply, which counts as another one and as wrong.")
     if found.first is not None:

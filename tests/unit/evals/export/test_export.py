@@ -160,6 +160,9 @@ def test_it_is_told_in_sentences() -> None:
     ]
     told = verification_lines(verification(same_replies=40, same_verdicts=41, difference=-0.18, low=-0.3, high=-0.05))
     assert told[1].startswith("DIFFERS: the share of cases answered as asked differs by -0.18 (-0.30 to -0.05)")
+    told = verification_lines(verification(same_replies=40, difference=0.0, low=-0.14, high=0.14))
+    assert told[1].startswith("NOT SHOWN: the share of cases answered as asked differs by 0.00 (-0.14 to +0.14)")
+    assert told[1].endswith("Ask more cases (--cases).")
     assert "chat template" in verification_lines(verification(same_prompts=0))[1]
 
 
