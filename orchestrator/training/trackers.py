@@ -66,10 +66,10 @@ OF_PAIRS: tuple[Callable[[], Tracker], ...] = (ProgressBoard, ProgressFile)
 
 @contextmanager
 def tracked(
-    run: RunInfo, names: Sequence[TrackerName], makers: Sequence[Callable[[], Tracker]] = TRACKERS
+    run: RunInfo, names: Sequence[TrackerName], makers: Sequence[Callable[[], Tracker]] | None = None
 ) -> Iterator[Trackers]:
     """All trackers, from the start of a run to its end."""
-    trackers = Trackers([*(make() for make in makers), *followers(names)])
+    trackers = Trackers([*(make() for make in (TRACKERS if makers is None else makers)), *followers(names)])
     trackers.run_started(run)
     try:
         yield trackers
