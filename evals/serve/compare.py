@@ -179,7 +179,8 @@ def in_reply(
 def _why(scored: str, answer: Answer, knows: Knowledge) -> tuple[str, bool]:
     """Why a greedy reply is another, from what else was likely at its first other token; whether rounding explains it.
 
-    The ids of the scored reply are not kept, so the first other token is the first after which the texts part.
+    The ids of the scored reply are not kept, so the first other token is one of those up to where the texts part: a
+    tokenizer can begin the same text with a quote alone or with a quote and a comma.
     """
     whole = [scored + end for end in ("", *knows.ends)]
 
@@ -190,16 +191,21 @@ def _why(scored: str, answer: Answer, knows: Knowledge) -> tuple[str, bool]:
     place = next((i for i in range(len(answer.tokens)) if not agrees(answer.tokens[: i + 1])), None)
     if place is None or place >= len(answer.likely):
         return "it ends before or after the one that was scored", False
-    likely, before, chosen = answer.likely[place], answer.tokens[:place], answer.tokens[place]
+    likely, chosen = answer.likely[place], answer.tokens[place]
     if likely.get(chosen, max(likely.values())) < max(likely.values()):
         return "the server draws its replies: its default temperature is not 0", False
-    others = [value for token, value in likely.items() if token != chosen and agrees((*before, token))]
+    others = [
+        (max(likely.values()) - value, i)
+        for i, likely in enumerate(answer.likely[: place + 1])
+        for token, value in likely.items()
+        if token != answer.tokens[i] and agrees((*answer.tokens[:i], token))
+    ]
     if not others:
         return (
             f"what was scored is not among the {len(likely)} likeliest at token {place}: the weights are others",
             False,
         )
-    gap = max(likely.values()) - max(others)
+    gap, place = min(others)
     if gap <= near_tie(knows.dtype):
         return f"a near tie at token {place}, {gap:.2g} apart in log probability", True
     return f"at token {place} what was scored is {gap:.2g} behind in log probability: the weights are others", False

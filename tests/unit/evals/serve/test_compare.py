@@ -165,6 +165,16 @@ def test_another_reply_is_a_near_tie_or_not(
     assert word in found.cause
 
 
+def test_a_tie_between_tokens_that_begin_alike_is_found_before_the_texts_part(case: Case, knows: Knowledge) -> None:
+    said, wanted = 'say "bread" now', 'say "bread", now'
+    place = next(i for i, (one, other) in enumerate(zip(ids(said), ids(wanted), strict=False)) if one != other)
+    assert wanted.startswith(TOKENIZER.decode(ids(said)[: place + 1]))
+    got = answer(case, knows, said, likely=likely(said, place, wanted, 0.1))
+    (found,) = in_reply(case, AS_SCORED, scored(case, knows, wanted), None, got, knows)
+    assert found.cause.startswith(f"a near tie at token {place}, 0.1 apart")
+    assert found.by_rounding
+
+
 def test_a_token_that_was_not_likely_at_all_is_of_other_weights(case: Case, knows: Knowledge) -> None:
     got = answer(case, knows, "Rome is warm.", likely=likely("Rome is warm.", 0, "Lima is warm.", 1.0))
     (found,) = in_reply(case, AS_SCORED, scored(case, knows, "Oslo is warm."), None, got, knows)
