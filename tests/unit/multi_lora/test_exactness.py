@@ -44,6 +44,12 @@ bits_hold = pytest.mark.skipif(
 
 SLOW = pytest.mark.slow
 """Kinds that differ from Qwen3 in little that a slot can see."""
+KINDS = [
+    "qwen3",
+    *(pytest.param(kind, marks=SLOW) for kind in ("llama", "gemma3_text", "mistral")),
+    "gpt_neox",
+    "bloom",
+]
 
 
 @pytest.mark.parametrize("gradient_checkpointing", [False, True])
@@ -85,17 +91,7 @@ def travelled(spec: SlotSpec, alone: TrainedAlone, engine: MultiLoraEngine) -> t
     return flat(alone.state.adapter) - flat(initial_state(spec, engine.targets).adapter)
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "qwen3",
-        pytest.param("llama", marks=SLOW),
-        pytest.param("gemma3_text", marks=SLOW),
-        pytest.param("mistral", marks=SLOW),
-        "gpt_neox",
-        "bloom",
-    ],
-)
+@pytest.mark.parametrize("kind", KINDS)
 def test_in_float32_a_slot_is_as_near_to_float64_as_the_reference_is(kind: str) -> None:
     """The same training in float64 says what is right; the engine may round no worse than PEFT does in float32.
 
@@ -121,17 +117,7 @@ def test_in_float32_a_slot_is_as_near_to_float64_as_the_reference_is(kind: str) 
         assert wrong.abs().max() < 1e-2 * longest_way + 2 * reference_wrong.abs().max()
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "qwen3",
-        pytest.param("llama", marks=SLOW),
-        pytest.param("gemma3_text", marks=SLOW),
-        pytest.param("mistral", marks=SLOW),
-        "gpt_neox",
-        "bloom",
-    ],
-)
+@pytest.mark.parametrize("kind", KINDS)
 def test_in_float32_a_gradient_is_the_references_within_1e_6(kind: str) -> None:
     """Of the first step, which no rounding of a step before has touched; relative to the gradient's largest number."""
     model = small_base(kind)
