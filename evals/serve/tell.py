@@ -31,6 +31,8 @@ def check_lines(found: ServeCheck) -> Iterator[str]:
     share = f"the share of cases answered as asked differs by {bounds}"
     if found.outcome == "equivalent":
         yield f"Equivalent: only rounding tells them apart, and {share}, less than {found.margin:g} either way."
+    elif not (wrong := sum(not one.by_rounding for one in found.differences)):
+        known = f"{share}, which is not shown to be less than {found.margin:g} either way"
+        yield f"NOT SHOWN: only rounding tells replies apart, but {known}. Ask more cases (--cases)."
     else:
-        wrong = sum(not one.by_rounding for one in found.differences)
         yield f"DIFFERS: {counted(wrong, 'difference')} that rounding does not explain; {share}."

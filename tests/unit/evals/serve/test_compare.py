@@ -235,6 +235,10 @@ def test_every_difference_is_told() -> None:
     assert "Also asked: 8 streamed." in lines
     assert "- b, streamed: the calls: another parser" in lines
     assert lines[-1].startswith("DIFFERS: 1 difference that rounding does not explain")
+    tie = Difference(case_id="a", asked="as scored", part="reply", cause="a near tie", by_rounding=True)
+    (*_, last) = check_lines(checked(tie, same_replies=49, low=-0.2))
+    assert last.startswith("NOT SHOWN: only rounding tells replies apart, but the share of cases")
+    assert last.endswith("Ask more cases (--cases).")
     assert list(check_lines(checked()))[-1] == "tools is served as it was scored."
 
 
