@@ -95,13 +95,13 @@ NAMED: dict[str, Callable[[Reading], bool]] = {
 
 KNOWN: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("deepseek v3", "deepseek_v31", "llama_json"), ()),
-    "gpt-oss": (NONE, SOME),
+    "gpt-oss": (NONE, SOME, IN_THOUGHTS),
     **dict.fromkeys(("qwen 3.5", "qwen 3.8", "seed_oss", "mimo"), (IN_THOUGHTS,)),
     **dict.fromkeys(("gemma 4", "deepseek_v32", "deepseek_v4", "kimi_k2", "granite"), (TYPES, IN_THOUGHTS)),
     **dict.fromkeys(("glm 4", "glm 4.7"), (OFFERED, IN_THOUGHTS, TYPES)),
     "minimax m2": (OFFERED, IN_THOUGHTS, TYPES, FEWER),
     **dict.fromkeys(("pythonic", "llama 4", "granite 4", "xlam"), (NONE,)),
-    **dict.fromkeys(("lfm 2", "lfm 2.5"), (NONE, SOME, FEWER)),
+    **dict.fromkeys(("lfm 2", "lfm 2.5"), (NONE, SOME, FEWER, IN_THOUGHTS)),
     "muse glimmer": (TYPES,),
     "mistral": (TYPES, IN_THOUGHTS),
     "mistral v3": (NONE,),
