@@ -251,7 +251,7 @@ def _score_in_full(
     journal = _open_journal(in_full, place, settings, adapters, prompts=prompts, engines=engines)
     failed = _generate(journal, settings, prompts, engines)
     engines.end_used()
-    reply_format = reply_format_of(config.eval.reply_format, tokenizer.chat_template)
+    reply_format = reply_format_of(config.eval.reply_format, tokenizer)
     return [*failed, *_score_all(in_full, place, journal, cases, reply_format)[1]]
 
 
