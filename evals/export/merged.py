@@ -21,8 +21,6 @@ from orchestrator.plan.memory import gib
 OF_THE_BASE = ("config.json", GENERATION, INDEX)
 OF_LARGEST = 1.75
 """Memory that merging takes, as a share of the base's largest file."""
-OF_PACKED = 4
-"""Bytes that a byte of a base in four bits becomes in the dtype of its plain weights."""
 NOT_MERGED = (ADAPTER_WEIGHTS, SETTINGS, RECORD)
 """Files of an adapter's folder that a merged model does not have."""
 
@@ -63,9 +61,8 @@ def write_merged(model: ModelConfig, adapter_folder: Path, out: Path) -> None:
 
 def memory_of_merging(folder: Path) -> int:
     """Bytes that merging into the base of this folder takes beside Python and its libraries (`benchmarks/merge.py`)."""
-    base = BaseWeights(folder)
-    largest = max((folder / file).stat().st_size for file in base.names_by_file())
-    return int(OF_LARGEST * largest * (OF_PACKED if base.is_packed else 1))
+    stored = [(folder / file).stat().st_size for file in BaseWeights(folder).names_by_file()]
+    return int(OF_LARGEST * max(stored) * (bytes_of_weights(folder) / sum(stored)))
 
 
 def _require_memory(needed: int) -> None:
