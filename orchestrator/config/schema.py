@@ -4,7 +4,6 @@
 else. A profile replaces defaults, never what the user wrote.
 """
 
-import math
 from datetime import date
 from typing import Annotated, Any, Literal
 
@@ -17,23 +16,20 @@ from orchestrator.config.data import SourceConfig as SourceConfig
 from orchestrator.config.data import SplitConfig as SplitConfig
 from orchestrator.config.evaluation import HUB as HUB
 from orchestrator.config.evaluation import ROW_FORMATS as ROW_FORMATS
-from orchestrator.config.evaluation import Dtype, EvalConfig, Fraction, Positive, PositiveInt, Section, Seed
+from orchestrator.config.evaluation import Dtype, EvalConfig, Positive, PositiveInt, Section, Seed
 from orchestrator.config.evaluation import RowFormat as RowFormat
 from orchestrator.config.preferences import PreferConfig, Trainings
+from orchestrator.config.training import LoraConfig as LoraConfig
+from orchestrator.config.training import Optimizer as Optimizer
+from orchestrator.config.training import ServableRank as ServableRank
+from orchestrator.config.training import TrainConfig as TrainConfig
 from orchestrator.core.records import METRIC_NAMES, JsonObject, MetricName
 
 TINY, SMOLLM2 = BUILT_IN_BASES = ("tiny", "smollm2-135m")
 """Bases that are neither a folder nor on the hub; `orchestrator/toy` makes them."""
 
-ServableRank = Literal[1, 2, 4, 8, 16, 32, 64, 128, 256]
-"""LoRA ranks that vLLM serves without waste: each fits an allowed `max_lora_rank` (1, 8, 16, 32, 64, 128, 256, ...)."""
-
 Quantization = Literal["none", "nf4", "int8"]
-Optimizer = Literal["adamw", "adamw_8bit", "paged_adamw_8bit"]
 TrackerName = Literal["tensorboard", "mlflow", "wandb", "trackio"]
-
-EVALUATIONS_PER_RUN = 10
-"""Evaluations of a training, where the configuration does not say how often."""
 
 
 class ModelConfig(Section):
@@ -64,82 +60,6 @@ class ModelConfig(Section):
     )
     """The date that training, evaluation and serving show the model, where its chat template shows today's (Llama 3,
     Mistral Small 3). None is the day on which the run was made, and stays so when the run resumes on another."""
-
-
-class LoraConfig(Section):
-    """The adapter."""
-
-    r: ServableRank = 16
-    """Rank."""
-    alpha: PositiveInt = 16
-    """Scale: updates are multiplied by alpha / r (alpha / sqrt(r) with rsLoRA)."""
-    dropout: Fraction = 0.0
-    """Dropout on the adapter's input."""
-    target_modules: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = "all-linear"
-    """Module names to adapt; `all-linear` is every linear layer but the output head (LoRA Without Regret, 2025)."""
-    use_rslora: bool = False
-    """Scale by alpha / sqrt(r), which keeps one learning rate usable over ranks (arXiv 2312.03732)."""
-
-
-class TrainConfig(Section):
-    """Optimisation of one adapter."""
-
-    learning_rate: Annotated[float, Field(gt=0.0)] = 2e-4
-    """Peak learning rate."""
-    epochs: Annotated[float, Field(gt=0.0)] = 1.0
-    """Passes over the training data; ignored when max_steps is set."""
-    max_steps: PositiveInt | None = None
-    """Optimizer steps; None trains for `epochs`."""
-    batch_size: PositiveInt = 8
-    """Samples per optimizer step, over all workers."""
-    micro_batch_size: PositiveInt = 2
-    """Samples per forward pass on one worker."""
-    warmup_ratio: Fraction = 0.03
-    """Share of the steps with a rising learning rate."""
-    scheduler: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
-    """Learning rate after warm-up."""
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
-    """AdamW weight decay on the adapter."""
-    optimizer: Optimizer = Field(default="adamw", exclude_if=lambda value: value == "adamw")
-    """`adamw_8bit` keeps AdamW's moments in 8 bits, `paged_adamw_8bit` also moves them out of a GPU that is full. Both
-    need bitsandbytes and train with `search.runner: isolated` alone; an adapter's moments are small in any case."""
-    max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0
-    """Gradients are clipped to this norm."""
-    eval_steps: PositiveInt | None = None
-    """Optimizer steps between evaluations, each of which also saves; None evaluates ten times a run."""
-    save_total_limit: PositiveInt = 1
-    """Checkpoints kept of each trial: so many with the lowest eval loss, and always the latest, to resume from."""
-    early_stopping_patience: PositiveInt | None = 3
-    """Stop after this many evaluations without a better eval loss; None never stops early."""
-    gradient_checkpointing: bool | Literal["auto"] = "auto"
-    """Recompute layers in the backward pass, which takes half as long again and far less memory. `auto` does so where
-    `orchestrator plan` says that training would not fit otherwise. Losses are the same."""
-    max_failures: Annotated[int, Field(ge=0)] = 2
-    """Restarts from the last checkpoint after a worker or node is lost."""
-    seed: Seed = 0
-    """Adapter initialisation, data order and dropout."""
-    init_from: Annotated[str, Field(min_length=1)] | None = Field(default=None, exclude_if=lambda value: value is None)
-    """A LoRA adapter to go on from, in `train` and in every trial of `search`: a folder that PEFT saved, relative to
-    the config file's folder, or a hub id. Rank, alpha, rsLoRA and layers are the adapter's. None starts anew."""
-
-    def steps_for(self, num_samples: int) -> int:
-        """Optimizer steps of a training on so many samples that is not stopped early."""
-        return self.max_steps or math.ceil(self.epochs * num_samples / self.batch_size)
-
-    def eval_steps_for(self, steps: int) -> int:
-        """Optimizer steps between the evaluations of a training of so many steps."""
-        return min(self.eval_steps or math.ceil(steps / EVALUATIONS_PER_RUN), steps)
-
-    def warmup_steps(self, steps: int) -> int:
-        """How many of these steps have a rising learning rate."""
-        return round(self.warmup_ratio * steps)
-
-    @model_validator(mode="after")
-    def _batches_divide(self) -> "TrainConfig":
-        size, micro = self.batch_size, self.micro_batch_size
-        if size % micro:
-            raise ValueError(f"batch_size {size} must be a multiple of micro_batch_size {micro}")
-        return self
 
 
 class RangeConfig(Section):

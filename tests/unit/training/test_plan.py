@@ -7,7 +7,8 @@ from builders import make_config, make_plan
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.config.schema import EVALUATIONS_PER_RUN, LoraConfig, ResourcesConfig, RunConfig, TrainConfig
+from orchestrator.config.schema import LoraConfig, ResourcesConfig, RunConfig, TrainConfig
+from orchestrator.config.training import EVALUATIONS_PER_RUN
 from orchestrator.run.cluster import WorkerShape
 from orchestrator.run.paths import RunDir
 from orchestrator.training.plan import TrainPlan, plan_training
