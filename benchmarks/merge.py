@@ -23,7 +23,8 @@ from transformers import AutoModelForCausalLM, Qwen3Config
 
 from orchestrator.config.schema import LoraConfig
 from orchestrator.models.adapters import SETTINGS, WEIGHTS, load_adapter, merged_tensor, peft_config
-from orchestrator.models.base import INDEX, BaseWeights
+from orchestrator.models.base import BaseWeights
+from orchestrator.models.weight_files import INDEX
 
 SHAPE = {"hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 28, "num_attention_heads": 16,
          "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151936, "tie_word_embeddings": True}  # fmt: skip

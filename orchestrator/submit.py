@@ -176,7 +176,8 @@ def _files_here(entry: SourceConfig | SuiteConfig) -> dict[str, Path]:
 
 def _adapter_files(name: str) -> list[Path]:
     """What must travel of an adapter that is a folder of this machine."""
-    return [path for pattern in ("adapter_config.json", "adapter_model.*") for path in sorted(Path(name).glob(pattern))]
+    files = [Path(name) / file for file in ("adapter_config.json", "adapter_model.safetensors")]
+    return [file for file in files if file.is_file()]
 
 
 def _staged_adapters(adapters: Mapping[str, Sequence[Path]], folder: Path) -> dict[str, str]:

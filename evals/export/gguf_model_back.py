@@ -37,9 +37,14 @@ def _read(folder: Path, dtype: Any) -> tuple[Any, PreTrainedTokenizerBase]:
     try:
         with redirect_stderr(io.StringIO()):  # a bar of all tensors, which no setting turns off
             read, report = AutoModelForCausalLM.from_pretrained(
-                folder, gguf_file=MODEL_FILE, dtype=dtype, quantization_config=as_stored, output_loading_info=True
+                folder,
+                gguf_file=MODEL_FILE,
+                dtype=dtype,
+                quantization_config=as_stored,
+                output_loading_info=True,
+                trust_remote_code=False,
             )
-            tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=MODEL_FILE)
+            tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=MODEL_FILE, trust_remote_code=False)
     except Exception as error:  # the reader raises whatever a broken file brings about
         lines = str(error).strip().splitlines()
         what = f"transformers cannot read the file: {lines[0] if lines else type(error).__name__}"

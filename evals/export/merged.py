@@ -14,8 +14,9 @@ from orchestrator.core.memory import free_memory
 from orchestrator.core.progress import bar, say
 from orchestrator.models.adapters import RECORD, SETTINGS, load_adapter, merged_tensor
 from orchestrator.models.adapters import WEIGHTS as ADAPTER_WEIGHTS
-from orchestrator.models.base import INDEX, BaseWeights, base_folder
+from orchestrator.models.base import BaseWeights, base_folder
 from orchestrator.models.dequantised import weights_of
+from orchestrator.models.weight_files import INDEX
 from orchestrator.plan.memory import gib
 
 OF_THE_BASE = ("config.json", GENERATION, INDEX)

@@ -186,7 +186,7 @@ def _served_tokens(tokenizer: PreTrainedTokenizerBase, case: Case, config: RunCo
 
 def _tokenizer_of(folder: Path) -> PreTrainedTokenizerBase:
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # the reader raises whatever a broken file brings about
         raise _unreadable(folder, "tokenizer", error) from error
     if not tokenizer.chat_template:

@@ -168,7 +168,10 @@ class Engine:
         kind = settings.base.quantization
         # vLLM's kernels for LoRA requests take half precision only, and its loader makes no base of 8 bits.
         as_requests = settings.on_gpu and dtype != "float32" and kind != "int8"
-        placement: dict[str, Any] = {"quantization": "bitsandbytes"} if as_requests and kind == "nf4" else {}
+        # vLLM would read pickles, too.
+        placement: dict[str, Any] = {"load_format": "safetensors"}
+        if as_requests and kind == "nf4":
+            placement = {"quantization": "bitsandbytes"}
         if not as_requests and stored_quantization(folder):
             # vLLM takes such weights on GPUs alone: it begins without any, and gets what these stand for.
             placement.update(load_format="dummy", hf_overrides=_without_quantization)

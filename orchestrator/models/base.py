@@ -38,12 +38,12 @@ from orchestrator.models.quantised import (
     quantization_settings,
     require_whole_blocks,
 )
+from orchestrator.models.weight_files import WEIGHTS, indexed_files, refuse_pickled_base
 from orchestrator.toy.smollm2 import smollm2_base_folder
 from orchestrator.toy.tiny import tiny_base_folder
 
 Dtype = Literal["bfloat16", "float16", "float32"]
 
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 BUILT_IN = {TINY: tiny_base_folder, SMOLLM2: smollm2_base_folder}
 BASES = f"a local folder, a hub id such as Qwen/Qwen3-0.6B, {' or '.join(BUILT_IN)}"
 LOCAL_STARTS = ("/", "./", "../", "~")
@@ -55,7 +55,8 @@ def base_folder(model: ModelConfig) -> Path:
     """Local folder of the base model; a hub model is fetched once into the Hugging Face cache of this machine.
 
     Raises:
-        ModelNotFoundError: If there is no such folder or hub model, or the hub cannot be reached.
+        ModelNotFoundError: If there is no such folder or hub model, its weights are pickles, or the hub cannot be
+            reached.
     """
     if model.base in BUILT_IN:
         return BUILT_IN[model.base]()
@@ -67,6 +68,7 @@ def base_folder(model: ModelConfig) -> Path:
                 where=str(folder),
                 fix="Point model.base at a folder in Hugging Face format",
             )
+        refuse_pickled_base(folder)
         return folder.resolve()
     if model.base.startswith(LOCAL_STARTS):
         what, fix = f"the base model {model.base!r} is no folder here", f"Check the path ({PATHS_START})"
@@ -139,7 +141,7 @@ def load_frozen_base(folder: Path, model: ModelConfig, *, on_gpu: bool = False) 
         InputError: If a processor would compute with it wrongly.
     """
     dtype = compute_dtype(model.dtype)
-    settings: dict[str, Any] = {"dtype": dtype, "trust_remote_code": model.trust_remote_code}
+    settings: dict[str, Any] = {"dtype": dtype, "trust_remote_code": model.trust_remote_code, "use_safetensors": True}
     if model.quantization != "none":
         if stored_quantization(folder) is None:
             settings["quantization_config"] = quantization_settings(model.quantization, getattr(torch, dtype))
@@ -334,9 +336,9 @@ def _parent(name: str) -> str:
 
 
 def _files_by_tensor(folder: Path) -> dict[str, str]:
-    if (folder / INDEX).is_file():
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        return dict(index["weight_map"])
+    indexed = indexed_files(folder)
+    if indexed is not None:
+        return indexed
     if not (folder / WEIGHTS).is_file():
         raise ModelNotFoundError(
             "the base has no weights as safetensors", where=str(folder), fix="Save the model with save_pretrained"

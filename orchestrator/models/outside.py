@@ -5,7 +5,6 @@ taken, as they are; what stands beside them (a tokenizer, an optimizer, a README
 """
 
 import json
-import pickle
 import re
 import shutil
 import tempfile
@@ -15,7 +14,7 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerBase
 
 from orchestrator.chat.template import served_template
@@ -37,7 +36,8 @@ from orchestrator.models.base import base_tokenizer
 from orchestrator.run.folder import brought_in
 from orchestrator.run.paths import RunDir
 
-PICKLED = "adapter_model.bin"
+_PICKLED = "adapter_model.bin"
+"""What older versions of PEFT wrote."""
 _NO_NAME = re.compile(r"(checkpoint|trial|adapter)-\d+")
 """Last parts of a path that say nothing without the folder above."""
 
@@ -109,7 +109,8 @@ def _copy(
     partial.chmod(0o755)
     try:
         shutil.copyfile(folder / SETTINGS, partial / SETTINGS)
-        _copy_weights(folder, partial)
+        _require_weights(folder)
+        shutil.copyfile(folder / WEIGHTS, partial / WEIGHTS)
         save_tokenizer(tokenizer, partial)
         made = _record(name, source, settings, digest_of(partial / WEIGHTS, partial / SETTINGS))
         record = made.model_copy(update=template_facts(tokenizer, model))
@@ -148,7 +149,7 @@ def adapter_folder(source: str) -> Path:
             "there is no such folder", where=source, fix="Name the folder that holds adapter_config.json"
         )
     try:
-        return Path(snapshot_download(source, allow_patterns=[SETTINGS, WEIGHTS, PICKLED]))
+        return Path(snapshot_download(source, allow_patterns=[SETTINGS, WEIGHTS]))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise AdapterNotFoundError(
@@ -179,30 +180,24 @@ def read_settings(folder: Path) -> JsonObject:
     return settings
 
 
-def _copy_weights(folder: Path, into: Path) -> None:
-    if (folder / WEIGHTS).is_file():
-        shutil.copyfile(folder / WEIGHTS, into / WEIGHTS)
-    else:
-        save_file(read_tensors(folder), into / WEIGHTS)
-
-
 def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
-    """An adapter's tensors under PEFT's names; of a pickled file nothing is run.
+    """An adapter's tensors under PEFT's names.
 
     Raises:
-        AdapterError: If there are none, or they cannot be read.
+        AdapterError: If there are none, or they cannot be read, or are a pickle.
     """
-    if (folder / WEIGHTS).is_file():
-        try:
-            return load_file(folder / WEIGHTS)  # type: ignore[no-any-return] # safetensors ships no types
-        except (OSError, SafetensorError) as error:
-            what, fix = f"{WEIGHTS} cannot be read ({error})", "Save it with PEFT again"
-            raise AdapterError(what, where=str(folder), fix=fix) from None
-    if not (folder / PICKLED).is_file():
-        raise AdapterError(f"the folder has no {WEIGHTS}", where=str(folder), fix="Save it with PEFT again")
+    _require_weights(folder)
     try:
-        tensors = torch.load(folder / PICKLED, map_location="cpu", weights_only=True)
-        return {key: tensor.contiguous() for key, tensor in tensors.items()}
-    except (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError, ValueError):
-        what, fix = f"{PICKLED} holds more than tensors, or is damaged", "Save it with safe_serialization=True"
+        return load_file(folder / WEIGHTS)  # type: ignore[no-any-return] # safetensors ships no types
+    except (OSError, SafetensorError) as error:
+        what, fix = f"{WEIGHTS} cannot be read ({error})", "Save it with PEFT again"
         raise AdapterError(what, where=str(folder), fix=fix) from None
+
+
+def _require_weights(folder: Path) -> None:
+    if (folder / WEIGHTS).is_file():
+        return
+    what = f"the folder has no {WEIGHTS}"
+    if (folder / _PICKLED).is_file():
+        what = f"its weights are a pickle ({_PICKLED}), which can run code as it is read"
+    raise AdapterError(what, where=str(folder), fix="Save it with PEFT again, which writes safetensors")

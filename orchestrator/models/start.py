@@ -17,7 +17,7 @@ from orchestrator.core.errors import AdapterError, AdapterNotFoundError, ConfigE
 from orchestrator.core.files import digest_of
 from orchestrator.core.records import JsonObject
 from orchestrator.models.adapters import PREFIX, SETTINGS, WEIGHTS, shapes_of_new
-from orchestrator.models.outside import PICKLED, adapter_folder, read_settings, read_tensors
+from orchestrator.models.outside import adapter_folder, read_settings, read_tensors
 from orchestrator.run.paths import RunDir
 
 WHERE = "train.init_from"
@@ -70,7 +70,7 @@ def start_digest(config: RunConfig) -> str | None:
         return None
     with _as_setting():
         folder = adapter_folder(config.train.init_from)
-    return digest_of(folder / SETTINGS, folder / WEIGHTS, folder / PICKLED)
+    return digest_of(folder / SETTINGS, folder / WEIGHTS)
 
 
 def require_start(config: RunConfig, base: PreTrainedModel) -> dict[str, torch.Tensor]:

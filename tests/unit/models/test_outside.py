@@ -10,7 +10,6 @@ from adapters_elsewhere import UNSLOTH, made
 from builders import make_config, make_trial, names_in
 from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, get_peft_model
-from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from orchestrator.config.evaluation import EvalConfig
@@ -21,7 +20,6 @@ from orchestrator.core.files import digest_of
 from orchestrator.models.adapters import keep_adapter, load_adapter, merged_tensor, read_adapter
 from orchestrator.models.base import BaseWeights
 from orchestrator.models.outside import bring_in
-from orchestrator.run.folder import brought_in
 from orchestrator.run.paths import RunDir
 
 REGEX = r"(?:.*?(?:model).*?(?:self_attn|mlp).*?(?:q_proj|v_proj|down_proj))"
@@ -72,21 +70,6 @@ def test_an_adapter_of_another_tool_has_the_effect_that_peft_gives_it(
     assert set(weights.pairs) == changed
     for name in weights.pairs:
         torch.testing.assert_close(merged_tensor(weights, base, name), merged[name], rtol=1e-5, atol=1e-5)
-
-
-def test_pickled_weights_are_converted_and_nothing_in_them_is_run(model_folder: Path, tmp_path: Path) -> None:
-    source = made(tmp_path / "old", model_folder)
-    tensors = load_file(source / "adapter_model.safetensors")
-    torch.save(tensors, source / "adapter_model.bin")
-    (source / "adapter_model.safetensors").unlink()
-    config, run = run_with(tmp_path, model_folder, source)
-    assert bring_in(config, run) == {}
-    kept = load_file(run.adapter("old") / "adapter_model.safetensors")
-    assert all(torch.equal(kept[name], tensors[name]) for name in tensors)
-
-    torch.save({"weights": Path("x")}, source / "adapter_model.bin")
-    assert "holds more than tensors" in str(bring_in(config, run)["old"])
-    assert brought_in(run) == []
 
 
 @pytest.mark.parametrize(
