@@ -15,6 +15,7 @@ from orchestrator.core import progress
 from orchestrator.core.errors import OrchestratorError
 from orchestrator.core.interrupt import end_of_work, interrupt_once
 from orchestrator.core.process import make_parser, run_guarded, set_environment_defaults
+from orchestrator.core.text import shown
 from orchestrator.run.folder import locked, look_into_run, open_run, run_dir, run_stage, with_template_date
 from orchestrator.run.paths import RunDir, StageName
 from orchestrator.tracking.destinations import require_installed
@@ -106,12 +107,18 @@ def run_job(
     return code
 
 
+class _Shown(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return shown(super().format(record))
+
+
 @contextmanager
 def _warnings_in(log: Path) -> Iterator[None]:
     """Keep the warnings of libraries, which are written for programmers, off the terminal and in the run's log."""
     logger = logging.getLogger("py.warnings")
     is_writable = os.access(log.parent, os.W_OK)  # not so where a run is only read
     kept = logging.FileHandler(log, encoding="utf-8", delay=True) if is_writable else logging.NullHandler()
+    kept.setFormatter(_Shown())
     logger.addHandler(kept)
     logger.propagate = False
     logging.captureWarnings(capture=True)
@@ -135,11 +142,11 @@ def do_stage(
 ) -> None:
     """Do one stage of the run with its progress shown, or say that it is skipped; then say what it has."""
 
-    def shown() -> None:
+    def told() -> None:
         with progress.stage(stage):
             work()
 
-    if not run_stage(run, stage, input_digest, shown, outputs):
+    if not run_stage(run, stage, input_digest, told, outputs):
         progress.say(f"{progress.numbered(stage)}: skipped, because it was done before from the same input.")
     say_result(run)
 

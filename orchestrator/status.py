@@ -15,7 +15,7 @@ from orchestrator.core.errors import DataError
 from orchestrator.core.files import read_jsonl
 from orchestrator.core.records import Finding, Record, TrialRecord
 from orchestrator.core.steps import StepRow, read_steps
-from orchestrator.core.text import counted, duration_text, sparkline
+from orchestrator.core.text import counted, duration_text, shown, sparkline
 from orchestrator.run.folder import Ledger, read_ledger
 from orchestrator.run.paths import RunDir, StageName
 from orchestrator.run.progress import STALE_S, RunProgress, TrialState, read_run_progress
@@ -203,7 +203,7 @@ def show_status(run: RunDir, *, watch: bool, as_json: bool) -> None:
             status = read_status(run)
     with Live(console=progress.console, refresh_per_second=1) as live:
         while True:
-            live.update(Group(*(Text(line) for line in status_lines(run, status))))
+            live.update(Group(*(Text(shown(line)) for line in status_lines(run, status))))
             if status.state != "running":
                 return
             time.sleep(WATCH_S)
@@ -212,7 +212,7 @@ def show_status(run: RunDir, *, watch: bool, as_json: bool) -> None:
 
 def _print(run: RunDir, status: RunStatus, *, as_json: bool) -> None:
     if as_json:
-        progress.say(status.model_dump_json())
+        progress.say_json(status.model_dump_json())
         return
     for line in status_lines(run, status):
         progress.say(line)

@@ -14,6 +14,7 @@ Authentication is Ray's own: RAY_AUTH_MODE=token with the token in RAY_AUTH_TOKE
 import asyncio
 import functools
 import http.client
+import ipaddress
 import logging
 import os
 import secrets
@@ -35,8 +36,9 @@ from orchestrator.config.evaluation import SuiteConfig, is_function
 from orchestrator.config.load import write_resolved
 from orchestrator.config.schema import SYNTHETIC, RunConfig, SourceConfig
 from orchestrator.core.errors import DONE, FAILED, INTERRUPTED, InputError, SubmissionError
-from orchestrator.core.process import ENVIRONMENT_DEFAULTS
+from orchestrator.core.process import ENVIRONMENT_DEFAULTS, tell
 from orchestrator.core.progress import say
+from orchestrator.core.text import escaped
 from orchestrator.run.paths import StageName
 
 Entry = TypeVar("Entry", SourceConfig, SuiteConfig)
@@ -79,6 +81,7 @@ def submit_job(config: RunConfig, stage: str, *, address: str, follow: bool = Tr
     if stage not in JOBS:
         raise InputError(f"there is no job {stage!r}", allowed=", ".join(JOBS))
     url = _reachable(address)
+    _warn_of_listeners(url)
     with tempfile.TemporaryDirectory(prefix="job-") as folder:
         stage_package(config, Path(folder))
         client = _client(url)
@@ -228,6 +231,9 @@ def _reachable(address: str) -> str:
         is_url = False
     if not is_url:
         raise InputError(f"{address!r} is not the address of a job server", allowed=example)
+    if "@" in urlsplit(url).netloc:
+        fix = "Leave out what stands before the @; a cluster's token comes from RAY_AUTH_TOKEN or ~/.ray/auth_token"
+        raise InputError("the address holds a user or password", where="--address", allowed=example, fix=fix)
     try:
         urllib.request.urlopen(f"{url}/api/version", timeout=CONNECT_TIMEOUT_S).close()
     except urllib.error.HTTPError as answer:
@@ -238,6 +244,23 @@ def _reachable(address: str) -> str:
         fix = "Start the cluster, or forward the dashboard's port of its head node to this machine"
         raise InputError(what, where=url, allowed=example, fix=fix) from None
     return url
+
+
+def _warn_of_listeners(url: str) -> None:
+    """Warn where the token, and the job with its data, would cross a network in plain text."""
+    if urlsplit(url).scheme == "http" and not _is_this_machine(urlsplit(url).hostname or ""):
+        tell(
+            f"Warning: {url} is plain HTTP, so whoever listens on the way can read the cluster's token and run code on "
+            "it. Use https, or forward the port to this machine (`ray dashboard cluster.yaml`, `kubectl port-forward`, "
+            "`ssh -L`) and submit to http://127.0.0.1."
+        )
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 @contextmanager
@@ -294,7 +317,7 @@ class _Shown:
 
     def print_from(self, position: int, text: str) -> None:
         """Print what is new in `text`, which begins at `position` of the log."""
-        sys.stdout.write(text[max(self.characters - position, 0) :])
+        sys.stdout.write(escaped(text[max(self.characters - position, 0) :]))
         sys.stdout.flush()
         self.characters = max(self.characters, position + len(text))
 

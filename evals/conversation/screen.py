@@ -10,7 +10,7 @@ from evals.conversation.answer import Answer, ReadCall
 from evals.generate.engine import Loaded
 from orchestrator.core.files import dump_line
 from orchestrator.core.process import tell
-from orchestrator.core.progress import console, on_terminal, say
+from orchestrator.core.progress import console, on_terminal, say, say_json
 from orchestrator.core.text import counted, visible
 
 HEAD, DIM, GOOD, BAD = Style(bold=True, color="cyan"), Style(dim=True), Style(color="green"), Style(color="red")
@@ -118,7 +118,7 @@ class JsonScreen(Screen):
 
     def end(self, answer: Answer, *, num_tools: int) -> None:  # noqa: ARG002 - as a screen is called
         """The answer."""
-        print(dump_line(answer), flush=True)  # noqa: T201
+        say_json(dump_line(answer))
 
     def compare(self, answers: Sequence[Answer]) -> None:
         """Says nothing."""

@@ -21,6 +21,7 @@ from orchestrator.config.errors import KeyPath, dotted, explain, shown
 from orchestrator.config.schema import BUILT_IN_BASES, HUB, PROFILES, SYNTHETIC, RunConfig
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.records import JsonObject
+from orchestrator.core.text import without_secrets
 
 TEXT_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
 
@@ -37,10 +38,13 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         overrides: `dotted.key=value`, the value in YAML. `data.sources.0.limit=5` reaches into a list.
 
     Raises:
-        ConfigError: If the file cannot be read or a setting is wrong; every wrong setting is named.
+        ConfigError: If the file cannot be read, a setting is wrong (every wrong one is named), or one holds a secret.
     """
     settings = [_parse_override(text) for text in overrides]
-    document = _with_absolute_paths(_read_mapping(path), path.absolute().parent)
+    written = _read_mapping(path)
+    for value, key in ((written, ()), *((setting.value, setting.path) for setting in settings)):
+        _refuse_secrets(value, key)
+    document = _with_absolute_paths(written, path.absolute().parent)
     tree = RunConfig().model_dump(mode="json")
     if path.suffix != ".json":
         tree = _overlay(tree, PROFILES.get(_chosen_profile(document, settings), {}))
@@ -53,6 +57,16 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     except ValidationError as error:
         raise explain(error, tree, lambda key: _place_of(key, settings, path)) from None
     return _with_absolute_storage(config)
+
+
+def _refuse_secrets(value: Any, key: KeyPath) -> None:
+    """Refuse what would let others in: the configuration stands in the run's folder, and trackers show it."""
+    if isinstance(value, dict | list):
+        for part, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            _refuse_secrets(inner, (*key, part))
+    elif isinstance(value, str) and without_secrets(value) != value:
+        fix = "Leave it out: keys, tokens and passwords come from the environment, or from what `login` commands keep"
+        raise ConfigError("it holds a password, a key or a token", where=dotted(key), fix=fix)
 
 
 FROM_ADAPTER = (

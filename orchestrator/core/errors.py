@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import ClassVar
 
+from orchestrator.core.text import without_secrets
+
 DONE, FAILED, GATE_NOT_MET, BAD_INPUT, INTERRUPTED = 0, 1, 2, 3, 130
 """The exit codes of every command and job. A gate that is not met: the work is done, its result is not good enough."""
 
@@ -28,8 +30,9 @@ class OrchestratorError(Exception):
     def __init__(
         self, what: str, *, where: str | None = None, allowed: str | None = None, fix: str | None = None
     ) -> None:
-        self.what, self.where, self.allowed, self.fix = what, where, allowed, fix
-        parts = (f"{where}: {what}" if where else what, f"Allowed: {allowed}" if allowed else None, fix)
+        self.what = what = without_secrets(what)
+        self.where, self.allowed, self.fix = (part and without_secrets(part) for part in (where, allowed, fix))
+        parts = (f"{self.where}: {what}" if where else what, f"Allowed: {self.allowed}" if allowed else None, self.fix)
         super().__init__(" ".join(f"{part.rstrip('.')}." for part in parts if part))
 
     def __reduce__(self) -> tuple[Callable[..., "OrchestratorError"], tuple[object, ...]]:

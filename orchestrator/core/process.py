@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from orchestrator.core.errors import DONE, FAILED, INTERRUPTED, DataError, InputError, OrchestratorError, causes
 from orchestrator.core.interrupt import end_of_work, is_interrupted
-from orchestrator.core.text import visible
+from orchestrator.core.text import shown
 
 ENVIRONMENT_DEFAULTS: Mapping[str, str] = MappingProxyType(
     {
@@ -108,11 +108,13 @@ def _explain(name: str, error: Exception, log: Path | None) -> int:
 
 
 def _keep_traceback(error: Exception, log: Path | None) -> str:
+    text = shown("".join(traceback.format_exception(error)))
     if log is not None:
         with suppress(OSError), log.open("a", encoding="utf-8") as file:
-            traceback.print_exception(error, file=file)
+            file.write(text)
             return f"in {log}"
-    traceback.print_exception(error)
+    if sys.stderr is not None:
+        sys.stderr.write(text)
     return "above"
 
 
@@ -144,9 +146,9 @@ def tell_error(text: str) -> None:
 
 
 def tell(text: str) -> None:
-    """One line on stderr, control characters in it written as escapes."""
+    """One line on stderr, control characters in it written as escapes, without secrets."""
     if sys.stderr is not None:  # None where the process began without it
-        sys.stderr.write(visible(" ".join(text.split())) + "\n")
+        sys.stderr.write(shown(" ".join(text.split())) + "\n")
         sys.stderr.flush()
 
 
@@ -155,7 +157,7 @@ def show(text: str) -> None:
     if sys.stdout is None:  # where the process began without it
         return
     try:
-        sys.stdout.write(visible(text))
+        sys.stdout.write(shown(text))
         sys.stdout.flush()
     except BrokenPipeError:
         _drop_stdout()

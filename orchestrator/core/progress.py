@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from orchestrator.core.interrupt import is_interrupted
-from orchestrator.core.text import duration_text, range_text
+from orchestrator.core.text import duration_text, range_text, shown, visible_json
 
 PLAIN_LINE_INTERVAL_S = 5.0
 """Without a terminal, a bar or a trial that goes on as before prints at most one line in this time."""
@@ -55,7 +55,16 @@ def width() -> int:
 
 
 def say(text: str) -> None:
-    """Print one message, above a live display if one is shown."""
+    """Print one message, above a live display if one is shown. What it quotes has no effect, and secrets stay out."""
+    _print(shown(text))
+
+
+def say_json(document: str) -> None:
+    """Print a JSON document that a person may look at, too."""
+    _print(visible_json(document))
+
+
+def _print(text: str) -> None:
     _Signs.last_s = time.monotonic()
     if on_terminal():
         console.print(Text(text), soft_wrap=True)
@@ -182,7 +191,7 @@ def waiting(what: str) -> Iterator[None]:
     if not on_terminal():
         yield
         return
-    with redrawing(), console.status(Text(what)):
+    with redrawing(), console.status(Text(shown(what))):
         yield
 
 
@@ -213,7 +222,7 @@ def bar(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
         return
     columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=20), MofNCompleteColumn())
     with redrawing(), Progress(*columns, TimeElapsedColumn(), _TimeLeft(), console=console) as progress:
-        task = progress.add_task(title, total=total)
+        task = progress.add_task(shown(title), total=total)
         yield lambda n: progress.advance(task, n)
 
 

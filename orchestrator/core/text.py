@@ -1,9 +1,12 @@
 """Text for a person: untrusted text made safe to show, durations and counts."""
 
+import json
 import math
+import os
 import re
 from collections.abc import Sequence
 from itertools import takewhile
+from pathlib import Path
 
 # Control characters (but tab and newline), invisible and direction-changing ones, and halves of surrogate pairs:
 # they can hide or reorder text on screen, and the last cannot be written as UTF-8.
@@ -14,9 +17,56 @@ _INVISIBLE = re.compile(
 )
 
 
+_SECRET_VARIABLE = re.compile(
+    r"(?:^|_)(?:TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|KEY|CONNECTION_STRING)(?:_ID)?$", re.IGNORECASE
+)
+"""Names of variables of the environment whose values are nobody's business."""
+_LEAST_SECRET = 8
+"""Characters of a value that can be a secret; shorter ones are words that stand everywhere."""
+_IN_URL = re.compile(
+    r"(?P<before>://)[^\s/?#@'\"]+(?=@)"
+    r"|(?P<name>[?&](?:[\w.-]*(?:token|secret|passwo?r?d|signature|credential|api_?key)[\w.-]*|key|sig)=)[^\s&'\"]+",
+    re.IGNORECASE,
+)
+"""A user with a password before the host of a URL, and values of its query that let someone in."""
+HIDDEN = "***"
+
+
 def visible(text: str) -> str:
     r"""`text` with control, invisible and direction-changing characters written as escapes such as `\x1b`."""
-    return _INVISIBLE.sub(lambda match: _escape(match[0]), text.replace("\r\n", "\n"))
+    return escaped(text.replace("\r\n", "\n"))
+
+
+def escaped(text: str) -> str:
+    """As `visible`, character by character, so that a text may come in pieces."""
+    return _INVISIBLE.sub(lambda match: _escape(match[0]), text)
+
+
+def visible_json(document: str) -> str:
+    """A JSON document as `visible`, and still the same document: JSON's own escapes stand for those characters."""
+    return _INVISIBLE.sub(lambda match: match[0] if match[0] in "\r\n" else json.dumps(match[0])[1:-1], document)
+
+
+def without_secrets(text: str) -> str:
+    """`text` without the secrets of this process's environment, and without what lets someone in at a URL in it."""
+    for secret in _secrets():
+        text = text.replace(secret, HIDDEN)
+    return _IN_URL.sub(lambda match: f"{match['before'] or match['name']}{HIDDEN}", text)
+
+
+def shown(text: str) -> str:
+    """`text` of whatever origin for a terminal or a log."""
+    return visible(without_secrets(text))
+
+
+def _secrets() -> list[str]:
+    """The longest first, because one may hold another."""
+    named = {value for name, value in os.environ.items() if _SECRET_VARIABLE.search(name)}
+    return sorted((value for value in named if len(value) >= _LEAST_SECRET and not _is_path(value)), key=len)[::-1]
+
+
+def _is_path(value: str) -> bool:
+    return value.startswith(("/", "~")) and Path(value).expanduser().exists()
 
 
 def _escape(character: str) -> str:

@@ -21,6 +21,7 @@ from orchestrator.config.schema import ResourcesConfig, RunConfig
 from orchestrator.core.errors import ResourceError
 from orchestrator.core.interrupt import handlers_kept
 from orchestrator.core.process import ENVIRONMENT_DEFAULTS
+from orchestrator.core.text import shown
 from orchestrator.run.folder import run_dir
 
 LOCAL_STARTUPS = 8
@@ -69,7 +70,7 @@ def _messages_of_ray_in(log: Path) -> Iterator[None]:
 
     def append(data: Mapping[str, Sequence[str]], ignore_prefix: bool) -> None:  # noqa: ARG001, FBT001 - as Ray calls it
         with suppress(OSError), log.open("a", encoding="utf-8") as file:
-            file.writelines(f"Ray: {line}\n" for line in data["lines"])
+            file.writelines(f"Ray: {shown(line)}\n" for line in data["lines"])
 
     ray_worker.print_to_stdstream = append
     try:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from ray.exceptions import ActorDiedError, ActorUnavailableError, NodeDiedError, OutOfMemoryError, WorkerCrashedError
 
 from orchestrator.core.errors import causes
+from orchestrator.core.text import without_secrets
 
 ALLOCATOR_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc", "no available memory")
 """What PyTorch, vLLM and CUDA say when memory runs out, in lower case."""
@@ -40,7 +41,7 @@ def last_line(error: BaseException) -> str:
     """The class and the last line of what explains `error`: of a traceback in it, the line that counts."""
     cause = list(causes(error))[-1]
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-    return f"{type(cause).__name__}: {lines[-1] if lines else 'no message'}"
+    return without_secrets(f"{type(cause).__name__}: {lines[-1] if lines else 'no message'}")
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

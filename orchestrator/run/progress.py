@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from orchestrator.core.files import parse_line, write_text_atomic
 from orchestrator.core.records import EvalPoint, Record, StopReason
+from orchestrator.core.text import without_secrets
 from orchestrator.run.paths import RunDir, StageName
 
 HEARTBEAT_S = 10.0
@@ -123,7 +124,7 @@ def stage_progress(run: RunDir, stage: StageName) -> Iterator[None]:
         outcome = {"status": "interrupted"}
         raise
     except Exception as error:
-        outcome["error"] = str(error) or type(error).__name__
+        outcome["error"] = without_secrets(str(error)) or type(error).__name__
         raise
     finally:
         ended.set()

@@ -15,7 +15,7 @@ from orchestrator.core.errors import InputError, SearchError
 from orchestrator.core.files import digest_of, dump_jsonl, write_text_atomic
 from orchestrator.core.progress import doing, say
 from orchestrator.core.records import JsonObject, TrialRecord
-from orchestrator.core.text import counted
+from orchestrator.core.text import counted, without_secrets
 from orchestrator.models.adapters import remove_adapter
 from orchestrator.models.base import base_folder
 from orchestrator.run.cluster import cluster_capacity, concurrent_trials
@@ -200,7 +200,7 @@ class _Search(NamedTuple):
         """A `ray.tune.Result` with what its training left."""
         chosen = self.plan.with_hyperparameters(result.config[HYPERPARAMETERS])
         death = why_it_died(result.error) if result.error else None
-        error = (death or str(result.error).strip().splitlines()[-1]) if result.error else None
+        error = (death or without_secrets(str(result.error).strip().splitlines()[-1])) if result.error else None
         duration_s = (result.metrics or {}).get("time_total_s")
         name = name_of_folder(Path(result.path).name)
         trained = self.runner.read(self.storage / TRIALS, storage_name(name, chosen.hyperparameters))

@@ -18,8 +18,9 @@ from orchestrator.config.evaluation import EvalConfig, SuiteConfig
 from orchestrator.config.load import load_config
 from orchestrator.config.schema import DataConfig, ModelConfig, ResourcesConfig, RunConfig, SourceConfig
 from orchestrator.core.errors import InputError, OrchestratorError, SubmissionError
+from orchestrator.core.text import escaped
 from orchestrator.run.command import Stage
-from orchestrator.submit import JOBS, _reachable, _Shown, exit_code, stage_package, submit_job
+from orchestrator.submit import JOBS, _reachable, _Shown, _warn_of_listeners, exit_code, stage_package, submit_job
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -228,6 +229,21 @@ def test_adapters_of_this_machine_travel_and_those_of_the_hub_do_not(tmp_path: P
     assert names_in(Path(local)) == ["adapter_config.json", "adapter_model.safetensors"]
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1:8265", "127.8.0.1", "localhost:8265", "[::1]:8265"])
+def test_plain_http_on_this_machine_is_no_reason_to_warn(host: str, capsys: pytest.CaptureFixture[str]) -> None:
+    _warn_of_listeners(f"http://{host}")
+    _warn_of_listeners("https://head.example:8265")
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("host", ["head.example:8265", "10.0.0.5", "localhost.example", "0.0.0.0:8265", "[fe80::1]"])
+def test_plain_http_over_a_network_is_warned_of_in_one_line(host: str, capsys: pytest.CaptureFixture[str]) -> None:
+    _warn_of_listeners(f"http://{host}")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"Warning: http://{host} is plain HTTP")
+    assert "https" in line
+
+
 def test_a_trailing_slash_is_dropped() -> None:
     with answering(200, b"{}") as url:
         assert _reachable(url + "/") == url
@@ -245,4 +261,4 @@ def test_a_log_that_is_read_again_from_its_start_is_printed_once(log: str, data:
             shown.print_from(0, log[:middle])
             shown.print_from(middle, log[middle:end])
         shown.print_from(0, log)
-    assert "".join(printed) == log
+    assert "".join(printed) == escaped(log)
