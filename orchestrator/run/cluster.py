@@ -3,9 +3,10 @@
 import json
 import logging
 import os
+import secrets
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import ray
 from ray._private import state as ray_state
 from ray._private import worker as ray_worker
 from ray._private.accelerators import get_all_accelerator_managers
+from ray._private.authentication.authentication_token_setup import AuthenticationTokenLoader, Config
 from ray._private.utils import get_num_cpus
 
 from orchestrator.config.schema import ResourcesConfig, RunConfig
@@ -51,7 +53,7 @@ def cluster_session(config: RunConfig) -> Iterator[None]:
     address = cluster_address(config.resources)
     if not address:
         require_local_room(config.resources)
-    with _messages_of_ray_in(run_dir(config).log):
+    with _messages_of_ray_in(run_dir(config).log), nullcontext() if address else _own_token():
         try:
             with handlers_kept():
                 _join(address) if address else _start_local()
@@ -100,6 +102,27 @@ def _start_local() -> None:
 
 
 @contextmanager
+def _own_token() -> Iterator[None]:
+    """Let a cluster that starts now ask for a token that only this process and those that it starts know.
+
+    RAY_AUTH_MODE and the user's own token are for clusters that are joined: without one, anyone on the network could
+    run code here, and a file that holds one may be read by others.
+    """
+    try:
+        with _environment({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}):
+            _read_authentication()
+            yield
+    finally:
+        _read_authentication()
+
+
+def _read_authentication() -> None:
+    """Have Ray look again at the environment, which it reads once in a process."""
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+@contextmanager
 def _named_address() -> Iterator[None]:
     """Let the processes of a cluster that starts now inherit its address.
 
@@ -109,15 +132,21 @@ def _named_address() -> Iterator[None]:
     with socket.socket() as free:
         free.bind(("", 0))
         port = free.getsockname()[1]
-    named = {"RAY_GCS_SERVER_PORT": str(port), "RAY_ADDRESS": f"{ray.util.get_node_ip_address()}:{port}"}
-    before = {name: os.environ.get(name) for name in named}
-    os.environ.update(named)
+    with _environment({"RAY_GCS_SERVER_PORT": str(port), "RAY_ADDRESS": f"{ray.util.get_node_ip_address()}:{port}"}):
+        yield
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set variables of the environment, and have them as they were at the end."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:
         for name, value in before.items():
             if value is None:
-                del os.environ[name]
+                os.environ.pop(name, None)
             else:
                 os.environ[name] = value
 

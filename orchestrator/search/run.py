@@ -32,6 +32,7 @@ from orchestrator.search.names import (
     storage_name,
 )
 from orchestrator.search.parts import Part, is_done, parts_of
+from orchestrator.search.signed import SignsStates, require_signed, sign_tuner
 from orchestrator.search.space import make_searcher, num_trials, param_space, read_base_shape, resolve_space
 from orchestrator.search.tell import TellTrackers
 from orchestrator.tracking.tracker import RunInfo
@@ -78,7 +79,7 @@ def run_search(config: RunConfig, run: RunDir) -> list[TrialRecord]:
 
     Raises:
         SearchError: If no trial saved an adapter.
-        RunConflictError: If the search has more trials than the configuration asks for.
+        RunConflictError: If the search has more trials than the configuration asks for, or its state is not its own.
         InputError: If the data, base model or resources cannot work.
     """
     plan = prepare_plan(config, run)
@@ -86,6 +87,9 @@ def run_search(config: RunConfig, run: RunDir) -> list[TrialRecord]:
     storage = run.ray / f"search-{digest_of(plan, settings, run.split('train'), run.split('val'))[:8]}"
     total = num_trials(config.search)
     parts = parts_of(storage, total)
+    for part in parts:
+        if part.can_resume(storage):
+            require_signed(run, part.folder(storage))
     num_ended = sum(len(part.ended(storage)) for part in parts)
     found: list[_Found] = []
     with (
@@ -93,7 +97,7 @@ def run_search(config: RunConfig, run: RunDir) -> list[TrialRecord]:
         tracked(RunInfo(run.root, total, plan.max_steps, num_ended), config.tracking) as trackers,
         Listener(trackers) as listener,
     ):
-        search = _Search(config, plan, storage, runner, TellTrackers(listener, plan, storage / TRIALS))
+        search = _Search(config, plan, run, storage, runner, TellTrackers(listener, plan, storage / TRIALS))
         for part in parts:
             found += search.results(part, [its.record for its in found], is_last=part is parts[-1])
     records = _keep_best(found, run, keep=config.search.keep)
@@ -142,6 +146,7 @@ class _Search(NamedTuple):
 
     config: RunConfig
     plan: TrainPlan
+    run: RunDir
     storage: Path
     runner: _Runner
     tell: TellTrackers
@@ -162,17 +167,18 @@ class _Search(NamedTuple):
         resolved = resolve_space(search.space, base, self.config.train.batch_size, self.plan.hyperparameters)
         space = param_space(search, resolved, part)
         trainable = tune.with_resources(self.runner.trainable, PlacementGroupFactory([DRIVER_RESOURCES]))
+        callbacks = [self.tell, SignsStates(self.run, folder)]
         if part.can_resume(self.storage):
             say("Resuming the unfinished search from its trials' last checkpoints.")
             tuner = tune.Tuner.restore(str(folder), trainable, restart_errored=is_last, param_space=space)
             # A display cannot be stored with the experiment.
-            tuner._local_tuner.get_run_config().callbacks = [self.tell]
+            tuner._local_tuner.get_run_config().callbacks = callbacks
             return tuner
         if earlier:
             say(f"Going on after {counted(len(earlier), 'trial')} with {part.num_trials} more.")
         names = self.storage / NAMES
         forget_names(names, [record.trial_id for record in earlier])
-        return tune.Tuner(
+        tuner = tune.Tuner(
             trainable,
             param_space=space,
             tune_config=tune.TuneConfig(
@@ -191,10 +197,12 @@ class _Search(NamedTuple):
                 failure_config=tune.FailureConfig(max_failures=TRIAL_RETRIES),
                 # Trainings keep checkpoints themselves.
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                callbacks=[self.tell],
+                callbacks=callbacks,
                 verbose=0,
             ),
         )
+        sign_tuner(self.run, folder)
+        return tuner
 
     def _read(self, result: Any) -> _Found:
         """A `ray.tune.Result` with what its training left."""

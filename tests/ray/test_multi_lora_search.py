@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 import ray
 import yaml
 from builders import write_model_folder
+from hostile_folders import Marks
 from multi_lora_runs import near, points_of
 from peft import PeftModel
 from ray.util import placement_group_table
@@ -24,7 +26,7 @@ from ray.util.state import list_actors
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from orchestrator.config.schema import RunConfig
-from orchestrator.core.errors import SearchError
+from orchestrator.core.errors import BAD_INPUT, SearchError
 from orchestrator.core.files import read_jsonl
 from orchestrator.core.records import JsonObject, TrialRecord
 from orchestrator.data.prepare.prepare import prepare_data
@@ -287,6 +289,18 @@ def test_a_search_whose_driver_was_killed_goes_on_with_the_same_command(
     assert len(after) == 3
 
 
+def assert_a_planted_state_is_refused(settings: JsonObject, run: RunDir, tmp_path: Path) -> None:
+    """Plant a pickle that Tune would take for its searcher's latest state, see it refused, and take it away."""
+    planted, mark = trials_folder(run).parent / "tune-3-3" / "searcher-state-9.pkl", tmp_path / "mark"
+    planted.write_bytes(pickle.dumps(Marks(mark)))
+    with job(settings, tmp_path) as refused:
+        told = "".join(refused.communicate(timeout=240))
+        assert refused.returncode == BAD_INPUT, told
+    assert f"{planted}: this is not what the run wrote" in told
+    assert not mark.exists()
+    planted.unlink()
+
+
 def test_a_search_that_is_given_more_trials_trains_only_those_even_if_it_is_killed_meanwhile(
     storage: Path, undisturbed: tuple[list[TrialRecord], RunDir], tmp_path: Path
 ) -> None:
@@ -300,6 +314,7 @@ def test_a_search_that_is_given_more_trials_trains_only_those_even_if_it_is_kill
         first.kill()
         assert first.wait() == -signal.SIGKILL
         assert in_the_middle(run)
+    assert_a_planted_state_is_refused(more, run, tmp_path)
     with job(more, tmp_path) as second:
         told = "".join(second.communicate(timeout=240))
         assert second.returncode == 0, told

@@ -2,15 +2,19 @@
 
 import itertools
 import math
+import os
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import ray
 from builders import prepared, toy_run, write_other_base
+from ray._private import worker as ray_worker
 from ray.util.state import list_tasks
 from watching import Watching, watch
 
@@ -59,9 +63,12 @@ def test_a_grid_marks_the_diverged_stops_the_laggards_and_keeps_the_best(
     )
     run = prepared(config)
     with cluster_session(config):
+        assert_only_its_own_token_opens_it()
         records = run_search(config, run)
         assert some_trials_ran_side_by_side()
         wait_until_all_is_free()
+    assert os.environ["RAY_AUTH_MODE"] == "disabled"
+    assert "RAY_AUTH_TOKEN" not in os.environ
 
     by_rate = {record.hyperparameters["learning_rate"]: record for record in records}
     assert len(by_rate) == 4
@@ -126,6 +133,26 @@ def require_all_is_tracked(watching: Watching, records: list[TrialRecord]) -> No
             since = [its["loss"] for step, its in steps if before < step <= point.step]
             assert point.train_loss == pytest.approx(sum(since) / len(since))
             before = point.step
+
+
+def assert_only_its_own_token_opens_it() -> None:
+    """Whatever RAY_AUTH_MODE says, which is `disabled` here, a cluster that is started asks for a token of its own."""
+    token, url = os.environ["RAY_AUTH_TOKEN"], f"http://{ray_worker.get_dashboard_url()}/api/jobs/"
+    for headers, status in (({}, 401), ({"Authorization": f"Bearer {'f' * len(token)}"}, 403)):
+        with pytest.raises(urllib.error.HTTPError) as refusal:
+            urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=30)
+        assert refusal.value.code == status
+        refusal.value.close()
+    with urllib.request.urlopen(
+        urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"}), timeout=30
+    ) as answer:
+        assert answer.status == 200
+    join = f"import ray; ray.init(address={ray.get_runtime_context().gcs_address!r})"
+    stranger = {**os.environ, "RAY_AUTH_MODE": "disabled"}
+    stranger.pop("RAY_AUTH_TOKEN")
+    joined = subprocess.run([sys.executable, "-c", join], env=stranger, capture_output=True, text=True, timeout=120)
+    assert joined.returncode != 0
+    assert "auth" in joined.stderr.lower()
 
 
 def wait_until_all_is_free() -> None:
