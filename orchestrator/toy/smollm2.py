@@ -166,10 +166,10 @@ def _convert(source: Path, folder: Path) -> None:
     logging.disable_progress_bar()
     packed = GgufConfig(gguf_file=GGUF, dequantize=True)
     model = AutoModelForCausalLM.from_pretrained(
-        source, gguf_file=GGUF, dtype=torch.bfloat16, quantization_config=packed
+        source, gguf_file=GGUF, dtype=torch.bfloat16, quantization_config=packed, trust_remote_code=False
     )
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(source, gguf_file=GGUF).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(source, gguf_file=GGUF, trust_remote_code=False).save_pretrained(folder)
 
 
 def _make(given: Namespace) -> None:

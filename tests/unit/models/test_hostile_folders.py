@@ -1,6 +1,7 @@
 """Nothing that lies in the folder of a base, a judge or an adapter is run, whatever reads it."""
 
 import json
+import shutil
 from contextlib import suppress
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from adapters_elsewhere import made
 from builders import make_config
 from hostile_folders import REFUSED, known_config_with_code, pickle_that_marks
+from jinja2 import TemplateError
 
 from evals.check.of_base import base_findings
 from evals.export.verify import _tokenizer_of
@@ -98,3 +100,14 @@ def test_an_adapter_that_names_a_module_to_import_imports_none(model_folder: Pat
     config = make_config(tmp_path / "runs", base=str(model_folder), eval=evaluation)
     bring_in(config, RunDir(tmp_path / "runs" / "run"))
     assert not (tmp_path / "mark").exists()
+
+
+def test_a_chat_template_reaches_nothing_beyond_the_conversation(model_folder: Path, tmp_path: Path) -> None:
+    folder, mark = tmp_path / "base", tmp_path / "mark"
+    shutil.copytree(model_folder, folder)
+    reach = "{{ cycler.__init__.__globals__.os.mkdir('" + str(mark) + "') }}"
+    template = folder / "chat_template.jinja"
+    template.write_text(reach + template.read_text(encoding="utf-8"), encoding="utf-8")
+    with pytest.raises(TemplateError):
+        base_tokenizer(ModelConfig(base=str(folder))).apply_chat_template([{"role": "user", "content": "x"}])
+    assert not mark.exists()
