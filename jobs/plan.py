@@ -11,7 +11,7 @@ from jobs._plan import job_of, with_probe
 from jobs.check import as_far_as_it_can
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import DONE
-from orchestrator.core.progress import doing, signs_of_life
+from orchestrator.core.progress import doing, say_json, signs_of_life
 from orchestrator.run.folder import check_dir
 from orchestrator.run.paths import RunDir
 
@@ -43,7 +43,7 @@ def plan(
     found = [with_times(job, its, each, cases=cases) for its, each in zip(found, devices, strict=True)]
     forecast = Forecast(name=config.name, base=config.model.base, amounts=amounts_of(job), devices=tuple(found))
     if as_json:
-        sys.stdout.write(forecast.model_dump_json(indent=2) + "\n")
+        say_json(forecast.model_dump_json(indent=2))
     else:
         show_forecast(forecast)
     return DONE

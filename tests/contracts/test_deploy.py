@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from dockerfile import instructions, stages
 from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 from ray.autoscaler._private.util import prepare_config, validate_config
 
@@ -221,29 +222,8 @@ def test_slurm_is_asked_for_the_signal_and_to_queue_the_job_again() -> None:
 # Images
 
 
-DOCKERFILE = ROOT / "deploy" / "Dockerfile"
 TARGETS = ("cpu", "gpu")
 SECRET = re.compile(r"token|secret|passw|credential|api_?key", re.IGNORECASE)
-
-
-def instructions() -> list[tuple[str, str]]:
-    """The instructions of the Dockerfile, in order: word and arguments."""
-    lines = [line for line in DOCKERFILE.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
-    joined = re.sub(r"\\\n\s*", "", "\n".join(lines))
-    return [(line.split(" ", 1)[0], line.split(" ", 1)[1]) for line in joined.splitlines() if line.strip()]
-
-
-def stages() -> dict[str, list[tuple[str, str]]]:
-    """By its name, the instructions of a stage, those of the stages that it is made from first."""
-    found: dict[str, list[tuple[str, str]]] = {}
-    name = ""
-    for word, arguments in instructions():
-        if word == "FROM":
-            source, _, name = arguments.partition(" AS ")
-            found[name] = [*found.get(source, [(word, source)])]
-        else:
-            found[name].append((word, arguments))
-    return found
 
 
 def image_of(target: str) -> dict[str, str]:
