@@ -5,17 +5,20 @@ does and everything is sent. How far it came stays beside the events, and the ne
 on its standard output is a sentence for the person who trains; what a tracker itself prints goes to standard error.
 """
 
+import io
 import os
 import select
 import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TextIO
 
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import DONE, FAILED
 from orchestrator.core.files import write_text_atomic
 from orchestrator.core.process import set_environment_defaults
+from orchestrator.core.text import shown
 from orchestrator.run.deaths import last_line
 from orchestrator.run.paths import RunDir
 from orchestrator.tracking.destinations import connect
@@ -32,6 +35,26 @@ DEFAULTS = {
 }
 """Environment of the trackers where the user has not set it: any store works that the user names, no tracker reports
 of itself, and one that cannot be reached is known within a minute."""
+
+
+class Shown(io.TextIOBase):
+    """A stream for what a tracker prints: no secret gets into it, and nothing that a terminal obeys."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write what may be shown of a text."""
+        self._stream.write(shown(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush the stream."""
+        self._stream.flush()
+
+    def fileno(self) -> int:
+        """The stream's own."""
+        return self._stream.fileno()
 
 
 class Sending:
@@ -110,6 +133,7 @@ def main(name: str, folder: str) -> int:
         os.environ.setdefault(variable, value)
     person = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    sys.stdout = sys.stderr = Shown(sys.stderr)
     return send_all(name, RunDir(Path(folder)), partial(print, file=person, flush=True))
 
 

@@ -27,6 +27,7 @@ from orchestrator.run.cluster import _messages_of_ray_in
 from orchestrator.run.folder import run_dir
 from orchestrator.run.progress import stage_progress
 from orchestrator.submit import _Shown, submit_job
+from orchestrator.tracking.send import Shown as OfTracker
 
 PACKAGES = Path(__file__).resolve().parents[2]
 EFFECTIVE = re.compile(
@@ -138,9 +139,11 @@ def test_logs_of_a_run_hold_nothing_that_a_terminal_obeys(text: str, tmp_path: P
     with _warnings_in(log):
         logging.getLogger("py.warnings").warning("%s", text)
     run_guarded("work", lambda: int(text), if_interrupted="", log=lambda: log)
+    with log.open("a", encoding="utf-8") as file:
+        print(text, file=OfTracker(file))
     written = log.read_text(encoding="utf-8")
     assert EFFECTIVE.search(written) is None
-    assert len(written.splitlines()) >= 3
+    assert len(written.splitlines()) >= 4
 
 
 def test_no_table_of_comma_separated_values_is_written_so_none_holds_a_formula() -> None:
@@ -210,7 +213,10 @@ def test_secrets_do_not_reach_the_files_of_a_run(text: str, tmp_path: Path) -> N
             raise RuntimeError(text)
 
     assert run_guarded("train", work, if_interrupted="", log=lambda: run.log) == FAILED
-    for path in (run.log, run.progress):
+    of_tracker = run.root / "mlflow.log"
+    with of_tracker.open("w", encoding="utf-8") as file:
+        print(text, file=OfTracker(file))
+    for path in (run.log, run.progress, of_tracker):
         require_no_secret(path.read_text(encoding="utf-8"))
 
 
