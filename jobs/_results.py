@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evals.records import Scores
+from evals.stats.selected import CheckpointScore, Selection, read_selection
 from orchestrator.core.board import loss_text
 from orchestrator.core.files import parse_line, read_jsonl
 from orchestrator.core.progress import say, show_table
@@ -92,6 +93,28 @@ def say_searched(run: RunDir) -> None:
     head = ("trial", *(name.replace("_", " ") for name in trials[0].hyperparameters), "eval loss", "ended", "")
     show_table(f"The best of {counted(len(trials), 'trial')}:", head, rows)
     say(f"{counted(len(kept), 'adapter')} in {shown(run.root / 'adapters')}.")
+    selection = read_selection(run)
+    if selection is not None:
+        _say_selected(selection)
+
+
+def _say_selected(selection: Selection) -> None:
+    """What chose the adapters, and where that is not what eval loss would have taken."""
+    found = {one.trial_id: one for one in selection.finalists}
+    figures = [
+        f"{name} ({', '.join(_figure_texts(found[name]))}, eval loss {loss_text(found[name].eval_loss)})"
+        for name in dict.fromkeys((*selection.kept, *selection.by_loss[:1]))
+    ]
+    say(f"Chosen by {selection.objective} on validation cases: {'; '.join(figures)}.")
+    if selection.kept[:1] != selection.by_loss[:1]:
+        say(f"Eval loss alone would have taken {selection.by_loss[0]}.")
+    if selection.unmet:
+        say(selection.unmet)
+
+
+def _figure_texts(one: CheckpointScore) -> list[str]:
+    objective = [] if one.objective is None or len(one.figures) == 1 else [f"{one.objective:.3g}"]
+    return [*objective, *(f"{name} {_written(metric.value)}" for name, metric in one.figures.items())]
 
 
 def say_evaluated(run: RunDir) -> None:

@@ -5,12 +5,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 
+from evals.stats.selected import read_selection
 from jobs._main import cluster_on_demand, do_stage, run_job
 from jobs._results import say_next, say_searched
 from jobs.prepare import prepare
 from jobs.train import training_digest
 from orchestrator.config.schema import RunConfig
-from orchestrator.core.errors import DONE
+from orchestrator.core.errors import DONE, GATE_NOT_MET
 from orchestrator.core.progress import doing, stages
 from orchestrator.run.methods import require_methods
 from orchestrator.run.paths import RunDir
@@ -25,13 +26,15 @@ def search(config: RunConfig, run: RunDir, ensure_cluster: Callable[[], None]) -
             ensure_cluster()
             imported.result()
         from evals.check.parity import require_parity
+        from evals.selection.select import open_selector
         from jobs._plan import require_room
         from orchestrator.search.run import run_search
 
         with doing("comparing the tokens of training, evaluation and serving"):
             require_parity(config, run)
         require_room(config, run)
-        run_search(config, run)
+        with open_selector(config, run) as chooser:
+            run_search(config, run, chooser)
 
     outputs = [run.trials, run.root / "adapters"]
     do_stage(run, "search", training_digest(config, run), work, outputs, say_result=say_searched)
@@ -45,7 +48,8 @@ def main(config: RunConfig, run: RunDir) -> int:
         with cluster_on_demand(config) as ensure_cluster:
             search(config, run, ensure_cluster)
     say_next("evaluate", run)
-    return DONE
+    selection = read_selection(run)
+    return GATE_NOT_MET if selection is not None and selection.unmet else DONE
 
 
 if __name__ == "__main__":

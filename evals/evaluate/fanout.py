@@ -60,7 +60,7 @@ def evaluate_run(
         base_folder(judge_model(config.eval.judge))  # a missing judge is reported before anything is asked
     tokenizer = base_tokenizer(config.model)
     reply_format = reply_format_of(config.eval.reply_format, tokenizer)
-    cases, prompts = _render(config, tokenizer, collect_cases(config, run))
+    cases, prompts = rendered_cases(config, tokenizer, collect_cases(config, run))
     write_text_atomic(run.cases, dump_jsonl(cases))
     say_what_is_blind(cases)
     records, failed = _fitting_adapters(config, run)
@@ -116,7 +116,7 @@ def _named(suite: str, count: int) -> str:
     return counted(count, f"{suite.replace('_', '-')} case")
 
 
-def _render(
+def rendered_cases(
     config: RunConfig, tokenizer: PreTrainedTokenizerBase, cases: Sequence[Case]
 ) -> tuple[list[Case], list[Prompt]]:
     """The cases that the base's chat template can show, and the prompt of each.

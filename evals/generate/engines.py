@@ -119,6 +119,10 @@ class Engines:
         self.used.append(self.fresh.pop() if self.fresh else self.actor_class.remote())
         return self.used[-1]
 
+    def reuse(self) -> None:
+        """Let the processes that have an engine answer what comes next, under the settings that it has."""
+        self.fresh, self.used = [*self.fresh, *self.used], []
+
     def end_used(self, keep: Any = None) -> None:
         """End the processes that have an engine, but for one to `keep`, and free what they hold."""
         for actor in self.used:
@@ -128,15 +132,18 @@ class Engines:
 
 
 @contextmanager
-def open_engines(config: RunConfig) -> Iterator[Engines]:
+def open_engines(config: RunConfig, *, beside_training: bool = False) -> Iterator[Engines]:
     """Processes for engines on the connected cluster, as many as `eval.num_engines` or the cluster's devices say.
 
-    They begin to load vLLM at once, and end with the block.
+    `beside_training` it is one, and shares CPUs that others have reserved. They begin to load vLLM at once, and end
+    with the block.
     """
     on_gpu = worker_shape(config.resources).gpus > 0
-    count = num_engines(config.eval.num_engines, on_gpu=on_gpu)
+    count = 1 if beside_training else num_engines(config.eval.num_engines, on_gpu=on_gpu)
     sizes = _cpus_of_nodes() or [MAX_ENGINE_CPUS]
     num_cpus = 1 if on_gpu else max(1, min(MAX_ENGINE_CPUS, min(sizes) // math.ceil(count / len(sizes))))
+    if beside_training:
+        num_cpus = 0
     environment = {"env_vars": IN_PROCESS if on_gpu else IN_PROCESS | ON_CPU}
     host = ray.remote(EngineHost).options(num_cpus=num_cpus, num_gpus=int(on_gpu), runtime_env=environment)
     engines = Engines(count, on_gpu, host)

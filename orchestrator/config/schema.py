@@ -18,6 +18,7 @@ from orchestrator.config.evaluation import HUB as HUB
 from orchestrator.config.evaluation import ROW_FORMATS as ROW_FORMATS
 from orchestrator.config.evaluation import Dtype, EvalConfig, Positive, PositiveInt, Section, Seed
 from orchestrator.config.evaluation import RowFormat as RowFormat
+from orchestrator.config.objective import EVAL_LOSS, Bound, Objective, known_constraints, known_objective, reachable
 from orchestrator.config.preferences import PreferConfig, Trainings
 from orchestrator.config.training import LoraConfig as LoraConfig
 from orchestrator.config.training import Optimizer as Optimizer
@@ -115,8 +116,34 @@ class SearchConfig(Section):
     is measured to train faster; with `isolated`, as many as the cluster holds."""
     keep: PositiveInt = 2
     """Best adapters that go on to evaluation."""
+    objective: Objective = Field(default=EVAL_LOSS, exclude_if=lambda value: value == EVAL_LOSS)
+    """What is best: the lowest `eval_loss`, a share of cases such as `tool_call_accuracy`, or several with their
+    weights, `{tool_call_accuracy: 2, no_call_accuracy: 1}`. Shares of which lower is better count against it. They are
+    of replies to cases made from the validation part, never from the held-out one (docs/search.md)."""
+    constraints: dict[MetricName, Bound] = Field(default={}, exclude_if=lambda value: not value)
+    """Metric name -> bounds on those cases. An adapter that misses one comes after all that miss none; a search in
+    which every adapter misses one ends with exit code 2."""
+    cases: PositiveInt = Field(default=64, exclude_if=lambda value: value == 64)
+    """Validation cases, drawn evenly over kinds, that an adapter answers for the objective and the constraints; the
+    best are asked four times as many at the end, where there are so many."""
     seed: Seed = 0
-    """Seed of the searcher."""
+    """Seed of the searcher, and of the draw of these cases."""
+
+    @field_validator("objective", mode="before")
+    @classmethod
+    def _known_objective(cls, objective: Any) -> Any:
+        return known_objective(objective)
+
+    @field_validator("constraints", mode="before")
+    @classmethod
+    def _known_constraints(cls, constraints: Any) -> Any:
+        return known_constraints(constraints)
+
+    @field_validator("constraints")
+    @classmethod
+    def _constraints_can_be_met(cls, constraints: dict[MetricName, Bound]) -> dict[MetricName, Bound]:
+        reachable(constraints)
+        return constraints
 
     @field_validator("runner", mode="before")
     @classmethod
@@ -124,6 +151,11 @@ class SearchConfig(Section):
         if runner == "packed":
             raise ValueError("no runner is called 'packed'; its name is 'multi_lora'")
         return runner
+
+    @property
+    def wants_scores(self) -> bool:
+        """Whether anything but the eval loss decides."""
+        return self.objective != EVAL_LOSS or bool(self.constraints)
 
     @model_validator(mode="after")
     def _grid_is_finite(self) -> "SearchConfig":

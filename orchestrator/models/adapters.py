@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from peft import LoraConfig as PeftLoraConfig
@@ -95,6 +95,28 @@ def fill_new(model: PeftModel, folder: Path) -> None:
     missing = [key for key in loaded.missing_keys if ".lora_" in key]
     if odd := [*missing, *loaded.unexpected_keys]:
         raise AdapterError(f"the adapter to start from does not fit at {odd[0]}", where=str(folder))
+
+
+class SavedTrial(NamedTuple):
+    """A trial's checkpoint in `folder`: `record` names its step and eval loss as the trial's best."""
+
+    record: TrialRecord
+    folder: Path
+
+    @property
+    def trial(self) -> str:
+        """The trial's name."""
+        return self.record.trial_id
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps."""
+        return self.record.best_step or 0
+
+    @property
+    def eval_loss(self) -> float:
+        """Eval loss after them."""
+        return math.inf if self.record.best_eval_loss is None else self.record.best_eval_loss
 
 
 def keep_adapter(

@@ -11,6 +11,7 @@ import json
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -51,10 +52,11 @@ def write_progress(trial: Path, progress: TrialProgress) -> None:
     write_text_atomic(trial / PROGRESS, progress.model_dump_json() + "\n")
 
 
-def remove_surplus(trial: Path, progress: TrialProgress, *, limit: int) -> None:
-    """Remove all checkpoints but the latest and the `limit` best, and any half-written ones."""
+def remove_surplus(trial: Path, progress: TrialProgress, *, limit: int, kept_steps: Sequence[int] = ()) -> None:
+    """Remove all checkpoints but the latest, the `limit` best and those of `kept_steps`, and any half-written ones."""
     best = sorted(progress.curve, key=lambda point: point.eval_loss)[:limit]
-    keep = {step_folder(trial, point.step) for point in (*best, *progress.curve[-1:])}
+    steps = {*kept_steps, *(point.step for point in (*best, *progress.curve[-1:]))}
+    keep = {step_folder(trial, step) for step in steps}
     for folder in {*trial.glob("step-*"), *trial.glob(".step-*")} - keep:
         shutil.rmtree(folder)
 

@@ -58,7 +58,7 @@ def start_engine(
         engine,
         storage,
         slots=slots,
-        cadence=Cadence(plan.eval_steps, plan.patience, plan.keep_best),
+        cadence=Cadence(plan.eval_steps, plan.patience, plan.keep_best, plan.kept_steps),
         gather_s=GATHER_S,
     )
     status = EngineStatus(

@@ -13,7 +13,8 @@ class EnginePlan(Record):
     adapters trained at once; None measures it, up to `most_slots` and not below `cohort` if that fits the memory.
     `largest_rank` is that of the search; `keep_best` checkpoints of a trial stay beside its latest. `start` is the
     folder of the adapter that trials start from. The search has so many `engines`; those of one machine share its
-    memory. `gradient_checkpointing` is `auto` where the engine decides by the memory that there is.
+    memory. `gradient_checkpointing` is `auto` where the engine decides by the memory that there is. Checkpoints of
+    `kept_steps` stay too, to be scored.
     """
 
     model: ModelConfig
@@ -34,6 +35,7 @@ class EnginePlan(Record):
     largest_rank: int
     start: str | None = None
     engines: int = 1
+    kept_steps: tuple[int, ...] = ()
 
 
 class Peer(Record):

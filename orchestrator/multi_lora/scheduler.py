@@ -51,12 +51,13 @@ class Cadence(NamedTuple):
     """Evaluations of a trial, and what stays of them.
 
     `eval_steps` are the optimizer steps between two; after `patience` without a better loss the trial stops (None:
-    never). The `keep_best` best checkpoints stay, and the latest.
+    never). The `keep_best` best checkpoints stay, the latest, and those of `kept_steps`.
     """
 
     eval_steps: int
     patience: int | None
     keep_best: int
+    kept_steps: tuple[int, ...] = ()
 
 
 class Occupancy:
@@ -359,7 +360,8 @@ class SlotScheduler:
             self._changed.notify_all()
 
     def _remove_surplus(self, trial: _Trial) -> None:
-        checkpoint.remove_surplus(trial.folder, trial.progress, limit=self._cadence.keep_best)
+        its = self._cadence
+        checkpoint.remove_surplus(trial.folder, trial.progress, limit=its.keep_best, kept_steps=its.kept_steps)
 
     def _with_point(self, trial: _Trial, loss: float) -> TrialProgress:
         """The trial's progress with this evaluation, and why the trial ends with it, if it does."""

@@ -58,6 +58,8 @@ class RunDir:
     """Ray Train's and Ray Tune's own files."""
     cases = _Below("evals/cases.jsonl")
     """The held-out cases that every adapter is scored on."""
+    selected = _Below("selection/selection.json")
+    """By what rule a search chose its adapters, and what it saw of each; there only where not by eval loss alone."""
     latency = _Below("evals/latency.jsonl")
     """How long some of the cases took, each asked alone."""
 
@@ -100,6 +102,11 @@ class RunDir:
     def preferences(self, adapter_id: str) -> "RunDir":
         """What an adapter learns from preferences: its pairs, its replies to training prompts, and the training."""
         return RunDir(self.root / "preferences" / adapter_id)
+
+    @property
+    def selection(self) -> "RunDir":
+        """What a search's adapters replied to validation cases, by checkpoint, where that has a say in its choice."""
+        return RunDir(self.root / "selection")
 
     @property
     def full_base(self) -> "RunDir":

@@ -11,6 +11,7 @@ from orchestrator.config.schema import SearchConfig
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.records import JsonObject, TrialRecord
 from orchestrator.plan.steps import first_rung, rungs_of
+from orchestrator.search.choice import RungJudge
 from orchestrator.search.names import in_order
 from orchestrator.search.parts import losses_of
 from orchestrator.search.space import num_trials
@@ -22,10 +23,15 @@ def rung_steps(plan: TrainPlan, reduction_factor: int) -> tuple[int, ...]:
     return rungs_of(plan.max_steps, plan.eval_steps, plan.warmup_steps, reduction_factor)
 
 
-def make_scheduler(search: SearchConfig, plan: TrainPlan, earlier: Sequence[TrialRecord] = ()) -> TrialScheduler:
+def make_scheduler(
+    search: SearchConfig,
+    plan: TrainPlan,
+    earlier: Sequence[TrialRecord] = (),
+    judge: RungJudge | None = None,
+) -> TrialScheduler:
     """What stops trials by eval loss over optimizer steps: successive halving, Ray's ASHA, or nothing.
 
-    Trials of the search that ended `earlier` count at the rungs that they reached.
+    Trials of the search that ended `earlier` count at the rungs that they reached. `judge` has a say in halving.
 
     By default Ray takes its count of reports as time, which restarts at 1 with a restarted trial; steps do not.
     """
@@ -33,7 +39,8 @@ def make_scheduler(search: SearchConfig, plan: TrainPlan, earlier: Sequence[Tria
         case "halving":
             factor = search.reduction_factor
             rungs = rung_steps(plan, factor)
-            halving = SuccessiveHalving(rungs, reduction_factor=factor, keep=search.keep, num_trials=num_trials(search))
+            total = num_trials(search)
+            halving = SuccessiveHalving(rungs, reduction_factor=factor, keep=search.keep, num_trials=total, judge=judge)
             halving.remember(earlier)
             return halving
         case "asha":  # arXiv 1810.05934
@@ -90,12 +97,22 @@ class SuccessiveHalving(FIFOScheduler):  # type: ignore[misc]  # ray ships no ty
     Tune stores a scheduler only when the experiment begins. After the driver's death the records are read back from
     the trials' last results, which Tune hands to `on_trial_add`.
 
-    `rungs` are optimizer steps at which every trial is evaluated. At least `keep` go on at any rung: where too few
+    `judge` says what a rung judges (`RungJudge.values`), eval loss by default. `rungs` are optimizer steps at which
+    every trial is evaluated. At least `keep` go on at any rung: where too few
     others are still to come of the search's `num_trials`, the best of those there.
     """
 
-    def __init__(self, rungs: Iterable[int], *, reduction_factor: int, keep: int = 1, num_trials: int = 0) -> None:
+    def __init__(
+        self,
+        rungs: Iterable[int],
+        *,
+        reduction_factor: int,
+        keep: int = 1,
+        num_trials: int = 0,
+        judge: RungJudge | None = None,
+    ) -> None:
         super().__init__()
+        self.judge = judge or RungJudge()
         self._reduction_factor, self._keep, self._num_trials = reduction_factor, keep, num_trials
         self._recorded: dict[int, dict[str, float]] = {rung: {} for rung in sorted(rungs)}
         self._goes_on: dict[int, dict[str, bool]] = {rung: {} for rung in self._recorded}
@@ -156,12 +173,19 @@ class SuccessiveHalving(FIFOScheduler):  # type: ignore[misc]  # ray ships no ty
             went_on = self._goes_on[rung]
             new = {name: loss for name, loss in recorded.items() if name not in went_on}
             if new:
-                on = survivors(recorded, self._reduction_factor) & new.keys()
+                values = self._values(rung, recorded)
+                on = survivors(values, self._reduction_factor) & new.keys()
                 others = sum(went_on.values()) + len(on) + max(0, to_come - len(recorded))
-                runners_up = [name for name in _best_first(new) if name not in on]
+                runners_up = [name for name in _best_first({name: values[name] for name in new}) if name not in on]
                 on |= set(runners_up[: max(0, self._keep - others)])
                 went_on.update((name, name in on) for name in new)
+                self.judge.dropped(new.keys() - on)
             to_come = sum(went_on.values())  # to the next rung
+
+    def _values(self, rung: int, recorded: Mapping[str, float]) -> dict[str, float]:
+        """What is judged at a rung: as recorded, but for what the judge says of losses that are finite."""
+        finite = {name: loss for name, loss in recorded.items() if math.isfinite(loss)}
+        return {**recorded, **(self.judge.values(rung, finite) if finite else {})}
 
     def _reached(self, name: str, step: int) -> list[int]:
         """The rungs up to `step` at which the trial is recorded, lowest first."""

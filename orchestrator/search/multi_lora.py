@@ -20,6 +20,7 @@ from orchestrator.multi_lora.checkpoint import read_progress, step_folder
 from orchestrator.multi_lora.messages import EnginePlan, EngineStatus
 from orchestrator.run.cluster import cluster_capacity, concurrent_trials
 from orchestrator.run.deaths import SAVES_TRAINING_MEMORY, last_line, why_it_died
+from orchestrator.search.early_stopping import rung_steps
 from orchestrator.search.slot_trial import SlotTrial
 from orchestrator.training.outcome import TrainedTrial, memory_of
 from orchestrator.training.plan import TrainPlan
@@ -101,6 +102,7 @@ def engine_plan(
         largest_rank=max(config.search.space.r),
         start=plan.start,
         engines=engines,
+        kept_steps=rung_steps(plan, config.search.reduction_factor) if config.search.wants_scores else (),
     )
 
 

@@ -16,12 +16,13 @@ from orchestrator.core.files import digest_of, dump_jsonl, write_text_atomic
 from orchestrator.core.progress import doing, say
 from orchestrator.core.records import JsonObject, TrialRecord
 from orchestrator.core.text import counted, without_secrets
-from orchestrator.models.adapters import remove_adapter
+from orchestrator.models.adapters import SavedTrial, remove_adapter
 from orchestrator.models.base import base_folder
 from orchestrator.run.cluster import cluster_capacity, concurrent_trials
 from orchestrator.run.deaths import SAVES_TRAINING_MEMORY, why_it_died
 from orchestrator.run.paths import RunDir
-from orchestrator.search.early_stopping import make_scheduler
+from orchestrator.search.choice import Chooser, RungJudge, finalists_of
+from orchestrator.search.early_stopping import SuccessiveHalving, make_scheduler
 from orchestrator.search.multi_lora import read_slot_trial, slot_trainable, start_engines
 from orchestrator.search.names import (
     HYPERPARAMETERS,
@@ -58,6 +59,8 @@ class _Runner(NamedTuple):
     concurrent: int
     read: Callable[[Path, str], TrainedTrial]
     reuse_actors: bool
+    keeps_rungs: bool
+    """Whether checkpoints of rungs stay, so that they can be scored."""
 
 
 class _Found(NamedTuple):
@@ -69,8 +72,10 @@ class _Found(NamedTuple):
     died: bool
 
 
-def run_search(config: RunConfig, run: RunDir) -> list[TrialRecord]:
+def run_search(config: RunConfig, run: RunDir, chooser: Chooser | None = None) -> list[TrialRecord]:
     """Run or resume the search, write `trials.jsonl` and keep the `search.keep` best adapters.
+
+    What is best, `chooser` says: at rungs beside the eval loss, and after the training. Without one, eval loss does.
 
     A search that is given more trials than it has goes on with the further ones: it knows how the earlier ones ended,
     and trains none of them again.
@@ -97,10 +102,11 @@ def run_search(config: RunConfig, run: RunDir) -> list[TrialRecord]:
         tracked(RunInfo(run.root, total, plan.max_steps, num_ended), config.tracking) as trackers,
         Listener(trackers) as listener,
     ):
-        search = _Search(config, plan, run, storage, runner, TellTrackers(listener, plan, storage / TRIALS))
+        judge = RungJudge(chooser if runner.keeps_rungs else None, storage / TRIALS)
+        search = _Search(config, plan, run, storage, runner, TellTrackers(listener, plan, storage / TRIALS), judge)
         for part in parts:
             found += search.results(part, [its.record for its in found], is_last=part is parts[-1])
-    records = _keep_best(found, run, keep=config.search.keep)
+    records = _keep_best(found, run, keep=config.search.keep, chooser=chooser)
     write_text_atomic(run.trials, dump_jsonl(records))
     if not any(record.adapter_id for record in records):
         reasons = sorted({record.error or record.status for record in records})
@@ -123,10 +129,13 @@ def _runner(config: RunConfig, plan: TrainPlan, trials: Path, *, num_left: int) 
                 say(f"search.runner auto trains each trial as a job of its own here: {error.what}.")
             else:
                 trainable = slot_trainable(engines, plan)
-                yield _Runner(trainable, engines.concurrent_trials, read_slot_trial, reuse_actors=True)
+                yield _Runner(
+                    trainable, engines.concurrent_trials, read_slot_trial, reuse_actors=True, keeps_rungs=True
+                )
                 return
         concurrent = concurrent_trials(config.search.max_concurrent, plan.shape, cluster_capacity()[0])
-        yield _Runner(_isolated_trainable(plan, trials, concurrent), concurrent, read_trial, reuse_actors=False)
+        trainable = _isolated_trainable(plan, trials, concurrent)
+        yield _Runner(trainable, concurrent, read_trial, reuse_actors=False, keeps_rungs=False)
 
 
 def _isolated_trainable(plan: TrainPlan, storage: Path, concurrent: int) -> Any:
@@ -150,6 +159,7 @@ class _Search(NamedTuple):
     storage: Path
     runner: _Runner
     tell: TellTrackers
+    judge: RungJudge
 
     def results(self, part: Part, earlier: Sequence[TrialRecord], *, is_last: bool) -> list[_Found]:
         """The trials of one part, trained as far as they are not; `earlier` are those of the parts before it."""
@@ -171,8 +181,11 @@ class _Search(NamedTuple):
         if part.can_resume(self.storage):
             say("Resuming the unfinished search from its trials' last checkpoints.")
             tuner = tune.Tuner.restore(str(folder), trainable, restart_errored=is_last, param_space=space)
-            # A display cannot be stored with the experiment.
+            # A display and an engine cannot be stored with the experiment.
             tuner._local_tuner.get_run_config().callbacks = callbacks
+            scheduler = tuner._local_tuner._tune_config.scheduler
+            if isinstance(scheduler, SuccessiveHalving):
+                scheduler.judge = self.judge
             return tuner
         if earlier:
             say(f"Going on after {counted(len(earlier), 'trial')} with {part.num_trials} more.")
@@ -185,7 +198,7 @@ class _Search(NamedTuple):
                 metric="eval_loss",
                 mode="min",
                 search_alg=make_searcher(search, resolved, earlier, max_concurrent=self.runner.concurrent),
-                scheduler=make_scheduler(search, self.plan, earlier),
+                scheduler=make_scheduler(search, self.plan, earlier, self.judge),
                 num_samples=1 if search.searcher == "grid" else part.num_trials,
                 reuse_actors=self.runner.reuse_actors,
                 trial_name_creator=partial(give_name, names),
@@ -216,16 +229,37 @@ class _Search(NamedTuple):
         return _Found(trained, chosen, record, died=death is not None)
 
 
-def _keep_best(found: list[_Found], run: RunDir, *, keep: int) -> list[TrialRecord]:
-    """Records with the best first; the first `keep` keep the adapter they saved, if any, and no others."""
+def _keep_best(found: list[_Found], run: RunDir, *, keep: int, chooser: Chooser | None) -> list[TrialRecord]:
+    """Records with the best first; the first `keep` keep the adapter they saved, if any, and no others.
+
+    A `chooser` may keep one more, to be held against the others.
+    """
 
     def rank(its: _Found) -> tuple[bool, float, tuple[int, str]]:
         return its.record.best_eval_loss is None, its.record.best_eval_loss or 0.0, in_order(its.record.trial_id)
 
     best_first = sorted(found, key=rank)
+    if chooser is not None:
+        chosen = _chosen(chooser, best_first, keep=keep)
+        best_first.sort(key=lambda its: _place(its.record.trial_id, chosen))
+        keep = len(chosen)
     kept = [keep_best(its.trained, run, its.plan, its.record) for its in best_first[:keep]]
     rest = [its.record for its in best_first[keep:]]
     for record in rest:
         if remove_adapter(run, record.trial_id):
             say(f"{record.trial_id} is not among the best {keep} any more; its adapter is not kept.")
     return kept + rest
+
+
+def _chosen(chooser: Chooser, found: Sequence[_Found], *, keep: int) -> list[str]:
+    """The trials whose adapters are kept, in the chooser's order."""
+    saved = [
+        SavedTrial(its.record, its.trained.best_checkpoint)
+        for its in found
+        if its.record.best_eval_loss is not None and its.trained.best_checkpoint is not None
+    ]
+    return chooser.kept(finalists_of(saved, keep=keep), keep=keep) if saved else []
+
+
+def _place(name: str, chosen: Sequence[str]) -> int:
+    return chosen.index(name) if name in chosen else len(chosen)

@@ -7,7 +7,7 @@ from builders import assistant, user, weather_samples
 from transformers import PreTrainedTokenizerBase
 
 from evals.cases.samples import cases_from_samples
-from evals.evaluate.fanout import _render
+from evals.evaluate.fanout import rendered_cases
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import DataError
 
@@ -28,7 +28,7 @@ def test_cases_that_the_template_refuses_are_left_out_and_told(
 ) -> None:
     samples = weather_samples(*CITIES)
     greeted = samples[0].model_copy(update={"messages": (assistant("Hello."), *samples[0].messages), "id": "greeted"})
-    shown, prompts = _render(RunConfig(), strict, cases_from_samples([greeted, *samples]))
+    shown, prompts = rendered_cases(RunConfig(), strict, cases_from_samples([greeted, *samples]))
     assert [case.id for case in shown] == [prompt.case_id for prompt in prompts] == [sample.id for sample in samples]
     said = capsys.readouterr().out
     assert "1 of 21 held-out cases cannot be asked, such as greeted: " in said
@@ -43,4 +43,4 @@ def test_too_many_of_them_are_refused(strict: PreTrainedTokenizerBase) -> None:
     with pytest.raises(
         DataError, match=r"model\.chat_template: 20 of 20 held-out cases cannot be asked, .*a share of 0\.5"
     ):
-        _render(RunConfig(), strict, cases_from_samples(samples))
+        rendered_cases(RunConfig(), strict, cases_from_samples(samples))

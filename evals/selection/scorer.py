@@ -1,0 +1,95 @@
+"""Adapters out of a search, asked validation cases by one warm vLLM engine."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from transformers import PreTrainedTokenizerBase
+
+from evals.evaluate.fanout import rendered_cases
+from evals.generate.engine import EngineSettings, Prompt, adapters_for_engine
+from evals.generate.engines import Engines, answer_all
+from evals.generate.journal import Journal, engine_record, inputs_sha256
+from evals.generate.settings import settings_of_run
+from evals.records import Case, Scores
+from evals.stats.scores import score_cases
+from orchestrator.chat.rendering import reply_format_of
+from orchestrator.config.schema import RunConfig
+from orchestrator.models.adapters import SavedTrial, keep_adapter
+from orchestrator.models.base import base_folder, base_sha256, base_tokenizer
+from orchestrator.run.paths import RunDir
+
+
+class Asking(NamedTuple):
+    """The cases of a search with their prompts, and how an engine is to answer them."""
+
+    cases: tuple[Case, ...]
+    prompts: Mapping[str, Prompt]
+    settings: EngineSettings
+    tokenizer: PreTrainedTokenizerBase
+    reply_format: str
+
+    @classmethod
+    def of(cls, config: RunConfig, cases: Sequence[Case], *, on_gpu: bool) -> "Asking":
+        """Those of a configuration, without the cases that its chat template cannot show.
+
+        Raises:
+            DataError: If it can show too few of them.
+        """
+        tokenizer = base_tokenizer(config.model)
+        shown, prompts = rendered_cases(config, tokenizer, cases)
+        ranks = [*config.search.space.r, config.lora.r]
+        settings = settings_of_run(config, tokenizer, prompts, ranks=ranks, on_gpu=on_gpu)
+        reply_format = reply_format_of(config.eval.reply_format, tokenizer)
+        return cls(tuple(shown), {prompt.case_id: prompt for prompt in prompts}, settings, tokenizer, reply_format)
+
+
+def ask(
+    config: RunConfig, run: RunDir, asking: Asking, saved: Sequence[SavedTrial], cases: Sequence[Case], engines: Engines
+) -> dict[str, Scores]:
+    """What each adapter makes of some of the cases, by trial; one that cannot be loaded is left out.
+
+    Replies are kept in `run`, and none is asked for twice. The engine stays warm for the next call.
+
+    Raises:
+        EvaluationError: If engines break one after the other.
+    """
+    prompts = [asking.prompts[case.id] for case in cases if case.id in asking.prompts]
+    kept = {key_of(one): _kept(config, run, asking, one) for one in saved}
+    base, limit = base_sha256(base_folder(config.model)), config.eval.max_model_len
+    adapters = {adapter.id: adapter for adapter in adapters_for_engine(kept)}
+    records = {
+        key: engine_record(
+            adapter, inputs_sha256(asking.settings, base, adapter.sha256, max_model_len=limit), asking.settings, 1
+        )
+        for key, adapter in adapters.items()
+    }
+    journal = Journal(run, records, adapters, dict.fromkeys(adapters, prompts))
+    works = journal.pending()
+    if works:
+        try:
+            failed = answer_all(
+                works, engines=engines, settings=asking.settings, canaries=(), listener=journal, keep_one=True
+            )
+        finally:
+            engines.reuse()
+        for failure in failed:
+            journal.forget(failure.adapter_id)
+    trials = {key_of(one): one.trial for one in saved}
+    shown = [case for case in cases if case.id in asking.prompts]
+    return {
+        trials[key]: score_cases(trials[key], shown, replies, reply_format=asking.reply_format)
+        for key, replies in journal.close().items()
+    }
+
+
+def key_of(one: SavedTrial) -> str:
+    """The name of a checkpoint, which no other step of the trial has."""
+    return f"{one.trial}-step-{one.step}"
+
+
+def _kept(config: RunConfig, run: RunDir, asking: Asking, one: SavedTrial) -> tuple[Path, str]:
+    """A copy of the adapter that stays while it is asked, and its digest."""
+    record = one.record.model_copy(update={"trial_id": key_of(one)})
+    adapter = keep_adapter(one.folder, run, record, model=config.model, tokenizer=asking.tokenizer)
+    return run.adapter(adapter.id), adapter.sha256
