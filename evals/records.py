@@ -375,7 +375,9 @@ class Report(Record):
     """`report.json`; its keys are stable. `other_run` is a `report.runs.OtherRun`, None where none was asked for.
 
     `serve_command` serves the winner or leader; None where there is neither or nothing tells how replies were made.
-    `precisions` sets each model on the quantised base beside itself on the full one (`eval.base_precision: both`).
+    `selection` is a `stats.selected.Selection`, None without a `search.objective`; its `held_out` sets the first kept
+    against the first by eval loss on the held-out cases. `precisions` sets each model on the quantised base beside
+    itself on the full one (`eval.base_precision: both`).
     """
 
     run: JsonObject
@@ -389,4 +391,5 @@ class Report(Record):
     data: JsonObject
     serve_command: ServeCommand | None = None
     other_run: JsonObject | None = None
+    selection: JsonObject | None = Field(default=None, exclude_if=lambda found: found is None)
     precisions: tuple[Comparison, ...] = Field(default=(), exclude_if=lambda found: not found)

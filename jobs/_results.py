@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evals.records import Scores
-from evals.stats.selected import CheckpointScore, Selection, read_selection
+from evals.stats.selected import CheckpointScore, Selection, selection_of
 from orchestrator.core.board import loss_text
 from orchestrator.core.files import parse_line, read_jsonl
 from orchestrator.core.progress import say, show_table
@@ -93,7 +93,7 @@ def say_searched(run: RunDir) -> None:
     head = ("trial", *(name.replace("_", " ") for name in trials[0].hyperparameters), "eval loss", "ended", "")
     show_table(f"The best of {counted(len(trials), 'trial')}:", head, rows)
     say(f"{counted(len(kept), 'adapter')} in {shown(run.root / 'adapters')}.")
-    selection = read_selection(run)
+    selection = selection_of(run, trials)
     if selection is not None:
         _say_selected(selection)
 

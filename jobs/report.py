@@ -42,7 +42,8 @@ def report(config: RunConfig, run: RunDir, *, compare: str | None = None) -> int
     if chosen is not None and (share := share_text(run, chosen)):
         say(f"{chosen}: {share}")
     say(f"Report: {run.report / 'report.html'}")
-    return DONE if all(gate.passed for gate in made.gates) else GATE_NOT_MET
+    is_met = made.selection is None or made.selection["is_met"] is not False
+    return DONE if is_met and all(gate.passed for gate in made.gates) else GATE_NOT_MET
 
 
 def _add_options(parser: ArgumentParser) -> None:

@@ -1,6 +1,7 @@
 """Which adapter learns preferences."""
 
 from evals.generate.chosen import WINNER, choose_adapter, require_own_base
+from evals.stats.selected import read_selection
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import RunConflictError
 from orchestrator.core.records import AdapterRecord
@@ -9,10 +10,11 @@ from orchestrator.run.paths import RunDir
 
 
 def adapter_to_prefer(config: RunConfig, run: RunDir, name: str | None) -> AdapterRecord:
-    """The adapter called `name`, where `winner` is what the report recommends; without one, that of lowest eval loss.
+    """The adapter called `name`, where `winner` is what the report recommends; without one, the first of the search.
 
-    No held-out case has a say in the eval loss. What was made by preferences stands for what it was made from, so that
-    the same command names the same adapter before and after.
+    That is the one of lowest eval loss, unless the search has another objective. No held-out case has a say in it.
+    What was made by preferences stands for what it was made from, so that the same command names the same adapter
+    before and after.
 
     Raises:
         RunConflictError: If the run has no such adapter, or nothing says which one is best.
@@ -23,7 +25,9 @@ def adapter_to_prefer(config: RunConfig, run: RunDir, name: str | None) -> Adapt
     if not trained:
         raise RunConflictError("the run has no adapter", where=str(run.root), fix="Run search or train first")
     if name is None or (name == WINNER and len(trained) == 1):
-        found = min(trained, key=lambda record: (record.known_eval_loss, record.id))
+        selection = read_selection(run)
+        taken = selection.kept[:1] if selection else ()
+        found = min(trained, key=lambda record: (record.id not in taken, record.known_eval_loss, record.id))
     else:
         found = read_adapter(run.adapter(choose_adapter(run, name)))
         if found.pairs is not None:

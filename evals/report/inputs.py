@@ -8,6 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from evals.judge.second_opinion import Judgement
 from evals.records import AdapterSummary, Case, EngineRecord, FailedAdapter, Generation, Scores
+from evals.stats.selected import Selection, selection_of
 from orchestrator.core.errors import DataError, RunConflictError
 from orchestrator.core.files import Model, parse_line, read_jsonl
 from orchestrator.core.records import BASE_ADAPTER_ID, AdapterRecord, JsonObject, TrialRecord
@@ -70,7 +71,10 @@ class StoredCard:
 
 @dataclass(frozen=True)
 class ReportInputs:
-    """Everything a report is made from; `cases` by id, `in_full` the scores on the full base beside a quantised one."""
+    """Everything a report is made from; `cases` by id, `in_full` the scores on the full base beside a quantised one.
+
+    `selection` is how the search chose its adapters; None where eval loss alone did.
+    """
 
     run: RunDir
     ledger: Ledger
@@ -80,6 +84,7 @@ class ReportInputs:
     scored: tuple[Scored, ...]
     failed: tuple[FailedAdapter, ...]
     in_full: tuple[Scores, ...] = ()
+    selection: Selection | None = None
 
 
 def read_inputs(run: RunDir) -> ReportInputs:
@@ -99,15 +104,17 @@ def read_inputs(run: RunDir) -> ReportInputs:
             where=str(run.root),
             fix="Run the evaluate stage of this configuration first",
         )
+    trials = tuple(read_jsonl(run.trials, TrialRecord)) if run.trials.is_file() else ()
     return ReportInputs(
         run=run,
         ledger=read_ledger(run),
         data=_read_card(run.card),
-        trials=tuple(read_jsonl(run.trials, TrialRecord)) if run.trials.is_file() else (),
+        trials=trials,
         cases={case.id: case for case in read_jsonl(run.cases, Case)},
         scored=scored,
         failed=failed,
         in_full=tuple(_read(path, Scores) for path in sorted(run.full_base.root.glob("evals/[!.]*/scores.json"))),
+        selection=selection_of(run, trials),
     )
 
 

@@ -23,6 +23,7 @@ from evals.report.blocks import (
     number,
     numbers,
 )
+from evals.report.choice_sections import choice_blocks
 from evals.report.examples import flip_blocks
 from evals.report.gates import ratio_text
 from evals.report.run_sections import data_blocks, engine_blocks, run_blocks, search_blocks
@@ -69,6 +70,7 @@ def sections_of(view: View) -> list[Section]:
         Section("failures", "Failures", list(_failures(view))),
         Section("serving", "As vLLM's own server would read it", list(_serving(view))),
         Section("opinions", "Second opinions of a judge model", list(_opinions(view))),
+        Section("choice", "How the search chose", list(choice_blocks(view))),
         Section("search", "Search", list(search_blocks(view))),
         Section("engine", "Proof and cost", list(engine_blocks(view))),
         Section("data", "Data", list(data_blocks(view))),

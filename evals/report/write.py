@@ -12,6 +12,7 @@ from evals.records import (
 )
 from evals.report.cards import compared_metrics
 from evals.report.cases import case_book
+from evals.report.choice import choice_of
 from evals.report.examples import Flips
 from evals.report.gates import Measured, check_gates, measured, references
 from evals.report.inputs import ReportInputs, read_inputs
@@ -91,7 +92,8 @@ def assemble_report(config: RunConfig, inputs: ReportInputs, against: Mapping[st
         scored.scores.adapter_id: {case_id: reply.text for case_id, reply in scored.generations.items()}
         for scored in inputs.scored
     }
-    decision = decide_winner(candidates, base, seen, replies=replies)
+    choice = choice_of(config, inputs)
+    decision = decide_winner(choice.candidates(candidates, seen), base, seen, replies=replies)
     chosen, comparisons = summaries.get(decision.leader or ""), decision.comparisons
     ranked = rank_adapters([summary for summary in summaries.values() if not summary.is_base], base)
     bases = [summary for summary in summaries.values() if summary.is_base]
@@ -100,7 +102,13 @@ def assemble_report(config: RunConfig, inputs: ReportInputs, against: Mapping[st
     known = {summary.id for summary in candidates}
     subject = chosen or next((summary for summary in ranked if summary.id in known), None)
     held = measured(inputs.run, chosen, label=chosen.id) if chosen else None
-    warned = [blind_sentence(entries[0].ceilings, num_left_out), foreign_sentence(entries, scores), cut_off]
+    gates = () if against is None else (*check_gates(config.gates, held, against), *choice.gates(held))
+    warned = [
+        choice.warning,
+        blind_sentence(entries[0].ceilings, num_left_out),
+        foreign_sentence(entries, scores),
+        cut_off,
+    ]
     return Report(
         run=_run_facts(config, inputs),
         verdict=verdict_record(decision, [*filter(None, warned), *_warnings(inputs)]),
@@ -108,12 +116,13 @@ def assemble_report(config: RunConfig, inputs: ReportInputs, against: Mapping[st
         failed_adapters=inputs.failed,
         comparisons=(*comparisons, *_further_comparisons(subject, base, scores, comparisons)),
         search=summarise_search(inputs.trials),
-        gates=() if against is None else tuple(check_gates(config.gates, held, against)),
+        gates=gates,
         timings_s={
             stage: entry.duration_s for stage, entry in inputs.ledger.stages.items() if entry.duration_s is not None
         },
         data=inputs.data.content,
         serve_command=_serve_command(config, inputs, decision.leader),
+        selection=choice.record(scores),
         precisions=precision_gaps(scores, inputs.in_full),
     )
 

@@ -10,7 +10,7 @@ from evals.records import Metric
 from evals.stats.objective import Aim, Gap
 from evals.stats.selection import Asked
 from orchestrator.core.files import parse_line
-from orchestrator.core.records import MetricName, Record, SampleKind
+from orchestrator.core.records import MetricName, Record, SampleKind, TrialRecord
 from orchestrator.run.paths import RunDir
 
 
@@ -104,7 +104,7 @@ def read_selection(run: RunDir) -> Selection | None:
     return parse_line(path.read_text(encoding="utf-8"), Selection, where=str(path)) if path.is_file() else None
 
 
-def first_kept(run: RunDir, known: Sequence[str]) -> str | None:
-    """The adapter that the search would take, if it is among those `known`."""
-    selection = read_selection(run)
-    return next((name for name in selection.kept if name in known), None) if selection else None
+def selection_of(run: RunDir, trials: Sequence[TrialRecord]) -> Selection | None:
+    """How these trials' adapters were chosen; None where by eval loss alone, or where it is not known yet."""
+    selection, kept = read_selection(run), {trial.adapter_id for trial in trials}
+    return selection if selection is not None and selection.kept and kept.issuperset(selection.kept) else None

@@ -1,0 +1,72 @@
+"""Pictures of what a search spent and of what its scores say beside eval loss."""
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from evals.report.charts import Picture
+from evals.report.svg import INKS, Ink, drawing, new_figure, tip, to_svg
+from evals.report.text import loss_text
+from evals.stats.selected import CheckpointScore, Selection
+from orchestrator.core.records import TrialRecord
+from orchestrator.core.text import duration_text
+
+
+def objective_picture(checkpoints: Sequence[CheckpointScore], selection: Selection) -> Picture | None:
+    """The objective over eval loss, one dot a checkpoint; None for fewer than two."""
+    known = [(one, one.objective) for one in checkpoints if one.objective is not None]
+    if len(known) < 2:
+        return None
+    with drawing():
+        figure = new_figure(260)
+        axes = figure.subplots()
+        tips = []
+        for one, value in known:
+            tips.append(f"{one.trial_id} after step {one.step}: eval loss {loss_text(one.eval_loss)}, {value:.3g}")
+            ink = _ink(one, selection)
+            size = 11 if ink == "accent" else 8
+            (dot,) = axes.plot(
+                [one.eval_loss], [value], "o", color=INKS[ink], markersize=size, markeredgecolor=INKS["card"]
+            )
+            dot.set_gid(tip(tips[-1]))
+        axes.set_xlabel("eval loss")
+        axes.set_ylabel("objective")
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        title, note = "Objective over eval loss", "one dot a checkpoint; up and to the left is better"
+        description = f"{note}. " + "; ".join(tips[:40]) + "."
+        return Picture(title, note, to_svg(figure, name="objective", title=title, description=description))
+
+
+def _ink(one: CheckpointScore, selection: Selection) -> Ink:
+    if one not in selection.finalists:
+        return "other"
+    if one.trial_id == selection.kept[0]:
+        return "accent"
+    return "bad" if one.trial_id == selection.by_loss[0] else "kept"
+
+
+def best_so_far_picture(trials: Sequence[TrialRecord]) -> Picture | None:
+    """The lowest eval loss over the device time of the trials so far, as they were made; None without device times."""
+    known = [(t.device_s, t.best_eval_loss) for t in trials if t.device_s is not None and t.best_eval_loss is not None]
+    if len(known) < 2:
+        return None
+    spent = list(accumulate(seconds for seconds, _ in known))
+    best = list(accumulate((loss for _, loss in known), min))
+    with drawing():
+        figure = new_figure(220)
+        axes = figure.subplots()
+        (line,) = axes.step(spent, best, where="post", color=INKS["accent"], linewidth=2, marker="o", markersize=5)
+        line.set_gid(tip(f"from {loss_text(best[0])} to {loss_text(best[-1])}"))
+        axes.set_xlabel("device time")
+        axes.set_ylabel("lowest eval loss so far")
+        axes.set_xlim(left=0)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: duration_text(value) if value else "0"))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))
+        title = "Best so far over device time"
+        ends = ((best[0], spent[0]), (best[-1], spent[-1]))
+        description = ", ".join(f"{loss_text(loss)} after {duration_text(seconds)}" for loss, seconds in ends) + "."
+        note = "trials in the order in which they were made"
+        return Picture(title, note, to_svg(figure, name="spent", title=title, description=description))
