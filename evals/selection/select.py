@@ -129,7 +129,7 @@ class Selector:
     def _submit(
         self, saved: Sequence[SavedTrial], cases: Sequence[Case], engines: Engines
     ) -> Future[dict[str, Scores]]:
-        """Ask in the one thread that talks to the engine, after whatever it asks."""
+        """Ask in the one thread that uses the engine, after whatever it asks."""
         return self._pool.submit(ask, self._config, self._run.selection, self._asking, saved, cases, engines)
 
     def _ask_beside_training(self, there: Sequence[SavedTrial], engines: Engines) -> None:
