@@ -1,0 +1,206 @@
+"""Searches that choose by generated replies: with real engines, killed scorers, and constraints that nobody meets."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import psutil
+import pytest
+from safetensors.torch import load_file, save_file
+
+from evals.selection.select import Selector, open_selector
+from evals.stats.selected import Selection, read_selection
+from jobs import search as search_job
+from orchestrator.config.schema import RunConfig
+from orchestrator.core.errors import GATE_NOT_MET, ConfigError
+from orchestrator.core.files import read_jsonl
+from orchestrator.core.records import JsonObject, TrialRecord
+from orchestrator.data.prepare.prepare import prepare_data
+from orchestrator.models.adapters import WEIGHTS, SavedTrial
+from orchestrator.run.cluster import cluster_session
+from orchestrator.run.folder import open_run
+from orchestrator.run.paths import RunDir
+from orchestrator.search.run import run_search
+
+pytestmark = [pytest.mark.vllm, pytest.mark.ray]
+
+STEPS, EVALS = 60, 6
+RATES = [5e-3, 4e-3, 3e-3]
+
+
+def content(storage: Path, name: str, **search: object) -> JsonObject:
+    """Three trials in one engine, two rungs at which two of them are stopped."""
+    space = {"r": [8], "alpha": [16], "learning_rate": RATES}
+    return {
+        "name": name,
+        "model": {"base": "tiny"},
+        "data": {
+            "sources": [{"path": "synthetic", "catalogue": "easy", "limit": 400}],
+            "max_length": 512,
+            "split": {"val": 0.15, "test": 0.05},
+        },
+        "train": {
+            "max_steps": STEPS,
+            "eval_steps": EVALS,
+            "batch_size": 8,
+            "micro_batch_size": 8,
+            "warmup_ratio": 0.05,
+        },
+        "search": {"searcher": "grid", "max_concurrent": 3, "keep": 1, "cases": 16, "space": space, **search},
+        "eval": {"max_new_tokens": 64},
+        "resources": {"storage_path": str(storage), "cpus_per_worker": 2},
+    }
+
+
+def prepared(settings: JsonObject) -> tuple[RunConfig, RunDir]:
+    config = RunConfig.model_validate(settings)
+    run = open_run(config)
+    prepare_data(config, run, base_dir=Path.cwd())
+    return config, run
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster(storage: Path, joins_cluster: None) -> Iterator[None]:
+    with cluster_session(RunConfig.model_validate(content(storage, "any"))):
+        yield
+
+
+def broken(saved: SavedTrial) -> None:
+    """Damage an adapter so that its replies are broken, whatever its eval loss was."""
+    path = saved.folder / WEIGHTS
+    weights = {name: tensor * -3.0 if ".lora_B." in name else tensor for name, tensor in load_file(path).items()}
+    save_file(weights, path, metadata={"format": "pt"})
+
+
+class Trap:
+    """A selector to which the trial of the lowest eval loss comes damaged, at every rung and in the end."""
+
+    def __init__(self, selector: Selector) -> None:
+        self._selector, self.trapped = selector, set[str]()
+        self._done: set[Path] = set()
+
+    def _spring(self, there: Sequence[SavedTrial]) -> None:
+        best = min(there, key=lambda one: one.eval_loss)
+        self.trapped = self.trapped or {best.trial}
+        for one in there:
+            if one.trial in self.trapped and one.folder not in self._done:
+                self._done.add(one.folder)
+                broken(one)
+
+    def behind(self, there: Sequence[SavedTrial]) -> frozenset[str]:
+        self._spring(there)
+        return self._selector.behind(there)
+
+    def dropped(self, trials: Iterable[str]) -> None:
+        self._selector.dropped(trials)
+
+    def kept(self, finalists: Sequence[SavedTrial], *, keep: int) -> list[str]:
+        self._spring(finalists)
+        return self._selector.kept(finalists, keep=keep)
+
+
+def selection_of(run: RunDir) -> Selection:
+    found = read_selection(run)
+    assert found is not None
+    return found
+
+
+def test_the_trial_of_lowest_loss_is_left_where_its_calls_are_broken(storage: Path) -> None:
+    config, run = prepared(content(storage, "trap", objective="tool_call_validity", reduction_factor=2))
+    with open_selector(config, run) as selector:
+        assert selector is not None
+        stated = selection_of(run)
+        assert stated.finalists == ()
+        assert stated.num_first == 16
+        trap = Trap(selector)
+        run_search(config, run, trap)
+    selection = selection_of(run)
+    (trapped,) = trap.trapped
+    assert selection.rungs, "no rung was scored"
+    assert {(one.step, one.num_cases) for one in selection.rungs} <= {(6, 16), (12, 16), (24, 16)}
+    assert trapped not in selection.kept
+    if selection.by_loss[0] == trapped:
+        assert selection.held_against == trapped
+        assert selection.against_loss is not None
+        assert selection.against_loss.difference > 0
+    records = {record.trial_id: record for record in read_jsonl(run.trials, TrialRecord)}
+    assert records[selection.kept[0]].adapter_id == selection.kept[0]
+    assert run.adapter(selection.kept[0]).is_dir()
+    assert not (run.selection.root / "adapters").exists()
+
+
+def scorers() -> list[psutil.Process]:
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if "ray::EngineHost" in " ".join(process.cmdline()):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def test_a_scorer_that_is_killed_again_and_again_costs_scores_and_no_trial(storage: Path) -> None:
+    config, run = prepared(content(storage, "killed", objective="tool_call_accuracy"))
+    over = threading.Event()
+
+    def kill() -> None:
+        while not over.wait(0.1):
+            for process in scorers():
+                os.kill(process.pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill, daemon=True)
+    with open_selector(config, run) as selector:
+        assert selector is not None
+
+        class Reprieved(Trap):
+            def _spring(self, there: Sequence[SavedTrial]) -> None:
+                """Nothing is damaged here."""
+
+            def kept(self, finalists: Sequence[SavedTrial], *, keep: int) -> list[str]:
+                over.set()
+                killer.join()
+                time.sleep(0.5)
+                return super().kept(finalists, keep=keep)
+
+        killer.start()
+        records = run_search(config, run, Reprieved(selector))
+    selection = selection_of(run)
+    assert selection.rungs == ()
+    assert "by eval loss alone" in " ".join(selection.notes)
+    assert {record.status for record in records} <= {"completed", "stopped_early"}
+    assert len(records) == len(RATES)
+    assert len(selection.kept) == 1
+    assert all(one.objective is not None for one in selection.finalists)
+
+
+def test_a_constraint_that_nobody_meets_names_the_nearest_and_ends_with_two(
+    storage: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bound = {"tool_call_accuracy": {"min": 0.999}, "no_tool_accuracy": {"min": 1.0}}
+    config, run = prepared(content(storage, "unmet", constraints=bound, scheduler="none"))
+    assert search_job.main(config, run) == GATE_NOT_MET
+    selection = selection_of(run)
+    assert selection.is_met is False
+    assert selection.nearest == selection.kept[0]
+    assert len(selection.finalists) == len(RATES)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "No adapter meets search.constraints" in said
+    assert f"the nearest is {selection.nearest}" in said
+    assert "search.scheduler none has no rung that asks for scores" in said
+
+
+def test_an_objective_that_no_case_can_show_is_refused_before_anything_trains(storage: Path) -> None:
+    config, run = prepared(content(storage, "nothing", objective="tool_call_accuracy"))
+    kept = [line for line in run.split("val").read_text(encoding="utf-8").splitlines() if '"tool_call"' not in line]
+    run.split("val").write_text("\n".join(kept) + "\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="tool_call_accuracy says nothing about any adapter"):
+        open_selector(config, run).__enter__()
