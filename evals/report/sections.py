@@ -24,6 +24,7 @@ from evals.report.blocks import (
     numbers,
 )
 from evals.report.choice_sections import choice_blocks
+from evals.report.diagnosis import diagnosis
 from evals.report.examples import flip_blocks
 from evals.report.gates import ratio_text
 from evals.report.run_sections import data_blocks, engine_blocks, run_blocks, search_blocks
@@ -228,6 +229,7 @@ def _failures(view: View) -> Iterator[Block]:
     if not reasons:
         yield Note("No case failed.")
         return
+    yield from (Note(text, "") for text in diagnosis(view))
     rows: list[Sequence[Value]] = [
         (REASONS[reason], Datum(reason, "code"), *(adapter.counts.get(reason, 0) for adapter in view.failures))
         for reason in reasons
