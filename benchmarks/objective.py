@@ -5,9 +5,9 @@
 
 For each seed (of the data, the search and the training) two searches of the same space and number of trials: one by
 eval loss, one by the objective under the constraint. The first adapter of each is scored on the same held-out cases,
-and the paired difference in the objective is that of the second less the first. Device seconds are those of the trials, and
-of the engine that scored them. Over the seeds: the mean difference with the p of a sign-flip test over seeds, which
-cannot be below 2 / 2^seeds.
+and the paired difference in the objective is that of the second less the first. Device seconds are those of the
+trials, and of the engine that scored them. Over the seeds: the mean difference with the p of a sign-flip test over
+seeds, which cannot be below 2 / 2^seeds.
 """
 
 import argparse
