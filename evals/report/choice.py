@@ -7,10 +7,11 @@ from evals.records import AdapterSummary, GateResult, Scores
 from evals.report.gates import Measured, check_gates
 from evals.report.inputs import ReportInputs
 from evals.stats.decision import PRIMARY
+from evals.stats.metrics import METRICS
 from evals.stats.objective import Aim, Gap, compare_sides
 from evals.stats.selected import Selection
 from orchestrator.config.schema import Gate, RunConfig
-from orchestrator.core.records import JsonObject
+from orchestrator.core.records import JsonObject, MetricName
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,13 @@ class Choice:
             yield from check_gates(bounds, chosen, {})
 
     @property
+    def primary(self) -> MetricName:
+        """The outcome that decides on held-out cases: the objective if it is one share and more is better."""
+        first, *more = self.aim.weights or (PRIMARY,)
+        is_plain = not more and METRICS[first].outcome is not None and METRICS[first].higher_is_better
+        return first if self.selection is not None and is_plain else PRIMARY
+
+    @property
     def warning(self) -> str | None:
         """That no adapter of the search met the constraints."""
         return self.selection.unmet if self.selection else None
@@ -47,7 +55,8 @@ class Choice:
         if self.selection is None:
             return None
         gap = self.on_held_out(scores)
-        return {**self.selection.model_dump(mode="json"), "held_out": gap.model_dump(mode="json") if gap else None}
+        stored = self.selection.model_dump(mode="json")
+        return {**stored, "decided_by": self.primary, "held_out": gap.model_dump(mode="json") if gap else None}
 
     def on_held_out(self, scores: Mapping[str, Scores]) -> Gap | None:
         """The first kept against what eval loss would have taken first; None where that is the same, or not scored."""
@@ -56,7 +65,7 @@ class Choice:
         taken, by_loss = self.selection.kept[0], self.selection.by_loss[0]
         if taken == by_loss or not {taken, by_loss} <= scores.keys():
             return None
-        return compare_sides(self.aim.weights or {PRIMARY: 1.0}, scores[taken], scores[by_loss])
+        return compare_sides(self.aim.weights or {self.primary: 1.0}, scores[taken], scores[by_loss])
 
 
 def choice_of(config: RunConfig, inputs: ReportInputs) -> Choice:

@@ -7,7 +7,6 @@ from evals.report import search_charts
 from evals.report.blocks import Block, Datum, Heading, Note, Pictures, Table, Value, drawn, figure, number, numbers
 from evals.report.text import loss_text, p_text, signed_text
 from evals.report.view import View
-from evals.stats.decision import PRIMARY
 from evals.stats.loss_enough import checkpoints_of, importances, rank_correlation
 from evals.stats.objective import Gap
 from evals.stats.selected import CheckpointScore, Selection
@@ -17,17 +16,17 @@ from orchestrator.core.text import counted, unit_text
 
 def choice_blocks(view: View) -> Iterator[Block]:
     """The rule and the cases, the finalists, and what eval loss alone would have taken."""
-    selection = view.inputs.selection
-    if selection is None:
+    selection, stored = view.inputs.selection, view.report.selection
+    if selection is None or stored is None:
         return
-    yield Note(_stated(selection), "")
+    yield Note(_stated(selection, str(stored["decided_by"])), "")
     if selection.unmet:
         yield Note(selection.unmet, "")
     for note in selection.notes:
         yield Note(f"{note[:1].upper()}{note[1:]}.", "")
     yield _finalists(selection)
     yield Heading("Was eval loss enough?")
-    yield from (Note(text, "") for text in _against_loss(selection, view.report.selection or {}))
+    yield from (Note(text, "") for text in _against_loss(selection, stored))
     checkpoints = checkpoints_of(selection)
     yield from (Note(text, "") for text in _correlations(checkpoints, selection))
     trials = sorted(view.inputs.trials, key=lambda trial: (len(trial.trial_id), trial.trial_id))  # as they were made
@@ -48,7 +47,7 @@ def _importances(trials: Sequence[TrialRecord]) -> Iterator[Block]:
     yield Table(("Setting", "Share of the variance", "Over resamples of the trials"), rows)
 
 
-def _stated(selection: Selection) -> str:
+def _stated(selection: Selection, primary: str) -> str:
     bounds = f" under {', '.join(selection.constraints)}" if selection.constraints else ""
     kinds = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in selection.cases.items())
     total = counted(sum(selection.cases.values()), "case")
@@ -57,7 +56,7 @@ def _stated(selection: Selection) -> str:
     return (
         f"Chosen by {selection.objective}{bounds}, on {total} of the validation part ({kinds}), of which the first "
         f"look and every rung ask {selection.num_first:,}; no held-out case had a say.{leak} {selection.rule} Among "
-        f"the adapters kept {PRIMARY} on held-out cases decides, and who misses a constraint there wins only if all do."
+        f"the adapters kept {primary} on held-out cases decides, and who misses a constraint there wins only if all do."
     )
 
 

@@ -106,15 +106,14 @@ def _sentences(decision: Decision) -> Iterator[_Said]:
 
 
 def _lead(outcome: Outcome, field: Field, subject: AdapterSummary) -> Iterator[str]:
-    scored = subject.metrics[PRIMARY]
-    score = f"answers {_count(scored):,} of {counted(scored.n, 'case')} as asked"
+    scored = subject.metrics[field.primary]
+    score = TOLD[field.primary].does(scored)
     if field.base is None:
         unknown = "The base was not scored, so nothing shows that training helped"
         yield f"{unknown}; if you need an adapter today, take {_name(subject)}, which {score}."
         return
     against = field.against_base[subject.id]
-    base = _count(field.base.metrics[PRIMARY])
-    figures = f"{score}, the base {base:,}"
+    figures = f"{score}, {TOLD[field.primary].base_does(field.base.metrics[field.primary], scored)}"
     if outcome is Outcome.NOT_ABOVE_BASE:
         yield f"No adapter beats the base: the best, {_name(subject)}, {figures} ({_difference(against)})."
         if is_significant(against):
@@ -160,8 +159,8 @@ def _tied(outcome: Outcome, field: Field, leader: AdapterSummary) -> Iterator[_S
 
 
 def _beside(field: Field, other: AdapterSummary, leader: AdapterSummary, compared: Comparison) -> str:
-    theirs, ours = (entry.metrics[PRIMARY].value or 0.0 for entry in (other, leader))
-    score, flips = f"({_count_text(other.metrics[PRIMARY])})", _flips(field, compared)
+    theirs, ours = (entry.metrics[field.primary].value or 0.0 for entry in (other, leader))
+    score, flips = f"({_count_text(other.metrics[field.primary])})", _flips(field, compared)
     if theirs == ours:
         return f"does as well and cannot be told apart from it ({flips})"
     if theirs > ours:

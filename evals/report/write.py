@@ -93,9 +93,9 @@ def assemble_report(config: RunConfig, inputs: ReportInputs, against: Mapping[st
         for scored in inputs.scored
     }
     choice = choice_of(config, inputs)
-    decision = decide_winner(choice.candidates(candidates, seen), base, seen, replies=replies)
+    decision = decide_winner(choice.candidates(candidates, seen), base, seen, replies=replies, primary=choice.primary)
     chosen, comparisons = summaries.get(decision.leader or ""), decision.comparisons
-    ranked = rank_adapters([summary for summary in summaries.values() if not summary.is_base], base)
+    ranked = rank_adapters([summary for summary in summaries.values() if not summary.is_base], base, choice.primary)
     bases = [summary for summary in summaries.values() if summary.is_base]
     entries = (*sorted(ranked, key=lambda summary: summary is not chosen), *bases)
     cut_off = cut_off_sentence(often_cut_off(entries), config.eval.max_new_tokens)

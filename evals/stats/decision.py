@@ -2,7 +2,8 @@
 
 What comes out are facts; `evals.report.verdict` puts them into sentences.
 
-1. The one outcome that decides is `case_accuracy`: every case has it, so any two adapters can be paired on all cases.
+1. One outcome decides. It is `case_accuracy`, which every case has, so any two adapters can be paired on all cases;
+   in a run whose search looked for one share of cases of which more is better, it is that.
 2. The best adapter is the one with the highest score. Every other adapter is compared with it case by case; those that
    are not shown to be worse (p corrected for these comparisons below 0.05) are tied with it.
 3. Every adapter is compared with the base, again with p corrected for these comparisons.
@@ -16,7 +17,7 @@ What comes out are facts; `evals.report.verdict` puts them into sentences.
 
 Before all this, of an adapter that learned preferences and the one it was made from, one is set aside (`preferred`).
 
-If `case_accuracy` is not known for every adapter and the base, nothing is compared and the lowest eval loss decides.
+If that outcome is not known for every adapter and the base, nothing is compared and the lowest eval loss decides.
 
 Not covered: cost and latency, and what another seed of training would give. The leader's figures are those of the best
 of several on the same cases and flatter it a little; its comparison with the base is corrected, its score is not.
@@ -37,7 +38,7 @@ from evals.stats.preferred import Preferred, against_starts
 from orchestrator.core.records import MetricName
 
 PRIMARY: MetricName = "case_accuracy"
-"""The outcome that decides, fixed before any adapter is scored."""
+"""The outcome that decides unless the search had another, fixed before any adapter is scored."""
 
 GUARDED: tuple[MetricName, ...] = tuple(name for name, row in METRICS.items() if row.guarded)
 """What a leader must not pay with: it is compared with the base on each."""
@@ -68,13 +69,17 @@ class Outcome(Enum):
 
 @dataclass(frozen=True)
 class Field:
-    """The adapters, best first, and how they compare; adapters whose every reply is the best one's are its `twins`."""
+    """The adapters, best first, and how they compare; adapters whose every reply is the best one's are its `twins`.
+
+    `primary` is the outcome that decides.
+    """
 
     ranked: tuple[AdapterSummary, ...]
     base: AdapterSummary | None
     against_base: Mapping[str, Comparison]
     against_best: Mapping[str, Comparison]
     twins: frozenset[str]
+    primary: MetricName = PRIMARY
 
     def tied(self) -> list[AdapterSummary]:
         """The best adapter and all that are not shown to be worse."""
@@ -154,16 +159,17 @@ def decide_winner(
     scores: Mapping[str, Scores],
     *,
     replies: Replies | None = None,
+    primary: MetricName = PRIMARY,
 ) -> Decision:
     """Decide which adapter to take among those (the base not counted) of which at least one case was scored.
 
-    `base` is None where it was not scored; `scores` are by adapter id. Without `replies` no two adapters are known to
-    reply alike.
+    `base` is None where it was not scored; `scores` are by adapter id; `primary` is the outcome that decides. Without
+    `replies` no two adapters are known to reply alike.
     """
     preferred = against_starts(adapters, scores)
     set_aside = {one.set_aside for one in preferred}
     finalists = [adapter for adapter in adapters if adapter.id not in set_aside]
-    return dataclasses.replace(_decide(finalists, base, scores, replies), preferred=preferred)
+    return dataclasses.replace(_decide(finalists, base, scores, replies, primary), preferred=preferred)
 
 
 def _decide(
@@ -171,16 +177,17 @@ def _decide(
     base: AdapterSummary | None,
     scores: Mapping[str, Scores],
     replies: Replies | None,
+    primary: MetricName,
 ) -> Decision:
     if not adapters:
         return Decision(Outcome.NO_ADAPTER_SCORED)
-    ranked = rank_adapters(adapters, base)
-    if not _primary_is_known(adapters, base):
+    ranked = rank_adapters(adapters, base, primary)
+    if not _primary_is_known(adapters, base, primary):
         best = ranked[0]
         known = best.eval_loss is not None
         return Decision(Outcome.BY_EVAL_LOSS, best) if known else Decision(Outcome.NOTHING_KNOWN)
     texts = replies or {}
-    field = _compare_all(ranked, base, scores, texts)
+    field = _compare_all(ranked, base, scores, texts, primary)
     leader = min(field.tied(), key=field.order)
     outcome = _outcome(field, leader)
     has_guards = base is not None and outcome is not Outcome.NOT_ABOVE_BASE
@@ -223,13 +230,15 @@ def _outcome(field: Field, leader: AdapterSummary) -> Outcome:
     return Outcome.TIED if field.rivals() else Outcome.WINNER
 
 
-def rank_adapters(adapters: Sequence[AdapterSummary], base: AdapterSummary | None) -> list[AdapterSummary]:
+def rank_adapters(
+    adapters: Sequence[AdapterSummary], base: AdapterSummary | None, primary: MetricName = PRIMARY
+) -> list[AdapterSummary]:
     """Adapters by score, best first; equal scores by eval loss, then id.
 
     By eval loss alone where the score is not known for every adapter and the base.
     """
-    is_known = _primary_is_known(adapters, base)
-    return sorted(adapters, key=lambda a: (-_score(a) if is_known else 0.0, loss_or_inf(a), a.id))
+    is_known = _primary_is_known(adapters, base, primary)
+    return sorted(adapters, key=lambda a: (-_score(a, primary) if is_known else 0.0, loss_or_inf(a), a.id))
 
 
 def is_significant(comparison: Comparison) -> bool:
@@ -242,13 +251,13 @@ def loss_or_inf(adapter: AdapterSummary) -> float:
     return math.inf if adapter.eval_loss is None else adapter.eval_loss
 
 
-def _primary_is_known(adapters: Sequence[AdapterSummary], base: AdapterSummary | None) -> bool:
+def _primary_is_known(adapters: Sequence[AdapterSummary], base: AdapterSummary | None, primary: MetricName) -> bool:
     everyone = [*adapters, base] if base else adapters
-    return not any(math.isnan(_score(entry)) for entry in everyone)
+    return not any(math.isnan(_score(entry, primary)) for entry in everyone)
 
 
-def _score(entry: AdapterSummary) -> float:
-    metric = entry.metrics.get(PRIMARY)
+def _score(entry: AdapterSummary, primary: MetricName) -> float:
+    metric = entry.metrics.get(primary)
     return math.nan if metric is None or metric.value is None else metric.value
 
 
@@ -258,20 +267,25 @@ def _is_shown(comparison: Comparison) -> bool:
 
 
 def _compare_all(
-    ranked: list[AdapterSummary], base: AdapterSummary | None, scores: Mapping[str, Scores], replies: Replies
+    ranked: list[AdapterSummary],
+    base: AdapterSummary | None,
+    scores: Mapping[str, Scores],
+    replies: Replies,
+    primary: MetricName,
 ) -> Field:
     best = ranked[0]
     twins = frozenset(other.id for other in ranked[1:] if _reply_alike(replies, best.id, other.id))
     others = [other.id for other in ranked if other is not best and other.id not in twins]
     with_base = [adapter.id for adapter in ranked] if base else []
-    base_pairs = [pair_verdicts(scores[name], scores[base.id], PRIMARY) for name in with_base if base]
-    best_pairs = [pair_verdicts(scores[best.id], scores[name], PRIMARY) for name in others]
+    base_pairs = [pair_verdicts(scores[name], scores[base.id], primary) for name in with_base if base]
+    best_pairs = [pair_verdicts(scores[best.id], scores[name], primary) for name in others]
     return Field(
         ranked=tuple(ranked),
         base=base,
         against_base=dict(zip(with_base, compare(base_pairs), strict=True)),
         against_best=dict(zip(others, compare(best_pairs), strict=True)),
         twins=twins,
+        primary=primary,
     )
 
 

@@ -73,6 +73,18 @@ def test_what_eval_loss_would_have_taken_is_held_against_what_was_taken_and_wins
     assert "kept to be held against the others" in text
 
 
+def test_the_verdict_is_by_the_objective_where_it_is_one_share(tmp_path: Path) -> None:
+    report, text, run = reported(tmp_path)
+    against_base = [pair for pair in report.comparisons if (pair.left, pair.right) == (report.verdict.leader, "base")]
+    assert against_base[0].metric == "tool_call_accuracy"
+    assert "makes the expected call in" in report.verdict.reason
+    assert "kept tool_call_accuracy on held-out cases decides" in text.replace("\\", "")
+    summed = {"objective": {"tool_call_accuracy": 1, "no_call_accuracy": 1}}
+    config, run = write_run(tmp_path, "summed", settings={"search": summed})
+    write_selection(run, (BEST, SECOND), search=summed)
+    assert "as asked" in write_report(config, run).verdict.reason
+
+
 def test_constraints_are_held_against_the_winner_as_gates_are(tmp_path: Path) -> None:
     report, _, _ = reported(tmp_path)
     (gate,) = report.gates
