@@ -5,11 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from evals.cases.samples import cases_from_samples, draw_cases, refuse_repeated_ids
 from evals.cases.suites import read_suite
+from evals.cases.validation import GROWTH, validation_cases
 from evals.check.card import Finding, ParityCard, fatal, warning
 from evals.generate.other_run import reported_run
 from evals.records import HELD_OUT, Case, Scores, Verdict
 from evals.stats.ceiling import OWN_REPLIES, own_reply
 from evals.stats.metrics import METRICS
+from evals.stats.objective import ADD_CASES, Aim
 from evals.stats.scores import score_cases
 from orchestrator.config.schema import Gate, RunConfig
 from orchestrator.core.errors import AdapterNotFoundError, InputError
@@ -52,7 +54,23 @@ def case_findings(
     yield from _held_out(drawn)
     scores = score_cases("data", cases, [own_reply(case) for case in cases])
     yield from _gates(config.gates, scores, parity)
+    yield from _aim(config, folder)
     yield from _judged_wrong([verdict for verdict in scores.verdicts if verdict.suite == HELD_OUT])
+
+
+def _aim(config: RunConfig, folder: RunDir) -> Iterator[Finding]:
+    """What a search is to look for and no validation case can show."""
+    search = config.search
+    if not search.wants_scores:
+        return
+    try:
+        cases = validation_cases(folder, most=GROWTH * search.cases, seed=search.seed, turns=config.eval.turns)
+    except InputError as error:
+        yield Finding(stops=True, text=str(error))
+        return
+    own = score_cases("data", cases, [own_reply(case) for case in cases])
+    for where, what in Aim.of(search).unseen(own).items():
+        yield fatal(what, where=where, fix=ADD_CASES)
 
 
 def adapter_findings(sources: tuple[str, ...]) -> Iterator[Finding]:

@@ -18,7 +18,7 @@ from evals.selection.scorer import Asking, ask, key_of
 from evals.stats.ceiling import ceiling_text, is_blind, own_reply
 from evals.stats.decision import PRIMARY
 from evals.stats.metrics import METRICS
-from evals.stats.objective import Aim, Gap, bound_text, compare_sides
+from evals.stats.objective import ADD_CASES, Aim, Gap, bound_text, compare_sides
 from evals.stats.scores import score_cases
 from evals.stats.selected import Selection, read_selection, score_of
 from evals.stats.selection import RULE, Asked, in_order, stand
@@ -225,12 +225,8 @@ def _why_not_beside(config: RunConfig, *, on_gpu: bool) -> str:
 def _require_cases(aim: Aim, cases: Sequence[Case]) -> None:
     """Refuse an aim that these cases cannot show, and say where even the data's own replies are not recognised."""
     own = score_cases("data", cases, [own_reply(case) for case in cases])
+    for where, what in aim.unseen(own).items():
+        raise ConfigError(what, where=where, fix=ADD_CASES)
     for name in aim.metrics:
-        if name != "serving_difference_rate" and own.metrics[name].n == 0:
-            raise ConfigError(
-                f"{name} says nothing about any adapter: {own.metrics[name].why} in the validation part",
-                where=f"search.constraints.{name}" if name in aim.constraints else "search.objective",
-                fix="Raise data.split.val, give conversations of that kind, or choose another metric",
-            )
         if is_blind(own.ceilings.get(name)):
             say(f"{METRICS[name].label}: {ceiling_text(name, own.ceilings[name])}.")

@@ -83,6 +83,23 @@ class Aim(NamedTuple):
         found = {name: missed_by(bound, scores.metrics[name].value) for name, bound in self.constraints.items()}
         return {name: amount for name, amount in found.items() if amount > 0}
 
+    def unseen(self, own: Scores) -> dict[str, str]:
+        """What no case can show, by its key in the configuration: why; `own` are the scores of the data's own replies.
+
+        What vLLM's parser reads of a reply is not known before there is one.
+        """
+        lacking = [name for name in self.metrics if own.metrics[name].n == 0 and name != "serving_difference_rate"]
+        return {
+            f"search.constraints.{name}" if name in self.constraints else "search.objective": (
+                f"{name} says nothing about any adapter: {own.metrics[name].why} in the validation part"
+            )
+            for name in lacking
+        }
+
+
+ADD_CASES = "Raise data.split.val, give conversations of that kind, or choose another metric"
+"""What to do where no case shows what is wanted."""
+
 
 def sign_of(name: MetricName) -> int:
     """1 for a metric of which higher is better, else -1."""

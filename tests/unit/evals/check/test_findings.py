@@ -37,6 +37,7 @@ def check_with(config: RunConfig, base_dir: Path, **sections: JsonObject) -> Che
         ({"gates": {"tool_call_validity": {"min": 1.5}}}, "no adapter can meet it. Write a min between 0 and 1."),
         ({"gates": {"tool_call_validity": {"min": 95}}}, "shares run from 0 to 1: no adapter can meet it. Write 0.95."),
         ({"gates": {"refusal_recall": {"min": 0.5}}}, "it can never be met: no scored case has the tag harmful"),
+        ({"search": {"constraints": {"refusal_recall": {"min": 0.5}}}}, "recall: refusal_recall says nothing"),
         ({"lora": {"target_modules": ["q_prj", "k_proj"]}}, "no layer called 'q_prj'"),
         ({"lora": {"target_modules": ["embed_tokens"]}}, "no linear layer but one of the class Embedding"),
         ({"resources": {"cpus_per_worker": 4000.0}}, "one worker asks for 4000 CPUs, but this machine has"),
