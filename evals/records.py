@@ -20,6 +20,7 @@ from orchestrator.core.records import (
     ToolSpec,
     TrialSummary,
 )
+from orchestrator.data.preferences.pair import PairsCard
 from orchestrator.refusals import ReplyKind
 
 HELD_OUT = RESERVED_SUITE
@@ -378,6 +379,7 @@ class Report(Record):
     `selection` is a `stats.selected.Selection`, None without a `search.objective`; its `held_out` sets the first kept
     against the first by eval loss on the held-out cases. `precisions` sets each model on the quantised base beside
     itself on the full one (`eval.base_precision: both`).
+    `pairs` are those that adapters of the run learned preferences from.
     """
 
     run: JsonObject
@@ -393,3 +395,4 @@ class Report(Record):
     other_run: JsonObject | None = None
     selection: JsonObject | None = Field(default=None, exclude_if=lambda found: found is None)
     precisions: tuple[Comparison, ...] = Field(default=(), exclude_if=lambda found: not found)
+    pairs: tuple[PairsCard, ...] = Field(default=(), exclude_if=lambda found: not found)

@@ -1,6 +1,7 @@
 """The plan of a configuration on this machine, in a few lines, before anything trains."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.config.schema import RunConfig
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from orchestrator.data.card import TokenCard
     from orchestrator.plan.devices import Device
     from orchestrator.plan.forecast import DeviceForecast, Job
+    from orchestrator.plan.preferences import PreferencesForecast
     from orchestrator.probe.measure import Probe
 
 
@@ -80,11 +82,39 @@ def require_room(config: RunConfig, run: RunDir) -> None:
 
     cards = tokenize_run(config, run)
     found = say_plan(config, cards, run)
+    if "prefer" in config.stages:
+        say_preferences(config, cards, run)
     record_plan(run, None if found is None else planned_run(found, amounts_of(job_of(config, cards))))
     if found is not None and found.certain:
         what = f"training takes {gib(found.low)} at the least, and there are {gib(found.room)} for it on {found.device}"
         fix = f"Set {found.change}" if found.change else "Use a smaller base or a device with more memory"
         raise ConfigError(what, where="the plan", fix=fix)
+
+
+def preferences_of(config: RunConfig, job: "Job", devices: "list[Device]", run: RunDir) -> "PreferencesForecast | None":
+    """What learning preferences needs on the run's prepared data; None where the configuration does not speak of it.
+
+    Raises:
+        DataError: If a file of pairs cannot be read.
+    """
+    from orchestrator.data.preferences.known import known_pairs
+    from orchestrator.plan.preferences import forecast_preferences, wants_preferences
+
+    if not wants_preferences(config):
+        return None
+    return forecast_preferences(job, known_pairs(config, run, Path.cwd()), devices)
+
+
+def say_preferences(config: RunConfig, cards: Mapping[SplitName, "TokenCard"], run: RunDir) -> None:
+    """Say in a few lines what learning preferences needs on this machine, where the configuration speaks of it."""
+    from orchestrator.plan.devices import this_machine
+    from orchestrator.plan.preferences import preference_sentences
+    from orchestrator.run.cluster import cluster_address
+
+    devices = [] if cluster_address(config.resources) else [this_machine()]
+    found = preferences_of(config, job_of(config, cards), devices, run)
+    for line in preference_sentences(found) if found else ():
+        say(line)
 
 
 def say_plan(config: RunConfig, cards: Mapping[SplitName, "TokenCard"], run: RunDir) -> "DeviceForecast | None":

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 MAX_TRIALS = 5
 """Most trials that are shown of a search."""
+VARIED = ("beta", "learning_rate")
+"""Hyperparameters in which trainings on one set of pairs differ."""
 
 
 def say_next(stage: str, run: RunDir) -> None:
@@ -70,10 +72,16 @@ def _lengths(tokens: tuple[float, float]) -> str:
 
 def say_preferred(run: RunDir, adapter_id: str) -> None:
     """What an adapter learned from its pairs, and where the result lies."""
-    (trial,) = read_jsonl(run.preferences(adapter_id).trials, TrialRecord)
-    loss, step = loss_text(trial.best_eval_loss), f"step {trial.best_step} of {trial.steps}"
-    say(f"{trial.trial_id}: {adapter_id} learned from {counted(trial.pairs or 0, 'pair')}; loss {loss} at {step}.")
-    say(f"It is in {shown(run.adapter(trial.trial_id))}.")
+    made, *others = read_jsonl(run.preferences(adapter_id).trials, TrialRecord)
+    if others:
+        rows = [
+            (one.loss or "", *(f"{one.hyperparameters[key]:.3g}" for key in VARIED), loss_text(one.best_eval_loss))
+            for one in (made, *others)
+        ]
+        show_table("What was tried, the best first:", ("loss", *(key.replace("_", " ") for key in VARIED), "val"), rows)
+    loss, step = loss_text(made.best_eval_loss), f"step {made.best_step} of {made.steps}"
+    say(f"{made.trial_id}: {adapter_id} learned from {counted(made.pairs or 0, 'pair')}; loss on val {loss} at {step}.")
+    say(f"It is in {shown(run.adapter(made.trial_id))}.")
 
 
 def say_searched(run: RunDir) -> None:

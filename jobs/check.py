@@ -29,9 +29,10 @@ def check(config: RunConfig, folder: RunDir) -> int:
 
     def say_needs() -> None:
         if card.tokens and not card.not_ready:
-            from jobs._plan import say_plan
+            from jobs._plan import say_plan, say_preferences
 
             say_plan(config, card.tokens, folder)
+            say_preferences(config, card.tokens, folder)
 
     show_check(card, folder, is_new=card != before, conflict=conflict_with_run(config), say_needs=say_needs)
     return BAD_INPUT if card.not_ready else DONE

@@ -6,6 +6,7 @@ start Ray or an engine, and does not reach for the network.
 
 import importlib
 import importlib.metadata
+import importlib.util
 import os
 import shutil
 import sys
@@ -61,6 +62,7 @@ def findings() -> Iterator[Finding]:
     yield package_loads("vllm", ENGINE_DISTRIBUTIONS)
     yield compute_device()
     yield bitsandbytes()
+    yield preferences()
     free_gib = shutil.disk_usage(Path.cwd()).free / 2**30
     yield enough("free disk space", free_gib, MIN_FREE_DISK_GIB, where=str(Path.cwd()))
     yield free_memory(MEMORY_INFO)
@@ -113,6 +115,21 @@ def bitsandbytes() -> Finding:
         return Finding("note", what)
     found = package_loads(BITSANDBYTES, (BITSANDBYTES,))
     return found if found.word != "ok" else Finding("ok", f"{found.text}: `model.quantization` and 8-bit AdamW")
+
+
+def preferences() -> Finding:
+    """Whether the installed TRL has the trainers of `prefer`."""
+    trainers = {"DPO": "dpo_trainer", "KTO": "kto_trainer"}
+    there = [name for name, module in trainers.items() if _is_there(f"trl.trainer.{module}")]
+    if len(there) < len(trainers):
+        return Finding("note", f"trl has {' and '.join(there) or 'neither DPO nor KTO'}, and `prefer` needs both")
+    return Finding("ok", "preferences: trl has DPO and KTO; a pass holds two replies for each row of micro_batch_size")
+
+
+def _is_there(module: str) -> bool:
+    with suppress(ModuleNotFoundError):  # of a package that holds it
+        return importlib.util.find_spec(module) is not None
+    return False
 
 
 def free_memory(memory_info: Path) -> Finding:

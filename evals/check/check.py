@@ -10,6 +10,7 @@ from typing import Any
 from evals.cases.suites import suite_files
 from evals.check.card import CheckCard, Finding
 from evals.check.of_cases import adapter_findings, case_findings, earlier_run_findings, gate_findings, suite_cases
+from evals.check.of_preferences import preference_findings
 from evals.check.of_template import template_findings
 from evals.check.of_training import repeat_findings, resource_findings, training_findings
 from orchestrator.config.schema import RunConfig
@@ -45,7 +46,7 @@ def check_data(config: RunConfig, folder: RunDir, *, base_dir: Path) -> CheckCar
     around = [*resource_findings(config), *earlier_run_findings(config)]
     try:
         made_from = data_digest(config.data, base_dir=base_dir)
-        digest = _digest(config, made_from)
+        digest = _digest(config, made_from, base_dir)
     except InputError as error:
         content = {"is_data_ready": False, "not_ready": (str(error),), "duration_s": 0.0}
         return _with(CheckCard(digest="", data_digest="", data=None, tokens={}, parity=None, **content), around)
@@ -64,7 +65,7 @@ def check_data(config: RunConfig, folder: RunDir, *, base_dir: Path) -> CheckCar
         *([fault] if fault else []),
         *(f"{problem.code}: sample {problem.sample_id}: {problem.detail}. {problem.advice}." for problem in problems),
     ]
-    findings = list(_look_at_the_rest(config, folder, found))
+    findings = list(_look_at_the_rest(config, folder, found, base_dir))
     card = CheckCard(
         digest=digest,
         data_digest=made_from,
@@ -102,8 +103,9 @@ def _stopping(findings: Iterable[Finding]) -> list[str]:
     return [finding.text for finding in findings if finding.stops]
 
 
-def _digest(config: RunConfig, made_from: str) -> str:
+def _digest(config: RunConfig, made_from: str, base_dir: Path) -> str:
     """Digest of all that a check looks at, but for the machine."""
+    pairs = data_digest(config.data.model_copy(update={"sources": config.prefer.sources}), base_dir=base_dir)
     files = [path for path in suite_files(config.eval.suites) if path.is_file()]
     folder = Path(config.model.base).expanduser()
     start = None
@@ -112,7 +114,7 @@ def _digest(config: RunConfig, made_from: str) -> str:
 
         start = start_digest(config)
     settings = sorted(folder.glob("*.json")) if folder.is_dir() else []
-    return digest_of(made_from, tokenizer_digest(config.model), config, start, *files, *settings)
+    return digest_of(made_from, pairs, tokenizer_digest(config.model), config, start, *files, *settings)
 
 
 def _look_at_data(
@@ -135,7 +137,7 @@ def _look_at_data(
     return found, None
 
 
-def _look_at_the_rest(config: RunConfig, folder: RunDir, found: dict[str, Any]) -> Iterator[Finding]:
+def _look_at_the_rest(config: RunConfig, folder: RunDir, found: dict[str, Any], base_dir: Path) -> Iterator[Finding]:
     """What concerns more than the data, as far as that was found."""
     suites, unreadable = suite_cases(config)
     yield from unreadable
@@ -144,6 +146,7 @@ def _look_at_the_rest(config: RunConfig, folder: RunDir, found: dict[str, Any]) 
     if found["data"] is None:
         return
     yield from repeat_findings(found["data"])
+    yield from preference_findings(config, folder, base_dir)
     yield from case_findings(config, folder, suites, found["parity"])
     if found["tokens"]:
         yield from training_findings(config, found["data"], found["tokens"])

@@ -1,6 +1,6 @@
 """The pairs that an adapter learns from: those of the data, those of the user's files, and its own wrong replies."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from orchestrator.core.files import digest_of, read_jsonl
 from orchestrator.core.records import AdapterRecord, Message, Sample
 from orchestrator.data.preferences.choose import choose_pairs
 from orchestrator.data.preferences.pair import Candidate, PairsCard
-from orchestrator.data.preferences.rows import Found, pairs_of_data, pairs_of_file
+from orchestrator.data.preferences.rows import pairs_of_sources
 from orchestrator.data.preferences.store import write_pairs
 from orchestrator.data.prepare.prepare import AUDITED_SIMILARITY, data_digest
 from orchestrator.models.base import base_tokenizer
@@ -40,7 +40,7 @@ def make_pairs(config: RunConfig, run: RunDir, adapter_id: str, open_engines: Op
     if config.prefer.max_prompts:
         with open_engines() as engines:
             own = own_wrong_replies(config, run, adapter_id, tokenizer, engines)
-    found = [*_of_files(config, run, base_dir), *own.candidates, *own.entries]
+    found = [*pairs_of_sources(config, run, base_dir), *own.candidates, *own.entries]
     threshold = config.data.near_duplicate_threshold or AUDITED_SIMILARITY
     choice = choose_pairs(
         form,
@@ -66,12 +66,6 @@ def pairs_digest(config: RunConfig, run: RunDir, record: AdapterRecord, base_dir
     replies = config.eval.model_dump(include={"max_new_tokens", "max_model_len", "reply_format", "turns"})
     learning = [config.model, config.prefer.model_copy(update={"sources": ()}), config.train, config.lora.dropout]
     return digest_of(record.sha256, rows, *parts, *suite_files(config.eval.suites), replies, *learning)
-
-
-def _of_files(config: RunConfig, run: RunDir, base_dir: Path) -> Iterator[Found]:
-    yield from pairs_of_data(config.data, base_dir, lambda: read_jsonl(run.split("train"), Sample))
-    for source in config.prefer.sources:
-        yield from pairs_of_file(source, config.data, base_dir)
 
 
 def held_out_samples(config: RunConfig, run: RunDir) -> list[Sample]:

@@ -1,7 +1,7 @@
 """What a run left behind, read from its directory for the report."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -13,6 +13,7 @@ from orchestrator.core.errors import DataError, RunConflictError
 from orchestrator.core.files import Model, parse_line, read_jsonl
 from orchestrator.core.records import BASE_ADAPTER_ID, AdapterRecord, JsonObject, TrialRecord
 from orchestrator.data.card import DataCard
+from orchestrator.data.preferences.pair import PairsCard, read_card
 from orchestrator.run.folder import Ledger, read_ledger
 from orchestrator.run.paths import RunDir
 
@@ -70,10 +71,19 @@ class StoredCard:
 
 
 @dataclass(frozen=True)
+class Preferences:
+    """What an adapter learned preferences from, and the trainings on that, the kept one first."""
+
+    card: PairsCard
+    trials: tuple[TrialRecord, ...]
+
+
+@dataclass(frozen=True)
 class ReportInputs:
     """Everything a report is made from; `cases` by id, `in_full` the scores on the full base beside a quantised one.
 
     `selection` is how the search chose its adapters; None where eval loss alone did.
+    `preferences` are by the adapter that learned them.
     """
 
     run: RunDir
@@ -85,6 +95,7 @@ class ReportInputs:
     failed: tuple[FailedAdapter, ...]
     in_full: tuple[Scores, ...] = ()
     selection: Selection | None = None
+    preferences: dict[str, Preferences] = field(default_factory=dict)
 
 
 def read_inputs(run: RunDir) -> ReportInputs:
@@ -105,6 +116,7 @@ def read_inputs(run: RunDir) -> ReportInputs:
             fix="Run the evaluate stage of this configuration first",
         )
     trials = tuple(read_jsonl(run.trials, TrialRecord)) if run.trials.is_file() else ()
+    learned = run.root.glob("preferences/[!.]*/trials.jsonl")
     return ReportInputs(
         run=run,
         ledger=read_ledger(run),
@@ -115,11 +127,17 @@ def read_inputs(run: RunDir) -> ReportInputs:
         failed=failed,
         in_full=tuple(_read(path, Scores) for path in sorted(run.full_base.root.glob("evals/[!.]*/scores.json"))),
         selection=selection_of(run, trials),
+        preferences={path.parent.name: _read_preferences(run, path.parent.name) for path in sorted(learned)},
     )
 
 
 def _read(path: Path, model: type[Model]) -> Model:
     return parse_line(path.read_text(encoding="utf-8"), model, where=str(path))
+
+
+def _read_preferences(run: RunDir, adapter_id: str) -> Preferences:
+    place = run.preferences(adapter_id)
+    return Preferences(read_card(place), tuple(read_jsonl(place.trials, TrialRecord)))
 
 
 def _read_card(path: Path) -> StoredCard:
@@ -134,9 +152,9 @@ def _read_card(path: Path) -> StoredCard:
         return StoredCard(content, DataCard.model_validate(content), None)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"])
+        place = ".".join(str(part) for part in first["loc"])
         problem = (
-            f"data/card.json was written by another version ({field}: {first['msg']}), so it is not shown here and "
+            f"data/card.json was written by another version ({place}: {first['msg']}), so it is not shown here and "
             "nothing is said about leaks; report.json holds it as it is."
         )
         return StoredCard(content, None, problem)

@@ -41,10 +41,11 @@ def precision_blocks(view: View) -> Iterator[Block]:
         yield Note(f"Base and adapters were scored on {HELD_AS[kind]}.")
     if gaps:
         head = ("Model", "Metric", "Cases", "Quantised minus full", "95 % interval", "Chance")
-        yield Table(head, [_gap(gap) for gap in gaps], where="full_base/evals/")
+        yield Table(head, [gap_row(gap) for gap in gaps], where="full_base/evals/")
 
 
-def _gap(gap: Comparison) -> list[Datum]:
+def gap_row(gap: Comparison) -> list[Datum]:
+    """The left side, the metric, its cases, left minus right, the interval of that, and its chance."""
     return [
         Datum(gap.left, "id"),
         Datum(METRICS[gap.metric].label),

@@ -27,6 +27,7 @@ from evals.report.choice_sections import choice_blocks
 from evals.report.diagnosis import diagnosis
 from evals.report.examples import flip_blocks
 from evals.report.gates import ratio_text
+from evals.report.preferences import preference_blocks
 from evals.report.run_sections import data_blocks, engine_blocks, run_blocks, search_blocks
 from evals.report.runs import OtherRun
 from evals.report.text import (
@@ -65,6 +66,7 @@ def sections_of(view: View) -> list[Section]:
         Section("gates", "Gates", list(_gates(view)), f"{view.num_met} of {len(view.report.gates)} met"),
         Section("other-run", f"Beside run {view.other.run['name'] if view.other else ''}", list(_other_run(view))),
         Section("adapters", "Base against adapters", list(_adapters(view))),
+        Section("preferences", "Preferences", list(preference_blocks(view))),
         Section("suites", "By suite", list(_suites(view))),
         Section("demands", "Beside tool calls: four demands", list(_demands(view))),
         Section("flips", "What changed, case by case", list(_flips(view))),

@@ -124,6 +124,7 @@ def assemble_report(config: RunConfig, inputs: ReportInputs, against: Mapping[st
         serve_command=_serve_command(config, inputs, decision.leader),
         selection=choice.record(scores),
         precisions=precision_gaps(scores, inputs.in_full),
+        pairs=tuple(found.card for found in inputs.preferences.values()),
     )
 
 

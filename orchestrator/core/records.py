@@ -242,8 +242,8 @@ class TrialRecord(Record):
     steps, `tokens` what was trained on in them without padding, both up to its last report. `device_s` is the time of
     devices that it used: its share of a device that trials share, else its duration times its workers; None where that
     is unknown. `init_from` is as in `AdapterRecord`. `memory_bytes` is the most that its training process held, of a
-    GPU or else of RAM; trials of one engine share a process. `pairs` is as in `AdapterRecord`, with losses of pairs.
-    Records of earlier versions lack the seven last fields.
+    GPU or else of RAM; trials of one engine share a process. `pairs` is as in `AdapterRecord`, with losses of pairs;
+    `loss` is which of TRL's they were learned by. Records of earlier versions lack the last fields.
     """
 
     trial_id: str
@@ -262,6 +262,7 @@ class TrialRecord(Record):
     init_from: str | None = None
     memory_bytes: int | None = None
     pairs: int | None = None
+    loss: str | None = Field(default=None, exclude_if=lambda loss: loss is None)
 
 
 class TrialSummary(Record):

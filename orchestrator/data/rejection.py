@@ -67,8 +67,12 @@ class Reason(StrEnum):
     """Kind and tags cannot both be right: harmful and answered, benign and refused, harmful and benign."""
     NO_ANSWER = "no_answer"
     """The row asks and no accepted answer to it was found, so that there is nothing to learn."""
+    TO_AVOID = "to_avoid"
+    """The row shows what not to say (KTO); `prefer` alone learns from it."""
     NO_RIVAL = "no_rival"
     """A pair of replies is wanted, and the row prefers none to another."""
+    UNPAIRED = "unpaired"
+    """A pair of replies is wanted, and the row has one, with a label that calls it good or bad."""
     MISSING_COLUMN = "missing_column"
     """The row holds nothing in a column from which the config takes a field."""
     FUNCTION_FAILED = "function_failed"
@@ -87,7 +91,7 @@ OFFERED_NONE = "offered: none"
 """How the refusal of a call ends in a row without tools."""
 REPEATED = frozenset({Reason.DUPLICATE, Reason.BEGINNING, Reason.NEAR_DUPLICATE})
 """Reasons that say nothing against a row: it would be a good one if another did not teach the same."""
-NOT_BAD = REPEATED | {Reason.LEFT_OUT}
+NOT_BAD = REPEATED | {Reason.LEFT_OUT, Reason.TO_AVOID}
 """Reasons that `data.max_quarantine_rate` does not count."""
 
 

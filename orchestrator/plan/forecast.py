@@ -154,7 +154,7 @@ def forecast_on(job: Job, device: Device, *, cpus: float, gpus: int = 1) -> Devi
     wanted = wanted_on(job, device, processes)
     chosen = settle(job.shape, wanted, room)
     memory = chosen.memory(job.shape)
-    verdict = _verdict(memory.low, memory.high, room)
+    verdict = verdict_of(memory.low, memory.high, room)
     return DeviceForecast(
         device=device.name,
         room=room,
@@ -178,7 +178,8 @@ def forecast_on(job: Job, device: Device, *, cpus: float, gpus: int = 1) -> Devi
     )
 
 
-def _verdict(low: int, high: int, room: int) -> Verdict:
+def verdict_of(low: int, high: int, room: int) -> Verdict:
+    """Whether a process that takes so many bytes fits."""
     return "fits" if high <= room else "tight" if low <= room else "does not fit"
 
 
@@ -226,7 +227,7 @@ def with_measured(forecast: DeviceForecast, measured: Measured) -> DeviceForecas
         return forecast.model_copy(update={"measured": measured})
     high = max(forecast.high, measured.peak_bytes)
     memory = {"low": measured.peak_bytes, "expected": measured.peak_bytes, "high": high}
-    verdict = _verdict(memory["low"], high, forecast.room)
+    verdict = verdict_of(memory["low"], high, forecast.room)
     update = {**memory, "measured": measured, "verdict": verdict, "certain": measured.peak_bytes > forecast.room}
     return forecast.model_copy(update=update)
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from orchestrator.config.preferences import PreferenceLoss
 from orchestrator.config.schema import LoraConfig, ModelConfig, RunConfig, TrainConfig
 from orchestrator.core.records import JsonObject, Record
 from orchestrator.run.cluster import WorkerShape
@@ -14,7 +15,7 @@ class PairLearning(Record):
     """How a plan's tokens, which are pairs of replies, are learned; as in `prefer` of the configuration."""
 
     beta: float
-    loss: str
+    loss: PreferenceLoss
     sft_weight: float
 
 
@@ -61,8 +62,9 @@ class TrainPlan(Record):
 
     @property
     def hyperparameters(self) -> dict[str, float | int]:
-        """What a search varies."""
-        return {"r": self.lora.r, "alpha": self.lora.alpha, "learning_rate": self.train.learning_rate}
+        """What a search varies, of preferences also beta."""
+        varied = {"r": self.lora.r, "alpha": self.lora.alpha, "learning_rate": self.train.learning_rate}
+        return varied if self.pairs is None else {**varied, "beta": self.pairs.beta}
 
 
 def plan_training(

@@ -16,6 +16,7 @@ from trl import SFTConfig, SFTTrainer
 from orchestrator.config.schema import Optimizer
 from orchestrator.core.memory import hold_little_memory
 from orchestrator.core.steps import BASE
+from orchestrator.data.preferences.choose import PROMPT_COLUMN, REPLY_COLUMNS
 from orchestrator.data.tokens.tokenize import IGNORED
 from orchestrator.models.adapters import fill_new, peft_config
 from orchestrator.models.base import base_folder, base_tokenizer, compute_dtype, empty_base, load_frozen_base
@@ -23,7 +24,7 @@ from orchestrator.models.reading import ROWS, note_reading
 from orchestrator.plan.devices import this_cpu, this_machine
 from orchestrator.plan.settle import Wanted, settle
 from orchestrator.plan.shapes import base_shape
-from orchestrator.training.pair_trainer import PAIR_COLUMNS, make_pair_trainer
+from orchestrator.training.pair_trainer import make_pair_trainer
 from orchestrator.training.plan import TrainPlan
 from orchestrator.training.worker_reports import ReportToRay
 
@@ -117,7 +118,7 @@ def _longest(plan: TrainPlan) -> int:
 
     if plan.pairs is None:
         return int(np.max(lengths("input_ids")))
-    prompt, chosen, rejected = map(lengths, PAIR_COLUMNS)
+    prompt, chosen, rejected = map(lengths, (PROMPT_COLUMN, *REPLY_COLUMNS))
     return int(np.max(prompt + np.maximum(chosen, rejected)))
 
 

@@ -53,3 +53,10 @@ def test_bitsandbytes_is_told_with_what_it_is_for(monkeypatch: pytest.MonkeyPatc
     missing = doctor.bitsandbytes()
     assert missing.word == "note"
     assert "pip install bitsandbytes" in missing.text
+
+
+def test_the_trainers_of_preferences_are_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert doctor.preferences().word == "ok"
+    monkeypatch.setattr(doctor, "_is_there", lambda module: "dpo" in module)
+    lacking = doctor.preferences()
+    assert (lacking.word, "trl has DPO, and `prefer` needs both" in lacking.text) == ("note", True)

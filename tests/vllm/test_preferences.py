@@ -11,8 +11,8 @@ from jobs.prefer import prefer
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.files import read_jsonl
 from orchestrator.core.records import TrialRecord
-from orchestrator.data.preferences.pair import PairEntry, PreferencePair
-from orchestrator.data.preferences.store import ledger_path, pairs_path, read_card
+from orchestrator.data.preferences.pair import PairEntry, PreferencePair, read_card
+from orchestrator.data.preferences.store import ledger_path, pairs_path
 from orchestrator.models.adapters import read_adapter
 from orchestrator.run.cluster import cluster_session
 from orchestrator.run.folder import open_run, read_ledger
@@ -55,6 +55,7 @@ def _start(tmp_path: Path) -> tuple[RunConfig, RunDir]:
                 "replies_per_prompt": 2,
                 "max_pairs": 32,
                 "epochs": 1,
+                "beta": [0.1, 0.5],
             },
         }
     )
@@ -89,8 +90,13 @@ def test_an_adapter_learns_preferences_once_and_nothing_that_is_held_out(
         assert not asked & {message.content for pair in pairs for message in pair.messages}
         assert all((leak.prompts.count, leak.near_duplicates.count) == (0, 0) for leak in card.leaks.values())
 
-        (trial,) = read_jsonl(run.preferences("trial-1").trials, TrialRecord)
+        trial, other = read_jsonl(run.preferences("trial-1").trials, TrialRecord)
         assert (trial.trial_id, trial.init_from, trial.pairs) == ("trial-1-prefer", "trial-1", made.pairs)
+        assert {one.hyperparameters["beta"] for one in (trial, other)} == {0.1, 0.5}
+        assert trial.best_eval_loss is not None
+        assert other.best_eval_loss is not None
+        assert trial.best_eval_loss <= other.best_eval_loss
+        assert (trial.adapter_id, other.adapter_id) == ("trial-1-prefer", None)
         assert trial.curve[-1].eval_loss < trial.curve[0].eval_loss + 0.1
         assert read_ledger(run).stages["prefer"].status == "done"
 

@@ -87,21 +87,41 @@ def turns_of(row: JsonObject) -> list[Any]:
 
 def refuse_to_be_avoided(row: JsonObject) -> None:
     """Refuse a row that one of `VERDICTS` marks as an example of what not to say."""
-    verdict = next((key for key in VERDICTS if row.get(key) is False), None)
-    if verdict is not None:
-        raise RowRejected(Reason.NO_ANSWER, f"`{verdict}` is false: the reply is one to avoid (KTO)")
+    verdict, is_good = _verdict(row)
+    if is_good is False:
+        raise RowRejected(Reason.TO_AVOID, f"`{verdict}` is false: the reply is one to avoid (KTO)")
+
+
+def _verdict(row: JsonObject) -> tuple[str, bool | None]:
+    """Which of `VERDICTS` a row has, and whether that calls the reply good; None where none says so.
+
+    A table of text writes it as a word.
+    """
+    words = {"true": True, "false": False}
+    for key in VERDICTS:
+        said = row.get(key)
+        value = words.get(said.strip().lower()) if isinstance(said, str) else said
+        if isinstance(value, bool):
+            return key, value
+    return "", None
 
 
 def with_rejected(row: JsonObject) -> JsonObject:
-    """The row as if it preferred the reply that it rejects.
+    """The row as if it preferred the reply that it rejects: that of two, or the one that its label calls bad.
 
-    RowRejected, because of `NO_RIVAL`, for a row without two such replies.
+    RowRejected for a row without such a reply, because of `UNPAIRED` where its label calls the only one good, else of
+    `NO_RIVAL`.
     """
     named = [pair for pair in RIVALS if all(row.get(key) not in (None, "", []) for key in pair)]
-    if not named:
+    verdict, is_good = _verdict(row)
+    if named:
+        better, worse = named[0]
+        return {key: value for key, value in row.items() if key not in LABELS} | {better: row[worse]}
+    if is_good is None:
         raise RowRejected(Reason.NO_RIVAL, f"the row has no two replies ({' or '.join(map(' and '.join, RIVALS))})")
-    better, worse = named[0]
-    return {key: value for key, value in row.items() if key not in LABELS} | {better: row[worse]}
+    if is_good:
+        raise RowRejected(Reason.UNPAIRED, f"`{verdict}` is true: the row has one reply, a good one")
+    return {key: value for key, value in row.items() if key not in (*LABELS, verdict)}
 
 
 def has_turns(row: JsonObject) -> bool:

@@ -32,11 +32,15 @@ from orchestrator.data.preferences.pair import (
     PairPart,
     PreferencePair,
 )
+from orchestrator.data.rejection import Reason
 from orchestrator.data.split.leaks import Prompts
 
 
 class TokenPair(NamedTuple):
-    """A pair in tokens, replies with their end of turn: the columns that TRL's preference trainers take."""
+    """A pair in tokens, replies with their end of turn: the columns that TRL's preference trainers take.
+
+    A single reply stands where its label puts it, and the other is empty.
+    """
 
     prompt_ids: list[int]
     chosen_ids: list[int]
@@ -46,6 +50,11 @@ class TokenPair(NamedTuple):
     def longest(self) -> int:
         """Tokens of the prompt with the longer reply."""
         return len(self.prompt_ids) + max(len(self.chosen_ids), len(self.rejected_ids))
+
+
+PROMPT_COLUMN = "prompt_ids"
+REPLY_COLUMNS = ("chosen_ids", "rejected_ids")
+"""Columns of the tokens of pairs, as `TokenPair` names them."""
 
 
 class Shown(NamedTuple):
@@ -78,12 +87,17 @@ def choose_pairs(
 
     Left out is a pair that shares its last user message with a conversation of `held_out`, or whose words overlap with
     one by at least `threshold`; the same holds between pairs, of which the data's own go first. Of what is left no kind
-    gets more than its share, and pairs with a longer chosen reply alternate with those with a shorter one.
+    gets more than its share, and pairs with a longer chosen reply alternate with those with a shorter one. Single
+    replies are left out too, unless every loss of `config` learns from them.
     """
     choice = Choice()
     shown = list(_shown(form, candidates, max_length, choice))
+    if not config.takes_replies_alone:
+        shown = _without_alone(shown, choice)
     shown.sort(key=lambda one: (ORIGINS.index(one.candidate.origin), _rank(one.pair, config.seed)))
-    kept = _without_repeats(_without_held_out(shown, held_out, threshold, choice), threshold, choice)
+    known = _without_held_out(shown, held_out, threshold, choice)
+    good, bad = ([one for one in known if (one.candidate.label is False) == is_bad] for is_bad in (False, True))
+    kept = [one for part in (good, bad) for one in _without_repeats(part, threshold, choice)]
     wanted = quotas(config)
     for kind in SAMPLE_KINDS:
         found = [one for one in kept if one.pair.kind == kind]
@@ -109,26 +123,37 @@ def show_pair(form: ChatFormat, candidate: Candidate) -> tuple[PreferencePair, T
         RowLeftOut: If the template cannot show one of the replies, or shows both alike.
     """
     sample = candidate.sample
-    chosen = _last_turn(form, sample)
-    rejected = candidate.rejected
-    if isinstance(rejected, Message):
-        rejected = _last_turn(form, sample.model_copy(update={"messages": (*sample.messages[:-1], rejected)})).reply
+    turn = _last_turn(form, sample)
+    texts = _texts_of(form, candidate, turn.reply)
     pair = PreferencePair(
         id=sample.id,
         messages=sample.messages[:-1],
         tools=sample.tools,
-        chosen=chosen.reply,
-        rejected=rejected,
+        **texts,
         kind=sample.kind,
         source=sample.source,
         origin=candidate.origin,
         why_worse=candidate.why_worse,
     )
-    (better,), (worse,) = (
-        rows_of(form, [chosen._replace(reply=text)], form.encode) for text in (chosen.reply, rejected)
-    )
-    start = better.spans[0].start
-    return pair, TokenPair(better.ids[:start], better.ids[start:], worse.ids[worse.spans[0].start :])
+    prompt, replies = list[int](), dict[str, list[int]]()
+    for name, text in texts.items():
+        if text is None:
+            replies[f"{name}_ids"] = []
+            continue
+        (row,) = rows_of(form, [turn._replace(reply=text)], form.encode)
+        start = row.spans[0].start
+        prompt, replies[f"{name}_ids"] = row.ids[:start], row.ids[start:]
+    return pair, TokenPair(prompt, **replies)
+
+
+def _texts_of(form: ChatFormat, candidate: Candidate, own: str) -> dict[str, str | None]:
+    """The chosen and the rejected reply as they would be generated, None where the sample's `own` is alone."""
+    sample, rejected = candidate.sample, candidate.rejected
+    if candidate.label is not None:
+        return {"chosen": own if candidate.label else None, "rejected": None if candidate.label else own}
+    if isinstance(rejected, Message):
+        rejected = _last_turn(form, sample.model_copy(update={"messages": (*sample.messages[:-1], rejected)})).reply
+    return {"chosen": own, "rejected": rejected}
 
 
 def _last_turn(form: ChatFormat, sample: Sample) -> RenderedTurn:
@@ -148,12 +173,19 @@ def _shown(form: ChatFormat, candidates: Iterable[Candidate], max_length: int, c
         except RowLeftOut as problem:
             choice.entries.append(PairEntry.of(candidate, left_out=problem.reason, detail=problem.detail))
             continue
-        if one.pair.chosen.strip() == one.pair.rejected.strip():
+        if (one.pair.chosen or "").strip() == (one.pair.rejected or "").strip():
             _leave_out(one, "same_reply", "both replies are the same", choice)
         elif one.tokens.longest > max_length:
             _leave_out(one, "too_long", f"has {one.tokens.longest} tokens, more than {max_length}", choice)
         else:
             yield one
+
+
+def _without_alone(shown: Sequence[Shown], choice: Choice) -> list[Shown]:
+    for one in shown:
+        if one.candidate.label is not None:
+            _leave_out(one, Reason.UNPAIRED, "the row has one reply, and only the loss kto learns from such", choice)
+    return [one for one in shown if one.candidate.label is None]
 
 
 def _without_held_out(
@@ -204,22 +236,23 @@ def _alternating(found: Sequence[Shown]) -> list[Shown]:
 
 
 def _longer(one: Shown) -> int:
-    """1 where the chosen reply has more tokens than the rejected one, -1 where it has fewer, else 0."""
+    """1 where the chosen reply has more tokens than the rejected one, -1 where it has fewer, else 0, as if alone."""
+    if one.candidate.label is not None:
+        return 0
     chosen, rejected = len(one.tokens.chosen_ids), len(one.tokens.rejected_ids)
     return (chosen > rejected) - (chosen < rejected)
 
 
 def _card(found: int, wanted: int, taken: Sequence[Shown]) -> KindCard:
     signs = Counter(map(_longer, taken))
+    chosen, rejected = ([ids for one in taken if (ids := getattr(one.tokens, name))] for name in REPLY_COLUMNS)
     return KindCard(
         found=found,
         wanted=wanted,
         kept=len(taken),
         chosen_longer=signs[1],
         chosen_shorter=signs[-1],
-        tokens=(_mean(one.tokens.chosen_ids for one in taken), _mean(one.tokens.rejected_ids for one in taken))
-        if taken
-        else None,
+        tokens=(_mean(chosen), _mean(rejected)) if chosen and rejected else None,
     )
 
 

@@ -14,13 +14,13 @@ import numpy as np
 from datasets import Dataset, disable_progress_bars
 
 from orchestrator.core.errors import TooFewPairsError
-from orchestrator.core.files import dump_jsonl, parse_line, read_jsonl, write_text_atomic
+from orchestrator.core.files import dump_jsonl, read_jsonl, write_text_atomic
 from orchestrator.core.records import Sample, SampleKind
 from orchestrator.core.text import counted
 from orchestrator.data.card import HeldOutName, LeakCard, Overlap
 from orchestrator.data.clean.duplicates import shingles, signature, similar_to
 from orchestrator.data.preferences.choose import Choice, Shown
-from orchestrator.data.preferences.pair import PAIR_PARTS, AskedCard, PairsCard
+from orchestrator.data.preferences.pair import PAIR_PARTS, AskedCard, PairsCard, card_path
 from orchestrator.data.split.leaks import audit_leaks
 from orchestrator.data.tokens.store import tokens_folder
 from orchestrator.run.paths import RunDir
@@ -38,16 +38,6 @@ def pairs_path(place: RunDir) -> Path:
 def ledger_path(place: RunDir) -> Path:
     """One `PairEntry` a line, for every pair that was found."""
     return place.root / "ledger.jsonl"
-
-
-def card_path(place: RunDir) -> Path:
-    """The `PairsCard`."""
-    return place.root / "card.json"
-
-
-def read_card(place: RunDir) -> PairsCard:
-    """The card that `write_pairs` wrote."""
-    return parse_line(card_path(place).read_text(encoding="utf-8"), PairsCard, where=str(card_path(place)))
 
 
 def write_pairs(
@@ -72,6 +62,7 @@ def write_pairs(
         parts={part: len(choice.parts[part]) for part in PAIR_PARTS},
         kinds=choice.kinds,
         leaks=_leaks(chosen, run, place, threshold),
+        alone=_counts("good" if one.candidate.label else "bad" for one in chosen if one.candidate.label is not None),
     )
     write_text_atomic(card_path(place), card.model_dump_json(indent=2) + "\n")
     if len(chosen) < LEAST_PAIRS or not all(choice.parts.values()):

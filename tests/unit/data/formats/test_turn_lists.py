@@ -69,6 +69,7 @@ def test_a_reply_to_be_avoided_is_not_learned() -> None:
         {"prompt": [ASK], "completion": [BAD], "label": False},
         {"messages": [ASK, BAD], "label": False},
         {"messages": [ASK, BAD], "kto_tag": False},
+        {"messages": [ASK, BAD], "label": "False"},
     ]
-    assert {rejection(sample_of, row).reason for row in said_badly} == {"no_answer"}
+    assert {rejection(sample_of, row).reason for row in said_badly} == {"to_avoid"}
     assert said({"prompt": "Hi.", "completion": "Hello.", "label": True}) == [("user", "Hi."), ("assistant", "Hello.")]

@@ -14,11 +14,10 @@ from orchestrator.core.errors import TooFewPairsError
 from orchestrator.core.files import read_jsonl
 from orchestrator.core.records import Message, Sample
 from orchestrator.data.preferences.choose import Choice, choose_pairs, quotas, show_pair
-from orchestrator.data.preferences.pair import Candidate, PairEntry, PreferencePair
+from orchestrator.data.preferences.pair import Candidate, PairEntry, PreferencePair, read_card
 from orchestrator.data.preferences.store import (
     ledger_path,
     pairs_path,
-    read_card,
     write_pairs,
 )
 from orchestrator.data.tokens.store import tokens_folder
@@ -64,7 +63,7 @@ def test_a_pair_is_the_prompt_of_evaluation_and_both_replies_with_their_end(form
     pair, tokens = show_pair(form, _wrong(sample, "I am sorry."))
     assert tokens.prompt_ids == render_prompt(form.tokenizer, sample.messages[:-1], sample.tools)
     (chosen, rejected) = form.decode_batch([tokens.chosen_ids, tokens.rejected_ids])
-    assert (chosen, rejected) == (pair.chosen + "<|im_end|>", "I am sorry.<|im_end|>")
+    assert (chosen, rejected) == (f"{pair.chosen}<|im_end|>", "I am sorry.<|im_end|>")
     assert '{"name": "get_weather", "arguments": {"city": "Rome"}}' in chosen
     assert (pair.kind, pair.why_worse, pair.messages) == ("tool_call", "no_call", sample.messages[:-1])
 
@@ -74,7 +73,7 @@ def test_a_rejected_message_is_written_as_the_template_writes_it(form: ChatForma
     _, tokens = show_pair(form, Candidate(_call("Rome"), worse, "data"))
     (rejected,) = form.decode_batch([tokens.rejected_ids])
     right, _ = show_pair(form, _wrong(_call("Paris")))
-    assert rejected == right.chosen + "<|im_end|>"
+    assert rejected == f"{right.chosen}<|im_end|>"
 
 
 def test_earlier_turns_of_the_assistant_are_prompt(form: ChatFormat) -> None:
@@ -212,3 +211,36 @@ def test_too_few_pairs_are_refused_and_the_ledger_says_why(form: ChatFormat, tmp
     with pytest.raises(TooFewPairsError, match=r"1 pair to learn from; left out: held_out x 1"):
         _write(form, run, [_wrong(_call("Rome")), _wrong(_call("Oslo"))])
     assert ledger_path(run.preferences("trial-1")).is_file()
+
+
+def _alone(sample: Sample, *, label: bool) -> Candidate:
+    return Candidate(sample, None, "file", label=label)
+
+
+def test_a_reply_alone_stands_where_its_label_puts_it(form: ChatFormat) -> None:
+    pair, tokens = show_pair(form, _alone(_call("Rome"), label=False))
+    assert (pair.chosen, tokens.chosen_ids) == (None, [])
+    right, whole = show_pair(form, _wrong(_call("Rome")))
+    assert (pair.rejected, tokens.rejected_ids, tokens.prompt_ids) == (
+        right.chosen,
+        whole.chosen_ids,
+        whole.prompt_ids,
+    )
+
+
+def test_replies_alone_are_learned_where_every_loss_takes_them(form: ChatFormat, tmp_path: Path) -> None:
+    good = [_alone(_call(city), label=True) for city in CITIES]
+    bad = [_alone(make_sample(user(one.sample.messages[0].content), assistant("Sorry."), id=f"bad-{place}"),
+           label=False) for place, one in enumerate(good[:6])]  # fmt: skip
+    for loss in ("sigmoid", ["sigmoid", "ipo"]):
+        choice = _choose(form, [*good, *bad], loss=loss)
+        assert Counter(entry.left_out for entry in choice.entries) == {"unpaired": 18}
+    choice = _choose(form, [*good, *bad], good[0].sample, loss="kto", val=0.2)
+    assert Counter(entry.left_out for entry in choice.entries) == {None: 16, "held_out": 2}
+
+    run = RunDir(tmp_path)
+    write_samples(run, "val", [_call("Turin")])
+    write_samples(run, "test", [_answer("Turin")])
+    card = write_pairs(choice, "trial-1", {}, run, threshold=0.9)
+    assert card.alone == {"good": 11, "bad": 5}
+    assert read_card(run.preferences("trial-1")) == card

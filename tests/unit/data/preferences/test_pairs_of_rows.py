@@ -8,7 +8,7 @@ import pytest
 from builders import make_tool
 
 from orchestrator.config.schema import DataConfig, SourceConfig
-from orchestrator.core.records import Sample
+from orchestrator.core.records import Message, Sample
 from orchestrator.data.preferences.pair import Candidate, PairEntry
 from orchestrator.data.preferences.rows import pairs_of_data, pairs_of_file
 
@@ -49,7 +49,7 @@ def test_a_row_gives_the_chosen_sample_and_the_rejected_reply(name: str, tmp_pat
     assert isinstance(found, Candidate), found
     assert found.sample.kind == "tool_call"
     assert found.sample.messages[-1].tool_calls[0].function.arguments == {"city": "Rome"}
-    assert not isinstance(found.rejected, str)
+    assert isinstance(found.rejected, Message)
     assert (found.rejected.content, found.rejected.tool_calls) == ("I do not know.", ())
 
 
@@ -64,7 +64,7 @@ def test_when2calls_own_rows_are_pairs(tmp_path: Path) -> None:
     }
     (found,) = _read(tmp_path, row)
     assert isinstance(found, Candidate), found
-    assert not isinstance(found.rejected, str)
+    assert isinstance(found.rejected, Message)
     assert found.rejected.tool_calls[0].function.name == "get_weather"
     assert found.sample.messages[-1].content == "I cannot look that up."
 
@@ -126,3 +126,46 @@ def test_a_sample_keeps_what_stands_before_its_reply(tmp_path: Path) -> None:
     (found,) = _read(tmp_path, ROWS["explicit prompt"])
     assert isinstance(found, Candidate)
     assert Sample.model_validate_json(found.sample.model_dump_json()) == found.sample
+
+
+LABELLED: dict[str, dict[str, Any]] = {
+    "TRL's, conversational": {"prompt": ASKED, "completion": [GOOD], "tools": TOOLS, "label": True},
+    "TRL's, as text": {"prompt": "Hi.", "completion": "Hello.", "label": True},
+    "LLaMA-Factory's": {"messages": [*ASKED, GOOD], "tools": TOOLS, "kto_tag": True},
+    "a table of text": {"messages": [*ASKED, GOOD], "tools": TOOLS, "label": "True"},
+    "an instruction": {"instruction": "Say hello.", "output": "Hello.", "kto_tag": True},
+}
+
+
+@pytest.mark.parametrize("label", [True, False])
+@pytest.mark.parametrize("name", LABELLED)
+def test_one_reply_with_a_label_is_a_reply_alone(name: str, label: bool, tmp_path: Path) -> None:
+    row = dict(LABELLED[name])
+    key = "kto_tag" if "kto_tag" in row else "label"
+    row[key] = str(label) if isinstance(row[key], str) else label
+    (found,) = _read(tmp_path, row)
+    assert isinstance(found, Candidate), found
+    assert (found.label, found.rejected, found.origin) == (label, None, "file")
+    assert found.sample.messages[-1].role == "assistant"
+
+
+def test_a_bad_reply_that_cannot_be_read_says_why(tmp_path: Path) -> None:
+    call = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "no_tool"}}]}
+    (found,) = _read(tmp_path, {"messages": [*ASKED, call], "tools": TOOLS, "label": False})
+    assert isinstance(found, PairEntry)
+    assert found.left_out == "unknown_tool"
+
+
+def test_labelled_rows_of_the_data_are_learned_with_train_and_avoided_wherever_they_stand(tmp_path: Path) -> None:
+    good, bad = LABELLED["LLaMA-Factory's"], {"messages": [*ASKED, BAD], "tools": TOOLS, "kto_tag": False}
+    source = _file(tmp_path, good, bad, good)
+    config = DataConfig(sources=(source,))
+    first, *_ = pairs_of_file(source, config, tmp_path)
+    assert isinstance(first, Candidate)
+
+    found = list(pairs_of_data(config, tmp_path, lambda: iter([first.sample])))
+
+    alone = {(one.sample.source, one.label) for one in found if isinstance(one, Candidate)}
+    assert alone == {(f"{source.path}:1", True), (f"{source.path}:2", False)}
+    (other,) = (one for one in found if isinstance(one, PairEntry))
+    assert (other.left_out, other.source) == ("not_in_train", f"{source.path}:3")

@@ -258,3 +258,24 @@ def test_a_notation_that_the_data_contradicts_stops_the_command(
     said = " ".join("".join(capfd.readouterr()).split())
     assert "Set eval.reply_format to hermes, by which its calls are read." in said
     assert "Traceback" not in said
+
+
+def _labelled(folder: Path, number: int) -> list[JsonObject]:
+    asked = [{"role": "user", "content": "Is it cold?"}]
+    write(folder / "p.jsonl", [{"messages": [*asked, {"role": "assistant", "content": f"No, {place}."}], "label": True}
+                               for place in range(number)])  # fmt: skip
+    return [{"path": str(folder / "p.jsonl")}]
+
+
+def test_preferences_that_can_have_no_pairs_are_not_ready(config: RunConfig, tmp_path: Path) -> None:
+    settings = {"sources": _labelled(tmp_path, 20), "max_prompts": 0}
+    card = check_with(config, tmp_path, prefer=settings)
+    (fault,) = card.not_ready
+    assert "prefer.sources: the sources hold 0 pairs (unpaired x 20)" in fault
+    assert any("no row of the files of pairs can be learned from" in text for text in card.warnings)
+
+    assert not check_with(config, tmp_path, prefer={**settings, "loss": "kto"}).not_ready  # single replies will do
+    assert not check_with(config, tmp_path, prefer={**settings, "max_prompts": 50}).not_ready  # its own replies
+    _labelled(tmp_path, 3)
+    (fault,) = check_with(config, tmp_path, prefer={**settings, "loss": "kto"}).not_ready  # the file has changed
+    assert "the sources hold 3 pairs" in fault
