@@ -3,6 +3,7 @@
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
@@ -59,7 +60,6 @@ def evaluate_run(
     if config.eval.judge is not None:
         base_folder(judge_model(config.eval.judge))  # a missing judge is reported before anything is asked
     tokenizer = base_tokenizer(config.model)
-    reply_format = reply_format_of(config.eval.reply_format, tokenizer)
     cases, prompts = rendered_cases(config, tokenizer, collect_cases(config, run))
     write_text_atomic(run.cases, dump_jsonl(cases))
     say_what_is_blind(cases)
@@ -67,19 +67,13 @@ def evaluate_run(
     failed += [FailedAdapter.of(name, error) for name, error in left_out.items()]
     _forget_others(run, records, failed)
     keep_failures(run, failed)
-    ranks = [record.r for record in records.values()]
-    settings = settings_of_run(config, tokenizer, prompts, ranks=ranks, on_gpu=engines.on_gpu)
     served = adapters_for_engine({id_: (run.adapter(id_), record.sha256) for id_, record in records.items()})
     adapters = counted(len(served), "adapter")
     say(f"{_cases_text(cases)}: {counted(len(cases), 'prompt')} for the base and each of {adapters}.")
-    journal = _open_journal(config, run, settings, served, prompts=prompts, engines=engines)
-    failed += _generate(journal, settings, prompts, engines)
-    timed = cases_to_time(cases, prompts, settings, count=config.eval.latency_cases, seed=config.eval.seed)
-    time_replies(Timekeeper(run, journal.asked, timed), settings, engines)
-    engines.end_used()
-    scored, unscored = _score_all(config, run, journal, cases, reply_format)
+    asked = Asked(cases, prompts, tokenizer, served, [record.r for record in records.values()], engines)
+    scored, unscored = _ask_and_score(config, run, asked, latency_cases=config.eval.latency_cases)
     failed += unscored
-    failed_in_full = _score_in_full(config, run, served, cases=cases, prompts=prompts, engines=engines)
+    failed_in_full = _score_in_full(config, run, asked)
     keep_failures(run.full_base, failed_in_full)
     keep_failures(run, failed)
     for scores in scored:
@@ -88,6 +82,34 @@ def evaluate_run(
         _ask_judge(config, run, config.eval.judge, cases=cases, scored=scored, engines=engines)
     raise_failures(run, [*failed, *failed_in_full])
     return scored
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What base and adapters are asked, on whatever base: a prompt for each case; `ranks` are those of the adapters."""
+
+    cases: Sequence[Case]
+    prompts: Sequence[Prompt]
+    tokenizer: PreTrainedTokenizerBase
+    adapters: Sequence[Adapter]
+    ranks: Sequence[int]
+    engines: Engines
+
+
+def _ask_and_score(
+    config: RunConfig, place: RunDir, asked: Asked, *, latency_cases: int = 0
+) -> tuple[list[Scores], list[FailedAdapter]]:
+    """Have base and adapters reply on the base that `config` scores on, and judge that, in `place`; who failed."""
+    prompts, engines = asked.prompts, asked.engines
+    settings = settings_of_run(config, asked.tokenizer, prompts, ranks=asked.ranks, on_gpu=engines.on_gpu)
+    journal = _open_journal(config, place, settings, asked)
+    failed = _generate(journal, settings, prompts, engines)
+    timed = cases_to_time(asked.cases, prompts, settings, count=latency_cases, seed=config.eval.seed)
+    time_replies(Timekeeper(place, journal.asked, timed), settings, engines)
+    engines.end_used()
+    reply_format = reply_format_of(config.eval.reply_format, asked.tokenizer)
+    scored, unscored = _score_all(config, place, journal, asked.cases, reply_format)
+    return scored, [*failed, *unscored]
 
 
 def collect_cases(config: RunConfig, run: RunDir) -> list[Case]:
@@ -189,23 +211,16 @@ def _check_record(record: AdapterRecord, folder: Path, config: RunConfig) -> Non
         raise AdapterError(f"the folder holds adapter {record.id}", where=str(folder), fix="Give it its own name")
 
 
-def _open_journal(
-    config: RunConfig,
-    run: RunDir,
-    settings: EngineSettings,
-    adapters: Sequence[Adapter],
-    *,
-    prompts: Sequence[Prompt],
-    engines: Engines,
-) -> Journal:
+def _open_journal(config: RunConfig, run: RunDir, settings: EngineSettings, asked: Asked) -> Journal:
     base, limit = base_sha256(base_folder(config.model)), config.eval.max_model_len
-    works = {adapter.id if adapter else BASE_ADAPTER_ID: adapter for adapter in (None, *adapters)}
+    works = {adapter.id if adapter else BASE_ADAPTER_ID: adapter for adapter in (None, *asked.adapters)}
     digests = {
         key: inputs_sha256(settings, base, adapter.sha256 if adapter else None, max_model_len=limit)
         for key, adapter in works.items()
     }
-    entries = {key: engine_record(adapter, digests[key], settings, engines.count) for key, adapter in works.items()}
-    return Journal(run, entries, works, dict.fromkeys(works, prompts))
+    num_engines = asked.engines.count
+    entries = {key: engine_record(adapter, digests[key], settings, num_engines) for key, adapter in works.items()}
+    return Journal(run, entries, works, dict.fromkeys(works, asked.prompts))
 
 
 def _generate(
@@ -229,30 +244,14 @@ def _generate(
     return failed
 
 
-def _score_in_full(
-    config: RunConfig,
-    run: RunDir,
-    adapters: Sequence[Adapter],
-    *,
-    cases: Sequence[Case],
-    prompts: Sequence[Prompt],
-    engines: Engines,
-) -> list[FailedAdapter]:
+def _score_in_full(config: RunConfig, run: RunDir, asked: Asked) -> list[FailedAdapter]:
     """Score base and adapters on the full base too, in `full_base/`, where the configuration asks for both."""
-    place = run.full_base
     if config.eval.base_precision != "both":
-        shutil.rmtree(place.root, ignore_errors=True)
+        shutil.rmtree(run.full_base.root, ignore_errors=True)
         return []
     say("Once more on the base in full precision.")
     in_full = config.model_copy(update={"eval": config.eval.model_copy(update={"base_precision": "full"})})
-    tokenizer = base_tokenizer(config.model)
-    ranks = [read_adapter(Path(adapter.folder)).r for adapter in adapters]
-    settings = settings_of_run(in_full, tokenizer, prompts, ranks=ranks, on_gpu=engines.on_gpu)
-    journal = _open_journal(in_full, place, settings, adapters, prompts=prompts, engines=engines)
-    failed = _generate(journal, settings, prompts, engines)
-    engines.end_used()
-    reply_format = reply_format_of(config.eval.reply_format, tokenizer)
-    return [*failed, *_score_all(in_full, place, journal, cases, reply_format)[1]]
+    return _ask_and_score(in_full, run.full_base, asked)[1]
 
 
 def _score_all(

@@ -115,7 +115,7 @@ def _training(config: RunConfig, record: AdapterRecord) -> list[str]:
     shown = yaml.safe_dump({**base, "lora": lora, "train": settings}, sort_keys=False)
     note = f"Taken after step {record.step}, at an eval loss of {record.eval_loss}."
     if record.pairs is not None:
-        further = f"{record.init_from}, trained further by DPO on {record.pairs} preference pairs"
+        further = f"{record.init_from}, trained further on {record.pairs} preference pairs"
         note = f"{further}. Taken after step {record.step}."
     return ["## Training", f"```yaml\n{shown}```", note]
 
