@@ -6,7 +6,8 @@ Every contender trains rank 16 on all linear layers in a process of its own, on 
 four rows a step and two a pass. `bare` is TRL's SFTTrainer as it is shipped, with `quantization_config` and
 `peft_config` and nothing else set; `isolated` and `engine` (one slot) are the runners of this system. Tokens are those
 of the rows, without padding; the first step is not timed. The peak is the process's (`VmHWM`), on a GPU the
-allocator's. Prints a row of a Markdown table as each ends.
+allocator's; beside it stands what `plan` expects of this system's runners, which includes the process. Prints a row of
+a Markdown table as each ends.
 """
 
 import argparse
@@ -21,6 +22,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from orchestrator.config.schema import Optimizer, Quantization
+
 BASE = Path("~/.cache/tool-lora-orchestrator/smollm2-135m-instruct").expanduser()
 LEARNED, BATCH, MICRO, RANK = 0.3, 4, 2, 16
 
@@ -29,8 +32,8 @@ class Contender(NamedTuple):
     """What trains, and on what."""
 
     trainer: str
-    quantization: str = "none"
-    optimizer: str = "adamw"
+    quantization: Quantization = "none"
+    optimizer: Optimizer = "adamw"
 
 
 CONTENDERS = {
@@ -52,6 +55,7 @@ def write_rows(base: Path, folder: Path, *, number: int, longest: int) -> str:
     vocabulary = json.loads((base / "config.json").read_text())["vocab_size"]
     drawn = np.random.default_rng(0)
     lengths = np.clip(drawn.lognormal(np.log(longest / 2), 0.5, number).astype(int), 32, longest)
+    lengths[:MICRO] = longest  # a pass that is as large as the plan expects
     ids = [drawn.integers(0, vocabulary, length) for length in lengths]
     labels = [np.where(np.arange(len(row)) < (1 - LEARNED) * len(row), -100, row) for row in ids]
     Dataset.from_dict({"input_ids": ids, "labels": labels}).save_to_disk(folder)
@@ -126,6 +130,24 @@ def with_trl(contender: Contender, base: Path, tokens: str, place: Path, *, step
     return np.diff([began, *ends]).tolist(), np.diff([0, *seen]).tolist(), memory_peak()
 
 
+def planned(contender: Contender, base: Path, longest: int) -> int:
+    """Bytes that `plan` expects of a runner of this system."""
+    import torch
+
+    from orchestrator.config.schema import LoraConfig
+    from orchestrator.models.base import empty_base
+    from orchestrator.plan.settle import Wanted, settle
+    from orchestrator.plan.shapes import base_shape
+
+    wanted = Wanted(
+        "multi_lora" if contender.trainer == "multi_lora" else "isolated", "bfloat16", checkpointing=False,
+        on_gpu=torch.cuda.is_available(), rank=RANK, micro_batch=MICRO, longest=longest, learned_share=LEARNED,
+        quantization=contender.quantization, optimizer=contender.optimizer,
+    )  # fmt: skip
+    shape = base_shape(empty_base(base, trust_remote_code=False), LoraConfig())
+    return settle(shape, wanted, 1 << 60).memory(shape).expected
+
+
 def run(name: str, base: Path, arguments: argparse.Namespace) -> dict[str, float]:
     """Train as one contender does, in this process."""
     import torch
@@ -158,7 +180,7 @@ def main() -> int:
     if arguments.child:
         print("\n" + json.dumps(run(arguments.child, arguments.base, arguments)))
         return 0
-    print("| contender | tokens/s | peak, GiB |\n|---|---|---|")
+    print("| contender | tokens/s | peak, GiB | planned |\n|---|---|---|---|")
     for name in arguments.only:
         command = [sys.executable, __file__, *sys.argv[1:], "--child", name]
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))
@@ -166,7 +188,10 @@ def main() -> int:
             print(f"{name}: {done.stderr[-1500:]}", flush=True)
             continue
         found = json.loads(done.stdout.splitlines()[-1])
-        print(f"| {name} | {found['rate']:,.0f} | {found['peak'] / 2**30:.2f} |", flush=True)
+        contender, plan = CONTENDERS[name], ""
+        if contender.trainer != "bare":
+            plan = f"{planned(contender, arguments.base, arguments.length) / 2**30:.2f}"
+        print(f"| {name} | {found['rate']:,.0f} | {found['peak'] / 2**30:.2f} | {plan} |", flush=True)
     return 0
 
 

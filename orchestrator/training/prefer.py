@@ -9,7 +9,7 @@ from orchestrator.config.preferences import KTO
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import DivergedError, TrainingError
 from orchestrator.core.files import digest_of, dump_jsonl, write_text_atomic
-from orchestrator.core.records import AdapterRecord, TrialRecord
+from orchestrator.core.records import AdapterRecord, StopReason, TrialRecord
 from orchestrator.data.preferences.choose import REPLY_COLUMNS
 from orchestrator.data.preferences.store import pairs_path
 from orchestrator.data.tokens.store import tokens_folder
@@ -20,12 +20,14 @@ from orchestrator.run.paths import RunDir, preferred_id
 from orchestrator.tracking.tracker import RunInfo
 from orchestrator.training.launch import as_trial, build_trainer, fit
 from orchestrator.training.listen import Listener
-from orchestrator.training.outcome import TrainedTrial, describe_trial, keep_best, read_trial
+from orchestrator.training.outcome import TrainedTrial, describe_trial, keep_best, read_trial, stop_reason
 from orchestrator.training.plan import PairLearning, TrainPlan, plan_training
 from orchestrator.training.trackers import OF_PAIRS, tracked
 
 RATE_SHARE = 0.1
 """The learning rate of preferences as a share of the adapter's own, where the configuration gives none."""
+ENDED: tuple[StopReason, ...] = ("finished", "no_improvement", "diverged")
+"""Why a training does not go on."""
 
 
 def plan_preferences(config: RunConfig, run: RunDir, record: AdapterRecord) -> list[TrainPlan]:
@@ -92,7 +94,8 @@ def _train(
     storage, job = place.ray / "train", f"prefer-{digest_of(plan, pairs_path(place))[:8]}"
     started = time.monotonic()
     with as_trial(trial_id, listener, storage, job, plan):
-        fit(build_trainer(plan, name=job, storage=storage))
+        if stop_reason(read_trial(storage, job), plan, failed=False) not in ENDED:  # else cut off in a later one
+            fit(build_trainer(plan, name=job, storage=storage))
     trial, duration_s = read_trial(storage, job), time.monotonic() - started
     record = describe_trial(trial, plan, trial_id=trial_id, duration_s=duration_s, error=None)
     learned = {"pairs": len(load_from_disk(plan.train_tokens)), "loss": plan.pairs.loss}
