@@ -1,5 +1,7 @@
 """The plan of a configuration on this machine, in a few lines, before anything trains."""
 
+import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +15,7 @@ from orchestrator.run.paths import RunDir, SplitName
 if TYPE_CHECKING:
     from orchestrator.data.card import TokenCard
     from orchestrator.plan.devices import Device
-    from orchestrator.plan.forecast import DeviceForecast, Job
+    from orchestrator.plan.forecast import DeviceForecast, Forecast, Job
     from orchestrator.plan.preferences import PreferencesForecast
     from orchestrator.probe.measure import Probe
 
@@ -103,6 +105,20 @@ def preferences_of(config: RunConfig, job: "Job", devices: "list[Device]", run: 
     if not wants_preferences(config):
         return None
     return forecast_preferences(job, known_pairs(config, run, Path.cwd()), devices)
+
+
+def show_plan(forecast: "Forecast", preferences: "PreferencesForecast | None", *, as_json: bool) -> None:
+    """Print a plan, as JSON or for a person."""
+    from orchestrator.plan.preferences import preference_sentences
+    from orchestrator.plan.show import show_forecast
+
+    if as_json:
+        of_pairs = {} if preferences is None else {"preferences": preferences.model_dump(mode="json")}
+        sys.stdout.write(json.dumps(forecast.model_dump(mode="json") | of_pairs, indent=2) + "\n")
+        return
+    show_forecast(forecast)
+    for sentence in preference_sentences(preferences) if preferences else ():
+        say(sentence)
 
 
 def say_preferences(config: RunConfig, cards: Mapping[SplitName, "TokenCard"], run: RunDir) -> None:

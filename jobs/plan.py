@@ -1,18 +1,17 @@
 """What a configuration needs before it is paid for: `python -m jobs.plan --config FILE [--device NAME] [--json]`."""
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 
 from jobs._main import Scene, run_job
-from jobs._plan import job_of, preferences_of, with_probe
+from jobs._plan import job_of, preferences_of, show_plan, with_probe
 from jobs.check import as_far_as_it_can
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import DONE
-from orchestrator.core.progress import doing, say, signs_of_life
+from orchestrator.core.progress import doing, signs_of_life
 from orchestrator.run.folder import check_dir
 from orchestrator.run.paths import RunDir
 
@@ -25,8 +24,6 @@ def plan(
     from evals.check.of_cases import suite_cases
     from orchestrator.plan.devices import named_device, this_machine
     from orchestrator.plan.forecast import Forecast, amounts_of, forecast_on, with_times
-    from orchestrator.plan.preferences import preference_sentences
-    from orchestrator.plan.show import show_forecast
     from orchestrator.run.cluster import local_capacity
     from orchestrator.run.methods import require_methods
 
@@ -44,14 +41,7 @@ def plan(
     cases = min(held_out, config.eval.max_cases or held_out) + len(suite_cases(config)[0])
     found = [with_times(job, its, each, cases=cases) for its, each in zip(found, devices, strict=True)]
     forecast = Forecast(name=config.name, base=config.model.base, amounts=amounts_of(job), devices=tuple(found))
-    preferences = preferences_of(config, job, devices, folder)
-    if as_json:
-        of_pairs = {} if preferences is None else {"preferences": preferences.model_dump(mode="json")}
-        sys.stdout.write(json.dumps(forecast.model_dump(mode="json") | of_pairs, indent=2) + "\n")
-        return DONE
-    show_forecast(forecast)
-    for sentence in preference_sentences(preferences) if preferences else ():
-        say(sentence)
+    show_plan(forecast, preferences_of(config, job, devices, folder), as_json=as_json)
     return DONE
 
 
