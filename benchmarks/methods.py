@@ -3,11 +3,11 @@
     python benchmarks/methods.py [--only NAME ...] [--base FOLDER] [--rows N] [--length N] [--threads N]
 
 Every contender trains rank 16 on all linear layers in a process of its own, on the same random rows of many lengths,
-four rows a step and two a pass. `bare` is TRL's SFTTrainer as it is shipped, with `quantization_config` and
-`peft_config` and nothing else set; `isolated` and `engine` (one slot) are the runners of this system. Tokens are those
-of the rows, without padding; the first step is not timed. The peak is the process's (`VmHWM`), on a GPU the
-allocator's; beside it stands what `plan` expects of this system's runners, which includes the process. Prints a row of
-a Markdown table as each ends.
+four rows a step and two a pass, and recomputes no layer. `bare` is TRL's SFTTrainer as it is shipped otherwise, with
+`quantization_config` and `peft_config`; `isolated` and `engine` (one slot) are the runners of this system. Tokens are
+those of the rows, without padding; the first step is not timed. One thread on a CPU is timed by its own clock, which
+stands still while others have the core. The peak is the process's (`VmHWM`), on a GPU the allocator's; beside it stands
+what `plan` expects of this system's runners. Prints a row of a Markdown table as each ends.
 """
 
 import argparse
@@ -85,8 +85,8 @@ def with_ours(contender: Contender, base: Path, tokens: str, place: Path, *, ste
     return timed.seconds, timed.tokens, timed.peak
 
 
-def with_trl(contender: Contender, base: Path, tokens: str, place: Path, *, steps: int) -> Any:
-    """Steps of TRL as shipped."""
+def with_trl(contender: Contender, base: Path, tokens: str, place: Path, *, steps: int, threads: int) -> Any:
+    """Steps of TRL as shipped, but for recomputing layers, timed by the clock of the others."""
     import torch
     from datasets import load_from_disk
     from peft import LoraConfig
@@ -103,12 +103,13 @@ def with_trl(contender: Contender, base: Path, tokens: str, place: Path, *, step
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=torch.bfloat16,
         )
+    clock = time.process_time if threads == 1 and not torch.cuda.is_available() else time.perf_counter
     ends: list[float] = []
     seen: list[int] = []
 
     class Clock(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
         def on_step_end(self, *_: Any, **__: Any) -> None:
-            ends.append(time.perf_counter())
+            ends.append(clock())
 
         def on_log(self, _args: Any, _state: Any, _control: Any, logs: dict[str, float], **_: Any) -> None:
             if "num_tokens" in logs:
@@ -119,13 +120,13 @@ def with_trl(contender: Contender, base: Path, tokens: str, place: Path, *, step
         args=SFTConfig(
             output_dir=str(place), max_steps=steps, per_device_train_batch_size=MICRO, logging_steps=1,
             gradient_accumulation_steps=BATCH // MICRO, dataset_kwargs={"skip_prepare_dataset": True},
-            report_to="none", disable_tqdm=True, save_strategy="no",
+            report_to="none", disable_tqdm=True, save_strategy="no", gradient_checkpointing=False,
         ),
         train_dataset=load_from_disk(tokens),
         peft_config=LoraConfig(r=RANK, lora_alpha=RANK, target_modules="all-linear", task_type="CAUSAL_LM"),
         callbacks=[Clock()],
     )  # fmt: skip
-    began = time.perf_counter()
+    began = clock()
     trainer.train()
     return np.diff([began, *ends]).tolist(), np.diff([0, *seen]).tolist(), memory_peak()
 
@@ -158,12 +159,8 @@ def run(name: str, base: Path, arguments: argparse.Namespace) -> dict[str, float
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         tokens = write_rows(base, place / "rows", number=arguments.rows, longest=arguments.length)
-        if contender.trainer == "bare":
-            seconds, counts, peak = with_trl(contender, base, tokens, place, steps=steps)
-        else:
-            seconds, counts, peak = with_ours(
-                contender, base, tokens, place, steps=steps, threads=arguments.threads
-            )  # fmt: skip
+        train = with_trl if contender.trainer == "bare" else with_ours
+        seconds, counts, peak = train(contender, base, tokens, place, steps=steps, threads=arguments.threads)
     return {"rate": sum(counts[1:]) / sum(seconds[1:]), "peak": peak}
 
 
