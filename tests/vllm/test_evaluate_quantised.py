@@ -65,9 +65,7 @@ def test_both_precisions_are_scored_on_the_same_cases_and_paired(on_both: tuple[
     config, run = on_both
     for name in ("base", "trial-1"):
         assert (_weights_of(run, name), _weights_of(run.full_base, name)) == ("dequantised_nf4", None)
-        in_few_bits, in_full = _texts(run, name), _texts(run.full_base, name)
-        assert in_few_bits.keys() == in_full.keys()
-        assert in_few_bits != in_full
+        assert _texts(run, name).keys() == _texts(run.full_base, name).keys()
     report = write_report(config, run)
     gaps = {(gap.left, gap.right): gap.n for gap in report.precisions if gap.metric == "case_accuracy"}
     cases = len(_texts(run, "base"))
