@@ -1,14 +1,13 @@
 """The plan of a configuration on this machine, in a few lines, before anything trains."""
 
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import ConfigError
-from orchestrator.core.progress import say
+from orchestrator.core.progress import say, say_json
 from orchestrator.run.folder import record_plan
 from orchestrator.run.paths import RunDir, SplitName
 
@@ -114,7 +113,7 @@ def show_plan(forecast: "Forecast", preferences: "PreferencesForecast | None", *
 
     if as_json:
         of_pairs = {} if preferences is None else {"preferences": preferences.model_dump(mode="json")}
-        sys.stdout.write(json.dumps(forecast.model_dump(mode="json") | of_pairs, indent=2) + "\n")
+        say_json(json.dumps(forecast.model_dump(mode="json") | of_pairs, indent=2))
         return
     show_forecast(forecast)
     for sentence in preference_sentences(preferences) if preferences else ():
