@@ -111,3 +111,14 @@ def test_a_chat_template_reaches_nothing_beyond_the_conversation(model_folder: P
     with pytest.raises(TemplateError):
         base_tokenizer(ModelConfig(base=str(folder))).apply_chat_template([{"role": "user", "content": "x"}])
     assert not mark.exists()
+
+
+def test_an_adapter_inside_a_base_loads_no_pickle_either(model_folder: Path, tmp_path: Path) -> None:
+    other = REFUSED["weights"](model_folder, tmp_path / "other", tmp_path / "mark")
+    folder = Path(shutil.copytree(model_folder, tmp_path / "base"))
+    settings = {"peft_type": "LORA", "r": 4, "target_modules": ["q_proj"], "base_model_name_or_path": str(other)}
+    (folder / "adapter_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    pickle_that_marks(folder / "adapter_model.bin", tmp_path / "mark")
+    with pytest.raises(ModelNotFoundError, match="cannot be loaded"):
+        read_whole(ModelConfig(base=str(folder)))
+    assert not (tmp_path / "mark").exists()
