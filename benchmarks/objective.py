@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from evals.records import EngineRecord, Scores
+from evals.records import Scores
 from evals.stats.objective import Aim, Gap, compare_sides
 from evals.stats.selected import read_selection
 from orchestrator.config.load import load_config
@@ -76,15 +76,6 @@ def device_seconds(run: RunDir) -> float:
     return sum(trial.device_s or 0.0 for trial in read_jsonl(run.trials, TrialRecord))
 
 
-def scoring_seconds(run: RunDir) -> float:
-    """Seconds that the engine spent on scores in the search."""
-    records = [
-        EngineRecord.model_validate_json(path.read_text(encoding="utf-8"))
-        for path in run.selection.root.glob("evals/*/engine.json")
-    ]
-    return sum(record.load_s + record.generate_s for record in records)
-
-
 def scores(run: RunDir, adapter: str) -> Scores:
     """What an adapter made of the held-out cases."""
     return Scores.model_validate_json(run.scores(adapter).read_text(encoding="utf-8"))
@@ -110,7 +101,7 @@ def one_seed(args: argparse.Namespace, storage: Path, seed: int) -> Found:
     gap = compare_sides(
         Aim.of(load_config(CONFIG, options).search).weights, scores(run, selection.kept[0]), scores(run, other.name)
     )
-    spent = device_seconds(run), scoring_seconds(run)
+    spent = device_seconds(run), selection.scoring_s
     return Found(gap, device_seconds(loss_run), spent[0], spent[1], (loss_wall, score_wall))
 
 

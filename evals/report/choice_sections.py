@@ -11,7 +11,7 @@ from evals.stats.loss_enough import checkpoints_of, importances, rank_correlatio
 from evals.stats.objective import Gap
 from evals.stats.selected import CheckpointScore, Selection
 from orchestrator.core.records import TrialRecord
-from orchestrator.core.text import counted, unit_text
+from orchestrator.core.text import counted, duration_text, unit_text
 
 
 def choice_blocks(view: View) -> Iterator[Block]:
@@ -22,6 +22,11 @@ def choice_blocks(view: View) -> Iterator[Block]:
     yield Note(_stated(selection, str(stored["decided_by"])), "")
     if selection.unmet:
         yield Note(selection.unmet, "")
+    if selection.scoring_s and view.training_s:
+        spent = (
+            f"{duration_text(selection.scoring_s)} of engine time on scores, beside {duration_text(view.training_s)}"
+        )
+        yield Note(f"The search spent {spent} of device time on training.", "")
     for note in selection.notes:
         yield Note(f"{note[:1].upper()}{note[1:]}.", "")
     yield _finalists(selection)

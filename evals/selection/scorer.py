@@ -11,10 +11,11 @@ from evals.generate.engine import EngineSettings, Prompt, adapters_for_engine
 from evals.generate.engines import Engines, answer_all
 from evals.generate.journal import Journal, engine_record, inputs_sha256
 from evals.generate.settings import settings_of_run
-from evals.records import Case, Scores
+from evals.records import Case, EngineRecord, Scores
 from evals.stats.scores import score_cases
 from orchestrator.chat.rendering import reply_format_of
 from orchestrator.config.schema import RunConfig
+from orchestrator.core.files import parse_line
 from orchestrator.models.adapters import SavedTrial, keep_adapter
 from orchestrator.models.base import base_folder, base_sha256, base_tokenizer
 from orchestrator.run.paths import RunDir
@@ -81,6 +82,13 @@ def ask(
         trials[key]: score_cases(trials[key], shown, replies, reply_format=asking.reply_format)
         for key, replies in journal.close().items()
     }
+
+
+def engine_seconds(run: RunDir) -> float:
+    """Seconds that engines spent on the replies that lie in `run`, loading adapters included."""
+    places = sorted(run.root.glob("evals/*/engine.json"))
+    made = [parse_line(place.read_text(encoding="utf-8"), EngineRecord, where=str(place)) for place in places]
+    return round(sum(record.load_s + record.generate_s for record in made), 3)
 
 
 def key_of(one: SavedTrial) -> str:

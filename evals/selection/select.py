@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from evals.cases.validation import GROWTH, first_cases, validation_cases
 from evals.generate.engines import Engines, open_engines
 from evals.records import Case, Scores
-from evals.selection.scorer import Asking, ask, key_of
+from evals.selection.scorer import Asking, ask, engine_seconds, key_of
 from evals.stats.ceiling import ceiling_text, is_blind, own_reply
 from evals.stats.decision import PRIMARY
 from evals.stats.metrics import METRICS
@@ -199,6 +199,7 @@ class Selector:
             "against_loss": self._gap(scores[kept[0]], scores[by_loss[0]]),
             "is_met": is_met,
             "nearest": kept[0] if is_met is False else None,
+            "scoring_s": engine_seconds(self._run.selection),
         }
         self._record = self._record.model_copy(update=changes)
         self._keep_record()

@@ -40,7 +40,8 @@ class Selection(Record):
     go on. `by_loss` is what eval loss alone would have kept; its first is kept too, as `held_against`, where it is not
     among `kept`, and can win nothing. `gaps` are against the best finalist, `against_loss` is the first kept against
     the first by loss. `is_met` is None until the end, or without constraints; `nearest` is the adapter that misses
-    least where every one misses one.
+    least where every one misses one. `scoring_s` is what the engine spent on all of it, in seconds, its start not
+    counted; `notes` say why scores are missing.
     """
 
     objective: str
@@ -61,6 +62,7 @@ class Selection(Record):
     is_met: bool | None = None
     nearest: str | None = None
     notes: tuple[str, ...] = ()
+    scoring_s: float = 0.0
 
     @property
     def unmet(self) -> str | None:

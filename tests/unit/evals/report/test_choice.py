@@ -44,6 +44,7 @@ def write_selection(run: RunDir, kept: Sequence[str], *, is_met: bool = True, se
         held_against=WEAK,
         is_met=is_met,
         nearest=None if is_met else kept[0],
+        scoring_s=61.0,
     )
     write_text_atomic(run.selected, selection.model_dump_json())
     return selection
@@ -71,6 +72,7 @@ def test_what_eval_loss_would_have_taken_is_held_against_what_was_taken_and_wins
     assert "no held-out case had a say" in text
     assert "3 repeat a prompt of training" in text
     assert "kept to be held against the others" in text
+    assert "The search spent 1 min 01 s of engine time on scores, beside" in text
 
 
 def test_the_verdict_is_by_the_objective_where_it_is_one_share(tmp_path: Path) -> None:
