@@ -48,6 +48,11 @@ def main(config: RunConfig, run: RunDir) -> int:
         with cluster_on_demand(config) as ensure_cluster:
             search(config, run, ensure_cluster)
     say_next("evaluate", run)
+    return exit_code(run)
+
+
+def exit_code(run: RunDir) -> int:
+    """Whether an adapter of the search meets its constraints."""
     selection = read_selection(run)
     return GATE_NOT_MET if selection is not None and selection.unmet else DONE
 

@@ -137,7 +137,10 @@ class Selector:
             if key_of(one) not in self._asked:
                 self._asked[key_of(one)] = self._submit([one], self._first, engines)
         futures = {key_of(one): self._asked[key_of(one)] for one in there}
-        wait(futures.values(), timeout=RUNG_WAIT_S)
+        late = wait(futures.values(), timeout=RUNG_WAIT_S).not_done
+        if late:
+            step, count = there[0].step, counted(len(late), "trial")
+            self._note(f"at step {step} {count} without a score after {RUNG_WAIT_S:g} s: judged by eval loss")
         for key, future in futures.items():
             if key in self._scores or not future.done() or future.cancelled():
                 continue
@@ -151,9 +154,13 @@ class Selector:
 
     def _give_up(self, error: EvaluationError) -> None:
         if not self._why_not:
-            self._why_not = f"rungs judge by eval loss alone, because {error.what}"
-            self._record = self._record.model_copy(update={"notes": (*self._record.notes, self._why_not)})
-            say(f"Scores while training are lost: {self._why_not}.")
+            self._why_not = f"further rungs are judged by eval loss alone, because {error.what}"
+            self._note(self._why_not)
+
+    def _note(self, text: str) -> None:
+        """Say and record why scores are missing."""
+        self._record = self._record.model_copy(update={"notes": (*self._record.notes, text)})
+        say(f"{text[:1].upper()}{text[1:]}.")
 
     def _stated(self) -> Selection:
         """The rule and the cases, before anything is asked; and said."""

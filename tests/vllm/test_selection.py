@@ -3,7 +3,6 @@
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -16,8 +15,7 @@ from evals.stats.selected import Selection, read_selection
 from jobs import search as search_job
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import GATE_NOT_MET, ConfigError
-from orchestrator.core.files import read_jsonl
-from orchestrator.core.records import JsonObject, TrialRecord
+from orchestrator.core.records import JsonObject
 from orchestrator.data.prepare.prepare import prepare_data
 from orchestrator.models.adapters import WEIGHTS, SavedTrial
 from orchestrator.run.cluster import cluster_session
@@ -27,12 +25,12 @@ from orchestrator.search.run import run_search
 
 pytestmark = [pytest.mark.vllm, pytest.mark.ray]
 
-STEPS, EVALS = 60, 6
+STEPS, RUNG = 100, 60
 RATES = [5e-3, 4e-3, 3e-3]
 
 
 def content(storage: Path, name: str, **search: object) -> JsonObject:
-    """Three trials in one engine, two rungs at which two of them are stopped."""
+    """Three trials in one engine, and a rung at which two of them are stopped, late enough for whole calls."""
     space = {"r": [8], "alpha": [16], "learning_rate": RATES}
     return {
         "name": name,
@@ -44,12 +42,12 @@ def content(storage: Path, name: str, **search: object) -> JsonObject:
         },
         "train": {
             "max_steps": STEPS,
-            "eval_steps": EVALS,
+            "eval_steps": RUNG,
             "batch_size": 8,
             "micro_batch_size": 8,
             "warmup_ratio": 0.05,
         },
-        "search": {"searcher": "grid", "max_concurrent": 3, "keep": 1, "cases": 16, "space": space, **search},
+        "search": {"searcher": "grid", "max_concurrent": 3, "keep": 1, "space": space, **search},
         "eval": {"max_new_tokens": 64},
         "resources": {"storage_path": str(storage), "cpus_per_worker": 2},
     }
@@ -81,29 +79,23 @@ def broken(saved: SavedTrial) -> None:
 
 
 class Trap:
-    """A selector to which the trial of the lowest eval loss comes damaged, at every rung and in the end."""
+    """A selector to which the trial of the lowest eval loss at the first rung comes damaged."""
 
     def __init__(self, selector: Selector) -> None:
-        self._selector, self.trapped = selector, set[str]()
-        self._done: set[Path] = set()
-
-    def _spring(self, there: Sequence[SavedTrial]) -> None:
-        best = min(there, key=lambda one: one.eval_loss)
-        self.trapped = self.trapped or {best.trial}
-        for one in there:
-            if one.trial in self.trapped and one.folder not in self._done:
-                self._done.add(one.folder)
-                broken(one)
+        self._selector, self.trapped = selector, ""
+        self.is_set = True
 
     def behind(self, there: Sequence[SavedTrial]) -> frozenset[str]:
-        self._spring(there)
+        if self.is_set and not self.trapped:
+            best = min(there, key=lambda one: one.eval_loss)
+            self.trapped = best.trial
+            broken(best)
         return self._selector.behind(there)
 
     def dropped(self, trials: Iterable[str]) -> None:
         self._selector.dropped(trials)
 
     def kept(self, finalists: Sequence[SavedTrial], *, keep: int) -> list[str]:
-        self._spring(finalists)
         return self._selector.kept(finalists, keep=keep)
 
 
@@ -113,28 +105,27 @@ def selection_of(run: RunDir) -> Selection:
     return found
 
 
-def test_the_trial_of_lowest_loss_is_left_where_its_calls_are_broken(storage: Path) -> None:
-    config, run = prepared(content(storage, "trap", objective="tool_call_validity", reduction_factor=2))
+def test_the_trial_of_lowest_loss_is_stopped_where_its_calls_are_broken(storage: Path) -> None:
+    config, run = prepared(content(storage, "trap", objective="tool_call_validity"))
     with open_selector(config, run) as selector:
         assert selector is not None
         stated = selection_of(run)
         assert stated.finalists == ()
-        assert stated.num_first == 16
         trap = Trap(selector)
-        run_search(config, run, trap)
+        records = {record.trial_id: record for record in run_search(config, run, trap)}
     selection = selection_of(run)
-    (trapped,) = trap.trapped
-    assert selection.rungs, "no rung was scored"
-    assert {(one.step, one.num_cases) for one in selection.rungs} <= {(6, 16), (12, 16), (24, 16)}
-    assert trapped not in selection.kept
-    if selection.by_loss[0] == trapped:
-        assert selection.held_against == trapped
-        assert selection.against_loss is not None
-        assert selection.against_loss.difference > 0
-    records = {record.trial_id: record for record in read_jsonl(run.trials, TrialRecord)}
-    assert records[selection.kept[0]].adapter_id == selection.kept[0]
-    assert run.adapter(selection.kept[0]).is_dir()
+    at_rung = {one.trial_id: one for one in selection.rungs if one.step == RUNG}
+    assert len(at_rung) == len(RATES)
+    assert [name for name, one in at_rung.items() if one.is_behind] == [trap.trapped]
+    assert records[trap.trapped].stop_reason == "lagging"
+    went_on = [name for name, record in records.items() if record.steps == STEPS]
+    assert selection.kept == tuple(went_on)
+    assert {name for name, record in records.items() if record.adapter_id} == {
+        *went_on,
+        *filter(None, [selection.held_against]),
+    }
     assert not (run.selection.root / "adapters").exists()
+    assert selection.scoring_s > 0
 
 
 def scorers() -> list[psutil.Process]:
@@ -162,20 +153,18 @@ def test_a_scorer_that_is_killed_again_and_again_costs_scores_and_no_trial(stora
         assert selector is not None
 
         class Reprieved(Trap):
-            def _spring(self, there: Sequence[SavedTrial]) -> None:
-                """Nothing is damaged here."""
-
             def kept(self, finalists: Sequence[SavedTrial], *, keep: int) -> list[str]:
                 over.set()
                 killer.join()
-                time.sleep(0.5)
                 return super().kept(finalists, keep=keep)
 
         killer.start()
-        records = run_search(config, run, Reprieved(selector))
+        reprieved = Reprieved(selector)
+        reprieved.is_set = False
+        records = run_search(config, run, reprieved)
     selection = selection_of(run)
     assert selection.rungs == ()
-    assert "by eval loss alone" in " ".join(selection.notes)
+    assert "judged by eval loss" in " ".join(selection.notes)
     assert {record.status for record in records} <= {"completed", "stopped_early"}
     assert len(records) == len(RATES)
     assert len(selection.kept) == 1
@@ -187,7 +176,8 @@ def test_a_constraint_that_nobody_meets_names_the_nearest_and_ends_with_two(
 ) -> None:
     bound = {"tool_call_accuracy": {"min": 0.999}, "no_tool_accuracy": {"min": 1.0}}
     config, run = prepared(content(storage, "unmet", constraints=bound, scheduler="none"))
-    assert search_job.main(config, run) == GATE_NOT_MET
+    search_job.search(config, run, lambda: None)
+    assert search_job.exit_code(run) == GATE_NOT_MET
     selection = selection_of(run)
     assert selection.is_met is False
     assert selection.nearest == selection.kept[0]
