@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from evals.records import Scores
 from evals.stats.selected import CheckpointScore, Selection, selection_of
 from orchestrator.core.board import loss_text
+from orchestrator.core.errors import DONE, GATE_NOT_MET
 from orchestrator.core.files import parse_line, read_jsonl
 from orchestrator.core.progress import say, show_table
 from orchestrator.core.records import BASE_ADAPTER_ID, AdapterRecord, TrialRecord
@@ -104,6 +105,12 @@ def say_searched(run: RunDir) -> None:
     selection = selection_of(run, trials)
     if selection is not None:
         _say_selected(selection)
+
+
+def code_of_search(run: RunDir) -> int:
+    """The exit code of a search: whether an adapter meets its constraints."""
+    selection = selection_of(run, list(read_jsonl(run.trials, TrialRecord)))
+    return GATE_NOT_MET if selection is not None and selection.unmet else DONE
 
 
 def _say_selected(selection: Selection) -> None:

@@ -5,13 +5,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 
-from evals.stats.selected import read_selection
 from jobs._main import cluster_on_demand, do_stage, run_job
-from jobs._results import say_next, say_searched
+from jobs._results import code_of_search, say_next, say_searched
 from jobs.prepare import prepare
 from jobs.train import training_digest
 from orchestrator.config.schema import RunConfig
-from orchestrator.core.errors import DONE, GATE_NOT_MET
 from orchestrator.core.progress import doing, stages
 from orchestrator.run.methods import require_methods
 from orchestrator.run.paths import RunDir
@@ -48,13 +46,7 @@ def main(config: RunConfig, run: RunDir) -> int:
         with cluster_on_demand(config) as ensure_cluster:
             search(config, run, ensure_cluster)
     say_next("evaluate", run)
-    return exit_code(run)
-
-
-def exit_code(run: RunDir) -> int:
-    """Whether an adapter of the search meets its constraints."""
-    selection = read_selection(run)
-    return GATE_NOT_MET if selection is not None and selection.unmet else DONE
+    return code_of_search(run)
 
 
 if __name__ == "__main__":

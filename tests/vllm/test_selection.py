@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from evals.selection.select import Selector, open_selector
 from evals.stats.selected import Selection, read_selection
 from jobs import search as search_job
+from jobs._results import code_of_search
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import GATE_NOT_MET, ConfigError
 from orchestrator.core.records import JsonObject
@@ -177,7 +178,7 @@ def test_a_constraint_that_nobody_meets_names_the_nearest_and_ends_with_two(
     bound = {"tool_call_accuracy": {"min": 0.999}, "no_tool_accuracy": {"min": 1.0}}
     config, run = prepared(content(storage, "unmet", constraints=bound, scheduler="none"))
     search_job.search(config, run, lambda: None)
-    assert search_job.exit_code(run) == GATE_NOT_MET
+    assert code_of_search(run) == GATE_NOT_MET
     selection = selection_of(run)
     assert selection.is_met is False
     assert selection.nearest == selection.kept[0]
