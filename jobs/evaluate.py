@@ -11,11 +11,13 @@ from jobs._results import say_evaluated, say_next
 from orchestrator.config.load import adapter_place
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import DONE
+from orchestrator.run.methods import require_methods
 from orchestrator.run.paths import RunDir
 
 
 def evaluate(config: RunConfig, run: RunDir, ensure_cluster: Callable[[], None]) -> None:
     """Score, unless that is done; raises a RunConflictError if there is no adapter or no held-out sample."""
+    require_methods(config)
     from evals.evaluate.rescore import gather_adapters, stage_digest, stage_outputs
 
     left_out = gather_adapters(config, run)

@@ -23,7 +23,7 @@ from orchestrator.models.base import (
     require_its_precision,
 )
 from orchestrator.models.start import require_start
-from orchestrator.models.targets import require_targets
+from orchestrator.models.targets import require_shardable, require_targets
 from orchestrator.multi_lora.base_checks import decoder_and_head, require_causal_rows
 from orchestrator.multi_lora.suited import require_suited
 
@@ -40,6 +40,8 @@ def base_findings(config: RunConfig, *, longest: int) -> Iterator[Finding]:
         size = BaseWeights(folder).require_whole()
         require_start(config, model)
         require_targets(model, config.lora.target_modules)
+        if config.train.sharding == "fsdp":
+            require_shardable(model)
         small = _try_weights(config, folder) if size <= SMALL_BYTES else None
     except InputError as error:
         yield Finding(stops=True, text=str(error))

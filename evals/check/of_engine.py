@@ -10,6 +10,7 @@ from transformers import PretrainedConfig
 
 from evals.check.card import Finding, fatal, warning
 from evals.generate.engines import engine_kv_cache_bytes
+from evals.generate.settings import require_divisible_heads
 from evals.records import Case
 from orchestrator.chat.rendering import ChatFormat, chat_format, render_prompt, reply_format_of
 from orchestrator.config.schema import RunConfig
@@ -42,6 +43,7 @@ def engine_findings(config: RunConfig, folder: RunDir, suites: Sequence[Case]) -
     tokenizer = base_tokenizer(config.model)
     try:
         reply_format_of(config.eval.reply_format, tokenizer)
+        require_divisible_heads(config)
     except InputError as error:
         yield Finding(stops=True, text=str(error))
     form = chat_format(tokenizer, thinking=config.data.thinking)
@@ -109,7 +111,7 @@ def _cache(config: RunConfig, text: PretrainedConfig, room: int) -> Iterator[Fin
     full = kinds.count("full_attention")
     size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     bytes_a_value = 4 if compute_dtype(config.model.dtype) == "float32" else 2
-    needed = 2 * full * heads * size * bytes_a_value * room
+    needed = 2 * full * heads * size * bytes_a_value * room / config.eval.tensor_parallel
     if needed > given:
         what = (
             f"a prompt and reply of {room:,} tokens need {needed / 2**30:.3g} GiB of key-value cache; the engine gets "

@@ -23,6 +23,7 @@ def as_served(
         temperature,
         config.data.thinking,
         base_weights=engine.base_weights,
+        tensor_parallel=config.eval.tensor_parallel,
     )
     rank = None if is_merged else record.r
     return serve_command(record.id, folder, rank, scored, content_format=record.content_format)

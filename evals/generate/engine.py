@@ -13,21 +13,20 @@ import math
 import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import Field
-
 from evals.generate.canary import CANARY_LOGPROBS, CANARY_TOKENS, Trace, prove_applied
-from evals.generate.peak import peak_memory
+from evals.generate.peak import Peak, peak_memory
+from evals.generate.placement import FITTING as FITTING
+from evals.generate.placement import EngineSettings as EngineSettings
+from evals.generate.placement import placement, takes_requests
 from evals.generate.weight_swap import WeightSwap, changed_adapter, reset_prefix_cache
 from evals.records import AppliedAs, BaseWeightsAs, CanaryProof, Generation
-from orchestrator.chat.formats import REPLY_FORMATS
 from orchestrator.chat.serving import reader_or_refusal
-from orchestrator.config.evaluation import Dtype
-from orchestrator.config.schema import ModelConfig
 from orchestrator.core.errors import AdapterError, EvaluationError
-from orchestrator.core.records import Record, ToolSpec
+from orchestrator.core.records import ToolSpec
 
 IN_PROCESS = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
 """Environment of the process that holds the engine. In that very process it starts in a fraction of the time."""
@@ -35,43 +34,8 @@ ON_CPU = {"TORCHDYNAMO_DISABLE": "1"}
 """Also for an engine on a CPU, which runs eagerly: compiling the one function that vLLM compiles anyway takes longer
 than a small model's whole evaluation."""
 
-CPU_BLOCK_TOKENS = 32
-"""Prefixes are shared in blocks of this size; vLLM's 128 on a CPU shares little of ordinary tool prompts."""
-FITTING = -1
-"""The `max_model_len` that vLLM lowers until the key-value cache holds it."""
 BATCH_S = 0.25
 """Finished replies are handed over at most this often."""
-
-
-class EngineSettings(Record):
-    """What an engine needs to know at its start. Sizes in tokens and bytes; None leaves a size to vLLM.
-
-    A `max_model_len` of `FITTING` is the longest that the model and the key-value cache take.
-
-    `dtype` `auto` is decided where the engine is. `max_lora_rank` is None without adapters. `reply_format` is how calls
-    are written, None where none are expected, `reasoning_parser` that of a server, None where no one thinks.
-    `choices`, if any, are the only texts that a reply may be. `stop_token_ids` end one, as do vLLM's own.
-    """
-
-    base: ModelConfig
-    dtype: Dtype
-    on_gpu: bool
-    max_model_len: int
-    max_lora_rank: int | None
-    kv_cache_bytes: int | None
-    max_new_tokens: int
-    temperature: float
-    top_p: float = Field(default=1.0, exclude_if=lambda value: value == 1.0)
-    seed: int
-    reply_format: str | None = None
-    reasoning_parser: str | None = Field(default=None, exclude_if=lambda value: not value)
-    choices: tuple[str, ...] = ()
-    stop_token_ids: tuple[int, ...] = Field(default=(), exclude_if=lambda value: not value)
-
-    @property
-    def serving_parser(self) -> str | None:
-        """The parser of vLLM that each reply is also read with; None where there is none for the format."""
-        return REPLY_FORMATS[self.reply_format].vllm_parser if self.reply_format else None
 
 
 class Prompt(NamedTuple):
@@ -142,13 +106,6 @@ def served_architectures() -> frozenset[str]:
     return frozenset(ModelRegistry.get_supported_archs())
 
 
-def _without_quantization(config: Any) -> Any:
-    """Transformers' configuration of a base that was saved in few bits, as that of a plain one."""
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    return config
-
-
 def load_vllm() -> None:
     """Load what an engine's start needs, which takes longer than the start itself."""
     from vllm import LLM, SamplingParams  # noqa: F401
@@ -165,22 +122,7 @@ class Engine:
 
         folder = base_folder(settings.base)
         dtype = compute_dtype(settings.dtype)
-        kind = settings.base.quantization
-        # vLLM's kernels for LoRA requests take half precision only, and its loader makes no base of 8 bits.
-        as_requests = settings.on_gpu and dtype != "float32" and kind != "int8"
-        # vLLM would read pickles, too.
-        placement: dict[str, Any] = {"load_format": "safetensors"}
-        if as_requests and kind == "nf4":
-            placement = {"quantization": "bitsandbytes"}
-        if not as_requests and stored_quantization(folder):
-            # vLLM takes such weights on GPUs alone: it begins without any, and gets what these stand for.
-            placement.update(load_format="dummy", hf_overrides=_without_quantization)
-        if not settings.on_gpu:
-            placement.update(distributed_executor_backend="uni", enforce_eager=True, block_size=CPU_BLOCK_TOKENS)
-        if settings.kv_cache_bytes is not None:
-            placement["kv_cache_memory_bytes"] = settings.kv_cache_bytes
-        if as_requests and settings.max_lora_rank is not None:
-            placement.update(enable_lora=True, max_loras=1, max_lora_rank=settings.max_lora_rank)
+        as_requests = takes_requests(settings, dtype)
         self._settings = settings
         self._llm = LLM(
             str(folder),
@@ -189,7 +131,7 @@ class Engine:
             max_model_len=settings.max_model_len,
             seed=settings.seed,
             disable_log_stats=False,  # latencies are read from the engine's own statistics
-            **placement,
+            **placement(settings, dtype, is_packed=stored_quantization(folder) is not None),
         )
         self._max_model_len: int = self._llm.model_config.max_model_len
         self._tokenizer = self._llm.get_tokenizer()
@@ -241,12 +183,17 @@ class Engine:
         params = self._sampling(prompt)
         params.temperature = 0.0
         given, request = {"prompt_token_ids": prompt.token_ids}, self._lora_request(adapter)
-        with peak_memory(on_gpu=self._settings.on_gpu) as peak:
+        with self._peak() as peak:
             started = time.monotonic()
             (output,) = self._llm.generate([given], params, use_tqdm=False, lora_request=request)
             total_s = round(time.monotonic() - started, 6)
         first_token_s = min(round(output.metrics.first_token_latency, 6), total_s)
         return Timed(prompt.case_id, first_token_s, total_s, len(output.outputs[0].token_ids), peak.num_bytes)
+
+    def _peak(self) -> AbstractContextManager[Peak]:
+        """The memory of a block, which is not told where other processes hold the weights."""
+        is_split = self._settings.tensor_parallel > 1
+        return nullcontext(Peak()) if is_split else peak_memory(on_gpu=self._settings.on_gpu)
 
     def _apply(self, adapter: Adapter | None) -> None:
         if self._swap is not None:
@@ -305,8 +252,6 @@ class Engine:
         ]
 
     def _replies(self, prompts: Sequence[Prompt], adapter: Adapter | None, *, streams: bool) -> Iterator[Piece | Batch]:
-        from orchestrator.models.memory import memory_peak
-
         by_id = {prompt.case_id: prompt for prompt in prompts}
         engine = self._llm.llm_engine
         request, limit = self._lora_request(adapter), f"the engine takes {self._max_model_len}"
@@ -328,9 +273,15 @@ class Engine:
             done = [output for output in outputs if output.finished]
             finished += [self._read(output, by_id[output.request_id], adapter) for output in done]
             if finished and time.monotonic() - clock >= BATCH_S:
-                yield Batch(finished, time.monotonic() - clock, memory_peak())
+                yield Batch(finished, time.monotonic() - clock, self._held())
                 finished, clock = [], time.monotonic()
-        yield Batch(finished, time.monotonic() - clock, memory_peak())
+        yield Batch(finished, time.monotonic() - clock, self._held())
+
+    def _held(self) -> int:
+        """The most bytes that this process has held; 0 where others hold the weights."""
+        from orchestrator.models.memory import memory_peak
+
+        return memory_peak() if self._settings.tensor_parallel == 1 else 0
 
     def _sampling(self, prompt: Prompt) -> Any:
         from vllm import SamplingParams

@@ -30,6 +30,7 @@ from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import AdapterError, EvaluationError, InputError, causes
 from orchestrator.run.cluster import cluster_capacity, worker_shape
 from orchestrator.run.deaths import SAVES_EVALUATION_MEMORY, why_it_died
+from orchestrator.run.methods import require_engine_gpus
 
 MAX_ENGINE_CPUS = 8
 """CPUs of an engine without a GPU, where its machine has as many."""
@@ -137,15 +138,20 @@ def open_engines(config: RunConfig, *, beside_training: bool = False) -> Iterato
 
     `beside_training` it is one, and shares CPUs that others have reserved. They begin to load vLLM at once, and end
     with the block.
+
+    Raises:
+        ConfigError: If no node has as many GPUs as `eval.tensor_parallel` says.
     """
     on_gpu = worker_shape(config.resources).gpus > 0
-    count = 1 if beside_training else num_engines(config.eval.num_engines, on_gpu=on_gpu)
+    require_engine_gpus(config.eval.tensor_parallel, cluster_capacity()[1] if on_gpu else {}, "the largest node")
+    gpus = config.eval.tensor_parallel if on_gpu else 0
+    count = 1 if beside_training else num_engines(config.eval.num_engines, gpus=gpus)
     sizes = _cpus_of_nodes() or [MAX_ENGINE_CPUS]
     num_cpus = 1 if on_gpu else max(1, min(MAX_ENGINE_CPUS, min(sizes) // math.ceil(count / len(sizes))))
     if beside_training:
         num_cpus = 0
     environment = {"env_vars": IN_PROCESS if on_gpu else IN_PROCESS | ON_CPU}
-    host = ray.remote(EngineHost).options(num_cpus=num_cpus, num_gpus=int(on_gpu), runtime_env=environment)
+    host = ray.remote(EngineHost).options(num_cpus=num_cpus, num_gpus=gpus, runtime_env=environment)
     engines = Engines(count, on_gpu, host)
     engines.warm_up()
     try:
@@ -161,10 +167,16 @@ def _cpus_of_nodes() -> list[int]:
     return [size for size in sizes if size >= 1]
 
 
-def num_engines(wanted: int | None, *, on_gpu: bool) -> int:
-    """As many engines as the cluster can hold, or fewer if `wanted`; by default one for each GPU, else each machine."""
-    if on_gpu:
+def num_engines(wanted: int | None, *, gpus: int) -> int:
+    """As many engines of so many `gpus` as the cluster can hold, or fewer if `wanted`.
+
+    By default one for each GPU, or for as many as an engine takes of one node; else one for each machine.
+    """
+    if gpus == 1:
         most = usual = int(cluster_capacity()[0].get("GPU", 0))
+    elif gpus:
+        nodes = (node["Resources"] for node in ray.nodes() if node["Alive"])
+        most = usual = sum(int(node.get("GPU", 0)) // gpus for node in nodes)
     else:
         most, usual = sum(_cpus_of_nodes()), len(_cpus_of_nodes())
     return max(1, usual if wanted is None else min(wanted, most))

@@ -11,7 +11,8 @@ from orchestrator.chat.formats import REPLY_FORMATS
 from orchestrator.chat.rendering import reply_format_of, template_stop_ids
 from orchestrator.chat.serve_command import smallest_served_rank
 from orchestrator.config.schema import ModelConfig, RunConfig
-from orchestrator.models.base import base_folder
+from orchestrator.core.errors import ConfigError
+from orchestrator.models.base import base_folder, load_settings
 
 
 def settings_of_run(
@@ -25,9 +26,10 @@ def settings_of_run(
     """Settings under which the run's base and adapters of these ranks are scored on the prompts.
 
     Raises:
-        ConfigError: If nothing says how the base writes calls.
+        ConfigError: If nothing says how the base writes calls, or GPUs cannot share the base evenly.
     """
     reply_format = reply_format_of(config.eval.reply_format, tokenizer)
+    require_divisible_heads(config)
     return engine_settings(
         config,
         config.served_model,
@@ -40,7 +42,23 @@ def settings_of_run(
         reply_format=reply_format,
         reasoning_parser=REPLY_FORMATS[reply_format].reasoning_parser if config.data.thinking else None,
         stop_token_ids=template_stop_ids(tokenizer),
+        tensor_parallel=config.eval.tensor_parallel,
     )
+
+
+def require_divisible_heads(config: RunConfig) -> None:
+    """Refuse a base whose attention heads `eval.tensor_parallel` GPUs cannot share evenly: vLLM does not start then.
+
+    Raises:
+        ConfigError: Naming both numbers.
+    """
+    parts = config.eval.tensor_parallel
+    if parts == 1:
+        return
+    text = load_settings(base_folder(config.model), trust_remote_code=config.model.trust_remote_code).get_text_config()
+    if text.num_attention_heads % parts:
+        what = f"{parts} GPUs cannot share the {text.num_attention_heads} attention heads of the base evenly"
+        raise ConfigError(what, where="eval.tensor_parallel", fix="Set it to a divisor of that number")
 
 
 def engine_settings(

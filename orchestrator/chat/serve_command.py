@@ -35,7 +35,8 @@ class Scored(NamedTuple):
 
     `base` is the folder or hub id that vLLM loads, `reply_format` how calls are written (one of REPLY_FORMATS),
     `on_cpu` whether vLLM was its build for CPUs, `dtype` what replies were computed in (None where unknown), `thinking`
-    whether it may think before it speaks. `base_weights` is how a quantised base was held, as in the engine's record.
+    whether it may think before it speaks. `base_weights` is how a quantised base was held, as in the engine's record,
+    `tensor_parallel` over how many GPUs the engine was split.
     """
 
     base: str
@@ -45,6 +46,7 @@ class Scored(NamedTuple):
     temperature: float
     thinking: bool = False
     base_weights: str | None = None
+    tensor_parallel: int = 1
 
 
 class ServeCommand(Record):
@@ -95,6 +97,7 @@ def serve_command(
     words += ["--chat-template-content-format", content_format] if content_format is not None else []
     if rank is not None and scored.base_weights == "nf4":
         words += ["--quantization", "bitsandbytes"]
+    words += ["--tensor-parallel-size", str(scored.tensor_parallel)] if scored.tensor_parallel > 1 else []
     parser, notes = REPLY_FORMATS[scored.reply_format].vllm_parser, list[str]()
     if parser is not None:
         words += ["--enable-auto-tool-choice", "--tool-call-parser", parser]

@@ -144,10 +144,13 @@ class EvalConfig(Section):
     """Seed of sampling and of the draw of cases."""
     num_engines: PositiveInt | None = None
     """Engines that share the replies; None starts one for each GPU, or one for each machine without."""
+    tensor_parallel: PositiveInt = Field(default=1, exclude_if=lambda value: value == 1)
+    """GPUs of one node that an engine's weights are split over, for a base that one does not hold; vLLM's
+    `--tensor-parallel-size`. The number of attention heads must be a multiple of it."""
     max_model_len: PositiveInt | None = None
     """Longest prompt plus reply in tokens; None takes what the cases need, up to the model's own limit."""
     kv_cache_gib: Annotated[float, Field(gt=0.0)] | None = None
-    """Memory for the key-value cache; None is 1 GiB on a CPU and vLLM's own choice on a GPU."""
+    """Memory for the key-value cache, on each GPU of an engine; None is 1 GiB on a CPU, vLLM's own choice on a GPU."""
     latency_cases: Annotated[int, Field(ge=0)] = 16
     """Time this many cases, drawn evenly over kinds, one request at a time; the base and all adapters take turns. 0
     measures no latency."""

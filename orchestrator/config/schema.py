@@ -269,16 +269,6 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _multi_lora_trials_fit_one_device(self) -> "RunConfig":
-        if self.search.runner == "multi_lora" and not self.resources.is_one_device:
-            raise ValueError(
-                "search.runner 'multi_lora' trains a trial on one device, but resources.num_workers is "
-                f"{self.resources.num_workers} and resources.gpus_per_worker is {self.resources.gpus_per_worker or 0}: "
-                "set them to at most 1, or search.runner to 'isolated'"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _two_precisions_differ(self) -> "RunConfig":
         if self.eval.base_precision == "both" and self.model.quantization == "none":
             raise ValueError(
@@ -294,11 +284,53 @@ class RunConfig(Section):
             raise ValueError(f"search.runner 'multi_lora' cannot train with {lacking}: set search.runner to 'isolated'")
         return self
 
+    @model_validator(mode="after")
+    def _multi_lora_trials_fit_one_device(self) -> "RunConfig":
+        if self.search.runner == "multi_lora" and not self.resources.is_one_device:
+            raise ValueError(
+                "search.runner 'multi_lora' trains a trial on one device, but resources.num_workers is "
+                f"{self.resources.num_workers} and resources.gpus_per_worker is {self.resources.gpus_per_worker or 0}: "
+                "set them to at most 1, or search.runner to 'isolated'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _sharding_goes_with_the_rest(self) -> "RunConfig":
+        if self.train.sharding == "none":
+            return self
+        setting, so = f"train.sharding '{self.train.sharding}'", "leave one of the two out"
+        if self.resources.num_workers == 1:
+            raise ValueError(f"{setting} splits a base among workers, and resources.num_workers is 1: raise it")
+        if (kind := self.model.quantization) != "none":
+            what = f"{setting} cannot split a base with model.quantization '{kind}'"
+            raise ValueError(f"{what}: packed weights would stay whole in every worker; {so}")
+        if self.train.optimizer != "adamw":
+            what = f"{setting} cannot split the moments of train.optimizer '{self.train.optimizer}'"
+            raise ValueError(f"{what}: they are blocks of whole matrices; {so}")
+        if "prefer" in self.stages:
+            raise ValueError(f"{setting} trains no preferences, but stages has prefer; {so}")
+        return self
+
+    @model_validator(mode="after")
+    def _split_engine_takes_lora_requests(self) -> "RunConfig":
+        setting = f"eval.tensor_parallel {self.eval.tensor_parallel}"
+        if self.eval.tensor_parallel == 1:
+            return self
+        if self.served_model.quantization != "none":
+            what = f"{setting} cannot split a base with model.quantization '{self.model.quantization}'"
+            raise ValueError(f"{what}: set eval.base_precision to 'full', or leave one of the two out")
+        if self.model.dtype == "float32":
+            what = f"{setting} needs half precision, for vLLM takes adapters as requests in that alone"
+            raise ValueError(f"{what}: leave it out, or set model.dtype to 'auto'")
+        return self
+
     @property
     def beyond_multi_lora(self) -> str | None:
         """The setting, as `key: value`, that the multi-LoRA engine cannot train with; None if there is none."""
         if self.model.quantization == "int8":  # its products depend on all rows of a pass
             return "model.quantization: int8"
+        if self.train.sharding != "none":  # an engine holds its base whole, on one device
+            return f"train.sharding: {self.train.sharding}"
         return None if self.train.optimizer == "adamw" else f"train.optimizer: {self.train.optimizer}"
 
     @property

@@ -11,6 +11,7 @@ ServableRank = Literal[1, 2, 4, 8, 16, 32, 64, 128, 256]
 """LoRA ranks that vLLM serves without waste: each fits an allowed `max_lora_rank` (1, 8, 16, 32, 64, 128, 256, ...)."""
 
 Optimizer = Literal["adamw", "adamw_8bit", "paged_adamw_8bit"]
+Sharding = Literal["none", "fsdp"]
 
 EVALUATIONS_PER_RUN = 10
 """Evaluations of a training, where the configuration does not say how often."""
@@ -64,6 +65,10 @@ class TrainConfig(Section):
     gradient_checkpointing: bool | Literal["auto"] = "auto"
     """Recompute layers in the backward pass, which takes half as long again and far less memory. `auto` does so where
     `orchestrator plan` says that training would not fit otherwise. Losses are the same."""
+    sharding: Sharding = Field(default="none", exclude_if=lambda value: value == "none")
+    """`fsdp` splits base, adapter and AdamW's moments among the workers of a training (FSDP2), so that a base may be
+    larger than a GPU; with `none` each worker has all of it. Losses are the same. It needs several workers
+    (resources.num_workers), and a base that is not quantised."""
     max_failures: Annotated[int, Field(ge=0)] = 2
     """Restarts from the last checkpoint after a worker or node is lost."""
     seed: Seed = 0

@@ -1,4 +1,4 @@
-"""Which layers of a base an adapter can sit on."""
+"""Which layers of a base an adapter can sit on, and by which a base is split."""
 
 import difflib
 from collections.abc import Sequence
@@ -53,3 +53,14 @@ def require_targets(model: PreTrainedModel, target_modules: str | Sequence[str])
         if model.config.get_text_config().tie_word_embeddings:
             what = f"{target!r} is the output head, whose weights are those of the embedding, so it cannot be adapted"
             raise ConfigError(what, where=WHERE, allowed=allowed, fix="Leave it out")
+
+
+def require_shardable(model: PreTrainedModel) -> None:
+    """Refuse a base that does not say which of its modules are layers to split.
+
+    Raises:
+        ConfigError: Naming the class.
+    """
+    if not getattr(model, "_no_split_modules", None):
+        what = f"{type(model).__name__} does not name its decoder layers, by which its weights would be split"
+        raise ConfigError(what, where="train.sharding", fix="Set it to none, or use another base")

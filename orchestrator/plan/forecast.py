@@ -9,7 +9,7 @@ from orchestrator.core.records import PlannedRun, Record
 from orchestrator.data.card import TokenCard
 from orchestrator.plan.devices import CPU_REACHED, REACHED, Device, matrix_flops
 from orchestrator.plan.measured import Measured
-from orchestrator.plan.memory import GIB, cache_bytes_of, serving_memory
+from orchestrator.plan.memory import GIB, Serving, cache_bytes_of, serving_memory
 from orchestrator.plan.passes import Runner
 from orchestrator.plan.settle import Wanted, change_that_fits, settle
 from orchestrator.plan.shapes import BaseShape
@@ -55,6 +55,7 @@ class DeviceForecast(Record):
     processes: int
     dtype: str
     quantization: Quantization = "none"
+    shards: int = 1
     runner: Runner
     slots: int
     micro_batch_size: int
@@ -161,6 +162,7 @@ def forecast_on(job: Job, device: Device, *, cpus: float, gpus: int = 1) -> Devi
         processes=processes,
         dtype=chosen.training.dtype,
         quantization=chosen.training.quantization,
+        shards=chosen.training.shards,
         runner=job.runner,
         slots=chosen.training.slots,
         micro_batch_size=chosen.micro_batch,
@@ -189,16 +191,11 @@ def _serving(job: Job, device: Device) -> int:
     longest = config.eval.max_model_len or job.train.longest + config.eval.max_new_tokens
     cache = cache_bytes_of(job.shape, dtype, longest)
     if config.eval.kv_cache_gib is not None or not device.is_gpu:
-        cache = int((config.eval.kv_cache_gib or CPU_KV_CACHE_GIB) * GIB)
-    memory = serving_memory(
-        job.shape,
-        dtype,
-        cache=cache,
-        on_gpu=device.is_gpu,
-        largest_rank=max(job.ranks),
-        quantization=config.served_model.quantization,
+        cache = int((config.eval.kv_cache_gib or CPU_KV_CACHE_GIB) * GIB) * config.eval.tensor_parallel
+    serving = Serving(
+        dtype, device.is_gpu, max(job.ranks), config.served_model.quantization, config.eval.tensor_parallel
     )
-    return memory.expected
+    return serving_memory(job.shape, serving, cache=cache).expected
 
 
 def wanted_on(job: Job, device: Device, processes: int) -> Wanted:
@@ -218,6 +215,8 @@ def wanted_on(job: Job, device: Device, processes: int) -> Wanted:
         checkpointing=config.train.gradient_checkpointing,
         quantization=config.model.quantization,
         optimizer=config.train.optimizer,
+        workers=config.resources.num_workers,
+        is_sharded=config.train.sharding == "fsdp",
     )
 
 

@@ -6,6 +6,7 @@ decoder layer of transformers in either runner.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from orchestrator.config.schema import Optimizer, Quantization
 from orchestrator.models.quantised import BYTES_A_WEIGHT
@@ -47,6 +48,7 @@ class Training:
 
     `quantization` is how linear layers keep the frozen weights, as in `model.quantization`.
     `padded` is whether rows of other lengths share a pass, so that attention needs a mask (TRL).
+    `shards` is among how many workers the weights are split (`train.sharding`).
     """
 
     runner: Runner
@@ -58,6 +60,7 @@ class Training:
     padded: bool = True
     quantization: Quantization = "none"
     optimizer: Optimizer = "adamw"
+    shards: int = 1
 
     @property
     def width(self) -> int:
@@ -83,17 +86,19 @@ class MemoryPlan:
 
 def training_memory(shape: BaseShape, training: Training, largest: PassShape) -> MemoryPlan:
     """The peak of a training process on its device; of the machine's memory where that is a CPU."""
-    weights = weights_bytes(shape, training.dtype, training.quantization)
+    weights = weights_bytes(shape, training.dtype, training.quantization) // training.shards
     process = GPU_CONTEXT_BYTES if training.on_gpu else PROCESS_BYTES[training.runner]
     kept = _kept(shape, training, largest)
     parts = {
         "process": process,
         "weights": weights,
         **_adapters(shape, training),
+        **_gathered(shape, training),
         **kept,
         **_gaps(training, sum(kept.values())),
         "logits or backward pass": max(_logits(shape, training, largest), _backward(shape, training, largest)),
     }
+    parts |= _loading(shape, training, sum(parts.values()))
     sure = process + weights
     gaps = parts.get("gaps", 0)
     rest = sum(parts.values()) - sure - gaps
@@ -110,12 +115,29 @@ def weights_bytes(shape: BaseShape, dtype: str, quantization: Quantization) -> i
 
 
 def _adapters(shape: BaseShape, training: Training) -> dict[str, int]:
-    numbers = training.slots * training.width * shape.adapted
+    numbers = training.slots * training.width * shape.adapted // training.shards
     if training.runner == "isolated":
         moments = 2 * numbers * (FULL if training.optimizer == "adamw" else 1)
         return {"adapters": FULL * numbers, "gradients": FULL * numbers, "optimizer": moments}
     work = BYTES[training.dtype]  # what the products use, and room for the update
     return {"adapters": (FULL + work) * numbers, "gradients": FULL * numbers, "optimizer": 3 * FULL * numbers}
+
+
+def _gathered(shape: BaseShape, training: Training) -> dict[str, int]:
+    """What a worker holds of split weights beside its share: two layers, of which one is on its way, and the head."""
+    if training.shards == 1:
+        return {}
+    head = shape.vocabulary * shape.hidden
+    layers = 2 * (shape.parameters - head) / shape.layers
+    return {"gathered layers and head": int((layers + head) * BYTES[training.dtype])}
+
+
+def _loading(shape: BaseShape, training: Training, training_bytes: int) -> dict[str, int]:
+    """What loading takes beyond training: on processors each worker has the whole base before it is split."""
+    if training.shards == 1 or training.on_gpu:
+        return {}
+    whole = PROCESS_BYTES[training.runner] + weights_bytes(shape, training.dtype, training.quantization)
+    return {"whole base while it is split": max(0, whole - training_bytes)}
 
 
 def _kept(shape: BaseShape, training: Training, largest: PassShape) -> dict[str, int]:
@@ -183,25 +205,28 @@ def with_slots(shape: BaseShape, training: Training, one_slot: PassShape, slots:
     return training_memory(shape, replace(training, slots=slots), one_slot.of_slots(slots))
 
 
-def serving_memory(
-    shape: BaseShape,
-    dtype: str,
-    *,
-    cache: int,
-    on_gpu: bool,
-    largest_rank: int,
-    quantization: Quantization = "none",
-) -> MemoryPlan:
-    """The peak of a vLLM engine with a key-value cache of `cache` bytes; only NF4 on a GPU is held in few bits."""
-    number = BYTES[dtype]
-    held: Quantization = "nf4" if on_gpu and quantization == "nf4" else "none"
-    parts = {
-        "process": GPU_CONTEXT_BYTES if on_gpu else ENGINE_PROCESS_BYTES,
-        "weights": weights_bytes(shape, dtype, held),
-        "adapters": shape.adapter_parameters(largest_rank) * number,
+class Serving(NamedTuple):
+    """What decides the memory of a vLLM engine, split over `parts` GPUs; only NF4 on a GPU is held in few bits."""
+
+    dtype: str
+    on_gpu: bool
+    largest_rank: int
+    quantization: Quantization = "none"
+    parts: int = 1
+
+
+def serving_memory(shape: BaseShape, serving: Serving, *, cache: int) -> MemoryPlan:
+    """The peak of an engine, on each of its GPUs or on the processor, with a key-value cache of `cache` bytes."""
+    held: Quantization = "nf4" if serving.on_gpu and serving.quantization == "nf4" else "none"
+    split = {
+        "weights": weights_bytes(shape, serving.dtype, held),
+        "adapters": shape.adapter_parameters(serving.largest_rank) * BYTES[serving.dtype],
         "key-value cache": cache,
     }
-    return MemoryPlan(parts, low=int(0.9 * sum(parts.values())), high=int(1.2 * sum(parts.values())))
+    process = {"process": GPU_CONTEXT_BYTES if serving.on_gpu else ENGINE_PROCESS_BYTES}
+    parts = process | {part: size // serving.parts for part, size in split.items()}
+    everything = sum(parts.values())
+    return MemoryPlan(parts, low=int(0.9 * everything), high=int(1.2 * everything))
 
 
 ENGINE_PROCESS_BYTES = int(1.6 * GIB)

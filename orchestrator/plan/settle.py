@@ -18,7 +18,8 @@ class Wanted:
     """What a training process is asked to do, as far as memory depends on it.
 
     `longest` and `learned_share` are those of the training rows, `rank` the largest that trains, `most_slots` how many
-    adapters should train at once. `checkpointing` is `auto` where the plan decides.
+    adapters should train at once. `checkpointing` is `auto` where the plan decides. `is_sharded` is whether the
+    `workers` of a training split the weights.
     """
 
     runner: Runner
@@ -33,6 +34,8 @@ class Wanted:
     checkpointing: bool | Literal["auto"] = "auto"
     quantization: Quantization = "none"
     optimizer: Optimizer = "adamw"
+    workers: int = 1
+    is_sharded: bool = False
 
 
 class Choice(NamedTuple):
@@ -84,7 +87,9 @@ def _changes(wanted: Wanted, batch_size: int) -> Iterator[tuple[str, Wanted]]:
             yield f"train.micro_batch_size: {size}", replace(settled, micro_batch=size)
     if wanted.dtype == "float32":
         yield "model.dtype: bfloat16", replace(settled, dtype="bfloat16")
-    if wanted.quantization == "none":
+    if wanted.workers > 1 and wanted.quantization == "none" and not wanted.is_sharded:
+        yield "train.sharding: fsdp", replace(settled, is_sharded=True)
+    if wanted.quantization == "none" and not wanted.is_sharded:
         yield "model.quantization: nf4", replace(settled, quantization="nf4")
     for longest in _halves(wanted.longest):
         if longest >= SHORTEST:
@@ -107,6 +112,7 @@ def _choice(wanted: Wanted, *, checkpointing: bool) -> Choice:
         padded=wanted.micro_batch > 1,
         quantization=wanted.quantization,
         optimizer=wanted.optimizer,
+        shards=wanted.workers if wanted.is_sharded else 1,
     )
     one_slot = largest_pass(
         wanted.runner,

@@ -98,7 +98,8 @@ def _settings(device: DeviceForecast) -> str:
     how = "layers recomputed" if device.gradient_checkpointing else "nothing recomputed"
     slots = f"{counted(device.slots, 'adapter')} at once, " if device.runner == "multi_lora" else ""
     dtype = device.dtype if device.quantization == "none" else f"{device.dtype}, base in {device.quantization}"
-    return f"{dtype}, {slots}{counted(device.micro_batch_size, 'row')} a pass at most, {how}"
+    split = f"weights split among {device.shards} workers, " if device.shards > 1 else ""
+    return f"{dtype}, {split}{slots}{counted(device.micro_batch_size, 'row')} a pass at most, {how}"
 
 
 def _time(seconds: float | None) -> str:

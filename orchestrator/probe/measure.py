@@ -53,8 +53,13 @@ class Probe(NamedTuple):
 
 
 def probe_of(job: Job, forecast: DeviceForecast, device: Device, tokens: Sequence[Path]) -> Probe | None:
-    """The probe of a plan for this machine, whose `tokens` of train and val are in folders; None for another device."""
+    """The probe of a plan for this machine, whose `tokens` of train and val are in folders.
+
+    None for another device, and where workers share a base: one process measures nothing of that.
+    """
     here = this_machine()
+    if job.config.train.sharding != "none":
+        return None
     if device.is_gpu != here.is_gpu or (device.is_gpu and device.name != here.name):
         return None
     request = _request(job.config, job, forecast, tokens)

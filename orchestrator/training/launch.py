@@ -19,7 +19,7 @@ from orchestrator.data.card import TokenCard
 from orchestrator.data.tokens.store import tokenize_run
 from orchestrator.models.base import base_folder, empty_base, require_its_precision
 from orchestrator.models.start import copy_start, describe_start
-from orchestrator.models.targets import require_targets
+from orchestrator.models.targets import require_shardable, require_targets
 from orchestrator.run.cluster import worker_shape
 from orchestrator.run.deaths import SAVES_TRAINING_MEMORY, last_line, why_it_died
 from orchestrator.run.paths import RunDir, SplitName
@@ -57,6 +57,8 @@ def prepare_plan(config: RunConfig, run: RunDir) -> TrainPlan:
     if told := describe_start(config):
         say(told)
     require_targets(base, config.lora.target_modules)
+    if config.train.sharding == "fsdp":
+        require_shardable(base)
     with doing("tokenising"):
         cards = tokenize_run(config, run)
     _say_what_is_left_out(cards)

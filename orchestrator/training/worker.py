@@ -26,6 +26,8 @@ from orchestrator.plan.settle import Wanted, settle
 from orchestrator.plan.shapes import base_shape
 from orchestrator.training.pair_trainer import make_pair_trainer
 from orchestrator.training.plan import TrainPlan
+from orchestrator.training.sharding import SETTINGS as OF_SHARDING
+from orchestrator.training.sharding import Sharded
 from orchestrator.training.worker_reports import ReportToRay
 
 PROCESSES = "processes"
@@ -66,7 +68,8 @@ def make_trainer(
     train = load_from_disk(plan.train_tokens)
     if reading is not None:
         note_reading(model, [(row["input_ids"], row["labels"]) for row in train.take(ROWS)], reading)
-    trainer = StepTrainer(
+    make = StepTrainer if plan.train.sharding == "none" else ShardedTrainer
+    trainer = make(
         model=model,
         args=SFTConfig(**trainer_settings(plan), **OF_SAMPLES, output_dir=output_dir),
         train_dataset=train,
@@ -102,6 +105,8 @@ def settle_checkpointing(plan: TrainPlan, beside: int) -> TrainPlan:
         longest=_longest(plan),
         learned_share=1.0,
         threads=torch.get_num_threads(),
+        workers=plan.num_workers,
+        is_sharded=plan.train.sharding == "fsdp",
     )
     device = this_machine() if wanted.on_gpu else this_cpu()
     choice = settle(base_shape(base, plan.lora), wanted, device.room(beside))
@@ -147,6 +152,10 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]  # trl ships no types
         super().log(logs, start_time)
 
 
+class ShardedTrainer(Sharded, StepTrainer):
+    """StepTrainer whose model is split among the workers."""
+
+
 OPTIMIZERS: dict[Optimizer, str] = {
     "adamw": "adamw_torch_fused",
     "adamw_8bit": "adamw_bnb_8bit",
@@ -187,6 +196,7 @@ def trainer_settings(plan: TrainPlan) -> dict[str, Any]:
         "max_length": None,
         "report_to": "none",
         "disable_tqdm": True,
+        **(OF_SHARDING if plan.train.sharding == "fsdp" else {}),
     }
 
 

@@ -25,6 +25,7 @@ from orchestrator.core.steps import read_steps
 from orchestrator.models.adapters import WEIGHTS, read_adapter
 from orchestrator.models.start import adopt
 from orchestrator.run.cluster import cluster_session
+from orchestrator.run.paths import RunDir
 from orchestrator.toy.tiny import tiny_base_folder
 from orchestrator.training.launch import train_one
 
@@ -35,6 +36,22 @@ def small_config(storage: Path, name: str, *, num_workers: int = 1, **train: obj
     steps = {"max_steps": 6, "eval_steps": 2, "batch_size": 4, "micro_batch_size": 2, "learning_rate": 5e-3}
     lora, resources = {"r": 8, "alpha": 16}, {"num_workers": num_workers}
     return toy_run(storage, name, lora=lora, train={**steps, **train}, resources=resources)
+
+
+def killing_a_worker(run: RunDir) -> list[int]:
+    """Kill a worker of the run's training once it has saved; the process ids of those that were killed."""
+    killed: list[int] = []
+
+    def kill_after_the_first_checkpoint() -> None:
+        while not list(run.ray.glob("train/*/progress.json")):
+            time.sleep(0.05)
+        ours = psutil.Process().children(recursive=True)
+        victim = next(process for process in ours if "RayTrainWorker" in process.name() + " ".join(process.cmdline()))
+        os.kill(victim.pid, signal.SIGKILL)
+        killed.append(victim.pid)
+
+    threading.Thread(target=kill_after_the_first_checkpoint, daemon=True).start()
+    return killed
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +99,34 @@ def test_two_workers_train_one_adapter_that_changes_the_base(storage: Path, monk
     assert (before - after).abs().max() > 1e-3
 
 
+def test_workers_that_split_the_base_learn_as_one_does_and_resume(storage: Path) -> None:
+    losses = {}
+    for name, settings in {
+        "whole": {"sharding": "none"},
+        "split": {"sharding": "fsdp", "num_workers": 2},
+    }.items():
+        steps = {"max_steps": 16, "eval_steps": 4, "early_stopping_patience": None, "save_total_limit": 4}
+        config = small_config(storage, name, **steps, **settings)
+        config = config.model_copy(update={"model": config.model.model_copy(update={"dtype": "float32"})})
+        run = prepared(config)
+        killed = killing_a_worker(run) if name == "split" else []
+        record = train_one(config, run)
+        assert record.status == "completed"
+        losses[name] = [(point.step, point.eval_loss, point.train_loss) for point in record.curve]
+    assert len(killed) == 1
+    for split, whole in zip(losses["split"], losses["whole"], strict=True):
+        assert split == pytest.approx(whole, rel=1e-5)
+    adapter = run.adapter(record.adapter_id or "")
+    weights = load_file(adapter / WEIGHTS)
+    one = load_file(next(storage.glob("whole/adapters/*")) / WEIGHTS)
+    assert weights.keys() == one.keys()
+    for key, tensor in weights.items():
+        torch.testing.assert_close(tensor, one[key], rtol=1e-3, atol=1e-5)
+    checkpoint = next(path for path in run.ray.glob("train/*/checkpoint_*") if path.is_dir())
+    assert {path.name for path in checkpoint.glob("*.safetensors")} == {WEIGHTS}
+    assert not list(checkpoint.glob("pytorch_model_fsdp*"))  # nothing of the base is saved
+
+
 @pytest.mark.slow
 def test_two_workers_train_on_a_base_in_four_bits(storage: Path) -> None:
     config = small_config(storage, "four-bits", num_workers=2)
@@ -123,20 +168,8 @@ def test_a_killed_worker_goes_on_from_its_last_checkpoint(storage: Path) -> None
         storage, "killed", max_steps=60, eval_steps=5, early_stopping_patience=None, save_total_limit=3
     )
     run = prepared(config)
-    killed: list[int] = []
-
-    def kill_after_the_first_checkpoint() -> None:
-        while not list(run.ray.glob("train/*/progress.json")):
-            time.sleep(0.2)
-        ours = psutil.Process().children(recursive=True)
-        victim = next(process for process in ours if "RayTrainWorker" in process.name() + " ".join(process.cmdline()))
-        os.kill(victim.pid, signal.SIGKILL)
-        killed.append(victim.pid)
-
-    killer = threading.Thread(target=kill_after_the_first_checkpoint, daemon=True)
-    killer.start()
+    killed = killing_a_worker(run)
     record = train_one(config, run)
-    killer.join(timeout=5)
 
     assert len(killed) == 1
     assert [point.step for point in record.curve] == list(range(5, 61, 5))

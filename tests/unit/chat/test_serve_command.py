@@ -95,3 +95,8 @@ def test_a_server_of_the_full_base_says_that_it_is_not_what_was_scored() -> None
     assert "--quantization" not in made.command
     assert "this serves it on the full base" in (made.note or "")
     assert serve_command("trial-3", FOLDER, None, scored).note is None
+
+
+def test_an_engine_over_two_gpus_is_served_over_two() -> None:
+    assert options(ON_GPU._replace(tensor_parallel=2))[1]["--tensor-parallel-size"] == "2"
+    assert "--tensor-parallel-size" not in options(ON_GPU)[1]

@@ -218,6 +218,12 @@ def test_what_keeps_a_trial_from_sharing_an_engine_is_said() -> None:
         search={"runner": "multi_lora"},
         train={"optimizer": "adamw_8bit"},
     )
+    refused(
+        "cannot train with train.sharding: fsdp: set search.runner to 'isolated'",
+        search={"runner": "multi_lora"},
+        train={"sharding": "fsdp"},
+        resources={"num_workers": 2},
+    )
     refused("eval.base_precision 'both' scores a quantised base and the full one", eval={"base_precision": "both"})
     refused("'auto', 'multi_lora' or 'isolated'", search={"runner": "parallel"})
     refused("no runner is called 'packed'; its name is 'multi_lora'", search={"runner": "packed"})
@@ -303,3 +309,37 @@ def test_a_gate_on_latency_needs_cases_that_are_timed() -> None:
     assert RunConfig.model_validate({"gates": gates}).eval.latency_cases == 16
     with pytest.raises(ValidationError, match=r"gates.latency_vs_base can never be met: eval.latency_cases is 0"):
         RunConfig.model_validate({"gates": gates, "eval": {"latency_cases": 0}})
+
+
+TWO_WORKERS = {"resources": {"num_workers": 2}}
+
+
+def test_a_base_is_split_among_several_workers_that_train_by_themselves() -> None:
+    assert RunConfig().model_dump() == RunConfig.model_validate({"train": {"sharding": "none"}}).model_dump()
+    assert "sharding" not in RunConfig().model_dump()["train"]
+    config = RunConfig.model_validate({"train": {"sharding": "fsdp"}, **TWO_WORKERS})
+    assert config.trains_multi_lora is False
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ({}, "splits a base among workers, and resources.num_workers is 1: raise it"),
+        ({**TWO_WORKERS, "model": {"quantization": "nf4"}}, "quantization 'nf4': packed weights would stay whole"),
+        ({**TWO_WORKERS, "model": {"quantization": "int8"}}, "quantization 'int8': packed weights would stay whole"),
+        ({**TWO_WORKERS, "train": {"optimizer": "adamw_8bit"}}, "moments of train.optimizer 'adamw_8bit'"),
+        ({**TWO_WORKERS, "stages": ["sft", "prefer"]}, "trains no preferences, but stages has prefer"),
+    ],
+)
+def test_what_cannot_be_split_is_refused_with_the_reason(content: dict[str, Any], why: str) -> None:
+    train = {"sharding": "fsdp", **content.get("train", {})}
+    refused(f"train.sharding 'fsdp' .*{why}", **{**content, "train": train})
+
+
+def test_an_engine_that_is_split_takes_lora_requests_on_a_plain_base() -> None:
+    assert "tensor_parallel" not in RunConfig().model_dump()["eval"]
+    split = {"tensor_parallel": 2}
+    in_full = {"eval": {**split, "base_precision": "full"}, "model": {"quantization": "nf4"}}
+    assert RunConfig.model_validate(in_full).eval.tensor_parallel == 2
+    refused("eval.tensor_parallel 2 cannot split a base with model.quantization 'nf4'", **{**in_full, "eval": split})
+    refused("eval.tensor_parallel 2 needs half precision", eval=split, model={"dtype": "float32"})

@@ -7,7 +7,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, GPT2LMHea
 
 from orchestrator.core.errors import ConfigError
 from orchestrator.models.base import empty_base
-from orchestrator.models.targets import require_targets
+from orchestrator.models.targets import require_shardable, require_targets
 
 
 @pytest.mark.parametrize(
@@ -50,3 +50,12 @@ def test_all_linear_layers_of_a_mixture_of_experts_hold_what_is_not_served() -> 
     assert caught.value.fix == "Set it to [k_proj, o_proj, q_proj, v_proj]"
     require_targets(model, ("k_proj", "o_proj", "q_proj", "v_proj"))
     assert not any("lora" in name for name, _ in model.named_modules())
+
+
+def test_a_base_that_names_no_layers_cannot_be_split(model_folder: Path) -> None:
+    model = empty_base(model_folder, trust_remote_code=False)
+    require_shardable(model)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model, "_no_split_modules", None)
+        with pytest.raises(ConfigError, match=r"^train.sharding: .* does not name its decoder layers"):
+            require_shardable(model)

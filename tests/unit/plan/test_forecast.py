@@ -10,7 +10,7 @@ from orchestrator.data.card import TokenCard
 from orchestrator.plan.devices import Device, named_device
 from orchestrator.plan.forecast import DeviceForecast, Job, amounts_of, forecast_on, with_measured, with_times
 from orchestrator.plan.measured import Measured
-from orchestrator.plan.memory import GIB
+from orchestrator.plan.memory import GIB, GPU_CONTEXT_BYTES
 from orchestrator.plan.settle import Wanted, change_that_fits, settle
 from orchestrator.plan.shapes import BaseShape
 from orchestrator.plan.show import plan_lines
@@ -173,3 +173,41 @@ def test_four_bits_are_proposed_where_they_alone_make_it_fit() -> None:
     room = 12 * GIB
     assert settle(wide, wanted, room).memory(wide).low > room
     assert change_that_fits(wide, wanted, room, batch_size=1) == "model.quantization: nf4"
+
+
+def test_workers_that_split_the_weights_hold_their_share_and_what_they_gather() -> None:
+    h100, config = named_device("H100"), job().config
+    workers = config.resources.model_copy(update={"num_workers": 4})
+    whole = RunConfig(**{**dict(config), "resources": workers})
+    split = RunConfig(**{**dict(whole), "train": config.train.model_copy(update={"sharding": "fsdp"})})
+    before, after = (forecast_on(job()._replace(config=its), h100, cpus=8) for its in (whole, split))
+    assert (before.shards, after.shards) == (1, 4)
+    assert after.parts["weights"] == before.parts["weights"] // 4 == 2 * SMOL.parameters // 4
+    for part in ("adapters", "gradients", "optimizer"):
+        assert after.parts[part] == before.parts[part] // 4
+    head = SMOL.vocabulary * SMOL.hidden
+    assert after.parts["gathered layers and head"] == int(2 * (head + 2 * (SMOL.parameters - head) / SMOL.layers))
+    assert "weights split among 4 workers" in next(plan_lines(after, amounts_of(job())))
+
+
+def test_a_processor_holds_the_whole_base_before_it_is_split() -> None:
+    wide = replace(SMOL, parameters=70 * SMOL.parameters)
+    wanted = Wanted("isolated", "bfloat16", on_gpu=False, rank=8, micro_batch=1, longest=256, learned_share=0.2)
+    split = replace(wanted, workers=8, is_sharded=True)
+    room = 64 * GIB
+    loading = 2 * wide.parameters
+    assert settle(wide, split, room).memory(wide).low > loading
+    assert settle(wide, replace(split, on_gpu=True), room).memory(wide).high < loading
+
+
+def test_splitting_is_proposed_where_several_workers_make_it_fit() -> None:
+    wide = replace(SMOL, parameters=70 * SMOL.parameters, linear=70 * SMOL.linear)
+    wanted = Wanted("isolated", "bfloat16", on_gpu=True, rank=8, micro_batch=1, longest=256, learned_share=0.2)
+    assert change_that_fits(wide, replace(wanted, workers=4), 12 * GIB, batch_size=1) == "train.sharding: fsdp"
+
+
+def test_an_engine_over_two_gpus_holds_half_of_all_but_its_process() -> None:
+    device, config = named_device("L4"), job().config
+    halves = RunConfig(**{**dict(config), "eval": config.eval.model_copy(update={"tensor_parallel": 2})})
+    whole, half = (forecast_on(job()._replace(config=its), device, cpus=2).serving for its in (config, halves))
+    assert half - GPU_CONTEXT_BYTES == pytest.approx((whole - GPU_CONTEXT_BYTES) / 2, abs=3)

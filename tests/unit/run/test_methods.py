@@ -6,7 +6,8 @@ from builders import make_config
 
 from orchestrator.config.schema import ModelConfig, ResourcesConfig, RunConfig
 from orchestrator.core.errors import ConfigError
-from orchestrator.run.methods import has_bitsandbytes, require_methods
+from orchestrator.run import cluster
+from orchestrator.run.methods import has_bitsandbytes, require_engine_gpus, require_methods
 
 
 @pytest.fixture(autouse=True)
@@ -65,3 +66,39 @@ def test_an_optimizer_of_8_bits_needs_bitsandbytes_too(monkeypatch: pytest.Monke
     config = RunConfig.model_validate({"train": {"optimizer": "adamw_8bit"}})
     with pytest.raises(ConfigError, match=r"^train.optimizer: adamw_8bit needs the package bitsandbytes.*to adamw\."):
         require_methods(config)
+
+
+def test_an_engine_over_more_gpus_than_there_are_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = RunConfig.model_validate({"model": {"base": "tiny"}, "eval": {"tensor_parallel": 4}})
+
+    def refusal(gpus: float, **resources: object) -> str:
+        monkeypatch.setattr(cluster, "local_capacity", lambda: {"CPU": 8.0, "GPU": gpus})
+        asked = ResourcesConfig.model_validate(resources)
+        with pytest.raises(ConfigError) as caught:
+            require_methods(config.model_copy(update={"resources": asked}))
+        return str(caught.value)
+
+    what = "eval.tensor_parallel: an engine over 4 GPUs needs a node with as many, and this machine has"
+    assert refusal(0.0) == f"{what} none. Leave it out."
+    assert refusal(2.0) == f"{what} 2. Set it to 2."
+    assert refusal(4.0, gpus_per_worker=0) == f"{what} none. Leave it out."
+    monkeypatch.setattr(cluster, "local_capacity", lambda: {"CPU": 8.0, "GPU": 4.0})
+    require_methods(config)
+
+
+def test_nodes_that_may_yet_be_added_are_not_counted() -> None:
+    require_engine_gpus(8, None, "the largest node")
+    require_engine_gpus(1, {}, "the largest node")
+    with pytest.raises(ConfigError, match=r"the largest node has 4\. Set it to 4\."):
+        require_engine_gpus(8, {"GPU": 4.0}, "the largest node")
+
+
+def test_a_split_base_in_float16_is_refused_on_processors() -> None:
+    def asked(dtype: str) -> RunConfig:
+        workers = {"num_workers": 2, "gpus_per_worker": 0}
+        model = {"base": "tiny", "dtype": dtype}
+        return RunConfig.model_validate({"model": model, "train": {"sharding": "fsdp"}, "resources": workers})
+
+    require_methods(asked("float32"))
+    with pytest.raises(ConfigError, match=r"^train.sharding: fsdp scales no loss on processors, which float16 needs"):
+        require_methods(asked("float16"))
