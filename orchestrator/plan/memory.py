@@ -98,11 +98,14 @@ def training_memory(shape: BaseShape, training: Training, largest: PassShape) ->
         **_gaps(training, sum(kept.values())),
         "logits or backward pass": max(_logits(shape, training, largest), _backward(shape, training, largest)),
     }
-    parts |= _loading(shape, training, sum(parts.values()))
+    loading = _loading(shape, training)
+    if loading > sum(parts.values()):
+        parts["whole base while it is split"] = loading - sum(parts.values())
     sure = process + weights
     gaps = parts.get("gaps", 0)
     rest = sum(parts.values()) - sure - gaps
-    return MemoryPlan(parts, low=sure + int(SPREAD[0] * rest), high=sure + int(SPREAD[1] * rest) + 2 * gaps)
+    low = max(loading, sure + int(SPREAD[0] * rest))
+    return MemoryPlan(parts, low=low, high=sure + int(SPREAD[1] * rest) + 2 * gaps)
 
 
 def weights_bytes(shape: BaseShape, dtype: str, quantization: Quantization) -> int:
@@ -132,12 +135,11 @@ def _gathered(shape: BaseShape, training: Training) -> dict[str, int]:
     return {"gathered layers and head": int((layers + head) * BYTES[training.dtype])}
 
 
-def _loading(shape: BaseShape, training: Training, training_bytes: int) -> dict[str, int]:
-    """What loading takes beyond training: on processors each worker has the whole base before it is split."""
+def _loading(shape: BaseShape, training: Training) -> int:
+    """What a worker on a processor holds before the base is split: all of it. A GPU gets its share layer by layer."""
     if training.shards == 1 or training.on_gpu:
-        return {}
-    whole = PROCESS_BYTES[training.runner] + weights_bytes(shape, training.dtype, training.quantization)
-    return {"whole base while it is split": max(0, whole - training_bytes)}
+        return 0
+    return PROCESS_BYTES[training.runner] + weights_bytes(shape, training.dtype, training.quantization)
 
 
 def _kept(shape: BaseShape, training: Training, largest: PassShape) -> dict[str, int]:

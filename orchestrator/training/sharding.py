@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
@@ -13,6 +14,8 @@ from orchestrator.models.adapters import fill_new
 
 SETTINGS: JsonObject = {"fsdp": True}
 """Arguments of TRL's configurations for it. Each decoder layer is gathered when it is used, and let go again."""
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+"""What accelerate calls the types that products are computed in, beside float32."""
 
 
 class Sharded:
@@ -30,14 +33,18 @@ class Sharded:
     is_fsdp_enabled: bool
 
     def create_accelerator_and_postprocess(self) -> None:
-        """As transformers', but also on processors, where accelerate makes DDP of it without a word."""
+        """As transformers', but also on processors, where accelerate makes DDP of it without a word.
+
+        Gradients are summed in float32, and losses stay in it: accelerate would round both to half precision.
+        """
         super().create_accelerator_and_postprocess()  # type: ignore[misc]  # the trainer behind this mixin
         state = self.accelerator.state
         if state.distributed_type == DistributedType.MULTI_CPU:
-            plugin = FullyShardedDataParallelPlugin(**self.args.fsdp_plugin_args)
-            if state.mixed_precision != "no":
-                plugin.set_mixed_precision(state.mixed_precision)
-            state.distributed_type, state.fsdp_plugin, self.is_fsdp_enabled = DistributedType.FSDP, plugin, True
+            state.fsdp_plugin = FullyShardedDataParallelPlugin(**self.args.fsdp_plugin_args)
+            state.distributed_type, self.is_fsdp_enabled = DistributedType.FSDP, True
+        if half := HALF.get(state.mixed_precision):
+            policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32)
+            state.fsdp_plugin.mixed_precision_policy = policy
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:  # noqa: FBT001, FBT002
         """Have rank 0 save the whole adapter, and nothing of the base."""

@@ -100,24 +100,23 @@ def test_two_workers_train_one_adapter_that_changes_the_base(storage: Path, monk
 
 
 def test_workers_that_split_the_base_learn_as_one_does_and_resume(storage: Path) -> None:
-    losses = {}
-    for name, settings in {
-        "whole": {"sharding": "none"},
-        "split": {"sharding": "fsdp", "num_workers": 2},
-    }.items():
+    def config(name: str, *, num_workers: int, **train: object) -> RunConfig:
         steps = {"max_steps": 16, "eval_steps": 4, "early_stopping_patience": None, "save_total_limit": 4}
-        config = small_config(storage, name, **steps, **settings)
-        config = config.model_copy(update={"model": config.model.model_copy(update={"dtype": "float32"})})
-        run = prepared(config)
-        killed = killing_a_worker(run) if name == "split" else []
-        record = train_one(config, run)
-        assert record.status == "completed"
-        losses[name] = [(point.step, point.eval_loss, point.train_loss) for point in record.curve]
+        made = small_config(storage, name, num_workers=num_workers, **steps, **train)
+        return made.model_copy(update={"model": made.model.model_copy(update={"dtype": "float32"})})
+
+    alone = config("whole", num_workers=1)
+    whole = train_one(alone, prepared(alone))
+    together = config("split", num_workers=2, sharding="fsdp")
+    run = prepared(together)
+    killed = killing_a_worker(run)
+    split = train_one(together, run)
+
     assert len(killed) == 1
-    for split, whole in zip(losses["split"], losses["whole"], strict=True):
-        assert split == pytest.approx(whole, rel=1e-5)
-    adapter = run.adapter(record.adapter_id or "")
-    weights = load_file(adapter / WEIGHTS)
+    assert split.status == whole.status == "completed"
+    for ours, theirs in zip(split.curve, whole.curve, strict=True):
+        assert vars(ours) == pytest.approx(vars(theirs), rel=1e-5)
+    weights = load_file(run.adapter(split.adapter_id or "") / WEIGHTS)
     one = load_file(next(storage.glob("whole/adapters/*")) / WEIGHTS)
     assert weights.keys() == one.keys()
     for key, tensor in weights.items():
