@@ -338,6 +338,7 @@ class AdapterSummary(Record):
     source: str | None = None
     init_from: str | None = None
     pairs: int | None = None
+    use_dora: bool = Field(default=False, exclude_if=lambda value: not value)
 
 
 class WinnerVerdict(Record):

@@ -11,7 +11,7 @@ from jobs._plan import job_of, preferences_of, show_plan, with_probe
 from jobs.check import as_far_as_it_can
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import DONE
-from orchestrator.core.progress import doing, signs_of_life
+from orchestrator.core.progress import doing, say, signs_of_life
 from orchestrator.run.folder import check_dir
 from orchestrator.run.paths import RunDir
 
@@ -25,7 +25,7 @@ def plan(
     from orchestrator.plan.devices import named_device, this_machine
     from orchestrator.plan.forecast import Forecast, amounts_of, forecast_on, with_times
     from orchestrator.run.cluster import local_capacity
-    from orchestrator.run.methods import require_methods
+    from orchestrator.run.methods import method_lines, require_methods
 
     if not device:
         require_methods(config)
@@ -42,6 +42,8 @@ def plan(
     found = [with_times(job, its, each, cases=cases) for its, each in zip(found, devices, strict=True)]
     forecast = Forecast(name=config.name, base=config.model.base, amounts=amounts_of(job), devices=tuple(found))
     show_plan(forecast, preferences_of(config, job, devices, folder), as_json=as_json)
+    for line in () if as_json else method_lines(config):
+        say(line)
     return DONE
 
 

@@ -10,7 +10,7 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,9 @@ from typing import Literal
 from orchestrator.core.errors import DONE, FAILED
 from orchestrator.core.process import set_environment_defaults
 from orchestrator.core.progress import say
-from orchestrator.run.methods import BITSANDBYTES, has_bitsandbytes
+from orchestrator.core.text import counted
+from orchestrator.run.cluster import local_capacity
+from orchestrator.run.methods import BITSANDBYTES, METHODS, has_bitsandbytes, packing_by
 
 PYTHONS = ((3, 11), (3, 12))
 TRAINING_PACKAGES = ("ray", "torch", "transformers", "peft", "trl", "datasets", "accelerate", "optuna", "pydantic")
@@ -63,6 +65,7 @@ def findings() -> Iterator[Finding]:
     yield compute_device()
     yield bitsandbytes()
     yield preferences()
+    yield from methods(local_capacity())
     free_gib = shutil.disk_usage(Path.cwd()).free / 2**30
     yield enough("free disk space", free_gib, MIN_FREE_DISK_GIB, where=str(Path.cwd()))
     yield free_memory(MEMORY_INFO)
@@ -130,6 +133,22 @@ def _is_there(module: str) -> bool:
     with suppress(ModuleNotFoundError):  # of a package that holds it
         return importlib.util.find_spec(module) is not None
     return False
+
+
+def methods(capacity: Mapping[str, float]) -> Iterator[Finding]:
+    """What can be trained and scored here beside plain LoRA, given this machine's `GPU`s and `CPU`s."""
+    gpus = int(capacity["GPU"])
+    for method in METHODS:
+        if method.package != BITSANDBYTES or method.on_gpu:
+            lacking = method.lacks(has_gpu=gpus > 0)
+            text = f"{lacking[0]} ({lacking[1]})" if lacking else method.value
+            yield Finding("note" if lacking else "ok", f"{method.key}: {text}")
+    devices, kind = (gpus, "GPU") if gpus else (int(capacity["CPU"]), "CPU")
+    word: Literal["ok", "note"] = "ok" if devices > 1 else "note"
+    yield Finding(word, f"train.sharding: fsdp splits a base over several devices; here {counted(devices, kind)}")
+    word = "ok" if gpus > 1 else "note"
+    yield Finding(word, f"eval.tensor_parallel: splits an engine over GPUs; here {gpus or 'none'}")
+    yield Finding("ok", f"train.sample_packing: auto, by {packing_by(has_gpu=gpus > 0)}")
 
 
 def free_memory(memory_info: Path) -> Finding:

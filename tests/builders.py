@@ -193,7 +193,13 @@ def write_peft_checkpoint(folder: Path, model_folder: Path, *, seed: int = 0) ->
 
 
 def write_tiny_adapter(
-    folder: Path, *, rank: int = 8, targets: tuple[str, ...] | str = "all-linear", seed: int = 0, std: float = 0.3
+    folder: Path,
+    *,
+    rank: int = 8,
+    targets: tuple[str, ...] | str = "all-linear",
+    seed: int = 0,
+    std: float = 0.3,
+    use_dora: bool = False,
 ) -> Path:
     """A LoRA on the tiny base with random weights, by PEFT; rank 4 is scaled as rsLoRA. `std` 0 leaves it inert."""
     import torch
@@ -205,12 +211,16 @@ def write_tiny_adapter(
 
     torch.manual_seed(seed)
     base = AutoModelForCausalLM.from_pretrained(tiny_base_folder(), dtype=torch.float32)
-    lora = LoraConfig.model_validate({"r": rank, "alpha": 16, "target_modules": targets, "use_rslora": rank == 4})
+    lora = LoraConfig.model_validate(
+        {"r": rank, "alpha": 16, "target_modules": targets, "use_rslora": rank == 4, "use_dora": use_dora}
+    )
     model = get_peft_model(base, peft_config(lora))
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "lora_B" in name:
                 weight.normal_(std=std)
+            elif "lora_magnitude" in name:
+                weight.mul_(1 + 0.2 * torch.rand_like(weight))
     model.save_pretrained(str(folder))
     return folder
 

@@ -71,7 +71,8 @@ def answer_cases(
         EvaluationError: If engines break one after the other.
     """
     ranks = [speaker.rank for speaker in speakers if speaker.rank is not None]
-    settings = settings_of_run(config, tokenizer, found.prompts, ranks=ranks, on_gpu=engines.on_gpu)
+    merges = any(speaker.use_dora for speaker in speakers)
+    settings = settings_of_run(config, tokenizer, found.prompts, ranks=ranks, on_gpu=engines.on_gpu, merges=merges)
     settings = settings.model_copy(update={"top_p": top_p})
     works = [Work(speaker.name, speaker.adapter, found.prompts) for speaker in speakers]
     short = sorted(found.prompts, key=lambda prompt: len(prompt.token_ids))

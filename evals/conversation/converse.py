@@ -111,7 +111,10 @@ class Replier:
     def _settings_for(self, prompt: Prompt) -> EngineSettings:
         if self._settings is None:
             ranks = [speaker.rank for speaker in self.speakers if speaker.rank is not None]
-            made = settings_of_run(self.config, self.tokenizer, [prompt], ranks=ranks, on_gpu=self.engines.on_gpu)
+            merges = any(speaker.use_dora for speaker in self.speakers)
+            made = settings_of_run(
+                self.config, self.tokenizer, [prompt], ranks=ranks, on_gpu=self.engines.on_gpu, merges=merges
+            )
             takes_all = self.grows and self.config.eval.max_model_len is None
             longest = FITTING if takes_all else made.max_model_len
             self._settings = made.model_copy(update={"top_p": self.top_p, "max_model_len": longest})

@@ -7,7 +7,7 @@ from evals.generate.chosen import WINNER, choose_adapter, require_own_base
 from evals.generate.engine import Adapter, adapters_for_engine
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import RunConflictError
-from orchestrator.core.records import BASE_ADAPTER_ID
+from orchestrator.core.records import BASE_ADAPTER_ID, AdapterRecord
 from orchestrator.models.adapters import read_adapter
 from orchestrator.run.paths import RunDir
 
@@ -19,6 +19,7 @@ class Speaker(NamedTuple):
     adapter: Adapter | None
     rank: int | None
     note: str
+    use_dora: bool = False
 
 
 def find_speakers(config: RunConfig, run: RunDir, names: Sequence[str]) -> list[Speaker]:
@@ -39,8 +40,11 @@ def find_speakers(config: RunConfig, run: RunDir, names: Sequence[str]) -> list[
     served = adapters_for_engine({id_: (run.adapter(id_), record.sha256) for id_, record in records.items()})
     adapters = {adapter.id: adapter for adapter in served}
     return [
-        Speaker(id_, adapters[id_], records[id_].r, f"rank {records[id_].r}, alpha {records[id_].alpha:g}")
-        if id_ in adapters
-        else Speaker(id_, None, None, config.model.base)
+        _speaker(adapters[id_], records[id_]) if id_ in adapters else Speaker(id_, None, None, config.model.base)
         for id_ in ids
     ]
+
+
+def _speaker(adapter: Adapter, record: AdapterRecord) -> Speaker:
+    note = f"rank {record.r}, alpha {record.alpha:g}{', DoRA' if record.use_dora else ''}"
+    return Speaker(adapter.id, adapter, record.r, note, record.use_dora)

@@ -70,7 +70,8 @@ def evaluate_run(
     served = adapters_for_engine({id_: (run.adapter(id_), record.sha256) for id_, record in records.items()})
     adapters = counted(len(served), "adapter")
     say(f"{_cases_text(cases)}: {counted(len(cases), 'prompt')} for the base and each of {adapters}.")
-    asked = Asked(cases, prompts, tokenizer, served, [record.r for record in records.values()], engines)
+    ranks, merges = [record.r for record in records.values()], any(record.use_dora for record in records.values())
+    asked = Asked(cases, prompts, tokenizer, served, ranks, engines, merges)
     scored, unscored = _ask_and_score(config, run, asked, latency_cases=config.eval.latency_cases)
     failed += unscored
     failed_in_full = _score_in_full(config, run, asked)
@@ -86,7 +87,10 @@ def evaluate_run(
 
 @dataclass(frozen=True)
 class Asked:
-    """What base and adapters are asked, on whatever base: a prompt for each case; `ranks` are those of the adapters."""
+    """What base and adapters are asked, on whatever base: a prompt for each case; `ranks` are those of the adapters.
+
+    `merges` is whether one of these is DoRA.
+    """
 
     cases: Sequence[Case]
     prompts: Sequence[Prompt]
@@ -94,6 +98,7 @@ class Asked:
     adapters: Sequence[Adapter]
     ranks: Sequence[int]
     engines: Engines
+    merges: bool
 
 
 def _ask_and_score(
@@ -101,7 +106,8 @@ def _ask_and_score(
 ) -> tuple[list[Scores], list[FailedAdapter]]:
     """Have base and adapters reply on the base that `config` scores on, and judge that, in `place`; who failed."""
     prompts, engines = asked.prompts, asked.engines
-    settings = settings_of_run(config, asked.tokenizer, prompts, ranks=asked.ranks, on_gpu=engines.on_gpu)
+    served = {"ranks": asked.ranks, "merges": asked.merges}
+    settings = settings_of_run(config, asked.tokenizer, prompts, on_gpu=engines.on_gpu, **served)
     journal = _open_journal(config, place, settings, asked)
     failed = _generate(journal, settings, prompts, engines)
     timed = cases_to_time(asked.cases, prompts, settings, count=latency_cases, seed=config.eval.seed)

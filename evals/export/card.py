@@ -26,7 +26,7 @@ def write_card(
     """The text of the card; without a report it says that nothing was scored."""
     own = next((entry for entry in report.adapters if entry.id == record.id), None) if report else None
     base = next((entry for entry in report.adapters if entry.is_base), None) if report else None
-    name, rank = loadable_name(config.model), f"rank {record.r}, alpha {record.alpha}"
+    name, rank = loadable_name(config.model), f"rank {record.r}, alpha {record.alpha}{', DoRA' * record.use_dora}"
     base_name = shown_name(config.model.base)
     head = ModelCardData(
         base_model=None if Path(name).is_absolute() else name,
@@ -42,7 +42,7 @@ def write_card(
         else (f"A LoRA adapter ({rank}) for {base_name}{_trained_on(record)},")
     )
     parts = [f"# {config.name}: {record.id}", f"{what} trained to call tools.", *_scores(report, own, base)]
-    text = "\n\n".join([*parts, *_data(report), *_training(config, record), *_serving(serve)])
+    text = "\n\n".join([*parts, *_data(report), *_training(config, record), *_serving(serve, record)])
     return f"---\n{head.to_yaml()}\n---\n\n{text}\n"
 
 
@@ -109,6 +109,7 @@ def _training(config: RunConfig, record: AdapterRecord) -> list[str]:
         return ["## Training", "The adapter was made elsewhere, and how is not known."]
     settings = config.train.model_dump(mode="json", exclude={"init_from"}) | {"learning_rate": record.learning_rate}
     lora = {"r": record.r, "alpha": record.alpha, "dropout": config.lora.dropout, "use_rslora": config.lora.use_rslora}
+    lora |= {"use_dora": True} if record.use_dora else {}
     base: dict[str, str] = {"base": shown_name(config.model.base)}
     if record.quantization is not None:
         base["quantization"] = record.quantization
@@ -120,7 +121,12 @@ def _training(config: RunConfig, record: AdapterRecord) -> list[str]:
     return ["## Training", f"```yaml\n{shown}```", note]
 
 
-def _serving(serve: ServeCommand | None) -> list[str]:
+def _serving(serve: ServeCommand | None, record: AdapterRecord) -> list[str]:
+    if serve is None and record.use_dora:
+        what = (
+            "vLLM serves no DoRA. `orchestrator export --to merged` on its run writes a model that is served as scored"
+        )
+        return ["## Serving", f"{what}; PEFT's `merge_and_unload` makes the same of this folder and the base."]
     if serve is None:
         what = "The run does not say how the adapter's replies were made, so no command that serves it as it was scored"
         return ["## Serving", f"{what} is given here: run `orchestrator evaluate` on the run, and export it again."]

@@ -13,6 +13,7 @@ from evals.generate.as_served import as_served
 from evals.generate.chosen import choose_adapter, read_report
 from evals.records import EngineRecord
 from orchestrator.config.schema import RunConfig
+from orchestrator.core.errors import InputError
 from orchestrator.core.files import parse_line
 from orchestrator.models.base import base_folder
 from orchestrator.run.paths import RunDir
@@ -34,6 +35,9 @@ def export_adapter(
     """
     adapter_id = choose_adapter(run, name)
     source, record = run.adapter(adapter_id), own_adapter(config, run, adapter_id)
+    if record.use_dora and form == "gguf":
+        what = f"{adapter_id} is DoRA, and an adapter in GGUF holds LoRA pairs alone"
+        raise InputError(what, where="--to", fix="Export it with --to merged, and convert that with llama.cpp")
     is_merged, size = form == "merged", sum(path.stat().st_size for path in source.iterdir())
     base = base_folder(config.model) if form in ("merged", "gguf") else None
     converter = find_converter(llama_cpp) if form == "gguf" else None
@@ -50,7 +54,8 @@ def export_adapter(
             write_gguf_folder(config, base, source, folder, converter, is_asked=llama_cpp is not None)
         if form != "gguf":
             engine = _engine_of(run, adapter_id, is_published=form == "hub")
-            serve = as_served(config, record, engine, Path(), is_merged=is_merged)
+            is_served = is_merged or not record.use_dora
+            serve = as_served(config, record, engine, Path(), is_merged=is_merged) if is_served else None
             card = write_card(config, record, read_report(run), serve, is_merged=is_merged)
             (folder / README).write_text(card, encoding="utf-8")
     return adapter_id

@@ -125,9 +125,9 @@ def _answers(
     """The replies to the cases, by their id; prompts are rendered by the folder's own tokenizer and template."""
     tokenizer = _tokenizer_of(folder)
     prompts = [Prompt(case.id, _served_tokens(tokenizer, case, config, folder), case.tools) for case in cases]
-    model, adapter, ranks = _open(folder, kind, config.model, engine.adapter_id)
+    model, adapter, ranks, merges = _open(folder, kind, config.model, engine.adapter_id)
     replying = _as_in_run(config, model, engine)
-    settings = settings_of_run(replying, tokenizer, prompts, ranks=ranks, on_gpu=engines.on_gpu)
+    settings = settings_of_run(replying, tokenizer, prompts, ranks=ranks, on_gpu=engines.on_gpu, merges=merges)
     return {reply.case_id: reply for reply in _ask(engines, settings, adapter, prompts)}
 
 
@@ -205,6 +205,7 @@ class _Exported(NamedTuple):
     model: ModelConfig
     adapter: Adapter | None = None
     ranks: tuple[int, ...] = ()
+    merges: bool = False
 
 
 def _open(folder: Path, kind: Kind, of_run: ModelConfig, adapter_id: str) -> _Exported:
@@ -219,7 +220,7 @@ def _open(folder: Path, kind: Kind, of_run: ModelConfig, adapter_id: str) -> _Ex
     if kind == "adapter" and record.id != adapter_id:  # a GGUF file does not say which adapter it holds
         what = f"the adapter in it is {record.id}, and it would be held against the replies of {adapter_id}"
         raise InputError(what, where=str(folder), fix=f"Add --adapter {record.id}")
-    return _Exported(of_run, Adapter(record.id, 1, str(folder), record.sha256), (record.r,))
+    return _Exported(of_run, Adapter(record.id, 1, str(folder), record.sha256), (record.r,), record.use_dora)
 
 
 def _as_in_run(config: RunConfig, model: ModelConfig, engine: EngineRecord) -> RunConfig:

@@ -23,7 +23,8 @@ class EngineSettings(Record):
     `dtype` `auto` is decided where the engine is. `max_lora_rank` is None without adapters. `reply_format` is how calls
     are written, None where none are expected, `reasoning_parser` that of a server, None where no one thinks.
     `choices`, if any, are the only texts that a reply may be. `stop_token_ids` end one, as do vLLM's own.
-    `tensor_parallel` is over how many GPUs the weights are split.
+    `tensor_parallel` is over how many GPUs the weights are split. `merges` is whether an adapter is DoRA, which vLLM
+    takes merged alone.
     """
 
     base: ModelConfig
@@ -41,6 +42,7 @@ class EngineSettings(Record):
     choices: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = Field(default=(), exclude_if=lambda value: not value)
     tensor_parallel: int = Field(default=1, exclude_if=lambda value: value == 1)
+    merges: bool = Field(default=False, exclude_if=lambda value: not value)
 
     @property
     def serving_parser(self) -> str | None:
@@ -53,7 +55,7 @@ def takes_requests(settings: EngineSettings, dtype: str) -> bool:
 
     vLLM's kernels for LoRA requests take half precision only, and its loader makes no base of 8 bits.
     """
-    return settings.on_gpu and dtype != "float32" and settings.base.quantization != "int8"
+    return settings.on_gpu and dtype != "float32" and settings.base.quantization != "int8" and not settings.merges
 
 
 def placement(settings: EngineSettings, dtype: str, *, is_packed: bool) -> JsonObject:

@@ -22,14 +22,20 @@ def settings_of_run(
     *,
     ranks: Sequence[int],
     on_gpu: bool,
+    merges: bool = False,
 ) -> EngineSettings:
     """Settings under which the run's base and adapters of these ranks are scored on the prompts.
+
+    `merges` is whether one of them is DoRA.
 
     Raises:
         ConfigError: If nothing says how the base writes calls, or GPUs cannot share the base evenly.
     """
     reply_format = reply_format_of(config.eval.reply_format, tokenizer)
     require_divisible_heads(config)
+    if merges and config.eval.tensor_parallel > 1:
+        what = "DoRA is merged into one process's weights, and an engine over several GPUs has several"
+        raise ConfigError(what, where="eval.tensor_parallel", fix="Leave it out, or leave the DoRA adapter out")
     return engine_settings(
         config,
         config.served_model,
@@ -43,6 +49,7 @@ def settings_of_run(
         reasoning_parser=REPLY_FORMATS[reply_format].reasoning_parser if config.data.thinking else None,
         stop_token_ids=template_stop_ids(tokenizer),
         tensor_parallel=config.eval.tensor_parallel,
+        merges=merges,
     )
 
 

@@ -3,7 +3,7 @@
 from evals.generate.chosen import WINNER, choose_adapter, require_own_base
 from evals.stats.selected import read_selection
 from orchestrator.config.schema import RunConfig
-from orchestrator.core.errors import RunConflictError
+from orchestrator.core.errors import AdapterError, ConfigError, RunConflictError
 from orchestrator.core.records import AdapterRecord
 from orchestrator.models.adapters import read_adapter
 from orchestrator.run.paths import RunDir
@@ -18,7 +18,8 @@ def adapter_to_prefer(config: RunConfig, run: RunDir, name: str | None) -> Adapt
 
     Raises:
         RunConflictError: If the run has no such adapter, or nothing says which one is best.
-        AdapterError: If its files changed, or it was trained on another base.
+        AdapterError: If its files changed, or it was trained on another base, or is DoRA.
+        ConfigError: If the configuration splits the base among workers.
     """
     records = [read_adapter(path) for path in sorted(run.root.glob("adapters/[!.]*"))]
     trained = [record for record in records if record.pairs is None]
@@ -33,4 +34,10 @@ def adapter_to_prefer(config: RunConfig, run: RunDir, name: str | None) -> Adapt
         if found.pairs is not None:
             found = read_adapter(run.adapter(choose_adapter(run, str(found.init_from))))
     require_own_base(found, run.adapter(found.id), config)
+    if found.use_dora:
+        fix = "Name an adapter without, with --adapter"
+        raise AdapterError("preferences go on from plain LoRA, and it is DoRA", where=found.id, fix=fix)
+    if config.train.sharding != "none":
+        fix = "Set it to none for this command"
+        raise ConfigError("preferences are trained on a base that is not split", where="train.sharding", fix=fix)
     return found

@@ -58,6 +58,7 @@ class Scored:
             source=record.source if record else None,
             init_from=record.init_from if record else None,
             pairs=record.pairs if record else None,
+            use_dora=record is not None and record.use_dora,
         )
 
 

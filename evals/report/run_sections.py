@@ -147,7 +147,8 @@ def _proof(adapter: AdapterSummary, view: View) -> list[Datum]:
     if proof in (NO_PROOF, NO_EFFECT):
         said = Datum("", badge=proof, tone="bad")
     weights = Datum((engine.weights_sha256 or "")[:12], "id")
-    return [Datum(adapter.id, "id"), Datum(engine.applied_as.replace("_", " ")), weights, said]
+    applied = engine.applied_as.replace("_", " ") + (" (DoRA)" if adapter.use_dora else "")
+    return [Datum(adapter.id, "id"), Datum(applied), weights, said]
 
 
 def _cost(adapter: AdapterSummary, view: View) -> list[Datum | str | int]:

@@ -40,7 +40,8 @@ class Asking(NamedTuple):
         tokenizer = base_tokenizer(config.model)
         shown, prompts = rendered_cases(config, tokenizer, cases)
         ranks = [*config.search.space.r, config.lora.r]
-        settings = settings_of_run(config, tokenizer, prompts, ranks=ranks, on_gpu=on_gpu)
+        merges = config.lora.use_dora
+        settings = settings_of_run(config, tokenizer, prompts, ranks=ranks, on_gpu=on_gpu, merges=merges)
         reply_format = reply_format_of(config.eval.reply_format, tokenizer)
         return cls(tuple(shown), {prompt.case_id: prompt for prompt in prompts}, settings, tokenizer, reply_format)
 

@@ -148,6 +148,9 @@ def server_for(config: RunConfig, run: RunDir, scored: Scored, url: str | None) 
         yield Server(url)
         return
     adapter_id = scored.record.id
+    if scored.record.use_dora:
+        fix = "Export it with --to merged, serve that, and give its --url"
+        raise InputError("vLLM serves no DoRA adapter", where=adapter_id, fix=fix)
     line = as_served(config, scored.record, scored.engine, run.adapter(adapter_id).resolve())
     if line is None:
         what = "nothing tells how its replies were made"

@@ -29,6 +29,8 @@ SERVED_IN_FULL = (
     "`orchestrator export --to merged` writes a model that is served as it was scored."
 )
 
+SERVED_MERGED = "vLLM serves no DoRA: the line first writes the merged model, into a new folder beside where it runs."
+
 
 class Scored(NamedTuple):
     """What an adapter was scored as.

@@ -16,15 +16,29 @@ from orchestrator.config.data import SourceConfig as SourceConfig
 from orchestrator.config.data import SplitConfig as SplitConfig
 from orchestrator.config.evaluation import HUB as HUB
 from orchestrator.config.evaluation import ROW_FORMATS as ROW_FORMATS
-from orchestrator.config.evaluation import Dtype, EvalConfig, Positive, PositiveInt, Section, Seed
+from orchestrator.config.evaluation import Dtype, EvalConfig, PositiveInt, Section
 from orchestrator.config.evaluation import RowFormat as RowFormat
-from orchestrator.config.objective import EVAL_LOSS, Bound, Objective, known_constraints, known_objective, reachable
 from orchestrator.config.preferences import PreferConfig, Trainings
+from orchestrator.config.search import RangeConfig as RangeConfig
+from orchestrator.config.search import SearchConfig as SearchConfig
+from orchestrator.config.search import SpaceConfig as SpaceConfig
 from orchestrator.config.training import LoraConfig as LoraConfig
 from orchestrator.config.training import Optimizer as Optimizer
 from orchestrator.config.training import ServableRank as ServableRank
 from orchestrator.config.training import TrainConfig as TrainConfig
 from orchestrator.core.records import METRIC_NAMES, JsonObject, MetricName
+
+BEYOND_MULTI_LORA = (
+    "backend",
+    "sharding",
+    "optimizer",
+    "loraplus_lr_ratio",
+    "neftune_noise_alpha",
+    "sample_packing",
+    "kernels",
+)
+"""Settings of `train` at whose defaults alone the multi-LoRA engine trains: it holds a whole base on one device, and
+steps all its slots by one AdamW on shared passes."""
 
 TINY, SMOLLM2 = BUILT_IN_BASES = ("tiny", "smollm2-135m")
 """Bases that are neither a folder nor on the hub; `orchestrator/toy` makes them."""
@@ -61,108 +75,6 @@ class ModelConfig(Section):
     )
     """The date that training, evaluation and serving show the model, where its chat template shows today's (Llama 3,
     Mistral Small 3). None is the day on which the run was made, and stays so when the run resumes on another."""
-
-
-class RangeConfig(Section):
-    """A log-uniform range."""
-
-    min: Annotated[float, Field(gt=0.0)]
-    """Lowest value."""
-    max: Annotated[float, Field(gt=0.0)]
-    """Highest value."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> "RangeConfig":
-        if self.min >= self.max:
-            raise ValueError(f"min {self.min:g} must be below max {self.max:g}")
-        return self
-
-
-class SpaceConfig(Section):
-    """What the search may choose. Defaults follow published sweeps (docs/decisions/0016-search-defaults.md)."""
-
-    r: tuple[ServableRank, ...] = Field(default=(8, 16, 32, 64), min_length=1)
-    """Ranks; doubling from one to the next makes the choice even on a log scale."""
-    alpha: tuple[PositiveInt, ...] = Field(default=(16, 32, 64), min_length=1)
-    """Alphas; a few are enough, for alpha and learning rate do nearly the same."""
-    learning_rate: RangeConfig | Annotated[tuple[Positive, ...], Field(min_length=1)] | None = None
-    """A log-uniform range `{min, max}`, or a list of values (the grid searcher needs a list). None is a range around
-    the rate that is known to suit a base of this size at this batch size, from a fifth of it to five times it."""
-
-
-class SearchConfig(Section):
-    """The search over rank, alpha and learning rate."""
-
-    num_trials: PositiveInt = 8
-    """Adapters to train, the first at r 32, alpha 32 and the known learning rate, or in the middle of a space that
-    lies elsewhere, the second at lora.r, lora.alpha and train.learning_rate if the space holds them; the grid searcher
-    trains every combination up to this many."""
-    space: SpaceConfig = SpaceConfig()
-    """What may be chosen."""
-    searcher: Literal["random", "grid", "optuna"] = "optuna"
-    """`optuna` is its TPE sampler."""
-    scheduler: Literal["halving", "asha", "none"] = "halving"
-    """Which trials are stopped because their eval loss lags at equal steps. `halving`: trials that reach a rung
-    together are all recorded before any is judged, and the best of all that were ever recorded there go on. `asha`:
-    each report is judged by those that came before it (Ray's own, arXiv 1810.05934). `none` runs all to their end."""
-    reduction_factor: Annotated[int, Field(ge=2)] = 3
-    """One trial in this many goes on at each rung, and rungs lie this factor of steps apart."""
-    runner: Literal["auto", "multi_lora", "isolated"] = "auto"
-    """`multi_lora` trains many trials at once on one frozen base, on each device. `isolated` trains each trial as its
-    own Ray Train job, which may span several workers and GPUs. `auto` is `multi_lora` where a trial fits one device
-    (one worker with at most one GPU) and the engine can train on the base, else `isolated`."""
-    max_concurrent: PositiveInt | None = None
-    """Trials at once, over all devices. None: with `multi_lora`, eight where they fit the memory, and more where that
-    is measured to train faster; with `isolated`, as many as the cluster holds."""
-    keep: PositiveInt = 2
-    """Best adapters that go on to evaluation."""
-    objective: Objective = Field(default=EVAL_LOSS, exclude_if=lambda value: value == EVAL_LOSS)
-    """What is best: the lowest `eval_loss`, a share of cases such as `tool_call_accuracy`, or several with their
-    weights, `{tool_call_accuracy: 2, no_call_accuracy: 1}`. Shares of which lower is better count against it. They are
-    of replies to cases made from the validation part, never from the held-out one (docs/search.md)."""
-    constraints: dict[MetricName, Bound] = Field(default={}, exclude_if=lambda value: not value)
-    """Metric name -> bounds on those cases. An adapter that misses one comes after all that miss none; a search in
-    which every adapter misses one ends with exit code 2."""
-    cases: PositiveInt = Field(default=64, exclude_if=lambda value: value == 64)
-    """Validation cases, drawn evenly over kinds, that an adapter answers for the objective and the constraints; the
-    best are asked four times as many at the end, where there are so many."""
-    seed: Seed = 0
-    """Seed of the searcher, and of the draw of these cases."""
-
-    @field_validator("objective", mode="before")
-    @classmethod
-    def _known_objective(cls, objective: Any) -> Any:
-        return known_objective(objective)
-
-    @field_validator("constraints", mode="before")
-    @classmethod
-    def _known_constraints(cls, constraints: Any) -> Any:
-        return known_constraints(constraints)
-
-    @field_validator("constraints")
-    @classmethod
-    def _constraints_can_be_met(cls, constraints: dict[MetricName, Bound]) -> dict[MetricName, Bound]:
-        reachable(constraints)
-        return constraints
-
-    @field_validator("runner", mode="before")
-    @classmethod
-    def _runner_has_another_name(cls, runner: Any) -> Any:
-        if runner == "packed":
-            raise ValueError("no runner is called 'packed'; its name is 'multi_lora'")
-        return runner
-
-    @property
-    def wants_scores(self) -> bool:
-        """Whether anything but the eval loss decides."""
-        return self.objective != EVAL_LOSS or bool(self.constraints)
-
-    @model_validator(mode="after")
-    def _grid_is_finite(self) -> "SearchConfig":
-        if self.searcher == "grid" and not isinstance(self.space.learning_rate, tuple):
-            example = "[1e-4, 2e-4, 5e-4]"
-            raise ValueError(f"searcher 'grid' needs space.learning_rate as a list of values, such as {example}")
-        return self
 
 
 class ResourcesConfig(Section):
@@ -307,8 +219,40 @@ class RunConfig(Section):
         if self.train.optimizer != "adamw":
             what = f"{setting} cannot split the moments of train.optimizer '{self.train.optimizer}'"
             raise ValueError(f"{what}: they are blocks of whole matrices; {so}")
+        if self.lora.use_dora:
+            raise ValueError(f"{setting} cannot split lora.use_dora, whose lengths are of whole matrices; {so}")
         if "prefer" in self.stages:
             raise ValueError(f"{setting} trains no preferences, but stages has prefer; {so}")
+        return self
+
+    @model_validator(mode="after")
+    def _unsloth_trains_plain_lora_on_one_gpu(self) -> "RunConfig":
+        train, lora = self.train, self.lora
+        others = {
+            "model.quantization: int8": self.model.quantization == "int8",
+            "resources.num_workers above 1": self.resources.num_workers > 1,
+            "lora.use_dora": lora.use_dora,
+            f"lora.init: {lora.init}": lora.init != "kaiming",
+            f"train.sample_packing: {train.sample_packing}": train.sample_packing != "off",
+            f"train.kernels: {train.kernels}": train.kernels != "none",
+            "train.neftune_noise_alpha": train.neftune_noise_alpha is not None,
+            "stages with prefer": "prefer" in self.stages,
+        }
+        found = next((setting for setting, is_asked in others.items() if is_asked), None)
+        if train.backend == "unsloth" and found:
+            raise ValueError(f"train.backend 'unsloth' is not made to work with {found} here: leave one of the two out")
+        return self
+
+    @model_validator(mode="after")
+    def _preferences_go_on_from_plain_lora(self) -> "RunConfig":
+        if self.lora.use_dora and "prefer" in self.stages:
+            raise ValueError("preferences go on from plain LoRA: leave lora.use_dora out, or prefer out of stages")
+        return self
+
+    @model_validator(mode="after")
+    def _orthogonal_ranks_are_even(self) -> "RunConfig":
+        if self.lora.init == "orthogonal" and 1 in (self.lora.r, *self.search.space.r):
+            raise ValueError("lora.init 'orthogonal' needs even ranks: take 1 out of lora.r and search.space.r")
         return self
 
     @model_validator(mode="after")
@@ -319,6 +263,9 @@ class RunConfig(Section):
         if self.served_model.quantization != "none":
             what = f"{setting} cannot split a base with model.quantization '{self.model.quantization}'"
             raise ValueError(f"{what}: set eval.base_precision to 'full', or leave one of the two out")
+        if self.lora.use_dora:
+            what = f"{setting} cannot take lora.use_dora, whose adapters are merged into one process's weights"
+            raise ValueError(f"{what}: leave one of the two out")
         if self.model.dtype == "float32":
             what = f"{setting} needs half precision, for vLLM takes adapters as requests in that alone"
             raise ValueError(f"{what}: leave it out, or set model.dtype to 'auto'")
@@ -329,9 +276,17 @@ class RunConfig(Section):
         """The setting, as `key: value`, that the multi-LoRA engine cannot train with; None if there is none."""
         if self.model.quantization == "int8":  # its products depend on all rows of a pass
             return "model.quantization: int8"
-        if self.train.sharding != "none":  # an engine holds its base whole, on one device
-            return f"train.sharding: {self.train.sharding}"
-        return None if self.train.optimizer == "adamw" else f"train.optimizer: {self.train.optimizer}"
+        plain: tuple[tuple[str, Section, Section, tuple[str, ...]], ...] = (
+            ("lora", self.lora, LoraConfig(), ("use_dora", "init")),
+            ("train", self.train, TrainConfig(), BEYOND_MULTI_LORA),
+        )
+        found = (
+            (f"{section}.{key}", getattr(mine, key))
+            for section, mine, usual, keys in plain
+            for key in keys
+            if getattr(mine, key) != getattr(usual, key) and (key, getattr(mine, key)) != ("kernels", "auto")
+        )
+        return next((f"{key}: {str(value).lower()}" for key, value in found), None)
 
     @property
     def served_model(self) -> ModelConfig:

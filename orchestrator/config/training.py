@@ -1,9 +1,9 @@
 """The sections `lora` and `train` of the configuration: one adapter, and how it is optimised."""
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from orchestrator.config.evaluation import Fraction, PositiveInt, Section, Seed
 
@@ -12,9 +12,26 @@ ServableRank = Literal[1, 2, 4, 8, 16, 32, 64, 128, 256]
 
 Optimizer = Literal["adamw", "adamw_8bit", "paged_adamw_8bit"]
 Sharding = Literal["none", "fsdp"]
+SamplePacking = Annotated[Literal["off", "auto"], BeforeValidator(lambda value: "off" if value is False else value)]
+"""YAML reads `off` as false."""
+LoraInit = Literal["kaiming", "gaussian", "orthogonal"]
 
 EVALUATIONS_PER_RUN = 10
 """Evaluations of a training, where the configuration does not say how often."""
+
+CHANGE_THE_BASE = ("pissa", "olora", "corda", "loftq")
+LOOK_AT_DATA = ("eva", "lora_ga")
+
+
+def _leaves_the_base(init: Any) -> Any:
+    """Say why a start that PEFT has is not to be had here."""
+    name = str(init).lower()
+    if name.startswith(CHANGE_THE_BASE):
+        what = f"'{init}' takes the adapter's start out of the base's own weights"
+        raise ValueError(f"{what}, so that the adapter would be wrong on the base that is served")
+    if name in LOOK_AT_DATA:
+        raise ValueError(f"'{init}' starts from activations or gradients of the data, which is not done here")
+    return init
 
 
 class LoraConfig(Section):
@@ -30,6 +47,16 @@ class LoraConfig(Section):
     """Module names to adapt; `all-linear` is every linear layer but the output head (LoRA Without Regret, 2025)."""
     use_rslora: bool = False
     """Scale by alpha / sqrt(r), which keeps one learning rate usable over ranks (arXiv 2312.03732)."""
+    use_dora: bool = Field(default=False, exclude_if=lambda value: not value)
+    """Learn the length of each output's weights apart from their direction (DoRA, arXiv 2402.09353). It trains with
+    `search.runner: isolated` alone, and vLLM serves none: such an adapter is scored, and has to be served, merged."""
+    init: Annotated[LoraInit, BeforeValidator(_leaves_the_base)] = Field(
+        default="kaiming", exclude_if=lambda value: value == "kaiming"
+    )
+    """How a new adapter starts, always as the base itself. `kaiming`: A uniform, B zero, as PEFT does by default.
+    `gaussian`: A normal with a deviation of 1 / r, B zero. `orthogonal`: A and B orthogonal to each other, for even
+    ranks. The latter two train with `search.runner: isolated` alone. What changes the base (PiSSA, OLoRA, CorDA, LoftQ)
+    is refused."""
 
 
 class TrainConfig(Section):
@@ -51,6 +78,16 @@ class TrainConfig(Section):
     """Learning rate after warm-up."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
     """AdamW weight decay on the adapter."""
+    loraplus_lr_ratio: Annotated[float, Field(ge=1.0)] | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
+    """How many times B's learning rate is A's, which is `learning_rate` (LoRA+, arXiv 2402.12354, which finds 16 good).
+    None: the same. It trains with `search.runner: isolated` alone."""
+    neftune_noise_alpha: Annotated[float, Field(gt=0.0)] | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
+    """Noise on embeddings in training, by this over the square root of length times features (NEFTune, arXiv
+    2310.05914, which takes 5 to 15). None: none. It trains with `search.runner: isolated` alone."""
     optimizer: Optimizer = Field(default="adamw", exclude_if=lambda value: value == "adamw")
     """`adamw_8bit` keeps AdamW's moments in 8 bits, `paged_adamw_8bit` also moves them out of a GPU that is full. Both
     need bitsandbytes and train with `search.runner: isolated` alone; an adapter's moments are small in any case."""
@@ -65,6 +102,16 @@ class TrainConfig(Section):
     gradient_checkpointing: bool | Literal["auto"] = "auto"
     """Recompute layers in the backward pass, which takes half as long again and far less memory. `auto` does so where
     `orchestrator plan` says that training would not fit otherwise. Losses are the same."""
+    sample_packing: SamplePacking = Field(default="off", exclude_if=lambda value: value == "off")
+    """`auto` lays the rows of a pass end to end, without padding: each attends to itself alone, and steps and losses
+    are those of `off`. On a GPU with the package flash-attn it takes that. It trains with `search.runner: isolated`
+    alone."""
+    kernels: Literal["none", "auto", "liger"] = Field(default="none", exclude_if=lambda value: value == "none")
+    """`liger` takes Liger's Triton kernels for norms and feed-forward layers, on a GPU with the package liger-kernel,
+    with `search.runner: isolated` alone. `auto` does so where all of that is so."""
+    backend: Literal["trl", "unsloth"] = Field(default="trl", exclude_if=lambda value: value == "trl")
+    """What makes the model that TRL trains. `unsloth` takes its kernels, on one GPU with the package unsloth, with
+    `search.runner: isolated` alone; rows, plan and records stay the same."""
     sharding: Sharding = Field(default="none", exclude_if=lambda value: value == "none")
     """`fsdp` splits base, adapter and AdamW's moments among the workers of a training (FSDP2), so that a base may be
     larger than a GPU; with `none` each worker has all of it. Losses are the same. It needs several workers

@@ -177,7 +177,8 @@ class AdapterRecord(Record):
     `content_format` is that with which its chat template is served, None where any will do. `template_date` is the date
     that the template shows, None where it shows none. `trained_parameters` are the numbers in its tensors,
     `total_parameters` those and the base's; None: not counted. `quantization` is how the base was kept while it was
-    trained, as in `model.quantization`; None: not at all.
+    trained, as in `model.quantization`; None: not at all. `use_dora` is whether it is DoRA, which is scored and served
+    merged.
     """
 
     id: str
@@ -199,6 +200,7 @@ class AdapterRecord(Record):
     trained_parameters: int | None = None
     total_parameters: int | None = None
     quantization: Literal["nf4", "int8"] | None = Field(default=None, exclude_if=lambda value: value is None)
+    use_dora: bool = Field(default=False, exclude_if=lambda value: not value)
 
     @property
     def known_eval_loss(self) -> float:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from peft import LoraConfig as PeftLoraConfig
 from peft import LoraModel, PeftModel, get_peft_model, set_peft_model_state_dict
+from peft.optimizers import create_loraplus_optimizer
 from peft.tuners.lora import LoraLayer
 from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError, safe_open
@@ -35,6 +36,7 @@ from orchestrator.core.errors import AdapterError
 from orchestrator.core.files import digest_of, parse_line, write_text_atomic
 from orchestrator.core.records import AdapterRecord, JsonObject, TrialRecord
 from orchestrator.models.base import BaseWeights
+from orchestrator.models.dora import MAGNITUDE, check_lengths, take_lengths, with_lengths
 from orchestrator.run.paths import RunDir
 
 WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
@@ -47,7 +49,7 @@ _Pair = tuple[torch.Tensor, torch.Tensor]
 
 
 def peft_config(lora: LoraConfig) -> PeftLoraConfig:
-    """PEFT's settings for a new adapter; nothing in them that vLLM refuses to serve."""
+    """PEFT's settings for a new adapter; nothing in them but DoRA that vLLM refuses to serve."""
     targets = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
     return PeftLoraConfig(
         r=lora.r,
@@ -55,9 +57,19 @@ def peft_config(lora: LoraConfig) -> PeftLoraConfig:
         lora_dropout=lora.dropout,
         target_modules=targets,
         use_rslora=lora.use_rslora,
+        use_dora=lora.use_dora,
+        init_lora_weights=True if lora.init == "kaiming" else lora.init,
         bias="none",
         task_type="CAUSAL_LM",
     )
+
+
+def loraplus_optimizer(
+    model: PeftModel, kind: type[torch.optim.Optimizer], settings: JsonObject, *, ratio: float
+) -> torch.optim.Optimizer:
+    """An optimizer of this kind in which B learns `ratio` times as fast as A (LoRA+, arXiv 2402.12354)."""
+    made: torch.optim.Optimizer = create_loraplus_optimizer(model, kind, loraplus_lr_ratio=ratio, **settings)
+    return made
 
 
 def shapes_of_new(base: PreTrainedModel, lora: LoraConfig) -> dict[str, tuple[int, ...]]:
@@ -66,7 +78,8 @@ def shapes_of_new(base: PreTrainedModel, lora: LoraConfig) -> dict[str, tuple[in
     Empty where the base has none of the layers to adapt.
     """
     try:
-        adapted = LoraModel(base, peft_config(lora), "shapes", low_cpu_mem_usage=True)
+        plain = lora.model_copy(update={"use_dora": False, "init": "kaiming"})  # neither is computed without weights
+        adapted = LoraModel(base, peft_config(plain), "shapes", low_cpu_mem_usage=True)
     except ValueError:
         return {}
     shapes: dict[str, tuple[int, ...]] = {}
@@ -74,6 +87,8 @@ def shapes_of_new(base: PreTrainedModel, lora: LoraConfig) -> dict[str, tuple[in
         if isinstance(module, LoraLayer):
             shapes[f"{PREFIX}{name}.lora_A.weight"] = (lora.r, module.in_features)
             shapes[f"{PREFIX}{name}.lora_B.weight"] = (module.out_features, lora.r)
+            if lora.use_dora:
+                shapes[f"{PREFIX}{name}{MAGNITUDE}"] = (module.out_features,)
     adapted.unload()
     return shapes
 
@@ -171,6 +186,7 @@ def keep_adapter(
         trained_parameters=trained,
         total_parameters=None if base_parameters is None else base_parameters + trained,
         quantization=None if model.quantization == "none" else model.quantization,
+        use_dora=settings.get("use_dora", False),
         **template_facts(tokenizer, model),
     )
     write_text_atomic(partial / RECORD, record.model_dump_json(indent=2) + "\n")
@@ -261,12 +277,14 @@ class AdapterWeights:
     """A LoRA adapter whose files were checked against a base by `load_adapter`.
 
     `pairs` maps the name of a base tensor (shape out x in) to A (rank x in) and B (out x rank); the update is
-    `scales[name] * B @ A`. `sha256` is the digest of the very bytes that these tensors were made from.
+    `scales[name] * B @ A`. `lengths` are DoRA's: what the norm of each row becomes, base and update together; empty for
+    plain LoRA. `sha256` is the digest of the very bytes that these tensors were made from.
     """
 
     sha256: str
     pairs: dict[str, _Pair]
     scales: dict[str, float]
+    lengths: dict[str, torch.Tensor]
 
 
 def load_adapter(folder: Path, base: BaseWeights) -> AdapterWeights:
@@ -282,6 +300,7 @@ def load_adapter(folder: Path, base: BaseWeights) -> AdapterWeights:
     except (ValueError, SafetensorError) as error:
         raise AdapterError(f"the adapter cannot be read: {error}", where=str(folder), fix="Train it again") from None
     refuse_unsupported(settings, folder)
+    lengths = take_lengths(tensors, PREFIX) if settings.get("use_dora") else {}
     pairs, scales = _pairs(tensors, folder), dict[str, float]()
     for name, pair in pairs.items():
         module = name.removesuffix(".weight")
@@ -289,8 +308,10 @@ def load_adapter(folder: Path, base: BaseWeights) -> AdapterWeights:
         _check_pair(name, pair, base, rank, folder)
         root = math.sqrt(rank) if settings.get("use_rslora") else rank
         scales[name] = _of_module(settings, "alpha_pattern", module, settings["lora_alpha"]) / root
+    if settings.get("use_dora"):
+        check_lengths(lengths, {name: base.shape(name) or () for name in pairs}, where=str(folder / WEIGHTS))
     sha256 = hashlib.sha256(b"".join(content[name] + b"\0" for name in (WEIGHTS, SETTINGS))).hexdigest()
-    return AdapterWeights(sha256=sha256, pairs=pairs, scales=scales)
+    return AdapterWeights(sha256=sha256, pairs=pairs, scales=scales, lengths=lengths)
 
 
 def _of_module(settings: JsonObject, pattern: str, module: str, usual: Any) -> Any:
@@ -300,9 +321,13 @@ def _of_module(settings: JsonObject, pattern: str, module: str, usual: Any) -> A
 
 
 def merged_tensor(adapter: AdapterWeights, base: BaseWeights, name: str) -> torch.Tensor:
-    """One matrix of the base with the adapter's update added, in float32 (LoRA, arXiv 2106.09685, equation 3)."""
+    """One matrix of the base with the adapter's update added, in float32 (LoRA, arXiv 2106.09685, equation 3).
+
+    DoRA then gives each row its own length (arXiv 2402.09353, equation 5).
+    """
     a, b = adapter.pairs[name]
-    return torch.addmm(base.tensor(name).float(), b.float(), a.float(), alpha=adapter.scales[name])
+    merged = torch.addmm(base.tensor(name).float(), b.float(), a.float(), alpha=adapter.scales[name])
+    return with_lengths(merged, adapter.lengths[name]) if name in adapter.lengths else merged
 
 
 def _bytes_of(folder: Path, name: str) -> bytes:
@@ -319,7 +344,6 @@ _RETRAIN = "Train it again without, as plain LoRA"
 _BASE_CHANGING = "it changes the base's own weights when it is loaded (init_lora_weights)"
 _UNSUPPORTED: tuple[tuple[str, Any, str, str], ...] = (
     ("peft_type", "LORA", "it is no LoRA", _MERGE),
-    ("use_dora", False, "it is DoRA", _MERGE),
     ("modules_to_save", None, "it carries whole modules besides LoRA (modules_to_save)", _MERGE),
     ("trainable_token_indices", None, "it trains tokens of the vocabulary (trainable_token_indices)", _MERGE),
     ("bias", "none", "it trains biases", _RETRAIN),
@@ -331,7 +355,10 @@ _UNSUPPORTED: tuple[tuple[str, Any, str, str], ...] = (
     ("use_bdlora", None, "it is a block-diagonal LoRA", _RETRAIN),
     ("target_parameters", None, "it adapts bare parameters (target_parameters)", _RETRAIN),
 )
-"""Settings of PEFT that vLLM does not serve: their only value that it does, what another means, what to do."""
+"""Settings of PEFT that are not served here: their only value that is, what another means, what to do.
+
+DoRA (`use_dora`) is no LoRA request to vLLM either, but is merged into the engine's weights.
+"""
 _PLAIN_INITS = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
 
 

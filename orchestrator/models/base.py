@@ -131,8 +131,12 @@ def load_tokenizer(
     return tokenizer
 
 
-def load_frozen_base(folder: Path, model: ModelConfig, *, on_gpu: bool = False) -> PreTrainedModel:
+def load_frozen_base(
+    folder: Path, model: ModelConfig, *, on_gpu: bool = False, attention: str | None = None
+) -> PreTrainedModel:
     """The base model without gradients, in the dtype and the quantisation that `model` names.
+
+    `attention` is transformers' name for how it is computed; None leaves that to the base.
 
     It is on the CPU; a quantised one that shall be `on_gpu` is loaded there, matrix by matrix.
 
@@ -142,6 +146,8 @@ def load_frozen_base(folder: Path, model: ModelConfig, *, on_gpu: bool = False) 
     """
     dtype = compute_dtype(model.dtype)
     settings: dict[str, Any] = {"dtype": dtype, "trust_remote_code": model.trust_remote_code, "use_safetensors": True}
+    if attention is not None:
+        settings["attn_implementation"] = attention
     if model.quantization != "none":
         if stored_quantization(folder) is None:
             settings["quantization_config"] = quantization_settings(model.quantization, getattr(torch, dtype))

@@ -132,6 +132,7 @@ def _record(name: str, source: str, settings: JsonObject, sha256: str) -> Adapte
         target_modules=(targets,) if isinstance(targets, str) else tuple(sorted(targets)),
         sha256=sha256,
         source=source,
+        use_dora=bool(settings.get("use_dora")),
     )
 
 

@@ -136,6 +136,10 @@ def _lora_of(folder: Path) -> LoraConfig:
     if pattern is not None:
         what = f"training gives all layers one rank and alpha, and the adapter has several ({pattern})"
         raise AdapterError(what, where=where, fix="Start from an adapter without, or train a new one")
+    if settings.get("use_dora"):
+        raise AdapterError(
+            "training goes on from plain LoRA, and the adapter is DoRA", where=where, fix="Train a new one"
+        )
     rank, alpha, allowed = settings["r"], settings["lora_alpha"], get_args(ServableRank)
     if rank not in allowed:
         ranks = ", ".join(map(str, allowed))

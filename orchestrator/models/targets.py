@@ -55,6 +55,13 @@ def require_targets(model: PreTrainedModel, target_modules: str | Sequence[str])
             raise ConfigError(what, where=WHERE, allowed=allowed, fix="Leave it out")
 
 
+def linear_names(model: PreTrainedModel, target_modules: str | Sequence[str]) -> list[str]:
+    """Last parts of the names of the layers that `lora.target_modules` means, sorted; full names stay as they are."""
+    if not isinstance(target_modules, str):
+        return sorted(target_modules)
+    return sorted({name.rpartition(".")[2] for name in names_to_adapt(model, target_modules)})
+
+
 def require_shardable(model: PreTrainedModel) -> None:
     """Refuse a base that does not say which of its modules are layers to split.
 

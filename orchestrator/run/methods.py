@@ -6,9 +6,12 @@ from typing import NamedTuple
 
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import ConfigError
+from orchestrator.core.text import counted
 
 BITSANDBYTES = "bitsandbytes"
 """The package, and on PyPI its name."""
+LIGER, FLASH_ATTENTION = "liger_kernel", "flash_attn"
+"""Modules."""
 TENSOR_PARALLEL = "eval.tensor_parallel"
 
 
@@ -25,6 +28,12 @@ class Method(NamedTuple):
     package: str | None = None
     install: str | None = None
     on_gpu: str | None = None
+
+    @property
+    def needs(self) -> str:
+        """The package, and a GPU if it does."""
+        parts = [f"the package {self.install or self.package}"] if self.package else []
+        return " and ".join([*parts, *(["a GPU"] if self.on_gpu else [])])
 
     def is_asked(self, config: RunConfig) -> bool:
         """Whether the configuration says so."""
@@ -53,6 +62,8 @@ METHODS = (
         BITSANDBYTES,
         on_gpu="moves memory between a GPU and the machine",
     ),
+    Method("train.kernels", "liger", "none", LIGER, "liger-kernel", on_gpu="runs Triton kernels"),
+    Method("train.backend", "unsloth", "trl", "unsloth", on_gpu="trains on a GPU alone"),
 )
 
 
@@ -80,6 +91,34 @@ def require_methods(config: RunConfig) -> None:
         what = f"{config.train.sharding} scales no loss on processors, which float16 needs"
         raise ConfigError(what, where="train.sharding", fix="Set model.dtype to bfloat16 or float32")
     require_engine_gpus(config.eval.tensor_parallel, {"GPU": gpus if has_gpu else 0}, "this machine")
+
+
+def method_lines(config: RunConfig) -> list[str]:
+    """What each method that a configuration names needs, and whether this machine has it."""
+    from orchestrator.run.cluster import local_capacity
+
+    here = local_capacity()
+    gpus = int(here["GPU"])
+    lines = []
+    for method in METHODS:
+        if method.is_asked(config):
+            lacking = method.lacks(has_gpu=config.resources.gpus_per_worker != 0 and gpus > 0)
+            there = f"not here: {lacking[0]}" if lacking else "here"
+            lines.append(f"{method.key}: {method.value} needs {method.needs}; {there}.")
+    if config.train.sharding != "none":
+        devices, kind = (gpus, "GPU") if gpus else (int(here["CPU"]), "CPU")
+        wanted = config.resources.num_workers
+        lines.append(f"train.sharding: fsdp needs {wanted} workers; here {counted(devices, kind)}.")
+    if config.eval.tensor_parallel > 1:
+        lines.append(f"{TENSOR_PARALLEL}: needs {config.eval.tensor_parallel} GPUs on one node; here {gpus or 'none'}.")
+    return lines
+
+
+def packing_by(*, has_gpu: bool) -> str:
+    """How `train.sample_packing` keeps rows that lie end to end apart here."""
+    if has_gpu and has_package(FLASH_ATTENTION):
+        return "attention of variable length (flash-attn)"
+    return "a block mask"
 
 
 def require_engine_gpus(wanted: int, node: Mapping[str, float] | None, whose: str) -> None:

@@ -10,29 +10,32 @@ import numpy as np
 import ray.train
 import torch
 from datasets import load_from_disk
-from transformers import TrainerCallback, set_seed
+from transformers import PreTrainedModel, TrainerCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
 from orchestrator.config.schema import Optimizer
 from orchestrator.core.memory import hold_little_memory
+from orchestrator.core.records import JsonObject
 from orchestrator.core.steps import BASE
 from orchestrator.data.preferences.choose import PROMPT_COLUMN, REPLY_COLUMNS
 from orchestrator.data.tokens.tokenize import IGNORED
-from orchestrator.models.adapters import fill_new, peft_config
+from orchestrator.models.adapters import fill_new, loraplus_optimizer, peft_config
 from orchestrator.models.base import base_folder, base_tokenizer, compute_dtype, empty_base, load_frozen_base
 from orchestrator.models.reading import ROWS, note_reading
 from orchestrator.plan.devices import this_cpu, this_machine
 from orchestrator.plan.settle import Wanted, settle
 from orchestrator.plan.shapes import base_shape
+from orchestrator.run.methods import FLASH_ATTENTION, LIGER, has_package
 from orchestrator.training.pair_trainer import make_pair_trainer
 from orchestrator.training.plan import TrainPlan
 from orchestrator.training.sharding import SETTINGS as OF_SHARDING
 from orchestrator.training.sharding import Sharded
+from orchestrator.training.unsloth import unsloth_model
 from orchestrator.training.worker_reports import ReportToRay
 
 PROCESSES = "processes"
 OF_SAMPLES = {"train_sampling_strategy": "group_by_length", "dataset_kwargs": {"skip_prepare_dataset": True}}
-"""Arguments of TRL's SFTConfig beside those of `trainer_settings`."""
+"""Arguments of TRL's SFTConfig for rows that are tokens already."""
 
 
 def train_worker(settings: dict[str, Any]) -> None:
@@ -64,26 +67,35 @@ def make_trainer(
     plan: TrainPlan, output_dir: str, *, callbacks: Sequence[TrainerCallback], reading: Path | None = None
 ) -> SFTTrainer:
     """TRL's trainer of a plan, ready to train. What the untouched base makes of the rows is written to `reading`."""
-    model = load_frozen_base(base_folder(plan.model), plan.model, on_gpu=plan.gpus_per_worker > 0)
-    train = load_from_disk(plan.train_tokens)
-    if reading is not None:
+    train, is_trl = load_from_disk(plan.train_tokens), plan.train.backend == "trl"
+    model = _base_of(plan) if is_trl else unsloth_model(plan, longest=_longest(plan))
+    if reading is not None and is_trl:
         note_reading(model, [(row["input_ids"], row["labels"]) for row in train.take(ROWS)], reading)
     make = StepTrainer if plan.train.sharding == "none" else ShardedTrainer
     trainer = make(
         model=model,
-        args=SFTConfig(**trainer_settings(plan), **OF_SAMPLES, output_dir=output_dir),
+        args=SFTConfig(**trainer_settings(plan), **_sample_settings(plan), output_dir=output_dir),
         train_dataset=train,
         eval_dataset=load_from_disk(plan.val_tokens),
         processing_class=base_tokenizer(plan.model),
-        peft_config=peft_config(plan.lora),
+        peft_config=peft_config(plan.lora) if is_trl else None,
         callbacks=list(callbacks),
     )
+    trainer.loraplus_lr_ratio = plan.train.loraplus_lr_ratio
     keep_in_float32(trainer)
     if plan.start is not None:
         fill_new(trainer.model, Path(plan.start))  # a checkpoint that is resumed replaces it
     scale_loss_on_cpu(trainer)
     trainer.processing_class = None  # every checkpoint would carry a copy of the tokenizer
     return trainer
+
+
+def _base_of(plan: TrainPlan) -> PreTrainedModel:
+    """The frozen base, with attention that takes rows laid end to end without a mask, where that is installed."""
+    on_gpu = plan.gpus_per_worker > 0
+    flash = plan.train.sample_packing == "auto" and on_gpu and has_package(FLASH_ATTENTION)
+    attention = "flash_attention_2" if flash else None
+    return load_frozen_base(base_folder(plan.model), plan.model, on_gpu=on_gpu, attention=attention)
 
 
 def settle_checkpointing(plan: TrainPlan, beside: int) -> TrainPlan:
@@ -130,9 +142,20 @@ def _longest(plan: TrainPlan) -> int:
 class StepTrainer(SFTTrainer):  # type: ignore[misc]  # trl ships no types
     """SFTTrainer whose token accuracy weighs every supervised token of a step alike, not every pass."""
 
+    optimizer: Any
+
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
+        self.loraplus_lr_ratio: float | None = None
         self._supervised: list[torch.Tensor] = []
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """As transformers', or with LoRA+ two learning rates."""
+        if self.optimizer is None and self.loraplus_lr_ratio is not None:
+            kind, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            settings |= {"loraplus_weight_decay": self.args.weight_decay}
+            self.optimizer = loraplus_optimizer(self.model, kind, settings, ratio=self.loraplus_lr_ratio)
+        return super().create_optimizer(model)
 
     def compute_loss(self, model: Any, inputs: dict[str, torch.Tensor], *given: Any, **named: Any) -> Any:
         """As TRL's; the supervised tokens of the pass are counted beside it."""
@@ -198,6 +221,22 @@ def trainer_settings(plan: TrainPlan) -> dict[str, Any]:
         "disable_tqdm": True,
         **(OF_SHARDING if plan.train.sharding == "fsdp" else {}),
     }
+
+
+def _sample_settings(plan: TrainPlan) -> JsonObject:
+    """Arguments of TRL's SFTConfig beside those of `trainer_settings`: what concerns samples, not pairs."""
+    return {
+        **OF_SAMPLES,
+        "neftune_noise_alpha": plan.train.neftune_noise_alpha,
+        "padding_free": plan.train.sample_packing == "auto",
+        "use_liger_kernel": _takes_liger(plan),
+    }
+
+
+def _takes_liger(plan: TrainPlan) -> bool:
+    if plan.train.kernels == "auto":
+        return plan.gpus_per_worker > 0 and has_package(LIGER)
+    return plan.train.kernels == "liger"
 
 
 def keep_in_float32(trainer: SFTTrainer) -> None:

@@ -60,3 +60,20 @@ def test_the_trainers_of_preferences_are_looked_for(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(doctor, "_is_there", lambda module: "dpo" in module)
     lacking = doctor.preferences()
     assert (lacking.word, "trl has DPO, and `prefer` needs both" in lacking.text) == ("note", True)
+
+
+def test_methods_that_need_gpus_and_packages_are_named() -> None:
+    found = {finding.text.partition(": ")[0]: finding for finding in doctor.methods({"CPU": 2.0, "GPU": 0.0})}
+    assert {finding.word for finding in found.values()} <= {"ok", "note"}  # none of them is needed
+    liger, unsloth = found["train.kernels"], found["train.backend"]
+    assert "liger needs the package liger-kernel, which is not installed (pip install liger-kernel" in liger.text
+    assert "unsloth needs the package unsloth, which is not installed" in unsloth.text
+    assert found["train.sharding"] == doctor.Finding(
+        "ok", "train.sharding: fsdp splits a base over several devices; here 2 CPUs"
+    )
+    assert found["eval.tensor_parallel"].word == "note"
+    assert found["train.sample_packing"].text.endswith("by a block mask")
+    four = {finding.text.partition(": ")[0]: finding for finding in doctor.methods({"CPU": 8.0, "GPU": 4.0})}
+    assert four["eval.tensor_parallel"] == doctor.Finding(
+        "ok", "eval.tensor_parallel: splits an engine over GPUs; here 4"
+    )

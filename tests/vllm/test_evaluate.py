@@ -82,8 +82,8 @@ def test_what_cannot_be_scored_is_named_and_the_rest_is_scored(tmp_path: Path, m
     )
     suites = [{"name": "asked", "path": str(questions), "format": "xstest"}]
     elsewhere = [str(write_tiny_adapter(tmp_path / name, rank=16, seed=7)) for name in ("by-axolotl", "by-unsloth")]
-    dora = tmp_path / "by-unsloth" / "adapter_config.json"
-    dora.write_text(dora.read_text(encoding="utf-8").replace('"use_dora": false', '"use_dora": true'))
+    biased = tmp_path / "by-unsloth" / "adapter_config.json"
+    biased.write_text(biased.read_text(encoding="utf-8").replace('"lora_bias": false', '"lora_bias": true'))
     fields = {"num_engines": 2, "suites": suites, "judge": {"base": "tiny"}, "adapters": elsewhere}
     config, run = start_run(tmp_path, "mixed", SAMPLES[:16], **fields)
     left_out = bring_in(config, run)
@@ -104,7 +104,7 @@ def test_what_cannot_be_scored_is_named_and_the_rest_is_scored(tmp_path: Path, m
         misranked.id: ("AdapterError", "not of rank 16"),
         changed.id: ("AdapterError", "not those that were recorded"),
         stranger.id: ("AdapterError", "trained on 'some/other-base'"),
-        "by-unsloth": ("AdapterError", "it is DoRA"),
+        "by-unsloth": ("AdapterError", "it trains biases"),
     }
     with (
         cluster_session(config),

@@ -65,12 +65,13 @@ def as_adapter(folder: Path, number: int = 1) -> Adapter:
 
 @pytest.fixture(scope="module")
 def adapters(tmp_path_factory: pytest.TempPathFactory) -> list[Adapter]:
-    """Adapters large enough to change what is said: all layers at two ranks, and one part of a fused layer alone."""
+    """Adapters large enough to change what is said: all layers at two ranks, one part of a fused layer alone, DoRA."""
     folder = tmp_path_factory.mktemp("adapters")
     made = [
         write_tiny_adapter(folder / "rank8", rank=8, targets="all-linear", seed=1),
         write_tiny_adapter(folder / "rank16", rank=16, targets="all-linear", seed=2),
         write_tiny_adapter(folder / "queries", rank=4, targets=("q_proj", "up_proj"), seed=3),
+        write_tiny_adapter(folder / "dora", rank=8, targets="all-linear", seed=4, use_dora=True),
     ]
     return [as_adapter(path, number) for number, path in enumerate(made, start=1)]
 
@@ -175,7 +176,7 @@ def test_the_engine_says_what_transformers_says(engine: Engine, prompts: list[Pr
         name = adapter.id if adapter else None
         said = [generation.text for generation in generations]
         assert texts.setdefault(name, said) == said  # the base says the same again after the adapters
-    assert len({tuple(said) for said in texts.values()}) == 4
+    assert len({tuple(said) for said in texts.values()}) == 5
 
 
 def test_a_streamed_reply_is_the_reply_in_pieces(

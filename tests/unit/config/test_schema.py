@@ -343,3 +343,75 @@ def test_an_engine_that_is_split_takes_lora_requests_on_a_plain_base() -> None:
     assert RunConfig.model_validate(in_full).eval.tensor_parallel == 2
     refused("eval.tensor_parallel 2 cannot split a base with model.quantization 'nf4'", **{**in_full, "eval": split})
     refused("eval.tensor_parallel 2 needs half precision", eval=split, model={"dtype": "float32"})
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "shown"),
+    [
+        ("lora", "use_dora", True, "lora.use_dora: true"),
+        ("lora", "init", "gaussian", "lora.init: gaussian"),
+        ("train", "loraplus_lr_ratio", 16, "train.loraplus_lr_ratio: 16.0"),
+        ("train", "neftune_noise_alpha", 5, "train.neftune_noise_alpha: 5.0"),
+    ],
+)
+def test_what_the_engine_of_many_adapters_lacks_trains_by_itself(
+    section: str, key: str, value: object, shown: str
+) -> None:
+    asked = {section: {key: value}}
+    assert key not in RunConfig().model_dump()[section]
+    assert RunConfig.model_validate(asked).trains_multi_lora is False
+    refused(f"'multi_lora' cannot train with {shown}: set search.runner", **asked, search={"runner": "multi_lora"})
+
+
+@pytest.mark.parametrize(
+    ("init", "why"),
+    [
+        ("pissa", "'pissa' takes the adapter's start out of the base's own weights"),
+        (
+            "PiSSA_niter_16",
+            "out of the base's own weights, so that the adapter would be wrong on the base that is served",
+        ),
+        ("olora", "own weights"),
+        ("loftq", "own weights"),
+        ("eva", "'eva' starts from activations or gradients of the data"),
+        ("xavier", "'kaiming', 'gaussian' or 'orthogonal'"),
+    ],
+)
+def test_a_start_that_is_not_to_be_had_is_refused_with_the_reason(init: str, why: str) -> None:
+    refused(why, lora={"init": init})
+
+
+def test_dora_and_orthogonal_starts_go_with_what_they_can() -> None:
+    refused("'orthogonal' needs even ranks", lora={"init": "orthogonal"}, search={"space": {"r": [1, 8]}})
+    refused("preferences go on from plain LoRA", lora={"use_dora": True}, stages=["sft", "prefer"])
+    refused("cannot split lora.use_dora", lora={"use_dora": True}, train={"sharding": "fsdp"}, **TWO_WORKERS)
+    refused("cannot take lora.use_dora", lora={"use_dora": True}, eval={"tensor_parallel": 2})
+
+
+def test_packing_and_kernels_train_by_themselves() -> None:
+    assert RunConfig.model_validate({"train": {"sample_packing": False}}) == RunConfig()  # YAML's off
+    packed = RunConfig.model_validate({"train": {"sample_packing": "auto"}})
+    assert packed.trains_multi_lora is False
+    assert RunConfig.model_validate({"train": {"kernels": "auto"}}).trains_multi_lora
+    alone = {"search": {"runner": "multi_lora"}}
+    refused("cannot train with train.sample_packing: auto", train={"sample_packing": "auto"}, **alone)
+    refused("cannot train with train.kernels: liger", train={"kernels": "liger"}, **alone)
+    refused("cannot train with train.backend: unsloth", train={"backend": "unsloth"}, **alone)
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        ({"lora": {"use_dora": True}}, "lora.use_dora"),
+        ({"lora": {"init": "gaussian"}}, "lora.init: gaussian"),
+        ({"model": {"quantization": "int8"}}, "model.quantization: int8"),
+        ({"train": {"sample_packing": "auto"}}, "train.sample_packing: auto"),
+        ({"train": {"kernels": "liger"}}, "train.kernels: liger"),
+        ({"train": {"neftune_noise_alpha": 5}}, "train.neftune_noise_alpha"),
+        ({"stages": ["sft", "prefer"]}, "stages with prefer"),
+        (TWO_WORKERS, "resources.num_workers above 1"),
+    ],
+)
+def test_what_unsloth_is_not_made_to_work_with_is_named(content: dict[str, Any], what: str) -> None:
+    train = {"backend": "unsloth", **content.get("train", {})}
+    refused(f"train.backend 'unsloth' is not made to work with {what} here", **{**content, "train": train})

@@ -1,14 +1,15 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date
 from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
-from builders import make_trial, names_in, write_peft_checkpoint
-from peft import PeftModel
+from builders import keep_tiny, make_trial, names_in, write_peft_checkpoint, write_tiny_adapter
+from peft import PeftModel, get_peft_model
 from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save_file as save_tensors
@@ -296,7 +297,7 @@ def test_an_adapter_that_does_not_fit_the_base_is_refused(
 
 
 UNSUPPORTED: dict[str, tuple[object, str]] = {
-    "use_dora": (True, "it is DoRA"),
+    "use_dora": (True, "DoRA has one finite length"),
     "bias": ("all", "it trains biases"),
     "peft_type": ("LOHA", "it is no LoRA"),
     "modules_to_save": (["lm_head"], "modules_to_save"),
@@ -360,3 +361,56 @@ def test_the_end_of_turn_that_only_the_template_knows_is_kept_beside_the_adapter
     save_tokenizer(tokenizer, tmp_path / "other")
     stops = GenerationConfig.from_pretrained(tmp_path / "other").eos_token_id
     assert stops == sorted([tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|over|>")])
+
+
+def test_a_dora_matrix_is_the_one_that_peft_merges(tmp_path: Path) -> None:
+    folder = write_tiny_adapter(tmp_path / "dora", rank=4, use_dora=True)
+    base = BaseWeights(tiny_base_folder())
+    weights = load_adapter(folder, base)
+    whole = AutoModelForCausalLM.from_pretrained(tiny_base_folder(), dtype=torch.float32)
+    merged = PeftModel.from_pretrained(whole, folder).merge_and_unload().state_dict()
+    assert weights.lengths.keys() == weights.pairs.keys()
+    for name in weights.pairs:
+        ours = merged_tensor(weights, base, name)
+        torch.testing.assert_close(ours, merged[name], rtol=1e-5, atol=1e-6)
+        plain = merged_tensor(replace(weights, lengths={}), base, name)
+        assert not torch.allclose(ours, plain)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda ts: {key: t for key, t in ts.items() if "layers.1.mlp.up_proj.lora_magnitude" not in key},
+        lambda ts: {key: t[:-1] if "magnitude" in key else t for key, t in ts.items()},
+        lambda ts: {key: t * torch.nan if "magnitude" in key else t for key, t in ts.items()},
+    ],
+)
+def test_dora_without_a_length_for_each_row_is_refused(change: Changes, tmp_path: Path) -> None:
+    source = write_tiny_adapter(tmp_path / "source", use_dora=True)
+    broken = rewrite(tmp_path / "broken", source, tensors=change)
+    with pytest.raises(AdapterError, match="DoRA has one finite length for each row"):
+        load_adapter(broken, BaseWeights(tiny_base_folder()))
+    plain = rewrite(tmp_path / "plain", source, use_dora=False)
+    with pytest.raises(AdapterError, match="no half of a LoRA pair"):
+        load_adapter(plain, BaseWeights(tiny_base_folder()))
+
+
+def test_the_record_says_that_an_adapter_is_dora(run: RunDir, checkpoint: Path, tmp_path: Path) -> None:
+    kept = keep_tiny(run, write_tiny_adapter(tmp_path / "dora", use_dora=True))
+    assert kept.use_dora
+    assert "use_dora" not in keep(checkpoint, run).model_dump()
+
+
+@pytest.mark.parametrize("init", ["gaussian", "orthogonal"])
+def test_an_adapter_starts_as_the_base_itself(init: str) -> None:
+    base = AutoModelForCausalLM.from_pretrained(tiny_base_folder(), dtype=torch.float32)
+    ids = torch.arange(20).reshape(1, 20)
+    with torch.no_grad():
+        before = base(input_ids=ids).logits
+        frozen = {name: weight.clone() for name, weight in base.named_parameters()}
+        adapted = get_peft_model(base, peft_config(LoraConfig.model_validate({"r": 8, "init": init})))
+        after = adapted(input_ids=ids).logits
+    torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-4)
+    now = {name.replace(".base_layer", ""): weight for name, weight in adapted.base_model.model.named_parameters()}
+    assert all(torch.equal(now[name], weight) for name, weight in frozen.items())
+    assert adapted.peft_config["default"].init_lora_weights == init

@@ -75,7 +75,6 @@ def test_an_adapter_of_another_tool_has_the_effect_that_peft_gives_it(
 @pytest.mark.parametrize(
     ("lora", "words"),
     [
-        ({"use_dora": True}, r"it is DoRA.*merge_and_unload"),
         ({"modules_to_save": ["lm_head"]}, r"modules_to_save.*merge_and_unload"),
         ({"bias": "lora_only"}, "it trains biases"),
         ({"init_lora_weights": "pissa"}, "init_lora_weights.*path_initial_model_for_weight_conversion"),

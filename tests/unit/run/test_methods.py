@@ -6,8 +6,8 @@ from builders import make_config
 
 from orchestrator.config.schema import ModelConfig, ResourcesConfig, RunConfig
 from orchestrator.core.errors import ConfigError
-from orchestrator.run import cluster
-from orchestrator.run.methods import has_bitsandbytes, require_engine_gpus, require_methods
+from orchestrator.run import cluster, methods
+from orchestrator.run.methods import has_bitsandbytes, method_lines, require_engine_gpus, require_methods
 
 
 @pytest.fixture(autouse=True)
@@ -102,3 +102,37 @@ def test_a_split_base_in_float16_is_refused_on_processors() -> None:
     require_methods(asked("float32"))
     with pytest.raises(ConfigError, match=r"^train.sharding: fsdp scales no loss on processors, which float16 needs"):
         require_methods(asked("float16"))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "package", "why"),
+    [("kernels", "liger", "liger_kernel", "runs Triton kernels"), ("backend", "unsloth", "unsloth", "trains on a GPU")],
+)
+def test_kernels_of_others_need_their_package_and_a_gpu(
+    key: str, value: str, package: str, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = RunConfig.model_validate({"model": {"base": "tiny"}, "train": {key: value}})
+    monkeypatch.setattr(methods, "find_spec", lambda name: None if name == package else object())
+    with pytest.raises(
+        ConfigError, match=f"^train.{key}: {value} needs the package .*, which is not installed"
+    ) as told:
+        require_methods(config)
+    assert told.value.exit_code == 3
+    monkeypatch.setattr(methods, "find_spec", lambda _name: object())
+    monkeypatch.setattr(cluster, "local_capacity", lambda: {"CPU": 8.0, "GPU": 0.0})
+    with pytest.raises(ConfigError, match=f"^train.{key}: {value} {why}.*, and training has no GPU here"):
+        require_methods(config)
+    assert method_lines(config)[0].endswith("and training has no GPU here.")
+    monkeypatch.setattr(cluster, "local_capacity", lambda: {"CPU": 8.0, "GPU": 1.0})
+    require_methods(config)
+    assert method_lines(config)[0].endswith("and a GPU; here.")
+
+
+def test_a_plan_lists_devices_that_methods_are_split_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "local_capacity", lambda: {"CPU": 8.0, "GPU": 4.0})
+    split = {"train": {"sharding": "fsdp"}, "eval": {"tensor_parallel": 2}, "resources": {"num_workers": 2}}
+    assert method_lines(RunConfig.model_validate(split)) == [
+        "train.sharding: fsdp needs 2 workers; here 4 GPUs.",
+        "eval.tensor_parallel: needs 2 GPUs on one node; here 4.",
+    ]
+    assert method_lines(RunConfig()) == []

@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 from builders import make_plan
 from datasets import Dataset
 from transformers import TrainerCallback
+from trl import SFTTrainer
 
 from orchestrator.config.schema import LoraConfig, ModelConfig, TrainConfig
 from orchestrator.core.records import JsonObject
@@ -125,3 +127,78 @@ def test_adamw_in_8_bits_moves_an_adapter_as_adamw_does(tokens: Path, tmp_path: 
         assert (torch.uint8 in moments) is (optimizer == "adamw_8bit")  # of small matrices they stay in float32
     assert losses["adamw_8bit"] == pytest.approx(losses["adamw"], rel=0.02)
     assert losses["adamw_8bit"][-1] < 0.95 * losses["adamw_8bit"][0]
+
+
+def adapted(tokens: Path, place: Path, *, train: JsonObject | None = None, **lora: object) -> SFTTrainer:
+    plan = plan_of(tokens, dtype="float32")
+    settled = plan.lora.model_copy(update=lora), plan.train.model_copy(update=train or {})
+    return make_trainer(
+        plan.model_copy(update=dict(zip(("lora", "train"), settled, strict=True))), str(place), callbacks=[]
+    )
+
+
+def losses_of(trainer: SFTTrainer) -> list[float]:
+    trainer.train()
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def test_lora_plus_gives_b_its_own_rate(tokens: Path, tmp_path: Path) -> None:
+    trainer = adapted(tokens, tmp_path / "plus", train={"loraplus_lr_ratio": 16.0, "weight_decay": 0.1})
+    optimizer = trainer.create_optimizer()
+    names = {id(weight): name for name, weight in trainer.model.named_parameters()}
+    rates = {names[id(weight)]: group["lr"] for group in optimizer.param_groups for weight in group["params"]}
+    assert {rate for name, rate in rates.items() if "lora_A" in name} == {pytest.approx(1e-2)}
+    assert {rate for name, rate in rates.items() if "lora_B" in name} == {pytest.approx(16e-2)}
+    assert len(rates) == sum(weight.requires_grad for weight in trainer.model.parameters())
+    assert {group["weight_decay"] for group in optimizer.param_groups if group["params"]} == {0.1}
+    usual = losses_of(adapted(tokens, tmp_path / "plain"))
+    once = losses_of(adapted(tokens, tmp_path / "once", train={"loraplus_lr_ratio": 1.0}))
+    assert once == pytest.approx(usual, rel=1e-5)
+    assert losses_of(trainer) != pytest.approx(usual, rel=1e-2)
+
+
+def test_noise_on_embeddings_is_of_training_alone(tokens: Path, tmp_path: Path) -> None:
+    plain, noisy = (adapted(tokens, tmp_path / name, train={"neftune_noise_alpha": alpha})
+                    for name, alpha in (("plain", None), ("noisy", 5.0)))  # fmt: skip
+    assert noisy.evaluate()["eval_loss"] == plain.evaluate()["eval_loss"]
+    assert losses_of(noisy)[0] != losses_of(plain)[0]
+
+
+def test_dora_learns_lengths(tokens: Path, tmp_path: Path) -> None:
+    trainer = adapted(tokens, tmp_path, use_dora=True)
+    lengths = {name: weight.clone() for name, weight in trainer.model.named_parameters() if "magnitude" in name}
+    losses = losses_of(trainer)
+    assert losses[-1] < 0.95 * losses[0]
+    now = dict(trainer.model.named_parameters())
+    assert lengths
+    assert all(not torch.equal(now[name], weight) for name, weight in lengths.items())
+
+
+def test_rows_end_to_end_learn_what_padded_rows_do(tmp_path: Path) -> None:
+    """Each row sees itself alone: a pass of rows of several lengths gives the losses and gradients of padded rows."""
+    lengths = range(10, 34, 2)
+    rows = [{"input_ids": list(range(9, 9 + length)), "labels": [-100] * 4 + list(range(13, 9 + length))}
+            for length in lengths]  # fmt: skip
+    Dataset.from_list(rows).save_to_disk(str(tmp_path / "train"))
+    Dataset.from_list(rows[:4]).save_to_disk(str(tmp_path / "val"))
+    seen: dict[str, list[JsonObject]] = {}
+    for packing in ("off", "auto"):
+        trainer = adapted(tmp_path, tmp_path / packing, train={"sample_packing": packing})
+        batch = next(iter(trainer.get_train_dataloader()))
+        assert (batch["input_ids"].shape[0] == 1) is (packing == "auto")
+        trainer.train()
+        seen[packing] = [entry for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry]
+    for packed, padded in zip(seen["auto"], seen["off"], strict=True):
+        for figure in {"loss", "eval_loss", "grad_norm", "num_tokens", "mean_token_accuracy"} & padded.keys():
+            assert packed[figure] == pytest.approx(padded[figure], rel=1e-4), figure
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(find_spec("unsloth") is None, reason="needs the package unsloth")
+def test_unsloth_learns_as_trl_does(tokens: Path, tmp_path: Path) -> None:
+    losses = {}
+    for backend in ("trl", "unsloth"):
+        plan = plan_of(tokens, dtype="bfloat16").model_copy(update={"gpus_per_worker": 1})
+        plan = plan.model_copy(update={"train": plan.train.model_copy(update={"backend": backend})})
+        losses[backend] = losses_of(make_trainer(plan, str(tmp_path / backend), callbacks=[]))
+    assert losses["unsloth"] == pytest.approx(losses["trl"], rel=0.02)
