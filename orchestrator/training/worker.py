@@ -149,6 +149,12 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]  # trl ships no types
         self.loraplus_lr_ratio: float | None = None
         self._supervised: list[torch.Tensor] = []
 
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        """As transformers', in the same order for any number of workers: rows of a step alike, not of a worker's part."""
+        sampler = super()._get_train_sampler(train_dataset)
+        sampler.batch_size *= self.args.world_size
+        return sampler
+
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """As transformers', or with LoRA+ two learning rates."""
         if self.optimizer is None and self.loraplus_lr_ratio is not None:

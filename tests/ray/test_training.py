@@ -101,7 +101,7 @@ def test_two_workers_train_one_adapter_that_changes_the_base(storage: Path, monk
 
 def test_workers_that_split_the_base_learn_as_one_does_and_resume(storage: Path) -> None:
     def config(name: str, *, num_workers: int, **train: object) -> RunConfig:
-        steps = {"max_steps": 16, "eval_steps": 4, "early_stopping_patience": None, "save_total_limit": 4}
+        steps = {"max_steps": 12, "eval_steps": 3, "early_stopping_patience": None, "save_total_limit": 4}
         made = small_config(storage, name, num_workers=num_workers, **steps, **train)
         return made.model_copy(update={"model": made.model.model_copy(update={"dtype": "float32"})})
 
