@@ -150,7 +150,7 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]  # trl ships no types
         self._supervised: list[torch.Tensor] = []
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        """As transformers', in the same order for any number of workers: rows of a step alike, not of a worker's part."""
+        """As transformers', in the same order for any number of workers: rows of a step are alike, not of a share."""
         sampler = super()._get_train_sampler(train_dataset)
         sampler.batch_size *= self.args.world_size
         return sampler
