@@ -217,6 +217,7 @@ def wanted_on(job: Job, device: Device, processes: int) -> Wanted:
         optimizer=config.train.optimizer,
         workers=config.resources.num_workers,
         is_sharded=config.train.sharding == "fsdp",
+        use_dora=config.lora.use_dora,
     )
 
 

@@ -33,6 +33,8 @@ PROCESS_BYTES = {"multi_lora": int(0.62 * GIB), "isolated": int(0.75 * GIB)}
 """Python, PyTorch, transformers and Ray in the process of either runner, before a model is loaded."""
 GPU_CONTEXT_BYTES = int(0.55 * GIB)
 """What CUDA and its libraries keep on a GPU."""
+DORA_COPIES = 2
+"""What DoRA keeps of each output of an adapted layer beside plain LoRA: what base and adapter made of it."""
 SPREAD = (0.9, 1.1)
 """Low and high as shares of what is expected, without the weights, which are known: kernels keep room of their own."""
 GAPS = {"bfloat16": 0.5, "float16": 0.5, "float32": 0.3}
@@ -61,6 +63,7 @@ class Training:
     quantization: Quantization = "none"
     optimizer: Optimizer = "adamw"
     shards: int = 1
+    use_dora: bool = False
 
     @property
     def width(self) -> int:
@@ -177,6 +180,8 @@ def layer_bytes(shape: BaseShape, training: Training, largest: PassShape) -> dic
     # Autocast copies the input of every adapter; else layers with the same input share it.
     inputs = shape.adapted_inputs if autocast else 2 * shape.hidden + shape.inner
     adapters = number * inputs + inner
+    if training.use_dora:
+        adapters += DORA_COPIES * number * (shape.adapted / shape.layers - shape.adapted_inputs)
     return {"norms": norms, "attention": attention, "feed-forward": feed_forward, "adapters' inputs": adapters}
 
 
@@ -193,7 +198,8 @@ def _logits(shape: BaseShape, training: Training, largest: PassShape) -> int:
 def _backward(shape: BaseShape, training: Training, largest: PassShape) -> int:
     """Gradients of a layer's activations while it is gone through."""
     number = BYTES[training.dtype]
-    return int(largest.tokens * (3 * number * shape.inner + 3 * FULL * shape.hidden))
+    lengths = 2 * FULL * shape.largest if training.use_dora else 0  # the merged matrix whose rows are measured
+    return lengths + int(largest.tokens * (3 * number * shape.inner + 3 * FULL * shape.hidden))
 
 
 def slots_within(shape: BaseShape, training: Training, one_slot: PassShape, room: int, *, most: int) -> int:

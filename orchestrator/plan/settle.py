@@ -36,6 +36,7 @@ class Wanted:
     optimizer: Optimizer = "adamw"
     workers: int = 1
     is_sharded: bool = False
+    use_dora: bool = False
 
 
 class Choice(NamedTuple):
@@ -113,6 +114,7 @@ def _choice(wanted: Wanted, *, checkpointing: bool) -> Choice:
         quantization=wanted.quantization,
         optimizer=wanted.optimizer,
         shards=wanted.workers if wanted.is_sharded else 1,
+        use_dora=wanted.use_dora,
     )
     one_slot = largest_pass(
         wanted.runner,

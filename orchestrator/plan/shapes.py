@@ -73,7 +73,7 @@ def base_shape(model: PreTrainedModel, lora: LoraConfig) -> BaseShape:
     if experts:  # a token visits few of them
         all_experts = getattr(text, "num_experts", None) or getattr(text, "num_local_experts", None) or experts
         products -= 3 * layers * text.hidden_size * (all_experts - experts) * (inner // experts)
-    adapters = shapes_of_new(model, lora.model_copy(update={"r": 1}))
+    adapters = shapes_of_new(model, lora.model_copy(update={"r": 1, "use_dora": False}))
     inputs = sum(columns for name, (_, columns) in adapters.items() if ".lora_A." in name)
     outputs = sum(rows for name, (rows, _) in adapters.items() if ".lora_B." in name)
     names = [name for name, _ in model.named_modules()]

@@ -119,6 +119,7 @@ def settle_checkpointing(plan: TrainPlan, beside: int) -> TrainPlan:
         threads=torch.get_num_threads(),
         workers=plan.num_workers,
         is_sharded=plan.train.sharding == "fsdp",
+        use_dora=plan.lora.use_dora,
     )
     device = this_machine() if wanted.on_gpu else this_cpu()
     choice = settle(base_shape(base, plan.lora), wanted, device.room(beside))
