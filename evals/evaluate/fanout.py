@@ -106,8 +106,8 @@ def _ask_and_score(
 ) -> tuple[list[Scores], list[FailedAdapter]]:
     """Have base and adapters reply on the base that `config` scores on, and judge that, in `place`; who failed."""
     prompts, engines = asked.prompts, asked.engines
-    served = {"ranks": asked.ranks, "merges": asked.merges}
-    settings = settings_of_run(config, asked.tokenizer, prompts, on_gpu=engines.on_gpu, **served)
+    ranks, merges = asked.ranks, asked.merges
+    settings = settings_of_run(config, asked.tokenizer, prompts, ranks=ranks, on_gpu=engines.on_gpu, merges=merges)
     journal = _open_journal(config, place, settings, asked)
     failed = _generate(journal, settings, prompts, engines)
     timed = cases_to_time(asked.cases, prompts, settings, count=latency_cases, seed=config.eval.seed)
