@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 import torch
 from peft import LoraConfig as PeftLoraConfig
 from peft import LoraModel, PeftModel, get_peft_model, set_peft_model_state_dict
-from peft.optimizers import create_loraplus_optimizer
 from peft.tuners.lora import LoraLayer
 from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError, safe_open
@@ -62,14 +61,6 @@ def peft_config(lora: LoraConfig) -> PeftLoraConfig:
         bias="none",
         task_type="CAUSAL_LM",
     )
-
-
-def loraplus_optimizer(
-    model: PeftModel, kind: type[torch.optim.Optimizer], settings: JsonObject, *, ratio: float
-) -> torch.optim.Optimizer:
-    """An optimizer of this kind in which B learns `ratio` times as fast as A (LoRA+, arXiv 2402.12354)."""
-    made: torch.optim.Optimizer = create_loraplus_optimizer(model, kind, loraplus_lr_ratio=ratio, **settings)
-    return made
 
 
 def shapes_of_new(base: PreTrainedModel, lora: LoraConfig) -> dict[str, tuple[int, ...]]:
