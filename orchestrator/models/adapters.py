@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from peft import LoraConfig as PeftLoraConfig
 from peft import LoraModel, PeftModel, get_peft_model, set_peft_model_state_dict
+from peft.optimizers import create_loraplus_optimizer
 from peft.tuners.lora import LoraLayer
 from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError, safe_open
@@ -36,6 +37,7 @@ from orchestrator.core.files import digest_of, parse_line, write_text_atomic
 from orchestrator.core.records import AdapterRecord, JsonObject, TrialRecord
 from orchestrator.models.base import BaseWeights
 from orchestrator.models.dora import MAGNITUDE, check_lengths, take_lengths, with_lengths
+from orchestrator.models.servable import MERGE, refuse_unsupported
 from orchestrator.run.paths import RunDir
 
 WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
@@ -61,6 +63,14 @@ def peft_config(lora: LoraConfig) -> PeftLoraConfig:
         bias="none",
         task_type="CAUSAL_LM",
     )
+
+
+def loraplus_optimizer(
+    model: PeftModel, kind: type[torch.optim.Optimizer], settings: JsonObject, *, ratio: float
+) -> torch.optim.Optimizer:
+    """An optimizer of this kind in which B learns `ratio` times as fast as A (LoRA+, arXiv 2402.12354)."""
+    made: torch.optim.Optimizer = create_loraplus_optimizer(model, kind, loraplus_lr_ratio=ratio, **settings)
+    return made
 
 
 def shapes_of_new(base: PreTrainedModel, lora: LoraConfig) -> dict[str, tuple[int, ...]]:
@@ -290,7 +300,7 @@ def load_adapter(folder: Path, base: BaseWeights) -> AdapterWeights:
         settings, tensors = json.loads(content[SETTINGS]), load_safetensors(content[WEIGHTS])
     except (ValueError, SafetensorError) as error:
         raise AdapterError(f"the adapter cannot be read: {error}", where=str(folder), fix="Train it again") from None
-    refuse_unsupported(settings, folder)
+    refuse_unsupported(settings, where=str(folder / SETTINGS))
     lengths = take_lengths(tensors, PREFIX) if settings.get("use_dora") else {}
     pairs, scales = _pairs(tensors, folder), dict[str, float]()
     for name, pair in pairs.items():
@@ -330,49 +340,6 @@ def _bytes_of(folder: Path, name: str) -> bytes:
         ) from None
 
 
-_MERGE = "Merge it into its base with PEFT's merge_and_unload, and set the merged folder as model.base"
-_RETRAIN = "Train it again without, as plain LoRA"
-_BASE_CHANGING = "it changes the base's own weights when it is loaded (init_lora_weights)"
-_UNSUPPORTED: tuple[tuple[str, Any, str, str], ...] = (
-    ("peft_type", "LORA", "it is no LoRA", _MERGE),
-    ("modules_to_save", None, "it carries whole modules besides LoRA (modules_to_save)", _MERGE),
-    ("trainable_token_indices", None, "it trains tokens of the vocabulary (trainable_token_indices)", _MERGE),
-    ("bias", "none", "it trains biases", _RETRAIN),
-    ("lora_bias", False, "it trains biases (lora_bias)", _RETRAIN),
-    ("fan_in_fan_out", False, "its base stores matrices the other way round (fan_in_fan_out)", _RETRAIN),
-    ("layer_replication", None, "it repeats layers of the base (layer_replication)", _RETRAIN),
-    ("alora_invocation_tokens", None, "it is an activated LoRA (alora_invocation_tokens)", _RETRAIN),
-    ("use_qalora", False, "it is QALoRA", _RETRAIN),
-    ("use_bdlora", None, "it is a block-diagonal LoRA", _RETRAIN),
-    ("target_parameters", None, "it adapts bare parameters (target_parameters)", _RETRAIN),
-)
-"""Settings of PEFT that are not served here: their only value that is, what another means, what to do.
-
-DoRA (`use_dora`) is no LoRA request to vLLM either, but is merged into the engine's weights.
-"""
-_PLAIN_INITS = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
-
-
-def refuse_unsupported(settings: JsonObject, folder: Path) -> None:
-    """Refuse an adapter of which vLLM serves only a part, or nothing.
-
-    Raises:
-        AdapterError: Naming the setting, and what to do.
-    """
-    where = str(folder / SETTINGS)
-    for key, plain, what, fix in _UNSUPPORTED:
-        if (settings.get(key) or plain) != plain:
-            raise AdapterError(f"the adapter cannot be served: {what}", where=where, fix=fix)
-    start = settings.get("init_lora_weights", True)
-    if isinstance(start, str) and start.lower() not in _PLAIN_INITS:
-        fix = "Convert it with PEFT's save_pretrained(path_initial_model_for_weight_conversion=...)"
-        raise AdapterError(f"the adapter cannot be served: {_BASE_CHANGING}", where=where, fix=fix)
-    if not isinstance(settings.get("r"), int) or not isinstance(settings.get("lora_alpha"), int | float):
-        raise AdapterError(
-            "the settings have no r or lora_alpha as numbers", where=where, fix="Save it with PEFT again"
-        )
-
-
 def _pairs(tensors: dict[str, torch.Tensor], folder: Path) -> dict[str, _Pair]:
     halves: dict[str, dict[str, torch.Tensor]] = {}
     for key, tensor in tensors.items():
@@ -383,7 +350,7 @@ def _pairs(tensors: dict[str, torch.Tensor], folder: Path) -> dict[str, _Pair]:
                 "its vocabulary was resized, or is trained too" if is_vocabulary else "vLLM serves LoRA pairs alone"
             )
             what = f"the adapter holds {key}, which is no half of a LoRA pair: {reason}"
-            raise AdapterError(what, where=str(folder / WEIGHTS), fix=_MERGE)
+            raise AdapterError(what, where=str(folder / WEIGHTS), fix=MERGE)
         halves.setdefault(f"{named[1]}.weight", {})[named[2]] = tensor
     alone = next((name for name, half in halves.items() if len(half) < 2), None)
     if alone is not None or not halves:

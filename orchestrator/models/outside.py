@@ -28,11 +28,11 @@ from orchestrator.models.adapters import (
     SETTINGS,
     WEIGHTS,
     put_in_place,
-    refuse_unsupported,
     save_tokenizer,
     template_facts,
 )
 from orchestrator.models.base import base_tokenizer
+from orchestrator.models.servable import refuse_unsupported
 from orchestrator.run.folder import brought_in
 from orchestrator.run.paths import RunDir
 
@@ -177,7 +177,7 @@ def read_settings(folder: Path) -> JsonObject:
         raise AdapterError(f"the settings are not JSON ({error})", where=str(path), fix="Save it again") from None
     if not isinstance(settings, dict):
         raise AdapterError("the settings are no JSON object", where=str(path), fix="Save it with PEFT again")
-    refuse_unsupported(settings, folder)
+    refuse_unsupported(settings, where=str(folder / SETTINGS))
     return settings
 
 

@@ -10,7 +10,6 @@ import numpy as np
 import ray.train
 import torch
 from datasets import load_from_disk
-from peft.optimizers import create_loraplus_optimizer
 from transformers import PreTrainedModel, TrainerCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
@@ -20,7 +19,7 @@ from orchestrator.core.records import JsonObject
 from orchestrator.core.steps import BASE
 from orchestrator.data.preferences.choose import PROMPT_COLUMN, REPLY_COLUMNS
 from orchestrator.data.tokens.tokenize import IGNORED
-from orchestrator.models.adapters import fill_new, peft_config
+from orchestrator.models.adapters import fill_new, loraplus_optimizer, peft_config
 from orchestrator.models.base import base_folder, base_tokenizer, compute_dtype, empty_base, load_frozen_base
 from orchestrator.models.reading import ROWS, note_reading
 from orchestrator.plan.devices import this_cpu, this_machine
@@ -162,8 +161,7 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]  # trl ships no types
         if self.optimizer is None and self.loraplus_lr_ratio is not None:
             kind, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
             settings |= {"loraplus_weight_decay": self.args.weight_decay}
-            ratio = self.loraplus_lr_ratio
-            self.optimizer = create_loraplus_optimizer(self.model, kind, loraplus_lr_ratio=ratio, **settings)
+            self.optimizer = loraplus_optimizer(self.model, kind, settings, ratio=self.loraplus_lr_ratio)
         return super().create_optimizer(model)
 
     def compute_loss(self, model: Any, inputs: dict[str, torch.Tensor], *given: Any, **named: Any) -> Any:
