@@ -217,6 +217,8 @@ def _loop_child(path: Path) -> None:
     from orchestrator.models.base import base_folder, load_frozen_base, load_tokenizer
     from orchestrator.run.cluster import WorkerShape
     from orchestrator.search.early_stopping import make_scheduler
+    from orchestrator.search.heard import Heard
+    from orchestrator.search.names import HYPERPARAMETERS, PREFIX
     from orchestrator.training.plan import plan_training
     from orchestrator.training.worker import OF_SAMPLES, trainer_settings
 
@@ -229,7 +231,14 @@ def _loop_child(path: Path) -> None:
     plan = plan_training(config, run, WorkerShape(1, float(cores), 0), num_samples=len(train))
     folder = base_folder(plan.model)
     tokenizer = load_tokenizer(folder, trust_remote_code=False)
-    scheduler = make_scheduler(config.search.model_copy(update={"scheduler": "asha"}), plan)
+    scheduler = make_scheduler(
+        config.search.model_copy(update={"scheduler": "asha"}),
+        plan,
+        Heard(),
+        num_trials=len(settings["candidates"]),
+        group=1,
+        answer=lambda *_: None,
+    )
     scheduler.set_search_properties("eval_loss", "min")
 
     class Watch(TrainerCallback):  # type: ignore[misc]
@@ -256,7 +265,8 @@ def _loop_child(path: Path) -> None:
     for number, candidate in enumerate(settings["candidates"]):
         began, clock = time.time(), time.perf_counter()
         chosen = plan.with_hyperparameters(candidate)
-        trial = Trial("stub", stub=True, trial_id=str(number))
+        trial = Trial("stub", stub=True, trial_name_creator=lambda _, name=f"{PREFIX}{number + 1}": name)
+        trial.set_config({HYPERPARAMETERS: candidate})
         scheduler.on_trial_add(None, trial)
         watch = Watch(trial)
         set_seed(chosen.train.seed)

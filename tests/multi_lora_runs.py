@@ -79,13 +79,14 @@ def make_trials(
     patience: int | None = None,
     keep_best: int = 1,
     gather_s: float = 0.0,
+    rungs: tuple[int, ...] = (),
 ) -> SlotScheduler:
     """SlotScheduler of a new engine on a storage that may hold what another left."""
     return SlotScheduler(
         engine,
         storage,
         slots=slots,
-        cadence=Cadence(EVAL_STEPS, patience, keep_best),
+        cadence=Cadence(EVAL_STEPS, patience, keep_best, rungs),
         gather_s=gather_s,
     )
 

@@ -14,7 +14,8 @@ from evals.conversation.speakers import Speaker
 from evals.generate.canary import pick_canaries
 from evals.generate.dealing import Work
 from evals.generate.engine import Prompt
-from evals.generate.engines import Engines, Heard, answer_all
+from evals.generate.engines import Engines, answer_all
+from evals.generate.listening import Heard
 from evals.generate.settings import settings_of_run
 from evals.judge.verdicts import judge_reply
 from evals.records import Case, Generation

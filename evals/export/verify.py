@@ -19,7 +19,8 @@ from evals.export.llama_cpp import MODEL_FILE
 from evals.generate.canary import pick_canaries
 from evals.generate.dealing import Work
 from evals.generate.engine import Adapter, EngineSettings, Prompt
-from evals.generate.engines import Engines, Heard, answer_all
+from evals.generate.engines import Engines, answer_all
+from evals.generate.listening import Heard
 from evals.generate.settings import settings_of_run
 from evals.records import HELD_OUT, Case, EngineRecord, Generation
 from evals.report.text import signed_text

@@ -36,6 +36,8 @@ than a small model's whole evaluation."""
 
 BATCH_S = 0.25
 """Finished replies are handed over at most this often."""
+BEAT_S = 5.0
+"""Where none finishes for so long, an empty batch says that the engine is alive."""
 
 
 class Prompt(NamedTuple):
@@ -73,7 +75,10 @@ class Loaded(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Replies that finished, the seconds since the batch before, and the most bytes that the process has held."""
+    """Replies that finished, the seconds since the batch before, and the most bytes that the process has held.
+
+    An empty one is a sign of life.
+    """
 
     generations: list[Generation]
     generate_s: float
@@ -272,7 +277,7 @@ class Engine:
                 told[output.request_id] = len(text)
             done = [output for output in outputs if output.finished]
             finished += [self._read(output, by_id[output.request_id], adapter) for output in done]
-            if finished and time.monotonic() - clock >= BATCH_S:
+            if time.monotonic() - clock >= (BATCH_S if finished else BEAT_S):
                 yield Batch(finished, time.monotonic() - clock, self._held())
                 finished, clock = [], time.monotonic()
         yield Batch(finished, time.monotonic() - clock, self._held())

@@ -1,10 +1,12 @@
 """Engines as Ray actors: started, fed, replaced when they die."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+import os
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import ray
 from ray.exceptions import RayActorError, RayError
@@ -24,6 +26,7 @@ from evals.generate.engine import (
     failed_generation,
     load_vllm,
 )
+from evals.generate.listening import Listener
 from evals.records import FailedAdapter, Generation
 from orchestrator.config.evaluation import CPU_KV_CACHE_GIB
 from orchestrator.config.schema import RunConfig
@@ -37,37 +40,16 @@ MAX_ENGINE_CPUS = 8
 MIN_DEATHS_IN_A_ROW = 3
 """So many engines, or twice as many as there are, may not die one after the other without a reply between them."""
 
-
-class Listener(Protocol):
-    """Hears what the engines do."""
-
-    def loaded(self, key: str, loaded: Loaded) -> None:
-        """An engine has a work's weights in place."""
-
-    def answered(self, key: str, batch: Batch) -> None:
-        """Replies finished."""
-
-    def retried(self, key: str, num_prompts: int) -> None:
-        """An engine died, and so many prompts are asked again."""
+LOOK_S = 5.0
+"""How often engines that say nothing are looked at."""
+SILENT_S = float(os.environ.get("ORCHESTRATOR_SILENT_S", "180"))
+"""An engine that replies gives a sign of life between its steps; one that gives none for so long hangs."""
+SILENT_AT_START_S = 10 * SILENT_S
+"""While it loads the base and the adapter it can give none."""
 
 
-class Heard:
-    """Keeps the replies of each work by its key; a `Listener`."""
-
-    def __init__(self, advance: Callable[[int], None]) -> None:
-        self.replies: dict[str, list[Generation]] = {}
-        self._advance = advance
-
-    def loaded(self, key: str, loaded: Loaded) -> None:
-        """See `Listener`."""
-
-    def answered(self, key: str, batch: Batch) -> None:
-        """See `Listener`."""
-        self.replies.setdefault(key, []).extend(batch.generations)
-        self._advance(len(batch.generations))
-
-    def retried(self, key: str, num_prompts: int) -> None:
-        """See `Listener`."""
+class HungEngineError(RayError):  # type: ignore[misc]  # ray ships no types for it
+    """An engine that gives no sign of life."""
 
 
 class EngineHost:
@@ -266,13 +248,18 @@ def _known(error: RayError) -> AdapterError | InputError | None:
 
 @dataclass(eq=False)
 class _Worker:
-    """One engine and the chunk that it has, or had last. `waiting` are the prompts of it that have no reply."""
+    """One engine and the chunk that it has, or had last. `waiting` are the prompts of it that have no reply.
+
+    `heard_at` is when it last gave a sign of life, and `has_begun` whether it gave one since it got the chunk.
+    """
 
     actor: Any
     ready: Any
     chunk: Chunk | None = None
     stream: Any = None
     waiting: dict[str, Prompt] = field(default_factory=dict)
+    heard_at: float = 0.0
+    has_begun: bool = False
 
 
 @dataclass(eq=False)
@@ -310,13 +297,18 @@ class _Round:
             if chunk is None:
                 return
             worker.chunk, worker.waiting = chunk, {prompt.case_id: prompt for prompt in chunk.prompts}
+            worker.heard_at, worker.has_begun = time.monotonic(), False
             worker.stream = worker.actor.answer.remote(self.settings, self.canaries, chunk.prompts, chunk.adapter)
             self.busy.append(self.idle.pop())
 
     def _wait(self) -> None:
         """Take the next message of a busy engine, or a process that came up."""
         awaited = {worker.stream: worker for worker in self.busy} | {worker.ready: worker for worker in self.starting}
-        (found,), _ = ray.wait(list(awaited), num_returns=1)
+        come, _ = ray.wait(list(awaited), num_returns=1, timeout=LOOK_S)
+        if not come:
+            self._end_hung()
+            return
+        (found,) = come
         worker = awaited[found]
         if worker in self.busy:
             if not self._hear(worker):
@@ -331,9 +323,18 @@ class _Round:
         else:
             self.idle.append(worker)
 
+    def _end_hung(self) -> None:
+        """End each engine that shows no sign of life; its unanswered prompts go to another."""
+        for worker in list(self.busy):
+            limit = SILENT_S if worker.has_begun else SILENT_AT_START_S
+            if time.monotonic() - worker.heard_at > limit:
+                assert worker.chunk is not None
+                self.busy.remove(worker)
+                self._fail(worker, worker.chunk, HungEngineError(f"it hung: no sign of life for {limit:.0f} s"))
+
     def _hear(self, worker: _Worker) -> bool:
         """Take one message of a busy engine. False when its chunk has ended, one way or the other."""
-        chunk = worker.chunk
+        chunk, worker.heard_at = worker.chunk, time.monotonic()
         assert chunk is not None
         try:
             message = ray.get(next(worker.stream))
@@ -344,10 +345,12 @@ class _Round:
         except RayError as error:
             self._fail(worker, chunk, error)
             return False
+        worker.has_begun = True
         if isinstance(message, Loaded):
             self.listener.loaded(chunk.key, message)
             return True
-        self.deaths_in_a_row = 0
+        if message.generations:
+            self.deaths_in_a_row = 0
         for generation in message.generations:
             del worker.waiting[generation.case_id]
         self.listener.answered(chunk.key, message)
@@ -369,7 +372,7 @@ class _Round:
             lost = [failed_generation(prompt, f"the engine died on it twice: {reason}") for prompt in given_up]
             self.listener.answered(chunk.key, Batch(lost, 0.0))
         else:
-            self.listener.retried(chunk.key, len(unanswered))
+            self.listener.retried(chunk.key, len(unanswered), reason)
         ray.kill(worker.actor)
         self._start()
 
@@ -390,6 +393,6 @@ def _reason(error: Exception) -> str:
         return death
     cause = list(causes(error))[-1]
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-    if isinstance(cause, RayActorError):
+    if isinstance(cause, RayActorError | HungEngineError):
         return lines[-1]
     return f"{type(cause).__name__}: {lines[0] if lines else ''}"

@@ -19,8 +19,10 @@ from orchestrator.core.errors import DataError
 from orchestrator.core.files import digest_of, dump_jsonl, parse_line, write_text_atomic
 from orchestrator.core.progress import say
 from orchestrator.core.records import Record
+from orchestrator.core.text import counted
 from orchestrator.models.base import loadable_name
 from orchestrator.run.folder import package_versions
+from orchestrator.run.happened import note
 from orchestrator.run.paths import RunDir
 
 Model = TypeVar("Model", bound=Record)
@@ -155,8 +157,10 @@ class Journal:
         self._update(key, generate_s=record.generate_s + batch.generate_s, memory_bytes=most or None)
         self._advance(len(batch.generations))
 
-    def retried(self, key: str, num_prompts: int) -> None:
+    def retried(self, key: str, num_prompts: int, why: str) -> None:
         """See `engines.Listener`."""
+        again = f"{counted(num_prompts, 'case')} without a reply went to another"
+        note(self._run.root, f"A vLLM engine that replied for {key} ended ({why}); {again}.")
         self._update(key, num_retried=self._records[key].num_retried + num_prompts)
 
     def _update(self, key: str, **fields: object) -> None:

@@ -15,6 +15,7 @@ from orchestrator.core.records import BASE_ADAPTER_ID, AdapterRecord, JsonObject
 from orchestrator.data.card import DataCard
 from orchestrator.data.preferences.pair import PairsCard, read_card
 from orchestrator.run.folder import Ledger, read_ledger
+from orchestrator.run.happened import Happening, happenings
 from orchestrator.run.paths import RunDir
 
 
@@ -84,7 +85,7 @@ class ReportInputs:
     """Everything a report is made from; `cases` by id, `in_full` the scores on the full base beside a quantised one.
 
     `selection` is how the search chose its adapters; None where eval loss alone did.
-    `preferences` are by the adapter that learned them.
+    `preferences` are by the adapter that learned them; `happened` is what befell the run.
     """
 
     run: RunDir
@@ -97,6 +98,7 @@ class ReportInputs:
     in_full: tuple[Scores, ...] = ()
     selection: Selection | None = None
     preferences: dict[str, Preferences] = field(default_factory=dict)
+    happened: tuple[Happening, ...] = ()
 
 
 def read_inputs(run: RunDir) -> ReportInputs:
@@ -126,6 +128,7 @@ def read_inputs(run: RunDir) -> ReportInputs:
         cases={case.id: case for case in read_jsonl(run.cases, Case)},
         scored=scored,
         failed=failed,
+        happened=tuple(happenings(run)),
         in_full=tuple(_read(path, Scores) for path in sorted(run.full_base.root.glob("evals/[!.]*/scores.json"))),
         selection=selection_of(run, trials),
         preferences={path.parent.name: _read_preferences(run, path.parent.name) for path in sorted(learned)},

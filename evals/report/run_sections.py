@@ -180,7 +180,14 @@ def _data_table(table: DataTable) -> Table:
 
 
 def run_blocks(view: View) -> Iterator[Block]:
-    """What the run was made with, and how to repeat it."""
+    """What befell the run, what it was made with, and how to repeat it."""
+    if view.inputs.happened:
+        yield Heading("What happened", "each went on from what was on disk; times are UTC")
+        rows = [
+            (Datum(its.at[:19].replace("T", " "), "text"), Datum(shorten(its.text, 500).text, "text"))
+            for its in view.inputs.happened
+        ]
+        yield Table(("When", "What"), rows, where="happened.jsonl")
     run = view.report.run
     facts = {
         "profile": run["profile"],

@@ -49,9 +49,9 @@ class SearchConfig(Section):
     searcher: Literal["random", "grid", "optuna"] = "optuna"
     """`optuna` is its TPE sampler."""
     scheduler: Literal["halving", "asha", "none"] = "halving"
-    """Which trials are stopped because their eval loss lags at equal steps. `halving`: trials that reach a rung
-    together are all recorded before any is judged, and the best of all that were ever recorded there go on. `asha`:
-    each report is judged by those that came before it (Ray's own, arXiv 1810.05934). `none` runs all to their end."""
+    """Which trials are stopped because their eval loss lags at equal steps. `halving`: the best of a trial's own group
+    of eight and of those before it go on, the same whoever comes first. `asha`: each report is judged by those that
+    came before it, without waiting for any (Ray's own, arXiv 1810.05934). `none` runs all to their end."""
     reduction_factor: Annotated[int, Field(ge=2)] = 3
     """One trial in this many goes on at each rung, and rungs lie this factor of steps apart."""
     runner: Literal["auto", "multi_lora", "isolated"] = "auto"

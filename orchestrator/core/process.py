@@ -37,6 +37,8 @@ ENVIRONMENT_DEFAULTS: Mapping[str, str] = MappingProxyType(
         "TUNE_DISABLE_SIGINT_HANDLER": "1",
         # Ray Train otherwise moves each worker to a folder of its own and relative paths break.
         "RAY_CHDIR_TO_TRIAL_DIR": "0",
+        # A worker that does not answer hangs; Ray Train by itself waits for ten minutes.
+        "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "120",
     }
 )
 """Holds no secrets: Ray shows the environment of a job to everyone who can reach its dashboard."""

@@ -22,16 +22,21 @@ from safetensors.torch import load_file, save_file
 
 from orchestrator.core.errors import TrainingError
 from orchestrator.core.files import parse_line, write_text_atomic
-from orchestrator.core.steps import StepRow
+from orchestrator.core.steps import StepRow, read_steps
 from orchestrator.models.adapters import PREFIX, WEIGHTS
 from orchestrator.models.memory import memory_peak
 from orchestrator.multi_lora.engine import StepResult
 from orchestrator.multi_lora.messages import TrialProgress
 from orchestrator.multi_lora.slots import LossScale, Pair, SlotSpec, SlotState
+from orchestrator.run.happened import note
 
 TICK_S = 1e-6
 """No step is shorter; a clock may not have moved."""
 OPTIMIZER, SLOT, PROGRESS = "optimizer.safetensors", "slot.json", "progress.json"
+
+
+class DamagedCheckpointError(TrainingError):
+    """A checkpoint that is gone, half written or damaged."""
 
 
 def step_folder(trial: Path, step: int) -> Path:
@@ -95,7 +100,8 @@ def load_slot(folder: Path, spec: SlotSpec) -> SlotState:
     """Read a checkpoint of a slot that trains `spec`.
 
     Raises:
-        TrainingError: If it is of another specification or cannot be read.
+        DamagedCheckpointError: If it cannot be read.
+        TrainingError: If it is of another specification.
     """
     try:
         slot = json.loads((folder / SLOT).read_text(encoding="utf-8"))
@@ -105,10 +111,43 @@ def load_slot(folder: Path, spec: SlotSpec) -> SlotState:
         moments = load_file(folder / OPTIMIZER)
         first, second = (_pairs(moments, f"{kind}.{PREFIX}") for kind in ("exp_avg", "exp_avg_sq"))
     except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
-        raise TrainingError(f"the checkpoint cannot be read ({error})", where=str(folder)) from None
+        what = f"the checkpoint of {folder.name} cannot be read ({type(error).__name__})"
+        raise DamagedCheckpointError(what, where=str(folder)) from None
     if its_spec != asdict(spec):
         raise TrainingError("the checkpoint is of a trial with other settings", where=str(folder))
     return SlotState(step, adapter, first, second, loss_scale)
+
+
+def resume(trial: Path, spec: SlotSpec) -> tuple[TrialProgress, SlotState | None]:
+    """How far the trial in this folder is, and the slot of its last checkpoint that can be read, None without one.
+
+    Where the latest is damaged or gone the trial goes on from the one before, and everything since is forgotten.
+
+    Raises:
+        TrainingError: If a checkpoint is of a trial with other settings.
+        DataError: If its progress cannot be read.
+    """
+    progress = read_progress(trial)
+    if progress.stop_reason is not None:
+        return progress, None
+    for last in range(len(progress.curve), 0, -1):
+        try:
+            state = load_slot(step_folder(trial, progress.curve[last - 1].step), spec)
+        except DamagedCheckpointError as error:
+            note(trial, f"{trial.name}: {error.what}; it went on from the checkpoint before.")
+            continue
+        return _up_to(progress, last, trial), state
+    return (TrialProgress() if progress.curve else progress), None
+
+
+def _up_to(progress: TrialProgress, last: int, trial: Path) -> TrialProgress:
+    """The progress when this many evaluations were done."""
+    if last == len(progress.curve):
+        return progress
+    curve = progress.curve[:last]
+    tokens = {row.step: int(row.tokens or 0) for row in read_steps(trial)}
+    its = {"step": curve[-1].step, "tokens": tokens.get(curve[-1].step, progress.tokens), "curve": curve}
+    return progress.model_copy(update={**its, "best_step": min(curve, key=lambda point: point.eval_loss).step})
 
 
 def load_start(folder: Path) -> dict[str, Pair]:

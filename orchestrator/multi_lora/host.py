@@ -16,6 +16,7 @@ from orchestrator.core.files import parse_line, write_text_atomic
 from orchestrator.core.memory import hold_little_memory
 from orchestrator.core.steps import BASE
 from orchestrator.core.text import counted
+from orchestrator.core.watchdog import Watchdog
 from orchestrator.models.base import base_folder, compute_dtype, empty_base, load_frozen_base
 from orchestrator.models.reading import ROWS, note_reading
 from orchestrator.multi_lora.base_checks import checkpoint_layers
@@ -28,6 +29,7 @@ from orchestrator.multi_lora.sizing import choose_slots, free_memory, measure_ra
 from orchestrator.plan.devices import this_cpu
 from orchestrator.plan.settle import Wanted, settle
 from orchestrator.plan.shapes import base_shape
+from orchestrator.run.happened import note
 
 IDLE_S = 0.2
 GATHER_S = 2.0
@@ -58,7 +60,7 @@ def start_engine(
         engine,
         storage,
         slots=slots,
-        cadence=Cadence(plan.eval_steps, plan.patience, plan.keep_best, plan.kept_steps),
+        cadence=Cadence(plan.eval_steps, plan.patience, plan.keep_best, plan.kept_steps, plan.rungs),
         gather_s=GATHER_S,
     )
     status = EngineStatus(
@@ -73,7 +75,7 @@ def start_engine(
         lowered=before and lowered_text(number, before, room, longest=engine.longest),
     )
     write_text_atomic(status_path, status.model_dump_json() + "\n")
-    threading.Thread(target=_work, args=(trials, plan), daemon=True).start()
+    threading.Thread(target=_work, args=(trials, plan, _watchdog(storage, number)), daemon=True).start()
     return trials, status
 
 
@@ -196,15 +198,26 @@ def _choose_slots(engine: MultiLoraEngine, room: Room) -> tuple[int, dict[int, f
     return choose_slots(rates), rates
 
 
-def _work(trials: SlotScheduler, plan: EnginePlan) -> None:
+def _watchdog(storage: Path, number: int) -> Watchdog:
+    def hung(silent_s: float) -> None:
+        told = f"Engine {number + 1} hung: no step ended for {silent_s:.0f} s. It was ended."
+        note(storage / f"engine-{number}", told)
+
+    return Watchdog(hung)
+
+
+def _work(trials: SlotScheduler, plan: EnginePlan, watchdog: Watchdog) -> None:
     _use_threads(plan)  # a setting of each thread in PyTorch
     try:
         while True:
+            watchdog.beat()
             if not trials.advance():
                 trials.wait_for_work(IDLE_S)
     except TrainingError as error:
+        watchdog.rest()
         trials.fail(error)
     except Exception as error:  # noqa: BLE001 - the thread's boundary: waiting clients must hear of it
+        watchdog.rest()
         trials.fail(TrainingError(f"the engine broke: {type(error).__name__}: {error}"))
 
 

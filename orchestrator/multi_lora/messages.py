@@ -1,6 +1,8 @@
 """Records that engines, their clients and the search exchange across processes; no heavy imports."""
 
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic import model_validator
 
 from orchestrator.config.schema import ModelConfig
 from orchestrator.core.records import EvalPoint, Record, StopReason
@@ -11,6 +13,7 @@ class EnginePlan(Record):
 
     `train_tokens` and `val_tokens` are folders of tokenised samples that every node can read. `slots` is the number of
     adapters trained at once; None measures it, up to `most_slots` and not below `cohort` if that fits the memory.
+    At `rungs`, steps of trials, one is held until its client asks for more.
     `largest_rank` is that of the search; `keep_best` checkpoints of a trial stay beside its latest. `start` is the
     folder of the adapter that trials start from. The search has so many `engines`; those of one machine share its
     memory. `gradient_checkpointing` is `auto` where the engine decides by the memory that there is. Checkpoints of
@@ -36,22 +39,14 @@ class EnginePlan(Record):
     start: str | None = None
     engines: int = 1
     kept_steps: tuple[int, ...] = ()
-
-
-class Peer(Record):
-    """A trial that was evaluated in the same step of the engine, at its own step."""
-
-    trial: str
-    step: int
-    eval_loss: float
+    rungs: tuple[int, ...] = ()
 
 
 class TrialProgress(Record):
     """How far a trial is. Written by its engine after each evaluation, read by whoever collects the trial.
 
     `step`, `tokens` (without padding) and `device_s` (its share of the device, seconds) are what was spent on it, past
-    its last evaluation too if it was stopped between two. `stop_reason` is None while it can go on. `peers` are those
-    of its last evaluation.
+    its last evaluation too if it was stopped between two. `stop_reason` is None while it can go on.
     """
 
     step: int = 0
@@ -60,20 +55,21 @@ class TrialProgress(Record):
     curve: tuple[EvalPoint, ...] = ()
     best_step: int | None = None
     stop_reason: StopReason | None = None
-    peers: tuple[Peer, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_earlier_versions(cls, content: Any) -> Any:
+        """Files of earlier versions name the trials of the same step, too."""
+        return {key: its for key, its in content.items() if key != "peers"} if isinstance(content, dict) else content
 
 
 class Evaluation(Record):
-    """The engine's answer to a trial's client after each evaluation; `stop_reason` is set on the last.
-
-    `peers` are all trials evaluated together with this one, itself included.
-    """
+    """The engine's answer to a trial's client after each evaluation; `stop_reason` is set on the last."""
 
     step: int
     eval_loss: float
     stop_reason: StopReason | None
     curve: tuple[EvalPoint, ...]
-    peers: tuple[Peer, ...]
 
 
 class EngineStatus(Record):

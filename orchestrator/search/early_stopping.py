@@ -1,20 +1,20 @@
-"""Stopping trials that lag at equal steps: successive halving that cuts a whole rung, Ray's ASHA, or nothing."""
+"""Stopping trials that lag at equal steps: successive halving by trial numbers, Ray's ASHA, or nothing."""
 
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from orchestrator.config.schema import SearchConfig
-from orchestrator.core.errors import ConfigError
-from orchestrator.core.records import JsonObject, TrialRecord
+from orchestrator.core import gate
+from orchestrator.core.records import JsonObject
 from orchestrator.plan.steps import first_rung, rungs_of
 from orchestrator.search.choice import RungJudge
-from orchestrator.search.names import in_order
-from orchestrator.search.parts import losses_of
-from orchestrator.search.space import num_trials
+from orchestrator.search.heard import Heard
+from orchestrator.search.names import HYPERPARAMETERS, PREFIX, number_of, storage_name
+from orchestrator.search.rungs import Rungs
 from orchestrator.training.plan import TrainPlan
 
 
@@ -23,177 +23,207 @@ def rung_steps(plan: TrainPlan, reduction_factor: int) -> tuple[int, ...]:
     return rungs_of(plan.max_steps, plan.eval_steps, plan.warmup_steps, reduction_factor)
 
 
-def make_scheduler(
+def held_at(search: SearchConfig, plan: TrainPlan) -> tuple[int, ...]:
+    """The steps at which trials are held until the search has decided on them."""
+    return rung_steps(plan, search.reduction_factor) if search.scheduler == "halving" else ()
+
+
+def make_scheduler(  # noqa: PLR0913  # what a search knows of itself, each by its name
     search: SearchConfig,
     plan: TrainPlan,
-    earlier: Sequence[TrialRecord] = (),
+    heard: Heard,
+    *,
+    num_trials: int,
+    group: int,
+    answer: "Answer",
     judge: RungJudge | None = None,
 ) -> TrialScheduler:
     """What stops trials by eval loss over optimizer steps: successive halving, Ray's ASHA, or nothing.
 
-    Trials of the search that ended `earlier` count at the rungs that they reached. `judge` has a say in halving.
+    `heard` has the trials of the search that ended earlier, which count at the rungs that they reached; what Tune hears
+    is added to it. `num_trials` are those of the search with these, `group` how many are judged together by halving,
+    which hands each of its verdicts to `answer`. `judge` has a say in halving.
 
     By default Ray takes its count of reports as time, which restarts at 1 with a restarted trial; steps do not.
     """
     match search.scheduler:
         case "halving":
             factor = search.reduction_factor
-            rungs = rung_steps(plan, factor)
-            total = num_trials(search)
-            halving = SuccessiveHalving(rungs, reduction_factor=factor, keep=search.keep, num_trials=total, judge=judge)
-            halving.remember(earlier)
-            return halving
+            rungs = Rungs(
+                rung_steps(plan, factor),
+                reduction_factor=factor,
+                group=group,
+                num_trials=num_trials,
+                keep=search.keep,
+            )
+            return SuccessiveHalving(heard, rungs, answer, judge)
         case "asha":  # arXiv 1810.05934
             return _Asha(
-                earlier,
+                heard,
                 time_attr="step",
                 max_t=plan.max_steps + 1,  # at its last step a trial ends by itself
                 grace_period=first_rung(plan.max_steps, plan.eval_steps, plan.warmup_steps),
                 reduction_factor=search.reduction_factor,
             )
         case "none":
-            return FIFOScheduler()
+            return _Everyone(heard)
 
 
-class _Asha(ASHAScheduler):  # type: ignore[misc]  # ray ships no types for it
-    """Ray's ASHA that has heard of the trials that ended `earlier`."""
+Answer = Callable[[Trial, int, bool], None]
+"""Hears of a trial, a rung, and whether the trial goes on past it."""
 
-    def __init__(self, earlier: Sequence[TrialRecord], **settings: Any) -> None:
+
+class AtGates:
+    """Tells trials what becomes of them at the gates in their folders, below `trials`."""
+
+    def __init__(self, plan: TrainPlan, trials: Path) -> None:
+        self._plan, self._trials = plan, trials
+
+    def __call__(self, trial: Trial, rung: int, goes_on: bool) -> None:  # noqa: FBT001  # the interface of `Answer`
+        """Answer the trial."""
+        chosen = self._plan.with_hyperparameters(trial.config[HYPERPARAMETERS]).hyperparameters
+        gate.answer(self._trials / storage_name(str(trial), chosen), rung, goes_on=goes_on)
+
+
+class _Hearing:
+    """What each scheduler does beside scheduling: note what Tune hears of trials."""
+
+    _heard: Heard
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        self._heard.add(trial)
+        super().on_trial_add(tune_controller, trial)  # type: ignore[misc]  # of Ray's class beside this one
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: JsonObject) -> str:
+        self._heard.hear(trial, result)
+        decision: str = super().on_trial_result(tune_controller, trial, result)  # type: ignore[misc]
+        return decision
+
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: JsonObject) -> None:
+        self._heard.hear(trial, result)
+        self._heard.end(trial)
+        super().on_trial_complete(tune_controller, trial, result)  # type: ignore[misc]
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        """A trial failed for good, unless Tune has marked it already, which it does with those that it tries again."""
+        if trial.status != Trial.ERROR:
+            self._heard.end(trial)
+        super().on_trial_error(tune_controller, trial)  # type: ignore[misc]
+
+    def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
+        self._heard.end(trial)
+        super().on_trial_remove(tune_controller, trial)  # type: ignore[misc]
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        """The lowest number first; Tune puts one that is tried again last."""
+        waiting = [trial for trial in tune_controller.get_trials() if trial.status == Trial.PENDING]
+        return min(waiting, key=lambda trial: number_of(str(trial)), default=None)
+
+
+class _Everyone(_Hearing, FIFOScheduler):  # type: ignore[misc]  # ray ships no types for it
+    """Runs all to their end."""
+
+    def __init__(self, heard: Heard) -> None:
+        super().__init__()
+        self._heard = heard
+
+
+class _Asha(_Hearing, ASHAScheduler):  # type: ignore[misc]  # ray ships no types for it
+    """Ray's ASHA that has heard of the trials that ended earlier."""
+
+    def __init__(self, heard: Heard, **settings: Any) -> None:
         super().__init__(**settings)
-        self._earlier = earlier
+        self._heard, self._earlier = heard, dict(heard.losses)
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
         """Take metric and mode from Tune's configuration, and hear of the earlier trials."""
         is_set: bool = super().set_search_properties(metric, mode, **spec)
-        for record in self._earlier if is_set else ():
-            trial = Trial("earlier", stub=True, trial_id=record.trial_id)
-            self.on_trial_add(None, trial)
-            for step, loss in losses_of(record):
-                self.on_trial_result(None, trial, {self._time_attr: step, metric: loss})
+        for number, losses in self._earlier.items() if is_set else ():
+            trial = Trial("earlier", stub=True, trial_id=f"earlier-{number}")
+            ASHAScheduler.on_trial_add(self, None, trial)
+            for step, loss in losses.items():
+                ASHAScheduler.on_trial_result(self, None, trial, {self._time_attr: step, metric: loss})
         return is_set
 
 
-def survivors(recorded: Mapping[str, float], reduction_factor: int) -> frozenset[str]:
-    """The best ceil(n / reduction_factor) of the n trials recorded at a rung; ties go to the earlier trial.
+class SuccessiveHalving(_Hearing, FIFOScheduler):  # type: ignore[misc]  # ray ships no types for it
+    """Has each trial wait at its rungs until `Rungs` decides on it, and passes on what that decides.
 
-    `recorded` maps names of trials to losses, lower is better. One that is not finite counts in n and never survives.
-    """
-    return frozenset(_best_first(recorded)[: math.ceil(len(recorded) / reduction_factor)])
-
-
-def _best_first(losses: Mapping[str, float]) -> list[str]:
-    finite = [name for name, loss in losses.items() if math.isfinite(loss)]
-    return sorted(finite, key=lambda name: (losses[name], in_order(name)))
-
-
-class SuccessiveHalving(FIFOScheduler):  # type: ignore[misc]  # ray ships no types for it
-    """Stops a trial at a rung unless it is among the best 1 / reduction_factor of all recorded there.
-
-    A report holds more than its own trial's loss: `curve` (the trial's earlier evaluations) and `peers` (trials
-    evaluated in the same step of a multi-LoRA engine, as [name, step, metric]). All of it is recorded before every
-    newly recorded trial is decided on, at once and for good. So the trials of one engine step get the same decisions
-    whichever of them Tune hears first. A trial counts at its rungs after its end, too.
-
-    Tune stores a scheduler only when the experiment begins. After the driver's death the records are read back from
-    the trials' last results, which Tune hands to `on_trial_add`.
-
-    `judge` says what a rung judges (`RungJudge.values`), eval loss by default. `rungs` are optimizer steps at which
-    every trial is evaluated. At least `keep` go on at any rung: where too few
-    others are still to come of the search's `num_trials`, the best of those there.
+    Tune itself is told to go on with every trial: one that waits does so at its gate, and one that is stopped there
+    ends by itself. Tune stores a scheduler only when the experiment begins; after the driver's death all is read back
+    from the trials' last reports, which hold their whole curves, and the same verdicts follow from them.
     """
 
-    def __init__(
-        self,
-        rungs: Iterable[int],
-        *,
-        reduction_factor: int,
-        keep: int = 1,
-        num_trials: int = 0,
-        judge: RungJudge | None = None,
-    ) -> None:
+    def __init__(self, heard: Heard, rungs: Rungs, answer: Answer, judge: RungJudge | None = None) -> None:
         super().__init__()
-        self.judge = judge or RungJudge()
-        self._reduction_factor, self._keep, self._num_trials = reduction_factor, keep, num_trials
-        self._recorded: dict[int, dict[str, float]] = {rung: {} for rung in sorted(rungs)}
-        self._goes_on: dict[int, dict[str, bool]] = {rung: {} for rung in self._recorded}
-        self._mode: str | None = None
+        self._heard, self.rungs, self._answer, self._judge = heard, rungs, answer, judge or RungJudge()
+        self._trials: dict[int, Trial] = {}
+        for number in heard.losses:
+            self._take_up(number, is_over=True)
 
-    def remember(self, earlier: Iterable[TrialRecord]) -> None:
-        """Record trials of the same search that ended: each went on past every rung before its last evaluation."""
-        for record in earlier:
-            losses = dict(losses_of(record))
-            for rung, recorded in self._recorded.items():
-                if rung in losses:
-                    recorded[record.trial_id] = losses[rung]
-                    self._goes_on[rung][record.trial_id] = rung < max(losses)
+    def is_held(self, number: int) -> bool:
+        """Whether a trial waits at a rung for others."""
+        return self.rungs.is_held(number)
 
-    def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
-        """Take metric and mode from Tune's configuration; False if they were set before."""
-        if self._mode is not None or not super().set_search_properties(metric, mode, **spec):
-            return False
-        if mode not in ("min", "max"):
-            raise ConfigError(
-                f"mode {mode!r} does not say which loss is better", where="tune.TuneConfig", allowed="min, max"
-            )
-        self._mode = mode
-        return True
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        """Record what a restored trial reported."""
+        super().on_trial_add(tune_controller, trial)
+        number = number_of(str(trial))
+        self._trials[number] = trial
+        self._take_up(number, is_over=trial.is_finished())
 
-    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:  # noqa: ARG002  # Tune's interface
-        """Record what a restored trial reported; an unfinished one has passed the rungs it reported at."""
-        last = trial.run_metadata.last_result  # `trial.last_result` would ask the trial's actor where there is none
-        self._record(_evaluations(str(trial), last, self._metric))
-        if trial.status == Trial.PENDING:
-            for rung in self._reached(str(trial), last.get("step", 0)):
-                self._goes_on[rung].setdefault(str(trial), True)
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: JsonObject) -> str:
+        """Record the report; whoever can be decided on by now is told at its gate."""
+        super().on_trial_result(tune_controller, trial, result)
+        number = number_of(str(trial))
+        self.rungs.hear(number, self._heard.losses[number].items())
+        self._decide()
+        return str(TrialScheduler.CONTINUE)
 
-    def on_trial_result(self, tune_controller: Any, trial: Trial, result: JsonObject) -> str:  # noqa: ARG002
-        """Record the report, cut, and say whether this trial passed the last rung that it reached."""
-        self._record(_evaluations(str(trial), result, self._metric))
-        self._record(result.get("peers", ()))
-        self._cut()
-        reached = self._reached(str(trial), result.get("step", 0))
-        passed = not reached or self._goes_on[reached[-1]][str(trial)]
-        return str(TrialScheduler.CONTINUE if passed else TrialScheduler.STOP)
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: JsonObject) -> None:
+        """Others may have waited for this one."""
+        super().on_trial_complete(tune_controller, trial, result)
+        self._end(trial)
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        """Nobody waits for a trial that failed for good."""
+        super().on_trial_error(tune_controller, trial)
+        if number_of(str(trial)) in self._heard.ended:
+            self._end(trial)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
+        """Nobody waits for a trial that is not there."""
+        super().on_trial_remove(tune_controller, trial)
+        self._end(trial)
 
     def debug_string(self) -> str:
         """How many trials went on past each rung."""
-        rungs = self._goes_on.items()
-        counts = [f"{sum(on.values())} of {len(on)} trials went on past step {rung}" for rung, on in rungs]
+        counts = [f"{on} of {of} trials went on past step {rung}" for rung, on, of in self.rungs.counts()]
         return f"Successive halving: {', '.join(counts) or 'there is no rung, so every trial runs to its end'}."
 
-    def _record(self, evaluations: Iterable[tuple[str, int, float]]) -> None:
-        for name, step, metric in evaluations:
-            if step in self._recorded:
-                loss = metric if self._mode == "min" else -metric
-                self._recorded[step].setdefault(name, loss)
+    def _take_up(self, number: int, *, is_over: bool) -> None:
+        """Go on with what is known of a trial of an earlier process or of an earlier part of the search."""
+        last = self._heard.last_step(number)
+        self.rungs.hear(number, self._heard.losses.get(number, {}).items())
+        self.rungs.has_passed(number, last)
+        if is_over:
+            self.rungs.ended(number, last)
+        else:
+            self.rungs.begins_again(number)
+        self._decide()
 
-    def _cut(self) -> None:
-        to_come = self._num_trials
-        for rung, recorded in self._recorded.items():
-            went_on = self._goes_on[rung]
-            new = {name: loss for name, loss in recorded.items() if name not in went_on}
-            if new:
-                values = self._values(rung, recorded)
-                on = survivors(values, self._reduction_factor) & new.keys()
-                others = sum(went_on.values()) + len(on) + max(0, to_come - len(recorded))
-                runners_up = [name for name in _best_first({name: values[name] for name in new}) if name not in on]
-                on |= set(runners_up[: max(0, self._keep - others)])
-                went_on.update((name, name in on) for name in new)
-                self.judge.dropped(new.keys() - on)
-            to_come = sum(went_on.values())  # to the next rung
+    def _end(self, trial: Trial) -> None:
+        self._take_up(number_of(str(trial)), is_over=True)
 
-    def _values(self, rung: int, recorded: Mapping[str, float]) -> dict[str, float]:
-        """What is judged at a rung: as recorded, but for what the judge says of losses that are finite."""
-        finite = {name: loss for name, loss in recorded.items() if math.isfinite(loss)}
-        return {**recorded, **(self.judge.values(rung, finite) if finite else {})}
+    def _values(self, rung: int, losses: Mapping[int, float]) -> dict[int, float]:
+        """What is judged at a rung, by number."""
+        values = self._judge.values(rung, {f"{PREFIX}{number}": loss for number, loss in losses.items()})
+        return {number_of(name): value for name, value in values.items()}
 
-    def _reached(self, name: str, step: int) -> list[int]:
-        """The rungs up to `step` at which the trial is recorded, lowest first."""
-        return [rung for rung, recorded in self._recorded.items() if rung <= step and name in recorded]
-
-
-def _evaluations(name: str, result: JsonObject, metric: str) -> Iterator[tuple[str, int, float]]:
-    """A trial's evaluations in its report, as (name, step, metric); none if it has no step or metric."""
-    for point in (*result.get("curve", ()), result):
-        if "step" in point and metric in point:
-            yield name, point["step"], point[metric]
+    def _decide(self) -> None:
+        told = self.rungs.decide(self._values)
+        if stopped := [f"{PREFIX}{verdict.number}" for verdict in told if not verdict.goes_on]:
+            self._judge.dropped(stopped)
+        for verdict in told:
+            if verdict.number in self._trials:
+                self._answer(self._trials[verdict.number], verdict.rung, verdict.goes_on)

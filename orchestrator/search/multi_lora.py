@@ -20,7 +20,8 @@ from orchestrator.multi_lora.checkpoint import read_progress, step_folder
 from orchestrator.multi_lora.messages import EnginePlan, EngineStatus
 from orchestrator.run.cluster import cluster_capacity, concurrent_trials
 from orchestrator.run.deaths import SAVES_TRAINING_MEMORY, last_line, why_it_died
-from orchestrator.search.early_stopping import rung_steps
+from orchestrator.run.happened import note
+from orchestrator.search.early_stopping import held_at, rung_steps
 from orchestrator.search.slot_trial import SlotTrial
 from orchestrator.training.outcome import TrainedTrial, memory_of
 from orchestrator.training.plan import TrainPlan
@@ -28,7 +29,7 @@ from orchestrator.training.plan import TrainPlan
 MOST_SLOTS = 64
 """Slots of one engine; more was never measured to train faster."""
 COHORT = 8
-"""Trials, over all devices, that should reach a rung together, if they fit the memory."""
+"""Trials that halving judges together at a rung; so many should train at once, over all devices, if they fit."""
 LOOK_S = 2.0
 """How often the search looks whether an engine was restarted."""
 WAITING_CALLS = 16
@@ -48,8 +49,12 @@ class SearchEngines(NamedTuple):
 
 
 @contextmanager
-def start_engines(config: RunConfig, plan: TrainPlan, storage: Path, *, num_trials: int) -> Iterator[SearchEngines]:
+def start_engines(
+    config: RunConfig, plan: TrainPlan, storage: Path, *, num_trials: int, told: Path | None = None
+) -> Iterator[SearchEngines]:
     """Start an engine on each device that the search can use, and end them with the search.
+
+    What becomes of one that is killed is noted in the folder `told`, by default the storage.
 
     Raises:
         InputError: If the base is not there or the multi-LoRA engine cannot train on it.
@@ -71,7 +76,7 @@ def start_engines(config: RunConfig, plan: TrainPlan, storage: Path, *, num_tria
         with doing("loading the base and measuring how many trials train at once"):
             engines = SearchEngines(handles, tuple(_statuses(handles)))
         say(_describe(engines))
-        with _telling_of_deaths(storage, devices):
+        with _telling_of_deaths(storage, devices, told or storage):
             yield engines
         _keep_use(handles, storage)
     finally:
@@ -92,6 +97,7 @@ def engine_plan(
         batch_size=plan.train.batch_size,
         micro_batch_size=plan.train.micro_batch_size,
         eval_steps=plan.eval_steps,
+        rungs=held_at(config.search, plan),
         patience=plan.train.early_stopping_patience,
         keep_best=plan.train.save_total_limit,
         cpus=plan.cpus_per_worker,
@@ -106,10 +112,12 @@ def engine_plan(
     )
 
 
-def slot_trainable(engines: SearchEngines, plan: TrainPlan) -> Any:
-    """The Tune trainable: each trial takes a slot of one of the engines."""
+def slot_trainable(engines: SearchEngines, plan: TrainPlan, trials: Path, rungs: Sequence[int]) -> Any:
+    """The Tune trainable: each trial takes a slot of one of the engines, and waits at its rungs to be told to go on."""
     slots = tuple(status.slots for status in engines.statuses)
-    return tune.with_parameters(SlotTrial, engines=engines.handles, slots=slots, plan=plan)
+    return tune.with_parameters(
+        SlotTrial, engines=engines.handles, slots=slots, plan=plan, trials=trials, rungs=tuple(rungs)
+    )
 
 
 def read_slot_trial(storage: Path, name: str) -> TrainedTrial:
@@ -140,10 +148,10 @@ def _start(engine: EnginePlan, plan: TrainPlan, storage: Path, number: int) -> A
 
 
 @contextmanager
-def _telling_of_deaths(storage: Path, engines: int) -> Iterator[None]:
+def _telling_of_deaths(storage: Path, engines: int, noted: Path) -> Iterator[None]:
     """While a search runs, say once what became of each engine that was killed and restarted."""
     ended = threading.Event()
-    watcher = threading.Thread(target=_tell_of_deaths, args=(storage, engines, ended), daemon=True)
+    watcher = threading.Thread(target=_tell_of_deaths, args=(storage, engines, noted, ended), daemon=True)
     watcher.start()
     try:
         yield
@@ -152,7 +160,7 @@ def _telling_of_deaths(storage: Path, engines: int) -> Iterator[None]:
         watcher.join()
 
 
-def _tell_of_deaths(storage: Path, engines: int, ended: threading.Event) -> None:
+def _tell_of_deaths(storage: Path, engines: int, noted: Path, ended: threading.Event) -> None:
     told: dict[Path, str | None] = {}
     last_look = False
     while not last_look:
@@ -161,6 +169,7 @@ def _tell_of_deaths(storage: Path, engines: int, ended: threading.Event) -> None
             status = parse_line(path.read_text(encoding="utf-8"), EngineStatus, where=str(path))
             if status.lowered not in (None, told.get(path)):
                 say(status.lowered)
+                note(noted, f"{status.lowered} Its trials went on from their last evaluations.")
                 told[path] = status.lowered
 
 

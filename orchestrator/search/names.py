@@ -13,11 +13,15 @@ HYPERPARAMETERS = "hyperparameters"
 PREFIX = "trial-"
 
 
+def number_of(name: str) -> int:
+    """The number in a trial's name."""
+    return int(name.removeprefix(PREFIX))
+
+
 def give_name(known: Path, trial: Any) -> str:
     """The name of a Tune trial, `trial-1` for the first that was ever made. Tune calls it once a trial, in the driver.
 
-    `known` is a file with Tune's ids of all trials of the search so far, in this order. It outlives the driver, so no
-    name is given twice, not even to a trial that Tune forgot because the driver died.
+    `known` is a file with Tune's ids of all trials of the search so far, in this order.
     """
     ids = json.loads(known.read_text(encoding="utf-8")) if known.is_file() else []
     if trial.trial_id not in ids:
@@ -27,7 +31,10 @@ def give_name(known: Path, trial: Any) -> str:
 
 
 def forget_names(known: Path, in_use: Sequence[str]) -> None:
-    """Before an experiment starts anew: take back the names that were given after the last of those `in_use`."""
+    """Take back the names that were given after the last of those `in_use`, to trials that were lost with the driver.
+
+    They are made again, with the same numbers and so the same points.
+    """
     if known.is_file():
         ids = json.loads(known.read_text(encoding="utf-8"))
         last = max((int(name.removeprefix(PREFIX)) for name in in_use), default=0)
@@ -54,8 +61,3 @@ def storage_name(name: str, hyperparameters: Mapping[str, float]) -> str:
     must not resume from the lost one's checkpoints unless its hyperparameters are the same.
     """
     return f"{name}.{digest_of(dict(hyperparameters))[:6]}"
-
-
-def name_of_storage(storage: str) -> str:
-    """The name of the trial that keeps its checkpoints under this name."""
-    return storage.partition(".")[0]

@@ -1,5 +1,6 @@
 """The search: Ray Tune over rank, alpha and learning rate; records every trial and keeps the best adapters."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -8,13 +9,12 @@ from typing import Any, NamedTuple
 
 from ray import tune
 from ray.tune import PlacementGroupFactory
-from ray.tune.integration.ray_train import TuneReportCallback
 
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import InputError, SearchError
 from orchestrator.core.files import digest_of, dump_jsonl, write_text_atomic
 from orchestrator.core.progress import doing, say
-from orchestrator.core.records import JsonObject, TrialRecord
+from orchestrator.core.records import TrialRecord
 from orchestrator.core.text import counted, without_secrets
 from orchestrator.models.adapters import SavedTrial, remove_adapter
 from orchestrator.models.base import base_folder
@@ -22,8 +22,10 @@ from orchestrator.run.cluster import cluster_capacity, concurrent_trials
 from orchestrator.run.deaths import SAVES_TRAINING_MEMORY, why_it_died
 from orchestrator.run.paths import RunDir
 from orchestrator.search.choice import Chooser, RungJudge, finalists_of
-from orchestrator.search.early_stopping import SuccessiveHalving, make_scheduler
-from orchestrator.search.multi_lora import read_slot_trial, slot_trainable, start_engines
+from orchestrator.search.early_stopping import AtGates, SuccessiveHalving, held_at, make_scheduler, rung_steps
+from orchestrator.search.heard import Heard
+from orchestrator.search.isolated import isolated_trainable
+from orchestrator.search.multi_lora import COHORT, read_slot_trial, slot_trainable, start_engines
 from orchestrator.search.names import (
     HYPERPARAMETERS,
     forget_names,
@@ -33,11 +35,12 @@ from orchestrator.search.names import (
     storage_name,
 )
 from orchestrator.search.parts import Part, is_done, parts_of
+from orchestrator.search.proposals import NumberedSearch, Pace
 from orchestrator.search.signed import SignsStates, require_signed, sign_tuner
-from orchestrator.search.space import make_searcher, num_trials, param_space, read_base_shape, resolve_space
+from orchestrator.search.space import num_trials, read_base_shape, resolve_space
 from orchestrator.search.tell import TellTrackers
 from orchestrator.tracking.tracker import RunInfo
-from orchestrator.training.launch import build_trainer, fit, prepare_plan
+from orchestrator.training.launch import prepare_plan
 from orchestrator.training.listen import Listener
 from orchestrator.training.outcome import TrainedTrial, describe_trial, keep_best, read_trial
 from orchestrator.training.plan import TrainPlan
@@ -47,6 +50,8 @@ NAMES, TRIALS = "names.json", "trials"
 """In a search's storage: the trials that were given a name, and the folder of what they trained."""
 TRIAL_RETRIES = 1
 """How often a trial whose driver died is restarted; it resumes from its last checkpoint."""
+MOST_PENDING = "TUNE_MAX_PENDING_TRIALS_PG"
+"""Ray Tune's variable for how many trials may start at the same time; by itself it starts one after the other."""
 DRIVER_RESOURCES = {"memory": 1024 * 1024}
 """What a trial's driver reserves beside its workers: no share of a CPU, or trials whose workers fill the CPUs would
 wait for each other; but not nothing, which Ray Tune refuses."""
@@ -61,6 +66,8 @@ class _Runner(NamedTuple):
     reuse_actors: bool
     keeps_rungs: bool
     """Whether checkpoints of rungs stay, so that they can be scored."""
+    group: int
+    """Trials that halving judges together."""
 
 
 class _Found(NamedTuple):
@@ -98,12 +105,13 @@ def run_search(config: RunConfig, run: RunDir, chooser: Chooser | None = None) -
     num_ended = sum(len(part.ended(storage)) for part in parts)
     found: list[_Found] = []
     with (
-        _runner(config, plan, storage / TRIALS, num_left=total - num_ended) as runner,
+        _runner(config, run, plan, storage / TRIALS, num_left=total - num_ended) as runner,
         tracked(RunInfo(run.root, total, plan.max_steps, num_ended), config.tracking) as trackers,
         Listener(trackers) as listener,
     ):
         judge = RungJudge(chooser if runner.keeps_rungs else None, storage / TRIALS)
-        search = _Search(config, plan, run, storage, runner, TellTrackers(listener, plan, storage / TRIALS), judge)
+        tell = TellTrackers(listener, plan, storage / TRIALS, run.root)
+        search = _Search(config, plan, run, storage, runner, tell, judge)
         for part in parts:
             found += search.results(part, [its.record for its in found], is_last=part is parts[-1])
     records = _keep_best(found, run, keep=config.search.keep, chooser=chooser)
@@ -117,37 +125,24 @@ def run_search(config: RunConfig, run: RunDir, chooser: Chooser | None = None) -
 
 
 @contextmanager
-def _runner(config: RunConfig, plan: TrainPlan, trials: Path, *, num_left: int) -> Iterator[_Runner]:
+def _runner(config: RunConfig, run: RunDir, plan: TrainPlan, trials: Path, *, num_left: int) -> Iterator[_Runner]:
     with ExitStack() as started:
         if config.trains_multi_lora:
             try:
-                wanted = start_engines(config, plan, trials, num_trials=max(num_left, 1))
+                wanted = start_engines(config, plan, trials, num_trials=max(num_left, 1), told=run.root)
                 engines = started.enter_context(wanted)
             except InputError as error:
                 if config.search.runner != "auto":
                     raise
                 say(f"search.runner auto trains each trial as a job of its own here: {error.what}.")
             else:
-                trainable = slot_trainable(engines, plan)
-                yield _Runner(
-                    trainable, engines.concurrent_trials, read_slot_trial, reuse_actors=True, keeps_rungs=True
-                )
+                trainable = slot_trainable(engines, plan, trials, held_at(config.search, plan))
+                concurrent = engines.concurrent_trials
+                yield _Runner(trainable, concurrent, read_slot_trial, reuse_actors=True, keeps_rungs=True, group=COHORT)
                 return
         concurrent = concurrent_trials(config.search.max_concurrent, plan.shape, cluster_capacity()[0])
-        trainable = _isolated_trainable(plan, trials, concurrent)
-        yield _Runner(trainable, concurrent, read_trial, reuse_actors=False, keeps_rungs=False)
-
-
-def _isolated_trainable(plan: TrainPlan, storage: Path, concurrent: int) -> Any:
-    """The Tune trainable that trains `plan` with the trial's hyperparameters as a Ray Train job of its own."""
-
-    def train_trial(config: JsonObject) -> None:
-        chosen = plan.with_hyperparameters(config[HYPERPARAMETERS])
-        name = storage_name(tune.get_context().get_trial_name(), chosen.hyperparameters)
-        tell = (TuneReportCallback(),)
-        fit(build_trainer(chosen, name=name, storage=storage, callbacks=tell, beside=concurrent))
-
-    return train_trial
+        trainable = isolated_trainable(plan, trials, concurrent=concurrent, rungs=held_at(config.search, plan))
+        yield _Runner(trainable, concurrent, read_trial, reuse_actors=False, keeps_rungs=False, group=1)
 
 
 class _Search(NamedTuple):
@@ -172,38 +167,27 @@ class _Search(NamedTuple):
         return [self._read(result) for result in grid]
 
     def _tuner(self, part: Part, earlier: Sequence[TrialRecord], *, is_last: bool) -> tune.Tuner:
-        search, folder = self.config.search, part.folder(self.storage)
-        base = read_base_shape(base_folder(self.config.model))
-        resolved = resolve_space(search.space, base, self.config.train.batch_size, self.plan.hyperparameters)
-        space = param_space(search, resolved, part)
+        folder, names = part.folder(self.storage), self.storage / NAMES
         trainable = tune.with_resources(self.runner.trainable, PlacementGroupFactory([DRIVER_RESOURCES]))
+        settings = self._tune_config(part, earlier, names)
         callbacks = [self.tell, SignsStates(self.run, folder)]
+        in_use = [record.trial_id for record in earlier]
         if part.can_resume(self.storage):
             say("Resuming the unfinished search from its trials' last checkpoints.")
-            tuner = tune.Tuner.restore(str(folder), trainable, restart_errored=is_last, param_space=space)
-            # A display and an engine cannot be stored with the experiment.
+            forget_names(names, [*in_use, *map(str, part.analysis(self.storage).trials)])
+            tuner = tune.Tuner.restore(str(folder), trainable, resume_errored=is_last, param_space={})
+            # A display and an engine cannot be stored with the experiment, and what proposes and stops trials goes by
+            # what they told.
             tuner._local_tuner.get_run_config().callbacks = callbacks
-            scheduler = tuner._local_tuner._tune_config.scheduler
-            if isinstance(scheduler, SuccessiveHalving):
-                scheduler.judge = self.judge
+            tuner._local_tuner._tune_config = settings
             return tuner
         if earlier:
             say(f"Going on after {counted(len(earlier), 'trial')} with {part.num_trials} more.")
-        names = self.storage / NAMES
-        forget_names(names, [record.trial_id for record in earlier])
+        forget_names(names, in_use)
         tuner = tune.Tuner(
             trainable,
-            param_space=space,
-            tune_config=tune.TuneConfig(
-                metric="eval_loss",
-                mode="min",
-                search_alg=make_searcher(search, resolved, earlier, max_concurrent=self.runner.concurrent),
-                scheduler=make_scheduler(search, self.plan, earlier, self.judge),
-                num_samples=1 if search.searcher == "grid" else part.num_trials,
-                reuse_actors=self.runner.reuse_actors,
-                trial_name_creator=partial(give_name, names),
-                trial_dirname_creator=str,
-            ),
+            param_space={},
+            tune_config=settings,
             run_config=tune.RunConfig(
                 name=folder.name,
                 storage_path=str(folder.parent),
@@ -216,6 +200,39 @@ class _Search(NamedTuple):
         )
         sign_tuner(self.run, folder)
         return tuner
+
+    def _tune_config(self, part: Part, earlier: Sequence[TrialRecord], names: Path) -> tune.TuneConfig:
+        """How trials are proposed and stopped: by their numbers and results, whichever process does it."""
+        search, runner = self.config.search, self.runner
+        base = read_base_shape(base_folder(self.config.model))
+        space = resolve_space(search.space, base, self.config.train.batch_size, self.plan.hyperparameters)
+        heard = Heard(earlier)
+        scheduler = make_scheduler(
+            search,
+            self.plan,
+            heard,
+            num_trials=part.last,
+            group=runner.group,
+            answer=AtGates(self.plan, self.storage / TRIALS),
+            judge=self.judge,
+        )
+        pace = Pace(
+            runner.concurrent,
+            rungs=() if search.scheduler == "none" else rung_steps(self.plan, search.reduction_factor),
+            waits=search.scheduler != "asha",
+            is_held=scheduler.is_held if isinstance(scheduler, SuccessiveHalving) else None,
+        )
+        os.environ[MOST_PENDING] = str(runner.concurrent)
+        return tune.TuneConfig(
+            metric="eval_loss",
+            mode="min",
+            search_alg=NumberedSearch(search, space, heard, last=part.last, pace=pace),
+            scheduler=scheduler,
+            num_samples=part.num_trials,
+            reuse_actors=runner.reuse_actors,
+            trial_name_creator=partial(give_name, names),
+            trial_dirname_creator=str,
+        )
 
     def _read(self, result: Any) -> _Found:
         """A `ray.tune.Result` with what its training left."""

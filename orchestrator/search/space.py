@@ -1,4 +1,4 @@
-"""What a search may choose, in Ray Tune's terms: the space, the searcher that proposes points, and the grid.
+"""What a search may choose: the space, its first points, and the grid.
 
 What the configuration leaves open is chosen for the base and the batch (docs/decisions/0016-search-defaults.md).
 """
@@ -9,21 +9,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
-
-import optuna
-from ray import tune
-from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter, Searcher
-from ray.tune.search.optuna import OptunaSearch
-from ray.tune.search.search_algorithm import SearchAlgorithm
+from typing import TypeVar
 
 from orchestrator.config.schema import RangeConfig, SearchConfig, SpaceConfig
 from orchestrator.core.errors import ModelNotFoundError
-from orchestrator.core.records import JsonObject, TrialRecord
-from orchestrator.search.names import HYPERPARAMETERS
-from orchestrator.search.parts import Part, losses_of
-
-optuna.logging.set_verbosity(optuna.logging.WARNING)  # also for a study that is restored
+from orchestrator.core.records import JsonObject
 
 KNOWN_RANK = KNOWN_ALPHA = 32
 """The rank and alpha at which the known learning rates were measured."""
@@ -140,16 +130,6 @@ def _nearest(values: Sequence[Number], known: float) -> Number:
     return min(values, key=distance)
 
 
-def param_space(search: SearchConfig, space: ResolvedSpace, part: Part) -> dict[str, Any]:
-    """Ray Tune's `param_space`: the part's points of a grid, or a distribution for each hyperparameter."""
-    if search.searcher == "grid":
-        return {HYPERPARAMETERS: tune.grid_search(grid_points(search)[part.first - 1 : part.last])}
-    rates = space.learning_rate
-    drawn = tune.loguniform(rates.min, rates.max) if isinstance(rates, RangeConfig) else tune.choice(list(rates))
-    choices = {"r": tune.choice(list(space.r)), "alpha": tune.choice(list(space.alpha))}
-    return {HYPERPARAMETERS: {**choices, "learning_rate": drawn}}
-
-
 def grid_points(search: SearchConfig) -> list[JsonObject]:
     """Every combination, up to `num_trials`, in the order of the config; learning rate varies fastest."""
     space = search.space
@@ -162,26 +142,3 @@ def grid_points(search: SearchConfig) -> list[JsonObject]:
 def num_trials(search: SearchConfig) -> int:
     """Trials that the search will run, the default point included."""
     return len(grid_points(search)) if search.searcher == "grid" else search.num_trials
-
-
-def make_searcher(
-    search: SearchConfig, space: ResolvedSpace, earlier: Sequence[TrialRecord] = (), *, max_concurrent: int
-) -> Searcher | SearchAlgorithm:
-    """What proposes the points, the known ones first; a grid has none and keeps its order.
-
-    After `earlier` trials of the same search, Optuna knows their points and losses, and the known ones had their turn.
-    Seeded, so that the same config proposes the same points (Optuna: given equal losses).
-    """
-    seed = search.seed + len(earlier)
-    if search.searcher == "optuna":
-        losses = [losses_of(record) for record in earlier]
-        known = [(record.hyperparameters, its[-1][1]) for record, its in zip(earlier, losses, strict=True) if its]
-        points = [point for point, _ in known] or space.first_points[len(earlier) :]
-        # Ray flattens the space.
-        flat = [{f"{HYPERPARAMETERS}/{key}": value for key, value in point.items()} for point in points]
-        rewards = [loss for _, loss in known] or None
-        optuna_search = OptunaSearch(seed=seed, points_to_evaluate=flat, evaluated_rewards=rewards)
-        return ConcurrencyLimiter(optuna_search, max_concurrent=max_concurrent)
-    first = () if search.searcher == "grid" else space.first_points[len(earlier) :]
-    points = [{HYPERPARAMETERS: point} for point in first]
-    return BasicVariantGenerator(points_to_evaluate=points, random_state=seed, max_concurrent=max_concurrent)

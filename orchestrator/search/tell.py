@@ -8,6 +8,8 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from orchestrator.core.records import JsonObject, StopReason
+from orchestrator.run.deaths import last_line, why_it_died
+from orchestrator.run.happened import note
 from orchestrator.search.names import HYPERPARAMETERS, storage_name
 from orchestrator.tracking.tracker import Trackers
 from orchestrator.training.listen import Listener
@@ -16,14 +18,17 @@ from orchestrator.training.plan import TrainPlan
 
 
 class TellTrackers(tune.Callback):  # type: ignore[misc]  # ray ships no types for it
-    """Passes on each start, evaluation and end of a trial; `trials` is the folder of what they train."""
+    """Passes on each start, evaluation and end of a trial; `trials` is the folder of what they train.
 
-    def __init__(self, listener: Listener, plan: TrainPlan, trials: Path) -> None:
-        self._listener, self._plan, self._trials = listener, plan, trials
+    What befalls a trial is noted in the folder of the `run`.
+    """
 
-    def __reduce__(self) -> tuple[Callable[[TrainPlan, Path], "TellTrackers"], tuple[TrainPlan, Path]]:
+    def __init__(self, listener: Listener, plan: TrainPlan, trials: Path, run: Path) -> None:
+        self._listener, self._plan, self._trials, self._run = listener, plan, trials, run
+
+    def __reduce__(self) -> tuple[Callable[[TrainPlan, Path, Path], "TellTrackers"], tuple[TrainPlan, Path, Path]]:
         # Tune stores its callbacks with the experiment; a terminal cannot be stored.
-        return _tell_nobody, (self._plan, self._trials)
+        return _tell_nobody, (self._plan, self._trials, self._run)
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """A trial was started or restarted."""
@@ -45,8 +50,13 @@ class TellTrackers(tune.Callback):  # type: ignore[misc]  # ray ships no types f
             reason = stop_reason(TrainedTrial(progress.curve, progress.diverged, None, None), self._plan, failed=False)
         self._listener.ended(str(trial), reason)
 
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        """A trial's process died, and the trial is tried again."""
+        note(self._run, f"{trial}: {_what_befell(trial)}. It was started again and went on from its last evaluation.")
+
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """A trial failed."""
+        note(self._run, f"{trial} failed for good: {_what_befell(trial)}.")
         self._listener.ended(str(trial), "failed")
 
 
@@ -57,5 +67,13 @@ def _progress_in(result: JsonObject) -> Progress | None:
     return Progress.model_validate({key: result[key] for key in Progress.model_fields if key in result})
 
 
-def _tell_nobody(plan: TrainPlan, trials: Path) -> TellTrackers:
-    return TellTrackers(Listener(Trackers()), plan, trials)
+def _what_befell(trial: Trial) -> str:
+    """Why a trial's process ended, and how far the search had heard of it."""
+    error = trial.get_pickled_error() or trial.get_error()
+    why = "its process died" if error is None else why_it_died(error) or last_line(error)
+    step = trial.run_metadata.last_result.get("step")
+    return f"{why}, {f'after step {step}' if step else 'before its first evaluation'}"
+
+
+def _tell_nobody(plan: TrainPlan, trials: Path, run: Path) -> TellTrackers:
+    return TellTrackers(Listener(Trackers()), plan, trials, run)

@@ -35,7 +35,7 @@ from orchestrator.training.outcome import (
 )
 from orchestrator.training.plan import TrainPlan, plan_training
 from orchestrator.training.trackers import tracked
-from orchestrator.training.worker import PROCESSES, train_worker
+from orchestrator.training.worker import PROCESSES, RUNGS, train_worker
 
 ONLY_TRIAL = "adapter-1"
 """The name of the one trial, and so of the one adapter, of `train`."""
@@ -91,10 +91,11 @@ def build_trainer(
     storage: Path,
     callbacks: tuple[ray.train.UserCallback, ...] = (),
     beside: int = 1,
+    rungs: tuple[int, ...] = (),
 ) -> TorchTrainer:
     """A Ray Train job for one adapter. It resumes from the last checkpoint of its name in its storage.
 
-    So many jobs run `beside` each other, itself included.
+    So many jobs run `beside` each other, itself included. At `rungs` it waits to be told whether it goes on.
     """
     resources = {"CPU": plan.cpus_per_worker}
     if plan.gpus_per_worker:
@@ -105,6 +106,7 @@ def build_trainer(
             "plan": plan.model_dump(mode="json"),
             "folder": str(storage / name),
             PROCESSES: beside * plan.num_workers,
+            RUNGS: rungs,
         },
         scaling_config=ray.train.ScalingConfig(
             num_workers=plan.num_workers, use_gpu=plan.gpus_per_worker > 0, resources_per_worker=resources

@@ -13,6 +13,8 @@ from orchestrator.core.records import EvalPoint, Record, StopReason, TrialRecord
 from orchestrator.core.steps import read_steps
 from orchestrator.models.adapters import keep_adapter
 from orchestrator.models.base import BaseWeights, base_folder, base_tokenizer
+from orchestrator.run.deaths import last_line, why_it_died
+from orchestrator.run.happened import note
 from orchestrator.run.paths import RunDir
 from orchestrator.training.plan import TrainPlan
 
@@ -50,10 +52,19 @@ class Progress(Record):
 
 
 class RecordProgress(ray.train.UserCallback):  # type: ignore[misc]  # ray ships no types for it
-    """Keeps the latest report of the job with this folder, whatever becomes of the job."""
+    """Keeps the latest report of the job with this folder, whatever becomes of the job, and notes what befell it."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / PROGRESS
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:  # noqa: ARG002
+        """Called by Ray's controller before it starts the workers again, or gives up."""
+        before = read_progress(self._path.parent)
+        step = before.step if before else 0
+        for rank, error in sorted(worker_exceptions.items()):
+            why = why_it_died(error) or last_line(error)
+            since = f"after the evaluation of step {step}" if step else "before the first evaluation"
+            note(self._path.parent, f"{self._path.parent.name}: worker {rank} ended {since} ({why}).")
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:  # noqa: ARG002
         """Called by Ray's controller with one metrics object per worker; workers agree on what is kept here."""

@@ -31,9 +31,9 @@ from orchestrator.training.plan import TrainPlan
 from orchestrator.training.sharding import SETTINGS as OF_SHARDING
 from orchestrator.training.sharding import Sharded
 from orchestrator.training.unsloth import unsloth_model
-from orchestrator.training.worker_reports import ReportToRay
+from orchestrator.training.worker_reports import Hold, ReportToRay
 
-PROCESSES = "processes"
+PROCESSES, RUNGS = "processes", "rungs"
 OF_SAMPLES = {"train_sampling_strategy": "group_by_length", "dataset_kwargs": {"skip_prepare_dataset": True}}
 """Arguments of TRL's SFTConfig for rows that are tokens already."""
 
@@ -41,8 +41,8 @@ OF_SAMPLES = {"train_sampling_strategy": "group_by_length", "dataset_kwargs": {"
 def train_worker(settings: dict[str, Any]) -> None:
     """Train this worker's share until the last step, early stopping or divergence; runs on every Ray Train worker.
 
-    `settings` are a `TrainPlan` under `plan`, the job's `folder`, and how many such `PROCESSES` may share this machine,
-    as JSON-able values, because Ray pickles them between Python processes.
+    `settings` are a `TrainPlan` under `plan`, the job's `folder`, how many such `PROCESSES` may share this machine, and
+    the `RUNGS` at which it waits, as JSON-able values, because Ray pickles them between Python processes.
     """
     plan = TrainPlan.model_validate(settings["plan"])
     hold_little_memory()
@@ -52,7 +52,8 @@ def train_worker(settings: dict[str, Any]) -> None:
     plan = settle_checkpointing(plan, settings[PROCESSES])
     notes = Path(settings["folder"]) if ray.train.get_context().get_world_rank() == 0 else None
     with tempfile.TemporaryDirectory(prefix="sft-") as output_dir, _latest_checkpoint() as checkpoint:
-        report = ReportToRay(notes, patience=plan.train.early_stopping_patience)
+        hold = Hold(Path(settings["folder"]), tuple(settings[RUNGS]))
+        report = ReportToRay(notes, patience=plan.train.early_stopping_patience, hold=hold)
         reading = None if notes is None else notes.parent / BASE
         if plan.pairs is None:
             trainer = make_trainer(plan, output_dir, callbacks=[report], reading=reading)

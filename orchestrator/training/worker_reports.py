@@ -7,12 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import ray.train
+import ray.train.collective
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from orchestrator.core import gate
 from orchestrator.core.records import DIVERGED_LOSS, EvalPoint, JsonObject, reason_to_stop
 from orchestrator.core.steps import StepLog, StepRow
+from orchestrator.core.watchdog import Watchdog
 from orchestrator.models.memory import memory_peak
+from orchestrator.run.happened import note
 
+HOLD_S = 60.0
+"""Seconds at a rung after which a job ends to free its devices; it goes on from its checkpoint."""
 TOKENS = "tokens"
 """Key in the trainer's log for the tokens trained on so far."""
 
@@ -33,30 +39,74 @@ def tokens_of(log_history: Sequence[JsonObject]) -> int:
     return next((entry[TOKENS] for entry in reversed(log_history) if TOKENS in entry), 0)
 
 
+class Hold:
+    """The rungs of a trial, at which all ranks wait until the search has said at its gate whether it goes on."""
+
+    def __init__(self, folder: Path, rungs: tuple[int, ...]) -> None:
+        self._folder, self._rungs = folder, rungs
+
+    def is_at(self, step: int) -> bool:
+        """Whether nothing trains past this step before the search says so."""
+        return step in self._rungs
+
+    def ends(self, step: int) -> bool:
+        """Whether the job ends here: it is stopped, or held for so long that others should have its devices."""
+        first = ray.train.get_context().get_world_rank() == 0
+        said = gate.wait_for_answer(self._folder, step, patience_s=HOLD_S) if first else None
+        return ray.train.collective.broadcast_from_rank_zero(said) is not True
+
+
 class ReportToRay(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
     """Notes each step in `folder`, and reports each evaluation with its checkpoint.
 
     Every rank calls `report` equally often, rank 0 uploads, and it alone has a folder. All ranks see the same averaged
-    losses, so they decide alike.
+    losses, so they decide alike. At the rungs of `hold` they wait for the search.
     """
 
-    def __init__(self, folder: Path | None, *, patience: int | None) -> None:
-        self._folder, self._patience = folder, patience
+    def __init__(self, folder: Path | None, *, patience: int | None, hold: Hold | None = None) -> None:
+        self._folder, self._patience, self._hold = folder, patience, hold
         self._log: StepLog | None = None
         self._diverged = False
         self._tokens_before = 0
         self._losses: list[float] = []
         self._began = 0.0
+        self._watchdog: Watchdog | None = None
 
-    def on_train_begin(self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_: Any) -> None:
+    def on_train_begin(self, _args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Go on counting steps and tokens where the checkpoint, if there is one, left off."""
         self._tokens_before = tokens_of(state.log_history)
         if self._folder is not None:
             self._log = StepLog(self._folder, state.global_step)
+        if self._hold is not None and self._hold.is_at(state.global_step):
+            curve = curve_of(state.log_history)
+            self._tell(state, curve[-1].eval_loss, curve, diverged=False)  # the last process may have died unheard
+            control.should_training_stop |= self._hold.ends(state.global_step)
 
     def on_step_begin(self, _args: TrainingArguments, _state: TrainerState, _control: TrainerControl, **_: Any) -> None:
         """Start the step's clock."""
         self._began = time.monotonic()
+        self._is_alive()
+
+    def on_prediction_step(self, *_: Any, **__: Any) -> None:
+        """A batch was evaluated."""
+        self._is_alive()
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        """Nothing more is expected of this process."""
+        if self._watchdog is not None:
+            self._watchdog.rest()
+
+    def _is_alive(self) -> None:
+        if self._watchdog is None:
+            self._watchdog = Watchdog(self._hung)
+        self._watchdog.beat()
+
+    def _hung(self, silent_s: float) -> None:
+        if self._folder is not None:
+            note(
+                self._folder,
+                f"{self._folder.name}: a worker hung, with no step ended for {silent_s:.0f} s. It was ended.",
+            )
 
     def on_step_end(self, _args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Evaluate and save the last step too, whatever the cadence."""
@@ -100,6 +150,9 @@ class ReportToRay(TrainerCallback):  # type: ignore[misc]  # transformers ships 
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             self._report(state, curve[-1].eval_loss, curve, folder)
         control.should_training_stop |= reason is not None
+        if reason is None and self._hold is not None and self._hold.is_at(state.global_step):
+            self.on_train_end()  # it may wait for as long as it takes
+            control.should_training_stop |= self._hold.ends(state.global_step)
 
     def _report_divergence(self, state: TrainerState) -> None:
         self._diverged = True
@@ -109,11 +162,22 @@ class ReportToRay(TrainerCallback):  # type: ignore[misc]  # transformers ships 
     def _report(self, state: TrainerState, eval_loss: float, curve: list[EvalPoint], folder: Path | None) -> None:
         if self._log is not None:
             self._log.flush()
+        self._tell(state, eval_loss, curve, diverged=folder is None, folder=folder)
+
+    def _tell(
+        self,
+        state: TrainerState,
+        eval_loss: float,
+        curve: list[EvalPoint],
+        *,
+        diverged: bool,
+        folder: Path | None = None,
+    ) -> None:
         uploads = folder is not None and ray.train.get_context().get_world_rank() == 0
         metrics = {
             "step": state.global_step,
             "eval_loss": eval_loss,
-            "diverged": folder is None,
+            "diverged": diverged,
             "curve": [point.model_dump() for point in curve],
             "tokens": tokens_of(state.log_history),
         }

@@ -24,7 +24,7 @@ from orchestrator.multi_lora.checkpoint import (
     step_folder,
     write_progress,
 )
-from orchestrator.multi_lora.messages import Peer, TrialProgress
+from orchestrator.multi_lora.messages import TrialProgress
 from orchestrator.multi_lora.slots import SlotState
 from orchestrator.run.paths import RunDir
 
@@ -163,7 +163,7 @@ def test_of_all_checkpoints_the_latest_and_the_best_stay(model_folder: Path, tmp
 
 def test_only_what_progress_names_counts(tmp_path: Path) -> None:
     curve = tuple(EvalPoint(step=step, eval_loss=loss) for step, loss in ((2, 0.5), (4, 0.4), (6, 0.6)))
-    progress = TrialProgress(step=7, tokens=9, curve=curve, best_step=4, peers=(Peer(trial="a", step=6, eval_loss=1),))
+    progress = TrialProgress(step=7, tokens=9, curve=curve, best_step=4)
     for name in ("step-000002", "step-000004", "step-000006", "step-000008", ".step-000008-x"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").touch()

@@ -2,10 +2,9 @@ import pytest
 
 from orchestrator.config.schema import ModelConfig
 from orchestrator.core.records import EvalPoint, Record
-from orchestrator.multi_lora.messages import EnginePlan, EngineStatus, EngineUse, Evaluation, Peer, TrialProgress
+from orchestrator.multi_lora.messages import EnginePlan, EngineStatus, EngineUse, Evaluation, TrialProgress
 
 POINT = EvalPoint(step=2, eval_loss=0.5, train_loss=0.7)
-PEER = Peer(trial="a", step=2, eval_loss=0.5)
 RECORDS: list[Record] = [
     EnginePlan(
         model=ModelConfig(base="tiny"),
@@ -27,8 +26,8 @@ RECORDS: list[Record] = [
     ),
     EngineStatus(device="cpu", dtype="bfloat16", threads=1, slots=8, measured={1: 10.5, 2: 20.0}, startup_s=1.5),
     EngineUse(train_s=1.0, tokens=7, slots=2),
-    TrialProgress(step=3, tokens=7, device_s=0.1, curve=(POINT,), best_step=2, stop_reason="diverged", peers=(PEER,)),
-    Evaluation(step=2, eval_loss=0.5, stop_reason=None, curve=(POINT,), peers=(PEER,)),
+    TrialProgress(step=3, tokens=7, device_s=0.1, curve=(POINT,), best_step=2, stop_reason="diverged"),
+    Evaluation(step=2, eval_loss=0.5, stop_reason=None, curve=(POINT,)),
 ]
 
 

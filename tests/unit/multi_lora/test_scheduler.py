@@ -27,7 +27,7 @@ from orchestrator.core.records import DIVERGED_LOSS
 from orchestrator.multi_lora.batch import samples_of_step
 from orchestrator.multi_lora.checkpoint import read_progress
 from orchestrator.multi_lora.engine import MultiLoraEngine
-from orchestrator.multi_lora.messages import Evaluation, Peer
+from orchestrator.multi_lora.messages import Evaluation
 from orchestrator.multi_lora.scheduler import AHEAD, SlotScheduler
 from orchestrator.multi_lora.spec import SlotSpec
 
@@ -188,6 +188,26 @@ def test_a_parked_trial_leaves_its_slot_to_another_and_is_the_next_to_get_one(
     assert engine.slots == ["silent"]
 
 
+def test_a_trial_is_held_at_a_rung_until_its_client_asks_past_it(engine: MultiLoraEngine, tmp_path: Path) -> None:
+    trials = make_trials(engine, tmp_path, slots=1, rungs=(4,))
+    spec = make_spec(max_steps=8)
+    trials.attach("held", spec)
+    advance_until_idle(trials)
+    assert [hear(trials, "held", step).step for step in (0, 2)] == [2, 4]
+    trials.attach("other", make_spec(max_steps=2, seed=1))
+    advance_until_idle(trials)
+    assert read_progress(tmp_path / "held").step == 4
+    assert hear(trials, "other", 0).step == 2  # it has the slot meanwhile
+    trials.detach("held")
+    trials.advance()
+    trials.attach("held", spec)  # another client begins anew, and hears of the rung again
+    assert hear(trials, "held", 0).step == 4
+    advance_until_idle(trials)
+    assert read_progress(tmp_path / "held").step == 4
+    with at_work(trials):
+        assert [evaluation.step for evaluation in follow(trials, "held", spec)] == [4, 6, 8]
+
+
 def test_a_trial_that_gets_no_better_stops_by_its_patience(engine: MultiLoraEngine, tmp_path: Path) -> None:
     heard = follow_all(
         make_trials(engine, tmp_path, patience=2), {"a": make_spec(learning_rate=1.0, max_steps=40), "b": make_spec()}
@@ -221,38 +241,6 @@ def test_a_trial_that_diverges_late_keeps_its_finite_curve(engine: MultiLoraEngi
     assert heard[-1].eval_loss == DIVERGED_LOSS
     assert len(heard[-1].curve) == len(heard) - 1 > 0
     assert heard[-1].step > heard[-2].step
-
-
-def test_each_evaluation_names_all_that_were_evaluated_in_the_same_step(
-    engine: MultiLoraEngine, tmp_path: Path
-) -> None:
-    trials = make_trials(engine, tmp_path, slots=3)
-    trials.attach("a", make_spec())
-    trials.attach("b", make_spec(seed=1))
-    trials.advance()
-    trials.attach("odd", make_spec(seed=2))  # a step behind
-    trials.advance()
-    told = {name: hear(trials, name, 0) for name in ("a", "b")}
-    assert told["a"].peers == told["b"].peers
-    assert {peer.trial for peer in told["a"].peers} == {"a", "b"}
-    assert all(Peer(trial=name, step=2, eval_loss=one.eval_loss) in one.peers for name, one in told.items())
-    trials.advance()
-    assert [peer.trial for peer in hear(trials, "odd", 0).peers] == ["odd"]
-
-
-def test_peers_may_be_at_different_steps_of_their_own(engine: MultiLoraEngine, tmp_path: Path) -> None:
-    trials = make_trials(engine, tmp_path)
-    trials.attach("early", make_spec())
-    trials.advance()
-    trials.advance()
-    trials.attach("late", make_spec(seed=1))
-    trials.advance()
-    trials.advance()
-    wanted = {("early", 4), ("late", 2)}
-    for name, step in wanted:
-        peers = hear(trials, name, step - EVAL_STEPS).peers
-        assert {(peer.trial, peer.step) for peer in peers} == wanted
-        assert all(peer.eval_loss == hear(trials, peer.trial, peer.step - 2).eval_loss for peer in peers)
 
 
 def test_a_client_that_comes_anew_hears_all_from_the_start_while_the_trial_trains_on(

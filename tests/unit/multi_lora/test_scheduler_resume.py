@@ -30,6 +30,7 @@ from orchestrator.models.adapters import WEIGHTS
 from orchestrator.multi_lora.checkpoint import SLOT, read_progress, step_folder
 from orchestrator.multi_lora.messages import TrialProgress
 from orchestrator.multi_lora.scheduler import SlotScheduler
+from orchestrator.run.happened import HAPPENED
 
 SPECS = {
     "a": make_spec(rank=4, dropout=0.1),
@@ -72,7 +73,6 @@ def test_an_engine_that_is_gone_after_any_step_is_replaced_by_another_bit_for_bi
     for name, wanted in undisturbed.items():
         assert without_time(read_progress(tmp_path / name)) == without_time(wanted)
         assert heard[name][-1].curve == wanted.curve
-        assert heard[name][-1].peers == wanted.peers
 
 
 class Killed(BaseException):
@@ -164,7 +164,6 @@ def test_a_trial_that_has_ended_is_not_trained_again(
     for name, wanted in undisturbed.items():
         (evaluation,) = follow(trials, name, SPECS[name])
         assert (evaluation.step, evaluation.stop_reason, evaluation.curve) == (STEPS, "finished", wanted.curve)
-        assert evaluation.peers == wanted.peers
     assert not trials.advance()
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert {path: path.read_bytes() for path in files} == before
@@ -212,14 +211,21 @@ def test_a_checkpoint_of_other_settings_is_refused_and_harms_no_other_trial(mode
         lambda folder: (folder / "optimizer.safetensors").write_bytes(b""),
     ],
 )
-def test_a_damaged_checkpoint_is_told_as_such(model_folder: Path, tmp_path: Path, damage: object) -> None:
-    trials = attached(model_folder, tmp_path)
-    for _ in range(EVAL_STEPS):
-        trials.advance()
+@pytest.mark.parametrize("last", [EVAL_STEPS, 2 * EVAL_STEPS])
+def test_where_a_checkpoint_is_damaged_the_one_before_is_taken_and_it_is_told(
+    model_folder: Path, tmp_path: Path, undisturbed: dict[str, TrialProgress], damage: object, last: int
+) -> None:
+    """Before the first there is only the beginning."""
+    follow_at_once(new_trials(model_folder, tmp_path), SPECS, most_steps=last)
     assert callable(damage)
-    damage(step_folder(tmp_path / "a", EVAL_STEPS))
-    with pytest.raises(TrainingError, match=r"a/step-000002: the checkpoint cannot be read"):
-        new_trials(model_folder, tmp_path).attach("a", SPECS["a"])
+    damage(step_folder(tmp_path / "a", last))
+    follow_at_once(new_trials(model_folder, tmp_path), SPECS)
+    for name, wanted in undisturbed.items():
+        assert points_of(read_progress(tmp_path / name).curve) == near(points_of(wanted.curve), rel=1e-5)
+        assert read_progress(tmp_path / name).tokens == wanted.tokens
+    (told,) = (tmp_path / "a" / HAPPENED).read_text().splitlines()
+    assert f"a: the checkpoint of step-{last:06} cannot be read" in told
+    assert "it went on from the checkpoint before" in told
 
 
 def test_what_a_dead_engine_left_half_written_is_cleared_away(model_folder: Path, tmp_path: Path) -> None:
@@ -233,7 +239,8 @@ def test_what_a_dead_engine_left_half_written_is_cleared_away(model_folder: Path
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["progress.json", "step-000002", STEPS_FILE]
 
 
-def test_progress_of_earlier_engines_without_peers_is_read(tmp_path: Path) -> None:
-    (tmp_path / "progress.json").write_text(json.dumps({"step": 2, "tokens": 5}))
+def test_progress_of_earlier_versions_is_read(tmp_path: Path) -> None:
+    peers = [{"trial": "a", "step": 2, "eval_loss": 0.5}]
+    (tmp_path / "progress.json").write_text(json.dumps({"step": 2, "tokens": 5, "peers": peers}))
     assert read_progress(tmp_path) == TrialProgress(step=2, tokens=5)
     assert read_progress(tmp_path / "nothing") == TrialProgress()

@@ -12,6 +12,9 @@ from orchestrator.models.adapters import SavedTrial
 from orchestrator.multi_lora.checkpoint import SLOT, step_folder
 from orchestrator.search.choice import RungJudge, finalists_of
 from orchestrator.search.early_stopping import SuccessiveHalving
+from orchestrator.search.heard import Heard
+from orchestrator.search.names import HYPERPARAMETERS
+from orchestrator.search.rungs import Rungs
 
 SPEC = {"rank": 8, "alpha": 16, "learning_rate": 1e-3}
 
@@ -40,16 +43,23 @@ def saved_at(trials: Path, step: int, *names: str) -> None:
         (folder / SLOT).write_text(json.dumps({"step": step, "spec": SPEC}))
 
 
-def goes_on(scheduler: SuccessiveHalving, losses: dict[str, float], step: int) -> dict[str, bool]:
-    """Who continues of trials that are evaluated in one step of an engine."""
-    scheduler.set_search_properties("eval_loss", "min")
-    peers = [[name, step, loss] for name, loss in losses.items()]
-    found = {}
+def goes_on(judge: RungJudge | None, losses: dict[str, float], step: int) -> dict[str, bool]:
+    """Who continues of three trials of a group, by name."""
+    said: dict[str, bool] = {}
+
+    def answer(trial: Trial, rung: int, goes_on: bool) -> None:  # the scheduler's interface
+        assert rung == step
+        said[str(trial)] = goes_on
+
+    rungs = Rungs([step], reduction_factor=3, group=len(losses), num_trials=len(losses))
+    halving = SuccessiveHalving(Heard(), rungs, answer, judge)
+    halving.set_search_properties("eval_loss", "min")
     for name, loss in losses.items():
         trial = Trial("stub", stub=True, trial_name_creator=lambda _, name=name: name)
-        result = {"step": step, "eval_loss": loss, "peers": peers}
-        found[name] = scheduler.on_trial_result(None, trial, result) == "CONTINUE"
-    return found
+        trial.set_config({HYPERPARAMETERS: {}})
+        halving.on_trial_add(None, trial)
+        halving.on_trial_result(None, trial, {"step": step, "eval_loss": loss})
+    return said
 
 
 LOSSES = {"trial-1": 0.1, "trial-2": 0.2, "trial-3": 0.3}
@@ -58,8 +68,8 @@ LOSSES = {"trial-1": 0.1, "trial-2": 0.2, "trial-3": 0.3}
 def test_a_trial_that_is_shown_to_be_worse_is_stopped_before_those_with_a_higher_loss(tmp_path: Path) -> None:
     saved_at(tmp_path, 4, *LOSSES)
     says = Says("trial-1")
-    halving = SuccessiveHalving([4], reduction_factor=3, judge=RungJudge(says, tmp_path))
-    assert goes_on(halving, LOSSES, 4) == {"trial-1": False, "trial-2": True, "trial-3": False}
+    judge = RungJudge(says, tmp_path)
+    assert goes_on(judge, LOSSES, 4) == {"trial-1": False, "trial-2": True, "trial-3": False}
     assert says.stopped == {"trial-1", "trial-3"}
     (asked,) = says.asked
     assert [(one.trial, one.step, one.eval_loss) for one in asked] == [(name, 4, loss) for name, loss in LOSSES.items()]
@@ -68,16 +78,15 @@ def test_a_trial_that_is_shown_to_be_worse_is_stopped_before_those_with_a_higher
 
 def test_without_scores_a_rung_judges_by_eval_loss(tmp_path: Path) -> None:
     for judge in (RungJudge(), RungJudge(Says("trial-1"), tmp_path), None):  # the second finds no checkpoint
-        halving = SuccessiveHalving([4], reduction_factor=3, judge=judge)
-        assert goes_on(halving, LOSSES, 4) == {"trial-1": True, "trial-2": False, "trial-3": False}
+        assert goes_on(judge, LOSSES, 4) == {"trial-1": True, "trial-2": False, "trial-3": False}
 
 
 def test_a_loss_that_is_not_finite_never_goes_on_and_is_not_asked_about(tmp_path: Path) -> None:
     saved_at(tmp_path, 4, "trial-1", "trial-2")
     says = Says("trial-2")
-    halving = SuccessiveHalving([4], reduction_factor=3, judge=RungJudge(says, tmp_path))
+    judge = RungJudge(says, tmp_path)
     losses = {"trial-1": 0.5, "trial-2": 0.1, "trial-3": math.inf}
-    assert goes_on(halving, losses, 4) == {"trial-1": True, "trial-2": False, "trial-3": False}
+    assert goes_on(judge, losses, 4) == {"trial-1": True, "trial-2": False, "trial-3": False}
     assert [one.trial for one in says.asked[0]] == ["trial-1", "trial-2"]
 
 

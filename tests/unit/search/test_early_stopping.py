@@ -1,221 +1,252 @@
+"""What Tune's scheduler and searcher make of a search: the same whoever comes first and however many train at once."""
+
 import math
 import pickle
+import random
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
+from builders import make_plan
 from hypothesis import given
 from hypothesis import strategies as st
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
-from orchestrator.core.errors import ConfigError
-from orchestrator.search.early_stopping import SuccessiveHalving, survivors
+from orchestrator.config.schema import RangeConfig, SearchConfig, SpaceConfig
+from orchestrator.core.records import EvalPoint, JsonObject, TrialRecord
+from orchestrator.search.early_stopping import SuccessiveHalving, held_at, make_scheduler
+from orchestrator.search.heard import Heard
+from orchestrator.search.names import HYPERPARAMETERS, number_of
+from orchestrator.search.proposals import NumberedSearch, Pace
+from orchestrator.search.space import BaseShape, ResolvedSpace, resolve_space
 
-CONTINUE, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
+MAX_STEPS, EVAL_STEPS = 60, 6
 RUNGS = (6, 18)
-
-losses = st.floats() | st.integers(0, 3).map(float)  # also NaN, infinity and ties
-cohorts = st.lists(losses, min_size=1, max_size=9)
-factors = st.integers(2, 5)
+PLAN = make_plan(max_steps=MAX_STEPS, eval_steps=EVAL_STEPS)
+SPACE = SpaceConfig(r=(4, 8), alpha=(16,), learning_rate=RangeConfig(min=1e-5, max=1e-2))
 
 
-def halving(factor: int = 3, *, rungs: tuple[int, ...] = RUNGS, mode: str = "min") -> SuccessiveHalving:
-    scheduler = SuccessiveHalving(rungs, reduction_factor=factor)
-    assert scheduler.set_search_properties("eval_loss", mode)
+def search_of(num_trials: int, **settings: Any) -> SearchConfig:
+    return SearchConfig.model_validate({"num_trials": num_trials, "space": SPACE, **settings})
+
+
+def resolved(search: SearchConfig) -> ResolvedSpace:
+    return resolve_space(search.space, BaseShape(1024, "qwen3"), 8)
+
+
+def stub(number: int, hyperparameters: JsonObject | None = None) -> Trial:
+    trial = Trial("stub", stub=True, trial_name_creator=lambda _: f"trial-{number}")
+    trial.set_config({HYPERPARAMETERS: hyperparameters or {}})
+    return trial
+
+
+class Outcome(NamedTuple):
+    """What became of a search: the points of its trials, where each ended, and the best."""
+
+    points: dict[int, JsonObject]
+    ended_at: dict[int, int]
+    winner: int
+
+
+def loss_of(point: JsonObject, step: int) -> float:
+    """A made-up curve: it falls, to what depends on the point, and curves cross."""
+    rate = float(point["learning_rate"])
+    final = 1 + (math.log10(rate) + 3.3) ** 2 + 0.01 * int(point["r"])
+    return float(final + rate**0.1 / step)
+
+
+class Driver:
+    """Stands for Tune and the engines: trains up to `slots` trials at once, in an order that `rng` draws."""
+
+    def __init__(self, search: SearchConfig, *, slots: int, group: int, rng: random.Random) -> None:
+        self._search, self._slots, self._group, self._rng = search, slots, group, rng
+        self._said: dict[tuple[int, int], bool] = {}
+        self.trials: dict[int, Trial] = {}
+        self.curves: dict[int, dict[int, float]] = {}
+        self._start(Heard())
+
+    def _start(self, heard: Heard) -> None:
+        self._heard = heard
+        scheduler = make_scheduler(
+            self._search, PLAN, heard, num_trials=self._search.num_trials, group=self._group, answer=self._answer
+        )
+        assert isinstance(scheduler, SuccessiveHalving)
+        assert scheduler.set_search_properties("eval_loss", "min")
+        self._scheduler = scheduler
+        pace = Pace(self._slots, rungs=held_at(self._search, PLAN), is_held=scheduler.is_held)
+        self._search_alg = NumberedSearch(
+            self._search, resolved(self._search), heard, last=self._search.num_trials, pace=pace
+        )
+
+    def _answer(self, trial: Trial, rung: int, goes_on: bool) -> None:
+        assert self._said.setdefault((number_of(str(trial)), rung), goes_on) is goes_on
+
+    def driver_dies(self) -> None:
+        """Another process goes on: it has the trials that were stored, as far as they were."""
+        stored = len(self.trials) - self._rng.randint(0, min(2, sum(not curve for curve in self.curves.values())))
+        while len(self.trials) > stored and not self.curves[len(self.trials)]:
+            number = len(self.trials)
+            del self.trials[number], self.curves[number]
+        self._start(Heard())
+        for number in sorted(self.trials, key=lambda _: self._rng.random()):
+            trial = self.trials[number]
+            if trial.status != Trial.TERMINATED:
+                trial.set_status(Trial.PENDING)
+            self._scheduler.on_trial_add(None, trial)
+
+    def run(self, *, deaths: int = 0) -> Outcome:
+        for turn in range(100_000):
+            while not self._search_alg.is_finished() and (point := self._search_alg._next_point()) is not None:
+                number = len(self.trials) + 1
+                self.trials[number], self.curves[number] = stub(number, point), {}
+                self._scheduler.on_trial_add(None, self.trials[number])
+            ready = [number for number in self.trials if self._can_train(number)]
+            if not ready:
+                break
+            self._train(self._rng.choice(ready))
+            if deaths and turn % 7 == 6:
+                deaths -= 1
+                self.driver_dies()
+        assert self._search_alg.is_finished()
+        assert all(trial.status == Trial.TERMINATED for trial in self.trials.values())
+        best = min(self.curves, key=lambda number: (min(self.curves[number].values()), number))
+        points = {number: trial.config[HYPERPARAMETERS] for number, trial in self.trials.items()}
+        return Outcome(points, {number: max(curve) for number, curve in self.curves.items()}, best)
+
+    def _can_train(self, number: int) -> bool:
+        at = max(self.curves[number], default=0)
+        held = at in RUNGS and (number, at) not in self._said
+        return self.trials[number].status != Trial.TERMINATED and not held
+
+    def _train(self, number: int) -> None:
+        trial, curve = self.trials[number], self.curves[number]
+        trial.set_status(Trial.RUNNING)
+        at = max(curve, default=0)
+        if self._said.get((number, at)) is False:
+            self._end(trial, trial.run_metadata.last_result)
+            return
+        curve[at + EVAL_STEPS] = loss_of(trial.config[HYPERPARAMETERS], at + EVAL_STEPS)
+        points = [{"step": step, "eval_loss": loss} for step, loss in curve.items()]
+        result = {**points[-1], "curve": points}
+        if at + EVAL_STEPS >= MAX_STEPS:
+            self._end(trial, result)
+        else:
+            assert self._scheduler.on_trial_result(None, trial, result) == TrialScheduler.CONTINUE
+            trial.update_last_result(result)
+
+    def _end(self, trial: Trial, result: JsonObject) -> None:
+        self._scheduler.on_trial_complete(None, trial, result)
+        trial.update_last_result(result)
+        trial.set_status(Trial.TERMINATED)
+
+
+searches = st.builds(
+    search_of,
+    st.integers(1, 30),
+    searcher=st.sampled_from(["random", "optuna"]),
+    keep=st.integers(1, 3),
+    seed=st.integers(0, 3),
+)
+
+
+@given(searches, st.sampled_from([1, 8]), st.integers(1, 20), st.randoms(use_true_random=False), st.integers(0, 3))
+def test_a_search_ends_the_same_in_any_order_on_any_number_of_devices_and_after_any_death(
+    search: SearchConfig, group: int, slots: int, rng: random.Random, deaths: int
+) -> None:
+    in_order = Driver(search, slots=1, group=group, rng=random.Random(0)).run()
+    assert Driver(search, slots=slots, group=group, rng=rng).run(deaths=deaths) == in_order
+    assert len(in_order.points) == search.num_trials
+
+
+def test_laggards_are_stopped_at_the_rungs_and_the_best_trains_to_the_end() -> None:
+    outcome = Driver(search_of(16), slots=4, group=8, rng=random.Random(1)).run()
+    assert set(outcome.ended_at.values()) == {*RUNGS, MAX_STEPS}
+    assert outcome.ended_at[outcome.winner] == MAX_STEPS
+    assert sum(outcome.ended_at.values()) < 0.5 * 16 * MAX_STEPS
+    best = min(outcome.points, key=lambda number: loss_of(outcome.points[number], MAX_STEPS))
+    assert outcome.winner == best
+
+
+def halving(num_trials: int = 4, group: int = 4, earlier: list[TrialRecord] | None = None) -> SuccessiveHalving:
+    heard = Heard(earlier or ())
+    said: dict[tuple[int, int], bool] = {}
+
+    def answer(trial: Trial, rung: int, goes_on: bool) -> None:
+        said[number_of(str(trial)), rung] = goes_on
+
+    search = search_of(num_trials, keep=1)
+    scheduler = make_scheduler(search, PLAN, heard, num_trials=num_trials, group=group, answer=answer)
+    assert isinstance(scheduler, SuccessiveHalving)
+    assert scheduler.set_search_properties("eval_loss", "min")
+    scheduler.said = said
     return scheduler
 
 
-def stub_trial(trial_id: str) -> Trial:
-    return Trial("stub", stub=True, trial_name_creator=lambda _: trial_id)
-
-
-def report(scheduler: SuccessiveHalving, trial_id: str, *, step: int, eval_loss: float, **fields: list[Any]) -> str:
+def report(scheduler: SuccessiveHalving, trial: Trial, *, step: int, eval_loss: float, **fields: Any) -> None:
     result = {"step": step, "eval_loss": eval_loss, **fields}
-    return str(scheduler.on_trial_result(None, stub_trial(trial_id), result))
+    assert scheduler.on_trial_result(None, trial, result) == TrialScheduler.CONTINUE
 
 
-def named(eval_losses: list[float], prefix: str = "t") -> dict[str, float]:
-    """Trial id -> loss."""
-    return {f"{prefix}{number:02}": loss for number, loss in enumerate(eval_losses)}
+def added(scheduler: SuccessiveHalving, number: int) -> list[Trial]:
+    trials = [stub(each) for each in range(1, number + 1)]
+    for trial in trials:
+        scheduler.on_trial_add(None, trial)
+    return trials
 
 
-def report_together(
-    scheduler: SuccessiveHalving, cohort: dict[str, float], order: list[str] | None = None, *, step: int = 6
-) -> dict[str, str]:
-    """What each trial of one engine step is told, when their reports arrive in `order`."""
-    peers = [[trial_id, step, loss] for trial_id, loss in cohort.items()]
-    return {
-        trial_id: report(scheduler, trial_id, step=step, eval_loss=cohort[trial_id], peers=peers)
-        for trial_id in order or cohort
-    }
+def test_steps_count_and_not_the_reports_that_start_again_after_a_restart() -> None:
+    scheduler = halving(2)
+    good, bad = added(scheduler, 2)
+    report(scheduler, good, step=6, eval_loss=0.1, training_iteration=3)
+    report(scheduler, bad, step=6, eval_loss=9.0, training_iteration=1)
+    assert scheduler.said == {(1, 6): True, (2, 6): False}
 
 
-def went_on(decisions: dict[str, str]) -> set[str]:
-    return {trial_id for trial_id, decision in decisions.items() if decision == CONTINUE}
+def test_a_loss_that_was_never_heard_is_read_from_the_curve() -> None:
+    scheduler = halving(2)
+    first, late = added(scheduler, 2)
+    report(scheduler, first, step=6, eval_loss=1.0)
+    report(scheduler, late, step=12, eval_loss=0.4, curve=[{"step": 6, "eval_loss": 1.5}])
+    assert scheduler.said == {(1, 6): True, (2, 6): False}
 
 
-@given(cohorts, factors)
-def test_of_those_recorded_together_the_best_share_rounded_up_goes_on(eval_losses: list[float], factor: int) -> None:
-    cohort = named(eval_losses)
-    on = went_on(report_together(halving(factor), cohort))
-    finite = {trial_id for trial_id, loss in cohort.items() if math.isfinite(loss)}
-    assert len(on) == min(math.ceil(len(cohort) / factor), len(finite))
-    assert on <= finite
-    assert all(cohort[kept] <= cohort[stopped] for kept in on for stopped in finite - on)
-    assert on == survivors(cohort, factor)
+def test_a_trial_that_fails_for_good_is_not_waited_for_and_one_that_is_tried_again_is() -> None:
+    scheduler = halving(2)
+    first, second = added(scheduler, 2)
+    report(scheduler, second, step=6, eval_loss=1.0)
+    first.set_status(Trial.ERROR)  # as Tune marks one that it tries again
+    scheduler.on_trial_error(None, first)
+    first.set_status(Trial.PENDING)
+    scheduler.on_trial_add(None, first)
+    assert scheduler.said == {}
+    first.set_status(Trial.RUNNING)
+    scheduler.on_trial_error(None, first)
+    assert scheduler.said == {(2, 6): True}
 
 
-@given(st.data(), cohorts, cohorts, factors)
-def test_the_order_in_which_a_cohort_s_reports_arrive_changes_no_decision(
-    data: st.DataObject, first: list[float], second: list[float], factor: int
-) -> None:
-    """Also when those of another device arrive between them."""
-    here, there = named(first, "a"), named(second, "b")
-    in_order = halving(factor)
-    expected = report_together(in_order, here) | report_together(in_order, there)
-
-    leader = data.draw(st.sampled_from(sorted(here)))
-    rest = data.draw(st.permutations([trial_id for trial_id in (*here, *there) if trial_id != leader]))
-    shuffled = halving(factor)
-    told: dict[str, str] = {}
-    for trial_id in (leader, *rest):
-        told |= report_together(shuffled, here if trial_id in here else there, [trial_id])
-    assert told == expected
+def test_trials_start_in_the_order_of_their_numbers_even_if_one_was_put_last() -> None:
+    trials = [stub(3), stub(10), stub(2)]
+    trials[0].set_status(Trial.RUNNING)
+    controller = SimpleNamespace(get_trials=lambda: trials)
+    assert halving().choose_trial_to_run(controller) is trials[2]
+    assert halving().choose_trial_to_run(SimpleNamespace(get_trials=list)) is None
 
 
-@given(st.lists(cohorts, min_size=1, max_size=4), factors)
-def test_a_report_that_comes_again_gets_the_same_answer(rounds: list[list[float]], factor: int) -> None:
-    scheduler = halving(factor)
-    cohort_of = [named(eval_losses, f"c{number}-") for number, eval_losses in enumerate(rounds)]
-    told = [report_together(scheduler, cohort) for cohort in cohort_of]
-    assert [report_together(scheduler, cohort) for cohort in cohort_of] == told
+def record_of(number: int, *curve: tuple[int, float], **fields: Any) -> TrialRecord:
+    points = tuple(EvalPoint(step=step, eval_loss=loss) for step, loss in curve)
+    return TrialRecord(trial_id=f"trial-{number}", status="completed", hyperparameters={}, curve=points, **fields)
 
 
-@given(cohorts, cohorts, factors)
-def test_a_stored_scheduler_decides_as_the_one_that_was_stored(
-    first: list[float], second: list[float], factor: int
-) -> None:
-    scheduler = halving(factor)
-    told = report_together(scheduler, named(first, "a"))
-    stored = pickle.loads(pickle.dumps(scheduler))
-    assert report_together(stored, named(first, "a")) == told
-    assert report_together(stored, named(second, "b")) == report_together(scheduler, named(second, "b"))
-    assert stored.debug_string() == scheduler.debug_string()
-
-
-@given(cohorts, st.integers(1, 5))
-def test_nothing_is_stopped_before_the_first_rung(eval_losses: list[float], step: int) -> None:
-    assert set(report_together(halving(), named(eval_losses), step=step).values()) == {CONTINUE}
-
-
-@given(cohorts, factors)
-def test_max_keeps_the_highest_as_min_keeps_the_lowest(eval_losses: list[float], factor: int) -> None:
-    lowest = report_together(halving(factor, mode="min"), named(eval_losses))
-    highest = report_together(halving(factor, mode="max"), named([-loss for loss in eval_losses]))
-    assert lowest == highest
-
-
-def test_equal_losses_are_told_apart_by_trial_id() -> None:
-    assert survivors({"b": 1.0, "c": 1.0, "a": 1.0, "d": 2.0}, 2) == {"a", "b"}
-
-
-@given(st.lists(cohorts, min_size=1, max_size=5), factors, st.integers(1, 5))
-def test_no_fewer_go_on_than_the_search_keeps(rounds: list[list[float]], factor: int, keep: int) -> None:
-    cohort_of = [named(eval_losses, f"c{number}-") for number, eval_losses in enumerate(rounds)]
-    num_trials = sum(len(cohort) for cohort in cohort_of)
-    scheduler = SuccessiveHalving(RUNGS, reduction_factor=factor, keep=keep, num_trials=num_trials)
-    assert scheduler.set_search_properties("eval_loss", "min")
-    for cohort in cohort_of[:-1]:
-        report_together(scheduler, cohort)
-    passed = [went_on(report_together(scheduler, cohort)) for cohort in cohort_of]  # told again, it decides the same
-    last_finite = sum(math.isfinite(loss) for loss in cohort_of[-1].values())
-    others = sum(len(on) for on in passed[:-1])
-    assert others + len(passed[-1]) >= min(keep, others + last_finite)
-    for cohort, on in zip(cohort_of, passed, strict=True):
-        assert all(
-            cohort[kept] <= cohort[cut] for kept in on for cut in cohort.keys() - on if math.isfinite(cohort[cut])
-        )
-
-
-def test_two_that_come_first_in_a_search_of_many_are_not_both_let_on() -> None:
-    scheduler = SuccessiveHalving(RUNGS, reduction_factor=3, keep=2, num_trials=6)
-    assert scheduler.set_search_properties("eval_loss", "min")
-    assert went_on(report_together(scheduler, {"a": 1.0, "b": 2.0})) == {"a"}
-    assert went_on(report_together(scheduler, {"c": 3.0, "d": 4.0, "e": 5.0, "f": 6.0})) == {"c"}  # nobody is to come
-    assert went_on(report_together(scheduler, {"a": 1.0}, step=RUNGS[1])) == {"a"}
-    assert went_on(report_together(scheduler, {"c": 3.0}, step=RUNGS[1])) == {"c"}
-
-
-def test_the_scheduler_lets_as_many_go_on_as_the_search_keeps() -> None:
-    scheduler = SuccessiveHalving([6], reduction_factor=3, keep=2)
-    assert scheduler.set_search_properties("eval_loss", "min")
-    assert report_together(scheduler, {"a": 1.0, "b": 2.0, "c": 3.0}) == {"a": CONTINUE, "b": CONTINUE, "c": STOP}
-
-
-def test_trials_that_come_later_are_held_against_all_that_were_there_before() -> None:
-    scheduler = halving()
-    assert went_on(report_together(scheduler, {"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0})) == {"a", "b"}
-    assert went_on(report_together(scheduler, {"e": 2.5, "f": 5.0})) == set()  # the best 2 of 6 are a and b
-    assert went_on(report_together(scheduler, {"g": 0.5, "h": 1.5, "i": 1.6})) == {"g", "h"}  # the best 3 of 9: g, a, h
-    assert went_on(report_together(scheduler, {"a": 9.0, "b": 8.0}, step=12)) == {"a", "b"}  # and a and b go on
-
-
-def test_without_peers_each_is_held_against_those_before_it() -> None:
-    scheduler = halving()
-    told = [report(scheduler, trial_id, step=6, eval_loss=loss) for trial_id, loss in named([1, 2, 3, 0.5]).items()]
-    assert told == [CONTINUE, STOP, STOP, CONTINUE]
-
-
-def test_peers_in_other_slots_are_recorded_at_their_own_steps() -> None:
-    scheduler = halving()
-    peers = [["old", 18, 0.1], ["new", 6, 3.0], ["newer", 6, 2.0], ["between", 12, 1.0]]
-    assert report(scheduler, "newer", step=6, eval_loss=2.0, peers=peers) == CONTINUE
-    assert report(scheduler, "new", step=6, eval_loss=3.0, peers=peers) == STOP
-    assert report(scheduler, "old", step=18, eval_loss=0.1, peers=peers) == CONTINUE
-    assert report(scheduler, "between", step=12, eval_loss=1.0, peers=peers) == CONTINUE
-
-
-def test_a_loss_that_was_never_heard_is_recorded_from_the_curve() -> None:
-    scheduler = halving()
-    report_together(scheduler, {"a": 1.0, "b": 2.0})
-    curve = [{"step": 6, "eval_loss": 1.5}, {"step": 12, "eval_loss": 1.4}]
-    assert report(scheduler, "late", step=12, eval_loss=1.4, curve=curve) == STOP
-    curve[0]["eval_loss"] = 0.5
-    assert report(scheduler, "better", step=12, eval_loss=1.4, curve=curve) == CONTINUE
-
-
-def test_a_trial_counts_once_at_a_rung_with_what_was_heard_first() -> None:
-    scheduler = halving()
-    assert went_on(report_together(scheduler, {"a": 1.0, "b": 2.0, "c": 3.0})) == {"a"}
-    assert report(scheduler, "c", step=6, eval_loss=0.1) == STOP
-    assert report(scheduler, "d", step=6, eval_loss=1.5) == CONTINUE  # the best 2 of 4 are a and d
-    assert scheduler.debug_string() == (
-        "Successive halving: 2 of 4 trials went on past step 6, 0 of 0 trials went on past step 18."
-    )
-
-
-def test_what_peers_tell_of_a_later_rung_waits_until_the_trial_gets_there() -> None:
-    scheduler = halving()
-    assert went_on(report_together(scheduler, {"a": 2.0, "b": 1.0}, ["b"], step=18)) == {"b"}
-    assert report(scheduler, "a", step=12, eval_loss=2.5) == CONTINUE
-    assert report(scheduler, "a", step=18, eval_loss=2.0) == STOP
-
-
-def test_trials_that_ended_still_count() -> None:
-    scheduler = halving()
-    report_together(scheduler, {"a": 1.0, "b": 2.0})
-    scheduler.on_trial_complete(None, stub_trial("a"), {"step": 6, "eval_loss": 1.0})
-    scheduler.on_trial_error(None, stub_trial("b"))
-    scheduler.on_trial_remove(None, stub_trial("b"))
-    assert report(scheduler, "c", step=6, eval_loss=1.5) == STOP
-
-
-def test_a_report_without_the_metric_or_the_step_decides_nothing() -> None:
-    scheduler = halving()
-    assert scheduler.on_trial_result(None, stub_trial("a"), {"step": 6}) == CONTINUE
-    assert scheduler.on_trial_result(None, stub_trial("a"), {"eval_loss": 1.0}) == CONTINUE
-    assert report(scheduler, "a", step=6, eval_loss=math.nan) == STOP
+def test_trials_of_an_earlier_part_count_at_the_rungs_they_reached() -> None:
+    """Alone, the later trial would be the best at its rung and go on."""
+    earlier = [record_of(1, (6, 1.0), (60, 0.5)), record_of(2, (6, 2.0)), record_of(3, (6, 3.0))]
+    scheduler = halving(4, earlier=earlier)
+    assert scheduler.debug_string().startswith("Successive halving: ")
+    trial = stub(4)
+    scheduler.on_trial_add(None, trial)
+    report(scheduler, trial, step=6, eval_loss=2.5)
+    assert scheduler.said == {(4, 6): False}
 
 
 def as_tune_restores(trial: Trial, status: str) -> Trial:
@@ -228,47 +259,38 @@ def as_tune_restores(trial: Trial, status: str) -> Trial:
     return restored
 
 
-def heard(trial_id: str, *curve: tuple[int, float]) -> Trial:
+def heard_of(number: int, *curve: tuple[int, float]) -> Trial:
     """A trial whose last report told of `curve`."""
-    trial = stub_trial(trial_id)
+    trial = stub(number)
     points = [{"step": step, "eval_loss": loss} for step, loss in curve]
     trial.update_last_result({**points[-1], "curve": points})
     return trial
 
 
-def test_after_the_driver_s_death_the_records_are_those_of_the_restored_trials() -> None:
-    scheduler = halving()
-    scheduler.on_trial_add(None, as_tune_restores(heard("stopped", (6, 2.0)), Trial.TERMINATED))
-    scheduler.on_trial_add(None, as_tune_restores(heard("finished", (6, 1.0), (18, 0.9), (24, 0.8)), Trial.TERMINATED))
-    scheduler.on_trial_add(None, as_tune_restores(stub_trial("waiting"), Trial.PENDING))
-    assert report(scheduler, "waiting", step=6, eval_loss=1.5) == STOP
-    assert report(scheduler, "better", step=6, eval_loss=0.9) == CONTINUE
-    assert report(scheduler, "better", step=18, eval_loss=0.95) == STOP
+def test_after_the_driver_s_death_everything_is_read_back_from_the_trials() -> None:
+    scheduler = halving(3, group=1)
+    scheduler.on_trial_add(None, as_tune_restores(heard_of(1, (6, 1.0), (12, 0.9)), Trial.PENDING))
+    scheduler.on_trial_add(None, as_tune_restores(heard_of(2, (6, 2.0)), Trial.TERMINATED))
+    trial = stub(3)
+    scheduler.on_trial_add(None, trial)
+    report(scheduler, trial, step=6, eval_loss=1.5)
+    assert scheduler.said == {(2, 6): False, (3, 6): False}
+    assert scheduler.debug_string() == (
+        "Successive halving: 1 of 3 trials went on past step 6, 0 of 0 trials went on past step 18."
+    )
 
 
-def test_after_the_driver_s_death_an_unfinished_trial_has_passed_the_rungs_it_was_heard_at() -> None:
-    scheduler = halving()
-    for trial_id, loss in named([0.1, 0.2, 0.3]).items():
-        scheduler.on_trial_add(None, as_tune_restores(heard(trial_id, (6, loss)), Trial.TERMINATED))
-    scheduler.on_trial_add(None, as_tune_restores(heard("under-way", (6, 1.0), (12, 0.9)), Trial.PENDING))
-    assert report(scheduler, "under-way", step=12, eval_loss=0.9) == CONTINUE
-    assert report(scheduler, "under-way", step=18, eval_loss=0.8) == CONTINUE
-    assert report(scheduler, "newcomer", step=6, eval_loss=1.0) == STOP
+def test_a_scheduler_can_be_stored() -> None:
+    search = search_of(2)
+    stored = pickle.loads(pickle.dumps(make_scheduler(search, PLAN, Heard(), num_trials=2, group=2, answer=_nobody)))
+    assert stored.debug_string().startswith("Successive halving")
 
 
-def test_trials_start_in_the_order_in_which_they_were_added() -> None:
-    trials = [stub_trial("running"), stub_trial("first"), stub_trial("second")]
-    trials[0].set_status(Trial.RUNNING)
-    assert halving().choose_trial_to_run(SimpleNamespace(get_trials=lambda: trials)) is trials[1]
+def _nobody(trial: Trial, rung: int, goes_on: bool) -> None:
+    """Answers nobody."""
 
 
-def test_without_rungs_every_trial_runs_to_its_end() -> None:
-    scheduler = halving(rungs=())
-    assert set(report_together(scheduler, named([1, 2, 3]), step=60).values()) == {CONTINUE}
+@pytest.mark.parametrize("plan", [make_plan(max_steps=1, eval_steps=1)])
+def test_without_rungs_every_trial_runs_to_its_end(plan: Any) -> None:
+    scheduler = make_scheduler(search_of(2), plan, Heard(), num_trials=2, group=2, answer=_nobody)
     assert scheduler.debug_string() == "Successive halving: there is no rung, so every trial runs to its end."
-
-
-def test_metric_and_mode_are_taken_once_and_must_say_what_is_better() -> None:
-    assert not halving().set_search_properties("eval_loss", "min")
-    with pytest.raises(ConfigError, match=r"tune.TuneConfig: mode None .* Allowed: min, max"):
-        SuccessiveHalving(RUNGS, reduction_factor=3).set_search_properties("eval_loss", None)

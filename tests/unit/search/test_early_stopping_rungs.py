@@ -1,6 +1,6 @@
 import itertools
 import math
-import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -9,14 +9,16 @@ from builders import make_plan
 from hypothesis import given
 from hypothesis import strategies as st
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
 from orchestrator.config.schema import RunConfig, SearchConfig, TrainConfig
 from orchestrator.core.records import EvalPoint, TrialRecord
 from orchestrator.plan import steps
 from orchestrator.run.cluster import WorkerShape
 from orchestrator.run.paths import RunDir
-from orchestrator.search.early_stopping import SuccessiveHalving, make_scheduler, rung_steps
+from orchestrator.search.early_stopping import SuccessiveHalving, held_at, make_scheduler, rung_steps
+from orchestrator.search.heard import Heard
+from orchestrator.search.names import HYPERPARAMETERS
 from orchestrator.training.plan import TrainPlan, plan_training
 
 
@@ -78,24 +80,34 @@ def test_the_rungs(steps: int, evals: int, factor: int, rungs: tuple[int, ...]) 
 @given(plans(), st.integers(2, 9))
 def test_a_scheduler_can_be_built_for_every_plan(plan: TrainPlan, factor: int) -> None:
     def built(scheduler: Literal["halving", "asha"]) -> TrialScheduler:
-        return make_scheduler(SearchConfig(scheduler=scheduler, reduction_factor=factor), plan)
+        return made(SearchConfig(scheduler=scheduler, reduction_factor=factor), plan)
 
     assert isinstance(built("halving"), SuccessiveHalving)
     assert isinstance(built("asha"), ASHAScheduler)
 
 
-def scheduler_of(name: Literal["halving", "asha"], max_steps: int = 60) -> TrialScheduler:
-    search = SearchConfig(scheduler=name, reduction_factor=3, keep=1)
-    scheduler = make_scheduler(search, make_plan(max_steps=max_steps, eval_steps=6))
+def made(search: SearchConfig, plan: TrainPlan, earlier: Sequence[TrialRecord] = ()) -> TrialScheduler:
+    return make_scheduler(search, plan, Heard(earlier), num_trials=search.num_trials, group=4, answer=lambda *_: None)
+
+
+def asha() -> TrialScheduler:
+    search = SearchConfig(scheduler="asha", reduction_factor=3, keep=1)
+    scheduler = made(search, make_plan(max_steps=60, eval_steps=6))
     assert scheduler.set_search_properties("eval_loss", "min")
     return scheduler
 
 
 def trials_of(scheduler: TrialScheduler, number: int) -> list[Trial]:
-    trials = [Trial("stub", stub=True, trial_id=str(each)) for each in range(number)]
+    trials = [stub(each) for each in range(1, number + 1)]
     for trial in trials:
         scheduler.on_trial_add(None, trial)
     return trials
+
+
+def stub(number: int) -> Trial:
+    trial = Trial("stub", stub=True, trial_name_creator=lambda _: f"trial-{number}")
+    trial.set_config({HYPERPARAMETERS: {}})
+    return trial
 
 
 def decision(scheduler: TrialScheduler, trial: Trial, *, step: int, eval_loss: float, iteration: int = 1) -> str:
@@ -103,63 +115,50 @@ def decision(scheduler: TrialScheduler, trial: Trial, *, step: int, eval_loss: f
     return str(scheduler.on_trial_result(None, trial, result))
 
 
-either = pytest.mark.parametrize("name", ["halving", "asha"])
-
-
-@either
-def test_a_trial_that_lags_at_equal_steps_is_stopped(name: Literal["halving", "asha"]) -> None:
-    scheduler = scheduler_of(name)
-    trials = trials_of(scheduler, 4)
+def test_asha_stops_a_trial_that_lags_behind_those_before_it_at_equal_steps() -> None:
+    scheduler = asha()
     decisions = [
-        decision(scheduler, trial, step=6, eval_loss=loss) for trial, loss in zip(trials, (1, 2, 3, 0.5), strict=True)
+        decision(scheduler, trial, step=6, eval_loss=loss)
+        for trial, loss in zip(trials_of(scheduler, 4), (1, 2, 3, 0.5), strict=True)
     ]
     assert decisions == [TrialScheduler.CONTINUE, TrialScheduler.STOP, TrialScheduler.STOP, TrialScheduler.CONTINUE]
 
 
-def test_halving_is_the_default_and_cuts_an_engine_s_step_at_once() -> None:
-    scheduler = make_scheduler(SearchConfig(keep=1), make_plan(max_steps=60, eval_steps=6))
-    assert scheduler.set_search_properties("eval_loss", "min")
-    trials = trials_of(scheduler, 3)
-    peers = [["0", 6, 3.0], ["1", 6, 2.0], ["2", 6, 1.0]]  # worst first, of which ASHA would stop none
-    decisions = [
-        scheduler.on_trial_result(None, trial, {"step": 6, "eval_loss": peer[2], "peers": peers})
-        for trial, peer in zip(trials, peers, strict=True)
-    ]
-    assert decisions == [TrialScheduler.STOP, TrialScheduler.STOP, TrialScheduler.CONTINUE]
+def test_halving_is_the_default_and_alone_holds_trials_at_rungs() -> None:
+    plan = make_plan(max_steps=60, eval_steps=6)
+    assert isinstance(made(SearchConfig(), plan), SuccessiveHalving)
+    assert held_at(SearchConfig(), plan) == (6, 18)
+    assert held_at(SearchConfig(scheduler="asha"), plan) == held_at(SearchConfig(scheduler="none"), plan) == ()
 
 
-@either
-def test_nothing_is_stopped_before_the_first_rung(name: Literal["halving", "asha"]) -> None:
-    scheduler = scheduler_of(name)
+def test_asha_stops_nothing_before_the_first_rung() -> None:
+    scheduler = asha()
     for trial, loss in zip(trials_of(scheduler, 4), (1, 2, 3, 4), strict=True):
         assert decision(scheduler, trial, step=5, eval_loss=loss, iteration=50) == TrialScheduler.CONTINUE
 
 
-@either
-def test_steps_count_and_not_the_reports_that_start_again_after_a_restart(name: Literal["halving", "asha"]) -> None:
-    scheduler = scheduler_of(name)
+def test_asha_counts_steps_and_not_the_reports_that_start_again_after_a_restart() -> None:
+    scheduler = asha()
     good, bad = trials_of(scheduler, 2)
     assert decision(scheduler, good, step=18, eval_loss=0.1, iteration=3) == TrialScheduler.CONTINUE
     assert decision(scheduler, bad, step=18, eval_loss=9.0, iteration=1) == TrialScheduler.STOP
 
 
-@either
-def test_at_its_last_step_a_trial_ends_by_itself(name: Literal["halving", "asha"]) -> None:
-    scheduler = scheduler_of(name)
+def test_at_its_last_step_a_trial_of_asha_ends_by_itself() -> None:
+    scheduler = asha()
     (trial,) = trials_of(scheduler, 1)
     assert decision(scheduler, trial, step=60, eval_loss=0.1) == TrialScheduler.CONTINUE
 
 
 def test_none_runs_every_trial_to_its_end() -> None:
-    scheduler = make_scheduler(SearchConfig(scheduler="none"), make_plan())
-    assert isinstance(scheduler, FIFOScheduler)
-    assert scheduler.on_trial_result(None, None, {"step": 60, "eval_loss": 9.0}) == TrialScheduler.CONTINUE
+    scheduler = made(SearchConfig(scheduler="none"), make_plan())
+    (trial,) = trials_of(scheduler, 1)
+    assert decision(scheduler, trial, step=60, eval_loss=9.0) == TrialScheduler.CONTINUE
 
 
-@either
-def test_trials_of_an_earlier_part_count_at_the_rungs_they_reached(name: Literal["halving", "asha"]) -> None:
+def test_trials_of_an_earlier_part_count_for_asha_at_the_rungs_they_reached() -> None:
     """Alone, the later trial would be the best at its rung and go on."""
-    search = SearchConfig(scheduler=name, reduction_factor=3, keep=1, num_trials=4)
+    search = SearchConfig(scheduler="asha", reduction_factor=3, keep=1, num_trials=4)
     curves = ([(6, 1.0), (60, 0.5)], [(6, 2.0)], [(6, 3.0)])
     earlier = [
         TrialRecord(
@@ -172,21 +171,9 @@ def test_trials_of_an_earlier_part_count_at_the_rungs_they_reached(name: Literal
     ]
     told = []
     for records in ((), earlier):
-        scheduler = make_scheduler(search, make_plan(max_steps=60, eval_steps=6), records)
-        assert pickle.loads(pickle.dumps(scheduler)).set_search_properties("eval_loss", "min")
+        scheduler = made(search, make_plan(max_steps=60, eval_steps=6), records)
         assert scheduler.set_search_properties("eval_loss", "min")
-        trial = Trial("stub", stub=True, trial_name_creator=lambda _: "trial-4")
+        trial = stub(4)
         scheduler.on_trial_add(None, trial)
         told.append(decision(scheduler, trial, step=6, eval_loss=2.5))
     assert told == [TrialScheduler.CONTINUE, TrialScheduler.STOP]
-
-
-def test_an_earlier_trial_that_went_on_is_not_judged_again() -> None:
-    search = SearchConfig(scheduler="halving", reduction_factor=3, keep=1, num_trials=3)
-    curve = tuple(EvalPoint(step=step, eval_loss=1.0) for step in (6, 12, 18, 24))
-    best = TrialRecord(trial_id="trial-1", status="completed", hyperparameters={}, curve=curve)
-    lost = TrialRecord(trial_id="trial-2", status="diverged", hyperparameters={}, curve=(), steps=6)
-    scheduler = make_scheduler(search, make_plan(max_steps=60, eval_steps=6), [best, lost])
-    assert scheduler.debug_string() == (
-        "Successive halving: 1 of 2 trials went on past step 6, 1 of 1 trials went on past step 18."
-    )

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from ray.tune.experiment import Trial
 
-from orchestrator.search.names import forget_names, give_name, in_order, name_of_folder, name_of_storage, storage_name
+from orchestrator.search.names import forget_names, give_name, in_order, name_of_folder, number_of, storage_name
 
 HYPERPARAMETERS = {"r": 8, "alpha": 16, "learning_rate": 1e-3}
 
@@ -19,19 +19,14 @@ def test_trials_are_numbered_in_the_order_in_which_they_are_made(tmp_path: Path)
     assert [give_name(known, stub(each)) for each in reversed(ids)] == ["trial-3", "trial-2", "trial-1"]
 
 
-def test_a_name_is_not_given_again_after_a_restart(tmp_path: Path) -> None:
-    known = tmp_path / "names.json"
-    give_name(known, stub("a1b2c3d4"))
-    give_name(known, stub("lost_with_the_driver"))
-    assert give_name(known, stub("d4c3b2a1")) == "trial-3"
-
-
-def test_an_experiment_that_starts_anew_takes_the_names_that_nothing_has(tmp_path: Path) -> None:
+def test_a_trial_that_was_lost_with_the_driver_is_made_again_under_its_name(tmp_path: Path) -> None:
     known = tmp_path / "names.json"
     forget_names(known, [])
-    assert [give_name(known, stub(each)) for each in "abcd"][-1] == "trial-4"
+    for each in ("a1b2c3d4", "b2c3d4e5", "lost_with_the_driver"):
+        give_name(known, stub(each))
     forget_names(known, ["trial-2", "trial-1"])
-    assert give_name(known, stub("e")) == "trial-3"
+    assert give_name(known, stub("d4c3b2a1")) == "trial-3"
+    assert number_of("trial-12") == 12
 
 
 def test_names_sort_by_number() -> None:
@@ -42,7 +37,6 @@ def test_names_sort_by_number() -> None:
 @pytest.mark.parametrize("name", ["trial-1", "trial-12"])
 def test_a_trial_is_found_by_its_folders(name: str) -> None:
     assert name_of_folder(name) == name_of_folder(f"{name}_3e54") == name
-    assert name_of_storage(storage_name(name, HYPERPARAMETERS)) == name
 
 
 def test_a_trial_that_gets_the_id_of_a_lost_one_has_its_checkpoints_only_if_it_is_the_same() -> None:

@@ -4,12 +4,12 @@ import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ray.tune.experiment import Experiment
+from ray.tune.experiment import Trial
 
 from orchestrator.chat.serve_command import SERVED_RANKS
 from orchestrator.config.schema import (
@@ -22,18 +22,17 @@ from orchestrator.config.schema import (
     SpaceConfig,
 )
 from orchestrator.core.errors import ModelNotFoundError
-from orchestrator.core.records import DIVERGED_LOSS, EvalPoint, JsonObject, TrialRecord
+from orchestrator.core.records import EvalPoint, JsonObject, TrialRecord
 from orchestrator.models.adapters import peft_config
+from orchestrator.search.heard import Heard
 from orchestrator.search.names import HYPERPARAMETERS
-from orchestrator.search.parts import Part
+from orchestrator.search.proposals import NumberedSearch, Pace
 from orchestrator.search.space import (
     BaseShape,
     ResolvedSpace,
     grid_points,
     known_learning_rate,
-    make_searcher,
     num_trials,
-    param_space,
     read_base_shape,
     resolve_space,
 )
@@ -54,29 +53,23 @@ def resolved(search: SearchConfig) -> ResolvedSpace:
 
 
 def proposals(
-    search: SearchConfig,
-    folder: Path,
-    its_space: ResolvedSpace | None = None,
-    earlier: Sequence[TrialRecord] = (),
+    search: SearchConfig, its_space: ResolvedSpace | None = None, earlier: Sequence[TrialRecord] = ()
 ) -> list[JsonObject]:
-    """The configs of a search's trials, from the searcher itself."""
-    its_space = its_space or resolved(search)
-    part = Part(len(earlier) + 1, search.num_trials)
-    space = param_space(search, its_space, part)
-    searcher: Any = make_searcher(search, its_space, earlier, max_concurrent=10_000)
-    if search.searcher == "optuna":
-        assert searcher.set_search_properties("eval_loss", "min", space)
-        found = []
-        for number in range(part.num_trials):
-            found.append(searcher.suggest(str(number)))
-            searcher.on_trial_complete(str(number), {"eval_loss": 1.0 / (number + 1)})
-    else:
-        samples = 1 if search.searcher == "grid" else part.num_trials
-        spec = Experiment("e", lambda _config: None, config=space, num_samples=samples, storage_path=str(folder))
-        searcher.add_configurations([spec])
-        found = [trial.config for trial in iter(searcher.next_trial, None)]
-    assert all(set(config) == {HYPERPARAMETERS} for config in found)
-    return [config[HYPERPARAMETERS] for config in found]
+    """The points of a search's trials, from what Tune asks for them; each ends before the next is asked for."""
+    heard = Heard(earlier)
+    alg = NumberedSearch(search, its_space or resolved(search), heard, last=num_trials(search), pace=Pace(1))
+    found = []
+    while not alg.is_finished():
+        config = alg.searcher.suggest("any")
+        assert set(config) == {HYPERPARAMETERS}
+        found.append(config[HYPERPARAMETERS])
+        trial = Trial("stub", stub=True, trial_name_creator=lambda _: f"trial-{len(heard.points) + 1}")
+        trial.set_config(config)
+        heard.add(trial)
+        assert alg.searcher.suggest("any") is None, "more trials than fit"
+        heard.hear(trial, {"step": 9, "eval_loss": 1.0 / len(found)})
+        heard.end(trial)
+    return found
 
 
 def test_a_grid_is_every_combination_with_the_learning_rate_fastest() -> None:
@@ -102,15 +95,15 @@ def test_other_searchers_run_as_many_trials_as_asked_for() -> None:
     assert num_trials(SearchConfig(num_trials=5, searcher="random")) == 5
 
 
-def test_tune_tries_the_grid_in_its_order(tmp_path: Path) -> None:
-    assert proposals(grid(7), tmp_path) == grid_points(grid(7))
+def test_tune_tries_the_grid_in_its_order() -> None:
+    assert proposals(grid(7)) == grid_points(grid(7))
 
 
 @pytest.mark.parametrize("searcher", ["random", "optuna"])
-def test_the_same_seed_proposes_the_same_points_and_another_others(searcher: str, tmp_path: Path) -> None:
+def test_the_same_seed_proposes_the_same_points_and_another_others(searcher: str) -> None:
     def points(seed: int) -> list[JsonObject]:
         search = SearchConfig.model_validate({"searcher": searcher, "num_trials": 12, "seed": seed})
-        return proposals(search, tmp_path)
+        return proposals(search)
 
     once = points(1)
     assert len(once) == 12
@@ -119,10 +112,10 @@ def test_the_same_seed_proposes_the_same_points_and_another_others(searcher: str
 
 
 @pytest.mark.parametrize("searcher", ["random", "optuna"])
-def test_every_point_lies_in_the_space(searcher: str, tmp_path: Path) -> None:
+def test_every_point_lies_in_the_space(searcher: str) -> None:
     space = SpaceConfig(r=(4, 8), alpha=(8, 16), learning_rate=RangeConfig(min=1e-5, max=1e-2))
     search = SearchConfig.model_validate({"searcher": searcher, "num_trials": 40, "space": space})
-    points = proposals(search, tmp_path)
+    points = proposals(search)
     assert {point["r"] for point in points} == {4, 8}
     assert {point["alpha"] for point in points} == {8, 16}
     rates = [point["learning_rate"] for point in points]
@@ -130,40 +123,29 @@ def test_every_point_lies_in_the_space(searcher: str, tmp_path: Path) -> None:
     assert all(set(point) == {"r", "alpha", "learning_rate"} for point in points)
 
 
-def test_learning_rates_are_drawn_on_a_log_scale(tmp_path: Path) -> None:
+def test_learning_rates_are_drawn_on_a_log_scale() -> None:
     space = SpaceConfig(learning_rate=RangeConfig(min=1e-5, max=1e-1))
-    points = proposals(SearchConfig(searcher="random", num_trials=200, space=space), tmp_path)
+    points = proposals(SearchConfig(searcher="random", num_trials=200, space=space))
     logs = sorted(math.log10(point["learning_rate"]) for point in points)
     assert logs[100] == pytest.approx(-3, abs=0.5)
 
 
 @pytest.mark.parametrize("searcher", ["random", "optuna"])
-def test_a_list_of_learning_rates_is_a_choice(searcher: str, tmp_path: Path) -> None:
+def test_a_list_of_learning_rates_is_a_choice(searcher: str) -> None:
     search = SearchConfig.model_validate({"searcher": searcher, "num_trials": 40, "space": GRID})
-    points = {tuple(point.values()) for point in proposals(search, tmp_path)}
+    points = {tuple(point.values()) for point in proposals(search)}
     every = {(r, a, rate) for r, a, rate in itertools.product(GRID.r, GRID.alpha, (1e-4, 1e-3))}
     assert len(points) > 6
     assert points <= every
 
 
-def test_the_grid_and_random_searchers_hold_back_what_does_not_fit(tmp_path: Path) -> None:
-    # Ray Tune applies TuneConfig.max_concurrent_trials to other searchers only.
-    searcher: Any = make_searcher(grid(6), resolved(grid(6)), max_concurrent=2)
-    space = param_space(grid(6), resolved(grid(6)), Part(1, 6))
-    searcher.add_configurations([Experiment("e", lambda _config: None, config=space, storage_path=str(tmp_path))])
-    started = [searcher.next_trial() for _ in range(3)]
-    assert [trial is None for trial in started] == [False, False, True]
-    searcher.on_trial_complete(started[0].trial_id)
-    assert searcher.next_trial() is not None
-
-
 @pytest.mark.parametrize("searcher", ["random", "optuna"])
 def test_the_first_point_is_the_best_known_one_and_counts_as_a_trial(
-    searcher: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    searcher: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     search = SearchConfig.model_validate({"searcher": searcher, "num_trials": 6})
     with caplog.at_level(logging.WARNING):
-        points = proposals(search, tmp_path)
+        points = proposals(search)
     assert points[0] == {"r": 32, "alpha": 32, "learning_rate": 1.3e-4}
     assert len(points) == 6
     assert len({point["learning_rate"] for point in points}) == 6
@@ -171,21 +153,21 @@ def test_the_first_point_is_the_best_known_one_and_counts_as_a_trial(
 
 
 @pytest.mark.parametrize("searcher", ["random", "optuna"])
-def test_the_first_point_lies_in_a_space_of_the_users_own(searcher: str, tmp_path: Path) -> None:
+def test_the_first_point_lies_in_a_space_of_the_users_own(searcher: str) -> None:
     space = SpaceConfig(r=(8, 16), alpha=(8,), learning_rate=RangeConfig(min=1e-3, max=1e-2))
     search = SearchConfig.model_validate({"searcher": searcher, "num_trials": 3, "space": space})
-    first = proposals(search, tmp_path)[0]
+    first = proposals(search)[0]
     assert first == {"r": 16, "alpha": 8, "learning_rate": pytest.approx(10**-2.5)}
 
 
 @pytest.mark.parametrize("searcher", ["random", "optuna"])
 @pytest.mark.parametrize("profile", PROFILES)
-def test_the_second_point_is_the_recipe_of_the_profile(searcher: str, profile: str, tmp_path: Path) -> None:
+def test_the_second_point_is_the_recipe_of_the_profile(searcher: str, profile: str) -> None:
     config = RunConfig.model_validate({"profile": profile, **PROFILES[profile]})
     search = config.search.model_copy(update={"searcher": searcher})
     recipe = {"r": config.lora.r, "alpha": config.lora.alpha, "learning_rate": config.train.learning_rate}
     space = resolve_space(search.space, QWEN_06B, config.train.batch_size, recipe)
-    points = proposals(search, tmp_path, space)
+    points = proposals(search, space)
     assert points[:2] == [{"r": 32, "alpha": 32, "learning_rate": 1.3e-4}, recipe]
     assert len(points) == search.num_trials
 
@@ -199,22 +181,9 @@ def test_a_recipe_outside_the_space_or_known_already_is_not_tried(change: JsonOb
     assert resolve_space(SpaceConfig(), QWEN_06B, 8, recipe | change).recipe is None
 
 
-def test_a_search_of_one_trial_is_the_best_known_one(tmp_path: Path) -> None:
-    (only,) = proposals(SearchConfig(num_trials=1, searcher="random"), tmp_path)
+def test_a_search_of_one_trial_is_the_best_known_one() -> None:
+    (only,) = proposals(SearchConfig(num_trials=1, searcher="random"))
     assert only == resolved(SearchConfig()).default
-
-
-def test_a_restored_random_search_does_not_start_with_the_first_point_again(tmp_path: Path) -> None:
-    search = SearchConfig(num_trials=4, searcher="random")
-    space = param_space(search, resolved(search), Part(1, 4))
-    spec = Experiment("e", lambda _config: None, config=space, num_samples=4, storage_path=str(tmp_path))
-    before, after = (make_searcher(search, resolved(search), max_concurrent=9) for _ in range(2))
-    before.add_configurations([spec])
-    drawn = [before.next_trial().config for _ in range(2)]
-    before.save_to_dir(str(tmp_path), "s")
-    after.restore_from_dir(str(tmp_path))
-    drawn += [trial.config for trial in iter(after.next_trial, None)]
-    assert [config[HYPERPARAMETERS] for config in drawn] == proposals(search, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -414,23 +383,52 @@ def records_of(points: list[JsonObject]) -> list[TrialRecord]:
 
 
 @pytest.mark.parametrize("searcher", ["random", "optuna", "grid"])
-def test_a_search_that_is_given_more_trials_proposes_other_points(searcher: str, tmp_path: Path) -> None:
+def test_a_search_that_is_given_more_trials_proposes_other_points(searcher: str) -> None:
     settings = {"searcher": searcher, "num_trials": 4, **({"space": GRID} if searcher == "grid" else {})}
     search = SearchConfig.model_validate(settings)
-    first = proposals(search, tmp_path)
-    more = proposals(search.model_copy(update={"num_trials": 7}), tmp_path, earlier=records_of(first))
+    first = proposals(search)
+    more = proposals(search.model_copy(update={"num_trials": 7}), earlier=records_of(first))
     assert len(more) == 3
     assert all(point not in first for point in more)
 
 
-def test_optuna_knows_what_the_earlier_trials_reached(tmp_path: Path) -> None:
-    search = SearchConfig.model_validate({"searcher": "optuna", "num_trials": 4})
-    earlier = records_of(proposals(search, tmp_path))
-    earlier[1] = earlier[1].model_copy(update={"status": "failed", "curve": ()})
-    earlier[2] = earlier[2].model_copy(update={"status": "diverged", "curve": (), "steps": 5})
-    limited: Any = make_searcher(search, resolved(search), earlier, max_concurrent=2)
-    assert limited.set_search_properties("eval_loss", "min", param_space(search, resolved(search), Part(5, 6)))
-    trials = limited.searcher._ot_study.trials
-    known = {trial.params[f"{HYPERPARAMETERS}/learning_rate"]: trial.value for trial in trials}
-    rates = [record.hyperparameters["learning_rate"] for record in earlier]
-    assert known == {rates[0]: 1.0, rates[2]: DIVERGED_LOSS, rates[3]: 0.25}
+@pytest.mark.parametrize("searcher", ["random", "optuna", "grid"])
+def test_a_search_that_is_given_more_trials_goes_on_as_one_that_had_them_from_the_start(searcher: str) -> None:
+    settings = {"searcher": searcher, "num_trials": 12, **({"space": GRID} if searcher == "grid" else {})}
+    search = SearchConfig.model_validate(settings)
+    whole = proposals(search)
+    assert proposals(search, earlier=records_of(whole[:8])) == whole[8:]
+
+
+def test_optuna_learns_from_what_earlier_trials_reached() -> None:
+    """From ten results on its points lie nearer to the best of them than points that are drawn by chance."""
+    search = SearchConfig.model_validate({"searcher": "optuna", "num_trials": 48})
+    rates = [math.log(point["learning_rate"]) for point in proposals(search)]
+    by_chance = [
+        math.log(point["learning_rate"]) for point in proposals(search.model_copy(update={"searcher": "random"}))
+    ]
+    assert rates[:16] == by_chance[:16]
+    assert rates[16:] != by_chance[16:]
+
+    wanted = math.log(1e-4)
+
+    def result(number: int, points: list[JsonObject]) -> TrialRecord:
+        loss = abs(math.log(points[number - 1]["learning_rate"]) - wanted)
+        curve = (EvalPoint(step=9, eval_loss=loss),)
+        return TrialRecord(
+            trial_id=f"trial-{number}", status="completed", hyperparameters=points[number - 1], curve=curve
+        )
+
+    points = proposals(search)[:16]
+    further = proposals(search, earlier=[result(number, points) for number in range(1, 17)])[:8]
+    near = sum(abs(math.log(point["learning_rate"]) - wanted) for point in further) / 8
+    assert near < sum(abs(rate - wanted) for rate in by_chance) / len(by_chance)
+
+
+def test_results_that_say_nothing_are_left_out() -> None:
+    search = SearchConfig.model_validate({"searcher": "optuna", "num_trials": 20})
+    earlier = records_of(proposals(search)[:16])
+    failed = [its.model_copy(update={"status": "failed", "curve": ()}) for its in earlier[:7]]
+    assert len(proposals(search, earlier=[*failed, *earlier[7:]])) == 4
+    diverged = earlier[-1].model_copy(update={"status": "diverged", "curve": (), "steps": 5})
+    assert proposals(search, earlier=[*earlier[:-1], diverged]) != proposals(search, earlier=earlier)

@@ -13,7 +13,7 @@ from orchestrator.training.listen import Listener
 
 def test_what_is_stored_with_an_experiment_tells_nobody(tmp_path: Path) -> None:
     watching, plan = Watching(), make_plan()
-    tell = TellTrackers(Listener(Trackers([watching])), plan, tmp_path)
+    tell = TellTrackers(Listener(Trackers([watching])), plan, tmp_path, tmp_path)
     stored = pickle.loads(pickle.dumps(tell))
     trial = Trial(
         "train", trial_name_creator=lambda _: "trial-1", stub=True, config={HYPERPARAMETERS: plan.hyperparameters}

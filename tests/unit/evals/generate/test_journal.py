@@ -97,7 +97,7 @@ def test_load_times_add_up_and_the_weakest_proof_is_kept(tmp_path: Path) -> None
     for texts in (5, 2, 8):
         proof = CanaryProof(num_prompts=8, num_texts_moved=texts, largest_shift=1.0, noise=0.0)
         journal.loaded("abc", Loaded("merged", 0.25, proof, "cpu", "float32"))
-    journal.retried("abc", 3)
+    journal.retried("abc", 3, "memory ran out")
     record = stored(tmp_path, "abc")
     assert record.canary is not None
     assert (record.load_s, record.canary.num_texts_moved, record.num_retried) == (0.75, 2, 3)

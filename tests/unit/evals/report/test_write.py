@@ -36,6 +36,7 @@ from orchestrator.core.records import (
     TrialStatus,
 )
 from orchestrator.run.folder import Ledger, StageEntry, record_plan
+from orchestrator.run.happened import note
 from orchestrator.run.paths import RunDir
 
 FIRST, SECOND = "aaaaaaaaaaaaaaaa", "bbbbbbbbbbbbbbbb"
@@ -520,3 +521,15 @@ def test_the_verdict_says_where_the_evaluation_was_cut_off(
     entry = StageEntry(status=status, input_digest="d", started_at="2025-01-02T03:04:05+00:00")
     write_text_atomic(run.ledger, Ledger(stages={"evaluate": entry}).model_dump_json())
     assert ("The evaluation was cut off" in write_report(RunConfig(name="demo"), run).verdict.reason) == is_told
+
+
+def test_what_befell_the_run_is_told_only_where_something_did(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    add_scores(run, "base", CLEAR)
+    write_report(RunConfig(), run)
+    assert "What happened" not in (run.report / "report.md").read_text(encoding="utf-8")
+    note(run.root, "trial-2: its process died, after step 12. <b>It</b> was started again.")
+    write_report(RunConfig(), run)
+    assert "What happened" in (run.report / "report.md").read_text(encoding="utf-8")
+    page = (run.report / "report.html").read_text(encoding="utf-8")
+    assert "trial-2: its process died, after step 12. &lt;b&gt;It&lt;/b&gt; was started again." in page
