@@ -75,10 +75,7 @@ class Loaded(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Replies that finished, the seconds since the batch before, and the most bytes that the process has held.
-
-    An empty one is a sign of life.
-    """
+    """Replies that finished (none is a sign of life), seconds since the last batch, most bytes the process has held."""
 
     generations: list[Generation]
     generate_s: float

@@ -29,11 +29,7 @@ AHEAD = 1
 
 @dataclass
 class _Trial:
-    """An attached trial.
-
-    `told` are the evaluations its client can ask for, `asked` the last step it has heard of, `passed` the last past
-    which it has asked for more.
-    """
+    """An attached trial. Its client may ask for what is `told`, has heard of step `asked`, and asked past `passed`."""
 
     name: str
     spec: SlotSpec
