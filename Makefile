@@ -18,7 +18,7 @@ UV ?= uv
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-real test test-real test-slow check audit fmt lock real-base tiny-base clean
+.PHONY: help install demo demo-real test test-real test-slow test-faults check audit fmt lock real-base tiny-base clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,7 +50,7 @@ demo-real: real-base ## A real base learns to call tools on two CPU cores, in 25
 	$(BIN)/orchestrator run configs/smollm2-135m.yaml $(if $(GLAIVE),--set 'data.sources=[{path: "$(GLAIVE)"}]') $(SUITES)
 
 test: install ## Run the tests, offline, all but storms and long searches. WORKERS= says how many run at a time (2)
-	$(BIN)/pytest -m "not slow" --numprocesses $(WORKERS) --dist loadfile tests/unit tests/contracts tests/browser
+	$(BIN)/pytest -m "not slow" --numprocesses $(WORKERS) --dist loadfile tests/unit tests/contracts tests/faults tests/browser
 	set -e; for each in tests/ray/test_*.py tests/vllm tests/e2e; do $(BIN)/pytest -m "not slow" $$each; done
 
 test-real: install ## Train and score SmolLM2-135M, offline, in six minutes; skipped where `make real-base` has not made it
@@ -59,8 +59,11 @@ test-real: install ## Train and score SmolLM2-135M, offline, in six minutes; ski
 test-slow: install ## Run the storms and long searches that `make test` leaves out, offline
 	$(BIN)/pytest -m slow
 
+test-faults: install ## Inject every fault that is tried for real: kills, hangs, torn files, full storage, offline
+	set -e; for each in tests/unit tests/faults tests/ray/test_*.py tests/vllm tests/e2e; do $(BIN)/pytest -m fault $$each; done
+
 # None may reach for a model hub.
-OFFLINE := demo test test-real test-slow
+OFFLINE := demo test test-real test-slow test-faults
 $(OFFLINE): export HF_HUB_OFFLINE := 1
 $(OFFLINE): export HF_DATASETS_OFFLINE := 1
 $(OFFLINE): export TRANSFORMERS_OFFLINE := 1

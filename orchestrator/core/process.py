@@ -3,6 +3,7 @@
 The environment must be set before the libraries that read it are imported, so this module imports nothing heavy.
 """
 
+import errno
 import io
 import os
 import sys
@@ -43,6 +44,15 @@ ENVIRONMENT_DEFAULTS: Mapping[str, str] = MappingProxyType(
 )
 """Holds no secrets: Ray shows the environment of a job to everyone who can reach its dashboard."""
 
+STORAGE_TROUBLE = {
+    errno.ENOSPC: "no space is left",
+    errno.EDQUOT: "the quota is used up",
+    errno.EFBIG: "files may not become as large as this one",
+    errno.EROFS: "it can only be read",
+    errno.EIO: "the storage gives errors",
+    errno.ESTALE: "the network storage has lost it",
+}
+"""What the system says of storage that fails under a run, by the number of its error."""
 SIGNAL_LAG_S = 0.2
 """A process of ours that the same signal ended may be noticed before the signal itself."""
 
@@ -105,8 +115,21 @@ def _explain(name: str, error: Exception, log: Path | None) -> int:
         tell_error(str(own))
         return own.exit_code
     place = _keep_traceback(error, log)
+    if told := _of_storage(explanations, log):
+        tell_error(f"{name} failed: {told}; the traceback is {place}")
+        return FAILED
     tell_error(f"{name} failed: {type(explanations[0]).__name__}: {explanations[0]}; the traceback is {place}")
     return FAILED
+
+
+def _of_storage(explanations: Sequence[BaseException], log: Path | None) -> str | None:
+    """What ails the storage, where that is what ended the work."""
+    for cause in explanations:
+        if isinstance(cause, OSError) and cause.errno in STORAGE_TROUBLE:
+            what = STORAGE_TROUBLE[cause.errno]
+            where = cause.filename or (log.parent if log is not None else "the storage of this run")
+            return f"{where}: {what}. Make room or mend it, and give the same command: it goes on from what is there"
+    return None
 
 
 def _keep_traceback(error: Exception, log: Path | None) -> str:

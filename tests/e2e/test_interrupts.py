@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.fault]
 
 SIGINT, SIGTERM = signal.SIGINT, signal.SIGTERM
 ENDS_WITHIN_S = 90.0

@@ -118,6 +118,7 @@ def test_trials_are_dealt_to_both_engines_and_a_lease_that_ends_frees_its_slot(
         assert sum(use.tokens for use in uses) == sum(read_progress(folder / name).tokens for name in "abcd")
 
 
+@pytest.mark.fault
 def test_a_trial_whose_engine_is_dead_for_good_goes_on_at_another(
     plan: TrainPlan, storage: Path, undisturbed: Losses
 ) -> None:
@@ -137,6 +138,7 @@ def test_a_trial_whose_engine_is_dead_for_good_goes_on_at_another(
     assert not (storage / "dead" / "engine-1-use.json").exists()
 
 
+@pytest.mark.fault
 @pytest.mark.slow
 def test_a_trial_goes_on_where_it_is_when_the_engine_that_keeps_the_places_is_dead_for_good(
     plan: TrainPlan, storage: Path, undisturbed: Losses
@@ -151,6 +153,7 @@ def test_a_trial_goes_on_where_it_is_when_the_engine_that_keeps_the_places_is_de
             to_the_end(here)
 
 
+@pytest.mark.fault
 @pytest.mark.slow
 def test_leases_outlive_the_death_of_any_engine(plan: TrainPlan, storage: Path, undisturbed: Losses) -> None:
     with start_engines(make_config(storage), plan, storage / "killed", num_trials=4) as engines:

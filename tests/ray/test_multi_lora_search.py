@@ -230,6 +230,7 @@ def wait_until(happened: Callable[[], bool], *, seconds: float = 60) -> None:
         time.sleep(0.2)
 
 
+@pytest.mark.fault
 def test_a_killed_engine_comes_back_with_fewer_slots_and_nothing_is_lost(
     storage: Path, undisturbed: tuple[list[TrialRecord], RunDir]
 ) -> None:
@@ -241,6 +242,7 @@ def test_a_killed_engine_comes_back_with_fewer_slots_and_nothing_is_lost(
     assert status.slots == 1  # memory is the likeliest cause of a sudden death
 
 
+@pytest.mark.fault
 @pytest.mark.slow
 def test_a_killed_trial_is_heard_of_again_and_nothing_is_trained_twice(
     storage: Path, undisturbed: tuple[list[TrialRecord], RunDir]
@@ -266,6 +268,7 @@ def job(settings: JsonObject, folder: Path) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.fault
 @pytest.mark.slow
 def test_a_search_whose_driver_was_killed_goes_on_with_the_same_command(
     storage: Path, undisturbed: tuple[list[TrialRecord], RunDir], tmp_path: Path
@@ -301,6 +304,7 @@ def assert_a_planted_state_is_refused(settings: JsonObject, run: RunDir, tmp_pat
     planted.unlink()
 
 
+@pytest.mark.fault
 def test_a_search_that_is_given_more_trials_trains_only_those_even_if_it_is_killed_meanwhile(
     storage: Path, undisturbed: tuple[list[TrialRecord], RunDir], tmp_path: Path
 ) -> None:
@@ -344,6 +348,7 @@ def test_two_engines_share_the_trials_and_refill_the_slots_of_those_that_were_st
     assert sum(use.tokens for use in uses) == sum(record.tokens or 0 for record in records)
 
 
+@pytest.mark.fault
 @pytest.mark.slow
 def test_a_search_whose_only_engine_is_dead_for_good_fails_and_goes_on_later(
     storage: Path, undisturbed: tuple[list[TrialRecord], RunDir]

@@ -199,6 +199,7 @@ def job_command(head: RayHead, *arguments: str) -> str:
     return words[-1] if words else ""
 
 
+@pytest.mark.fault
 def test_a_stopped_job_is_130(ray_head: RayHead, slow_job: tuple[subprocess.Popen[str], str]) -> None:
     process, job_id = slow_job
     job_command(ray_head, "stop", job_id)
@@ -219,6 +220,7 @@ def test_ctrl_c_detaches_and_the_job_goes_on(ray_head: RayHead, slow_job: tuple[
     job_command(ray_head, "stop", job_id)
 
 
+@pytest.mark.fault
 def test_a_lost_cluster_is_an_error_that_says_how_to_go_on(doomed_head: RayHead, tmp_path: Path) -> None:
     process, job_id = start_slow_job(doomed_head, tmp_path)
     doomed_head.stop()

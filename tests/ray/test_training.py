@@ -162,6 +162,7 @@ def test_training_goes_on_from_another_runs_adapter(storage: Path) -> None:
         torch.testing.assert_close(after[name], tensor, rtol=0, atol=1e-6)
 
 
+@pytest.mark.fault
 def test_a_killed_worker_goes_on_from_its_last_checkpoint(storage: Path) -> None:
     config = small_config(
         storage, "killed", max_steps=60, eval_steps=5, early_stopping_patience=None, save_total_limit=3
@@ -180,6 +181,7 @@ def test_a_killed_worker_goes_on_from_its_last_checkpoint(storage: Path) -> None
     assert record.best_eval_loss == losses[0]
 
 
+@pytest.mark.fault
 def test_a_loss_that_is_not_finite_is_divergence_and_leaves_no_adapter(
     storage: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,6 +207,7 @@ def test_early_stopping_ends_a_run_that_no_longer_improves(storage: Path) -> Non
     assert len(since_best) - 1 - since_best.index(min(since_best)) == 2
 
 
+@pytest.mark.fault
 def test_more_than_the_cluster_holds_is_refused_at_once(storage: Path) -> None:
     config = small_config(storage, "too-much", num_workers=64, batch_size=128)
     started = time.monotonic()

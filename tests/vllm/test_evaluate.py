@@ -75,6 +75,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {"good": good, "other": other, "inert": inert, "wider": wider, "misranked": misranked}
 
 
+@pytest.mark.fault
 def test_what_cannot_be_scored_is_named_and_the_rest_is_scored(tmp_path: Path, made: dict[str, Path]) -> None:
     questions = tmp_path / "questions.csv"
     questions.write_text(
@@ -139,6 +140,7 @@ def test_what_cannot_be_scored_is_named_and_the_rest_is_scored(tmp_path: Path, m
         assert {(reply.weights_sha256, reply.applied_as) for reply in replies} == {(record.sha256, "merged")}
 
 
+@pytest.mark.fault
 @pytest.mark.slow
 def test_an_engine_that_is_killed_is_replaced_and_no_reply_is_lost(tmp_path: Path, made: dict[str, Path]) -> None:
     config, run = start_run(tmp_path, "killed", SAMPLES, max_new_tokens=120)
@@ -191,6 +193,7 @@ def evaluation(tmp_path: Path, made: dict[str, Path]) -> tuple[RunDir, str, list
     return run, record.id, [sys.executable, "-m", "jobs.evaluate", "--config", str(path)]
 
 
+@pytest.mark.fault
 def test_a_job_that_is_killed_goes_on_without_losing_or_repeating_a_reply(
     evaluation: tuple[RunDir, str, list[str]],
 ) -> None:

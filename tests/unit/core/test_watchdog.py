@@ -3,6 +3,8 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 SCRIPT = """
 import sys, time
 from orchestrator.core.watchdog import Watchdog
@@ -18,6 +20,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.fault
 def test_a_process_whose_steps_stay_away_is_ended_and_one_at_rest_is_not() -> None:
     began = time.monotonic()
     done = subprocess.run([sys.executable, "-c", SCRIPT, "0.01"], capture_output=True, text=True, check=False)

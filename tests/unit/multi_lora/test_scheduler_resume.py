@@ -64,6 +64,7 @@ def without_time(progress: TrialProgress) -> TrialProgress:
     return progress.model_copy(update={"device_s": 0.0})
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("steps", range(STEPS + 1))
 def test_an_engine_that_is_gone_after_any_step_is_replaced_by_another_bit_for_bit(
     model_folder: Path, tmp_path: Path, undisturbed: dict[str, TrialProgress], steps: int
@@ -200,6 +201,7 @@ def test_a_checkpoint_of_other_settings_is_refused_and_harms_no_other_trial(mode
     assert hear(again, "b", 2).step == 4
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     "damage",
     [
@@ -228,6 +230,7 @@ def test_where_a_checkpoint_is_damaged_the_one_before_is_taken_and_it_is_told(
     assert "it went on from the checkpoint before" in told
 
 
+@pytest.mark.fault
 def test_what_a_dead_engine_left_half_written_is_cleared_away(model_folder: Path, tmp_path: Path) -> None:
     trials = attached(model_folder, tmp_path)
     for _ in range(EVAL_STEPS):
