@@ -172,7 +172,7 @@ class _Search(NamedTuple):
         settings = self._tune_config(part, earlier, names)
         callbacks = [self.tell, SignsStates(self.run, folder)]
         in_use = [record.trial_id for record in earlier]
-        if part.can_resume(self.storage):
+        if part.can_resume(self.storage) and any(folder.glob(NumberedSearch.CKPT_FILE_TMPL.format("*"))):
             say("Resuming the unfinished search from its trials' last checkpoints.")
             forget_names(names, [*in_use, *map(str, part.analysis(self.storage).trials)])
             tuner = tune.Tuner.restore(str(folder), trainable, resume_errored=is_last, param_space={})
