@@ -12,8 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from evals.selection.select import Selector, open_selector
 from evals.stats.selected import Selection, read_selection
-from jobs import search as search_job
-from jobs._results import code_of_search
+from jobs._results import code_of_search, say_searched
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import GATE_NOT_MET, ConfigError
 from orchestrator.core.records import JsonObject
@@ -27,11 +26,12 @@ from orchestrator.search.run import run_search
 pytestmark = [pytest.mark.vllm, pytest.mark.ray]
 
 STEPS, RUNG = 100, 60
+"""Long enough for whole calls at the rung."""
 RATES = [5e-3, 4e-3, 3e-3]
 
 
-def content(storage: Path, name: str, **search: object) -> JsonObject:
-    """Three trials in one engine, and a rung at which two of them are stopped, late enough for whole calls."""
+def content(storage: Path, name: str, *, steps: int = 12, rung: int = 6, **search: object) -> JsonObject:
+    """Three trials in one engine, and a rung at which two of them are stopped."""
     space = {"r": [8], "alpha": [16], "learning_rate": RATES}
     return {
         "name": name,
@@ -42,8 +42,8 @@ def content(storage: Path, name: str, **search: object) -> JsonObject:
             "split": {"val": 0.15, "test": 0.05},
         },
         "train": {
-            "max_steps": STEPS,
-            "eval_steps": RUNG,
+            "max_steps": steps,
+            "eval_steps": rung,
             "batch_size": 8,
             "micro_batch_size": 8,
             "warmup_ratio": 0.05,
@@ -107,7 +107,7 @@ def selection_of(run: RunDir) -> Selection:
 
 
 def test_the_trial_of_lowest_loss_is_stopped_where_its_calls_are_broken(storage: Path) -> None:
-    config, run = prepared(content(storage, "trap", objective="tool_call_validity"))
+    config, run = prepared(content(storage, "trap", steps=STEPS, rung=RUNG, objective="tool_call_validity"))
     with open_selector(config, run) as selector:
         assert selector is not None
         stated = selection_of(run)
@@ -117,7 +117,7 @@ def test_the_trial_of_lowest_loss_is_stopped_where_its_calls_are_broken(storage:
     selection = selection_of(run)
     at_rung = {one.trial_id: one for one in selection.rungs if one.step == RUNG}
     assert len(at_rung) == len(RATES)
-    assert [name for name, one in at_rung.items() if one.is_behind] == [trap.trapped]
+    assert at_rung[trap.trapped].is_behind
     assert records[trap.trapped].stop_reason == "lagging"
     went_on = [name for name, record in records.items() if record.steps == STEPS]
     assert selection.kept == tuple(went_on)
@@ -177,7 +177,9 @@ def test_a_constraint_that_nobody_meets_names_the_nearest_and_ends_with_two(
 ) -> None:
     bound = {"tool_call_accuracy": {"min": 0.999}, "no_tool_accuracy": {"min": 1.0}}
     config, run = prepared(content(storage, "unmet", constraints=bound, scheduler="none"))
-    search_job.search(config, run, lambda: None)
+    with open_selector(config, run) as selector:
+        run_search(config, run, selector)
+    say_searched(run)
     assert code_of_search(run) == GATE_NOT_MET
     selection = selection_of(run)
     assert selection.is_met is False
