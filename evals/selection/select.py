@@ -1,7 +1,7 @@
 """The choice of a search's adapters by what they reply to validation cases, while they train and in the end.
 
-At a rung of the multi-LoRA engines its trials are asked by an engine that shares the machine's CPUs; the trials train
-on meanwhile, at most one evaluation ahead. The rung waits `RUNG_WAIT_S` for the scores and judges by eval loss whoever
+At a rung of the multi-LoRA engines its trials are asked by an engine that shares the machine's CPUs, while others
+train on. The rung waits `RUNG_WAIT_S` for the scores and judges by eval loss whoever
 has none by then. An engine that dies is started anew, and if that fails, rungs judge by eval loss alone.
 """
 
