@@ -69,14 +69,22 @@ class Sharded:
         """Nothing: it is done."""
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if checkpoint is None:
-            return
-        moments = torch.load(Path(checkpoint) / OPTIMIZER_NAME, map_location="cpu", weights_only=True)
+        """As transformers' of a model that is not split, whose files these are; each rank keeps its share."""
+        take, self.is_fsdp_enabled = self.optimizer.load_state_dict, False
+        self.optimizer.load_state_dict = lambda state: take(self._shares(state))
+        try:
+            super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc]  # the trainer behind this mixin
+        finally:
+            self.is_fsdp_enabled = True
+            del self.optimizer.load_state_dict
+
+    def _shares(self, whole: JsonObject) -> JsonObject:
         weights = [weight for group in self.optimizer.param_groups for weight in group["params"]]
-        for index, state in moments["state"].items():
-            moments["state"][index] = _map_tensors(state, lambda value, to=weights[index]: _split_like(to, value))
-        self.optimizer.load_state_dict(moments)
-        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
+        shares = {
+            index: {name: _split_like(weights[index], value) for name, value in state.items()}
+            for index, state in whole["state"].items()
+        }
+        return {**whole, "state": shares}
 
 
 def _whole(tensor: torch.Tensor) -> torch.Tensor:
