@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.config.schema import RunConfig
-from orchestrator.core.errors import ConfigError
+from orchestrator.core.errors import ConfigError, InputError, OrchestratorError, TrainingError
 from orchestrator.core.progress import say, say_json
 from orchestrator.run.folder import record_plan
 from orchestrator.run.paths import RunDir, SplitName
@@ -31,7 +31,6 @@ def job_of(config: RunConfig, cards: Mapping[SplitName, "TokenCard"]) -> "Job":
 
 def with_probe(job: "Job", forecast: "DeviceForecast", device: "Device", run: RunDir) -> "DeviceForecast":
     """The forecast with a few real steps, where it is for this machine; why there are none is told."""
-    from orchestrator.core.errors import TrainingError
     from orchestrator.plan.forecast import with_measured
     from orchestrator.probe.measure import measured
 
@@ -45,14 +44,44 @@ def with_probe(job: "Job", forecast: "DeviceForecast", device: "Device", run: Ru
         return forecast
 
 
+def with_answers(config: RunConfig, forecast: "DeviceForecast", device: "Device", run: RunDir) -> "DeviceForecast":
+    """The forecast with a few real replies, where it is for this machine; why there are none is told."""
+    from evals.evaluate.pace import Pace, measured_replies
+    from orchestrator.plan.forecast import with_replies
+    from orchestrator.probe.measure import is_here
+
+    if not is_here(device):
+        return forecast
+    try:
+        replies = measured_replies(Pace(config, run, device.is_gpu), forecast.serving)
+    except OrchestratorError as error:
+        say(f"No replies are measured on {device.name}: {error.what}.")
+        return forecast
+    return forecast if replies is None else with_replies(forecast, replies)
+
+
+def asked_cases(config: RunConfig, run: RunDir) -> int:
+    """Cases that an evaluation would ask; none where they cannot be read, which a check tells."""
+    from evals.evaluate.fanout import collect_cases
+
+    try:
+        return len(collect_cases(config, run))
+    except InputError:
+        return 0
+
+
 def with_kept_probe(job: "Job", forecast: "DeviceForecast", device: "Device", run: RunDir) -> "DeviceForecast":
-    """The forecast with its times, from the steps that an earlier plan measured where there is one."""
-    from orchestrator.plan.forecast import with_measured, with_times
+    """The forecast with its times, from the steps and replies that an earlier plan measured where there are any."""
+    from evals.evaluate.pace import Pace, kept_replies
+    from orchestrator.plan.forecast import with_measured, with_replies, with_times
     from orchestrator.probe.measure import kept
 
     probe = _probe(job, forecast, device, run)
-    before = None if probe is None else kept(probe)
-    return with_times(job, forecast if before is None else with_measured(forecast, before), device, cases=0)
+    if probe is not None and (steps := kept(probe)) is not None:
+        forecast = with_measured(forecast, steps)
+    if (replies := kept_replies(Pace(job.config, run, device.is_gpu))) is not None:
+        forecast = with_replies(forecast, replies)
+    return with_times(job, forecast, device, cases=0)
 
 
 def _probe(job: "Job", forecast: "DeviceForecast", device: "Device", run: RunDir) -> "Probe | None":

@@ -7,7 +7,7 @@ from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 
 from jobs._main import Scene, run_job
-from jobs._plan import job_of, preferences_of, show_plan, with_probe
+from jobs._plan import asked_cases, job_of, preferences_of, show_plan, with_answers, with_probe
 from jobs.check import as_far_as_it_can
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import DONE
@@ -21,7 +21,6 @@ def plan(
 ) -> int:
     """Prepare the data as `check` does, and show what training and evaluation need on each device."""
     from evals.check.check import token_cards
-    from evals.check.of_cases import suite_cases
     from orchestrator.plan.devices import named_device, this_machine
     from orchestrator.plan.forecast import Forecast, amounts_of, forecast_on, with_times
     from orchestrator.run.cluster import local_capacity
@@ -37,8 +36,8 @@ def plan(
         found = [forecast_on(job, each, cpus=capacity["CPU"]) for each in devices]
         if not no_probe:
             found = [with_probe(job, its, each, folder) for its, each in zip(found, devices, strict=True)]
-    held_out = len(folder.split("test").read_text(encoding="utf-8").splitlines())
-    cases = min(held_out, config.eval.max_cases or held_out) + len(suite_cases(config)[0])
+            found = [with_answers(config, its, each, folder) for its, each in zip(found, devices, strict=True)]
+        cases = asked_cases(config, folder)
     found = [with_times(job, its, each, cases=cases) for its, each in zip(found, devices, strict=True)]
     forecast = Forecast(name=config.name, base=config.model.base, amounts=amounts_of(job), devices=tuple(found))
     show_plan(forecast, preferences_of(config, job, devices, folder), as_json=as_json)

@@ -81,7 +81,7 @@ def time_replies(keeper: Timekeeper, settings: EngineSettings, engines: Engines)
     left = [prompt for prompt in keeper.prompts if prompt.case_id not in done]
     if not left:
         return
-    keys, size = list(keeper.asked), 1 if settings.on_gpu else CASES_A_TURN
+    keys, size = list(keeper.asked), turn_size(settings)
     others = f", the base and {counted(len(keys) - 1, 'adapter')} in turns" if len(keys) > 1 else ""
     say(f"Timing {counted(len(left), 'case')} one at a time{others}.")
     with bar("timed replies", len(left) * len(keys)) as advance:
@@ -93,6 +93,11 @@ def time_replies(keeper: Timekeeper, settings: EngineSettings, engines: Engines)
                 say(f"The latency of {counted(len(left) - start, 'case')} was not measured: {error}")
                 return
             advance(len(prompts) * len(keys))
+
+
+def turn_size(settings: EngineSettings) -> int:
+    """Cases that one model is asked before the next one's turn."""
+    return 1 if settings.on_gpu else CASES_A_TURN
 
 
 def cases_to_time(

@@ -72,6 +72,10 @@ def plan_blocks(view: View) -> Iterator[Block]:
         _held("Memory of a training process", plan.memory_expected, max(memory, default=None), bytes_text),
         _held("Memory of an evaluation engine", plan.serving_bytes, max(serving, default=None), bytes_text),
     ]
+    if plan.evaluation_s is not None:
+        stage = view.inputs.ledger.stages.get("evaluate")
+        took = None if stage is None else stage.duration_s
+        rows.append(_held("Time of the evaluation", plan.evaluation_s, took, duration_text))
     yield Table(("", "Planned", "Took", "Off by"), rows, where="run.json")
 
 

@@ -292,6 +292,7 @@ class PlannedRun(Record):
         is_measured: Whether that is from real steps; else it is from a stated rate.
         memory_low: Bytes that a training process takes at its peak, at the least; then expected, and at the most.
         serving_bytes: Bytes that an engine of the evaluation takes at the least.
+        evaluation_s: Seconds that the evaluation takes; None where no replies were measured.
     """
 
     device: str
@@ -304,6 +305,7 @@ class PlannedRun(Record):
     memory_expected: int
     memory_high: int
     serving_bytes: int
+    evaluation_s: float | None = None
 
 
 FindingName = Literal[

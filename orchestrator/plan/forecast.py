@@ -8,7 +8,7 @@ from orchestrator.config.schema import Quantization, RunConfig
 from orchestrator.core.records import PlannedRun, Record
 from orchestrator.data.card import TokenCard
 from orchestrator.plan.devices import CPU_REACHED, REACHED, Device, matrix_flops
-from orchestrator.plan.measured import Measured
+from orchestrator.plan.measured import Measured, MeasuredReplies
 from orchestrator.plan.memory import GIB, Serving, cache_bytes_of, serving_memory
 from orchestrator.plan.passes import Runner
 from orchestrator.plan.settle import Wanted, change_that_fits, settle
@@ -47,7 +47,7 @@ class DeviceForecast(Record):
     """A training process on one device. Sizes in bytes; `change` is the one change that makes it fit, if any does.
 
     `serving` is what an engine of the evaluation takes at the least; on a GPU it fills what is left with its cache.
-    `measured` is what real steps showed, None where times are from a rate.
+    `measured` is what real steps showed and `replies` what real replies did, None where times are from a rate.
     """
 
     device: str
@@ -69,6 +69,7 @@ class DeviceForecast(Record):
     certain: bool
     change: str | None = None
     measured: Measured | None = None
+    replies: MeasuredReplies | None = None
     trial_s: float | None = None
     search_s: float | None = None
     evaluation_s: float | None = None
@@ -232,6 +233,12 @@ def with_measured(forecast: DeviceForecast, measured: Measured) -> DeviceForecas
     return forecast.model_copy(update=update)
 
 
+def with_replies(forecast: DeviceForecast, replies: MeasuredReplies) -> DeviceForecast:
+    """The forecast with what real replies showed."""
+    serving = max(forecast.serving, replies.peak_bytes)
+    return forecast.model_copy(update={"replies": replies, "serving": serving})
+
+
 def with_times(job: Job, forecast: DeviceForecast, device: Device, *, cases: int) -> DeviceForecast:
     """The forecast with times and cost, from its measured steps, else from the rate of the device."""
     amounts, config, shape = amounts_of(job), job.config, job.shape
@@ -247,16 +254,30 @@ def with_times(job: Job, forecast: DeviceForecast, device: Device, *, cases: int
     of_step = config.train.batch_size * length / rate
     trial_s = amounts.steps * of_step + amounts.evaluations * val_tokens / read_rate
     search_s = trial_s * amounts.expected_steps / amounts.steps / forecast.processes
-    reply = card.learned_tokens / max(1, card.rows)
-    models = min(config.search.keep, amounts.trials) + 1
-    evaluation_s = cases * models * (length + (DECODE_COST - 1) * reply) / forward_rate
-    if not device.is_gpu:
-        evaluation_s /= max(1, forecast.processes)  # its engine has all processors
+    adapters = min(config.search.keep, amounts.trials)
+    if forecast.replies is not None:
+        engines = forecast.processes if device.is_gpu else 1
+        evaluation_s = evaluation_time(config, forecast.replies, adapters=adapters, engines=engines)
+    else:
+        reply = card.learned_tokens / max(1, card.rows)
+        evaluation_s = cases * (adapters + 1) * (length + (DECODE_COST - 1) * reply) / forward_rate
+        if not device.is_gpu:
+            evaluation_s /= max(1, forecast.processes)  # its engine has all processors
     hours = (search_s + evaluation_s) / 3600
     price = config.resources.price_per_hour
     update = {"trial_s": trial_s, "search_s": search_s, "evaluation_s": evaluation_s}
     cost = None if price is None else price * hours
     return forecast.model_copy(update={**update, "cost": cost})
+
+
+def evaluation_time(config: RunConfig, its: MeasuredReplies, *, adapters: int, engines: int) -> float:
+    """Seconds of an evaluation at a measured pace, if adapters reply as long as the data does."""
+    spared = its.reply_tokens - its.expected_tokens
+    base = its.all_cases * its.case_s + its.all_alone * its.alone_s
+    adapter = its.all_cases * max(0.0, its.case_s - spared * its.token_s)
+    adapter += its.all_alone * max(0.0, its.alone_s - spared * its.alone_token_s)
+    bases = 2 if config.eval.base_precision == "both" else 1
+    return its.start_s + bases * (base + adapters * adapter) / engines
 
 
 def planned_run(forecast: DeviceForecast, amounts: Amounts) -> PlannedRun | None:
@@ -274,6 +295,9 @@ def planned_run(forecast: DeviceForecast, amounts: Amounts) -> PlannedRun | None
         memory_expected=forecast.expected,
         memory_high=forecast.high,
         serving_bytes=forecast.serving,
+        evaluation_s=None
+        if forecast.replies is None or forecast.evaluation_s is None
+        else round(forecast.evaluation_s, 3),
     )
 
 

@@ -47,14 +47,23 @@ def show_forecast(forecast: Forecast) -> None:
 
 def time_source(device: DeviceForecast) -> str:
     """Where a device's times come from."""
-    its = device.measured
-    if its is None:
+    its, replies = device.measured, device.replies
+    if its is None and replies is None:
         return "times are from the rate that the device states, or from a CPU's products, and may be off by half."
-    steps = f"{counted(its.steps, 'real step')} in {counted(its.processes, 'process', 'processes')} side by side"
-    return (
-        f"times of training are measured: {steps}, {its.tokens_per_s:,.0f} tokens/s each, at most "
-        f"{gib(its.peak_bytes)} in a process. The time of the evaluation is derived from them, and may be off by half."
-    )
+    parts = []
+    if its is not None:
+        steps = f"{counted(its.steps, 'real step')} in {counted(its.processes, 'process', 'processes')} side by side"
+        rate = f"{its.tokens_per_s:,.0f} tokens/s each, at most {gib(its.peak_bytes)} in a process"
+        parts.append(f"times of training are measured: {steps}, {rate}.")
+    if replies is not None:
+        asked = f"{counted(replies.cases, 'case')} of {replies.all_cases:,} were answered by the base"
+        parts.append(
+            f"The evaluation's time is measured: {asked}, {replies.case_s:.2f} s each; adapters are expected to reply "
+            f"as long as the data does ({replies.expected_tokens:.0f} tokens, the base {replies.reply_tokens:.0f})."
+        )
+    else:
+        parts.append("The time of the evaluation is derived from them, and may be off by half.")
+    return " ".join(parts)
 
 
 def amount_sentences(amounts: Amounts) -> Iterator[str]:

@@ -2,23 +2,16 @@
 
 import os
 import platform
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-import psutil
 import torch
 from pydantic import ValidationError
 
 from orchestrator.config.schema import RunConfig
-from orchestrator.core.errors import TrainingError
 from orchestrator.core.files import digest_of, parse_line, user_cache, write_text_atomic
-from orchestrator.core.memory import free_memory
 from orchestrator.core.progress import doing, say
 from orchestrator.core.text import counted
 from orchestrator.data.card import TokenCard
@@ -26,16 +19,13 @@ from orchestrator.models.base import base_folder
 from orchestrator.plan.devices import Device, this_machine
 from orchestrator.plan.forecast import DeviceForecast, Job
 from orchestrator.plan.measured import Measured
-from orchestrator.plan.memory import gib
+from orchestrator.probe.processes import THE_PROBE, memory_limit, run_probes
 from orchestrator.probe.request import ProbeRequest
 
 LAYOUT = 1
 """The version of what is measured: another one is measured again."""
-USABLE = 0.9
-"""Share of the memory that is free which probes may take; one that takes more is ended."""
-LONGEST_S = 600.0
-"""A probe that takes longer is ended."""
-LOOK_S = 0.2
+STEPS = "orchestrator.probe.steps"
+"""The process that trains them."""
 
 
 class Probe(NamedTuple):
@@ -57,10 +47,7 @@ def probe_of(job: Job, forecast: DeviceForecast, device: Device, tokens: Sequenc
 
     None for another device, and where workers share a base: one process measures nothing of that.
     """
-    here = this_machine()
-    if job.config.train.sharding != "none":
-        return None
-    if device.is_gpu != here.is_gpu or (device.is_gpu and device.name != here.name):
+    if job.config.train.sharding != "none" or not is_here(device):
         return None
     request = _request(job.config, job, forecast, tokens)
     beside = 1
@@ -70,10 +57,21 @@ def probe_of(job: Job, forecast: DeviceForecast, device: Device, tokens: Sequenc
         LAYOUT,
         request.settings(),
         (base_folder(job.config.model) / "config.json").read_text(encoding="utf-8"),
-        [here.name, _processor(), os.cpu_count(), beside, torch.__version__],
+        [*this_place(), beside],
         _lengths(job.train),
     )
     return Probe(request, beside, forecast.high, key[:16])
+
+
+def is_here(device: Device) -> bool:
+    """Whether this machine has the device."""
+    here = this_machine()
+    return device.is_gpu == here.is_gpu and (not device.is_gpu or device.name == here.name)
+
+
+def this_place() -> list[object]:
+    """What of a machine and its software decides how fast it is."""
+    return [this_machine().name, _processor(), os.cpu_count(), torch.__version__]
 
 
 def _request(config: RunConfig, job: Job, forecast: DeviceForecast, tokens: Sequence[Path]) -> ProbeRequest:
@@ -122,11 +120,13 @@ def measured(probe: Probe) -> Measured:
     """
     if (before := kept(probe)) is not None:
         return before
-    request, limit = probe.request, _memory_limit(probe)
+    request = probe.request
+    limit = memory_limit(probe.processes * probe.planned, on_gpu=request.gpus > 0)
     beside = counted(probe.processes, "process", "processes")
     say(f"Measuring a few real steps in {beside}, which takes about a minute ...")
     with doing("measuring a few real steps"):
-        found = _run([request.model_dump_json()] * probe.processes, limit)
+        answers = run_probes(STEPS, [request.model_dump_json()] * probe.processes, limit)
+    found = [parse_line(answer, Measured, where=THE_PROBE) for answer in answers]
     together = found[0].model_copy(
         update={
             "tokens_per_s": sum(its.tokens_per_s for its in found) / len(found),
@@ -138,66 +138,3 @@ def measured(probe: Probe) -> Measured:
     probe.place.parent.mkdir(parents=True, exist_ok=True)
     write_text_atomic(probe.place, together.model_dump_json() + "\n")
     return together
-
-
-def _memory_limit(probe: Probe) -> int:
-    """Bytes that all of a probe's processes may hold together, on this machine or, each by itself, on its GPU."""
-    free = torch.cuda.mem_get_info()[0] if probe.request.gpus else free_memory()
-    wanted = probe.processes * probe.planned
-    if wanted > USABLE * free:
-        what = f"a probe takes {gib(wanted)}, and only {gib(free)} are free"
-        raise TrainingError(what, where="the probe", fix="Plan again once other programs have ended")
-    return int(USABLE * free)
-
-
-def _run(requests: Sequence[str], limit: int) -> list[Measured]:
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "orchestrator.probe.steps"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        for _ in requests
-    ]
-    try:
-        return _results(processes, requests, limit)
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-
-
-def _results(processes: Sequence["subprocess.Popen[str]"], requests: Sequence[str], limit: int) -> list[Measured]:
-    answers: list[tuple[str, str]] = [("", "")] * len(processes)
-
-    def talk(place: int) -> None:
-        answers[place] = processes[place].communicate(requests[place])
-
-    threads = [threading.Thread(target=talk, args=(place,), daemon=True) for place in range(len(processes))]
-    for thread in threads:
-        thread.start()
-    until = time.monotonic() + LONGEST_S
-    while any(thread.is_alive() for thread in threads):
-        if sum(_held(process.pid) for process in processes) > limit:
-            raise _no_probe(f"it took more than {gib(limit)} of memory, as much as was free, and was ended")
-        if time.monotonic() > until:
-            raise _no_probe(f"it was not done after {LONGEST_S / 60:.0f} min, and was ended")
-        time.sleep(LOOK_S)
-    for process, (_, errors) in zip(processes, answers, strict=True):
-        if process.returncode:
-            last = (errors.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
-            raise _no_probe(last)
-    return [parse_line(out.strip().splitlines()[-1], Measured, where="the probe") for out, _ in answers]
-
-
-def _held(process_id: int) -> int:
-    with suppress(psutil.Error):
-        return int(psutil.Process(process_id).memory_info().rss)
-    return 0
-
-
-def _no_probe(why: str) -> TrainingError:
-    return TrainingError(why, where="the probe", fix="--no-probe plans from a stated rate")

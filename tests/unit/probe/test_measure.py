@@ -10,7 +10,7 @@ from orchestrator.config.schema import LoraConfig, ModelConfig, TrainConfig
 from orchestrator.core.errors import TrainingError
 from orchestrator.plan.measured import Measured
 from orchestrator.plan.memory import GIB
-from orchestrator.probe import measure
+from orchestrator.probe import measure, processes
 from orchestrator.probe.measure import Probe, kept, measured
 from orchestrator.probe.request import ProbeRequest
 
@@ -61,7 +61,7 @@ def test_no_probe_is_started_for_which_there_is_no_memory(request_of: ProbeReque
 
 
 def test_a_probe_that_outgrows_the_memory_is_ended(request_of: ProbeRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "USABLE", 1e-4)
+    monkeypatch.setattr(processes, "USABLE", 1e-4)
     with pytest.raises(TrainingError, match=r"it took more than .* of memory, as much as was free, and was ended"):
         measured(probe(request_of, planned=1))
     assert kept(probe(request_of)) is None

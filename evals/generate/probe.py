@@ -1,0 +1,84 @@
+"""How fast replies are made: a few cases, answered by the base in an engine of a process of its own.
+
+`python -m evals.generate.probe < REQUEST` prints the numbers as JSON, last.
+"""
+
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from statistics import fmean
+
+from evals.generate.engine import Batch, Engine, EngineSettings, Prompt, load_vllm
+from orchestrator.core.records import Record
+from orchestrator.models.memory import memory_peak
+from orchestrator.plan.measured import MeasuredReplies
+
+ALONE = 4
+"""Cases that are asked one at a time."""
+BUDGET_S = 20.0
+"""As many cases are asked at once as would take so long one after the other ..."""
+FEWEST, MOST = 8, 64
+"""... but no fewer and no more than these."""
+
+
+class RepliesRequest(Record):
+    """What an evaluation's engine is told, the token ids of cases from everywhere, and what is known of all cases.
+
+    The latter as in `MeasuredReplies`.
+    """
+
+    settings: EngineSettings
+    prompts: tuple[tuple[int, ...], ...]
+    expected_tokens: float
+    all_cases: int
+    all_alone: int
+
+
+def measure(request: RepliesRequest) -> MeasuredReplies:
+    """Answer a few cases, one at a time and many at once."""
+    began = time.monotonic()
+    load_vllm()
+    engine = Engine(request.settings)
+    start_s = time.monotonic() - began
+    prompts = [Prompt(str(number), list(ids)) for number, ids in enumerate(request.prompts)]
+    alone = engine.time(prompts[:ALONE], None)
+    alone_s, read_s = fmean(its.total_s for its in alone), fmean(its.first_token_s for its in alone)
+    asked = _spread(prompts, int(min(max(BUDGET_S / alone_s, FEWEST), MOST)))
+    started = time.monotonic()
+    batches = [batch for batch in engine.answer(asked, None) if isinstance(batch, Batch)]
+    case_s = (time.monotonic() - started) / len(asked)
+    tokens = fmean(reply.output_tokens or 0 for batch in batches for reply in batch.generations)
+    alone_tokens = fmean(its.output_tokens for its in alone)
+    return MeasuredReplies(
+        start_s=start_s,
+        case_s=case_s,
+        token_s=max(0.0, case_s - read_s) / max(1.0, tokens),
+        alone_s=alone_s,
+        alone_token_s=max(0.0, alone_s - read_s) / max(1.0, alone_tokens),
+        reply_tokens=tokens,
+        expected_tokens=request.expected_tokens,
+        all_cases=request.all_cases,
+        all_alone=request.all_alone,
+        cases=len(asked),
+        peak_bytes=memory_peak(),
+        probe_s=time.monotonic() - began,
+    )
+
+
+def _spread(prompts: Sequence[Prompt], number: int) -> Sequence[Prompt]:
+    return [prompts[at * len(prompts) // number] for at in range(number)] if number < len(prompts) else prompts
+
+
+def main() -> int:
+    """Measure what stdin asks for, as the first process to be ended if memory runs out."""
+    request = RepliesRequest.model_validate_json(sys.stdin.read())
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+    sys.stdout.write(measure(request).model_dump_json() + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,97 @@
+"""The processes of a probe: run beside this one within the memory there is, and ended if they take more or too long."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+import psutil
+import torch
+
+from orchestrator.core.errors import TrainingError
+from orchestrator.core.memory import free_memory
+from orchestrator.plan.memory import gib
+
+THE_PROBE = "the probe"
+USABLE = 0.9
+"""Share of the memory that is free which probes may take; one that takes more is ended."""
+LONGEST_S = 600.0
+"""A probe that takes longer is ended."""
+LOOK_S = 0.2
+
+
+def memory_limit(planned: int, *, on_gpu: bool) -> int:
+    """Bytes that all of a probe's processes may hold together, on this machine or, each by itself, on its GPU.
+
+    Raises:
+        TrainingError: If that is less than the `planned` bytes.
+    """
+    free = torch.cuda.mem_get_info()[0] if on_gpu else free_memory()
+    if planned > USABLE * free:
+        what = f"a probe takes {gib(planned)}, and only {gib(free)} are free"
+        raise TrainingError(what, where=THE_PROBE, fix="Plan again once other programs have ended")
+    return int(USABLE * free)
+
+
+def run_probes(
+    module: str, requests: Sequence[str], limit: int, environment: Mapping[str, str] | None = None
+) -> list[str]:
+    """Give each request to a process of `module`, all at once; the last line that each prints.
+
+    Raises:
+        TrainingError: If one fails, or they take more memory than `limit` bytes, or too long.
+    """
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", module],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, **(environment or {})},
+        )
+        for _ in requests
+    ]
+    try:
+        return _results(processes, requests, limit)
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def _results(processes: Sequence["subprocess.Popen[str]"], requests: Sequence[str], limit: int) -> list[str]:
+    answers: list[tuple[str, str]] = [("", "")] * len(processes)
+
+    def talk(place: int) -> None:
+        answers[place] = processes[place].communicate(requests[place])
+
+    threads = [threading.Thread(target=talk, args=(place,), daemon=True) for place in range(len(processes))]
+    for thread in threads:
+        thread.start()
+    until = time.monotonic() + LONGEST_S
+    while any(thread.is_alive() for thread in threads):
+        if sum(_held(process.pid) for process in processes) > limit:
+            raise _no_probe(f"it took more than {gib(limit)} of memory, as much as was free, and was ended")
+        if time.monotonic() > until:
+            raise _no_probe(f"it was not done after {LONGEST_S / 60:.0f} min, and was ended")
+        time.sleep(LOOK_S)
+    for process, (_, errors) in zip(processes, answers, strict=True):
+        if process.returncode:
+            last = (errors.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
+            raise _no_probe(last)
+    return [out.strip().splitlines()[-1] for out, _ in answers]
+
+
+def _held(process_id: int) -> int:
+    with suppress(psutil.Error):
+        return int(psutil.Process(process_id).memory_info().rss)
+    return 0
+
+
+def _no_probe(why: str) -> TrainingError:
+    return TrainingError(why, where=THE_PROBE, fix="--no-probe plans from a stated rate")
