@@ -274,8 +274,7 @@ def evaluation_time(config: RunConfig, its: MeasuredReplies, *, adapters: int, e
     """Seconds of an evaluation at a measured pace, if adapters reply as long as the data does."""
     spared = its.reply_tokens - its.expected_tokens
     base = its.all_cases * its.case_s + its.all_alone * its.alone_s
-    adapter = its.all_cases * max(0.0, its.case_s - spared * its.token_s)
-    adapter += its.all_alone * max(0.0, its.alone_s - spared * its.alone_token_s)
+    adapter = base - spared * (its.all_cases * its.token_s + its.all_alone * its.alone_token_s)
     bases = 2 if config.eval.base_precision == "both" else 1
     return its.start_s + bases * (base + adapters * adapter) / engines
 

@@ -8,8 +8,16 @@ from orchestrator.config.schema import ResourcesConfig, RunConfig, SearchConfig,
 from orchestrator.core.errors import ConfigError
 from orchestrator.data.card import TokenCard
 from orchestrator.plan.devices import Device, named_device
-from orchestrator.plan.forecast import DeviceForecast, Job, amounts_of, forecast_on, with_measured, with_times
-from orchestrator.plan.measured import Measured
+from orchestrator.plan.forecast import (
+    DeviceForecast,
+    Job,
+    amounts_of,
+    forecast_on,
+    with_measured,
+    with_replies,
+    with_times,
+)
+from orchestrator.plan.measured import Measured, MeasuredReplies
 from orchestrator.plan.memory import GIB, GPU_CONTEXT_BYTES
 from orchestrator.plan.settle import Wanted, change_that_fits, settle
 from orchestrator.plan.shapes import BaseShape
@@ -141,6 +149,33 @@ def test_a_measured_peak_above_the_plan_decides() -> None:
     assert above.verdict == "fits"
     beyond = with_measured(planned, measured(peak_bytes=planned.room + 1))
     assert (beyond.verdict, beyond.certain) == ("does not fit", True)
+
+
+REPLIES = MeasuredReplies(
+    start_s=10.0, case_s=1.0, token_s=0.01, alone_s=4.0, alone_token_s=0.04, reply_tokens=80.0, expected_tokens=30.0,
+    all_cases=100, all_alone=20, cases=32, peak_bytes=1, probe_s=40.0,
+)  # fmt: skip
+
+
+def evaluation_s(its: Job, replies: MeasuredReplies) -> float:
+    return with_times(its, with_replies(on(24), replies), machine(24), cases=10).evaluation_s or 0
+
+
+def test_the_evaluation_takes_as_long_as_its_replies_adapters_shorter_than_the_base() -> None:
+    its = job()
+    base, adapter = 100 * 1.0 + 20 * 4.0, 100 * 0.5 + 20 * 2.0
+    kept = its.config.search.keep
+    assert evaluation_s(its, REPLIES) == pytest.approx(10 + base + kept * adapter)
+    at_most = REPLIES.model_copy(update={"reply_tokens": 30.0})
+    assert evaluation_s(its, at_most) == pytest.approx(10 + (1 + kept) * base)
+
+
+def test_an_engine_that_took_more_than_planned_is_told() -> None:
+    planned = on(24)
+    assert with_replies(planned, REPLIES).serving == planned.serving
+    assert (
+        with_replies(planned, REPLIES.model_copy(update={"peak_bytes": planned.serving + 1})).serving > planned.serving
+    )
 
 
 @pytest.mark.parametrize("name", ["h100", "A100-80GB", "NVIDIA RTX 4090", "cpu:64"])
