@@ -11,6 +11,7 @@ import ray.train
 import torch
 from datasets import load_from_disk
 from transformers import PreTrainedModel, TrainerCallback, set_seed
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTConfig, SFTTrainer
 
 from orchestrator.config.schema import Optimizer
@@ -154,7 +155,8 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]  # trl ships no types
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         """As transformers', in the same order for any number of workers: rows of a step are alike, not of a share."""
         sampler = super()._get_train_sampler(train_dataset)
-        sampler.batch_size *= self.args.world_size
+        if isinstance(sampler, LengthGroupedSampler):
+            sampler.batch_size *= self.args.world_size
         return sampler
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
