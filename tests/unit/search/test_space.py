@@ -328,7 +328,8 @@ def test_every_adapter_that_a_search_can_make_is_one_that_the_evaluator_loads(
     assert not made.modules_to_save
     assert not made.rank_pattern
     assert not made.alpha_pattern
-    assert set(LoraConfig.model_fields) == {"r", "alpha", "dropout", "target_modules", "use_rslora"}
+    known = {"r", "alpha", "dropout", "target_modules", "use_rslora", "use_dora", "init"}
+    assert set(LoraConfig.model_fields) == known
 
 
 def test_the_shape_of_the_toy_base_asks_for_the_rates_that_it_learns_at() -> None:
