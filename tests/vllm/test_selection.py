@@ -25,7 +25,7 @@ from orchestrator.search.run import run_search
 
 pytestmark = [pytest.mark.vllm, pytest.mark.ray]
 
-STEPS, RUNG = 100, 60
+STEPS, RUNG = 110, 60
 """Long enough for whole calls at the rung."""
 RATES = [5e-3, 4e-3, 3e-3]
 
