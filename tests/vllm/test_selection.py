@@ -106,7 +106,11 @@ def selection_of(run: RunDir) -> Selection:
     return found
 
 
-def test_the_trial_of_lowest_loss_is_stopped_where_its_calls_are_broken(storage: Path) -> None:
+@pytest.mark.slow
+def test_the_trial_of_lowest_loss_is_stopped_where_its_calls_are_broken(
+    storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evals.selection.select.RUNG_WAIT_S", 600.0)  # a slow machine scores as a fast one does
     config, run = prepared(content(storage, "trap", steps=STEPS, rung=RUNG, objective="tool_call_validity"))
     with open_selector(config, run) as selector:
         assert selector is not None
