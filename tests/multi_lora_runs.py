@@ -86,7 +86,7 @@ def make_trials(
         engine,
         storage,
         slots=slots,
-        cadence=Cadence(EVAL_STEPS, patience, keep_best, rungs),
+        cadence=Cadence(EVAL_STEPS, patience, keep_best, rungs=rungs),
         gather_s=gather_s,
     )
 

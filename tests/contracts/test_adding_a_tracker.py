@@ -70,7 +70,7 @@ with (
     tracked(RunInfo(Path.cwd(), num_trials=2, max_steps=10), ()) as trackers,
     Listener(trackers) as listener,
 ):
-    tell = TellTrackers(listener, TrainPlan.model_validate_json(sys.argv[1]), Path.cwd())
+    tell = TellTrackers(listener, TrainPlan.model_validate_json(sys.argv[1]), Path.cwd(), Path.cwd())
     for name, result in (
         ("trial-1", {"step": 5, "eval_loss": 2.0, "diverged": False, "curve": points, "tokens": 70}),
         ("trial-2", {"step": 5, "eval_loss": 1e9, "diverged": True, "curve": []}),
