@@ -87,7 +87,7 @@ def test_without_both_the_second_scores_are_gone(on_both: tuple[RunConfig, RunDi
 def test_a_base_that_was_saved_in_four_bits_is_checked_trained_on_and_scored(
     on_both: tuple[RunConfig, RunDir], tmp_path: Path
 ) -> None:
-    folder = tmp_path / "saved"
+    folder = tmp_path / "base"
     settings = quantization_settings("nf4", torch.float32)
     base = AutoModelForCausalLM.from_pretrained(
         tiny_base_folder(), dtype=torch.float32, quantization_config=settings, device_map={"": "cpu"}
