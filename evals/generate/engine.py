@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 from evals.generate.canary import CANARY_LOGPROBS, CANARY_TOKENS, Trace, prove_applied
 from evals.generate.peak import Peak, peak_memory
 from evals.generate.placement import FITTING as FITTING
+from evals.generate.placement import UNPACKED, placement, takes_requests
 from evals.generate.placement import EngineSettings as EngineSettings
-from evals.generate.placement import placement, takes_requests
 from evals.generate.weight_swap import WeightSwap, changed_adapter, reset_prefix_cache
 from evals.records import AppliedAs, BaseWeightsAs, CanaryProof, Generation
 from orchestrator.chat.serving import reader_or_refusal
@@ -113,6 +113,21 @@ def load_vllm() -> None:
     from vllm import LLM, SamplingParams  # noqa: F401
 
 
+def offer_unpacked() -> None:
+    """Have vLLM in this process know the load format `UNPACKED`: what weights that were saved in few bits stand for."""
+    from vllm.model_executor.model_loader import register_model_loader
+    from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
+
+    from orchestrator.models.base import BaseWeights
+
+    class Unpacked(DefaultModelLoader):  # type: ignore[misc]  # vllm ships no types
+        def get_all_weights(self, model_config: Any, model: Any) -> Iterator[tuple[str, Any]]:  # noqa: ARG002
+            base = BaseWeights(Path(model_config.model), packed_as=model_config.dtype)
+            return ((name, base.tensor(name)) for name in base.names())
+
+    register_model_loader(UNPACKED)(Unpacked)
+
+
 class Engine:
     """A vLLM engine in this process. Each adapter has to prove itself on the `canaries`, if there are any."""
 
@@ -125,6 +140,9 @@ class Engine:
         folder = base_folder(settings.base)
         dtype = compute_dtype(settings.dtype)
         as_requests = takes_requests(settings, dtype)
+        is_packed = stored_quantization(folder) is not None
+        if is_packed:
+            offer_unpacked()
         self._settings = settings
         self._llm = LLM(
             str(folder),
@@ -133,7 +151,7 @@ class Engine:
             max_model_len=settings.max_model_len,
             seed=settings.seed,
             disable_log_stats=False,  # latencies are read from the engine's own statistics
-            **placement(settings, dtype, is_packed=stored_quantization(folder) is not None),
+            **placement(settings, dtype, is_packed=is_packed),
         )
         self._max_model_len: int = self._llm.model_config.max_model_len
         self._tokenizer = self._llm.get_tokenizer()

@@ -11,6 +11,8 @@ from orchestrator.core.records import JsonObject, Record
 
 CPU_BLOCK_TOKENS = 32
 """Prefixes are shared in blocks of this size; vLLM's 128 on a CPU shares little of ordinary tool prompts."""
+UNPACKED = "unpacked"
+"""The load format of what weights that were saved in few bits stand for."""
 FITTING = -1
 """The `max_model_len` that vLLM lowers until the key-value cache holds it."""
 
@@ -65,8 +67,8 @@ def placement(settings: EngineSettings, dtype: str, *, is_packed: bool) -> JsonO
     if as_requests and settings.base.quantization == "nf4":
         placed = {"quantization": "bitsandbytes"}
     if not as_requests and is_packed:
-        # vLLM takes such weights on GPUs alone: it begins without any, and gets what these stand for.
-        placed.update(load_format="dummy", hf_overrides=_without_quantization)
+        # vLLM takes such weights on GPUs alone.
+        placed.update(load_format=UNPACKED, hf_overrides=_without_quantization)
     if not settings.on_gpu:
         placed.update(distributed_executor_backend="uni", enforce_eager=True, block_size=CPU_BLOCK_TOKENS)
     if settings.tensor_parallel > 1:

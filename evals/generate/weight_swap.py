@@ -23,9 +23,7 @@ class WeightSwap:
         self._llm, self._base = llm, weights_of(base)
         self._in_force: str | None = None
         self._adapted: frozenset[str] = frozenset()
-        if self._base.is_packed:  # the engine began with weights of no meaning
-            self._reload((name, self._base.tensor(name)) for name in self._base.names())
-        elif isinstance(self._base, DequantisedWeights):
+        if isinstance(self._base, DequantisedWeights):
             names = self._base.with_siblings(self._base.quantised)
             self._reload((name, self._base.tensor(name)) for name in names)
 
