@@ -6,14 +6,13 @@
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
-from pathlib import Path
 from statistics import fmean
 
 from evals.generate.engine import Batch, Engine, EngineSettings, Prompt, load_vllm
 from orchestrator.core.records import Record
 from orchestrator.models.memory import memory_peak
 from orchestrator.plan.measured import MeasuredReplies
+from orchestrator.probe.processes import answer
 
 ALONE = 4
 """Cases that are asked one at a time."""
@@ -71,14 +70,5 @@ def _spread(prompts: Sequence[Prompt], number: int) -> Sequence[Prompt]:
     return [prompts[at * len(prompts) // number] for at in range(number)] if number < len(prompts) else prompts
 
 
-def main() -> int:
-    """Measure what stdin asks for, as the first process to be ended if memory runs out."""
-    request = RepliesRequest.model_validate_json(sys.stdin.read())
-    with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
-    sys.stdout.write(measure(request).model_dump_json() + "\n")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(answer(RepliesRequest, measure))

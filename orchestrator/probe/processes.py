@@ -5,15 +5,20 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
 
 import psutil
 import torch
 
 from orchestrator.core.errors import TrainingError
 from orchestrator.core.memory import free_memory
+from orchestrator.core.records import Record
 from orchestrator.plan.memory import gib
+
+Asked = TypeVar("Asked", bound=Record)
 
 THE_PROBE = "the probe"
 USABLE = 0.9
@@ -62,6 +67,15 @@ def run_probes(
         for process in processes:
             process.kill()
             process.wait()
+
+
+def answer(request: type[Asked], measure: Callable[[Asked], Record]) -> int:
+    """In such a process: measure what stdin asks for, as the first to be ended if memory runs out; the exit code."""
+    asked = request.model_validate_json(sys.stdin.read())
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+    sys.stdout.write(measure(asked).model_dump_json() + "\n")
+    return 0
 
 
 def _results(processes: Sequence["subprocess.Popen[str]"], requests: Sequence[str], limit: int) -> list[str]:

@@ -7,9 +7,7 @@ import os
 import sys
 import tempfile
 import time
-from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +29,7 @@ from orchestrator.plan.devices import CPU_REACHED, matrix_flops
 from orchestrator.plan.measured import Measured
 from orchestrator.plan.shapes import base_shape
 from orchestrator.plan.steps import training_flops
+from orchestrator.probe.processes import answer
 from orchestrator.probe.request import ProbeRequest
 from orchestrator.probe.rows import (
     EngineSteps,
@@ -270,14 +269,5 @@ class _Stop(TrainerCallback):  # type: ignore[misc]  # transformers ships no typ
             self._clock.tokens.append(int(logs["num_tokens"]) - sum(self._clock.tokens))
 
 
-def main() -> int:
-    """Measure what stdin asks for, as the first process to be ended if memory runs out."""
-    request = ProbeRequest.model_validate_json(sys.stdin.read())
-    with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
-    sys.stdout.write(measure(request).model_dump_json() + "\n")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(answer(ProbeRequest, measure))

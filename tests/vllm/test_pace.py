@@ -36,8 +36,9 @@ def test_a_few_replies_tell_the_pace_and_are_made_once(asked: Pace, capsys: pyte
     assert kept_replies(asked) is None
     found = measured_replies(asked, GIB)
     assert found is not None
-    assert 0 < found.case_s < found.alone_s < 10
-    assert 0 < found.token_s < found.case_s
+    assert found.case_s > 0
+    assert 0 <= found.token_s < found.case_s  # 0 where prefixes that cases share save more than replies take
+    assert 0 < found.alone_token_s < found.alone_s
     assert 1 < found.reply_tokens <= 24
     assert 5 < found.expected_tokens < 100
     assert found.all_cases >= found.cases >= 8
