@@ -166,14 +166,14 @@ def foretold(name: str, base: Path, place: Path) -> tuple[Any, float]:
     from orchestrator.models.base import empty_base
     from orchestrator.plan.memory import GIB, Serving, serving_memory
     from orchestrator.plan.shapes import base_shape
-    from orchestrator.probe import measure
+    from orchestrator.probe import measure, processes
 
     if name == SERVING:
         shape = base_shape(empty_base(base, trust_remote_code=False), LoraConfig())
         cache = int(CACHE_GIB * GIB)
         return serving_memory(shape, Serving("bfloat16", on_gpu=False, largest_rank=16), cache=cache), float("nan")
     memory = planned(CASES[name], base)
-    measure.user_cache = lambda: place  # type: ignore[attr-defined]  # a probe is measured anew for each row
+    processes.user_cache = lambda: place  # type: ignore[attr-defined]  # a probe is measured anew for each row
     probe = measure.Probe(request_of(CASES[name], base, place), processes=1, planned=memory.high, key=name)
     its = measure.measured(probe)
     return memory, 1 / its.tokens_per_s

@@ -18,7 +18,7 @@ from evals.generate.chosen import require_own_base
 from evals.generate.dealing import Work
 from evals.generate.engine import Adapter, EngineSettings, Prompt, adapters_for_engine
 from evals.generate.engines import Engines, answer_all
-from evals.generate.journal import Journal, engine_record, inputs_sha256, remove_replies
+from evals.generate.journal import Journal, engine_record, engine_records, inputs_sha256, remove_replies
 from evals.generate.settings import engine_settings, settings_of_run
 from evals.judge.second_opinion import JUDGED_KINDS, judge_model, judge_prompts, judgements_of
 from evals.records import HELD_OUT, Case, FailedAdapter, Generation, Scores
@@ -108,7 +108,10 @@ def _ask_and_score(
     prompts, engines = asked.prompts, asked.engines
     ranks, merges = asked.ranks, asked.merges
     settings = settings_of_run(config, asked.tokenizer, prompts, ranks=ranks, on_gpu=engines.on_gpu, merges=merges)
-    journal = _open_journal(config, place, settings, asked)
+    works = {adapter.id if adapter else BASE_ADAPTER_ID: adapter for adapter in (None, *asked.adapters)}
+    base, limit = base_sha256(base_folder(config.model)), config.eval.max_model_len
+    records = engine_records(works, settings, base=base, num_engines=engines.count, max_model_len=limit)
+    journal = Journal(place, records, works, dict.fromkeys(works, prompts))
     failed = _generate(journal, settings, prompts, engines)
     timed = cases_to_time(asked.cases, prompts, settings, count=latency_cases, seed=config.eval.seed)
     time_replies(Timekeeper(place, journal.asked, timed), settings, engines)
@@ -215,18 +218,6 @@ def _check_record(record: AdapterRecord, folder: Path, config: RunConfig) -> Non
     require_own_base(record, folder, config)
     if record.id != folder.name:
         raise AdapterError(f"the folder holds adapter {record.id}", where=str(folder), fix="Give it its own name")
-
-
-def _open_journal(config: RunConfig, run: RunDir, settings: EngineSettings, asked: Asked) -> Journal:
-    base, limit = base_sha256(base_folder(config.model)), config.eval.max_model_len
-    works = {adapter.id if adapter else BASE_ADAPTER_ID: adapter for adapter in (None, *asked.adapters)}
-    digests = {
-        key: inputs_sha256(settings, base, adapter.sha256 if adapter else None, max_model_len=limit)
-        for key, adapter in works.items()
-    }
-    num_engines = asked.engines.count
-    entries = {key: engine_record(adapter, digests[key], settings, num_engines) for key, adapter in works.items()}
-    return Journal(run, entries, works, dict.fromkeys(works, asked.prompts))
 
 
 def _generate(

@@ -2,26 +2,23 @@
 
 import math
 import os
-from contextlib import suppress
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
-from pydantic import ValidationError
-
 from evals.evaluate.fanout import collect_cases, rendered_cases
 from evals.evaluate.timing import turn_size
 from evals.generate.engines import MAX_ENGINE_CPUS
-from evals.generate.probe import MOST, RepliesRequest
+from evals.generate.probe import MOST, RepliesRequest, spread
 from evals.generate.settings import settings_of_run
 from evals.stats.ceiling import own_reply
 from orchestrator.config.schema import RunConfig
-from orchestrator.core.files import digest_of, parse_line, user_cache, write_text_atomic
+from orchestrator.core.files import digest_of
 from orchestrator.core.progress import doing, say
 from orchestrator.models.base import base_tokenizer
 from orchestrator.plan.measured import MeasuredReplies
 from orchestrator.probe.measure import this_place
-from orchestrator.probe.processes import THE_PROBE, memory_limit, run_probes
+from orchestrator.probe.processes import keep, memory_limit, probe_place, read_kept, run_probes
 from orchestrator.run.paths import RunDir
 
 LAYOUT = 1
@@ -47,14 +44,12 @@ class Pace(NamedTuple):
             cases.read_text(encoding="utf-8") if cases.is_file() else "",
             this_place(),
         )
-        return user_cache() / "probes" / f"replies-{key[:16]}.json"
+        return probe_place(f"replies-{key[:16]}")
 
 
 def kept_replies(pace: Pace) -> MeasuredReplies | None:
     """What was measured before, None where nothing was, or nothing that this version reads."""
-    with suppress(OSError, ValidationError):
-        return MeasuredReplies.model_validate_json(pace.place.read_text(encoding="utf-8"))
-    return None
+    return read_kept(pace.place, MeasuredReplies)
 
 
 def measured_replies(pace: Pace, planned: int) -> MeasuredReplies | None:
@@ -77,10 +72,8 @@ def measured_replies(pace: Pace, planned: int) -> MeasuredReplies | None:
     threads = {} if pace.on_gpu else {"OMP_NUM_THREADS": str(min(MAX_ENGINE_CPUS, os.cpu_count() or 1))}
     say("Answering a few cases with the base, which takes about a minute ...")
     with doing("answering a few cases"):
-        (answer,) = run_probes(REPLIES, [request.model_dump_json()], limit, threads)
-    found = parse_line(answer, MeasuredReplies, where=THE_PROBE)
-    pace.place.parent.mkdir(parents=True, exist_ok=True)
-    write_text_atomic(pace.place, found.model_dump_json() + "\n")
+        (found,) = run_probes(REPLIES, [request], MeasuredReplies, limit, threads)
+    keep(pace.place, found)
     return found
 
 
@@ -89,12 +82,11 @@ def _request(pace: Pace) -> RepliesRequest:
     cases, prompts = rendered_cases(config, tokenizer, collect_cases(config, pace.run))
     settings = settings_of_run(config, tokenizer, prompts, ranks=config.search.space.r, on_gpu=pace.on_gpu)
     fitting = [prompt.token_ids for prompt in prompts if len(prompt.token_ids) < settings.max_model_len]
-    every = max(1, len(fitting) // MOST)
     expected = [len(tokenizer(text).input_ids) for case in cases if (text := own_reply(case).text)]
     timed = min(config.eval.latency_cases, len(fitting))
     return RepliesRequest(
         settings=settings,
-        prompts=tuple(tuple(ids) for ids in fitting[::every]),
+        prompts=tuple(tuple(ids) for ids in spread(fitting, MOST)),
         expected_tokens=fmean(expected) if expected else 1.0,
         all_cases=len(cases),
         all_alone=timed + math.ceil(timed / turn_size(settings)),  # each turn begins with one that is not timed

@@ -1,7 +1,6 @@
 """Engines as Ray actors: started, fed, replaced when they die."""
 
 import math
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -42,7 +41,7 @@ MIN_DEATHS_IN_A_ROW = 3
 
 LOOK_S = 5.0
 """How often engines that say nothing are looked at."""
-SILENT_S = float(os.environ.get("ORCHESTRATOR_SILENT_S", "180"))
+SILENT_S = 180.0
 """An engine that replies gives a sign of life between its steps; one that gives none for so long hangs."""
 SILENT_AT_START_S = 10 * SILENT_S
 """While it loads the base and the adapter it can give none."""

@@ -56,6 +56,22 @@ def engine_record(adapter: Adapter | None, inputs_sha256: str, settings: EngineS
     )
 
 
+def engine_records(
+    works: Mapping[str, Adapter | None],
+    settings: EngineSettings,
+    *,
+    base: str,
+    num_engines: int,
+    max_model_len: int | None,
+) -> dict[str, EngineRecord]:
+    """The record of each work, with the digest of what decides its replies; `base` is that of the base's folder."""
+    digests = {
+        key: inputs_sha256(settings, base, adapter.sha256 if adapter else None, max_model_len=max_model_len)
+        for key, adapter in works.items()
+    }
+    return {key: engine_record(adapter, digests[key], settings, num_engines) for key, adapter in works.items()}
+
+
 def remove_replies(run: RunDir, adapter_id: str) -> None:
     """Remove what an adapter replied and all that was said of it."""
     for path in (run.generations, run.engine, run.scores, run.judgements):

@@ -7,12 +7,15 @@ import sys
 import time
 from collections.abc import Sequence
 from statistics import fmean
+from typing import TypeVar
 
 from evals.generate.engine import Batch, Engine, EngineSettings, Prompt, load_vllm
 from orchestrator.core.records import Record
 from orchestrator.models.memory import memory_peak
 from orchestrator.plan.measured import MeasuredReplies
 from orchestrator.probe.processes import answer
+
+Item = TypeVar("Item")
 
 ALONE = 4
 """Cases that are asked one at a time."""
@@ -44,7 +47,7 @@ def measure(request: RepliesRequest) -> MeasuredReplies:
     prompts = [Prompt(str(number), list(ids)) for number, ids in enumerate(request.prompts)]
     alone = engine.time(prompts[:ALONE], None)
     alone_s, read_s = fmean(its.total_s for its in alone), fmean(its.first_token_s for its in alone)
-    asked = _spread(prompts, int(min(max(BUDGET_S / alone_s, FEWEST), MOST)))
+    asked = spread(prompts, int(min(max(BUDGET_S / alone_s, FEWEST), MOST)))
     started = time.monotonic()
     batches = [batch for batch in engine.answer(asked, None) if isinstance(batch, Batch)]
     case_s = (time.monotonic() - started) / len(asked)
@@ -66,8 +69,9 @@ def measure(request: RepliesRequest) -> MeasuredReplies:
     )
 
 
-def _spread(prompts: Sequence[Prompt], number: int) -> Sequence[Prompt]:
-    return [prompts[at * len(prompts) // number] for at in range(number)] if number < len(prompts) else prompts
+def spread(items: Sequence[Item], number: int) -> Sequence[Item]:
+    """So many of them at equal distances, or all if there are no more."""
+    return [items[at * len(items) // number] for at in range(number)] if number < len(items) else items
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from evals.cases.samples import cases_from_samples, draw_cases
 from evals.generate.canary import pick_canaries
 from evals.generate.engine import EngineSettings, Prompt, adapters_for_engine
 from evals.generate.engines import Engines, answer_all
-from evals.generate.journal import Journal, engine_record, inputs_sha256
+from evals.generate.journal import Journal, engine_records
 from evals.generate.settings import settings_of_run
 from evals.judge.verdicts import judge_reply
 from evals.records import Case, Generation
@@ -136,10 +136,9 @@ def _replies(
     record = read_adapter(run.adapter(adapter_id))
     settings = _settings(config, record, tokenizer, prompts, on_gpu=engines.on_gpu)
     (adapter,) = adapters_for_engine({adapter_id: (run.adapter(adapter_id), record.sha256)})
-    base, limit = base_sha256(base_folder(config.model)), config.eval.max_model_len
-    digest = inputs_sha256(settings, base, record.sha256, max_model_len=limit)
-    entries = {adapter_id: engine_record(adapter, digest, settings, engines.count)}
-    journal = Journal(run.preferences(adapter_id), entries, {adapter_id: adapter}, {adapter_id: prompts})
+    asked, base, limit = {adapter_id: adapter}, base_sha256(base_folder(config.model)), config.eval.max_model_len
+    records = engine_records(asked, settings, base=base, num_engines=engines.count, max_model_len=limit)
+    journal = Journal(run.preferences(adapter_id), records, asked, {adapter_id: prompts})
     works = journal.pending()
     say(f"{adapter_id} is asked {counted(len(prompts), 'training prompt')}, repeats included.")
     with bar("replies", sum(len(work.prompts) for work in works)) as advance:

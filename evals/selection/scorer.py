@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from evals.evaluate.fanout import rendered_cases
 from evals.generate.engine import EngineSettings, Prompt, adapters_for_engine
 from evals.generate.engines import Engines, answer_all
-from evals.generate.journal import Journal, engine_record, inputs_sha256
+from evals.generate.journal import Journal, engine_records
 from evals.generate.settings import settings_of_run
 from evals.records import Case, EngineRecord, Scores
 from evals.stats.scores import score_cases
@@ -29,6 +29,7 @@ class Asking(NamedTuple):
     settings: EngineSettings
     tokenizer: PreTrainedTokenizerBase
     reply_format: str
+    base_sha256: str
 
     @classmethod
     def of(cls, config: RunConfig, cases: Sequence[Case], *, on_gpu: bool) -> "Asking":
@@ -42,8 +43,14 @@ class Asking(NamedTuple):
         ranks = [*config.search.space.r, config.lora.r]
         merges = config.lora.use_dora
         settings = settings_of_run(config, tokenizer, prompts, ranks=ranks, on_gpu=on_gpu, merges=merges)
-        reply_format = reply_format_of(config.eval.reply_format, tokenizer)
-        return cls(tuple(shown), {prompt.case_id: prompt for prompt in prompts}, settings, tokenizer, reply_format)
+        return cls(
+            cases=tuple(shown),
+            prompts={prompt.case_id: prompt for prompt in prompts},
+            settings=settings,
+            tokenizer=tokenizer,
+            reply_format=reply_format_of(config.eval.reply_format, tokenizer),
+            base_sha256=base_sha256(base_folder(config.model)),  # reads all of the base, so once for all that is asked
+        )
 
 
 def ask(
@@ -58,14 +65,9 @@ def ask(
     """
     prompts = [asking.prompts[case.id] for case in cases if case.id in asking.prompts]
     kept = {key_of(one): _kept(config, run, asking, one) for one in saved}
-    base, limit = base_sha256(base_folder(config.model)), config.eval.max_model_len
     adapters = {adapter.id: adapter for adapter in adapters_for_engine(kept)}
-    records = {
-        key: engine_record(
-            adapter, inputs_sha256(asking.settings, base, adapter.sha256, max_model_len=limit), asking.settings, 1
-        )
-        for key, adapter in adapters.items()
-    }
+    settings, base, limit = asking.settings, asking.base_sha256, config.eval.max_model_len
+    records = engine_records(adapters, settings, base=base, num_engines=1, max_model_len=limit)
     journal = Journal(run, records, adapters, dict.fromkeys(adapters, prompts))
     works = journal.pending()
     if works:

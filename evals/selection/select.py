@@ -1,8 +1,8 @@
 """The choice of a search's adapters by what they reply to validation cases, while they train and in the end.
 
 At a rung of the multi-LoRA engines its trials are asked by an engine that shares the machine's CPUs, while others
-train on. The rung waits `RUNG_WAIT_S` for the scores and judges by eval loss whoever
-has none by then. An engine that dies is started anew, and if that fails, rungs judge by eval loss alone.
+train on. The rung waits `RUNG_WAIT_S` for the scores and judges by eval loss whoever has none by then. An engine that
+dies is started anew, and if that fails, rungs judge by eval loss alone.
 """
 
 import shutil
@@ -106,14 +106,13 @@ class Selector:
         Raises:
             EvaluationError: If engines break one after the other; the replies so far are kept.
         """
-        if self._engines is None:
-            self._engines = self._opened.enter_context(open_engines(self._config))
+        engines = self._engines or self._opened.enter_context(open_engines(self._config))
         saved = {one.trial: one for one in finalists}
         with doing(f"asking {counted(len(saved), 'adapter')} validation cases"):
-            first = in_order(self._aim, self._ask_all(finalists, self._first), is_final=True)
+            first = in_order(self._aim, self._ask_all(finalists, self._first, engines), is_final=True)
             ahead = [saved[one.id] for one in first[: 2 * keep]]
             if len(self._asking.cases) > len(self._first):
-                best = in_order(self._aim, self._ask_all(ahead, self._asking.cases), is_final=True)
+                best = in_order(self._aim, self._ask_all(ahead, self._asking.cases, engines), is_final=True)
             else:
                 best = first[: 2 * keep]
         shutil.rmtree(self._run.selection.root / "adapters", ignore_errors=True)
@@ -121,9 +120,8 @@ class Selector:
         record = self._record
         return [*record.kept, *([record.held_against] if record.held_against else [])]
 
-    def _ask_all(self, saved: Sequence[SavedTrial], cases: Sequence[Case]) -> list[Asked]:
-        assert self._engines is not None
-        scores = self._submit(saved, cases, self._engines).result()
+    def _ask_all(self, saved: Sequence[SavedTrial], cases: Sequence[Case], engines: Engines) -> list[Asked]:
+        scores = self._submit(saved, cases, engines).result()
         return [Asked(one.trial, one.eval_loss, scores.get(one.trial)) for one in saved]
 
     def _submit(

@@ -7,7 +7,7 @@ unit, as in `comparison`: p is of a randomisation test that exchanges the two si
 gained and one lost are added.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import product
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from evals.records import Scores
 from evals.stats.comparison import conversation_of
-from evals.stats.metrics import METRICS, value_text
+from evals.stats.metrics import METRICS
 from orchestrator.config.objective import EVAL_LOSS, Bound
 from orchestrator.config.schema import SearchConfig
 from orchestrator.core.records import MetricName, Record
@@ -127,11 +127,6 @@ def bound_text(name: MetricName, bound: Bound) -> str:
     """A constraint in words: `over_refusal_rate at most 0.05`."""
     bounds = (("at least", bound.min), ("at most", bound.max))
     return f"{name} {' and '.join(f'{word} {value:g}' for word, value in bounds if value is not None)}"
-
-
-def figures_text(names: Sequence[MetricName], scores: Scores) -> str:
-    """An adapter's figures in words."""
-    return ", ".join(f"{name} {value_text(name, scores.metrics[name].value)}" for name in names)
 
 
 def compare_sides(weights: Weights, left: Scores, right: Scores) -> Gap | None:

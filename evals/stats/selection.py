@@ -16,7 +16,7 @@ from typing import NamedTuple
 from evals.records import Scores
 from evals.stats.comparison import LEVEL, holm
 from evals.stats.metrics import METRICS
-from evals.stats.objective import Aim, Gap, Weights, bound_text, compare_sides
+from evals.stats.objective import Aim, Gap, Weights, compare_sides
 from orchestrator.config.objective import Bound
 from orchestrator.core.records import MetricName
 
@@ -106,8 +106,3 @@ def in_order(aim: Aim, there: Sequence[Asked], *, is_final: bool) -> list[Asked]
         return is_final and one.scores is None, amount, is_behind, -values[one.id] if is_behind else 0.0, one.eval_loss
 
     return sorted(there, key=rank)
-
-
-def constraints_text(aim: Aim, names: Sequence[MetricName]) -> str:
-    """Some of the constraints in words."""
-    return ", ".join(bound_text(name, aim.constraints[name]) for name in names)

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
-LEAST_S = float(os.environ.get("ORCHESTRATOR_HUNG_AFTER_S", "300"))
+LEAST_S = 300.0
 """No step is taken for hung before this time."""
 TIMES = 20
 """Nor before it has taken so many times as long as the longest before it."""

@@ -1,15 +1,16 @@
 """What learning preferences will need, as far as that is known before any reply is asked for."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.records import Record
 from orchestrator.core.text import counted
 from orchestrator.data.preferences.known import KnownPairs
 from orchestrator.plan.devices import Device
-from orchestrator.plan.forecast import Job, Verdict, dtype_on, verdict_of
+from orchestrator.plan.forecast import Job, Verdict, verdict_of, wanted_on
 from orchestrator.plan.memory import gib
-from orchestrator.plan.settle import Wanted, settle
+from orchestrator.plan.settle import settle
 
 REPLIES_OF_A_PAIR = 2
 
@@ -66,18 +67,14 @@ def wants_preferences(config: RunConfig) -> bool:
 def _memory(job: Job, device: Device) -> PairMemory:
     """A worker's memory: a pair is two rows of one pass, and adapters are trained by the isolated runner."""
     config = job.config
-    wanted = Wanted(
+    wanted = replace(
+        wanted_on(job, device, config.resources.num_workers),
         runner="isolated",
-        dtype=dtype_on(device, config.model.dtype),
-        on_gpu=device.is_gpu,
-        rank=max(job.ranks),
         micro_batch=REPLIES_OF_A_PAIR * config.train.micro_batch_size,
-        longest=job.train.longest,
         learned_share=1.0,
-        threads=max(1, int(config.resources.cpus_per_worker)),
-        checkpointing=config.train.gradient_checkpointing,
-        quantization=config.model.quantization,
-        optimizer=config.train.optimizer,
+        most_slots=1,
+        is_sharded=False,  # `prefer` refuses this and DoRA
+        use_dora=False,
     )
     room = device.room(config.resources.num_workers)
     chosen = settle(job.shape, wanted, room)

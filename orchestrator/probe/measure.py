@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from pydantic import ValidationError
 
 from orchestrator.config.schema import RunConfig
-from orchestrator.core.files import digest_of, parse_line, user_cache, write_text_atomic
+from orchestrator.core.files import digest_of
 from orchestrator.core.progress import doing, say
 from orchestrator.core.text import counted
 from orchestrator.data.card import TokenCard
@@ -19,7 +18,7 @@ from orchestrator.models.base import base_folder
 from orchestrator.plan.devices import Device, this_machine
 from orchestrator.plan.forecast import DeviceForecast, Job
 from orchestrator.plan.measured import Measured
-from orchestrator.probe.processes import THE_PROBE, memory_limit, run_probes
+from orchestrator.probe.processes import keep, memory_limit, probe_place, read_kept, run_probes
 from orchestrator.probe.request import ProbeRequest
 
 LAYOUT = 1
@@ -39,7 +38,7 @@ class Probe(NamedTuple):
     @property
     def place(self) -> Path:
         """Where its result is kept."""
-        return user_cache() / "probes" / f"{self.key}.json"
+        return probe_place(self.key)
 
 
 def probe_of(job: Job, forecast: DeviceForecast, device: Device, tokens: Sequence[Path]) -> Probe | None:
@@ -107,9 +106,7 @@ def _processor() -> str:
 
 def kept(probe: Probe) -> Measured | None:
     """What was measured before, None where nothing was, or nothing that this version reads."""
-    with suppress(OSError, ValidationError):
-        return Measured.model_validate_json(probe.place.read_text(encoding="utf-8"))
-    return None
+    return read_kept(probe.place, Measured)
 
 
 def measured(probe: Probe) -> Measured:
@@ -125,8 +122,7 @@ def measured(probe: Probe) -> Measured:
     beside = counted(probe.processes, "process", "processes")
     say(f"Measuring a few real steps in {beside}, which takes about a minute ...")
     with doing("measuring a few real steps"):
-        answers = run_probes(STEPS, [request.model_dump_json()] * probe.processes, limit)
-    found = [parse_line(answer, Measured, where=THE_PROBE) for answer in answers]
+        found = run_probes(STEPS, [request] * probe.processes, Measured, limit)
     together = found[0].model_copy(
         update={
             "tokens_per_s": sum(its.tokens_per_s for its in found) / len(found),
@@ -135,6 +131,5 @@ def measured(probe: Probe) -> Measured:
             "processes": len(found),
         }
     )
-    probe.place.parent.mkdir(parents=True, exist_ok=True)
-    write_text_atomic(probe.place, together.model_dump_json() + "\n")
+    keep(probe.place, together)
     return together

@@ -12,13 +12,16 @@ from typing import TypeVar
 
 import psutil
 import torch
+from pydantic import ValidationError
 
 from orchestrator.core.errors import TrainingError
+from orchestrator.core.files import parse_line, user_cache, write_text_atomic
 from orchestrator.core.memory import free_memory
 from orchestrator.core.records import Record
 from orchestrator.plan.memory import gib
 
 Asked = TypeVar("Asked", bound=Record)
+Found = TypeVar("Found", bound=Record)
 
 THE_PROBE = "the probe"
 USABLE = 0.9
@@ -41,10 +44,32 @@ def memory_limit(planned: int, *, on_gpu: bool) -> int:
     return int(USABLE * free)
 
 
+def probe_place(key: str) -> Path:
+    """Where what was measured is kept in the user's cache."""
+    return user_cache() / "probes" / f"{key}.json"
+
+
+def read_kept(place: Path, found: type[Found]) -> Found | None:
+    """What was measured before, None where nothing was, or nothing that this version reads."""
+    with suppress(OSError, ValidationError):
+        return found.model_validate_json(place.read_text(encoding="utf-8"))
+    return None
+
+
+def keep(place: Path, found: Record) -> None:
+    """Keep what was measured."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    write_text_atomic(place, found.model_dump_json() + "\n")
+
+
 def run_probes(
-    module: str, requests: Sequence[str], limit: int, environment: Mapping[str, str] | None = None
-) -> list[str]:
-    """Give each request to a process of `module`, all at once; the last line that each prints.
+    module: str,
+    requests: Sequence[Record],
+    found: type[Found],
+    limit: int,
+    environment: Mapping[str, str] | None = None,
+) -> list[Found]:
+    """Give each request to a process of `module`, all at once; what each has `found`, which is the last that it prints.
 
     Raises:
         TrainingError: If one fails, or they take more memory than `limit` bytes, or too long.
@@ -62,7 +87,8 @@ def run_probes(
         for _ in requests
     ]
     try:
-        return _results(processes, requests, limit)
+        answers = _results(processes, [request.model_dump_json() for request in requests], limit)
+        return [parse_line(answer, found, where=THE_PROBE) for answer in answers]
     finally:
         for process in processes:
             process.kill()

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from evals.evaluate import pace
 from evals.evaluate.pace import Pace, kept_replies, measured_replies
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import TrainingError
 from orchestrator.data.prepare.prepare import prepare_data
 from orchestrator.plan.memory import GIB
+from orchestrator.probe import processes
 from orchestrator.run.folder import run_dir
 
 pytestmark = pytest.mark.vllm
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.vllm
 
 @pytest.fixture
 def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pace:
-    monkeypatch.setattr(pace, "user_cache", lambda: tmp_path / "cache")
+    monkeypatch.setattr(processes, "user_cache", lambda: tmp_path / "cache")
     config = RunConfig.model_validate(
         {
             "name": "paced",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from builders import prepared
 from safetensors.torch import load_file, save_file
 
 from evals.selection.select import Selector, open_selector
@@ -16,10 +17,8 @@ from jobs._results import code_of_search, say_searched
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import GATE_NOT_MET, ConfigError
 from orchestrator.core.records import JsonObject
-from orchestrator.data.prepare.prepare import prepare_data
 from orchestrator.models.adapters import WEIGHTS, SavedTrial
 from orchestrator.run.cluster import cluster_session
-from orchestrator.run.folder import open_run
 from orchestrator.run.paths import RunDir
 from orchestrator.search.run import run_search
 
@@ -54,11 +53,9 @@ def content(storage: Path, name: str, *, steps: int = 12, rung: int = 6, **searc
     }
 
 
-def prepared(settings: JsonObject) -> tuple[RunConfig, RunDir]:
+def prepared_run(settings: JsonObject) -> tuple[RunConfig, RunDir]:
     config = RunConfig.model_validate(settings)
-    run = open_run(config)
-    prepare_data(config, run, base_dir=Path.cwd())
-    return config, run
+    return config, prepared(config)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +108,7 @@ def test_the_trial_of_lowest_loss_is_stopped_where_its_calls_are_broken(
     storage: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("evals.selection.select.RUNG_WAIT_S", 600.0)  # a slow machine scores as a fast one does
-    config, run = prepared(content(storage, "trap", steps=STEPS, rung=RUNG, objective="tool_call_validity"))
+    config, run = prepared_run(content(storage, "trap", steps=STEPS, rung=RUNG, objective="tool_call_validity"))
     with open_selector(config, run) as selector:
         assert selector is not None
         stated = selection_of(run)
@@ -145,7 +142,7 @@ def scorers() -> list[psutil.Process]:
 
 
 def test_a_scorer_that_is_killed_again_and_again_costs_scores_and_no_trial(storage: Path) -> None:
-    config, run = prepared(content(storage, "killed", objective="tool_call_accuracy"))
+    config, run = prepared_run(content(storage, "killed", objective="tool_call_accuracy"))
     over = threading.Event()
 
     def kill() -> None:
@@ -180,7 +177,7 @@ def test_a_constraint_that_nobody_meets_names_the_nearest_and_ends_with_two(
     storage: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bound = {"tool_call_accuracy": {"min": 0.999}, "no_tool_accuracy": {"min": 1.0}}
-    config, run = prepared(content(storage, "unmet", constraints=bound, scheduler="none"))
+    config, run = prepared_run(content(storage, "unmet", constraints=bound, scheduler="none"))
     with open_selector(config, run) as selector:
         run_search(config, run, selector)
     say_searched(run)
@@ -196,7 +193,7 @@ def test_a_constraint_that_nobody_meets_names_the_nearest_and_ends_with_two(
 
 
 def test_an_objective_that_no_case_can_show_is_refused_before_anything_trains(storage: Path) -> None:
-    config, run = prepared(content(storage, "nothing", objective="tool_call_accuracy"))
+    config, run = prepared_run(content(storage, "nothing", objective="tool_call_accuracy"))
     kept = [line for line in run.split("val").read_text(encoding="utf-8").splitlines() if '"tool_call"' not in line]
     run.split("val").write_text("\n".join(kept) + "\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="tool_call_accuracy says nothing about any adapter"):

@@ -13,7 +13,7 @@ from orchestrator.data.tokens.store import tokenize_run
 from orchestrator.plan.devices import this_machine
 from orchestrator.plan.forecast import forecast_on
 from orchestrator.plan.measured import Measured
-from orchestrator.probe import measure
+from orchestrator.probe import processes
 from orchestrator.run.folder import check_dir, read_ledger
 
 
@@ -39,7 +39,7 @@ def test_without_a_probe_times_are_from_a_rate(config: RunConfig, capsys: pytest
 def test_what_an_earlier_plan_measured_is_taken_kept_and_said(
     config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(measure, "user_cache", lambda: tmp_path)
+    monkeypatch.setattr(processes, "user_cache", lambda: tmp_path)
     run = check_dir(config)
     assert plan(config, run, no_probe=True) == 0
     job, device = _plan.job_of(config, tokenize_run(config, run)), this_machine()

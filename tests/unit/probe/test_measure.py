@@ -10,14 +10,14 @@ from orchestrator.config.schema import LoraConfig, ModelConfig, TrainConfig
 from orchestrator.core.errors import TrainingError
 from orchestrator.plan.measured import Measured
 from orchestrator.plan.memory import GIB
-from orchestrator.probe import measure, processes
+from orchestrator.probe import processes
 from orchestrator.probe.measure import Probe, kept, measured
 from orchestrator.probe.request import ProbeRequest
 
 
 @pytest.fixture
 def request_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ProbeRequest:
-    monkeypatch.setattr(measure, "user_cache", lambda: tmp_path / "cache")
+    monkeypatch.setattr(processes, "user_cache", lambda: tmp_path / "cache")
     drawn = np.random.default_rng(0)
     rows = [drawn.integers(0, 300, size).tolist() for size in drawn.integers(8, 64, 24)]
     tokens = Dataset.from_dict({"input_ids": rows, "labels": [[-100, *row[1:]] for row in rows]})
