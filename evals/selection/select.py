@@ -28,7 +28,7 @@ from orchestrator.core.files import parse_line, write_text_atomic
 from orchestrator.core.progress import doing, say
 from orchestrator.core.text import counted
 from orchestrator.data.card import DataCard
-from orchestrator.models.adapters import SavedTrial
+from orchestrator.models.adapters import SavedTrial, Told
 from orchestrator.run.cluster import worker_shape
 from orchestrator.run.paths import RunDir
 
@@ -92,6 +92,16 @@ class Selector:
         self._record = self._record.model_copy(update={"rungs": (*before, *marked)})
         self._keep_record()
         return found
+
+    def told(self, trial: str, step: int) -> Told | None:
+        """What proposals follow from: how the trial stood at this rung, as it was recorded there."""
+        found = next((one for one in self._record.rungs if (one.trial_id, one.step) == (trial, step)), None)
+        if found is None:
+            return None
+        return Told(
+            (found.eval_loss if found.objective is None else -found.objective,),
+            {str(name): amount for name, amount in found.missed.items()},
+        )
 
     def dropped(self, trials: Iterable[str]) -> None:
         """Ask no more of trials that were stopped."""
@@ -171,7 +181,7 @@ class Selector:
         cases = f"{len(self._first)} to {counted(len(self._asking.cases), 'case')} of the validation part"
         say(f"Adapters are chosen by {aim.text}{told}, on {cases}; ties go by eval loss.")
         if self._why_not:
-            say(f"They are scored after the training alone: {self._why_not}.")
+            say(f"They are scored after the training alone: {self._why_not}. Proposals follow eval loss.")
         stated = Selection(
             objective=aim.text,
             weights=dict(aim.weights),

@@ -46,8 +46,9 @@ class SearchConfig(Section):
     trains every combination up to this many."""
     space: SpaceConfig = SpaceConfig()
     """What may be chosen."""
-    searcher: Literal["random", "grid", "optuna"] = "optuna"
-    """`optuna` is its TPE sampler."""
+    searcher: Literal["random", "grid", "optuna", "cmaes", "nsga2"] = "optuna"
+    """`optuna` is its TPE sampler, for one objective or several. `cmaes` is CMA-ES, for one objective; it needs the
+    package cmaes. `nsga2` is NSGA-II. All but `random` and `grid` learn from the trials of earlier batches of eight."""
     scheduler: Literal["halving", "asha", "none"] = "halving"
     """Which trials are stopped because their eval loss lags at equal steps. `halving`: the best of a trial's own group
     of eight and of those before it go on, the same whoever comes first. `asha`: each report is judged by those that

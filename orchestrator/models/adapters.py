@@ -11,7 +11,7 @@ import math
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -111,6 +111,13 @@ def fill_new(model: PeftModel, folder: Path) -> None:
     missing = [key for key in loaded.missing_keys if ".lora_" in key]
     if odd := [*missing, *loaded.unexpected_keys]:
         raise AdapterError(f"the adapter to start from does not fit at {odd[0]}", where=str(folder))
+
+
+class Told(NamedTuple):
+    """What a checkpoint's replies came to: objectives, lower is better, and by how much it misses each constraint."""
+
+    values: tuple[float, ...]
+    missed: Mapping[str, float]
 
 
 class SavedTrial(NamedTuple):

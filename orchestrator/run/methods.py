@@ -52,6 +52,7 @@ class Method(NamedTuple):
 
 
 METHODS = (
+    Method("search.searcher", "cmaes", "optuna", "cmaes"),
     Method("model.quantization", "nf4", "none", BITSANDBYTES),
     Method("model.quantization", "int8", "none", BITSANDBYTES),
     Method("train.optimizer", "adamw_8bit", "adamw", BITSANDBYTES),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from orchestrator.core.records import TrialRecord
-from orchestrator.models.adapters import SavedTrial
+from orchestrator.models.adapters import SavedTrial, Told
 from orchestrator.multi_lora.checkpoint import SLOT, step_folder
 from orchestrator.search.names import in_order
 
@@ -24,6 +24,9 @@ class Chooser(Protocol):
 
     def behind(self, there: Sequence[SavedTrial]) -> frozenset[str]:
         """The trials of a rung that are shown to be worse than the best there; raises nothing where it cannot tell."""
+
+    def told(self, trial: str, step: int) -> Told | None:
+        """What the trial's checkpoint of this step was seen to do; None where it was not asked, or not in time."""
 
     def dropped(self, trials: Iterable[str]) -> None:
         """These trials were stopped and need no more scores."""
@@ -49,6 +52,10 @@ class RungJudge:
         behind = self._chooser.behind(there) if len(there) > 1 else frozenset[str]()
         after = 1.0 + max(losses.values()) - min(losses.values())
         return {name: loss + after if name in behind else loss for name, loss in losses.items()}
+
+    def told(self, name: str, rungs: Sequence[int]) -> Told | None:
+        """What the trial was seen to do at the first of the rungs; None where that is not known."""
+        return self._chooser.told(name, rungs[0]) if self._chooser is not None and rungs else None
 
     def dropped(self, trials: Iterable[str]) -> None:
         """See `Chooser`."""

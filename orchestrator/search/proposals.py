@@ -1,65 +1,52 @@
 """What proposes the points of a search, in Ray Tune's terms. A point follows from its number, the seed and results."""
 
-import math
-import random
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from ray.tune.search import Searcher, SearchGenerator
 
-from orchestrator.config.schema import RangeConfig, SearchConfig
-from orchestrator.core.records import JsonObject
+from orchestrator.config.schema import SearchConfig
+from orchestrator.core.records import DIVERGED_LOSS, JsonObject
+from orchestrator.models.adapters import Told
+from orchestrator.search.choice import RungJudge
 from orchestrator.search.heard import Heard
-from orchestrator.search.names import HYPERPARAMETERS
+from orchestrator.search.names import HYPERPARAMETERS, PREFIX
+from orchestrator.search.samplers import BATCH, Result, Results, by_chance, can_learn, sample
 from orchestrator.search.space import ResolvedSpace, grid_points
-
-optuna.logging.set_verbosity(optuna.logging.WARNING)
-
-BATCH = 8
-"""Trials whose points follow from the same results: those of all batches before theirs."""
-ENOUGH_TO_LEARN = 10
-"""Results from which on Optuna's TPE sampler draws otherwise than by chance; its own default."""
-
-
-Results = Mapping[int, tuple[JsonObject, float]]
-"""Points and losses of trials, by number."""
 
 
 def point(search: SearchConfig, space: ResolvedSpace, number: int, known: Results) -> JsonObject:
     """The hyperparameters of the trial with this number, counted from 1. Pure.
 
-    `known` are trials before it; only TPE uses them.
+    `known` are trials before it; samplers that learn use them.
     """
     if search.searcher == "grid":
         return grid_points(search)[number - 1]
     if number <= len(space.first_points):
         return space.first_points[number - 1]
-    if search.searcher == "optuna" and len(known) >= ENOUGH_TO_LEARN:
-        return _by_tpe(search, space, number, known)
-    rng, rates = random.Random(f"{search.seed}/{number}"), space.learning_rate
-    r, alpha = rng.choice(space.r), rng.choice(space.alpha)
-    if isinstance(rates, RangeConfig):
-        rate = math.exp(rng.uniform(math.log(rates.min), math.log(rates.max)))
-        return {"r": r, "alpha": alpha, "learning_rate": min(max(rate, rates.min), rates.max)}
-    return {"r": r, "alpha": alpha, "learning_rate": rng.choice(rates)}
+    seed = f"{search.seed}/{number}"
+    if search.searcher == "random" or not can_learn(search.searcher, known):
+        return by_chance(space.dimensions, seed)
+    return sample(search.searcher, space.dimensions, seed, known)
 
 
-def _by_tpe(search: SearchConfig, space: ResolvedSpace, number: int, known: Results) -> JsonObject:
-    rates = space.learning_rate
-    distributions: dict[str, BaseDistribution] = {
-        "r": CategoricalDistribution(space.r),
-        "alpha": CategoricalDistribution(space.alpha),
-        "learning_rate": FloatDistribution(rates.min, rates.max, log=True)
-        if isinstance(rates, RangeConfig)
-        else CategoricalDistribution(rates),
+def results_of(points: Mapping[int, JsonObject], losses: Mapping[int, float], told: Mapping[int, Told]) -> Results:
+    """What samplers are told of trials that were heard of at their first rung: lower is better.
+
+    Eval loss, where no trial has scores of replies. Else one objective goes by scores, and by eval loss among equals;
+    several are told as they are. A trial without scores comes last if it diverged, and else counts for nothing.
+    """
+    if not told:
+        return {number: Result(its, (losses[number],) if number in losses else ()) for number, its in points.items()}
+    several = max(len(its.values) for its in told.values()) > 1
+    diverged = [number for number, loss in losses.items() if loss >= DIVERGED_LOSS and number not in told]
+    in_order = sorted(told, key=lambda number: (told[number].values, losses.get(number, DIVERGED_LOSS), number))
+    places = {number: (float(place),) for place, number in enumerate([*in_order, *diverged])}
+    values = {number: its.values for number, its in told.items()} if several else places
+    return {
+        number: Result(its, values.get(number, ()), told[number].missed if number in told else {})
+        for number, its in points.items()
     }
-    seed = random.Random(f"{search.seed}/{number}").getrandbits(31)
-    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
-    for _, (params, loss) in sorted(known.items()):
-        study.add_trial(optuna.create_trial(params=params, distributions=distributions, value=loss))
-    return dict(study.ask(distributions).params)
 
 
 class _Points(Searcher):  # type: ignore[misc]  # ray ships no types for it
@@ -100,9 +87,19 @@ class Pace(NamedTuple):
 class NumberedSearch(SearchGenerator):  # type: ignore[misc]  # ray ships no types for it
     """Proposes trials in the order of their numbers, up to the `last`."""
 
-    def __init__(self, search: SearchConfig, space: ResolvedSpace, heard: Heard, *, last: int, pace: Pace) -> None:
+    def __init__(  # what a search knows of itself, each by its name
+        self,
+        search: SearchConfig,
+        space: ResolvedSpace,
+        heard: Heard,
+        *,
+        last: int,
+        pace: Pace,
+        judge: RungJudge | None = None,
+    ) -> None:
         super().__init__(_Points(self._next_point))
         self._search, self._space, self._heard, self._last, self._pace = search, space, heard, last, pace
+        self._judge = judge or RungJudge()
 
     def is_finished(self) -> bool:
         """Whether every trial was made; after the driver's death those that Tune remembers count."""
@@ -112,9 +109,8 @@ class NumberedSearch(SearchGenerator):  # type: ignore[misc]  # ray ships no typ
         if self._num_training() >= self._pace.max_concurrent:
             return None
         number = len(self._heard.points) + 1
-        known: Results | None = {}
-        if self._search.searcher == "optuna":
-            known = self._known_before(number)
+        learns = self._search.searcher not in ("random", "grid")
+        known = self._known_before(number) if learns else {}
         return None if known is None else point(self._search, self._space, number, known)
 
     def _num_training(self) -> int:
@@ -124,11 +120,12 @@ class NumberedSearch(SearchGenerator):  # type: ignore[misc]  # ray ships no typ
 
     def _known_before(self, number: int) -> Results | None:
         """The results that the point of a trial follows from; None while one of them is to come."""
-        heard, waits = self._heard, self._pace.waits
-        before = range(1, (number - 1) // BATCH * BATCH + 1 if waits else number)
-        if len(before) < ENOUGH_TO_LEARN:
-            return {}
-        values = {each: heard.value(each, self._pace.rungs) for each in before}
-        if waits and any(value is None and each not in heard.ended for each, value in values.items()):
+        heard, rungs = self._heard, self._pace.rungs
+        in_batches = self._pace.waits or self._search.searcher != "optuna"
+        before = range(1, (number - 1) // BATCH * BATCH + 1 if in_batches else number)
+        values = {each: heard.value(each, rungs) for each in before}
+        if self._pace.waits and any(value is None and each not in heard.ended for each, value in values.items()):
             return None
-        return {each: (heard.points[each], value) for each, value in values.items() if value is not None}
+        losses = {each: value for each, value in values.items() if value is not None}
+        told = {each: its for each in losses if (its := self._judge.told(f"{PREFIX}{each}", rungs)) is not None}
+        return results_of({each: heard.points[each] for each in before}, losses, told)

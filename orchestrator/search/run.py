@@ -226,7 +226,7 @@ class _Search(NamedTuple):
         return tune.TuneConfig(
             metric="eval_loss",
             mode="min",
-            search_alg=NumberedSearch(search, space, heard, last=part.last, pace=pace),
+            search_alg=NumberedSearch(search, space, heard, last=part.last, pace=pace, judge=self.judge),
             scheduler=scheduler,
             num_samples=part.num_trials,
             reuse_actors=runner.reuse_actors,

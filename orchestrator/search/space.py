@@ -14,6 +14,7 @@ from typing import TypeVar
 from orchestrator.config.schema import RangeConfig, SearchConfig, SpaceConfig
 from orchestrator.core.errors import ModelNotFoundError
 from orchestrator.core.records import JsonObject
+from orchestrator.search.samplers import Dimensions
 
 KNOWN_RANK = KNOWN_ALPHA = 32
 """The rank and alpha at which the known learning rates were measured."""
@@ -51,6 +52,11 @@ class ResolvedSpace:
     learning_rate: RangeConfig | tuple[float, ...]
     default: JsonObject
     recipe: JsonObject | None = None
+
+    @property
+    def dimensions(self) -> Dimensions:
+        """What may be chosen, by setting."""
+        return {"r": self.r, "alpha": self.alpha, "learning_rate": self.learning_rate}
 
     @property
     def first_points(self) -> list[JsonObject]:

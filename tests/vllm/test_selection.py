@@ -17,7 +17,7 @@ from jobs._results import code_of_search, say_searched
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import GATE_NOT_MET, ConfigError
 from orchestrator.core.records import JsonObject
-from orchestrator.models.adapters import WEIGHTS, SavedTrial
+from orchestrator.models.adapters import WEIGHTS, SavedTrial, Told
 from orchestrator.run.cluster import cluster_session
 from orchestrator.run.paths import RunDir
 from orchestrator.search.run import run_search
@@ -89,6 +89,9 @@ class Trap:
             self.trapped = best.trial
             broken(best)
         return self._selector.behind(there)
+
+    def told(self, trial: str, step: int) -> Told | None:
+        return self._selector.told(trial, step)
 
     def dropped(self, trials: Iterable[str]) -> None:
         self._selector.dropped(trials)

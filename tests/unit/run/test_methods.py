@@ -68,6 +68,13 @@ def test_an_optimizer_of_8_bits_needs_bitsandbytes_too(monkeypatch: pytest.Monke
         require_methods(config)
 
 
+def test_a_searcher_that_needs_a_package_is_refused_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cmaes", None)
+    config = RunConfig.model_validate({"search": {"searcher": "cmaes"}})
+    with pytest.raises(ConfigError, match=r"^search.searcher: cmaes needs the package cmaes.*or set it to optuna\."):
+        require_methods(config)
+
+
 def test_an_engine_over_more_gpus_than_there_are_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     config = RunConfig.model_validate({"model": {"base": "tiny"}, "eval": {"tensor_parallel": 4}})
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ray.tune.experiment import Trial
 
-from orchestrator.models.adapters import SavedTrial
+from orchestrator.models.adapters import SavedTrial, Told
 from orchestrator.multi_lora.checkpoint import SLOT, step_folder
 from orchestrator.search.choice import RungJudge, finalists_of
 from orchestrator.search.early_stopping import SuccessiveHalving
@@ -28,6 +28,9 @@ class Says:
     def behind(self, there: Sequence[SavedTrial]) -> frozenset[str]:
         self.asked.append(list(there))
         return self.found
+
+    def told(self, trial: str, step: int) -> Told | None:  # noqa: ARG002  # the interface of `Chooser`
+        return None
 
     def dropped(self, trials: Iterable[str]) -> None:
         self.stopped |= set(trials)
