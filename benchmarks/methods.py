@@ -1,13 +1,16 @@
 """Tokens a second and peak memory of each method beside plain LoRA, in this system and in bare TRL.
 
-    python benchmarks/methods.py [--only NAME ...] [--base FOLDER] [--rows N] [--length N] [--threads N]
+    python benchmarks/methods.py [--only NAME ...] [--base FOLDER] [--rows N] [--length N] [--threads N] [--rounds N]
 
 Every contender trains rank 16 on all linear layers in a process of its own, on the same random rows of many lengths,
 four rows a step and two a pass, and recomputes no layer. `bare` is TRL's SFTTrainer as it is shipped otherwise, with
 `quantization_config` and `peft_config`; `isolated` and `engine` (one slot) are the runners of this system. Tokens are
 those of the rows, without padding; the first step is not timed. One thread on a CPU is timed by its own clock, which
-stands still while others have the core. The peak is the process's (`VmHWM`), on a GPU the allocator's; beside it stands
-what `plan` expects of this system's runners. Prints a row of a Markdown table as each ends.
+stands still while others have the core. Others still share its caches and memory, so a contender is set beside a run
+of `bare-lora` made just before it: the ratio of the two rates is given, of several rounds the median with the lowest
+and the highest; that of `bare-lora` to itself is what ratios vary by. The peak is the process's (`VmHWM`), on a GPU the
+allocator's; beside it stands what `plan` expects of this system's runners. Prints a row of a Markdown table as each
+ends.
 """
 
 import argparse
@@ -17,7 +20,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from statistics import median
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +32,8 @@ from orchestrator.config.schema import Optimizer, Quantization
 
 BASE = Path("~/.cache/tool-lora-orchestrator/smollm2-135m-instruct").expanduser()
 LEARNED, BATCH, MICRO, RANK = 0.3, 4, 2, 16
+BESIDE = "bare-lora"
+"""What every contender is set beside."""
 
 
 class Contender(NamedTuple):
@@ -34,6 +42,8 @@ class Contender(NamedTuple):
     trainer: str
     quantization: Quantization = "none"
     optimizer: Optimizer = "adamw"
+    lora: Mapping[str, Any] = MappingProxyType({})
+    train: Mapping[str, Any] = MappingProxyType({})
 
 
 CONTENDERS = {
@@ -43,6 +53,11 @@ CONTENDERS = {
     "isolated-nf4": Contender("isolated", "nf4"),
     "isolated-int8": Contender("isolated", "int8"),
     "isolated-adamw8": Contender("isolated", "none", "adamw_8bit"),
+    "isolated-dora": Contender("isolated", lora={"use_dora": True}),
+    "isolated-rslora": Contender("isolated", lora={"use_rslora": True}),
+    "isolated-loraplus": Contender("isolated", train={"loraplus_lr_ratio": 16.0}),
+    "isolated-neftune": Contender("isolated", train={"neftune_noise_alpha": 5.0}),
+    "isolated-packing": Contender("isolated", train={"sample_packing": "auto"}),
     "engine-lora": Contender("multi_lora"),
     "engine-nf4": Contender("multi_lora", "nf4"),
 }
@@ -72,11 +87,12 @@ def with_ours(contender: Contender, base: Path, tokens: str, place: Path, *, ste
     from orchestrator.probe.steps import Job, train_alone, train_slots
 
     hold_little_memory()
-    train = {"batch_size": BATCH, "micro_batch_size": MICRO, "optimizer": contender.optimizer}
+    train = {"batch_size": BATCH, "micro_batch_size": MICRO, "optimizer": contender.optimizer, **contender.train}
     request = ProbeRequest(
         runner="multi_lora" if contender.trainer == "multi_lora" else "isolated",
         model=ModelConfig.model_validate({"base": str(base), "quantization": contender.quantization}),
-        lora=LoraConfig(r=RANK), train=TrainConfig.model_validate({**train, "gradient_checkpointing": False}),
+        lora=LoraConfig.model_validate({"r": RANK, **contender.lora}),
+        train=TrainConfig.model_validate({**train, "gradient_checkpointing": False}),
         train_tokens=tokens, val_tokens=tokens, slots=1, threads=threads, gpus=int(torch.cuda.is_available()),
     )  # fmt: skip
     job = Job(request, BATCH, ((),) * steps, (), 1.0)
@@ -121,6 +137,7 @@ def with_trl(contender: Contender, base: Path, tokens: str, place: Path, *, step
             output_dir=str(place), max_steps=steps, per_device_train_batch_size=MICRO, logging_steps=1,
             gradient_accumulation_steps=BATCH // MICRO, dataset_kwargs={"skip_prepare_dataset": True},
             report_to="none", disable_tqdm=True, save_strategy="no", gradient_checkpointing=False,
+            use_cpu=not torch.cuda.is_available(),
         ),
         train_dataset=load_from_disk(tokens),
         peft_config=LoraConfig(r=RANK, lora_alpha=RANK, target_modules="all-linear", task_type="CAUSAL_LM"),
@@ -144,6 +161,7 @@ def planned(contender: Contender, base: Path, longest: int) -> int:
         "multi_lora" if contender.trainer == "multi_lora" else "isolated", "bfloat16", checkpointing=False,
         on_gpu=torch.cuda.is_available(), rank=RANK, micro_batch=MICRO, longest=longest, learned_share=LEARNED,
         quantization=contender.quantization, optimizer=contender.optimizer,
+        use_dora=contender.lora.get("use_dora", False),
     )  # fmt: skip
     shape = base_shape(empty_base(base, trust_remote_code=False), LoraConfig())
     return settle(shape, wanted, 1 << 60).memory(shape).expected
@@ -164,6 +182,17 @@ def run(name: str, base: Path, arguments: argparse.Namespace) -> dict[str, float
     return {"rate": sum(counts[1:]) / sum(seconds[1:]), "peak": peak}
 
 
+def measured(name: str) -> dict[str, float]:
+    """What a contender does, in a process of its own; a peak of 0 means that it failed, which is printed."""
+    command = [sys.executable, __file__, *sys.argv[1:], "--child", name]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))
+    if done.returncode:
+        print(f"{name}: {done.stderr[-1500:]}", flush=True)
+        return {"rate": 0.0, "peak": 0.0}
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
 def main() -> int:
     """Measure all contenders, or those named."""
     parser = argparse.ArgumentParser()
@@ -172,23 +201,24 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=24)
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--child")
     arguments = parser.parse_args()
     if arguments.child:
         print("\n" + json.dumps(run(arguments.child, arguments.base, arguments)))
         return 0
-    print("| contender | tokens/s | peak, GiB | planned |\n|---|---|---|---|")
+    print(f"| contender | tokens/s | times {BESIDE} | peak, GiB | planned |\n|---|---|---|---|---|")
     for name in arguments.only:
-        command = [sys.executable, __file__, *sys.argv[1:], "--child", name]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))
-        if done.returncode:
-            print(f"{name}: {done.stderr[-1500:]}", flush=True)
+        pairs = [(measured(BESIDE), measured(name)) for _ in range(arguments.rounds)]
+        if any(not one["peak"] for pair in pairs for one in pair):
             continue
-        found = json.loads(done.stdout.splitlines()[-1])
+        rate, peak = (median(found[of] for _, found in pairs) for of in ("rate", "peak"))
+        ratios = [found["rate"] / beside["rate"] for beside, found in pairs]
+        ratio = f"{median(ratios):.2f}" + (f" ({min(ratios):.2f} to {max(ratios):.2f})" if len(ratios) > 1 else "")
         contender, plan = CONTENDERS[name], ""
         if contender.trainer != "bare":
             plan = f"{planned(contender, arguments.base, arguments.length) / 2**30:.2f}"
-        print(f"| {name} | {found['rate']:,.0f} | {found['peak'] / 2**30:.2f} | {plan} |", flush=True)
+        print(f"| {name} | {rate:,.0f} | {ratio} | {peak / 2**30:.2f} | {plan} |", flush=True)
     return 0
 
 
