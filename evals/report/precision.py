@@ -9,6 +9,7 @@ from evals.report.text import chance_text, difference_interval, difference_value
 from evals.report.view import View
 from evals.stats.comparison import compare, pair_verdicts
 from evals.stats.metrics import METRICS
+from orchestrator.core.records import BASE_ADAPTER_ID
 
 ON_FULL = " on the full base"
 """Ends the name of a model there."""
@@ -20,12 +21,16 @@ HELD_AS: dict[BaseWeightsAs, str] = {
 
 
 def precision_gaps(scores: Mapping[str, Scores], in_full: Sequence[Scores]) -> tuple[Comparison, ...]:
-    """Each model as it was trained (left) against itself on the full base (right), on every share of cases."""
+    """Each model as it was trained (left) against itself on the full base (right), on every share of cases.
+
+    Metric by metric, adapters before the base: the first rows of a long table have the main figures of all of them.
+    """
+    both = (full for full in in_full if full.adapter_id in scores)
+    models = sorted(both, key=lambda full: full.adapter_id == BASE_ADAPTER_ID)
     pairs = [
         pair_verdicts(scores[full.adapter_id], full.model_copy(update={"adapter_id": full.adapter_id + ON_FULL}), name)
-        for full in in_full
-        if full.adapter_id in scores
         for name in compared_metrics()
+        for full in models
     ]
     return compare([pair for pair in pairs if pair.case_ids])
 

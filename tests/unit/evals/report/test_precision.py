@@ -39,6 +39,13 @@ def test_each_model_is_held_against_itself_on_the_full_base(reported: tuple[Repo
     assert of_best.p_value < 0.001
 
 
+def test_the_main_figure_of_every_model_stands_first_and_adapters_before_the_base(reported: tuple[Report, str]) -> None:
+    report, text = reported
+    assert [(gap.left, gap.metric) for gap in report.precisions[:2]] == [(BEST, PRIMARY), ("base", PRIMARY)]
+    rows = text.split("Quantised minus full")[1].splitlines()[2:4]
+    assert [row.split("|")[1].strip() for row in rows] == [BEST, "base"]
+
+
 def test_the_report_says_on_which_base_models_were_scored(reported: tuple[Report, str]) -> None:
     _, text = reported
     assert "the dequantised weights of the NF4 base that they were trained on" in text
