@@ -4,13 +4,15 @@
 
 For each configuration it plans, measures the few steps of a probe, and then trains whole batches with the real
 runner in a process of its own, on other random rows of the same lengths. Peak resident memory (`VmHWM`; on a GPU the
-allocator's peak) is set beside the plan's, seconds of the fastest step beside those that the probe foretells; with one
-thread on a CPU both are processor time, which other programs change little. `serving` makes replies with a vLLM engine.
+allocator's peak) is set beside the plan's, seconds of a token beside those that the probe foretells; with one thread on
+a CPU both are processor time, which other programs change little. `serving` makes replies with a vLLM engine.
 `--base` is a folder with SmolLM2-135M; Qwen3 shapes get random weights. Prints a row of a Markdown table as each ends.
 """
 
 import argparse
 import json
+import math
+import os
 import subprocess
 import sys
 import tempfile
@@ -124,10 +126,12 @@ def run(name: str, base: Path, place: Path) -> dict[str, float]:
     import torch
 
     from orchestrator.core.memory import hold_little_memory
+    from orchestrator.probe import steps as probe
     from orchestrator.probe.steps import Job, train_alone, train_slots
 
     if name == SERVING:
         return serve(base)
+    probe.BUDGET_S = math.inf  # all rows, for a probe's time would end among the longest
     hold_little_memory()
     torch.set_num_threads(1)
     case, request = CASES[name], request_of(CASES[name], base, place)
@@ -186,7 +190,8 @@ def row(name: str) -> str:
         base = BASE if name == SERVING else base_of(CASES[name], place)
         memory, seconds = foretold(name, base, place)
         command = [sys.executable, __file__, "--child", name, str(base), folder]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        environment = os.environ | ({} if name == SERVING else {"OMP_NUM_THREADS": "1"})  # as in a worker of Ray
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         if done.returncode:
             return f"{name}: {done.stderr[-1500:]}"
         found = json.loads(done.stdout.splitlines()[-1])

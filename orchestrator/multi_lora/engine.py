@@ -19,6 +19,7 @@ from typing import NamedTuple
 import torch
 from transformers import PreTrainedModel
 
+from orchestrator.core.memory import give_freed_memory_back
 from orchestrator.multi_lora.base_checks import decoder_and_head, require_causal_rows, require_steady_positions
 from orchestrator.multi_lora.batch import Pass, TokenRows, even_passes, make_passes, pass_size, samples_of_step
 from orchestrator.multi_lora.layers import (
@@ -187,6 +188,7 @@ class MultiLoraEngine:
         norms = iter([norm for *_, norm in read])
         for (stack, _), room in zip(members, rooms, strict=True):
             stack.optimizer_step(stack.per_slot(list(islice(norms, len(stack.names)))), room)
+        give_freed_memory_back()
         return {
             stack.names[row]: StepResult(
                 step=stack.steps[row],

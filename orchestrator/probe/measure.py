@@ -21,7 +21,7 @@ from orchestrator.plan.measured import Measured
 from orchestrator.probe.processes import keep, memory_limit, probe_place, read_kept, run_probes
 from orchestrator.probe.request import ProbeRequest
 
-LAYOUT = 1
+LAYOUT = 2
 """The version of what is measured: another one is measured again."""
 STEPS = "orchestrator.probe.steps"
 """The process that trains them."""
@@ -122,7 +122,8 @@ def measured(probe: Probe) -> Measured:
     beside = counted(probe.processes, "process", "processes")
     say(f"Measuring a few real steps in {beside}, which takes about a minute ...")
     with doing("measuring a few real steps"):
-        found = run_probes(STEPS, [request] * probe.processes, Measured, limit)
+        threads = {"OMP_NUM_THREADS": str(request.threads)}  # as Ray has it; accelerate would take all cores
+        found = run_probes(STEPS, [request] * probe.processes, Measured, limit, threads)
     together = found[0].model_copy(
         update={
             "tokens_per_s": sum(its.tokens_per_s for its in found) / len(found),

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
+from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,7 +44,7 @@ from orchestrator.probe.rows import (
 from orchestrator.training.plan import TrainPlan
 from orchestrator.training.worker import make_trainer
 
-BUDGET_S = 25.0
+BUDGET_S = 45.0
 """No step is begun after so much time of steps; the first and one more are always made."""
 SHORT_S = 4.0
 """A whole batch that is expected to take longer is not trained on, but as many rows as a pass holds."""
@@ -89,7 +90,7 @@ def measure(request: ProbeRequest) -> Measured:
         folders = _write_rows(job, train, val, place)
         timed = (train_slots if request.runner == "multi_lora" else train_alone)(job, folders, place)
     typical = list(zip(job.costs, timed.seconds, strict=False))[1:]
-    rate = max(cost / seconds for cost, seconds in typical)  # whatever else runs here makes steps slower, none faster
+    rate = median(cost / seconds for cost, seconds in typical)  # the first are slower, while memory is new
     return Measured(
         tokens_per_s=rate / job.token_cost,
         read_tokens_per_s=timed.read_tokens / timed.read_s,

@@ -15,7 +15,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTConfig, SFTTrainer
 
 from orchestrator.config.schema import Optimizer
-from orchestrator.core.memory import hold_little_memory
+from orchestrator.core.memory import give_freed_memory_back, hold_little_memory
 from orchestrator.core.records import JsonObject
 from orchestrator.core.steps import BASE
 from orchestrator.data.preferences.choose import PROMPT_COLUMN, REPLY_COLUMNS
@@ -59,7 +59,8 @@ def train_worker(settings: dict[str, Any]) -> None:
         if plan.pairs is None:
             trainer = make_trainer(plan, output_dir, callbacks=[report], reading=reading)
         else:
-            trainer = make_pair_trainer(plan, trainer_settings(plan) | {"output_dir": output_dir}, callbacks=[report])
+            arguments = trainer_settings(plan) | {"output_dir": output_dir}
+            trainer = make_pair_trainer(plan, arguments, callbacks=[report, FreedMemory()])
             keep_in_float32(trainer)
             scale_loss_on_cpu(trainer)
         trainer.train(resume_from_checkpoint=checkpoint)
@@ -81,7 +82,7 @@ def make_trainer(
         eval_dataset=load_from_disk(plan.val_tokens),
         processing_class=base_tokenizer(plan.model),
         peft_config=peft_config(plan.lora) if is_trl else None,
-        callbacks=list(callbacks),
+        callbacks=[*callbacks, FreedMemory()],
     )
     trainer.loraplus_lr_ratio = plan.train.loraplus_lr_ratio
     keep_in_float32(trainer)
@@ -140,6 +141,18 @@ def _longest(plan: TrainPlan) -> int:
         return int(np.max(lengths("input_ids")))
     prompt, chosen, rejected = map(lengths, (PROMPT_COLUMN, *REPLY_COLUMNS))
     return int(np.max(prompt + np.maximum(chosen, rejected)))
+
+
+class FreedMemory(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
+    """Gives memory that a pass freed back to the system."""
+
+    def on_substep_end(self, *_: Any, **__: Any) -> None:
+        """After a pass."""
+        give_freed_memory_back()
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        """After the last pass of a step, and its update."""
+        give_freed_memory_back()
 
 
 class StepTrainer(SFTTrainer):  # type: ignore[misc]  # trl ships no types

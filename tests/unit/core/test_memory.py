@@ -20,14 +20,32 @@ print((int(open("/proc/self/statm").read().split()[1]) - before) * 4096 // MIB)
 """
 
 
-def held_mib(how: str) -> int:
-    command = [sys.executable, "-c", HOLES, how]
+def held_mib(how: str, program: str = HOLES) -> int:
+    command = [sys.executable, "-c", program, how]
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def test_freed_blocks_below_one_in_use_are_given_back() -> None:
     assert held_mib("keeps") > 100
     assert held_mib("gives back") < 20
+
+
+SCATTERED = """
+import sys
+from orchestrator.core.memory import give_freed_memory_back
+KIB = 1 << 10
+before = int(open("/proc/self/statm").read().split()[1])
+blocks = [bytearray(64 * KIB) for _ in range(1600)]
+blocks = blocks[::100]  # each in use keeps all below it in the heap
+if sys.argv[1] == "gives back":
+    give_freed_memory_back()
+print((int(open("/proc/self/statm").read().split()[1]) - before) * 4096 >> 20)
+"""
+
+
+def test_free_pages_between_small_blocks_in_use_are_given_back() -> None:
+    assert held_mib("keeps", SCATTERED) > 80
+    assert held_mib("gives back", SCATTERED) < 10
 
 
 @pytest.fixture

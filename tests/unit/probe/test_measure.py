@@ -1,5 +1,7 @@
 """Real steps on the toy base, in processes of their own: measured once, within the memory there is."""
 
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ from orchestrator.config.schema import LoraConfig, ModelConfig, TrainConfig
 from orchestrator.core.errors import TrainingError
 from orchestrator.plan.measured import Measured
 from orchestrator.plan.memory import GIB
-from orchestrator.probe import processes
+from orchestrator.probe import measure, processes
 from orchestrator.probe.measure import Probe, kept, measured
 from orchestrator.probe.request import ProbeRequest
 
@@ -53,6 +55,32 @@ def test_a_few_real_steps_tell_rate_and_peak_and_are_measured_once(
     assert kept(its) == found
     assert measured(its) == found
     assert capsys.readouterr().out.count("Measuring a few real steps") == 1
+
+
+PROCESS = """
+import os, sys
+from orchestrator.plan.measured import Measured
+from orchestrator.probe.processes import answer
+from orchestrator.probe.request import ProbeRequest
+
+def measure(request):
+    threads = int(os.environ["OMP_NUM_THREADS"])
+    return Measured(
+        tokens_per_s=1, read_tokens_per_s=1, peak_bytes=1, steps=threads, processes=1, probe_s=1
+    )
+
+sys.exit(answer(ProbeRequest, measure))
+"""
+
+
+def test_its_process_has_the_threads_of_a_worker(
+    request_of: ProbeRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tells_threads.py").write_text(PROCESS)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.setattr(measure, "STEPS", "tells_threads")
+    assert measured(probe(request_of.model_copy(update={"threads": 3}))).steps == 3
 
 
 def test_no_probe_is_started_for_which_there_is_no_memory(request_of: ProbeRequest) -> None:
