@@ -13,10 +13,8 @@ from orchestrator.plan.memory import GIB, Serving, cache_bytes_of, serving_memor
 from orchestrator.plan.passes import Runner
 from orchestrator.plan.settle import Wanted, change_that_fits, settle
 from orchestrator.plan.shapes import BaseShape
-from orchestrator.plan.steps import expected_steps, forward_flops, rungs_of, training_flops
+from orchestrator.plan.steps import COHORT, Halving, expected_steps, forward_flops, rungs_of, training_flops
 
-COHORT = 8
-"""Trials, over all devices, that should reach a rung together, if they fit the memory."""
 PAD = 1.1
 """Tokens with padding for each token, where rows of like lengths share a pass."""
 DECODE_COST = 8
@@ -111,6 +109,7 @@ def amounts_of(job: Job) -> Amounts:
     steps = train.steps_for(card.rows)
     every = train.eval_steps_for(steps)
     trials = search.num_trials
+    in_groups = job.runner == "multi_lora" and search.scheduler == "halving"
     rungs = () if search.scheduler == "none" else rungs_of(
         steps, every, train.warmup_steps(steps), search.reduction_factor
     )  # fmt: skip
@@ -124,7 +123,13 @@ def amounts_of(job: Job) -> Amounts:
         evaluations=math.ceil(steps / every),
         trained_tokens=round(steps * train.batch_size * card.tokens / max(1, card.rows)),
         trials=trials,
-        expected_steps=expected_steps(trials, steps, rungs, search.reduction_factor, search.keep),
+        expected_steps=expected_steps(
+            trials,
+            steps,
+            Halving(rungs, search.reduction_factor, search.keep),
+            group=COHORT if in_groups else 1,
+            is_improving=in_groups and search.searcher not in {"random", "grid"},
+        ),
         all_steps=trials * steps,
         parameters=job.shape.parameters,
         trainable={rank: job.shape.adapter_parameters(rank) for rank in job.ranks},

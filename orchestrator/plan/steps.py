@@ -1,13 +1,23 @@
 """How much there is to do: steps, rungs, and the share of a search's steps that early stopping leaves. Pure."""
 
 import math
-from collections.abc import Sequence
+from typing import NamedTuple
 
 from orchestrator.plan.passes import Runner
 from orchestrator.plan.shapes import BaseShape
 
 FIRST_RUNG_SHARE = 0.1
 """No trial is stopped before this share of its steps: learning rates separate early, ranks do not."""
+COHORT = 8
+"""Trials of multi-LoRA engines, over all devices, that reach a rung together, if they fit the memory."""
+
+
+class Halving(NamedTuple):
+    """Successive halving: where trials are judged, one in how many goes on there, and how many at the least."""
+
+    rungs: tuple[int, ...]
+    reduction_factor: int
+    keep: int
 
 
 def first_rung(max_steps: int, eval_steps: int, warmup_steps: int) -> int:
@@ -31,16 +41,37 @@ def rungs_of(max_steps: int, eval_steps: int, warmup_steps: int, reduction_facto
     return tuple(rungs)
 
 
-def expected_steps(trials: int, max_steps: int, rungs: Sequence[int], reduction_factor: int, keep: int) -> int:
-    """Optimizer steps of a search, if one trial in `reduction_factor` goes on at each rung, and at least `keep`.
+def expected_steps(trials: int, max_steps: int, halving: Halving, *, group: int = 1, is_improving: bool = False) -> int:
+    """Optimizer steps of a search whose trials come to its rungs in groups of so many.
 
-    That is what successive halving leaves of trials that reach a rung together; ASHA lets more go on at first.
+    At each rung the best of a group's and all earlier trials go on, one in `reduction_factor`; which ones are in a
+    group is chance. If it `is_improving`, as where results decide what is proposed next, half way between that and
+    later groups that are all better than the earlier ones.
     """
-    steps, before, going_on = 0, 0, trials
-    for rung in rungs:
-        steps += going_on * (rung - before)
-        before, going_on = rung, min(going_on, max(keep, math.ceil(going_on / reduction_factor)))
-    return steps + going_on * (max_steps - before)
+    groups = [float(min(group, trials - start)) for start in range(0, trials, group)]
+    as_it_comes = _steps_of(groups, max_steps, halving, is_improving=False)
+    if not is_improving:
+        return round(as_it_comes)
+    return round((as_it_comes + _steps_of(groups, max_steps, halving, is_improving=True)) / 2)
+
+
+def _steps_of(groups: list[float], max_steps: int, halving: Halving, *, is_improving: bool) -> float:
+    steps, before = 0.0, 0
+    for rung in halving.rungs:
+        steps += sum(groups) * (rung - before)
+        before, groups = rung, _going_on(groups, halving, is_improving=is_improving)
+    return steps + sum(groups) * (max_steps - before)
+
+
+def _going_on(groups: list[float], halving: Halving, *, is_improving: bool) -> list[float]:
+    """How many of each group pass a rung."""
+    seen, passing = 0.0, []
+    for count in groups:
+        seen += count
+        best = math.ceil(round(seen / halving.reduction_factor, 9))
+        passing.append(min(count, best) if is_improving else count * best / seen)
+    missing = max(0.0, halving.keep - sum(passing))
+    return [*passing[:-1], min(groups[-1], passing[-1] + missing)]
 
 
 def training_flops(shape: BaseShape, runner: Runner, *, rank: int, length: float, learned: float) -> float:

@@ -18,6 +18,7 @@ from orchestrator.core.progress import doing, say
 from orchestrator.multi_lora.actor import EngineActor
 from orchestrator.multi_lora.checkpoint import read_progress, step_folder
 from orchestrator.multi_lora.messages import EnginePlan, EngineStatus
+from orchestrator.plan.steps import COHORT
 from orchestrator.run.cluster import cluster_capacity, concurrent_trials
 from orchestrator.run.deaths import SAVES_TRAINING_MEMORY, last_line, why_it_died
 from orchestrator.run.happened import note
@@ -28,8 +29,6 @@ from orchestrator.training.plan import TrainPlan
 
 MOST_SLOTS = 64
 """Slots of one engine; more was never measured to train faster."""
-COHORT = 8
-"""Trials that halving judges together at a rung; so many should train at once, over all devices, if they fit."""
 LOOK_S = 2.0
 """How often the search looks whether an engine was restarted."""
 WAITING_CALLS = 16

@@ -18,6 +18,7 @@ from orchestrator.core.records import TrialRecord
 from orchestrator.core.text import counted, without_secrets
 from orchestrator.models.adapters import SavedTrial, remove_adapter
 from orchestrator.models.base import base_folder
+from orchestrator.plan.steps import COHORT
 from orchestrator.run.cluster import cluster_capacity, concurrent_trials
 from orchestrator.run.deaths import SAVES_TRAINING_MEMORY, why_it_died
 from orchestrator.run.paths import RunDir
@@ -25,7 +26,7 @@ from orchestrator.search.choice import Chooser, RungJudge, finalists_of
 from orchestrator.search.early_stopping import AtGates, SuccessiveHalving, held_at, make_scheduler, rung_steps
 from orchestrator.search.heard import Heard
 from orchestrator.search.isolated import isolated_trainable
-from orchestrator.search.multi_lora import COHORT, read_slot_trial, slot_trainable, start_engines
+from orchestrator.search.multi_lora import read_slot_trial, slot_trainable, start_engines
 from orchestrator.search.names import (
     HYPERPARAMETERS,
     forget_names,
