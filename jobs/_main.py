@@ -4,7 +4,7 @@ import logging
 import os
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from orchestrator.core.process import make_parser, run_guarded, set_environment_
 from orchestrator.core.text import shown
 from orchestrator.run.folder import locked, look_into_run, open_run, run_dir, run_stage, with_template_date
 from orchestrator.run.paths import RunDir, StageName
+from orchestrator.run.published import fetched, published
 from orchestrator.tracking.destinations import require_installed
 
 if TYPE_CHECKING:
@@ -45,9 +46,11 @@ class Scene:
     """Makes that folder ready, and refuses one that is not for this configuration."""
     is_held: bool = True
     """Whether the job writes in that folder, so that no other may work in it meanwhile."""
+    at_bucket: Callable[[RunConfig], AbstractContextManager[None]] = fetched
+    """What is done around the job where the run is in a bucket."""
 
 
-RUN = Scene(settle=with_start, folder=run_dir, open=open_run)
+RUN = Scene(settle=with_start, folder=run_dir, open=open_run, at_bucket=published)
 READ = Scene(settle=with_start, folder=run_dir, open=look_into_run, is_held=False)
 """A run that is only read, by as many as like, also while another job works in it."""
 
@@ -93,7 +96,7 @@ def run_job(
         settled = scene.settle(load_config(given.pop("config"), given.pop("overrides")))
         require_installed(settled.tracking)
         held = locked(scene.folder(settled)) if scene.is_held else nullcontext()
-        with held:  # opening writes, and a run that another process holds must stay as it is
+        with held, scene.at_bucket(settled):  # opening writes, and a run that another process holds must stay as it is
             config = with_template_date(settled)
             run = scene.open(config)
             log = run.log

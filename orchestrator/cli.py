@@ -363,7 +363,7 @@ def status(
     from orchestrator.run.find import find_run
     from orchestrator.status import show_status
 
-    show_status(find_run(config, overrides or ()), watch=watch, as_json=as_json)
+    show_status(lambda: find_run(config, overrides or ()), watch=watch, as_json=as_json)
 
 
 @app.command(

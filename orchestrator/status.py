@@ -1,6 +1,7 @@
 """How a run is doing, read from its folder alone: stage, trials, curves, findings, the last error, how to go on."""
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -184,12 +185,13 @@ def _record_line(record: TrialRecord) -> str:
     return f"{record.trial_id}: {record.status.replace('_', ' ')}, best eval loss {loss_text(record.best_eval_loss)}"
 
 
-def show_status(run: RunDir, *, watch: bool, as_json: bool) -> None:
-    """Print the state once, or again and again until the run is no longer at work.
+def show_status(find: Callable[[], RunDir], *, watch: bool, as_json: bool) -> None:
+    """Print the state once, or again and again until the run is no longer at work; `find` is asked each time.
 
     Raises:
         DataError: If this is no run.
     """
+    run = find()
     status = read_status(run)
     if not watch:
         _print(run, status, as_json=as_json)
@@ -200,14 +202,14 @@ def show_status(run: RunDir, *, watch: bool, as_json: bool) -> None:
             if status.state != "running":
                 return
             time.sleep(WATCH_S)
-            status = read_status(run)
+            status = read_status(find())
     with Live(console=progress.console, refresh_per_second=1) as live:
         while True:
             live.update(Group(*(Text(shown(line)) for line in status_lines(run, status))))
             if status.state != "running":
                 return
             time.sleep(WATCH_S)
-            status = read_status(run)
+            status = read_status(find())
 
 
 def _print(run: RunDir, status: RunStatus, *, as_json: bool) -> None:

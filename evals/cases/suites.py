@@ -28,6 +28,7 @@ from orchestrator.data.formats.detect import detect_format
 from orchestrator.data.formats.turn_lists import is_choice
 from orchestrator.data.read.sources import RawRow, parse_row, read_source
 from orchestrator.data.rejection import Reason, RowRejected
+from orchestrator.run.copies import local_path
 
 MAX_REFUSED_SHARE = 0.05
 """A suite is refused if more of its rows than this cannot be cases: its figures would be those of another suite. The
@@ -44,7 +45,7 @@ class RowReader(Protocol):
 
 def read_suite(suite: SuiteConfig, *, turns: Turns = "all") -> list[Case]:
     """The cases of one suite of the configuration, their ids `<suite>/<id>`; raises as `cases_from_file`."""
-    path, answers = Path(suite.path), None if suite.answers is None else Path(suite.answers)
+    path, answers = local_path(suite.path), None if suite.answers is None else local_path(suite.answers)
     cases = cases_from_file(path, suite.format, suite=suite.name, answers=answers, limit=suite.limit, turns=turns)
     return [case.model_copy(update={"id": f"{suite.name}/{case.id}"}) for case in cases]
 
@@ -53,8 +54,8 @@ def suite_files(suites: Iterable[SuiteConfig]) -> list[Path]:
     """The files that decide the cases of suites, those of accepted answers included."""
     files: list[Path] = []
     for suite in suites:
-        path = Path(suite.path)
-        answers = Path(suite.answers) if suite.answers is not None else answers_path(path)
+        path = local_path(suite.path)
+        answers = local_path(suite.answers) if suite.answers is not None else answers_path(path)
         files += [path] if answers is None else [path, answers]
     return files
 

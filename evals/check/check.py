@@ -18,6 +18,7 @@ from orchestrator.core.errors import InputError
 from orchestrator.core.files import digest_of, parse_line, write_text_atomic
 from orchestrator.data.card import DataCard, TokenCard
 from orchestrator.data.prepare.prepare import data_digest, prepare_data, tokenizer_digest
+from orchestrator.run.copies import local_path
 from orchestrator.run.paths import RunDir, SplitName
 
 
@@ -107,7 +108,7 @@ def _digest(config: RunConfig, made_from: str, base_dir: Path) -> str:
     """Digest of all that a check looks at, but for the machine."""
     pairs = data_digest(config.data.model_copy(update={"sources": config.prefer.sources}), base_dir=base_dir)
     files = [path for path in suite_files(config.eval.suites) if path.is_file()]
-    folder = Path(config.model.base).expanduser()
+    folder = local_path(config.model.base)
     start = None
     if config.train.init_from is not None:
         from orchestrator.models.start import start_digest

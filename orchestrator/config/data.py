@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from orchestrator.config.evaluation import (
     HUB,
@@ -14,6 +14,7 @@ from orchestrator.config.evaluation import (
     Share,
     is_function,
 )
+from orchestrator.config.storage import check_storage
 
 SYNTHETIC = "synthetic"
 """The source path that stands for the built-in generator."""
@@ -27,7 +28,8 @@ class SourceConfig(Section):
 
     path: str = Field(min_length=1)
     """A file (JSON, JSON lines, CSV or Parquet, also gzipped) or a pattern such as `data/*.jsonl`, relative to the
-    config file's folder; `hub:owner/name` for a data set of the Hugging Face hub; `synthetic` for the generator."""
+    config file's folder; a file in a bucket, `s3://bucket/rows.jsonl`; `hub:owner/name` for a data set of the Hugging
+    Face hub; `synthetic` for the generator."""
     format: Literal["auto", "synthetic"] | RowFormat | RowFunction = "auto"
     """How rows are written, see docs/data.md; `auto` looks at each row and says why on the data card;
     `package.module:function` is a function of your own that turns a row into one of `messages`."""
@@ -48,6 +50,11 @@ class SourceConfig(Section):
     """Use the first `limit` rows; None uses all. For `synthetic`, how many samples to make (default 2000)."""
     catalogue: Literal["full", "easy"] = "full"
     """For `synthetic`: all tools, or an easier part with fewer and shorter tools a prompt."""
+
+    @field_validator("path", "answers", "tools")
+    @classmethod
+    def _is_a_place(cls, place: str | None) -> str | None:
+        return place and check_storage(place)
 
     @model_validator(mode="after")
     def _path_and_format_agree(self) -> "SourceConfig":

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from orchestrator.chat.formats import REPLY_FORMATS
+from orchestrator.config.storage import check_storage
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -89,6 +90,7 @@ class SuiteConfig(Section):
     def _is_a_file(self) -> "SuiteConfig":
         if self.name == RESERVED_SUITE:
             raise ValueError(f"the name {RESERVED_SUITE!r} is that of the run's own held-out cases: choose another")
+        check_storage(self.path)
         if self.path.startswith(HUB):
             raise ValueError("a suite is a file: download the data set and name its file as the path")
         if self.answers is not None and self.format not in ("auto", "bfcl"):

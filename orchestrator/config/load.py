@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from orchestrator.chat.named_templates import is_template_text, template_names, template_of_file
 from orchestrator.config.errors import KeyPath, dotted, explain, shown
 from orchestrator.config.schema import BUILT_IN_BASES, HUB, PROFILES, SYNTHETIC, RunConfig
+from orchestrator.config.storage import is_bucket
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.records import JsonObject
 from orchestrator.core.text import without_secrets
@@ -348,7 +349,7 @@ def _local_paths(entry: JsonObject) -> Iterator[tuple[str, str]]:
     """The keys of a source or suite that hold a path of this machine."""
     for key in ("path", "answers", "tools"):
         path = entry.get(key)
-        if isinstance(path, str) and path and path != SYNTHETIC and not path.startswith(HUB):
+        if isinstance(path, str) and path and path != SYNTHETIC and not path.startswith(HUB) and not is_bucket(path):
             yield key, path
 
 
@@ -367,5 +368,7 @@ def _absolute(path: str, folder: Path) -> str:
 
 
 def _with_absolute_storage(config: RunConfig) -> RunConfig:
+    if is_bucket(config.resources.storage_path):
+        return config
     storage = _absolute(config.resources.storage_path, Path.cwd())
     return config.model_copy(update={"resources": config.resources.model_copy(update={"storage_path": storage})})

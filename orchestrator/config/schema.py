@@ -22,6 +22,7 @@ from orchestrator.config.preferences import PreferConfig, Trainings
 from orchestrator.config.search import RangeConfig as RangeConfig
 from orchestrator.config.search import SearchConfig as SearchConfig
 from orchestrator.config.search import SpaceConfig as SpaceConfig
+from orchestrator.config.storage import check_storage
 from orchestrator.config.training import LoraConfig as LoraConfig
 from orchestrator.config.training import Optimizer as Optimizer
 from orchestrator.config.training import ServableRank as ServableRank
@@ -51,7 +52,8 @@ class ModelConfig(Section):
     """The base model that stays frozen."""
 
     base: str = Field(default="Qwen/Qwen3-0.6B", min_length=1)
-    """A local folder, a hub id, `tiny` for the built-in toy base, or `smollm2-135m` for what `make real-base` made."""
+    """A local folder, one in a bucket (`s3://bucket/base`), a hub id, `tiny` for the built-in toy base, or
+    `smollm2-135m` for what `make real-base` made."""
     revision: str | None = None
     """Branch, tag or commit of a hub model; None takes the hub's default. Pin it for runs that must repeat."""
     dtype: Dtype = "auto"
@@ -76,6 +78,11 @@ class ModelConfig(Section):
     """The date that training, evaluation and serving show the model, where its chat template shows today's (Llama 3,
     Mistral Small 3). None is the day on which the run was made, and stays so when the run resumes on another."""
 
+    @field_validator("base")
+    @classmethod
+    def _is_a_place(cls, place: str) -> str:
+        return check_storage(place)
+
 
 class ResourcesConfig(Section):
     """Where it runs."""
@@ -89,9 +96,17 @@ class ResourcesConfig(Section):
     gpus_per_worker: Annotated[int, Field(ge=0)] | None = None
     """GPUs reserved for each worker; None takes one where the cluster has any, else none."""
     storage_path: str = "runs"
-    """Folder of all runs, relative to where the command is started; every node must reach it."""
+    """Folder of all runs, relative to where the command is started, which every node must reach. Or a place in a
+    bucket, `s3://bucket/folder`, `gs://` or `az://`; then a run uses the machine alone on which it is started. The URL
+    may set `?region=...` and `&endpoint_override=...`; credentials come from the environment, a profile or the machine.
+    """
     price_per_hour: Annotated[float, Field(ge=0.0)] | None = Field(default=None, exclude_if=lambda value: value is None)
     """What all devices together cost an hour, in any currency; `orchestrator plan` then says what a run costs."""
+
+    @field_validator("storage_path")
+    @classmethod
+    def _is_a_place(cls, place: str) -> str:
+        return check_storage(place)
 
     @property
     def is_one_device(self) -> bool:

@@ -102,6 +102,14 @@ class UnscoredAdaptersError(EvaluationError):
     """An evaluation that scored what it could, while some adapters could not be scored."""
 
 
+class StorageRefusedError(InputError):
+    """A bucket that is not there, or that these credentials may not use."""
+
+
+class StorageUnreachableError(OrchestratorError):
+    """A bucket that did not answer for as long as requests are repeated."""
+
+
 class SubmissionError(OrchestratorError):
     """A job that could not be submitted or followed."""
 

@@ -39,6 +39,7 @@ from orchestrator.models.quantised import (
     require_whole_blocks,
 )
 from orchestrator.models.weight_files import WEIGHTS, indexed_files, refuse_pickled_base
+from orchestrator.run.copies import local_path
 from orchestrator.toy.smollm2 import smollm2_base_folder
 from orchestrator.toy.tiny import tiny_base_folder
 
@@ -60,7 +61,7 @@ def base_folder(model: ModelConfig) -> Path:
     """
     if model.base in BUILT_IN:
         return BUILT_IN[model.base]()
-    folder = Path(model.base).expanduser()
+    folder = local_path(model.base)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise ModelNotFoundError(
@@ -91,7 +92,7 @@ def loadable_name(model: ModelConfig) -> str:
     Raises:
         ModelNotFoundError: If a built-in base is damaged or not made yet, or a folder holds no model.
     """
-    is_local = model.base in BUILT_IN or Path(model.base).expanduser().is_dir()
+    is_local = model.base in BUILT_IN or local_path(model.base).is_dir()
     return str(base_folder(model)) if is_local else model.base
 
 

@@ -18,6 +18,7 @@ from ray._private.authentication.authentication_token_setup import Authenticatio
 from ray._private.utils import get_num_cpus
 
 from orchestrator.config.schema import ResourcesConfig, RunConfig
+from orchestrator.config.storage import is_bucket
 from orchestrator.core.errors import ResourceError
 from orchestrator.core.interrupt import handlers_kept
 from orchestrator.core.process import ENVIRONMENT_DEFAULTS
@@ -58,6 +59,7 @@ def cluster_session(config: RunConfig) -> Iterator[None]:
             with handlers_kept():
                 _join(address) if address else _start_local()
             worker_shape(config.resources)
+            require_one_machine(config.resources)
             yield
         finally:
             ray.shutdown()
@@ -166,6 +168,18 @@ def _environment_of_workers() -> dict[str, str]:
     job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
     given = job.get("runtime_env", {}).get("env_vars", {})
     return {name: value for name, value in ENVIRONMENT_DEFAULTS.items() if name not in given}
+
+
+def require_one_machine(resources: ResourcesConfig) -> None:
+    """Raise ResourceError if a run in a bucket would have workers on a machine that has no working folder of it."""
+    here = ray.get_runtime_context().get_node_id()
+    others = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]
+    if is_bucket(resources.storage_path) and (others or cluster_capacity()[1] is None):
+        raise ResourceError(
+            "a run in a bucket uses one machine alone, and this cluster has others or may add some",
+            where="resources.storage_path",
+            fix="Start it where RAY_ADDRESS and resources.address are empty, or name a folder that every node reaches",
+        )
 
 
 def worker_shape(resources: ResourcesConfig) -> WorkerShape:

@@ -4,11 +4,15 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from orchestrator.config.load import load_config
-from orchestrator.config.schema import ResourcesConfig
+from orchestrator.config.schema import ResourcesConfig, RunConfig
+from orchestrator.config.storage import is_bucket
 from orchestrator.core.errors import ConfigError
 from orchestrator.run.folder import run_dir
 from orchestrator.run.paths import RunDir
+from orchestrator.run.published import fetch, is_working_folder
 
 STORAGE = "resources.storage_path="
 
@@ -21,9 +25,13 @@ def find_config(given: Path, overrides: Sequence[str]) -> tuple[Path, tuple[str,
 
     Raises:
         ConfigError: If it is both a file and a run, or neither.
+        StorageRefusedError, StorageUnreachableError: If it may be a run in a bucket, which cannot be read.
     """
     chosen = [text.removeprefix(STORAGE) for text in overrides if text.startswith(STORAGE)]
-    storage = Path([ResourcesConfig().storage_path, *chosen][-1]).expanduser()
+    place = [ResourcesConfig().storage_path, *chosen][-1]
+    if is_bucket(place):
+        return given if given.is_file() else _in_bucket(given, place), tuple(overrides)
+    storage = Path(place).expanduser()
     places = {place.resolve() for place in (given.expanduser(), storage / given) if RunDir(place).config.is_file()}
     meant = [*([given] if given.is_file() else []), *sorted(places)]
     if len(meant) > 1:
@@ -37,8 +45,31 @@ def find_config(given: Path, overrides: Sequence[str]) -> tuple[Path, tuple[str,
             raise ConfigError(what, where=str(given), fix=fix)
         return given, tuple(overrides)
     folder = places.pop()
+    if is_working_folder(RunDir(folder)):  # its configuration says where the run is
+        return RunDir(folder).config, tuple(overrides)
     placed = (f"name={json.dumps(folder.name)}", f"{STORAGE}{json.dumps(str(folder.parent))}")
     return RunDir(folder).config, (*placed, *overrides)
+
+
+def _in_bucket(given: Path, place: str) -> Path:
+    """The configuration of the run of this name in a bucket, brought here; raises as `find_config` does."""
+    config = _named(str(given), place)
+    fetch(config)
+    run = run_dir(config)
+    if not run.config.is_file():
+        fix = "Name a configuration (`orchestrator init` writes one), or the run's name"
+        what = f"there is neither a configuration file called so here nor a run in {place.partition('?')[0]}"
+        raise ConfigError(what, where=str(given), fix=fix)
+    return run.config
+
+
+def _named(name: str, place: str) -> RunConfig:
+    try:
+        return RunConfig(name=name, resources=ResourcesConfig(storage_path=place))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        what = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(what, where="the run's name" if first["loc"] == ("name",) else STORAGE[:-1]) from None
 
 
 def find_run(given: Path, overrides: Sequence[str]) -> RunDir:
@@ -54,4 +85,9 @@ def find_run(given: Path, overrides: Sequence[str]) -> RunDir:
         return here
     config, settings = find_config(given, overrides)
     place = RunDir(config.parent.resolve())
-    return place if config == place.config else run_dir(load_config(config, settings))
+    if config == place.config:
+        return place
+    loaded = load_config(config, settings)
+    if is_bucket(loaded.resources.storage_path):
+        fetch(loaded)
+    return run_dir(loaded)

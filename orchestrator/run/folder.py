@@ -21,8 +21,9 @@ from pydantic import Field, ValidationError
 
 from orchestrator.config.errors import dotted
 from orchestrator.config.schema import RunConfig
+from orchestrator.config.storage import is_bucket
 from orchestrator.core.errors import RunConflictError
-from orchestrator.core.files import parse_line, write_text_atomic
+from orchestrator.core.files import digest_of, parse_line, user_cache, write_text_atomic
 from orchestrator.core.records import AdapterRecord, Finding, PlannedRun, Record
 from orchestrator.run.happened import note
 from orchestrator.run.paths import RunDir, StageName
@@ -43,7 +44,10 @@ VERSIONED_PACKAGES = ("ray", "torch", "transformers", "peft", "trl", "datasets",
 
 
 def run_dir(config: RunConfig) -> RunDir:
-    """Where this config's run lives. Touches nothing."""
+    """Where this config's run lives; one in a bucket has a working folder on this machine. Touches nothing."""
+    place = config.resources.storage_path
+    if is_bucket(place):
+        return RunDir(user_cache() / "runs" / digest_of(place)[:16] / config.name)
     return RunDir(Path(config.resources.storage_path).expanduser().resolve() / config.name)
 
 

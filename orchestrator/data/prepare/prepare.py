@@ -26,6 +26,7 @@ from orchestrator.data.read.sources import named_files, source_files
 from orchestrator.data.rejection import NOT_BAD, Quarantine, Reasons
 from orchestrator.data.split.leaks import audit_leaks
 from orchestrator.data.split.parts import Assignment, assign_parts, visible_tools
+from orchestrator.run.copies import local_path
 from orchestrator.run.paths import RunDir, SplitName
 
 Name = TypeVar("Name", bound=str)
@@ -278,6 +279,6 @@ def data_digest(config: DataConfig, *, base_dir: Path) -> str:
 
 def tokenizer_digest(model: ModelConfig) -> str:
     """Digest of what decides how text becomes tokens: the base's name and revision, and a local folder's files."""
-    folder = Path(model.base).expanduser()
+    folder = local_path(model.base)
     files = [folder / name for name in TOKENIZER_FILES] if folder.is_dir() else []
     return digest_of(model.base, model.revision, model.trust_remote_code, *files, version(DISTRIBUTION))

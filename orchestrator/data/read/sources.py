@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from orchestrator.config.evaluation import PATHS_START
 from orchestrator.config.schema import HUB, SYNTHETIC, SourceConfig
+from orchestrator.config.storage import is_bucket
 from orchestrator.core.errors import DataError, causes
 from orchestrator.core.records import JsonObject, QuarantinedRow
 from orchestrator.data.read.columns import Mapped, map_fields
@@ -20,6 +21,7 @@ from orchestrator.data.read.tables import read_csv, read_parquet, value_row
 from orchestrator.data.rejection import Reason, RowRejected
 from orchestrator.notation.pythonic import parse_json_or_literal
 from orchestrator.notation.strict_json import StrictJsonError, dump_loosely, parse
+from orchestrator.run.copies import local_copy
 
 PARQUET = ".parquet"
 TEXT_READERS: dict[str, Callable[[Path], Iterator[Found]]] = {
@@ -60,7 +62,12 @@ class RawRow(NamedTuple):
 
 
 def resolve_path(path: str, *, base_dir: Path) -> Path:
-    """Where a source lies: `path` as it is when absolute, under the home folder for `~`, else under `base_dir`."""
+    """Where a source lies: `path` as it is when absolute, under the home folder for `~`, else under `base_dir`.
+
+    Of one in a bucket there is a copy here.
+    """
+    if is_bucket(path):
+        return local_copy(path)
     try:
         return base_dir / Path(path).expanduser()
     except RuntimeError:

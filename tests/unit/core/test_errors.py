@@ -23,6 +23,8 @@ from orchestrator.core.errors import (
     ResourceError,
     RunConflictError,
     SearchError,
+    StorageRefusedError,
+    StorageUnreachableError,
     SubmissionError,
     TooFewPairsError,
     TrainingError,
@@ -32,9 +34,10 @@ from orchestrator.core.errors import (
 )
 
 INPUT = [InputError, ConfigError, DataError, ModelNotFoundError, AdapterNotFoundError, ResourceError]
-INPUT += [RunConflictError, TooFewPairsError]
+INPUT += [RunConflictError, TooFewPairsError, StorageRefusedError]
 STAGE = [OrchestratorError, AdapterError, InertAdapterError, TrainingError, DivergedError, SearchError]
 STAGE += [EvaluationError, UnscoredAdaptersError, SubmissionError, UploadError, ConversionError]
+STAGE += [StorageUnreachableError]
 
 
 def tree(root: type[OrchestratorError]) -> Iterator[type[OrchestratorError]]:
