@@ -4,8 +4,9 @@ Prompts are rendered by the exported folder's own tokenizer and chat template, w
 """
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -16,10 +17,11 @@ from evals.export.gguf import ADAPTER_FILE
 from evals.export.gguf_back import write_back
 from evals.export.gguf_model_back import write_model_back
 from evals.export.llama_cpp import MODEL_FILE
-from evals.generate.canary import pick_canaries
+from evals.generate.canary import CANARY_LOGPROBS, Strength, Trace, measure_strength, pick_canaries
 from evals.generate.dealing import Work
 from evals.generate.engine import Adapter, EngineSettings, Prompt
 from evals.generate.engines import Engines, answer_all
+from evals.generate.likelihoods import Likelihoods, in_strength, why_another
 from evals.generate.listening import Heard
 from evals.generate.settings import settings_of_run
 from evals.records import HELD_OUT, Case, EngineRecord, Generation
@@ -44,6 +46,16 @@ MARGIN = 0.1
 """How much the share of cases answered as asked may differ where replies do."""
 FIRST_CHARS = 200
 """Characters of a reply that are shown."""
+ASKED = "exported"
+"""The one work of the engines."""
+
+
+class OtherReply(Record):
+    """A reply that is not the one that was scored, and why; whether rounding explains it."""
+
+    case_id: str
+    cause: str
+    by_rounding: bool
 
 
 class Verification(Record):
@@ -51,7 +63,8 @@ class Verification(Record):
 
     `low` and `high` bound the difference of the share of cases answered as asked, exported minus run, at 95 %. A case
     without a reply has another reply and another verdict, and is not answered as asked; `num_silent` are there.
-    `first` describes the first reply that differs.
+    `strength` is how strongly the adapter is in force; None where the run kept no log probabilities of its canaries.
+    `other_strength` says how that is another than when it was scored, None where rounding may explain it.
     """
 
     kind: Kind
@@ -65,12 +78,19 @@ class Verification(Record):
     low: float
     high: float
     margin: float
-    first: str | None
+    others: tuple[OtherReply, ...] = ()
+    strength: Strength | None = None
+    other_strength: str | None = None
+
+    @property
+    def num_wrong(self) -> int:
+        """Replies, and the adapter's strength, that rounding does not explain."""
+        return sum(not other.by_rounding for other in self.others) + (self.other_strength is not None)
 
     @property
     def outcome(self) -> Literal["identical", "equivalent", "differs"]:
-        """`equivalent`: the prompts are the same, and the share answered as asked differs by less than the margin."""
-        if self.same_prompts < self.num_cases:
+        """`equivalent`: only rounding tells them apart, and the share answered as asked by less than `margin`."""
+        if self.same_prompts < self.num_cases or self.num_wrong:
             return "differs"
         if self.same_replies == self.num_cases:
             return "identical"
@@ -106,30 +126,96 @@ def verify_export(
     """
     kinds = kinds_of(folder)
     before = {reply.case_id: reply for reply in replies_of_run(run, adapter_id) if reply.has_reply}
-    held_out = [case for case in read_jsonl(run.cases, Case) if case.id in before and case.suite == HELD_OUT]
-    cases = evenly(held_out, num_cases)
+    replied = [case for case in read_jsonl(run.cases, Case) if case.id in before]
+    cases = evenly([case for case in replied if case.suite == HELD_OUT], num_cases)
     if not cases:
         raise RunConflictError("the run has no replies to held-out cases", where=adapter_id, fix="Run evaluate first")
     engine, reply_format = engine_of_run(run, adapter_id)
+    kept = engine.canary.first if engine.canary else {}
+    canaries = [case for case in replied if case.id in kept and case not in cases]
     found = []
     for kind in kinds:
         with _as_vllm_reads(folder, kind, config, run) as place:
-            after = _answers(place, kind, config, engine, cases, engines)
-        compared = compare_replies(cases, before, after, reply_format)
-        found.append(Verification(kind=kind, adapter_id=adapter_id, num_cases=len(cases), margin=MARGIN, **compared))
+            after = _answers(place, kind, config, engine, [*cases, *canaries], engines)
+        compared = compare_replies(cases, before, after.replies, reply_format)
+        traces = [after.trace(id_) for id_ in kept if after.has_prompt_of(before.get(id_))]
+        strength = measure_strength(kept, traces)
+        found.append(
+            Verification(
+                kind=kind,
+                adapter_id=adapter_id,
+                num_cases=len(cases),
+                margin=MARGIN,
+                others=tuple(other_replies(cases, before, after, engine.dtype)),
+                strength=strength,
+                other_strength=strength and in_strength(strength, engine.dtype),
+                **compared,
+            )
+        )
     return found
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What an exported model replied, by case id, and how likely its tokens were.
+
+    `decode` gives the text of tokens, `ends` are texts that end a reply.
+    """
+
+    replies: dict[str, Generation]
+    likely: dict[str, Likelihoods]
+    decode: Callable[[Sequence[int]], str]
+    ends: tuple[str, ...]
+    temperature: float = 0.0
+
+    def trace(self, case_id: str) -> Trace:
+        """The reply as a canary's."""
+        said = self.likely[case_id]
+        return Trace(case_id, said.tokens, said.likely[0], self.replies[case_id].prompt_sha256)
+
+    def has_prompt_of(self, scored: Generation | None) -> bool:
+        """Whether the case of a scored reply was asked with the same prompt, and has an answer."""
+        if scored is None or scored.case_id not in self.likely:
+            return False
+        return self.replies[scored.case_id].prompt_sha256 == scored.prompt_sha256
+
+
+def other_replies(
+    cases: Sequence[Case], before: dict[str, Generation], after: Answers, dtype: str | None
+) -> Iterator[OtherReply]:
+    """Each reply that is not the one that was scored, with its cause; of another prompt only where there is none."""
+    for case in cases:
+        scored, now = before[case.id], after.replies[case.id]
+        if not now.has_reply:
+            cause, by_rounding, said = f"no reply ({now.error})", False, ""
+        elif now.text == scored.text or now.prompt_sha256 != scored.prompt_sha256:
+            continue
+        elif after.temperature > 0:
+            cause, by_rounding, said = f"replies are drawn at temperature {after.temperature:g}", True, now.text
+        else:
+            cause, by_rounding = why_another(scored.text, after.likely[case.id], after.decode, after.ends, dtype)
+            said = now.text
+        shown = f": {said[:FIRST_CHARS]!r}, and {scored.text[:FIRST_CHARS]!r} was scored"
+        yield OtherReply(case_id=case.id, cause=f"{cause}{shown}", by_rounding=by_rounding)
 
 
 def _answers(
     folder: Path, kind: Kind, config: RunConfig, engine: EngineRecord, cases: Sequence[Case], engines: Engines
-) -> dict[str, Generation]:
-    """The replies to the cases, by their id; prompts are rendered by the folder's own tokenizer and template."""
+) -> Answers:
+    """The replies to the cases; prompts are rendered by the folder's own tokenizer and template."""
     tokenizer = _tokenizer_of(folder)
     prompts = [Prompt(case.id, _served_tokens(tokenizer, case, config, folder), case.tools) for case in cases]
     model, adapter, ranks, merges = _open(folder, kind, config.model, engine.adapter_id)
     replying = _as_in_run(config, model, engine)
     settings = settings_of_run(replying, tokenizer, prompts, ranks=ranks, on_gpu=engines.on_gpu, merges=merges)
-    return {reply.case_id: reply for reply in _ask(engines, settings, adapter, prompts)}
+    heard = _ask(engines, settings.model_copy(update={"likeliest": CANARY_LOGPROBS}), adapter, prompts)
+    return Answers(
+        replies={reply.case_id: reply for reply in heard.replies[ASKED]},
+        likely=heard.likely[ASKED],
+        decode=lambda tokens: str(tokenizer.decode(list(tokens))),
+        ends=(str(tokenizer.eos_token), *map(str, map(tokenizer.decode, settings.stop_token_ids))),
+        temperature=settings.temperature,
+    )
 
 
 @contextmanager
@@ -231,17 +317,14 @@ def _as_in_run(config: RunConfig, model: ModelConfig, engine: EngineRecord) -> R
     return config.model_copy(update={"model": model.model_copy(update={"dtype": dtype}), "eval": read})
 
 
-def _ask(
-    engines: Engines, settings: EngineSettings, adapter: Adapter | None, prompts: Sequence[Prompt]
-) -> list[Generation]:
-    key = "exported"
-    works = [Work(key, adapter, prompts)]
+def _ask(engines: Engines, settings: EngineSettings, adapter: Adapter | None, prompts: Sequence[Prompt]) -> Heard:
+    works = [Work(ASKED, adapter, prompts)]
     with bar("replies", len(prompts)) as advance:
         heard, canaries = Heard(advance), pick_canaries(prompts) if adapter else []
         failed = answer_all(works, engines=engines, settings=settings, canaries=canaries, listener=heard)
     if failed:
         raise AdapterError(failed[0].message, where=adapter.folder if adapter else None)
-    return heard.replies[key]
+    return heard
 
 
 def compare_replies(
@@ -279,13 +362,7 @@ def compare_replies(
         "difference": found.difference,
         "low": found.low,
         "high": found.high,
-        "first": _difference_text(*differing[0]) if differing else None,
     }
-
-
-def _difference_text(before: Generation, after: Generation) -> str:
-    said = repr(after.text[:FIRST_CHARS]) if after.has_reply else f"no reply ({after.error})"
-    return f"{before.case_id}: {said}, not {before.text[:FIRST_CHARS]!r}"
 
 
 def verification_lines(found: Verification) -> list[str]:
@@ -298,15 +375,17 @@ def verification_lines(found: Verification) -> list[str]:
     if found.same_prompts < found.num_cases:
         others = f"{found.num_cases - found.same_prompts} of {found.num_cases} prompts are others"
         lines.append(f"DIFFERS: {others}: its chat template or tokenizer is not that of the run.")
+    elif found.num_wrong:
+        lines.append(
+            f"DIFFERS: {counted(found.num_wrong, 'difference')} that rounding does not explain; {share}{bounds}."
+        )
     elif found.outcome == "equivalent":
-        lines.append(f"Equivalent: {share}{bounds}, less than {found.margin:g} either way.")
+        lines.append(f"Equivalent: only rounding tells them apart, and {share}{bounds}, less than {found.margin:g}.")
     elif found.outcome == "differs":
-        is_open = -found.margin < found.difference < found.margin
-        word = "NOT SHOWN" if is_open else "DIFFERS"
-        more = " Ask more cases (--cases)." if is_open else ""
-        lines.append(f"{word}: {share}{bounds}, and is not shown to be less than {found.margin:g} either way.{more}")
+        known = f"{share}{bounds}, which is not shown to be less than {found.margin:g} either way"
+        lines.append(f"NOT SHOWN: only rounding tells replies apart, but {known}. Ask more cases (--cases).")
     if found.num_silent:
         lines.append(f"{counted(found.num_silent, 'case')} got no reply, which counts as another one and as wrong.")
-    if found.first is not None:
-        lines.append(f"The first other reply is to {found.first}.")
-    return lines
+    if found.other_strength is not None:
+        lines.append(f"- the adapter: {found.other_strength}")
+    return lines + [f"- {other.case_id}: {other.cause}" for other in found.others]

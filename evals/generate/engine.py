@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from evals.generate.canary import CANARY_LOGPROBS, CANARY_TOKENS, Trace, prove_applied
+from evals.generate.likelihoods import Likelihoods
 from evals.generate.peak import Peak, peak_memory
 from evals.generate.placement import FITTING as FITTING
 from evals.generate.placement import UNPACKED, placement, takes_requests
@@ -75,11 +76,15 @@ class Loaded(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Replies that finished (none is a sign of life), seconds since the last batch, most bytes the process has held."""
+    """Replies that finished (none is a sign of life), seconds since the last batch, most bytes the process has held.
+
+    `likely` has their likelihoods by case id where the settings ask for them.
+    """
 
     generations: list[Generation]
     generate_s: float
     memory_bytes: int = 0
+    likely: dict[str, Likelihoods] | None = None
 
 
 class Piece(NamedTuple):
@@ -276,6 +281,7 @@ class Engine:
         engine = self._llm.llm_engine
         request, limit = self._lora_request(adapter), f"the engine takes {self._max_model_len}"
         finished: list[Generation] = []
+        likely: dict[str, Likelihoods] = {}
         for prompt in prompts:
             if self._room(prompt) > 0:
                 given = {"prompt_token_ids": prompt.token_ids}
@@ -292,10 +298,12 @@ class Engine:
                 told[output.request_id] = len(text)
             done = [output for output in outputs if output.finished]
             finished += [self._read(output, by_id[output.request_id], adapter) for output in done]
+            if self._settings.likeliest:
+                likely |= {output.request_id: _likelihoods(output.outputs[0]) for output in done}
             if time.monotonic() - clock >= (BATCH_S if finished else BEAT_S):
-                yield Batch(finished, time.monotonic() - clock, self._held())
-                finished, clock = [], time.monotonic()
-        yield Batch(finished, time.monotonic() - clock, self._held())
+                yield Batch(finished, time.monotonic() - clock, self._held(), likely)
+                finished, likely, clock = [], {}, time.monotonic()
+        yield Batch(finished, time.monotonic() - clock, self._held(), likely)
 
     def _held(self) -> int:
         """The most bytes that this process has held; 0 where others hold the weights."""
@@ -316,6 +324,7 @@ class Engine:
             stop_token_ids=[self._tokenizer.eos_token_id, *settings.stop_token_ids],
             skip_special_tokens=False,  # some models mark tool calls with special tokens
             structured_outputs=StructuredOutputsParams(choice=list(settings.choices)) if settings.choices else None,
+            logprobs=settings.likeliest or None,
         )
 
     def _lora_request(self, adapter: Adapter | None) -> Any:
@@ -348,6 +357,11 @@ class Engine:
             weights_sha256=adapter.sha256 if adapter else None,
             served=self._serve(text, prompt.tools) if self._serve else None,
         )
+
+
+def _likelihoods(reply: Any) -> Likelihoods:
+    likely = ({id_: one.logprob for id_, one in each.items()} for each in reply.logprobs)
+    return Likelihoods(tuple(reply.token_ids), tuple(likely))
 
 
 def failed_generation(prompt: Prompt, error: str) -> Generation:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from evals.generate.engine import Batch, Loaded
+from evals.generate.likelihoods import Likelihoods
 from evals.records import Generation
 
 
@@ -21,10 +22,11 @@ class Listener(Protocol):
 
 
 class Heard:
-    """Keeps the replies of each work by its key; a `Listener`."""
+    """Keeps the replies of each work by its key, and their likelihoods by case; a `Listener`."""
 
     def __init__(self, advance: Callable[[int], None]) -> None:
         self.replies: dict[str, list[Generation]] = {}
+        self.likely: dict[str, dict[str, Likelihoods]] = {}
         self._advance = advance
 
     def loaded(self, key: str, loaded: Loaded) -> None:
@@ -33,6 +35,7 @@ class Heard:
     def answered(self, key: str, batch: Batch) -> None:
         """See `Listener`."""
         self.replies.setdefault(key, []).extend(batch.generations)
+        self.likely.setdefault(key, {}).update(batch.likely or {})
         self._advance(len(batch.generations))
 
     def retried(self, key: str, num_prompts: int, why: str) -> None:

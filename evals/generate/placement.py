@@ -26,7 +26,7 @@ class EngineSettings(Record):
     are written, None where none are expected, `reasoning_parser` that of a server, None where no one thinks.
     `choices`, if any, are the only texts that a reply may be. `stop_token_ids` end one, as do vLLM's own.
     `tensor_parallel` is over how many GPUs the weights are split. `merges` is whether an adapter is DoRA, which vLLM
-    takes merged alone.
+    takes merged alone. Of each token of a reply the `likeliest` ones are told too, so many.
     """
 
     base: ModelConfig
@@ -45,6 +45,7 @@ class EngineSettings(Record):
     stop_token_ids: tuple[int, ...] = Field(default=(), exclude_if=lambda value: not value)
     tensor_parallel: int = Field(default=1, exclude_if=lambda value: value == 1)
     merges: bool = Field(default=False, exclude_if=lambda value: not value)
+    likeliest: int = Field(default=0, exclude_if=lambda value: not value)
 
     @property
     def serving_parser(self) -> str | None:

@@ -24,6 +24,7 @@ from evals.generate.canary import (
     prove_applied,
 )
 from evals.generate.engine import Prompt
+from evals.generate.likelihoods import in_strength
 from evals.records import HELD_OUT, CanaryProof, Case, EngineRecord, FirstTokens, Generation
 from evals.serve.client import Answer, Model, Refused, Server
 from evals.serve.compare import (
@@ -35,7 +36,6 @@ from evals.serve.compare import (
     in_reading,
     in_reply,
     in_settings,
-    in_strength,
 )
 from evals.serve.server import serving
 from orchestrator.chat.formats import REPLY_FORMATS

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from evals.generate.canary import Strength
 from evals.generate.engine import Prompt
+from evals.generate.likelihoods import Likelihoods, why_another
 from evals.records import Case, Generation
 from evals.serve.client import Answer
 from orchestrator.chat.call_ids import CallIds
@@ -17,20 +17,9 @@ from orchestrator.core.text import counted
 from orchestrator.notation.strict_json import json_equal
 
 Part = Literal["prompt", "calls", "text", "thoughts", "finish reason", "reply", "request", "adapter"]
-NEAR_TIE = {"float32": 0.02}
-NEAR_TIE_HALF = 0.5
-"""How far behind in log probability a token may be that rounding put second: in float32, and in half precision, whose
-logits have steps of up to an eighth."""
-SAME_STRENGTH = 0.05
-"""First tokens may be off by this part of what the adapter moves them by: where it is merged, its update is rounded."""
 OF_SCALE = ("lora_alpha", "r", "use_rslora", "alpha_pattern", "rank_pattern")
 """What of an adapter's settings makes its scale."""
 SHOWN_CHARS, SHOWN_TOKENS = 160, 8
-
-
-def near_tie(dtype: str | None) -> float:
-    """How far apart in log probability rounding may put what is the same."""
-    return NEAR_TIE.get(dtype or "", NEAR_TIE_HALF)
 
 
 class Difference(Record):
@@ -170,59 +159,11 @@ def in_reply(
     elif knows.temperature > 0:
         cause, by_rounding = f"replies are drawn at temperature {knows.temperature:g}", True
     else:
-        cause, by_rounding = _why(scored.text, answer, knows)
+        said = Likelihoods(answer.tokens, answer.likely)
+        cause, by_rounding = why_another(scored.text, said, knows.decode, knows.ends, knows.dtype)
     return [
         Difference(case_id=case.id, asked=way.name, part="reply", cause=f"{cause}: {shown}", by_rounding=by_rounding)
     ]
-
-
-def _why(scored: str, answer: Answer, knows: Knowledge) -> tuple[str, bool]:
-    """Why a greedy reply is another, from what else was likely at its first other token; whether rounding explains it.
-
-    The ids of the scored reply are not kept, so the first other token is one of those up to where the texts part: a
-    tokenizer can begin the same text with a quote alone or with a quote and a comma.
-    """
-    whole = [scored + end for end in ("", *knows.ends)]
-
-    def agrees(tokens: Sequence[int]) -> bool:
-        text = knows.decode(tokens)
-        return any(entire.startswith(text) for entire in whole)
-
-    place = next((i for i in range(len(answer.tokens)) if not agrees(answer.tokens[: i + 1])), None)
-    if place is None or place >= len(answer.likely):
-        return "it ends before or after the one that was scored", False
-    likely, chosen = answer.likely[place], answer.tokens[place]
-    if likely.get(chosen, max(likely.values())) < max(likely.values()):
-        return "the server draws its replies: its default temperature is not 0", False
-    others = [
-        (max(likely.values()) - value, i)
-        for i, likely in enumerate(answer.likely[: place + 1])
-        for token, value in likely.items()
-        if token != answer.tokens[i] and agrees((*answer.tokens[:i], token))
-    ]
-    if not others:
-        return (
-            f"what was scored is not among the {len(likely)} likeliest at token {place}: the weights are others",
-            False,
-        )
-    gap, place = min(others)
-    if gap <= near_tie(knows.dtype):
-        return f"a near tie at token {place}, {gap:.2g} apart in log probability", True
-    return f"at token {place} what was scored is {gap:.2g} behind in log probability: the weights are others", False
-
-
-def in_strength(found: Strength, dtype: str | None) -> str | None:
-    """Why first tokens are not as likely as they were with this adapter; None where rounding may explain it.
-
-    By how much the scale is another cannot be told from them: those of a strong adapter hardly get likelier.
-    """
-    by_rounding = max(near_tie(dtype) / 2, SAME_STRENGTH * found.moved)
-    if found.off <= by_rounding:
-        return None
-    said = f"first tokens are {found.off:.2g} off in log probability, where the adapter moves them by {found.moved:.2g}"
-    if found.from_base <= by_rounding:
-        return f"{said}: they are the base's, and the adapter is not in force"
-    return f"{said}: its scale is another, or its weights are"
 
 
 def in_settings(there: JsonObject, scored: JsonObject) -> str | None:

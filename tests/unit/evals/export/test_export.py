@@ -1,6 +1,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -11,11 +12,22 @@ from report_run import BEST, make_cases, make_replies, write_run
 
 from evals.export.card import write_card
 from evals.export.export import export_adapter
-from evals.export.verify import MARGIN, Verification, compare_replies, verification_lines, verify_export
+from evals.export.verify import (
+    MARGIN,
+    Answers,
+    OtherReply,
+    Verification,
+    compare_replies,
+    other_replies,
+    verification_lines,
+    verify_export,
+)
 from evals.generate.as_served import as_served
+from evals.generate.canary import Strength
 from evals.generate.chosen import choose_adapter, read_report
 from evals.generate.engines import Engines
-from evals.records import EngineRecord
+from evals.generate.likelihoods import Likelihoods, in_strength
+from evals.records import EngineRecord, Generation
 from evals.report.write import write_report
 from orchestrator.chat.template import served_template
 from orchestrator.config.schema import ModelConfig
@@ -142,7 +154,7 @@ def test_an_adapter_of_another_base_stays_in_the_run(tmp_path: Path, trained: Ru
 
 def verification(**fields: object) -> Verification:
     same = {"num_cases": 50, "same_prompts": 50, "same_replies": 50, "same_verdicts": 50}
-    bounds = {"difference": 0.0, "low": -0.06, "high": 0.06, "margin": MARGIN, "first": None}
+    bounds = {"difference": 0.0, "low": -0.06, "high": 0.06, "margin": MARGIN}
     return Verification.model_validate({"kind": "merged", "adapter_id": "trial-1", **same, **bounds, **fields})
 
 
@@ -158,10 +170,14 @@ def test_it_is_told_in_sentences() -> None:
     assert verification_lines(verification()) == [
         "Of 50 held-out cases 50 prompts, 50 replies and 50 verdicts are those that were scored."
     ]
-    told = verification_lines(verification(same_replies=40, same_verdicts=41, difference=-0.18, low=-0.3, high=-0.05))
-    assert told[1].startswith("DIFFERS: the share of cases answered as asked differs by -0.18 (-0.30 to -0.05)")
+    other = OtherReply(case_id="test-1", cause="the weights are others: 'x', and 'y' was scored", by_rounding=False)
+    fields = {"same_replies": 40, "same_verdicts": 41, "difference": -0.18, "low": -0.3, "high": -0.05}
+    told = verification_lines(verification(**fields, others=(other,)))
+    share = "the share of cases answered as asked differs by"
+    assert told[1] == f"DIFFERS: 1 difference that rounding does not explain; {share} -0.18 (-0.30 to -0.05)."
+    assert told[2] == "- test-1: the weights are others: 'x', and 'y' was scored"
     told = verification_lines(verification(same_replies=40, difference=0.0, low=-0.14, high=0.14))
-    assert told[1].startswith("NOT SHOWN: the share of cases answered as asked differs by 0.00 (-0.14 to +0.14)")
+    assert told[1].startswith(f"NOT SHOWN: only rounding tells replies apart, but {share} 0.00 (-0.14 to +0.14)")
     assert told[1].endswith("Ask more cases (--cases).")
     assert "chat template" in verification_lines(verification(same_prompts=0))[1]
 
@@ -187,9 +203,56 @@ def test_a_case_without_a_reply_counts_as_another_reply_and_as_wrong() -> None:
         assert (found["num_silent"], found["same_replies"], found["same_verdicts"]) == (1, 9, 9)
         assert found["difference"] == pytest.approx(-0.1)
         assert found["low"] < same["low"]
-        assert found["first"].startswith(f"{right}: no reply (the engine died on it twice), not ")
-        told = verification_lines(verification(**{**found, "num_cases": 10}))
-        assert "1 case got no reply, which counts as another one and as wrong." in told
+        (other,) = other_replies(cases, before, answers({**before, right: silent}), "bfloat16")
+        assert other.cause.startswith("no reply (the engine died on it twice): ")
+        told = verification(**{**found, "num_cases": 10, "others": (other,)})
+        assert "1 case got no reply, which counts as another one and as wrong." in verification_lines(told)
+        assert told.outcome == "differs"
+
+
+def answers(replies: dict[str, Generation], likely: dict[str, Likelihoods] | None = None) -> Answers:
+    """What replies in letters, each of which is a token."""
+    return Answers(replies, likely or {}, decode=lambda tokens: "".join(map(chr, tokens)), ends=("$",))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "gap", "by_rounding"),
+    [("bfloat16", 0.4, True), ("bfloat16", 0.6, False), ("float32", 0.01, True), ("float32", 0.4, False)],
+)
+def test_every_other_reply_has_its_cause(dtype: str, gap: float, by_rounding: bool) -> None:
+    cases = make_cases(3)
+    before = {case.id: Generation(case_id=case.id, text="abc", finish_reason="stop") for case in cases}
+    other = cases[1].id
+    after = {**before, other: before[other].model_copy(update={"text": "axc"})}
+    said = ({ord("a"): -0.1}, {ord("x"): -0.5, ord("b"): -0.5 - gap}, {ord("c"): -0.1}, {ord("$"): -0.1})
+    found = list(
+        other_replies(cases, before, answers(after, {other: Likelihoods(tuple(map(ord, "axc$")), said)}), dtype)
+    )
+    assert [(one.case_id, one.by_rounding) for one in found] == [(other, by_rounding)]
+    assert (
+        f"at token 1, {gap:.2g} apart" in found[0].cause or f"at token 1 what was scored is {gap:.2g}" in found[0].cause
+    )
+    told = verification(same_replies=49, others=found)
+    assert told.outcome == ("equivalent" if by_rounding else "differs")
+    assert verification_lines(told)[-1] == f"- {other}: {found[0].cause}"
+    assert found[0].cause.endswith(": 'axc', and 'abc' was scored")
+
+
+def test_an_adapter_in_another_strength_differs_though_no_reply_does() -> None:
+    strength = Strength(off=0.4, from_base=1.0, moved=1.4)
+    told = verification(strength=strength, other_strength=in_strength(strength, "bfloat16"))
+    assert told.outcome == "differs"
+    assert "its scale is another, or its weights are" in verification_lines(told)[-1]
+    assert in_strength(strength.model_copy(update={"off": 0.2}), "bfloat16") is None
+
+
+def test_replies_that_are_drawn_differ_by_chance() -> None:
+    (case,) = make_cases(1)
+    before = {case.id: Generation(case_id=case.id, text="abc", finish_reason="stop")}
+    after = {case.id: before[case.id].model_copy(update={"text": "axc"})}
+    (found,) = other_replies([case], before, replace(answers(after), temperature=0.7), "bfloat16")
+    assert found.by_rounding
+    assert found.cause.startswith("replies are drawn at temperature 0.7: 'axc'")
 
 
 def test_a_record_that_does_not_say_how_calls_are_written_is_told(reported: RunDir, tmp_path: Path) -> None:

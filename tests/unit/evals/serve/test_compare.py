@@ -8,6 +8,7 @@ from builders import weather_samples
 from evals.cases.samples import cases_from_samples
 from evals.generate.canary import Strength
 from evals.generate.engine import Prompt
+from evals.generate.likelihoods import in_strength
 from evals.records import Case, EngineRecord, Generation
 from evals.serve.check import (
     AS_SCORED,
@@ -31,7 +32,6 @@ from evals.serve.compare import (
     in_reading,
     in_reply,
     in_settings,
-    in_strength,
     same_calls,
 )
 from evals.serve.tell import check_lines
@@ -190,7 +190,7 @@ def test_the_bases_reply_and_a_drawn_one_are_told(case: Case, knows: Knowledge) 
     first = ids(said)[0]
     drawn = got._replace(likely=({first: -2.0, ids(CALL)[0]: -0.2},) * len(got.tokens))
     (found,) = in_reply(case, AS_SCORED, before, None, drawn, knows)
-    assert "default temperature is not 0" in found.cause
+    assert "replies are drawn" in found.cause
     assert not found.by_rounding
 
 
