@@ -28,10 +28,10 @@ class Plan(Record):
     """What a roll-out needs. Produced by `plan_rollout`, consumed by `rollout/verdict`.
 
     `low` and `high` bound the measured difference, new minus old, and are None where no case was shared. Counts are
-    live cases of both arms together. `at_most`: so many show the difference with a chance of 80 %, however often one
-    looks; `on_average`: when it is shown; `one_look`: for a test that is looked at once. `pessimistic` is `at_most` for
-    the end of the interval that is nearer to 0, None where 0 is within. For a difference below the `margin`, `at_most`
-    is what shows that it is, and the other counts are None.
+    live cases of both arms together. `at_most`: so many show the difference with a chance of 80 % or more, however
+    often one looks; `on_average`: when it is shown; `one_look`: for a test that is looked at once. `pessimistic` is
+    `at_most` for the end of the interval that is nearer to 0, None where 0 is within. For a difference below the
+    `margin`, `at_most` is what shows that it is, and the other counts are None.
     """
 
     old: str
@@ -120,7 +120,7 @@ def plan_lines(plan: Plan) -> list[str]:
     """The plan in sentences."""
     shares = f"{unit_text(plan.new_share)} of the cases as asked, {plan.old} {unit_text(plan.old_share)}"
     lines = [f"In the report {plan.new} answers {shares}: {plan.measured}."]
-    chance = f"with a chance of {POWER:.0%}"
+    chance = f"with a chance of {POWER:.0%} or more"
     if plan.one_look is None or plan.on_average is None:
         what = f"less than the {plan.margin:g} that matters. {counted(plan.at_most, 'live case')} of a 50/50 split show"
         lines.append(f"That is {what} that {chance}, however often you look.")

@@ -28,18 +28,16 @@ from evals.stats.comparison import LEVEL, POWER, Numbers
 
 MIN_UNITS = 30
 """Fewest users or conversations in each arm of which anything is said."""
-FEW = 20 * MIN_UNITS
-"""A plan of fewer cases counts on its last look alone, for much of it is over before anything is said."""
+FIRST_SAID = MIN_UNITS * 5 // 2
+"""Cases that nearly always give both arms so many."""
 SPLIT_LEVEL = 0.001
 """Chance at which a fair split is called off."""
 
-DRIFT = 3.585
-"""The planned difference, in standard errors after the last planned case, that is shown by then with chance `POWER`.
+SHARE_ON_AVERAGE = 0.56
+"""Of the planned cases, how many are there on average when it is shown, or the plan has ended.
 
-Of the maximum of a Brownian motion with drift against the bound, which has no closed form; a test simulates it again.
+Of a Brownian motion with drift that crosses the bound, which has no closed form; a test simulates it again.
 """
-SHARE_ON_AVERAGE = 0.62
-"""Of the planned cases, how many are there on average when it is shown, or the plan has ended; as `DRIFT`."""
 
 
 class Arms(NamedTuple):
@@ -118,7 +116,15 @@ def _tightest() -> float:
 
 def _mixed(target: float) -> float:
     """The mixture's variance, with which the bound is narrowest when `target` has been planned for."""
-    return _tightest() * (target / DRIFT) ** 2
+    return _tightest() * (target / reach_to_show()) ** 2
+
+
+def reach_to_show() -> float:
+    """The planned difference in standard errors after the last planned case.
+
+    The look there alone shows it with chance `POWER`; who looks before as well sees it more often.
+    """
+    return bound(_tightest()) + float(norm.ppf(POWER))
 
 
 class Needs(NamedTuple):
@@ -130,7 +136,7 @@ class Needs(NamedTuple):
 
 
 def cases_to_show(old: float, new: float) -> Needs:
-    """How many cases of a 50/50 split show that two shares differ, with a chance of `POWER`.
+    """How many cases of a 50/50 split show that two shares differ, with a chance of at least `POWER`.
 
     Raises:
         ValueError: If they do not differ.
@@ -138,13 +144,12 @@ def cases_to_show(old: float, new: float) -> Needs:
     if old == new:
         raise ValueError("equal shares never differ")
     spread = 2 * (old * (1 - old) + new * (1 - new)) / (new - old) ** 2
-    at_most = _cases(DRIFT**2 * spread)
-    if at_most < FEW:
-        at_most = _cases((bound(_tightest()) + norm.ppf(POWER)) ** 2 * spread)
+    at_most = _cases(reach_to_show() ** 2 * spread)
+    silent = min(1.0, FIRST_SAID / at_most)  # what would be shown before, about evenly spread, is shown then
     return Needs(
         one_look=_cases((norm.ppf(1 - LEVEL / 2) + norm.ppf(POWER)) ** 2 * spread),
         at_most=at_most,
-        on_average=_cases(SHARE_ON_AVERAGE * at_most),
+        on_average=_cases(at_most * (1 - (1 - SHARE_ON_AVERAGE) * (1 - silent**2))),
     )
 
 
@@ -156,7 +161,7 @@ def cases_to_rule_out(share: float, margin: float) -> int:
 def _reach_to_rule_out() -> float:
     """The margin in standard errors at which the bounds of arms without a difference lie within it."""
     spare = norm.ppf((1 + POWER) / 2)
-    return _root(lambda reach: reach - spare - bound(_tightest() * (reach / DRIFT) ** 2))
+    return _root(lambda reach: reach - spare - bound(_tightest() * (reach / reach_to_show()) ** 2))
 
 
 def harm_shown(share: float, num_cases: int, *, level: float) -> float:
@@ -169,7 +174,7 @@ def cases_wanted(found: Bounds, margin: float, target: float) -> int | None:
     """How many more cases like these are likely to settle it; 0 where as many as that are there, None if unknown."""
     if found.variance is None:
         return None
-    information = max((DRIFT / target) ** 2, (_reach_to_rule_out() / margin) ** 2)
+    information = max((reach_to_show() / target) ** 2, (_reach_to_rule_out() / margin) ** 2)
     num_cases = found.n_old + found.n_new
     return max(0, round(num_cases * (found.variance * information - 1)))
 
@@ -185,8 +190,8 @@ def split_is_off(n_old: int, n_new: int) -> bool:
 
 
 def _cases(count: float) -> int:
-    """At least as many as nearly always give both arms the fewest of which anything is said."""
-    return max(MIN_UNITS * 5 // 2, int(np.ceil(count)))
+    """At least as many as give both arms the fewest of which anything is said."""
+    return max(FIRST_SAID, int(np.ceil(count)))
 
 
 def _root(function: Callable[[float], float]) -> float:
