@@ -394,6 +394,20 @@ def test_an_engine_with_choices_says_one_of_them(prompts: list[Prompt]) -> None:
     assert json.loads(generations[0].model_dump_json())["finish_reason"] == "stop"
 
 
+def test_an_engine_tells_how_likely_the_tokens_of_its_replies_were(prompts: list[Prompt]) -> None:
+    teller = Engine(settings(prompts, likeliest=5))
+    batches = [message for message in teller.answer(prompts[:3], None) if isinstance(message, Batch)]
+    likely = {id_: said for batch in batches for id_, said in (batch.likely or {}).items()}
+    replies = [reply for batch in batches for reply in batch.generations]
+    assert len(replies) == 3
+    for reply in replies:
+        tokens, spread = likely[reply.case_id]
+        assert len(tokens) == len(spread) == reply.output_tokens
+        assert all(
+            len(one) == 5 and max(one, key=one.__getitem__) == token for token, one in zip(tokens, spread, strict=True)
+        )
+
+
 def test_a_reply_that_reaches_the_limit_says_so(prompts: list[Prompt]) -> None:
     curt = Engine(settings(prompts, max_new_tokens=1, max_model_len=FITTING))
     _, (generation, endless) = ask(curt, [prompts[0], Prompt("endless", [5] * 50_000)], None)
