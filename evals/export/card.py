@@ -42,7 +42,7 @@ def write_card(
         else (f"A LoRA adapter ({rank}) for {base_name}{_trained_on(record)},")
     )
     parts = [f"# {config.name}: {record.id}", f"{what} trained to call tools.", *_scores(report, own, base)]
-    text = "\n\n".join([*parts, *_data(report), *_training(config, record), *_serving(serve, record)])
+    text = "\n\n".join([*parts, *_data(report), *_training(config, record, own), *_serving(serve, record)])
     return f"---\n{head.to_yaml()}\n---\n\n{text}\n"
 
 
@@ -104,11 +104,15 @@ def _data(report: Report | None) -> list[str]:
     return ["## Data", "\n".join(lines), tools, *([leak] if leak else [])]
 
 
-def _training(config: RunConfig, record: AdapterRecord) -> list[str]:
+def _training(config: RunConfig, record: AdapterRecord, own: AdapterSummary | None) -> list[str]:
     if record.source is not None:
         return ["## Training", "The adapter was made elsewhere, and how is not known."]
     settings = config.train.model_dump(mode="json", exclude={"init_from"}) | {"learning_rate": record.learning_rate}
     lora = {"r": record.r, "alpha": record.alpha, "dropout": config.lora.dropout, "use_rslora": config.lora.use_rslora}
+    for name in config.search.space.further:  # of the trial, where that is known
+        section = lora if name in lora else settings
+        section.pop(name)
+        section |= {name: own.hyperparameters[name]} if own and name in own.hyperparameters else {}
     lora |= {"use_dora": True} if record.use_dora else {}
     base: dict[str, str] = {"base": shown_name(config.model.base)}
     if record.quantization is not None:

@@ -181,10 +181,20 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _workers_share_the_batch(self) -> "RunConfig":
         per_step = self.train.micro_batch_size * self.resources.num_workers
-        if self.train.batch_size % per_step:
+        tried = [("search.space.batch_size", size) for size in self.search.space.batch_size or ()]
+        for key, size in (("train.batch_size", self.train.batch_size), *tried):
+            if size % per_step:
+                raise ValueError(
+                    f"{key} {size} must be a multiple of train.micro_batch_size x resources.num_workers = {per_step}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _epochs_are_counted(self) -> "RunConfig":
+        if self.search.space.epochs and self.train.max_steps is not None:
             raise ValueError(
-                f"train.batch_size {self.train.batch_size} must be a multiple of "
-                f"train.micro_batch_size x resources.num_workers = {per_step}"
+                f"search.space.epochs decides nothing while train.max_steps is {self.train.max_steps}: "
+                "set train.max_steps to null, or leave the epochs out of the space"
             )
         return self
 
@@ -302,6 +312,15 @@ class RunConfig(Section):
             if getattr(mine, key) != getattr(usual, key) and (key, getattr(mine, key)) != ("kernels", "auto")
         )
         return next((f"{key}: {str(value).lower()}" for key, value in found), None)
+
+    @property
+    def longest(self) -> "RunConfig":
+        """This configuration with the longest training that the search may choose: the most epochs, or samples."""
+        space, train = self.search.space, self.train
+        most: JsonObject = {"epochs": max(space.epochs or (train.epochs,))}
+        if train.max_steps is not None:
+            most["batch_size"] = max(space.batch_size or (train.batch_size,))
+        return self.model_copy(update={"train": train.model_copy(update=most)})
 
     @property
     def served_model(self) -> ModelConfig:

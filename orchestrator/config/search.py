@@ -1,13 +1,24 @@
 """The section `search` of the configuration: what is searched, by which rules."""
 
+import itertools
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from orchestrator.config.evaluation import Positive, PositiveInt, Section, Seed
+from orchestrator.config.evaluation import Fraction, Positive, PositiveInt, Section, Seed
 from orchestrator.config.objective import EVAL_LOSS, Bound, Objective, known_constraints, known_objective, reachable
 from orchestrator.config.training import ServableRank
 from orchestrator.core.records import MetricName
+
+FURTHER = ("dropout", "weight_decay", "warmup_ratio", "epochs", "batch_size")
+"""What a space may hold beside rank, alpha and learning rate."""
+SHARED = ("batch_size",)
+"""Of these, what one engine trains all of its trials with."""
+
+
+TURN = 4
+"""Trials of a cohort's turn."""
 
 
 class RangeConfig(Section):
@@ -25,6 +36,11 @@ class RangeConfig(Section):
         return self
 
 
+def _further(**bounds: Any) -> Any:
+    """A setting that a space leaves alone by default, and that then stands in no record."""
+    return Field(default=None, min_length=1, exclude_if=lambda value: value is None, **bounds)
+
+
 class SpaceConfig(Section):
     """What the search may choose. Defaults follow published sweeps (docs/decisions/0016-search-defaults.md)."""
 
@@ -35,6 +51,33 @@ class SpaceConfig(Section):
     learning_rate: RangeConfig | Annotated[tuple[Positive, ...], Field(min_length=1)] | None = None
     """A log-uniform range `{min, max}`, or a list of values (the grid searcher needs a list). None is a range around
     the rate that is known to suit a base of this size at this batch size, from a fifth of it to five times it."""
+    dropout: tuple[Fraction, ...] | None = _further()
+    """Values of `lora.dropout`. None, here and below, leaves the setting as it is."""
+    weight_decay: tuple[Annotated[float, Field(ge=0.0)], ...] | None = _further()
+    """Values of `train.weight_decay`."""
+    warmup_ratio: tuple[Fraction, ...] | None = _further()
+    """Values of `train.warmup_ratio`."""
+    epochs: tuple[Positive, ...] | None = _further()
+    """Values of `train.epochs`, each a training of its own length; `train.max_steps` must be left out."""
+    batch_size: tuple[PositiveInt, ...] | None = _further()
+    """Values of `train.batch_size`. Trials that share an engine share it, so these form cohorts, which take turns of
+    four trials each (docs/search.md)."""
+
+    @property
+    def further(self) -> dict[str, tuple[float, ...]]:
+        """What may be chosen beside rank, alpha and learning rate, by setting."""
+        given = {name: getattr(self, name) for name in FURTHER}
+        return {name: values for name, values in given.items() if values is not None}
+
+    @property
+    def shared(self) -> dict[str, tuple[float, ...]]:
+        """Of these, what trials that share an engine have in common."""
+        return {name: tuple(dict.fromkeys(values)) for name, values in self.further.items() if name in SHARED}
+
+    @property
+    def cohorts(self) -> list[dict[str, float]]:
+        """What each cohort of trials shares, in the order given; one that shares nothing where there is nothing."""
+        return [dict(zip(self.shared, values, strict=True)) for values in itertools.product(*self.shared.values())]
 
 
 class SearchConfig(Section):
@@ -105,9 +148,32 @@ class SearchConfig(Section):
         """Whether anything but the eval loss decides."""
         return self.objective != EVAL_LOSS or bool(self.constraints)
 
+    @property
+    def turn(self) -> int | None:
+        """Trials of a turn of cohorts, None for a single one. A grid has all points of a cohort in one turn."""
+        if len(self.space.cohorts) == 1:
+            return None
+        if self.searcher != "grid":
+            return TURN
+        rates = self.space.learning_rate
+        assert isinstance(rates, tuple)  # refused otherwise
+        own = [values for name, values in self.space.further.items() if name not in SHARED]
+        return math.prod(map(len, (self.space.r, self.space.alpha, rates, *own)))
+
     @model_validator(mode="after")
     def _grid_is_finite(self) -> "SearchConfig":
         if self.searcher == "grid" and not isinstance(self.space.learning_rate, tuple):
             example = "[1e-4, 2e-4, 5e-4]"
             raise ValueError(f"searcher 'grid' needs space.learning_rate as a list of values, such as {example}")
+        return self
+
+    @model_validator(mode="after")
+    def _each_cohort_has_a_turn(self) -> "SearchConfig":
+        count = len(self.space.cohorts)
+        if count > 1 and self.searcher != "grid" and self.num_trials < count * TURN:
+            raise ValueError(
+                f"space.{' and space.'.join(self.space.shared)} make {count} cohorts, which take turns of {TURN} "
+                f"trials: raise search.num_trials from {self.num_trials} to at least {count * TURN}, or give fewer "
+                "values"
+            )
         return self

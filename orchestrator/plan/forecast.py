@@ -24,7 +24,11 @@ Verdict = Literal["fits", "tight", "does not fit"]
 
 
 class Amounts(Record):
-    """What one full training is. `step_share` of a search's steps is what early stopping is expected to leave."""
+    """What one full training is, of those that a search may choose the longest.
+
+    `expected_steps` of a search's steps are what early stopping is expected to leave. `cohorts` of trials share no
+    engine and take `turns`, each with engines of its own.
+    """
 
     samples: int
     tokens: int
@@ -39,6 +43,8 @@ class Amounts(Record):
     all_steps: int
     parameters: int
     trainable: dict[int, int]
+    cohorts: int = 1
+    turns: int = 1
 
 
 class DeviceForecast(Record):
@@ -104,7 +110,7 @@ class Job(NamedTuple):
 
 def amounts_of(job: Job) -> Amounts:
     """The steps and tokens of one training and of the search."""
-    config, card = job.config, job.train
+    config, card = job.config.longest, job.train
     train, search = config.train, config.search
     steps = train.steps_for(card.rows)
     every = train.eval_steps_for(steps)
@@ -133,6 +139,8 @@ def amounts_of(job: Job) -> Amounts:
         all_steps=trials * steps,
         parameters=job.shape.parameters,
         trainable={rank: job.shape.adapter_parameters(rank) for rank in job.ranks},
+        cohorts=len(search.space.cohorts),
+        turns=math.ceil(trials / search.turn) if search.turn else 1,
     )
 
 
@@ -246,7 +254,7 @@ def with_replies(forecast: DeviceForecast, replies: MeasuredReplies) -> DeviceFo
 
 def with_times(job: Job, forecast: DeviceForecast, device: Device, *, cases: int) -> DeviceForecast:
     """The forecast with times and cost, from its measured steps, else from the rate of the device."""
-    amounts, config, shape = amounts_of(job), job.config, job.shape
+    amounts, config, shape = amounts_of(job), job.config.longest, job.shape
     card, measured = job.train, forecast.measured
     length, learned = card.tokens / max(1, card.rows), card.learned_tokens / max(1, card.tokens)
     flops = training_flops(shape, job.runner, rank=max(job.ranks), length=length, learned=learned)

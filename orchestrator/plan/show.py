@@ -86,6 +86,11 @@ def amount_sentences(amounts: Amounts) -> Iterator[str]:
         f"Search: {counted(amounts.trials, 'trial')} and about {amounts.expected_steps:,} of {amounts.all_steps:,} "
         "steps, if as many trials stop at each rung as the scheduler's factor says."
     )
+    if amounts.cohorts > 1:
+        yield (
+            f"Cohorts: {amounts.cohorts:,} that share no engine, in {counted(amounts.turns, 'turn')}; each turn starts "
+            "an engine on each device, unless it is the same cohort's, and passes hold only the trials of one turn."
+        )
 
 
 def plan_lines(forecast: DeviceForecast, amounts: Amounts) -> Iterator[str]:

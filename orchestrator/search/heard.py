@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from ray.tune.experiment import Trial
 
 from orchestrator.core.records import JsonObject, TrialRecord
+from orchestrator.search.cohorts import is_of
 from orchestrator.search.names import HYPERPARAMETERS, number_of
 from orchestrator.search.parts import losses_of
 
@@ -13,15 +14,20 @@ Losses = dict[int, float]
 
 
 class Heard:
-    """The trials of a search: their points, the losses that Tune was told, and which have ended."""
+    """The trials of a search: their points, the losses that Tune was told, and which have ended.
 
-    def __init__(self, earlier: Iterable[TrialRecord] = ()) -> None:
+    Of `earlier` trials that are not of the `cohort` nothing counts but that they were.
+    """
+
+    def __init__(self, earlier: Iterable[TrialRecord] = (), cohort: JsonObject | None = None) -> None:
         self.points: dict[int, JsonObject] = {}
         self.losses: dict[int, Losses] = {}
         self.ended: set[int] = set()
         for record in earlier:
             number = number_of(record.trial_id)
-            self.points[number], self.losses[number] = record.hyperparameters, dict(losses_of(record))
+            is_alike = is_of(cohort or {}, record.hyperparameters)
+            self.points[number] = record.hyperparameters
+            self.losses[number] = dict(losses_of(record)) if is_alike else {}
             self.ended.add(number)
 
     def add(self, trial: Trial) -> None:

@@ -49,11 +49,12 @@ class SearchEngines(NamedTuple):
 
 @contextmanager
 def start_engines(
-    config: RunConfig, plan: TrainPlan, storage: Path, *, num_trials: int, told: Path | None = None
+    config: RunConfig, plan: TrainPlan, storage: Path, *, num_trials: int, told: Path | None = None, turn: int = 0
 ) -> Iterator[SearchEngines]:
     """Start an engine on each device that the search can use, and end them with the search.
 
-    What becomes of one that is killed is noted in the folder `told`, by default the storage.
+    What becomes of one that is killed is noted in the folder `told`, by default the storage. Engines of another `turn`
+    of the search have other numbers.
 
     Raises:
         InputError: If the base is not there or the multi-LoRA engine cannot train on it.
@@ -70,14 +71,15 @@ def start_engines(
     ]
     storage.mkdir(parents=True, exist_ok=True)
     say(f"Starting {devices} {'engine' if devices == 1 else 'engines'} for multi-LoRA training ...")
-    handles = tuple(_start(engine, plan, storage, number) for number, engine in enumerate(plans))
+    numbers = range(turn * devices, (turn + 1) * devices)
+    handles = tuple(_start(engine, plan, storage, number) for number, engine in zip(numbers, plans, strict=True))
     try:
         with doing("loading the base and measuring how many trials train at once"):
             engines = SearchEngines(handles, tuple(_statuses(handles)))
         say(_describe(engines))
-        with _telling_of_deaths(storage, devices, told or storage):
+        with _telling_of_deaths(storage, numbers, told or storage):
             yield engines
-        _keep_use(handles, storage)
+        _keep_use(handles, numbers, storage)
     finally:
         for handle in handles:
             ray.kill(handle)
@@ -147,7 +149,7 @@ def _start(engine: EnginePlan, plan: TrainPlan, storage: Path, number: int) -> A
 
 
 @contextmanager
-def _telling_of_deaths(storage: Path, engines: int, noted: Path) -> Iterator[None]:
+def _telling_of_deaths(storage: Path, engines: Sequence[int], noted: Path) -> Iterator[None]:
     """While a search runs, say once what became of each engine that was killed and restarted."""
     ended = threading.Event()
     watcher = threading.Thread(target=_tell_of_deaths, args=(storage, engines, noted, ended), daemon=True)
@@ -159,12 +161,12 @@ def _telling_of_deaths(storage: Path, engines: int, noted: Path) -> Iterator[Non
         watcher.join()
 
 
-def _tell_of_deaths(storage: Path, engines: int, noted: Path, ended: threading.Event) -> None:
+def _tell_of_deaths(storage: Path, engines: Sequence[int], noted: Path, ended: threading.Event) -> None:
     told: dict[Path, str | None] = {}
     last_look = False
     while not last_look:
         last_look = ended.wait(LOOK_S)
-        for path in (storage / f"engine-{number}.json" for number in range(engines)):
+        for path in (storage / f"engine-{number}.json" for number in engines):
             status = parse_line(path.read_text(encoding="utf-8"), EngineStatus, where=str(path))
             if status.lowered not in (None, told.get(path)):
                 say(status.lowered)
@@ -172,9 +174,9 @@ def _tell_of_deaths(storage: Path, engines: int, noted: Path, ended: threading.E
                 told[path] = status.lowered
 
 
-def _keep_use(handles: Sequence[Any], storage: Path) -> None:
+def _keep_use(handles: Sequence[Any], numbers: Sequence[int], storage: Path) -> None:
     """Record where each engine's time went; of one that died it is unknown."""
-    for number, answer in enumerate([handle.use.remote() for handle in handles]):
+    for number, answer in zip(numbers, [handle.use.remote() for handle in handles], strict=True):
         with suppress(RayActorError):
             use = ray.get(answer)
             write_text_atomic(storage / f"engine-{number}-use.json", use.model_dump_json(indent=2) + "\n")

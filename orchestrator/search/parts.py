@@ -44,8 +44,10 @@ class Part(NamedTuple):
         return [trial for trial in self.analysis(storage).trials if trial.is_finished()]
 
 
-def parts_of(storage: Path, num_trials: int) -> list[Part]:
+def parts_of(storage: Path, num_trials: int, *, turn: int | None = None) -> list[Part]:
     """The parts of a search of `num_trials` trials in all, in order: those that were begun, and the rest.
+
+    With turns of so many trials, none of the rest is of two turns.
 
     Raises:
         RunConflictError: If it was begun with more trials, or by a version that had no parts.
@@ -65,7 +67,11 @@ def parts_of(storage: Path, num_trials: int) -> list[Part]:
             where=str(storage),
             fix=f"Set search.num_trials to at least {so_far}; nothing was changed",
         )
-    return [*begun, Part(so_far + 1, num_trials)] if num_trials > so_far else begun
+    while so_far < num_trials:
+        last = num_trials if turn is None else min(num_trials, (so_far // turn + 1) * turn)
+        begun.append(Part(so_far + 1, last))
+        so_far = last
+    return begun
 
 
 def is_done(part: Part, trials: Sequence[Trial]) -> bool:

@@ -1,7 +1,7 @@
 """The search: Ray Tune over rank, alpha and learning rate; records every trial and keeps the best adapters."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 from ray import tune
 from ray.tune import PlacementGroupFactory
 
-from orchestrator.config.schema import RunConfig
+from orchestrator.config.schema import RunConfig, SearchConfig
 from orchestrator.core.errors import InputError, SearchError
 from orchestrator.core.files import digest_of, dump_jsonl, write_text_atomic
 from orchestrator.core.progress import doing, say
-from orchestrator.core.records import TrialRecord
+from orchestrator.core.records import JsonObject, TrialRecord
 from orchestrator.core.text import counted, without_secrets
 from orchestrator.models.adapters import SavedTrial, remove_adapter
 from orchestrator.models.base import base_folder
@@ -23,6 +23,7 @@ from orchestrator.run.cluster import cluster_capacity, concurrent_trials
 from orchestrator.run.deaths import SAVES_TRAINING_MEMORY, why_it_died
 from orchestrator.run.paths import RunDir
 from orchestrator.search.choice import Chooser, RungJudge, finalists_of
+from orchestrator.search.cohorts import cohort_of, plan_of
 from orchestrator.search.early_stopping import AtGates, SuccessiveHalving, held_at, make_scheduler, rung_steps
 from orchestrator.search.heard import Heard
 from orchestrator.search.isolated import isolated_trainable
@@ -33,6 +34,7 @@ from orchestrator.search.names import (
     give_name,
     in_order,
     name_of_folder,
+    number_of,
     storage_name,
 )
 from orchestrator.search.parts import Part, is_done, parts_of
@@ -49,6 +51,8 @@ from orchestrator.training.trackers import tracked
 
 NAMES, TRIALS = "names.json", "trials"
 """In a search's storage: the trials that were given a name, and the folder of what they trained."""
+ENGINES = "engine-*.json"
+"""In that folder, where engines trained: what is known of each."""
 TRIAL_RETRIES = 1
 """How often a trial whose driver died is restarted; it resumes from its last checkpoint."""
 MOST_PENDING = "TUNE_MAX_PENDING_TRIALS_PG"
@@ -59,11 +63,10 @@ wait for each other; but not nothing, which Ray Tune refuses."""
 
 
 class _Runner(NamedTuple):
-    """How trials are trained: Tune's trainable, how many run at once, and what a trial left in a storage, by name."""
+    """How trials are trained: Tune's trainable, and how many run at once."""
 
     trainable: Any
     concurrent: int
-    read: Callable[[Path, str], TrainedTrial]
     reuse_actors: bool
     keeps_rungs: bool
     """Whether checkpoints of rungs stay, so that they can be scored."""
@@ -95,26 +98,22 @@ def run_search(config: RunConfig, run: RunDir, chooser: Chooser | None = None) -
         RunConflictError: If the search has more trials than the configuration asks for, or its state is not its own.
         InputError: If the data, base model or resources cannot work.
     """
-    plan = prepare_plan(config, run)
+    plan = prepare_plan(config, run, varied=tuple(config.search.space.further))
     settings = config.search.model_dump(mode="json", exclude={"num_trials"})
     storage = run.ray / f"search-{digest_of(plan, settings, run.split('train'), run.split('val'))[:8]}"
     total = num_trials(config.search)
-    parts = parts_of(storage, total)
+    parts = parts_of(storage, total, turn=config.search.turn)
     for part in parts:
         if part.can_resume(storage):
             require_signed(run, part.folder(storage))
     num_ended = sum(len(part.ended(storage)) for part in parts)
-    found: list[_Found] = []
+    longest = max(plan_of(cohort, plan, config.search.space).max_steps for cohort in config.search.space.cohorts)
     with (
-        _runner(config, run, plan, storage / TRIALS, num_left=total - num_ended) as runner,
-        tracked(RunInfo(run.root, total, plan.max_steps, num_ended), config.tracking) as trackers,
+        tracked(RunInfo(run.root, total, longest, num_ended), config.tracking) as trackers,
         Listener(trackers) as listener,
     ):
-        judge = RungJudge(chooser if runner.keeps_rungs else None, storage / TRIALS)
         tell = TellTrackers(listener, plan, storage / TRIALS, run.root)
-        search = _Search(config, plan, run, storage, runner, tell, judge)
-        for part in parts:
-            found += search.results(part, [its.record for its in found], is_last=part is parts[-1])
+        found = _train(_Work(config, plan, run, storage, tell, chooser), parts)
     records = _keep_best(found, run, keep=config.search.keep, chooser=chooser)
     write_text_atomic(run.trials, dump_jsonl(records))
     if not any(record.adapter_id for record in records):
@@ -125,12 +124,70 @@ def run_search(config: RunConfig, run: RunDir, chooser: Chooser | None = None) -
     return records
 
 
+class _Work(NamedTuple):
+    """What a search has in all of its turns."""
+
+    config: RunConfig
+    plan: TrainPlan
+    run: RunDir
+    storage: Path
+    tell: TellTrackers
+    chooser: Chooser | None
+
+
+def _train(work: _Work, parts: Sequence[Part]) -> list[_Found]:
+    """Train the parts one after the other, as far as they are not, each on the engines of its cohort."""
+    config, plan, storage = work.config, work.plan, work.storage
+    found: list[_Found] = []
+    search: _Search | None = None
+    num_ended = sum(len(part.ended(storage)) for part in parts)
+    with ExitStack() as running:
+        for part in parts:
+            is_last, earlier = part is parts[-1], [its.record for its in found]
+            if not is_last and is_done(part, part.ended(storage)):
+                results = tune.ResultGrid(part.analysis(storage))
+            else:
+                turn, cohort = _turn(config.search, part, earlier)
+                left = part.num_trials - len(part.ended(storage)) if cohort else parts[-1].last - num_ended
+                if search is None or search.cohort != cohort:
+                    running.close()
+                    search = running.enter_context(_ready(work, cohort, turn=turn, num_left=left))
+                tuner = search.tuner(part, earlier, is_last=is_last)
+                with doing("waiting for the next evaluation of a trial"):
+                    results = tuner.fit()
+            found += [_found_in(result, plan, storage / TRIALS) for result in results]
+    return found
+
+
+def _turn(search: SearchConfig, part: Part, earlier: Sequence[TrialRecord]) -> tuple[int, JsonObject]:
+    """The turn that a part is in, counted from 0, and whose it is."""
+    size = search.turn
+    turn = 0 if size is None else (part.first - 1) // size
+    before = [record for record in earlier if size and number_of(record.trial_id) <= turn * size]
+    return turn, cohort_of(turn, search.space.cohorts, before)
+
+
 @contextmanager
-def _runner(config: RunConfig, run: RunDir, plan: TrainPlan, trials: Path, *, num_left: int) -> Iterator[_Runner]:
+def _ready(work: _Work, cohort: JsonObject, *, turn: int, num_left: int) -> Iterator["_Search"]:
+    """The search with what trains a cohort."""
+    config, trials = work.config, work.storage / TRIALS
+    if cohort:
+        shared = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in cohort.items())
+        say(f"The next turn is that of {shared}.")
+    plan = plan_of(cohort, work.plan, config.search.space)
+    with _runner(config, work.run, plan, trials, num_left=num_left, turn=turn) as runner:
+        judge = RungJudge(work.chooser if runner.keeps_rungs else None, trials)
+        yield _Search(work, plan, runner, judge, cohort)
+
+
+@contextmanager
+def _runner(
+    config: RunConfig, run: RunDir, plan: TrainPlan, trials: Path, *, num_left: int, turn: int
+) -> Iterator[_Runner]:
     with ExitStack() as started:
         if config.trains_multi_lora:
             try:
-                wanted = start_engines(config, plan, trials, num_trials=max(num_left, 1), told=run.root)
+                wanted = start_engines(config, plan, trials, num_trials=max(num_left, 1), told=run.root, turn=turn)
                 engines = started.enter_context(wanted)
             except InputError as error:
                 if config.search.runner != "auto":
@@ -139,43 +196,33 @@ def _runner(config: RunConfig, run: RunDir, plan: TrainPlan, trials: Path, *, nu
             else:
                 trainable = slot_trainable(engines, plan, trials, held_at(config.search, plan))
                 concurrent = engines.concurrent_trials
-                yield _Runner(trainable, concurrent, read_slot_trial, reuse_actors=True, keeps_rungs=True, group=COHORT)
+                yield _Runner(trainable, concurrent, reuse_actors=True, keeps_rungs=True, group=COHORT)
                 return
         concurrent = concurrent_trials(config.search.max_concurrent, plan.shape, cluster_capacity()[0])
         trainable = isolated_trainable(plan, trials, concurrent=concurrent, rungs=held_at(config.search, plan))
-        yield _Runner(trainable, concurrent, read_trial, reuse_actors=False, keeps_rungs=False, group=1)
+        yield _Runner(trainable, concurrent, reuse_actors=False, keeps_rungs=False, group=1)
 
 
 class _Search(NamedTuple):
-    """A search whose runner is ready."""
+    """A search whose runner is ready for a cohort, with the plan of that."""
 
-    config: RunConfig
+    work: _Work
     plan: TrainPlan
-    run: RunDir
-    storage: Path
     runner: _Runner
-    tell: TellTrackers
     judge: RungJudge
+    cohort: JsonObject
 
-    def results(self, part: Part, earlier: Sequence[TrialRecord], *, is_last: bool) -> list[_Found]:
-        """The trials of one part, trained as far as they are not; `earlier` are those of the parts before it."""
-        if not is_last and is_done(part, part.ended(self.storage)):
-            grid = tune.ResultGrid(part.analysis(self.storage))
-        else:
-            tuner = self._tuner(part, earlier, is_last=is_last)
-            with doing("waiting for the next evaluation of a trial"):
-                grid = tuner.fit()
-        return [self._read(result) for result in grid]
-
-    def _tuner(self, part: Part, earlier: Sequence[TrialRecord], *, is_last: bool) -> tune.Tuner:
-        folder, names = part.folder(self.storage), self.storage / NAMES
+    def tuner(self, part: Part, earlier: Sequence[TrialRecord], *, is_last: bool) -> tune.Tuner:
+        """What trains the trials of one part as far as they are not; `earlier` are those of the parts before it."""
+        run, storage = self.work.run, self.work.storage
+        folder, names = part.folder(storage), storage / NAMES
         trainable = tune.with_resources(self.runner.trainable, PlacementGroupFactory([DRIVER_RESOURCES]))
         settings = self._tune_config(part, earlier, names)
-        callbacks = [self.tell, SignsStates(self.run, folder)]
+        callbacks = [self.work.tell, SignsStates(run, folder)]
         in_use = [record.trial_id for record in earlier]
-        if part.can_resume(self.storage) and any(folder.glob(NumberedSearch.CKPT_FILE_TMPL.format("*"))):
+        if part.can_resume(storage) and any(folder.glob(NumberedSearch.CKPT_FILE_TMPL.format("*"))):
             say("Resuming the unfinished search from its trials' last checkpoints.")
-            forget_names(names, [*in_use, *map(str, part.analysis(self.storage).trials)])
+            forget_names(names, [*in_use, *map(str, part.analysis(storage).trials)])
             tuner = tune.Tuner.restore(str(folder), trainable, resume_errored=is_last, param_space={})
             # A display and an engine cannot be stored with the experiment, and what proposes and stops trials goes by
             # what they told.
@@ -199,22 +246,25 @@ class _Search(NamedTuple):
                 verbose=0,
             ),
         )
-        sign_tuner(self.run, folder)
+        sign_tuner(run, folder)
         return tuner
 
     def _tune_config(self, part: Part, earlier: Sequence[TrialRecord], names: Path) -> tune.TuneConfig:
         """How trials are proposed and stopped: by their numbers and results, whichever process does it."""
-        search, runner = self.config.search, self.runner
-        base = read_base_shape(base_folder(self.config.model))
-        space = resolve_space(search.space, base, self.config.train.batch_size, self.plan.hyperparameters)
-        heard = Heard(earlier)
+        config, runner = self.work.config, self.runner
+        search = config.search
+        base = read_base_shape(base_folder(config.model))
+        space = resolve_space(
+            search.space, base, self.plan.train.batch_size, self.work.plan.hyperparameters, self.cohort
+        )
+        heard = Heard(earlier, self.cohort)
         scheduler = make_scheduler(
             search,
             self.plan,
             heard,
             num_trials=part.last,
             group=runner.group,
-            answer=AtGates(self.plan, self.storage / TRIALS),
+            answer=AtGates(self.plan, self.work.storage / TRIALS),
             judge=self.judge,
         )
         pace = Pace(
@@ -235,16 +285,18 @@ class _Search(NamedTuple):
             trial_dirname_creator=str,
         )
 
-    def _read(self, result: Any) -> _Found:
-        """A `ray.tune.Result` with what its training left."""
-        chosen = self.plan.with_hyperparameters(result.config[HYPERPARAMETERS])
-        death = why_it_died(result.error) if result.error else None
-        error = (death or without_secrets(str(result.error).strip().splitlines()[-1])) if result.error else None
-        duration_s = (result.metrics or {}).get("time_total_s")
-        name = name_of_folder(Path(result.path).name)
-        trained = self.runner.read(self.storage / TRIALS, storage_name(name, chosen.hyperparameters))
-        record = describe_trial(trained, chosen, trial_id=name, duration_s=duration_s, error=error)
-        return _Found(trained, chosen, record, died=death is not None)
+
+def _found_in(result: Any, plan: TrainPlan, trials: Path) -> _Found:
+    """A `ray.tune.Result` with what its training left."""
+    chosen = plan.with_hyperparameters(result.config[HYPERPARAMETERS])
+    death = why_it_died(result.error) if result.error else None
+    error = (death or without_secrets(str(result.error).strip().splitlines()[-1])) if result.error else None
+    duration_s = (result.metrics or {}).get("time_total_s")
+    name = name_of_folder(Path(result.path).name)
+    read = read_slot_trial if any(trials.glob(ENGINES)) else read_trial
+    trained = read(trials, storage_name(name, chosen.hyperparameters))
+    record = describe_trial(trained, chosen, trial_id=name, duration_s=duration_s, error=error)
+    return _Found(trained, chosen, record, died=death is not None)
 
 
 def _keep_best(found: list[_Found], run: RunDir, *, keep: int, chooser: Chooser | None) -> list[TrialRecord]:

@@ -6,15 +6,15 @@ What the configuration leaves open is chosen for the base and the batch (docs/de
 import itertools
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
 from orchestrator.config.schema import RangeConfig, SearchConfig, SpaceConfig
 from orchestrator.core.errors import ModelNotFoundError
 from orchestrator.core.records import JsonObject
-from orchestrator.search.samplers import Dimensions
+from orchestrator.search.samplers import Dimensions, holds
 
 KNOWN_RANK = KNOWN_ALPHA = 32
 """The rank and alpha at which the known learning rates were measured."""
@@ -52,11 +52,12 @@ class ResolvedSpace:
     learning_rate: RangeConfig | tuple[float, ...]
     default: JsonObject
     recipe: JsonObject | None = None
+    further: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     @property
     def dimensions(self) -> Dimensions:
         """What may be chosen, by setting."""
-        return {"r": self.r, "alpha": self.alpha, "learning_rate": self.learning_rate}
+        return {"r": self.r, "alpha": self.alpha, "learning_rate": self.learning_rate, **self.further}
 
     @property
     def first_points(self) -> list[JsonObject]:
@@ -99,27 +100,35 @@ def known_learning_rate(hidden_size: int, model_type: str, batch_size: int) -> f
 
 
 def resolve_space(
-    space: SpaceConfig, base: BaseShape, batch_size: int, recipe: JsonObject | None = None
+    space: SpaceConfig,
+    base: BaseShape,
+    batch_size: int,
+    recipe: JsonObject | None = None,
+    cohort: JsonObject | None = None,
 ) -> ResolvedSpace:
     """The space with the learning rates that the configuration leaves open, and the first points to try in it.
 
     The first is r 32, alpha 32 and the known learning rate; where the space lies to one side of one of these, the
     middle of the space on a log scale. The second is `recipe`, the values of the configuration itself, if it is another
-    point of the space.
+    point of the space; both have the recipe's values of all further settings, or the nearest to them in the space. A
+    `cohort` fixes some of these.
     """
+    further = {name: values for name, values in space.further.items() if name not in (cohort or {})}
+    further |= {name: (value,) for name, value in (cohort or {}).items()}
     known = known_learning_rate(base.hidden_size, base.model_type, batch_size)
     rates = RangeConfig(min=known / REACH, max=known * REACH) if space.learning_rate is None else space.learning_rate
     first = _target(rates.min, rates.max, known) if isinstance(rates, RangeConfig) else _nearest(rates, known)
     r, alpha = _nearest(space.r, KNOWN_RANK), _nearest(space.alpha, KNOWN_ALPHA)
-    default = {"r": r, "alpha": alpha, "learning_rate": first}
-    tried = recipe if recipe is not None and recipe != default and _holds(space, rates, recipe) else None
-    return ResolvedSpace(space.r, space.alpha, rates, default, tried)
+    usual = {name: _closest(values, (recipe or {}).get(name, values[0])) for name, values in further.items()}
+    resolved = ResolvedSpace(
+        space.r, space.alpha, rates, {"r": r, "alpha": alpha, "learning_rate": first, **usual}, further=further
+    )
+    is_other = recipe is not None and recipe != resolved.default and holds(resolved.dimensions, recipe)
+    return replace(resolved, recipe=recipe) if is_other else resolved
 
 
-def _holds(space: SpaceConfig, rates: RangeConfig | tuple[float, ...], point: JsonObject) -> bool:
-    rate = point["learning_rate"]
-    in_rates = rates.min <= rate <= rates.max if isinstance(rates, RangeConfig) else rate in rates
-    return in_rates and point["r"] in space.r and point["alpha"] in space.alpha
+def _closest(values: Sequence[float], wanted: float) -> float:
+    return min(values, key=lambda value: (abs(value - wanted), value))
 
 
 def _target(low: float, high: float, known: float) -> float:
@@ -137,11 +146,18 @@ def _nearest(values: Sequence[Number], known: float) -> Number:
 
 
 def grid_points(search: SearchConfig) -> list[JsonObject]:
-    """Every combination, up to `num_trials`, in the order of the config; learning rate varies fastest."""
+    """Every combination, up to `num_trials`, in the order of the config; learning rate varies fastest.
+
+    What is varied beside rank, alpha and learning rate varies more slowly, and what engines share most slowly.
+    """
     space = search.space
     assert isinstance(space.learning_rate, tuple)  # SearchConfig refuses anything else for a grid
-    combinations = itertools.product(space.r, space.alpha, space.learning_rate)
-    points = [{"r": r, "alpha": alpha, "learning_rate": rate} for r, alpha, rate in combinations]
+    always = {"r": space.r, "alpha": space.alpha, "learning_rate": space.learning_rate}
+    options = {**space.shared, **{name: space.further[name] for name in space.further if name not in space.shared}}
+    options |= always
+    usual = (*always, *space.further)
+    combinations = (dict(zip(options, values, strict=True)) for values in itertools.product(*options.values()))
+    points = [{name: combination[name] for name in usual} for combination in combinations]
     return points[: search.num_trials]
 
 

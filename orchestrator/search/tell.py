@@ -47,7 +47,8 @@ class TellTrackers(tune.Callback):  # type: ignore[misc]  # ray ships no types f
         progress = _progress_in(trial.last_result)
         reason: StopReason = "failed"
         if progress is not None:
-            reason = stop_reason(TrainedTrial(progress.curve, progress.diverged, None, None), self._plan, failed=False)
+            plan = self._plan.with_hyperparameters(trial.config[HYPERPARAMETERS])
+            reason = stop_reason(TrainedTrial(progress.curve, progress.diverged, None, None), plan, failed=False)
         self._listener.ended(str(trial), reason)
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:

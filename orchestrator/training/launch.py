@@ -44,8 +44,10 @@ CONTROLLER_FAILURES = 3
 POLL_S = 1.0
 
 
-def prepare_plan(config: RunConfig, run: RunDir) -> TrainPlan:
+def prepare_plan(config: RunConfig, run: RunDir, *, varied: tuple[str, ...] = ()) -> TrainPlan:
     """Tokenise the data once for all trials and resolve what one training job is on the connected cluster.
+
+    `varied` is what trials vary beside r, alpha and learning_rate.
 
     Raises:
         InputError: If the data, the base, the layers to adapt or the resources cannot work.
@@ -62,7 +64,7 @@ def prepare_plan(config: RunConfig, run: RunDir) -> TrainPlan:
     with doing("tokenising"):
         cards = tokenize_run(config, run)
     _say_what_is_left_out(cards)
-    return plan_training(config, run, shape, num_samples=cards["train"].rows, start=start)
+    return plan_training(config, run, shape, num_samples=cards["train"].rows, start=start, varied=varied)
 
 
 def _say_what_is_left_out(cards: dict[SplitName, TokenCard]) -> None:
