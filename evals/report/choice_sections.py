@@ -35,7 +35,11 @@ def choice_blocks(view: View) -> Iterator[Block]:
     checkpoints = checkpoints_of(selection)
     yield from (Note(text, "") for text in _correlations(checkpoints, selection))
     trials = sorted(view.inputs.trials, key=lambda trial: (len(trial.trial_id), trial.trial_id))  # as they were made
-    pictures = [search_charts.objective_picture(checkpoints, selection), search_charts.best_so_far_picture(trials)]
+    pictures = [
+        search_charts.front_picture(selection),
+        search_charts.objective_picture(checkpoints, selection),
+        search_charts.best_so_far_picture(trials),
+    ]
     yield Pictures(drawn(pictures))
     yield from _importances(trials)
 
@@ -87,8 +91,11 @@ def _finalists(selection: Selection) -> Table:
 
 
 def _fate(one: CheckpointScore, selection: Selection) -> str:
+    on_front = "on the Pareto front" if one.trial_id in selection.front else ""
     if one.trial_id in selection.kept:
-        return "kept"
+        return f"kept, {on_front}" if on_front else "kept"
+    if on_front:
+        return on_front
     return "kept to be held against the others" if one.trial_id == selection.held_against else ""
 
 

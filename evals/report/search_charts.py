@@ -39,6 +39,41 @@ def objective_picture(checkpoints: Sequence[CheckpointScore], selection: Selecti
         return Picture(title, note, to_svg(figure, name="objective", title=title, description=description))
 
 
+def front_picture(selection: Selection) -> Picture | None:
+    """The finalists in the first two objectives, the Pareto front joined by a line; None where there is no front."""
+    first, second = (*list(selection.weights)[:2], "", "")[:2]
+    known = [
+        (one, x, y)
+        for one in selection.finalists
+        if (x := _value(one, first)) is not None and (y := _value(one, second)) is not None
+    ]
+    if not selection.front or len(known) < 2:
+        return None
+    with drawing():
+        figure = new_figure(260)
+        axes = figure.subplots()
+        ends = sorted((x, y) for one, x, y in known if one.trial_id in selection.front)
+        axes.plot(*zip(*ends, strict=True), color=INKS["kept"], linewidth=1.5, linestyle="--")
+        tips = []
+        for one, x, y in known:
+            tips.append(f"{one.trial_id} after step {one.step}: {first} {x:.3g}, {second} {y:.3g}")
+            ink: Ink = "accent" if one.trial_id == selection.kept[0] else "other"
+            ink = "kept" if ink == "other" and one.trial_id in selection.front else ink
+            (dot,) = axes.plot([x], [y], "o", color=INKS[ink], markersize=10, markeredgecolor=INKS["card"])
+            dot.set_gid(tip(tips[-1]))
+        axes.set_xlabel(first)
+        axes.set_ylabel(second)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        title, note = "Pareto front", "the finalists on validation cases; the line joins those that no other beats"
+        description = f"{note}. " + "; ".join(tips) + "."
+        return Picture(title, note, to_svg(figure, name="front", title=title, description=description))
+
+
+def _value(one: CheckpointScore, name: str) -> float | None:
+    return next((metric.value for key, metric in one.figures.items() if key == name), None)
+
+
 def _ink(one: CheckpointScore, selection: Selection) -> Ink:
     if one not in selection.finalists:
         return "other"

@@ -18,10 +18,10 @@ from evals.selection.scorer import Asking, ask, engine_seconds, key_of
 from evals.stats.ceiling import ceiling_text, is_blind, own_reply
 from evals.stats.decision import PRIMARY
 from evals.stats.metrics import METRICS
-from evals.stats.objective import ADD_CASES, Aim, Gap, bound_text, compare_sides
+from evals.stats.objective import ADD_CASES, Aim, Gap, bound_text, compare_sides, signed_values
 from evals.stats.scores import score_cases
 from evals.stats.selected import Selection, read_selection, score_of
-from evals.stats.selection import RULE, Asked, in_order, stand
+from evals.stats.selection import PARETO_RULE, RULE, Asked, in_order, stand
 from orchestrator.config.schema import RunConfig
 from orchestrator.core.errors import ConfigError, EvaluationError
 from orchestrator.core.files import parse_line, write_text_atomic
@@ -81,7 +81,8 @@ class Selector:
             return frozenset()
         self._ask_beside_training(there, self._engines)
         asked = [Asked(one.trial, one.eval_loss, self._scores.get(key_of(one))) for one in there]
-        found = stand(self._aim, asked).behind
+        standing = stand(self._aim, asked)
+        found = standing.behind - standing.front  # what is on a front may yet be taken from it
         marked = [
             score_of(self._aim, one, step=saved.step, is_behind=one.id in found)
             for saved, one in zip(there, asked, strict=True)
@@ -98,10 +99,11 @@ class Selector:
         found = next((one for one in self._record.rungs if (one.trial_id, one.step) == (trial, step)), None)
         if found is None:
             return None
-        return Told(
-            (found.eval_loss if found.objective is None else -found.objective,),
-            {str(name): amount for name, amount in found.missed.items()},
-        )
+        missed = {str(name): amount for name, amount in found.missed.items()}
+        if not self._aim.is_pareto:
+            return Told((found.eval_loss if found.objective is None else -found.objective,), missed)
+        values = signed_values(self._aim.weights, found.figures)
+        return None if values is None else Told(tuple(-value for value in values), missed)
 
     def dropped(self, trials: Iterable[str]) -> None:
         """Ask no more of trials that were stopped."""
@@ -186,7 +188,7 @@ class Selector:
             objective=aim.text,
             weights=dict(aim.weights),
             constraints=bounds,
-            rule=RULE,
+            rule=PARETO_RULE if aim.is_pareto else RULE,
             seed=search.seed,
             cases=dict(kinds.most_common()),
             num_first=len(self._first),
@@ -210,6 +212,7 @@ class Selector:
             "kept": tuple(kept),
             "by_loss": tuple(by_loss),
             "held_against": by_loss[0] if by_loss[0] not in kept else None,
+            "front": tuple(one.id for one in ordered if one.id in standing.front),
             "gaps": standing.gaps,
             "against_loss": self._gap(scores[kept[0]], scores[by_loss[0]]),
             "is_met": is_met,

@@ -7,6 +7,7 @@ unit, as in `comparison`: p is of a randomisation test that exchanges the two si
 gained and one lost are added.
 """
 
+import math
 from collections.abc import Mapping
 from itertools import product
 from typing import NamedTuple
@@ -14,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from evals.records import Scores
+from evals.records import Metric, Scores
 from evals.stats.comparison import conversation_of
 from evals.stats.metrics import METRICS
 from orchestrator.config.objective import EVAL_LOSS, Bound
@@ -48,10 +49,14 @@ class Gap(Record):
 
 
 class Aim(NamedTuple):
-    """What a search looks for. `weights` are empty where that is the lowest eval loss; negative: lower is better."""
+    """What a search looks for. `weights` are empty where that is the lowest eval loss; negative: lower is better.
+
+    With `is_pareto` each is an objective of its own, and their sum only tells those of the front apart.
+    """
 
     weights: Weights
     constraints: Mapping[MetricName, Bound]
+    is_pareto: bool = False
 
     @classmethod
     def of(cls, search: SearchConfig) -> "Aim":
@@ -59,8 +64,9 @@ class Aim(NamedTuple):
         objective = search.objective
         if objective == EVAL_LOSS:
             return cls({}, search.constraints)
-        given = objective if isinstance(objective, dict) else {objective: 1.0}
-        return cls({name: weight * sign_of(name) for name, weight in given.items()}, search.constraints)
+        given = objective if isinstance(objective, dict) else dict.fromkeys(named(objective), 1.0)
+        weights = {name: weight * sign_of(name) for name, weight in given.items()}
+        return cls(weights, search.constraints, isinstance(objective, tuple))
 
     @property
     def metrics(self) -> tuple[MetricName, ...]:
@@ -70,6 +76,8 @@ class Aim(NamedTuple):
     @property
     def text(self) -> str:
         """The objective in words."""
+        if self.is_pareto:
+            return "the Pareto front of " + " and ".join(self.weights)
         return weights_text(self.weights) if self.weights else EVAL_LOSS
 
     def value(self, scores: Scores) -> float | None:
@@ -77,6 +85,10 @@ class Aim(NamedTuple):
         shares = [(weight, scores.metrics[name].value) for name, weight in self.weights.items()]
         known = [weight * share for weight, share in shares if share is not None]
         return sum(known) if shares and len(known) == len(shares) else None
+
+    def values(self, scores: Scores) -> tuple[float, ...] | None:
+        """Each share of the objective, higher is better; None where it is the eval loss or a share has no case."""
+        return signed_values(self.weights, scores.metrics)
 
     def missed(self, scores: Scores) -> dict[MetricName, float]:
         """By how much each constraint is missed that is missed; all of its range where a share has no case."""
@@ -95,6 +107,27 @@ class Aim(NamedTuple):
             )
             for name in lacking
         }
+
+
+def named(objective: MetricName | tuple[MetricName, ...]) -> tuple[MetricName, ...]:
+    """The shares of an objective without weights."""
+    return objective if isinstance(objective, tuple) else (objective,)
+
+
+def signed_values(weights: Weights, figures: Mapping[MetricName, Metric]) -> tuple[float, ...] | None:
+    """The figures of an objective's shares, higher is better; None where there are no weights or one is unknown."""
+    shares = [(weight, figures[name].value if name in figures else None) for name, weight in weights.items()]
+    known = [math.copysign(share, weight) for weight, share in shares if share is not None]
+    return tuple(known) if shares and len(known) == len(shares) else None
+
+
+def front_of(values: Mapping[str, tuple[float, ...]]) -> frozenset[str]:
+    """Whoever no other beats in one objective and at least equals in each, higher is better."""
+
+    def beats(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+        return one != other and all(a >= b for a, b in zip(one, other, strict=True))
+
+    return frozenset(name for name, own in values.items() if not any(beats(other, own) for other in values.values()))
 
 
 ADD_CASES = "Raise data.split.val, give conversations of that kind, or choose another metric"

@@ -6,6 +6,8 @@ with the rule and the cases alone before the first reply, so before any held-out
 
 from collections.abc import Sequence
 
+from pydantic import Field
+
 from evals.records import Metric
 from evals.stats.objective import Aim, Gap
 from evals.stats.selection import Asked
@@ -38,10 +40,10 @@ class Selection(Record):
     the samples that they are made from repeat a prompt of training (the data card's audit). `rungs` are checkpoints in
     the order in which they were scored, `finalists` those after the training, best first, and `kept` the adapters that
     go on. `by_loss` is what eval loss alone would have kept; its first is kept too, as `held_against`, where it is not
-    among `kept`, and can win nothing. `gaps` are against the best finalist, `against_loss` is the first kept against
-    the first by loss. `is_met` is None until the end, or without constraints; `nearest` is the adapter that misses
-    least where every one misses one. `scoring_s` is what the engine spent on all of it, in seconds, its start not
-    counted; `notes` say why scores are missing.
+    among `kept`, and can win nothing. `front` are the finalists on the Pareto front of several objectives. `gaps` are
+    against the best finalist, `against_loss` is the first kept against the first by loss. `is_met` is None until the
+    end, or without constraints; `nearest` is the adapter that misses least where every one misses one. `scoring_s` is
+    what the engine spent on all of it, in seconds, its start not counted; `notes` say why scores are missing.
     """
 
     objective: str
@@ -61,6 +63,7 @@ class Selection(Record):
     against_loss: Gap | None = None
     is_met: bool | None = None
     nearest: str | None = None
+    front: tuple[str, ...] = Field(default=(), exclude_if=lambda front: not front)
     notes: tuple[str, ...] = ()
     scoring_s: float = 0.0
 

@@ -7,6 +7,9 @@
    tests made): in the objective, or in a constrained metric whose bound it misses and the best does not.
 4. Those that are not behind are tied, and the lower eval loss goes first; the rest follow by objective.
 
+With several objectives the best is taken from the Pareto front: of the adapters that miss the constraints by the least,
+those that no other beats in one objective and at least equals in each. All of it comes before the rest.
+
 At a rung, where adapters are half trained, a missed constraint alone counts for nothing: only who is behind goes last.
 """
 
@@ -16,13 +19,21 @@ from typing import NamedTuple
 from evals.records import Scores
 from evals.stats.comparison import LEVEL, holm
 from evals.stats.metrics import METRICS
-from evals.stats.objective import Aim, Gap, Weights, compare_sides
+from evals.stats.objective import Aim, Gap, Weights, compare_sides, front_of
 from orchestrator.config.objective import Bound
 from orchestrator.core.records import MetricName
 
 RULE = (
     "Adapters that meet every constraint come first. Of these the highest objective is best, and whoever is not shown "
     "to be worse than it (paired test over conversations, p below 0.05 by Holm) is tied with it; ties go by eval loss."
+)
+
+
+PARETO_RULE = (
+    "Adapters that meet every constraint come first, and of these the Pareto front: those that no other beats in one "
+    "objective and at least equals in each. Of the front the highest sum of the objectives is best, and whoever is not "
+    "shown to be worse than it in that (paired test over conversations, p below 0.05 by Holm) is tied with it; ties go "
+    "by eval loss."
 )
 
 
@@ -35,11 +46,15 @@ class Asked(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """How adapters compare: the best, who is behind it and in what, and by how much each misses the constraints."""
+    """How adapters compare: the best, who is behind it and in what, and by how much each misses the constraints.
+
+    `front` is the Pareto front of several objectives; empty where there is one.
+    """
 
     best: str | None
     gaps: tuple[Gap, ...]
     missed: Mapping[str, Mapping[MetricName, float]]
+    front: frozenset[str] = frozenset()
 
     @property
     def behind(self) -> frozenset[str]:
@@ -72,7 +87,15 @@ def stand(aim: Aim, there: Sequence[Asked]) -> Standing:
         best,
         tuple(gap.model_copy(update={"p_adjusted": p}) for gap, p in zip(gaps, adjusted, strict=True)),
         missed,
+        _front(aim, scored, missed) if aim.is_pareto else frozenset(),
     )
+
+
+def _front(aim: Aim, scored: Mapping[str, Scores], missed: Mapping[str, Mapping[MetricName, float]]) -> frozenset[str]:
+    """The front of those that miss the constraints by the least in all."""
+    least = min(sum(amounts.values()) for amounts in missed.values())
+    there = {name: aim.values(scores) for name, scores in scored.items() if sum(missed[name].values()) <= least}
+    return front_of({name: values for name, values in there.items() if values is not None})
 
 
 def _gaps(
@@ -100,9 +123,11 @@ def in_order(aim: Aim, there: Sequence[Asked], *, is_final: bool) -> list[Asked]
     standing = stand(aim, there)
     values = {one.id: (aim.value(one.scores) or 0.0) if one.scores else 0.0 for one in there}
 
-    def rank(one: Asked) -> tuple[bool, float, bool, float, float]:
+    def rank(one: Asked) -> tuple[bool, float, bool, bool, float, float]:
         is_behind = one.id in standing.behind
         amount = sum(standing.missed.get(one.id, {}).values()) if is_final else 0.0
-        return is_final and one.scores is None, amount, is_behind, -values[one.id] if is_behind else 0.0, one.eval_loss
+        is_beaten = is_final and aim.is_pareto and one.id not in standing.front
+        value = -values[one.id] if is_behind else 0.0
+        return is_final and one.scores is None, amount, is_beaten, is_behind, value, one.eval_loss
 
     return sorted(there, key=rank)

@@ -9,7 +9,7 @@ from orchestrator.config.evaluation import Positive, Section
 from orchestrator.core.records import METRIC_NAMES, MetricName
 
 EVAL_LOSS: Literal["eval_loss"] = "eval_loss"
-Objective = Literal["eval_loss"] | MetricName | dict[MetricName, Positive]
+Objective = Literal["eval_loss"] | MetricName | dict[MetricName, Positive] | tuple[MetricName, ...]
 
 NEEDS_TIMED_REPLIES = ("latency_", "peak_memory_")
 """How metrics begin whose replies are asked for one at a time, which a search does not do."""
@@ -43,6 +43,11 @@ def known_objective(objective: Any) -> Any:
     """
     if objective == EVAL_LOSS:
         return objective
+    if isinstance(objective, list | tuple):
+        if len(objective) < 2 or len(set(map(str, objective))) < len(objective):
+            raise ValueError("a list holds two or more different shares; one share is given by its name alone")
+        if EVAL_LOSS in objective:
+            raise ValueError("eval_loss is no share of cases, so it is on no front; ties go by it in any case")
     if isinstance(objective, Mapping):
         if not objective:
             raise ValueError("an empty mapping weighs nothing: give {metric: weight}, such as {tool_call_accuracy: 2}")
@@ -50,7 +55,8 @@ def known_objective(objective: Any) -> Any:
             raise ValueError(
                 "eval_loss is no share of cases, so it has no weight beside any; ties go by it in any case"
             )
-    for name in (objective,) if isinstance(objective, str) else objective if isinstance(objective, Mapping) else ():
+    named = (objective,) if isinstance(objective, str) else objective
+    for name in named if isinstance(named, Mapping | list | tuple) else ():
         _require_scored(str(name), allowed=(EVAL_LOSS,) if isinstance(objective, str) else ())
         if name == MEAN_OF_REPLIES:
             raise ValueError(f"{name} is no share of cases; bound it in search.constraints")

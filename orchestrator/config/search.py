@@ -81,7 +81,7 @@ class SpaceConfig(Section):
 
 
 class SearchConfig(Section):
-    """The search over rank, alpha and learning rate."""
+    """The search over rank, alpha, learning rate and whatever else the space holds."""
 
     num_trials: PositiveInt = 8
     """Adapters to train, the first at r 32, alpha 32 and the known learning rate, or in the middle of a space that
@@ -109,7 +109,8 @@ class SearchConfig(Section):
     """Best adapters that go on to evaluation."""
     objective: Objective = Field(default=EVAL_LOSS, exclude_if=lambda value: value == EVAL_LOSS)
     """What is best: the lowest `eval_loss`, a share of cases such as `tool_call_accuracy`, or several with their
-    weights, `{tool_call_accuracy: 2, no_call_accuracy: 1}`. Shares of which lower is better count against it. They are
+    weights, `{tool_call_accuracy: 2, no_call_accuracy: 1}`, or a list of several, none of which is to be paid with the
+    others (their Pareto front). Shares of which lower is better count against it. They are
     of replies to cases made from the validation part, never from the held-out one (docs/search.md)."""
     constraints: dict[MetricName, Bound] = Field(default={}, exclude_if=lambda value: not value)
     """Metric name -> bounds on those cases. An adapter that misses one comes after all that miss none; a search in
@@ -165,6 +166,12 @@ class SearchConfig(Section):
         if self.searcher == "grid" and not isinstance(self.space.learning_rate, tuple):
             example = "[1e-4, 2e-4, 5e-4]"
             raise ValueError(f"searcher 'grid' needs space.learning_rate as a list of values, such as {example}")
+        return self
+
+    @model_validator(mode="after")
+    def _cmaes_has_one_objective(self) -> "SearchConfig":
+        if self.searcher == "cmaes" and isinstance(self.objective, tuple):
+            raise ValueError("searcher 'cmaes' has one objective: give objective weights, or take 'optuna' or 'nsga2'")
         return self
 
     @model_validator(mode="after")

@@ -24,6 +24,7 @@ def test_a_search_by_eval_loss_is_dumped_as_before_there_were_objectives() -> No
     [
         ("search.objective=tool_call_accuracy", "tool_call_accuracy"),
         ("search.objective={refusal_recall: 2, truncated_rate: 1}", {"refusal_recall": 2, "truncated_rate": 1}),
+        ("search.objective=[tool_call_accuracy, over_refusal_rate]", ("tool_call_accuracy", "over_refusal_rate")),
         ("search.objective=eval_loss", "eval_loss"),
     ],
 )  # fmt: skip
@@ -51,6 +52,10 @@ def test_constraints_alone_want_scores() -> None:
         ("search.objective={tool_call_accuracy: -1}", "Allowed: a number above 0"),
         ("search.objective={}", "an empty mapping weighs nothing"),
         ("search.objective={eval_loss: 1, case_accuracy: 1}", "eval_loss is no share of cases"),
+        ("search.objective=[tool_call_accuracy]", "a list holds two or more different shares"),
+        ("search.objective=[case_accuracy, case_accuracy]", "a list holds two or more different shares"),
+        ("search.objective=[case_accuracy, eval_loss]", "eval_loss is no share of cases, so it is on no front"),
+        ("search.objective=[case_accuracy, accuracy]", "no metric is called 'accuracy'"),
         ("search.objective=latency_p50_s", "needs replies that are timed one at a time"),
         ("search.objective=output_tokens_mean", "bound it in search.constraints"),
         ("search.objective=3", "3 is not allowed here. Allowed: eval_loss, or case_accuracy"),

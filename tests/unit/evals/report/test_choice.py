@@ -131,6 +131,20 @@ def test_the_page_shows_the_objective_over_eval_loss(tmp_path: Path) -> None:
     assert "What eval loss depends on" in page
 
 
+def test_the_page_shows_the_pareto_front_of_several_objectives(tmp_path: Path) -> None:
+    search = {"objective": ["tool_call_accuracy", "no_call_accuracy"]}
+    config, run = write_run(tmp_path, settings={"search": search})
+    selection = write_selection(run, (BEST, SECOND), search=search)
+    write_text_atomic(run.selected, selection.model_copy(update={"front": (BEST, SECOND)}).model_dump_json())
+    report, page = write_report(config, run), (run.report / "report.html").read_text(encoding="utf-8")
+    assert "Pareto front" in page
+    assert page.count("on the Pareto front") == 2
+    assert "Chosen by the Pareto front of tool_call_accuracy and no_call_accuracy" in page
+    assert report.selection is not None
+    assert report.selection["front"] == [BEST, SECOND]
+    assert "as asked" in report.verdict.reason
+
+
 def checkpoint(trial: str, step: int, loss: float, objective: float) -> CheckpointScore:
     return CheckpointScore(
         trial_id=trial, step=step, eval_loss=loss, num_cases=64, objective=objective, figures={}, missed={},

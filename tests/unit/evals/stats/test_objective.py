@@ -3,11 +3,13 @@
 from collections.abc import Iterable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scored_field import Field, verdict
 
 from evals.records import Scores, Verdict
 from evals.stats.comparison import sign_flip_p
-from evals.stats.objective import EXACT, Aim, compare_sides, weights_text
+from evals.stats.objective import EXACT, Aim, compare_sides, front_of, weights_text
 from evals.stats.selection import Asked, in_order, stand
 from orchestrator.config.schema import SearchConfig
 from orchestrator.core.records import BENIGN
@@ -112,6 +114,36 @@ def test_adapters_that_meet_the_constraints_come_first_and_the_nearest_of_those_
     # While they train only what a paired test shows counts: `nearly` may meet it yet, and `calls-always` is far off.
     assert [one.id for one in in_order(bound, [calls_always, meets], is_final=False)] == ["meets", "calls-always"]
     assert stand(bound, [nearly, meets]).behind == frozenset()
+
+
+@given(st.dictionaries(st.text(max_size=3), st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1))
+def test_the_front_is_whoever_nobody_beats_and_holds_each_best_sum(values: dict[str, tuple[int, int]]) -> None:
+    front = front_of({name: tuple(map(float, own)) for name, own in values.items()})
+    for name, own in values.items():
+        beaten = any(a >= own[0] and b >= own[1] and (a, b) != own for a, b in values.values())
+        assert (name in front) is not beaten
+    best = max(map(sum, values.values()))
+    assert {name for name, own in values.items() if sum(own) == best} <= front
+
+
+def test_the_front_comes_before_the_rest_and_its_best_sum_first() -> None:
+    several = aim(objective=["tool_call_accuracy", "no_call_accuracy"])
+    assert several.text == "the Pareto front of tool_call_accuracy and no_call_accuracy"
+    calls_well = asked("calls well", 0.5, [*calls(range(64)), *answers(range(16))])
+    keeps_quiet = asked("keeps quiet", 0.3, [*calls(range(8)), *answers([])])
+    beaten = asked("beaten", 0.1, [*calls(range(4)), *answers(range(16))])
+    standing = stand(several, [beaten, keeps_quiet, calls_well])
+    assert standing.best == "calls well"
+    assert standing.front == {"calls well", "keeps quiet"}
+    assert "keeps quiet" in standing.behind
+    assert [one.id for one in in_order(several, [beaten, keeps_quiet, calls_well], is_final=True)] == [
+        "calls well",
+        "keeps quiet",
+        "beaten",
+    ]
+    bound = aim(objective=["tool_call_accuracy", "no_call_accuracy"], constraints={"no_call_accuracy": {"min": 0.9}})
+    assert stand(bound, [beaten, keeps_quiet, calls_well]).front == {"keeps quiet"}
+    assert several.values(scored("a", [*calls(range(32)), *answers(range(16))])) == (0.5, 0.5)
 
 
 def test_who_gave_no_replies_is_judged_by_loss_at_a_rung_and_comes_last_in_the_end() -> None:
