@@ -17,6 +17,7 @@ from orchestrator.data.preferences.pair import PairsCard, read_card
 from orchestrator.run.folder import Ledger, read_ledger
 from orchestrator.run.happened import Happening, happenings
 from orchestrator.run.paths import RunDir
+from orchestrator.run.spent import BudgetRecord
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,8 @@ class Preferences:
 class ReportInputs:
     """Everything a report is made from; `cases` by id, `in_full` the scores on the full base beside a quantised one.
 
-    `selection` is how the search chose its adapters; None where eval loss alone did.
+    `selection` is how the search chose its adapters, None where eval loss alone did; `budget` what one with a budget
+    spent.
     `preferences` are by the adapter that learned them; `happened` is what befell the run.
     """
 
@@ -99,6 +101,7 @@ class ReportInputs:
     selection: Selection | None = None
     preferences: dict[str, Preferences] = field(default_factory=dict)
     happened: tuple[Happening, ...] = ()
+    budget: BudgetRecord | None = None
 
 
 def read_inputs(run: RunDir) -> ReportInputs:
@@ -131,6 +134,7 @@ def read_inputs(run: RunDir) -> ReportInputs:
         happened=tuple(happenings(run)),
         in_full=tuple(_read(path, Scores) for path in sorted(run.full_base.root.glob("evals/[!.]*/scores.json"))),
         selection=selection_of(run, trials),
+        budget=_read(run.budget, BudgetRecord) if run.budget.is_file() else None,
         preferences={path.parent.name: _read_preferences(run, path.parent.name) for path in sorted(learned)},
     )
 

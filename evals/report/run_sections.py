@@ -38,6 +38,8 @@ def search_blocks(view: View) -> Iterator[Block]:
     stopped, failed = counts.num_stopped_early, counts.num_failed
     trials_text = counted(counts.num_trials, "trial")
     yield Note(f"{trials_text}: {stopped} stopped early, {failed} failed or diverged{spent}.", "")
+    if view.inputs.budget is not None:
+        yield Note(view.inputs.budget.text, "")
     for finding in view.inputs.ledger.findings:
         yield Note(f"{finding.trial or 'This run'}: {finding.evidence} {finding.advice}", "")
     pictures = [

@@ -19,6 +19,7 @@ from orchestrator.config.evaluation import ROW_FORMATS as ROW_FORMATS
 from orchestrator.config.evaluation import Dtype, EvalConfig, PositiveInt, Section
 from orchestrator.config.evaluation import RowFormat as RowFormat
 from orchestrator.config.preferences import PreferConfig, Trainings
+from orchestrator.config.search import BudgetConfig as BudgetConfig
 from orchestrator.config.search import RangeConfig as RangeConfig
 from orchestrator.config.search import SearchConfig as SearchConfig
 from orchestrator.config.search import SpaceConfig as SpaceConfig
@@ -187,6 +188,16 @@ class RunConfig(Section):
                 raise ValueError(
                     f"{key} {size} must be a multiple of train.micro_batch_size x resources.num_workers = {per_step}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _cost_has_a_price(self) -> "RunConfig":
+        budget = self.search.budget
+        if budget is not None and budget.cost is not None and not self.resources.price_per_hour:
+            raise ValueError(
+                "search.budget.cost needs resources.price_per_hour, what all devices together cost an hour: set it, or "
+                "give device_hours or wall"
+            )
         return self
 
     @model_validator(mode="after")

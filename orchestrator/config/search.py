@@ -80,6 +80,28 @@ class SpaceConfig(Section):
         return [dict(zip(self.shared, values, strict=True)) for values in itertools.product(*self.shared.values())]
 
 
+class BudgetConfig(Section):
+    """What a search may spend, by one of its keys."""
+
+    device_hours: Positive | None = None
+    """Hours of devices that train, all together."""
+    cost: Positive | None = None
+    """What `resources.price_per_hour` makes of the time that the search takes, in its currency."""
+    wall: Positive | None = None
+    """Hours by the clock."""
+
+    @property
+    def kind(self) -> Literal["device_hours", "cost", "wall"]:
+        """The key that is given."""
+        return "device_hours" if self.device_hours else "cost" if self.cost else "wall"
+
+    @model_validator(mode="after")
+    def _is_one(self) -> "BudgetConfig":
+        if sum(amount is not None for amount in (self.device_hours, self.cost, self.wall)) != 1:
+            raise ValueError("a budget is one of device_hours, cost and wall, such as {device_hours: 2}")
+        return self
+
+
 class SearchConfig(Section):
     """The search over rank, alpha, learning rate and whatever else the space holds."""
 
@@ -87,6 +109,10 @@ class SearchConfig(Section):
     """Adapters to train, the first at r 32, alpha 32 and the known learning rate, or in the middle of a space that
     lies elsewhere, the second at lora.r, lora.alpha and train.learning_rate if the space holds them; the grid searcher
     trains every combination up to this many."""
+    budget: BudgetConfig | None = Field(default=None, exclude_if=lambda budget: budget is None)
+    """What the search may spend, `{device_hours: 2}`, `{cost: 10}` or `{wall: 1.5}` (hours by the clock), in place of
+    `num_trials`, which then says nothing. It trains rounds of eight trials until the rest buys no other, or until
+    another is not expected to help (docs/search.md)."""
     space: SpaceConfig = SpaceConfig()
     """What may be chosen."""
     searcher: Literal["random", "grid", "optuna", "cmaes", "nsga2"] = "optuna"
@@ -169,6 +195,12 @@ class SearchConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _grid_needs_no_budget(self) -> "SearchConfig":
+        if self.searcher == "grid" and self.budget is not None:
+            raise ValueError("searcher 'grid' trains every combination: leave budget out, or take another searcher")
+        return self
+
+    @model_validator(mode="after")
     def _cmaes_has_one_objective(self) -> "SearchConfig":
         if self.searcher == "cmaes" and isinstance(self.objective, tuple):
             raise ValueError("searcher 'cmaes' has one objective: give objective weights, or take 'optuna' or 'nsga2'")
@@ -177,7 +209,7 @@ class SearchConfig(Section):
     @model_validator(mode="after")
     def _each_cohort_has_a_turn(self) -> "SearchConfig":
         count = len(self.space.cohorts)
-        if count > 1 and self.searcher != "grid" and self.num_trials < count * TURN:
+        if count > 1 and self.budget is None and self.searcher != "grid" and self.num_trials < count * TURN:
             raise ValueError(
                 f"space.{' and space.'.join(self.space.shared)} make {count} cohorts, which take turns of {TURN} "
                 f"trials: raise search.num_trials from {self.num_trials} to at least {count * TURN}, or give fewer "

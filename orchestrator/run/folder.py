@@ -130,6 +130,7 @@ def _refuse_other_config(run: RunDir, config: RunConfig) -> None:
     _refuse_fewer_trials(run, stored["search"]["num_trials"], config.search.num_trials)
     for content in (stored, current):
         content["search"].pop("num_trials")
+        content["search"].pop("budget", None)  # a search may be given more of it
         content.pop("name")  # the folder's own
         for section in FREE_FIELDS:
             content.pop(section, None)

@@ -60,6 +60,8 @@ class RunDir:
     """The held-out cases that every adapter is scored on."""
     selected = _Below("selection/selection.json")
     """By what rule a search chose its adapters, and what it saw of each; there only where not by eval loss alone."""
+    budget = _Below("budget.json")
+    """What a search with a budget spent, round by round, and why it ended."""
     latency = _Below("evals/latency.jsonl")
     """How long some of the cases took, each asked alone."""
 

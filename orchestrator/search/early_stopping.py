@@ -97,7 +97,7 @@ class _Hearing:
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: JsonObject) -> str:
         self._heard.hear(trial, result)
         decision: str = super().on_trial_result(tune_controller, trial, result)  # type: ignore[misc]
-        return decision
+        return str(TrialScheduler.STOP) if self._heard.clock.stops(str(trial)) else decision
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: JsonObject) -> None:
         self._heard.hear(trial, result)
@@ -174,11 +174,11 @@ class SuccessiveHalving(_Hearing, FIFOScheduler):  # type: ignore[misc]  # ray s
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: JsonObject) -> str:
         """Record the report; whoever can be decided on by now is told at its gate."""
-        super().on_trial_result(tune_controller, trial, result)
+        decision = super().on_trial_result(tune_controller, trial, result)
         number = number_of(str(trial))
         self.rungs.hear(number, self._heard.losses[number].items())
         self._decide()
-        return str(TrialScheduler.CONTINUE)
+        return decision
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: JsonObject) -> None:
         """Others may have waited for this one."""

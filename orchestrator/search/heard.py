@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from ray.tune.experiment import Trial
 
 from orchestrator.core.records import JsonObject, TrialRecord
+from orchestrator.search.budget import Clock
 from orchestrator.search.cohorts import is_of
 from orchestrator.search.names import HYPERPARAMETERS, number_of
 from orchestrator.search.parts import losses_of
@@ -16,10 +17,17 @@ Losses = dict[int, float]
 class Heard:
     """The trials of a search: their points, the losses that Tune was told, and which have ended.
 
-    Of `earlier` trials that are not of the `cohort` nothing counts but that they were.
+    Of `earlier` trials that are not of the `cohort` nothing counts but that they were. The
+    `clock` stops whoever reports after its time.
     """
 
-    def __init__(self, earlier: Iterable[TrialRecord] = (), cohort: JsonObject | None = None) -> None:
+    def __init__(
+        self,
+        earlier: Iterable[TrialRecord] = (),
+        cohort: JsonObject | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.clock = clock or Clock()
         self.points: dict[int, JsonObject] = {}
         self.losses: dict[int, Losses] = {}
         self.ended: set[int] = set()

@@ -44,8 +44,10 @@ class Part(NamedTuple):
         return [trial for trial in self.analysis(storage).trials if trial.is_finished()]
 
 
-def parts_of(storage: Path, num_trials: int, *, turn: int | None = None) -> list[Part]:
+def parts_of(storage: Path, num_trials: int | None, *, turn: int | None = None) -> list[Part]:
     """The parts of a search of `num_trials` trials in all, in order: those that were begun, and the rest.
+
+    None, which is with a budget, gives those that were begun.
 
     With turns of so many trials, none of the rest is of two turns.
 
@@ -61,6 +63,7 @@ def parts_of(storage: Path, num_trials: int, *, turn: int | None = None) -> list
         )
     begun = sorted(Part(*map(int, folder.name.split("-")[1:])) for folder in storage.glob("tune-*-*"))
     so_far = begun[-1].last if begun else 0
+    num_trials = so_far if num_trials is None else num_trials
     if num_trials < so_far:
         raise RunConflictError(
             f"the search has {counted(so_far, 'trial')} and can be given more, but not fewer ({num_trials})",

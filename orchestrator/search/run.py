@@ -1,6 +1,7 @@
 """The search: Ray Tune over rank, alpha and learning rate; records every trial and keeps the best adapters."""
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -22,6 +23,8 @@ from orchestrator.plan.steps import COHORT
 from orchestrator.run.cluster import cluster_capacity, concurrent_trials
 from orchestrator.run.deaths import SAVES_TRAINING_MEMORY, why_it_died
 from orchestrator.run.paths import RunDir
+from orchestrator.run.spent import Round
+from orchestrator.search.budget import Account, Clock
 from orchestrator.search.choice import Chooser, RungJudge, finalists_of
 from orchestrator.search.cohorts import cohort_of, plan_of
 from orchestrator.search.early_stopping import AtGates, SuccessiveHalving, held_at, make_scheduler, rung_steps
@@ -39,6 +42,8 @@ from orchestrator.search.names import (
 )
 from orchestrator.search.parts import Part, is_done, parts_of
 from orchestrator.search.proposals import NumberedSearch, Pace
+from orchestrator.search.rounds import rounds_of
+from orchestrator.search.samplers import BATCH
 from orchestrator.search.signed import SignsStates, require_signed, sign_tuner
 from orchestrator.search.space import num_trials, read_base_shape, resolve_space
 from orchestrator.search.tell import TellTrackers
@@ -67,6 +72,7 @@ class _Runner(NamedTuple):
 
     trainable: Any
     concurrent: int
+    devices: int
     reuse_actors: bool
     keeps_rungs: bool
     """Whether checkpoints of rungs stay, so that they can be scored."""
@@ -99,13 +105,14 @@ def run_search(config: RunConfig, run: RunDir, chooser: Chooser | None = None) -
         InputError: If the data, base model or resources cannot work.
     """
     plan = prepare_plan(config, run, varied=tuple(config.search.space.further))
-    settings = config.search.model_dump(mode="json", exclude={"num_trials"})
+    settings = config.search.model_dump(mode="json", exclude={"num_trials", "budget"})
     storage = run.ray / f"search-{digest_of(plan, settings, run.split('train'), run.split('val'))[:8]}"
-    total = num_trials(config.search)
-    parts = parts_of(storage, total, turn=config.search.turn)
+    account = None if config.search.budget is None else Account(config, run)
+    parts = parts_of(storage, None if account else num_trials(config.search), turn=config.search.turn)
     for part in parts:
         if part.can_resume(storage):
             require_signed(run, part.folder(storage))
+    total = max(BATCH, parts[-1].last if parts else 0) if account else parts[-1].last
     num_ended = sum(len(part.ended(storage)) for part in parts)
     longest = max(plan_of(cohort, plan, config.search.space).max_steps for cohort in config.search.space.cohorts)
     with (
@@ -113,7 +120,7 @@ def run_search(config: RunConfig, run: RunDir, chooser: Chooser | None = None) -
         Listener(trackers) as listener,
     ):
         tell = TellTrackers(listener, plan, storage / TRIALS, run.root)
-        found = _train(_Work(config, plan, run, storage, tell, chooser), parts)
+        found = _train(_Work(config, plan, run, storage, tell, chooser, account), parts)
     records = _keep_best(found, run, keep=config.search.keep, chooser=chooser)
     write_text_atomic(run.trials, dump_jsonl(records))
     if not any(record.adapter_id for record in records):
@@ -133,29 +140,45 @@ class _Work(NamedTuple):
     storage: Path
     tell: TellTrackers
     chooser: Chooser | None
+    account: Account | None
 
 
 def _train(work: _Work, parts: Sequence[Part]) -> list[_Found]:
-    """Train the parts one after the other, as far as they are not, each on the engines of its cohort."""
-    config, plan, storage = work.config, work.plan, work.storage
+    """Train the parts one after the other, as far as they are not, each on the engines of its cohort.
+
+    With a budget they are those that were begun, and rounds follow until it ends.
+    """
+    config, plan, storage, account = work.config, work.plan, work.storage, work.account
     found: list[_Found] = []
     search: _Search | None = None
     num_ended = sum(len(part.ended(storage)) for part in parts)
+
+    def trials() -> list[TrialRecord]:
+        return [its.record for its in found]
+
+    upcoming = parts if account is None else rounds_of(config, plan, account, parts, trials)
     with ExitStack() as running:
-        for part in parts:
-            is_last, earlier = part is parts[-1], [its.record for its in found]
+        for part in upcoming:
+            is_last, earlier = account is None and part is parts[-1], trials()
+            closing, clock = None, Clock()
             if not is_last and is_done(part, part.ended(storage)):
                 results = tune.ResultGrid(part.analysis(storage))
             else:
                 turn, cohort = _turn(config.search, part, earlier)
-                left = part.num_trials - len(part.ended(storage)) if cohort else parts[-1].last - num_ended
+                is_alone = bool(cohort) or account is not None
+                left = part.num_trials - len(part.ended(storage)) if is_alone else parts[-1].last - num_ended
                 if search is None or search.cohort != cohort:
                     running.close()
                     search = running.enter_context(_ready(work, cohort, turn=turn, num_left=left))
-                tuner = search.tuner(part, earlier, is_last=is_last)
+                began = time.monotonic()
+                clock = account.clock(earlier, search.runner.devices) if account else clock
+                tuner = search.tuner(part, earlier, is_last=is_last, clock=clock)
                 with doing("waiting for the next evaluation of a trial"):
                     results = tuner.fit()
+                closing = Round(first=part.first, last=part.last, wall_s=round(time.monotonic() - began, 3))
             found += [_found_in(result, plan, storage / TRIALS) for result in results]
+            if account and closing:
+                account.close_round(closing, clock, trials())
     return found
 
 
@@ -196,11 +219,13 @@ def _runner(
             else:
                 trainable = slot_trainable(engines, plan, trials, held_at(config.search, plan))
                 concurrent = engines.concurrent_trials
-                yield _Runner(trainable, concurrent, reuse_actors=True, keeps_rungs=True, group=COHORT)
+                devices = len(engines.handles)
+                yield _Runner(trainable, concurrent, devices, reuse_actors=True, keeps_rungs=True, group=COHORT)
                 return
         concurrent = concurrent_trials(config.search.max_concurrent, plan.shape, cluster_capacity()[0])
         trainable = isolated_trainable(plan, trials, concurrent=concurrent, rungs=held_at(config.search, plan))
-        yield _Runner(trainable, concurrent, reuse_actors=False, keeps_rungs=False, group=1)
+        devices = concurrent * plan.num_workers
+        yield _Runner(trainable, concurrent, devices, reuse_actors=False, keeps_rungs=False, group=1)
 
 
 class _Search(NamedTuple):
@@ -212,12 +237,12 @@ class _Search(NamedTuple):
     judge: RungJudge
     cohort: JsonObject
 
-    def tuner(self, part: Part, earlier: Sequence[TrialRecord], *, is_last: bool) -> tune.Tuner:
+    def tuner(self, part: Part, earlier: Sequence[TrialRecord], *, is_last: bool, clock: Clock) -> tune.Tuner:
         """What trains the trials of one part as far as they are not; `earlier` are those of the parts before it."""
         run, storage = self.work.run, self.work.storage
         folder, names = part.folder(storage), storage / NAMES
         trainable = tune.with_resources(self.runner.trainable, PlacementGroupFactory([DRIVER_RESOURCES]))
-        settings = self._tune_config(part, earlier, names)
+        settings = self._tune_config(part, earlier, names, clock)
         callbacks = [self.work.tell, SignsStates(run, folder)]
         in_use = [record.trial_id for record in earlier]
         if part.can_resume(storage) and any(folder.glob(NumberedSearch.CKPT_FILE_TMPL.format("*"))):
@@ -249,7 +274,7 @@ class _Search(NamedTuple):
         sign_tuner(run, folder)
         return tuner
 
-    def _tune_config(self, part: Part, earlier: Sequence[TrialRecord], names: Path) -> tune.TuneConfig:
+    def _tune_config(self, part: Part, earlier: Sequence[TrialRecord], names: Path, clock: Clock) -> tune.TuneConfig:
         """How trials are proposed and stopped: by their numbers and results, whichever process does it."""
         config, runner = self.work.config, self.runner
         search = config.search
@@ -257,7 +282,7 @@ class _Search(NamedTuple):
         space = resolve_space(
             search.space, base, self.plan.train.batch_size, self.work.plan.hyperparameters, self.cohort
         )
-        heard = Heard(earlier, self.cohort)
+        heard = Heard(earlier, self.cohort, clock)
         scheduler = make_scheduler(
             search,
             self.plan,

@@ -63,7 +63,7 @@ def sample(searcher: Learner, dimensions: Dimensions, seed: str, known: Results)
             _add(study, dimensions, known, {})
         else:
             _replay(study, dimensions, known, GENERATION[searcher])
-        drawn = study.ask(_distributions(dimensions)).params
+        drawn = study.ask(distributions_of(dimensions)).params
     return {name: _value(options, drawn[name]) for name, options in dimensions.items()}
 
 
@@ -83,7 +83,7 @@ def _replay(study: optuna.Study, dimensions: Dimensions, known: Results, generat
     for first in range(1, last + 1, BATCH):
         state: JsonObject = {generation: 0}
         if first > 1:
-            asked = study.ask(_distributions(dimensions))
+            asked = study.ask(distributions_of(dimensions))
             state = study.get_trials()[asked.number].system_attrs
             study.tell(asked, state=optuna.trial.TrialState.FAIL)
         batch = {number: known[number] for number in range(first, min(first + BATCH, last + 1)) if number in known}
@@ -91,11 +91,11 @@ def _replay(study: optuna.Study, dimensions: Dimensions, known: Results, generat
 
 
 def _add(study: optuna.Study, dimensions: Dimensions, known: Results, state: JsonObject) -> None:
-    distributions = _distributions(dimensions)
+    distributions = distributions_of(dimensions)
     for _, its in sorted(known.items()):
         if its.values:
             made = optuna.create_trial(
-                params={name: _place(options, its.point[name]) for name, options in dimensions.items()},
+                params=params_of(dimensions, its.point),
                 distributions=distributions,
                 values=list(its.values),
                 constraints=dict(its.missed) or None,
@@ -120,7 +120,8 @@ def _by_rank(known: Results) -> Results:
     return {number: Result(its.point, (places[number],) if its.values else ()) for number, its in known.items()}
 
 
-def _distributions(dimensions: Dimensions) -> dict[str, BaseDistribution]:
+def distributions_of(dimensions: Dimensions) -> dict[str, BaseDistribution]:
+    """What may be chosen, as Optuna sees it."""
     return {
         name: FloatDistribution(options.min, options.max, log=True)
         if isinstance(options, RangeConfig)
@@ -149,6 +150,11 @@ def by_chance(dimensions: Dimensions, seed: str) -> JsonObject:
         return min(max(drawn, options.min), options.max)
 
     return {name: draw(options) for name, options in dimensions.items()}
+
+
+def params_of(dimensions: Dimensions, point: JsonObject) -> JsonObject:
+    """A point as Optuna sees it."""
+    return {name: _place(options, point[name]) for name, options in dimensions.items()}
 
 
 def _place(options: RangeConfig | tuple[Any, ...], value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A search over what an engine's trials share, and over what they do not."""
+"""Searches over what an engine's trials share and what they do not, and searches with a budget."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +12,7 @@ from orchestrator.multi_lora.messages import EngineUse
 from orchestrator.run.cluster import cluster_session
 from orchestrator.run.folder import open_run
 from orchestrator.run.paths import RunDir
+from orchestrator.run.spent import BudgetRecord
 from orchestrator.search.run import run_search
 
 pytestmark = pytest.mark.ray
@@ -65,3 +66,25 @@ def test_cohorts_take_turns_each_on_an_engine_of_its_own(storage: Path) -> None:
     ]
     assert len(uses) == 2
     assert [record.trial_id for record in records if record.adapter_id] == [records[0].trial_id]
+
+
+def test_a_budget_is_spent_in_rounds_and_its_clock_stops_what_is_late(storage: Path) -> None:
+    settings = of_cohorts(storage, 8)
+    space = {"r": [8], "alpha": [16], "learning_rate": {"min": 1e-3, "max": 1e-2}}
+    budget = {"budget": {"device_hours": 1e-4}, "searcher": "optuna", "scheduler": "halving", "space": space}
+    settings |= {"name": "budget", "search": {**settings["search"], **budget}}
+    settings["train"] |= {"max_steps": 200, "eval_steps": 4}
+    records, run = searched(settings)
+    spent = BudgetRecord.model_validate_json(run.budget.read_text())
+    assert len(records) == 8
+    assert spent.ended == "spent"
+    assert set(spent.stopped) <= {record.trial_id for record in records if record.stop_reason == "lagging"}
+    assert spent.stopped
+    assert all(record.curve for record in records)
+    assert max(record.steps or 0 for record in records) < 200
+    assert spent.spent_s == pytest.approx(sum(record.device_s or 0 for record in records), abs=0.01)
+    settings["search"]["budget"] = {"device_hours": 1.5 * spent.spent_s / 3600}
+    further, _ = searched(settings)
+    assert 8 < len(further) <= 16
+    curves = {record.trial_id: record.curve for record in further}
+    assert all(curves[record.trial_id] == record.curve for record in records)
