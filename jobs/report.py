@@ -23,10 +23,10 @@ def report(config: RunConfig, run: RunDir, *, compare: str | None = None) -> int
     Raises:
         InputError: If there is no such other run.
     """
-    from evals.generate.other_run import find_other_run
     from evals.report.render import gist_lines, gist_table, verdict_lines
     from evals.report.tracked import report_events
     from evals.report.write import write_report
+    from orchestrator.run.other import find_other_run
 
     other = find_other_run(compare, run) if compare is not None else None
     written: list[Report] = []

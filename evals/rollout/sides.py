@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from evals.generate.chosen import WINNER, choose_adapter, read_report
-from evals.generate.other_run import best_adapter, find_other_run
+from evals.generate.other_run import best_adapter
 from evals.records import Case, Scores
 from evals.report.runs import shared_cases
 from evals.stats.comparison import Pairs, pair_verdicts
@@ -11,6 +11,7 @@ from evals.stats.decision import PRIMARY
 from orchestrator.core.errors import InputError, RunConflictError
 from orchestrator.core.files import parse_line, read_jsonl
 from orchestrator.core.records import BASE_ADAPTER_ID
+from orchestrator.run.other import find_other_run
 from orchestrator.run.paths import RunDir
 
 

@@ -118,6 +118,11 @@ class SearchConfig(Section):
     searcher: Literal["random", "grid", "optuna", "cmaes", "nsga2"] = "optuna"
     """`optuna` is its TPE sampler, for one objective or several. `cmaes` is CMA-ES, for one objective; it needs the
     package cmaes. `nsga2` is NSGA-II. All but `random` and `grid` learn from the trials of earlier batches of eight."""
+    warm_start: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        default=(), exclude_if=lambda runs: not runs, examples=[["my-run"]]
+    )
+    """Earlier runs on the same base, by folder or by name beside this one, whose trials the searcher `optuna` knows
+    from the beginning (docs/search.md)."""
     scheduler: Literal["halving", "asha", "none"] = "halving"
     """Which trials are stopped because their eval loss lags at equal steps. `halving`: the best of a trial's own group
     of eight and of those before it go on, the same whoever comes first. `asha`: each report is judged by those that
@@ -192,6 +197,16 @@ class SearchConfig(Section):
         if self.searcher == "grid" and not isinstance(self.space.learning_rate, tuple):
             example = "[1e-4, 2e-4, 5e-4]"
             raise ValueError(f"searcher 'grid' needs space.learning_rate as a list of values, such as {example}")
+        return self
+
+    @model_validator(mode="after")
+    def _warm_start_has_a_learner(self) -> "SearchConfig":
+        if self.warm_start and self.searcher != "optuna":
+            raise ValueError(
+                f"searcher '{self.searcher}' learns nothing of warm_start: leave it out, or set searcher to 'optuna'"
+            )
+        if self.warm_start and isinstance(self.objective, tuple):
+            raise ValueError("warm_start orders earlier trials by eval loss, and a list has several objectives")
         return self
 
     @model_validator(mode="after")

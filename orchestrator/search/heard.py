@@ -9,6 +9,7 @@ from orchestrator.search.budget import Clock
 from orchestrator.search.cohorts import is_of
 from orchestrator.search.names import HYPERPARAMETERS, number_of
 from orchestrator.search.parts import losses_of
+from orchestrator.search.samplers import Results
 
 Losses = dict[int, float]
 """Eval loss by optimizer step."""
@@ -17,8 +18,8 @@ Losses = dict[int, float]
 class Heard:
     """The trials of a search: their points, the losses that Tune was told, and which have ended.
 
-    Of `earlier` trials that are not of the `cohort` nothing counts but that they were. The
-    `clock` stops whoever reports after its time.
+    Of `earlier` trials that are not of the `cohort` nothing counts but that they were. The `clock` stops whoever
+    reports after its time. `others` are results of earlier runs.
     """
 
     def __init__(
@@ -26,8 +27,9 @@ class Heard:
         earlier: Iterable[TrialRecord] = (),
         cohort: JsonObject | None = None,
         clock: Clock | None = None,
+        others: Results | None = None,
     ) -> None:
-        self.clock = clock or Clock()
+        self.clock, self.others = clock or Clock(), others or {}
         self.points: dict[int, JsonObject] = {}
         self.losses: dict[int, Losses] = {}
         self.ended: set[int] = set()

@@ -49,6 +49,17 @@ def results_of(points: Mapping[int, JsonObject], losses: Mapping[int, float], to
     }
 
 
+def beside(earlier: Results, own: Results) -> Results:
+    """A search's results with those of earlier runs, all as shares of the trials of their run that are better."""
+    values = [its.values for its in own.values() if its.values]
+    others = max(1, len(values) - 1)
+
+    def share(its: Result) -> Result:
+        return its._replace(values=(sum(other < its.values for other in values) / others,)) if its.values else its
+
+    return {**earlier, **{number: share(its) for number, its in own.items()}} if earlier else own
+
+
 class _Points(Searcher):  # type: ignore[misc]  # ray ships no types for it
     """Asks for the point of the next trial, and keeps nothing that would have to be stored."""
 
@@ -128,4 +139,4 @@ class NumberedSearch(SearchGenerator):  # type: ignore[misc]  # ray ships no typ
             return None
         losses = {each: value for each, value in values.items() if value is not None}
         told = {each: its for each in losses if (its := self._judge.told(f"{PREFIX}{each}", rungs)) is not None}
-        return results_of({each: heard.points[each] for each in before}, losses, told)
+        return beside(heard.others, results_of({each: heard.points[each] for each in before}, losses, told))

@@ -47,6 +47,7 @@ from orchestrator.search.samplers import BATCH
 from orchestrator.search.signed import SignsStates, require_signed, sign_tuner
 from orchestrator.search.space import num_trials, read_base_shape, resolve_space
 from orchestrator.search.tell import TellTrackers
+from orchestrator.search.warm_start import earlier_results
 from orchestrator.tracking.tracker import RunInfo
 from orchestrator.training.launch import prepare_plan
 from orchestrator.training.listen import Listener
@@ -282,7 +283,8 @@ class _Search(NamedTuple):
         space = resolve_space(
             search.space, base, self.plan.train.batch_size, self.work.plan.hyperparameters, self.cohort
         )
-        heard = Heard(earlier, self.cohort, clock)
+        known = earlier_results(config, self.work.run, self.work.storage, space.dimensions)
+        heard = Heard(earlier, self.cohort, clock, known)
         scheduler = make_scheduler(
             search,
             self.plan,

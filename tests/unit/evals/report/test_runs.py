@@ -4,12 +4,12 @@ from pathlib import Path
 import pytest
 from report_run import BEST, BROKEN, SECOND, make_cases, write_run
 
-from evals.generate.other_run import find_other_run
 from evals.records import Report
 from evals.report.runs import OtherRun, shared_cases
 from evals.report.write import write_report
 from orchestrator.core.errors import ConfigError, InputError, RunConflictError
 from orchestrator.core.files import write_text_atomic
+from orchestrator.run.other import find_other_run
 from orchestrator.run.paths import RunDir
 
 
