@@ -272,7 +272,7 @@ def _settings_picture(name: str, outcome: str, note: str, tried: Sequence[Tried]
                     markersize=11 if entry.ink == "accent" else 8, markeredgecolor=INKS["card"],
                 )  # fmt: skip
                 dot.set_gid(tip(entry.tip))
-            _scale_settings(axes, sorted({float(entry.settings[key]) for entry in shown}))
+            scale_settings(axes, sorted({float(entry.settings[key]) for entry in shown}))
             axes.set_xlabel(label(key.replace("_", " ")))
         panels[0].set_ylabel(outcome)
         if is_loss:
@@ -291,24 +291,25 @@ def varied_settings(settings: Sequence[dict[str, float | int]]) -> list[str]:
     return [key for key in keys if len({entry[key] for entry in settings if key in entry}) > 1]
 
 
-def _scale_settings(axes: Axes, values: Sequence[float]) -> None:
+def scale_settings(axes: Axes, values: Sequence[float], *, of_y: bool = False) -> None:
     """Settings that span a factor of three or more get a logarithmic axis; few plain values are ticks themselves."""
     is_log = values[0] > 0 and values[-1] / values[0] >= 3
+    axis = axes.yaxis if of_y else axes.xaxis
     if is_log:
-        axes.set_xscale("log")
+        axes.set(**{f"{axis.axis_name}scale": "log"})
         span = (values[-1] / values[0]) ** 0.12
-        axes.set_xlim(values[0] / span, values[-1] * span)
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set(**{f"{axis.axis_name}lim": (values[0] / span, values[-1] * span)})
+        axis.set_minor_locator(NullLocator())
+        axis.set_minor_formatter(NullFormatter())
     else:
-        axes.margins(x=0.15)
+        axes.margins(*((None, 0.15) if of_y else (0.15, None)))
     if len(values) <= 4 and all(len(number_text(value)) <= 4 for value in values) and _far_apart(values, is_log=is_log):
-        axes.set_xticks(values)
+        axis.set_ticks(values)
     elif is_log:
-        axes.set_xticks(_round_marks(values[0], values[-1]))
+        axis.set_ticks(_round_marks(values[0], values[-1]))
     else:
-        axes.xaxis.set_major_locator(MaxNLocator(3))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number_text(value)))
+        axis.set_major_locator(MaxNLocator(3))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: number_text(value)))
 
 
 def _far_apart(values: Sequence[float], *, is_log: bool) -> bool:

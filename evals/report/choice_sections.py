@@ -4,14 +4,13 @@ from collections.abc import Iterator, Sequence
 
 from evals.records import Metric
 from evals.report import search_charts
-from evals.report.blocks import Block, Datum, Heading, Note, Pictures, Table, Value, drawn, figure, number, numbers
+from evals.report.blocks import Block, Datum, Heading, Note, Pictures, Table, Value, drawn, figure, number
 from evals.report.text import loss_text, p_text, signed_text
 from evals.report.view import View
-from evals.stats.loss_enough import checkpoints_of, importances, rank_correlation
+from evals.stats.loss_enough import checkpoints_of, rank_correlation
 from evals.stats.objective import Gap
 from evals.stats.selected import CheckpointScore, Selection
-from orchestrator.core.records import TrialRecord
-from orchestrator.core.text import counted, duration_text, unit_text
+from orchestrator.core.text import counted, duration_text
 
 
 def choice_blocks(view: View) -> Iterator[Block]:
@@ -34,26 +33,8 @@ def choice_blocks(view: View) -> Iterator[Block]:
     yield from (Note(text, "") for text in _against_loss(selection, stored))
     checkpoints = checkpoints_of(selection)
     yield from (Note(text, "") for text in _correlations(checkpoints, selection))
-    trials = sorted(view.inputs.trials, key=lambda trial: (len(trial.trial_id), trial.trial_id))  # as they were made
-    pictures = [
-        search_charts.front_picture(selection),
-        search_charts.objective_picture(checkpoints, selection),
-        search_charts.best_so_far_picture(trials),
-    ]
+    pictures = [search_charts.front_picture(selection), search_charts.objective_picture(checkpoints, selection)]
     yield Pictures(drawn(pictures))
-    yield from _importances(trials)
-
-
-def _importances(trials: Sequence[TrialRecord]) -> Iterator[Block]:
-    found = importances(trials)
-    if not found:
-        return
-    yield Heading("What eval loss depends on", "fANOVA over the settings that varied")
-    rows = [
-        numbers(one.setting.replace("_", " "), [unit_text(one.share), f"{one.low:.2f} to {one.high:.2f}"])
-        for one in found
-    ]
-    yield Table(("Setting", "Share of the variance", "Over resamples of the trials"), rows)
 
 
 def _stated(selection: Selection, primary: str) -> str:

@@ -4,15 +4,16 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from evals.records import AdapterSummary
-from evals.report import charts
+from evals.report import charts, search_charts
 from evals.report.blocks import Block, Datum, Heading, Note, Pictures, Table, Tone, drawn, figure, number, numbers
 from evals.report.precision import precision_blocks
 from evals.report.text import count_text, ending_text, loss_text, shorten
 from evals.report.view import NO_EFFECT, NO_PROOF, View, device_s, proof_text
 from evals.stats.data_card import DataTable, data_sentences, data_tables
+from evals.stats.loss_enough import importances
 from evals.stats.metrics import METRICS
 from orchestrator.core.records import MetricName, TrialRecord
-from orchestrator.core.text import bytes_text, counted, duration_text
+from orchestrator.core.text import bytes_text, counted, duration_text, unit_text
 
 OPEN_ROWS = 12
 """A table of the data with more rows is folded in the page."""
@@ -48,12 +49,28 @@ def search_blocks(view: View) -> Iterator[Block]:
         charts.metric_settings_picture(
             "tool_call_validity", charts.tried_adapters(adapters, "tool_call_validity", chosen_id)
         ),
+        search_charts.best_so_far_picture(sorted(trials, key=lambda trial: (len(trial.trial_id), trial.trial_id))),
     ]
     yield Pictures(drawn(pictures), legend=view.chosen_word if view.chosen else "winner")
     keys = list(dict.fromkeys(key for trial in trials for key in trial.hyperparameters))
     costs = ("Best eval loss", "At step", "Steps", "Tokens", "Device time", "Memory")
     rows = [_trial(trial, keys, view, kept) for trial in trials]
     yield Table(("Trial", "Ended", *keys, *costs, "Adapter", "Error"), rows, where="trials.jsonl")
+    yield from _depends(trials)
+
+
+def _depends(trials: Sequence[TrialRecord]) -> Iterator[Block]:
+    """What eval loss depends on: how much each setting explains, and the two that explain most against each other."""
+    found = importances(trials)
+    if not found:
+        return
+    yield Heading("What eval loss depends on", "fANOVA over the settings that varied")
+    rows = [
+        numbers(one.setting.replace("_", " "), [unit_text(one.share), f"{one.low:.2f} to {one.high:.2f}"])
+        for one in found
+    ]
+    yield Table(("Setting", "Share of the variance", "Over resamples of the trials"), rows)
+    yield Pictures(drawn([search_charts.contour_picture(trials, found[0].setting, found[1].setting)]))
 
 
 def plan_blocks(view: View) -> Iterator[Block]:

@@ -1,12 +1,16 @@
 """Pictures of what a search spent and of what its scores say beside eval loss."""
 
+import math
 from collections.abc import Sequence
 from itertools import accumulate
 
+import numpy as np
 from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.tri import Triangulation
+from numpy.typing import NDArray
 
-from evals.report.charts import Picture
-from evals.report.svg import INKS, Ink, drawing, new_figure, tip, to_svg
+from evals.report.charts import Picture, scale_settings, trial_tip
+from evals.report.svg import INKS, Ink, drawing, label, new_figure, tip, to_svg
 from evals.report.text import loss_text
 from evals.stats.selected import CheckpointScore, Selection
 from orchestrator.core.records import TrialRecord
@@ -80,6 +84,48 @@ def _ink(one: CheckpointScore, selection: Selection) -> Ink:
     if one.trial_id == selection.kept[0]:
         return "accent"
     return "bad" if one.trial_id == selection.by_loss[0] else "kept"
+
+
+def contour_picture(trials: Sequence[TrialRecord], across: str, up: str) -> Picture | None:
+    """Lines of equal best eval loss over two settings, one dot a trial; None where trials do not span an area."""
+    known = [trial for trial in trials if trial.best_eval_loss is not None and math.isfinite(trial.best_eval_loss)]
+    lowest: dict[tuple[float, float], tuple[float, str]] = {}
+    for trial in sorted(known, key=lambda trial: -(trial.best_eval_loss or 0.0)):
+        place = float(trial.hyperparameters[across]), float(trial.hyperparameters[up])
+        lowest[place] = trial.best_eval_loss or 0.0, trial_tip(trial)
+    x, y = (np.array([place[axis] for place in lowest]) for axis in (0, 1))
+    try:
+        triangles = Triangulation(_evenly(x), _evenly(y)).triangles
+    except (RuntimeError, ValueError):  # too few points, or all on a line
+        return None
+    losses = np.array([loss for loss, _ in lowest.values()])
+    with drawing():
+        figure = new_figure(260)
+        axes = figure.subplots()
+        lines = axes.tricontour(Triangulation(x, y, triangles), losses, levels=6, colors=INKS["kept"], linewidths=1.2)
+        axes.clabel(lines, fmt=lambda value: f"{value:.3g}", fontsize=9)
+        best = min(lowest.values())
+        for (across_value, up_value), (loss, told) in lowest.items():
+            is_best = (loss, told) == best
+            (dot,) = axes.plot(
+                [across_value], [up_value], "o", color=INKS["accent" if is_best else "other"],
+                markersize=10 if is_best else 7, markeredgecolor=INKS["card"],
+            )  # fmt: skip
+            dot.set_gid(tip(told))
+        scale_settings(axes, sorted(set(x.tolist())))
+        scale_settings(axes, sorted(set(y.tolist())), of_y=True)
+        axes.set_xlabel(label(across.replace("_", " ")))
+        axes.set_ylabel(label(up.replace("_", " ")))
+        title = "Eval loss over the two settings that explain most"
+        note = "lines of equal best eval loss, one dot a trial; one that was stopped has the loss it reached"
+        description = "; ".join(told for _, told in list(lowest.values())[:40]) + "."
+        return Picture(title, note, to_svg(figure, name="contour", title=title, description=description))
+
+
+def _evenly(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Values between 0 and 1 as their axis spreads them."""
+    spread = np.log(values) if values.min() > 0 and values.max() / values.min() >= 3 else values
+    return np.asarray((spread - spread.min()) / (np.ptp(spread) or 1.0))
 
 
 def best_so_far_picture(trials: Sequence[TrialRecord]) -> Picture | None:

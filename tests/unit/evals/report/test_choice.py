@@ -8,6 +8,7 @@ import pytest
 from report_run import BEST, SECOND, WEAK, make_cases, write_run
 
 from evals.records import Report, Scores
+from evals.report.search_charts import contour_picture
 from evals.report.write import write_report
 from evals.stats.loss_enough import checkpoints_of, importances, rank_correlation
 from evals.stats.objective import Aim
@@ -129,6 +130,18 @@ def test_the_page_shows_the_objective_over_eval_loss(tmp_path: Path) -> None:
     assert "Objective over eval loss" in page
     assert "Best so far over device time" in page
     assert "What eval loss depends on" in page
+
+
+def test_the_two_settings_that_explain_most_are_drawn_against_each_other(tmp_path: Path) -> None:
+    config, run = write_run(tmp_path)
+    write_report(config, run)
+    trials = list(read_jsonl(run.trials, TrialRecord))
+    page = (run.report / "report.html").read_text(encoding="utf-8")
+    assert "Best so far over device time" in page
+    assert "Eval loss over the two settings that explain most" in page
+    assert contour_picture(trials, "r", "learning_rate") is not None
+    assert contour_picture(trials, "r", "r") is None, "a line is no area"
+    assert contour_picture(trials[:2], "r", "learning_rate") is None
 
 
 def test_the_page_shows_the_pareto_front_of_several_objectives(tmp_path: Path) -> None:
