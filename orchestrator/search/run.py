@@ -117,11 +117,12 @@ def run_search(config: RunConfig, run: RunDir, chooser: Chooser | None = None) -
     num_ended = sum(len(part.ended(storage)) for part in parts)
     longest = max(plan_of(cohort, plan, config.search.space).max_steps for cohort in config.search.space.cohorts)
     with (
+        ExitStack() as running,
         tracked(RunInfo(run.root, total, longest, num_ended), config.tracking) as trackers,
         Listener(trackers) as listener,
     ):
         tell = TellTrackers(listener, plan, storage / TRIALS, run.root)
-        found = _train(_Work(config, plan, run, storage, tell, chooser, account), parts)
+        found = _train(_Work(config, plan, run, storage, tell, chooser, account), parts, running)
     records = _keep_best(found, run, keep=config.search.keep, chooser=chooser)
     write_text_atomic(run.trials, dump_jsonl(records))
     if not any(record.adapter_id for record in records):
@@ -144,8 +145,8 @@ class _Work(NamedTuple):
     account: Account | None
 
 
-def _train(work: _Work, parts: Sequence[Part]) -> list[_Found]:
-    """Train the parts one after the other, as far as they are not, each on the engines of its cohort.
+def _train(work: _Work, parts: Sequence[Part], running: ExitStack) -> list[_Found]:
+    """Train the parts one after the other, as far as they are not, each on the engines of its cohort, kept `running`.
 
     With a budget they are those that were begun, and rounds follow until it ends.
     """
@@ -158,28 +159,25 @@ def _train(work: _Work, parts: Sequence[Part]) -> list[_Found]:
         return [its.record for its in found]
 
     upcoming = parts if account is None else rounds_of(config, plan, account, parts, trials)
-    with ExitStack() as running:
-        for part in upcoming:
-            is_last, earlier = account is None and part is parts[-1], trials()
-            closing, clock = None, Clock()
-            if not is_last and is_done(part, part.ended(storage)):
-                results = tune.ResultGrid(part.analysis(storage))
-            else:
-                turn, cohort = _turn(config.search, part, earlier)
-                is_alone = bool(cohort) or account is not None
-                left = part.num_trials - len(part.ended(storage)) if is_alone else parts[-1].last - num_ended
-                if search is None or search.cohort != cohort:
-                    running.close()
-                    search = running.enter_context(_ready(work, cohort, turn=turn, num_left=left))
-                began = time.monotonic()
-                clock = account.clock(earlier, search.runner.devices) if account else clock
-                tuner = search.tuner(part, earlier, is_last=is_last, clock=clock)
-                with doing("waiting for the next evaluation of a trial"):
-                    results = tuner.fit()
-                closing = Round(first=part.first, last=part.last, wall_s=round(time.monotonic() - began, 3))
-            found += [_found_in(result, plan, storage / TRIALS) for result in results]
-            if account and closing:
-                account.close_round(closing, clock, trials())
+    for part in upcoming:
+        is_last, earlier = account is None and part is parts[-1], trials()
+        closing, clock = None, Clock()
+        if not is_last and is_done(part, part.ended(storage)):
+            results = tune.ResultGrid(part.analysis(storage))
+        else:
+            turn, cohort = _turn(config.search, part, earlier)
+            is_alone = bool(cohort) or account is not None
+            left = part.num_trials - len(part.ended(storage)) if is_alone else parts[-1].last - num_ended
+            if search is None or search.cohort != cohort:
+                running.close()
+                search = running.enter_context(_ready(work, cohort, turn=turn, num_left=left))
+            began = time.monotonic()
+            clock = account.clock(earlier, search.runner.devices) if account else clock
+            results = search.results(part, earlier, is_last=is_last, clock=clock)
+            closing = Round(first=part.first, last=part.last, wall_s=round(time.monotonic() - began, 3))
+        found += [_found_in(result, plan, storage / TRIALS) for result in results]
+        if account and closing:
+            account.close_round(closing, clock, trials())
     return found
 
 
@@ -238,8 +236,13 @@ class _Search(NamedTuple):
     judge: RungJudge
     cohort: JsonObject
 
-    def tuner(self, part: Part, earlier: Sequence[TrialRecord], *, is_last: bool, clock: Clock) -> tune.Tuner:
-        """What trains the trials of one part as far as they are not; `earlier` are those of the parts before it."""
+    def results(self, part: Part, earlier: Sequence[TrialRecord], *, is_last: bool, clock: Clock) -> tune.ResultGrid:
+        """Train the trials of one part as far as they are not; `earlier` are those of the parts before it."""
+        tuner = self._tuner(part, earlier, is_last=is_last, clock=clock)
+        with doing("waiting for the next evaluation of a trial"):
+            return tuner.fit()
+
+    def _tuner(self, part: Part, earlier: Sequence[TrialRecord], *, is_last: bool, clock: Clock) -> tune.Tuner:
         run, storage = self.work.run, self.work.storage
         folder, names = part.folder(storage), storage / NAMES
         trainable = tune.with_resources(self.runner.trainable, PlacementGroupFactory([DRIVER_RESOURCES]))

@@ -90,7 +90,7 @@ def test_an_adapter_made_elsewhere_stands_with_its_source_and_what_is_unknown_of
     assert report.verdict.winner == BEST
     (row,) = (adapter for adapter in report.adapters if adapter.id == BEST)
     assert (row.source, row.eval_loss, set(row.hyperparameters)) == ("somebody/their-adapter", None, {"r", "alpha"})
-    lines = read(run, "md").splitlines()
+    lines = [line for line in read(run, "md").splitlines() if line.count("|") > 4]  # one cell for each adapter
     unknown = [
         line.split("|")[2].strip() for line in lines if re.match(r"\| (Eval loss|learning.{1,2}rate|step) ", line)
     ]
