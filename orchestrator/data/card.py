@@ -84,7 +84,7 @@ class Overlap(Record):
 class LeakCard(Record):
     """What a held-out part shares with train.
 
-    `prompts` are samples whose last user message is also one of train (letter case and spaces aside);
+    `prompts` are samples whose last user message is also one of train (letter case, punctuation and spaces aside);
     `arguments` are different text values in calls; `tools` are names of offered tools; `near_duplicates` are samples
     whose words overlap with one of train by `data.near_duplicate_threshold` (0.9 where that is off). Shared tools are
     expected in a split by conversation, and shared arguments in any: they are shown so that scores can be read rightly.

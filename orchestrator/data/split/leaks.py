@@ -1,7 +1,8 @@
 """What the held-out parts share with train: an audit of the part files that `prepare` wrote."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from orchestrator.run.paths import SplitName
 MIN_ARGUMENT_CHARS = 4
 """Shorter values ("EUR", "3pm") recur in any two conversations."""
 MAX_EXAMPLE_CHARS = 160
+MOST_CUT = 8
+"""Words by which a request may be longer than one that it repeats."""
 
 
 def audit_leaks(
@@ -20,14 +23,14 @@ def audit_leaks(
 ) -> dict[HeldOutName, LeakCard]:
     """Count what val and test share with train, from the files of the parts as `prepare` wrote them.
 
-    A prompt is shared when the last user message of a sample is any user message of train, letter case and white space
-    aside. Argument values are texts of at least 4 characters at any depth in the arguments of any call, compared as
-    they are. `near_duplicates` counts each held-out part's samples that resemble one of train (see `similar_to`). Reads
-    each file once; takes about 100 bytes of memory for each different text of train.
+    A prompt is shared when the last user message of a sample is any user message of train, letter case, punctuation and
+    white space aside. Argument values are texts of at least 4 characters at any depth in the arguments of any call,
+    compared as they are. `near_duplicates` counts each held-out part's samples that resemble one of train (see
+    `similar_to`). Reads each file once; takes about 100 bytes of memory for each different text of train.
     """
     train = _Train()
     for sample in _samples(parts["train"]):
-        train.prompts.update(hash(_folded(text)) for text in _user_texts(sample))
+        train.prompts.update(_folded_hash(text) for text in _user_texts(sample))
         train.arguments.update(map(hash, _argument_texts(sample)))
         train.tools.update(_tool_names(sample))
     return {part: _card(parts[part], train, near) for part, near in near_duplicates.items()}
@@ -35,25 +38,38 @@ def audit_leaks(
 
 @dataclass(frozen=True)
 class Prompts:
-    """What users say in conversations, and what they say last, as hashes of texts without letter case and spaces."""
+    """What users say in conversations, and what they say last, as hashes of their words; whole, and with ends cut."""
 
     said: set[int] = field(default_factory=set)
     last: set[int] = field(default_factory=set)
+    said_cut: set[int] = field(default_factory=set)
+    last_cut: set[int] = field(default_factory=set)
 
     @classmethod
     def of(cls, samples: Iterable[JsonObject]) -> "Prompts":
         """Those of samples as JSON objects."""
         found = cls()
         for sample in samples:
-            texts = [hash(_folded(text)) for text in _user_texts(sample)]
-            found.said.update(texts)
-            found.last.update(texts[-1:])
+            texts = _user_texts(sample)
+            found.said.update(map(_folded_hash, texts))
+            found.last.update(map(_folded_hash, texts[-1:]))
+            found.said_cut.update(cut for text in texts for cut in _cut(text))
+            found.last_cut.update(cut for text in texts[-1:] for cut in _cut(text))
         return found
 
     def share(self, sample: JsonObject) -> bool:
-        """Whether these conversations or a sample hold the last user message of the other."""
+        """Whether these conversations or a sample hold the last user message of the other.
+
+        A message is the same if its words are, or if it has all of the other's and only a few more at its ends.
+        """
         its = Prompts.of([sample])
-        return not (self.said.isdisjoint(its.last) and self.last.isdisjoint(its.said))
+        pairs = (
+            (its.said, self.last_cut),
+            (its.said_cut, self.last),
+            (its.last, self.said_cut),
+            (its.last_cut, self.said),
+        )
+        return any(not one.isdisjoint(other) for one, other in pairs)
 
 
 @dataclass(frozen=True)
@@ -88,7 +104,7 @@ def _card(path: Path, train: _Train, near_duplicates: Overlap) -> LeakCard:
     seen_arguments, seen_tools = set[int](), set[str]()
     for sample in _samples(path):
         for prompt in _user_texts(sample)[-1:]:
-            prompts.add(f"{sample['source']}: {prompt}", is_shared=hash(_folded(prompt)) in train.prompts)
+            prompts.add(f"{sample['source']}: {prompt}", is_shared=_folded_hash(prompt) in train.prompts)
         for text in _argument_texts(sample):
             if hash(text) not in seen_arguments:
                 seen_arguments.add(hash(text))
@@ -130,8 +146,26 @@ def _argument_texts(sample: JsonObject) -> Iterator[str]:
             pending.extend(value)
 
 
-def _folded(text: str) -> str:
-    return " ".join(text.lower().split())
+def _folded(text: str) -> list[str]:
+    """The words without letter case and punctuation; all that is not white space where there are none."""
+    return re.findall(r"\w+", text.casefold()) or text.split()
+
+
+def _hash(words: Sequence[str]) -> int:
+    return hash(" ".join(words))
+
+
+def _folded_hash(text: str) -> int:
+    return _hash(_folded(text))
+
+
+def _cut(text: str) -> Iterator[int]:
+    """Hashes of the text, and of it without up to a fifth of its words, at most `MOST_CUT`, at its ends."""
+    words = _folded(text)
+    most = min(MOST_CUT, len(words) // 5)
+    for start in range(most + 1):
+        for end in range(most - start + 1):
+            yield _hash(words[start : len(words) - end])
 
 
 def _shortened(text: str) -> str:

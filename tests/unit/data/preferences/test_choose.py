@@ -96,6 +96,18 @@ HELD_OUT = (
         id="the same request in an earlier turn",
     ),
     pytest.param(
+        make_sample(user("How warm will it be in Rome, on Rome day"), assistant("Which one?"), kind="clarification"),
+        id="the same request with other punctuation, answered otherwise",
+    ),
+    pytest.param(
+        make_sample(user("How warm will it be in Rome on Rome day? Thanks!"), assistant("No."), kind="refusal"),
+        id="the same request and thanks, answered otherwise",
+    ),
+    pytest.param(
+        make_sample(user("Warm will it be in Rome on Rome day?"), assistant("No."), kind="refusal"),
+        id="a word less of the same request, answered otherwise",
+    ),
+    pytest.param(
         make_sample(
             user("Please! How warm will it be in Rome on Rome day?"), assistant("", make_call(city="Rome")), id="near"
         ),

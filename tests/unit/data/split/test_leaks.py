@@ -3,11 +3,13 @@ from pathlib import Path
 
 import pytest
 from builders import assistant, make_call, make_tool, user
+from hypothesis import given
+from hypothesis import strategies as st
 
 from orchestrator.core.files import dump_jsonl
 from orchestrator.core.records import Message, Sample
 from orchestrator.data.card import HeldOutName, LeakCard, Overlap
-from orchestrator.data.split.leaks import audit_leaks
+from orchestrator.data.split.leaks import MOST_CUT, Prompts, audit_leaks
 from orchestrator.run.paths import SplitName
 
 NEAR: dict[HeldOutName, Overlap] = {"val": Overlap(count=0, n=1), "test": Overlap(count=1, n=2, example="f:9")}
@@ -89,3 +91,24 @@ def test_a_long_example_is_cut(tmp_path: Path, length: int, shown: int) -> None:
     assert card.prompts.example is not None
     assert len(card.prompts.example) == shown
     assert card.prompts.example.endswith("..." if length == 500 else "aaa")
+
+
+WORDS = st.lists(st.from_regex(r"[a-z]{1,6}", fullmatch=True), min_size=1, max_size=40)
+
+
+@given(request=WORDS, before=st.integers(0, MOST_CUT), after=st.integers(0, MOST_CUT), is_held_out_longer=st.booleans())
+def test_a_request_is_known_with_few_more_words_at_its_ends(
+    request: list[str], before: int, after: int, *, is_held_out_longer: bool
+) -> None:
+    longer = [*("zzzzzzz",) * before, *request, *("yyyyyyy",) * after]
+    shorter, longer_text = (" ".join(words).capitalize() for words in (request, longer))
+    held_out, asked = (longer_text, shorter) if is_held_out_longer else (shorter, longer_text)
+    prompts = Prompts.of([sample(1, user(held_out + "."), assistant("no")).model_dump(mode="json")])
+    is_few = before + after <= min(MOST_CUT, len(longer) // 5)
+    assert prompts.share(sample(2, user(asked), assistant("yes")).model_dump(mode="json")) == is_few
+
+
+def test_a_request_with_another_word_within_is_another() -> None:
+    prompts = Prompts.of([sample(1, user("Warm in Rome on Monday?"), assistant("no")).model_dump(mode="json")])
+    other = sample(2, user("Warm in Oslo on Monday?"), assistant("no")).model_dump(mode="json")
+    assert not prompts.share(other)
