@@ -137,6 +137,7 @@ def verify_export(
     for kind in kinds:
         with _as_vllm_reads(folder, kind, config, run) as place:
             after = _answers(place, kind, config, engine, [*cases, *canaries], engines)
+            dtype = _coarser(place, kind, engine.dtype)
         compared = compare_replies(cases, before, after.replies, reply_format)
         traces = [after.trace(id_) for id_ in kept if after.has_prompt_of(before.get(id_))]
         strength = measure_strength(kept, traces)
@@ -146,9 +147,9 @@ def verify_export(
                 adapter_id=adapter_id,
                 num_cases=len(cases),
                 margin=MARGIN,
-                others=tuple(other_replies(cases, before, after, engine.dtype)),
+                others=tuple(other_replies(cases, before, after, dtype)),
                 strength=strength,
-                other_strength=strength and in_strength(strength, engine.dtype),
+                other_strength=strength and in_strength(strength, dtype),
                 **compared,
             )
         )
@@ -284,6 +285,14 @@ def _tokenizer_of(folder: Path) -> PreTrainedTokenizerBase:
 def _unreadable(folder: Path, what: str, error: Exception) -> InputError:
     why = next(iter(str(error).strip().splitlines()), type(error).__name__)
     return InputError(f"its {what} cannot be read: {why}", where=str(folder), fix="Export it again")
+
+
+def _coarser(folder: Path, kind: Kind, computed: str | None) -> str | None:
+    """What rounds the replies: the dtype that they are computed in, or of a whole model the one that it is kept in."""
+    if kind not in ("merged", "whole_gguf") or computed != "float32":
+        return computed
+    kept = AutoConfig.from_pretrained(folder).dtype
+    return computed if kept is None else str(kept).removeprefix("torch.")
 
 
 class _Exported(NamedTuple):
