@@ -291,7 +291,7 @@ def _coarser(folder: Path, kind: Kind, computed: str | None) -> str | None:
     """What rounds the replies: the dtype that they are computed in, or of a whole model the one that it is kept in."""
     if kind not in ("merged", "whole_gguf") or computed != "float32":
         return computed
-    kept = AutoConfig.from_pretrained(folder).dtype
+    kept = AutoConfig.from_pretrained(folder, trust_remote_code=False).dtype
     return computed if kept is None else str(kept).removeprefix("torch.")
 
 

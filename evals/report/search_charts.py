@@ -103,7 +103,7 @@ def contour_picture(trials: Sequence[TrialRecord], across: str, up: str) -> Pict
         figure = new_figure(260)
         axes = figure.subplots()
         lines = axes.tricontour(Triangulation(x, y, triangles), losses, levels=6, colors=INKS["kept"], linewidths=1.2)
-        axes.clabel(lines, fmt=lambda value: f"{value:.3g}", fontsize=9)
+        axes.clabel(lines, fmt=lambda value: f"{value:.3g}", fontsize=9, colors=INKS["ink"])
         best = min(lowest.values())
         for (across_value, up_value), (loss, told) in lowest.items():
             is_best = (loss, told) == best
