@@ -235,7 +235,7 @@ def serving_memory(shape: BaseShape, serving: Serving, *, cache: int) -> MemoryP
     return MemoryPlan(parts, low=int(0.9 * everything), high=int(1.2 * everything))
 
 
-ENGINE_PROCESS_BYTES = int(1.6 * GIB)
+ENGINE_PROCESS_BYTES = int(1.4 * GIB)
 """Python, PyTorch and vLLM in the process of an engine without a GPU."""
 
 
