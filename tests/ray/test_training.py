@@ -120,7 +120,8 @@ def test_workers_that_split_the_base_learn_as_one_does_and_resume(storage: Path)
     one = load_file(next(storage.glob("whole/adapters/*")) / WEIGHTS)
     assert weights.keys() == one.keys()
     for key, tensor in weights.items():
-        torch.testing.assert_close(tensor, one[key], rtol=1e-3, atol=1e-5)
+        # AdamW moves weights of tiny gradients by their sign, up to 5e-3 a step; rounding differs between processors.
+        torch.testing.assert_close(tensor, one[key], rtol=1e-2, atol=3e-4)
     checkpoint = next(path for path in run.ray.glob("train/*/checkpoint_*") if path.is_dir())
     assert {path.name for path in checkpoint.glob("*.safetensors")} == {WEIGHTS}
     assert not list(checkpoint.glob("pytorch_model_fsdp*"))  # nothing of the base is saved
