@@ -188,7 +188,8 @@ class MultiLoraEngine:
         norms = iter([norm for *_, norm in read])
         for (stack, _), room in zip(members, rooms, strict=True):
             stack.optimizer_step(stack.per_slot(list(islice(norms, len(stack.names)))), room)
-        give_freed_memory_back()
+        if self.device.type == "cpu":
+            give_freed_memory_back()
         return {
             stack.names[row]: StepResult(
                 step=stack.steps[row],

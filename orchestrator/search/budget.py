@@ -21,6 +21,7 @@ from orchestrator.core.records import TrialRecord
 from orchestrator.core.text import counted
 from orchestrator.run.paths import RunDir
 from orchestrator.run.spent import BudgetRecord, Ended, Round
+from orchestrator.search.names import in_order
 from orchestrator.search.samplers import BATCH, Dimensions, Results, distributions_of, params_of
 
 HOUR_S = 3600.0
@@ -78,7 +79,7 @@ class Account:
     def close_round(self, its: Round, clock: Clock, trials: Sequence[TrialRecord]) -> None:
         """Enter a round; `trials` are all so far."""
         lagging = {record.trial_id for record in trials if record.stop_reason == "lagging"}
-        stopped = (*self.record.stopped, *sorted(clock.stopped & lagging, key=lambda name: (len(name), name)))
+        stopped = (*self.record.stopped, *sorted(clock.stopped & lagging, key=in_order))
         rounds = (*(one for one in self.record.rounds if one.first != its.first), its)
         self._keep(trials, rounds=rounds, stopped=tuple(dict.fromkeys(stopped)))
 

@@ -39,10 +39,10 @@ def rounds_of(
         if size == 0 or not is_worth_it:
             break
         yield Part(len(ended) + 1, len(ended) + size)
-    following = point(search, space, len(ended) + 1, known)
-    settings = ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in following.items())
-    more = f"As much again would buy about {account.more(ended)} more, the next with {settings}."
     if is_worth_it:
+        following = point(search, space, len(ended) + 1, known)
+        settings = ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in following.items())
+        more = f"As much again would buy about {account.more(ended)} more, the next with {settings}."
         account.end(ended, "spent", more)
     else:
         account.end(ended, "no gain", "")

@@ -60,7 +60,7 @@ def train_worker(settings: dict[str, Any]) -> None:
             trainer = make_trainer(plan, output_dir, callbacks=[report], reading=reading)
         else:
             arguments = trainer_settings(plan) | {"output_dir": output_dir}
-            trainer = make_pair_trainer(plan, arguments, callbacks=[report, FreedMemory()])
+            trainer = make_pair_trainer(plan, arguments, callbacks=[report, *_of_processor(plan)])
             keep_in_float32(trainer)
             scale_loss_on_cpu(trainer)
         trainer.train(resume_from_checkpoint=checkpoint)
@@ -82,7 +82,7 @@ def make_trainer(
         eval_dataset=load_from_disk(plan.val_tokens),
         processing_class=base_tokenizer(plan.model),
         peft_config=peft_config(plan.lora) if is_trl else None,
-        callbacks=[*callbacks, FreedMemory()],
+        callbacks=[*callbacks, *_of_processor(plan)],
     )
     trainer.loraplus_lr_ratio = plan.train.loraplus_lr_ratio
     keep_in_float32(trainer)
@@ -144,7 +144,7 @@ def _longest(plan: TrainPlan) -> int:
 
 
 class FreedMemory(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
-    """Gives memory that a pass freed back to the system."""
+    """Gives memory that a pass freed back to the system; of use where that is the memory of the device."""
 
     def on_substep_end(self, *_: Any, **__: Any) -> None:
         """After a pass."""
@@ -153,6 +153,10 @@ class FreedMemory(TrainerCallback):  # type: ignore[misc]  # transformers ships 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         """After the last pass of a step, and its update."""
         give_freed_memory_back()
+
+
+def _of_processor(plan: TrainPlan) -> list[TrainerCallback]:
+    return [] if plan.gpus_per_worker else [FreedMemory()]
 
 
 class StepTrainer(SFTTrainer):  # type: ignore[misc]  # trl ships no types

@@ -1,10 +1,9 @@
 """Data files and bases in a bucket, on moto's server."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from s3_server import CREDENTIALS, S3Server, running_s3
+from s3_server import S3Server
 
 from orchestrator.config.data import SourceConfig
 from orchestrator.config.schema import ModelConfig
@@ -15,14 +14,6 @@ from orchestrator.run.bucket import Bucket
 from orchestrator.run.copies import local_copy
 
 pytest.importorskip("moto.server")
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3Server]:
-    with pytest.MonkeyPatch.context() as patch, running_s3() as running:
-        for name, value in CREDENTIALS.items():
-            patch.setenv(name, value)
-        yield running
 
 
 @pytest.fixture(autouse=True)

@@ -3,14 +3,13 @@
 import shutil
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from s3_server import CREDENTIALS, S3Server, Wire, running_s3
+from s3_server import S3Server, Wire, running_s3
 
 from orchestrator.config.schema import ResourcesConfig, RunConfig
 from orchestrator.core.errors import DataError, RunConflictError, StorageRefusedError, StorageUnreachableError
@@ -26,14 +25,6 @@ from orchestrator.run.published import fetched, published
 pytest.importorskip("moto.server")
 
 NAMES = ("run.json", "data/train.jsonl", "adapters/a/weights")
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3Server]:
-    with pytest.MonkeyPatch.context() as patch, running_s3() as running:
-        for name, value in CREDENTIALS.items():
-            patch.setenv(name, value)
-        yield running
 
 
 @pytest.fixture
